@@ -1,0 +1,62 @@
+"""Train a compatible update in PyTorch Lightning: losses, `BCLightningModule`, metrics, stored outputs of h1."""
+
+from bc_lightning import functional, metrics
+from bc_lightning._callback import CompatibilityCallback
+from bc_lightning._checkpoint import load_h1
+from bc_lightning._losses import (
+    BCBinaryCrossEntropyLoss,
+    BCCrossEntropyLoss,
+    BCKLDivergenceLoss,
+    BCNLLLoss,
+    CompatibilityLoss,
+    StrictImitationBinaryCrossEntropyLoss,
+    StrictImitationCrossEntropyLoss,
+    StrictImitationKLDivergenceLoss,
+    StrictImitationNLLLoss,
+)
+from bc_lightning._module import BCLightningModule, unwrap
+from bc_lightning._reference import Reference
+from bc_lightning._schedules import LinearLambda
+from bc_lightning._stored import StoredOutputs, store_outputs
+from bc_lightning.metrics import (
+    BEC,
+    BTC,
+    BackwardErrorCompatibility,
+    BackwardTrustCompatibility,
+    ErrorOverlapMetric,
+    IncompatibilityByClass,
+    NegativeFlipImpact,
+    NegativeFlipRate,
+    PositiveFlipRate,
+)
+
+__all__ = [
+    "BEC",
+    "BTC",
+    "BCBinaryCrossEntropyLoss",
+    "BCCrossEntropyLoss",
+    "BCKLDivergenceLoss",
+    "BCLightningModule",
+    "BCNLLLoss",
+    "BackwardErrorCompatibility",
+    "BackwardTrustCompatibility",
+    "CompatibilityCallback",
+    "CompatibilityLoss",
+    "ErrorOverlapMetric",
+    "IncompatibilityByClass",
+    "LinearLambda",
+    "NegativeFlipImpact",
+    "NegativeFlipRate",
+    "PositiveFlipRate",
+    "Reference",
+    "StoredOutputs",
+    "StrictImitationBinaryCrossEntropyLoss",
+    "StrictImitationCrossEntropyLoss",
+    "StrictImitationKLDivergenceLoss",
+    "StrictImitationNLLLoss",
+    "functional",
+    "load_h1",
+    "metrics",
+    "store_outputs",
+    "unwrap",
+]

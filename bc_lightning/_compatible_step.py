@@ -1,0 +1,463 @@
+"""What a wrapped module does in a step: capture h2's one call, ask h1, add the penalty, record, log."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data.distributed import DistributedSampler
+
+from bc_lightning._epoch_record import EpochRecord
+from bc_lightning._losses import CompatibilityLoss
+from bc_lightning._model_outputs import scores_from_output, target_from_batch
+from bc_lightning._reference import Reference
+from bc_lightning._stored import split_batch
+from bc_lightning.functional._compatibility_loss import LossTerms, check_finite, check_lambda, labels_of
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+# Recording and logging stay outside of compiled graphs: they read Python state that changes in every step.
+_eager = cast("Callable[[_Function], _Function]", torch.compiler.disable)
+
+Stage = Literal["train", "val", "test"]
+STAGES: tuple[Stage, ...] = ("train", "val", "test")
+CHECKPOINT_KEY = "backward_compatibility"
+
+
+class _Capture(NamedTuple):
+    """One call of h2 inside a step: what it was given and what it answered."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any
+
+
+class Compatibility:
+    """What a wrapped module carries beside itself. No nn.Module, so nothing of it reaches a checkpoint."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        loss: CompatibilityLoss,
+        scores: str | None,
+        target: str | int | Callable[[Any], Any] | None,
+        stages: Sequence[str],
+        log_prefix: str,
+    ) -> None:
+        self.reference = reference
+        self.loss = loss
+        self.schedule: Callable[[float], float] | None = None
+        self.scores = scores
+        self.target = target
+        self.stages = tuple(stages)
+        self.log_prefix = log_prefix
+        self.supplies_base = False
+        self.moves_along = True
+        self.stage: Stage | None = None
+        self.batch: Any = None
+        self.rows: Tensor | None = None
+        self.captures: list[_Capture] = []
+        self.captured_in_step = 0
+        self.records: dict[tuple[str, int], EpochRecord] = {}
+        self.seen: dict[tuple[str, int], int] = {}
+        self.recorded_batch: tuple[str, int, int] | None = None
+        self.first_bad: Tensor | None = None
+        self.hook: torch.utils.hooks.RemovableHandle | None = None
+
+    @property
+    def lambda_is_zero(self) -> bool:
+        return self.schedule is None and not isinstance(self.loss.lambda_c, Tensor) and self.loss.lambda_c == 0
+
+    def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
+        if not self.moves_along:
+            return
+        self.reference.apply(fn)
+        self.loss._apply(fn)  # type: ignore[no-untyped-call]
+        if isinstance(self.loss.lambda_c, Tensor):
+            self.loss.lambda_c = fn(self.loss.lambda_c)
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Forward hook of the submodule named by `scores`."""
+        self.capture(args, kwargs, output)
+
+    def capture(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if self.stage is not None:
+            self.captures.append(_Capture(args, kwargs, output))
+            self.captured_in_step += 1
+
+
+def class_of(module: nn.Module) -> str:
+    return type(module).__name__
+
+
+class CompatibleStep:
+    """The methods that a made class puts before the user's. Everything else of the user's class stays as it is."""
+
+    _compatibility: Compatibility
+    _user_class: ClassVar[type[Any]]
+    _rebuild_from: ClassVar[tuple[type[Any], bool]]
+
+    # -- what flows by ------------------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().forward(*args, **kwargs)  # type: ignore[misc]
+        if self._compatibility.scores is None:
+            self._compatibility.capture(args, kwargs, output)
+        return output
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        # h1 is no submodule, so whatever moves or casts h2 has to reach it from here.
+        self._compatibility.apply(fn)
+        return super()._apply(fn, recurse)  # type: ignore[misc]
+
+    def to_empty(self, *args: Any, **kwargs: Any) -> Any:
+        # h2 will be filled from a checkpoint; nobody would fill h1 again.
+        self._compatibility.moves_along = False
+        try:
+            return super().to_empty(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self._compatibility.moves_along = True
+
+    def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        # Before the user's own batch hooks, which know nothing of stored rows.
+        batch, rows, _ = split_batch(batch)
+        self._compatibility.rows = rows
+        return super()._on_before_batch_transfer(batch, dataloader_idx)  # type: ignore[misc]
+
+    # -- training -----------------------------------------------------------------------------------------------
+
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if self._compatibility.captures:
+            loss = _with_penalty(self, loss)
+        super().manual_backward(loss, *args, **kwargs)  # type: ignore[misc]
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int, *args: Any) -> Any:
+        state = self._compatibility
+        if state.schedule is not None:
+            module = cast("pl.LightningModule", self)
+            batches = module.trainer.num_training_batches
+            epoch = module.current_epoch + (batch_idx / batches if batches != float("inf") else 0.0)
+            value = state.schedule(epoch)
+            check_lambda(value)
+            # A tensor, filled in place: a new number in every step would recompile a compiled step.
+            cast("Tensor", state.loss.lambda_c).fill_(value)
+        return super().on_train_batch_start(batch, batch_idx, *args)  # type: ignore[misc]
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_end(outputs, batch, batch_idx)  # type: ignore[misc]
+        trainer = cast("Any", self).trainer
+        # Reading a flag waits for the device, so only where Lightning reads the logged values anyway.
+        if (batch_idx + 1) % max(trainer.log_every_n_steps, 1) == 0:
+            _raise_if_not_finite(self._compatibility)
+
+    # -- logs ---------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()  # type: ignore[misc]
+        _log_epoch(self, "train")
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()  # type: ignore[misc]
+        _log_epoch(self, "val")
+
+    def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()  # type: ignore[misc]
+        _log_epoch(self, "test")
+
+    # -- checkpoints --------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
+        state = self._compatibility
+        checkpoint[CHECKPOINT_KEY] = {
+            "version": 1,
+            "h1_fingerprint": state.reference.fingerprint,
+            "loss": repr(state.loss),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
+        saved = checkpoint.get(CHECKPOINT_KEY)
+        module = cast("pl.LightningModule", self)
+        fitting = module._trainer is not None and module.trainer.state.fn == "fit"
+        if saved is None or not fitting:
+            # Started without h1, or only evaluated: comparing with another h1 is then what was asked for.
+            return
+        given = self._compatibility.reference.fingerprint
+        if saved["h1_fingerprint"] != given:
+            raise ValueError(
+                f"This checkpoint was trained to be compatible with another h1: its fingerprint is "
+                f"{saved['h1_fingerprint']}, that of the h1 given here is {given}. Resume with the h1 it was started "
+                f"with, or start a new training from its weights: load_state_dict(checkpoint['state_dict'])."
+            )
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load h2 as the user's own class; wrap it again to go on training against h1."""
+        return cls._user_class.load_from_checkpoint(*args, **kwargs)
+
+    # -- copies -------------------------------------------------------------------------------------------------
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The made class has no name that could be imported; it is made again from the user's.
+        get_state = getattr(self, "__getstate__", None)
+        state = get_state() if get_state is not None else self.__dict__
+        return rebuild, self._rebuild_from, state
+
+
+def rebuild(user_class: type[Any], plain: bool) -> Any:
+    """An empty instance of the class made from `user_class`; what pickle and copy call."""
+    # Here, since the class is made by the module that imports this one.
+    from bc_lightning._module import made_class, plain_classifier_class
+
+    return object.__new__(made_class(plain_classifier_class(user_class) if plain else user_class))
+
+
+# -- the step ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _capturing(module: Any, stage: Stage, batch: Any) -> Iterator[Compatibility]:
+    state: Compatibility = module._compatibility
+    state.stage, state.batch = stage, batch
+    state.captures.clear()
+    state.captured_in_step = 0
+    try:
+        yield state
+    finally:
+        state.stage = state.batch = None
+        state.captures.clear()
+
+
+def made_step(stage: Stage, user_step: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the method that runs the user's own step and adds what it leaves out."""
+
+    @functools.wraps(user_step)
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if stage not in self._compatibility.stages:
+            return user_step(self, *args, **kwargs)
+        batch = args[0] if args else kwargs.get("batch")
+        with _capturing(self, stage, batch) as state:
+            output = user_step(self, *args, **kwargs)
+            if stage != "train":
+                dataloader_idx = kwargs.get("dataloader_idx", args[2] if len(args) > 2 else 0)
+                with torch.no_grad():
+                    _penalty_terms(self, dataloader_idx)
+            elif self.automatic_optimization:
+                output = _automatic(self, output)
+            elif state.captures or not state.captured_in_step:
+                raise RuntimeError(
+                    _captures_message(self)
+                    if not state.captured_in_step
+                    else f"{class_of(self)}.training_step optimises manually and never called "
+                    f"self.manual_backward(loss) after it called h2, so the penalty was added to nothing. "
+                    f"Use self.manual_backward(loss) instead of loss.backward()."
+                )
+            return output
+
+    return step
+
+
+def _automatic(module: Any, output: Any) -> Any:
+    state: Compatibility = module._compatibility
+    if state.supplies_base:
+        terms = _penalty_terms(module)
+        return terms.base + state.loss.lambda_c * terms.dissonance
+    if output is None:
+        # The user's step asks Lightning to skip this batch; so do we.
+        return None
+    if isinstance(output, Tensor):
+        return _with_penalty(module, output)
+    if isinstance(output, Mapping) and isinstance(output.get("loss"), Tensor):
+        return {**output, "loss": _with_penalty(module, output["loss"])}
+    raise TypeError(
+        f"{class_of(module)}.training_step must return a loss tensor, a dict with 'loss', or None. "
+        f"Received: {type(output).__name__}."
+    )
+
+
+def _with_penalty(module: Any, loss: Tensor) -> Tensor:
+    """The user's loss plus lambda_c times the dissonance; with lambda_c = 0 the very same tensor."""
+    state: Compatibility = module._compatibility
+    if state.lambda_is_zero:
+        with torch.no_grad():
+            _penalty_terms(module, base=loss.detach())
+        return loss
+    terms = _penalty_terms(module, base=loss.detach())
+    return loss + state.loss.lambda_c * terms.dissonance
+
+
+def _captures_message(module: Any) -> str:
+    state: Compatibility = module._compatibility
+    source = f"submodule {state.scores!r}" if state.scores else "forward"
+    children = [name for name, _ in module.named_children()]
+    known = f"Its submodules: {', '.join(map(repr, children))}." if children else "It has no submodules."
+    times = f"{len(state.captures)} times" if state.captures else "never"
+    return (
+        f"{class_of(module)}'s {state.stage} step called {source} {times}; it has to be called exactly once, for its "
+        f"output is what is compared with h1. Say which submodule gives the class scores with scores='name' "
+        f"(dots reach deeper), or leave this stage out with stages=. {known}"
+    )
+
+
+def _penalty_terms(module: Any, dataloader_idx: int = 0, base: Tensor | None = None) -> LossTerms:
+    """Compare the one captured output of h2 with h1's, record both, and return the terms of the loss."""
+    state: Compatibility = module._compatibility
+    if len(state.captures) != 1:
+        raise RuntimeError(_captures_message(module))
+    capture = state.captures.pop()
+    want: Literal["logits", "log_probabilities"] = "log_probabilities" if state.loss.base == "nll" else "logits"
+    h2_output = scores_from_output(capture.output, want)
+    target = target_from_batch(state.batch, state.target)
+    h1_output = _ask_h1(state, capture, h2_output)
+    if want == "log_probabilities" and h1_output.is_floating_point():
+        h1_output = scores_from_output(h1_output, want)
+    _watch_finite(module, h2_output, h1_output)
+    keep = _not_padding(module, dataloader_idx, int(target.shape[0]))
+    if keep is not None and state.stage != "train":
+        # What is trained on is trained on; what is evaluated counts once.
+        h2_output, target, h1_output, keep = h2_output[:keep], target[:keep], h1_output[:keep], None
+        if not len(target):
+            return LossTerms(*[h2_output.new_zeros(())] * 5)
+    terms = state.loss.terms(h2_output, target, h1_output)
+    _record(module, h2_output.detach(), target, h1_output, keep, terms, base, dataloader_idx)
+    return terms
+
+
+def _ask_h1(state: Compatibility, capture: _Capture, h2_output: Tensor) -> Tensor:
+    reference = state.reference
+    # Only a class map needs to know h2's classes; without one, differing shapes are told apart by the loss.
+    classes = h2_output.shape[1] if reference.class_map is not None and h2_output.ndim > 1 else None
+    if not reference.is_stored:
+        return reference.answer(capture.args, capture.kwargs, classes)
+    if state.rows is None:
+        raise ValueError(
+            "h1 is given as stored outputs, but the batch does not say which rows of them it is. Wrap the data set "
+            "that the loader reads: DataLoader(stored.attach(dataset), ...)."
+        )
+    rows = state.rows.to(h2_output.device, non_blocking=True)
+    return reference.map_classes(rows, classes)
+
+
+@_eager
+def _watch_finite(module: Any, h2_output: Tensor, h1_output: Tensor) -> None:
+    """Refuse NaN and inf: at once on the CPU; elsewhere remember the step, and look when it costs nothing."""
+    state: Compatibility = module._compatibility
+    step = module.global_step if module._trainer is not None else 0
+    if h2_output.device.type == "cpu":
+        where = f" at step {step} ({state.stage})"
+        check_finite(h1_output, "h1", where)
+        check_finite(h2_output, "h2", where)
+        return
+    if state.first_bad is None or state.first_bad.device != h2_output.device:
+        state.first_bad = torch.full((2,), -1, dtype=torch.long, device=h2_output.device)
+    bad = torch.stack([~torch.isfinite(output.detach()).all() for output in (h1_output, h2_output)])
+    state.first_bad = torch.where((state.first_bad < 0) & bad, step, state.first_bad)
+
+
+def _raise_if_not_finite(state: Compatibility) -> None:
+    if state.first_bad is None:
+        return
+    steps = state.first_bad.tolist()
+    state.first_bad = None
+    for model, step in zip(("h1", "h2"), steps, strict=True):
+        if step >= 0:
+            raise ValueError(
+                f"{model} returned NaN or inf at step {step}. Expected finite scores: look for a diverged or "
+                f"half-loaded {model}, or inputs that are already NaN."
+            )
+
+
+# -- records ----------------------------------------------------------------------------------------------------
+
+
+@_eager
+@torch.no_grad()
+def _record(
+    module: Any,
+    h2_output: Tensor,
+    target: Tensor,
+    h1_output: Tensor,
+    keep: int | None,
+    terms: LossTerms,
+    base: Tensor | None,
+    dataloader_idx: int,
+) -> None:
+    state: Compatibility = module._compatibility
+    if state.stage is None or module._trainer is None:
+        return
+    key = (state.stage, dataloader_idx)
+    loss = state.loss
+    labels = labels_of(loss.base, h2_output, target, h1_output, **loss.options)
+    record = state.records.get(key)
+    if record is None:
+        # Not registered in the module: its state is of this epoch, not of the model.
+        record = state.records[key] = EpochRecord(labels.num_classes).to(h2_output.device)
+    if state.stage == "train":
+        # A closure (LBFGS) runs the step several times on one batch; it counts once.
+        this_batch = (state.stage, module.current_epoch, module.trainer.fit_loop.batch_idx)
+        first = state.recorded_batch != this_batch or not module.automatic_optimization
+        state.recorded_batch = this_batch
+        if not first:
+            return
+    record.update(labels.h2, labels.target, labels.h1, keep, terms.base if base is None else base, terms)
+
+
+@_eager
+def _not_padding(module: Any, dataloader_idx: int, batch_size: int) -> int | None:
+    """How many leading instances of this batch are no padding: DistributedSampler repeats some to fill its shards."""
+    state: Compatibility = module._compatibility
+    if module._trainer is None or module.trainer.world_size == 1 or state.stage is None:
+        return None
+    trainer = module.trainer
+    loaders = {
+        "train": trainer.train_dataloader,
+        "val": trainer.val_dataloaders,
+        "test": trainer.test_dataloaders,
+    }[state.stage]
+    if isinstance(loaders, Sequence):
+        loaders = loaders[dataloader_idx] if dataloader_idx < len(loaders) else None
+    sampler = getattr(loaders, "sampler", None)
+    if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
+        return None
+    key = (state.stage, dataloader_idx)
+    seen = state.seen.get(key, 0)
+    state.seen[key] = seen + batch_size
+    own = len(range(sampler.rank, len(cast("Any", sampler.dataset)), sampler.num_replicas))
+    return None if own >= seen + batch_size else max(0, own - seen)
+
+
+@_eager
+def _log_epoch(module: Any, stage: Stage) -> None:
+    state: Compatibility = module._compatibility
+    _raise_if_not_finite(state)
+    keys = [key for key in state.records if key[0] == stage]
+    for key in keys:
+        record = state.records[key]
+        values = record.compute()
+        record.reset()
+        state.seen.pop(key, None)
+        suffix = f"/dataloader_idx_{key[1]}" if len(keys) > 1 else ""
+        for name, value in values.items():
+            module.log(
+                f"{state.log_prefix}{stage}_{name}{suffix}",
+                value,
+                on_step=False,
+                on_epoch=True,
+                batch_size=1,
+                add_dataloader_idx=False,
+                prog_bar=stage != "test" and name == "btc",
+                # Every process holds the same merged value; "max" of equals is it, to the bit.
+                sync_dist=module.trainer.world_size > 1,
+                reduce_fx="max",
+            )
+    if stage == "train" and keys:
+        state.recorded_batch = None
+        if state.schedule is not None:
+            module.log(f"{state.log_prefix}lambda_c", cast("Tensor", state.loss.lambda_c).clone())

@@ -1,0 +1,236 @@
+"""What models return and what batches hold: the one place that takes them apart.
+
+A team brings the models and the data loaders it has. Everything else in this package works on a tensor of
+scores, a tensor of targets and the arguments of ``forward``; the functions here find them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+TARGET_KEYS = ("target", "targets", "label", "labels", "y")
+"""Keys that are looked for, in this order, in a batch that is a mapping."""
+
+_TRIPLE = 3
+
+
+def scores_from_output(output: Any, want: Literal["logits", "log_probabilities"] = "logits") -> Tensor:
+    """Find the class scores in whatever a classifier's ``forward`` returned.
+
+    Args:
+        output: One of
+
+            - a tensor, by custom logits of shape ``(N, C)`` (or ``(N, C, ...)``, or ``(N,)`` for a binary
+              model), any floating-point type;
+            - the triple ``(logits, softmax, log_softmax)`` of three tensors of equal shape, as the models of
+              the original library return;
+            - a mapping, a named tuple or an object with ``logits``, such as Hugging Face's ``ModelOutput``
+              or the outputs of torchvision's Inception and GoogLeNet.
+        want: ``"logits"`` for the scores as they are, ``"log_probabilities"`` for their logarithm of softmax
+            over dimension 1 (the third member of a triple). Log-probabilities pass through the softmax
+            unchanged, so it does no harm when a model returns them already.
+
+    Returns:
+        The scores. With ``want="logits"`` the very tensor that was found; with ``"log_probabilities"`` a
+        tensor of the same shape in at least float32.
+
+    Raises:
+        TypeError: ``output`` is nothing of the above, or log-probabilities were asked of integer labels.
+        ValueError: ``want`` is not known, or log-probabilities were asked of scores without class columns.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[0.0, 2.0], [1.0, 1.0]])
+        >>> scores_from_output({"logits": logits, "loss": None}) is logits
+        True
+        >>> triple = (logits, logits.softmax(1), logits.log_softmax(1))
+        >>> scores_from_output(triple, want="log_probabilities") is triple[2]
+        True
+        >>> torch.equal(scores_from_output(logits, want="log_probabilities"), triple[2])
+        True
+    """
+    if want not in ("logits", "log_probabilities"):
+        raise ValueError(f'want must be "logits" or "log_probabilities", got {want!r}')
+    if isinstance(output, Tensor):
+        return output if want == "logits" else _log_probabilities(output)
+    # Before the triple: GoogLeNet returns a named tuple of three tensors of equal shape, `logits` and two others.
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits if want == "logits" else _log_probabilities(logits)
+    if _is_triple(output):
+        found: Tensor = output[0] if want == "logits" else output[2]
+        return found
+    raise TypeError(
+        f"cannot tell which part of the model's output is its class scores: got {_describe(output)}; expected "
+        "a tensor of scores, the triple (logits, softmax, log_softmax) of equal shapes, or a mapping or object "
+        "with a tensor `logits`. Return one of these from forward, or wrap the model in a module that does"
+    )
+
+
+def target_from_batch(batch: Any, target: str | int | Callable[[Any], Any] | None = None) -> Tensor:
+    """Find the targets in a batch.
+
+    Args:
+        batch: What the data loader yields: a sequence such as ``(x, y)`` or a mapping.
+        target: Where the targets are: a key (or attribute name), an index, or a function of the batch.
+            ``None`` takes element 1 of a sequence, and of a mapping the first of `TARGET_KEYS` it has.
+
+    Returns:
+        The targets, untouched: shape ``(N,)`` of an integer type for labels.
+
+    Raises:
+        ValueError: The batch has nothing there; the message lists what it has.
+        TypeError: The batch, or what was found in it, is of a kind that cannot hold or be targets.
+
+    Example:
+        >>> import torch
+        >>> x, y = torch.zeros(2, 3), torch.tensor([0, 1])
+        >>> target_from_batch((x, y))
+        tensor([0, 1])
+        >>> target_from_batch({"image": x, "labels": y})
+        tensor([0, 1])
+        >>> target_from_batch((x, x, y), target=-1)
+        tensor([0, 1])
+    """
+    if target is None:
+        found = _default_target(batch)
+    else:
+        found = _part(batch, target, "target")
+    if not isinstance(found, Tensor):
+        raise TypeError(
+            f"the targets must be a tensor, found {_describe(found)} in {_describe(batch)}; "
+            "say where they are with target=key, index or function of the batch"
+        )
+    return found
+
+
+def inputs_from_batch(batch: Any, inputs: str | int | Callable[[Any], Any] | None = None) -> Any:
+    """Find what a model's ``forward`` is called with in a batch.
+
+    Args:
+        batch: What the data loader yields: a tensor, a sequence such as ``(x, y)``, or a mapping.
+        inputs: Where the inputs are: a key (or attribute name), an index, or a function of the batch.
+            ``None`` takes the first element of a sequence and a tensor itself.
+
+    Returns:
+        The inputs, untouched.
+
+    Raises:
+        ValueError: The batch has nothing there, or it is a mapping and ``inputs`` was not given.
+        TypeError: The batch is of a kind that cannot hold inputs.
+
+    Example:
+        >>> import torch
+        >>> x, y = torch.zeros(2, 3), torch.tensor([0, 1])
+        >>> inputs_from_batch((x, y)) is x
+        True
+        >>> inputs_from_batch({"image": x, "label": y}, inputs="image") is x
+        True
+    """
+    if inputs is not None:
+        return _part(batch, inputs, "inputs")
+    if isinstance(batch, Tensor):
+        return batch
+    if isinstance(batch, Mapping):
+        raise ValueError(
+            f"cannot tell which part of the batch is the model's input: got {_describe(batch)}; "
+            'give inputs="key" or a function of the batch'
+        )
+    if _is_sequence(batch):
+        if len(batch) == 0:
+            raise ValueError("the batch is empty, so it has no inputs; expected (inputs, target, ...)")
+        return batch[0]
+    raise TypeError(
+        f"cannot find the inputs in a batch that is {_describe(batch)}; expected a tensor, a sequence or a "
+        "mapping. Give inputs=function of the batch"
+    )
+
+
+def _log_probabilities(scores: Tensor) -> Tensor:
+    if not scores.is_floating_point():
+        raise TypeError(
+            f"log-probabilities need floating-point scores, got a tensor of {scores.dtype}; "
+            "integer labels hold no probabilities"
+        )
+    if scores.ndim < 2:
+        raise ValueError(
+            f"log-probabilities need scores of shape (N, C), got shape {tuple(scores.shape)}; "
+            "a binary model's single score has no class dimension"
+        )
+    # Half precision keeps three digits of a logarithm, and loses whole classes below its smallest number.
+    if scores.dtype in (torch.float16, torch.bfloat16):
+        return torch.log_softmax(scores, dim=1, dtype=torch.float32)
+    return torch.log_softmax(scores, dim=1)
+
+
+def _is_triple(output: Any) -> bool:
+    return (
+        isinstance(output, (tuple, list))
+        and len(output) == _TRIPLE
+        and all(isinstance(member, Tensor) for member in output)
+        and output[0].shape == output[1].shape == output[2].shape
+    )
+
+
+def _is_sequence(batch: Any) -> bool:
+    return isinstance(batch, Sequence) and not isinstance(batch, (str, bytes))
+
+
+def _default_target(batch: Any) -> Any:
+    if isinstance(batch, Mapping):
+        for key in TARGET_KEYS:
+            if key in batch:
+                return batch[key]
+        raise ValueError(
+            f"the batch has none of the keys {', '.join(TARGET_KEYS)}: got {_describe(batch)}; "
+            'give target="key" or a function of the batch'
+        )
+    if _is_sequence(batch):
+        if len(batch) < 2:
+            raise ValueError(
+                f"the batch has no element 1 to be the targets: got {_describe(batch)}; expected "
+                "(inputs, target, ...). Give target=index or a function of the batch"
+            )
+        return batch[1]
+    raise TypeError(
+        f"cannot find targets in a batch that is {_describe(batch)}; expected a sequence (inputs, target, ...) "
+        "or a mapping. Give target=function of the batch"
+    )
+
+
+def _part(batch: Any, where: str | int | Callable[[Any], Any], option: str) -> Any:
+    """Look up a key, an attribute or an index, or call a function; say what the batch has when it fails."""
+    if callable(where):
+        return where(batch)
+    missing = ValueError(f"{option}={where!r} is not in the batch, which is {_describe(batch)}")
+    if isinstance(batch, Mapping):
+        if where not in batch:
+            raise missing
+        return batch[where]
+    if isinstance(where, str):
+        if isinstance(batch, Tensor) or not hasattr(batch, where):
+            raise missing
+        return getattr(batch, where)
+    if isinstance(where, int) and not isinstance(where, bool):
+        if not _is_sequence(batch) or not -len(batch) <= where < len(batch):
+            raise missing
+        return batch[where]
+    raise TypeError(f"{option} must be a key, an index or a function of the batch, got {type(where).__name__}")
+
+
+def _describe(value: Any) -> str:
+    """Say in a few words what a value is: type, shape, keys; never its numbers."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with keys {list(value)}"
+    if isinstance(value, (tuple, list)):
+        shapes = ", ".join(
+            f"tensor{tuple(member.shape)}" if isinstance(member, Tensor) else type(member).__name__ for member in value
+        )
+        return f"a {type(value).__name__} of {len(value)}: ({shapes})"
+    return f"of type {type(value).__name__}"

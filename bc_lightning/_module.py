@@ -1,0 +1,286 @@
+"""`BCLightningModule`: a LightningModule (or plain module) that is trained to stay compatible with h1.
+
+Why the class of the instance is changed, instead of nesting the user's module inside another: nested, its
+``self.log`` is refused, its hooks and flags have to be copied one by one, its checkpoints get other keys, and
+manual optimisation loses the penalty silently. An instance whose class is made from (ours, the user's) is still the
+user's module in every respect, and gives back the very same object when it is unwrapped.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from bc_lightning._compatible_step import STAGES, Compatibility, CompatibleStep, Stage, class_of, made_step
+from bc_lightning._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
+from bc_lightning._plain_classifier import ClassifierSteps
+from bc_lightning._reference import Reference, check_no_shared_parameters
+from bc_lightning._stored import StoredOutputs
+from bc_lightning.functional._compatibility_loss import known
+
+
+class BCLightningModule(CompatibleStep, pl.LightningModule):
+    """Train a module so that it keeps right what h1 gets right.
+
+    Not a base class but a door: ``BCLightningModule(model, h1=...)`` returns `model` itself, an instance whose
+    class is now made from this one and its own. Its training_step, hooks, logging, optimisers, hyperparameters
+    and checkpoints are untouched; the dissonance is added to its loss, and one call of h2 per step serves both. A
+    plain ``nn.Module`` gets the steps it lacks. `unwrap` gives the user's own class back.
+
+    Logged once per epoch, as ``train_...``, ``val_...`` and ``test_...``: ``base_loss``, ``dissonance``, ``btc``,
+    ``bec_given_h1_wrong``, ``bec_given_h2_wrong``, ``nfr``, ``accuracy_h1``, ``accuracy_h2``; from counts summed
+    over the epoch and all processes, without the instances that a DistributedSampler repeats. ``train_base_loss``
+    is the loss that the user's training_step returned; in the other stages it is the base of `loss`.
+
+    Args:
+        model: h2: a LightningModule (of pytorch_lightning or lightning.pytorch) or a plain ``nn.Module``. Its step
+            calls h2 once on each batch; h1 gets the very arguments that h2 got.
+        h1: the reference: a module, any callable, or `StoredOutputs` (`bc_lightning.store_outputs`).
+        loss: one of the eight losses by name or class, or a `CompatibilityLoss` object. A LightningModule keeps its
+            own base loss, so only the dissonance of `loss` reaches its gradients.
+        lambda_c: weight of the dissonance, >= 0, or a schedule ``(epoch: float) -> float`` such as `LinearLambda`.
+            By default what `loss` says, else 1.
+        loss_options: options for a loss given by name, such as ``{"from_logits": True}`` or ``{"weight": ...}``.
+        scores: name of the submodule whose output is the class scores, if it is not the module's own forward.
+        target: where the target is in a batch: an index, a key or a function of the batch. By default element 1
+            of a sequence, or the first of "target", "targets", "label", "labels", "y" of a mapping.
+        class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1.
+        stages: the stages that are watched; a stage whose step does not call h2 once is left out here.
+        log_prefix: put before every logged name.
+        inputs: for a plain module: where its input is in a batch; the first element by default.
+        optimizer: for a plain module: an optimiser, or a function that makes one of the parameters.
+        lr_scheduler: for a plain module: a function that makes a scheduler of the optimiser.
+
+    Raises:
+        TypeError: `model` is no module, is wrapped or compiled already, or has an optimiser of its own and gets one.
+        ValueError: unknown loss or option, negative lambda_c, h1 and h2 share parameters, a labels-only h1 with an
+            imitating loss, an unknown submodule. While training: see `bc_lightning.functional.compatibility_loss`,
+            and NaN or infinite outputs (says whose and at which step).
+        RuntimeError: while training: a step that calls h2 never or twice.
+
+    Example:
+        >>> import torch
+        >>> from bc_lightning import BCLightningModule, unwrap
+        >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+        >>> module = BCLightningModule(h2, h1=h1, lambda_c=2.0, optimizer=torch.optim.Adam)
+        >>> unwrap(module) is h2
+        True
+    """
+
+    # The work is done in __new__, since what comes back is the caller's own object, initialised long ago.
+    # This signature is what LightningCLI and type checkers read.
+    def __init__(
+        self,
+        model: nn.Module,
+        h1: nn.Module | Callable[..., Any] | Reference | StoredOutputs | None = None,
+        loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] = "BCCrossEntropyLoss",
+        lambda_c: float | Callable[[float], float] | None = None,
+        *,
+        loss_options: dict[str, Any] | None = None,
+        scores: str | None = None,
+        target: str | int | Callable[[Any], Any] | None = None,
+        class_map: list[int] | None = None,
+        stages: Sequence[str] = STAGES,
+        log_prefix: str = "",
+        inputs: str | int | Callable[[Any], Any] | None = None,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer | None = None,
+        lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    ) -> None:
+        pass
+
+    def __new__(cls, model: nn.Module, h1: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Wrap `model`; see the class."""
+        if cls is not BCLightningModule:
+            raise TypeError(
+                f"BCLightningModule is no base class. Let {cls.__name__} derive from LightningModule, and wrap an "
+                f"instance: BCLightningModule({cls.__name__}(...), h1=...)."
+            )
+        return _wrap(model, h1, *args, **kwargs)
+
+
+def _wrap(
+    model: nn.Module,
+    h1: Any,
+    loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] = "BCCrossEntropyLoss",
+    lambda_c: float | Callable[[float], float] | None = None,
+    *,
+    loss_options: dict[str, Any] | None = None,
+    scores: str | None = None,
+    target: str | int | Callable[[Any], Any] | None = None,
+    class_map: Sequence[int] | None = None,
+    stages: Sequence[str] = STAGES,
+    log_prefix: str = "",
+    inputs: str | int | Callable[[Any], Any] | None = None,
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer | None = None,
+    lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+) -> Any:
+    _check_wrappable(model)
+    for stage in stages:
+        if stage not in STAGES:
+            raise ValueError(f"Unknown stage: {stage!r}. Known: {', '.join(map(repr, STAGES))}.")
+    criterion = _criterion(loss, lambda_c, loss_options or {})
+    if h1 is None and isinstance(loss, ModelLoss):
+        h1 = loss.reference
+    if h1 is None:
+        raise TypeError("h1 is missing. Pass the model in use: BCLightningModule(model, h1=old_model).")
+    reference = Reference.of(h1, class_map=class_map)
+    check_no_shared_parameters(reference, model)
+    if reference.labels_only and not criterion.labels_suffice:
+        raise ValueError(
+            f"h1 is known by its predicted labels only, and dissonance={criterion.dissonance!r} imitates its "
+            f"probabilities. Use a new-error loss, or stored outputs that hold scores."
+        )
+    plain = _lightning_module_class(model) is None
+    if plain:
+        # A user of lightning.pytorch has imported it by now; its Trainer takes no other package's modules.
+        package = sys.modules.get("lightning.pytorch", pl)
+        model = plain_classifier_class(package.LightningModule)(model, inputs, optimizer, lr_scheduler)
+    elif optimizer is not None or lr_scheduler is not None or inputs is not None:
+        raise TypeError(
+            f"{class_of(model)} is a LightningModule and configures its own optimisers and inputs. Leave out "
+            f"optimizer, lr_scheduler and inputs; they are for plain modules."
+        )
+    scores = scores if scores is not None else _only_network(model)
+    state = Compatibility(reference, criterion, scores, target, stages, log_prefix)
+    state.supplies_base = plain
+    if callable(lambda_c):
+        state.schedule = lambda_c
+    if scores is not None:
+        try:
+            network = model.get_submodule(scores)
+        except AttributeError:
+            names = [name for name, _ in model.named_modules() if name]
+            raise ValueError(
+                f"scores={scores!r} names no submodule of {class_of(model)}. Known: {', '.join(map(repr, names))}."
+            ) from None
+        state.hook = network.register_forward_hook(state, with_kwargs=True)
+    model.__dict__["_compatibility"] = state
+    model.__class__ = made_class(type(model))
+    return model
+
+
+def unwrap(module: nn.Module) -> Any:
+    """Give back the user's own module: its class, no hooks, no h1. A plain module comes back as it was given.
+
+    Args:
+        module: what `BCLightningModule` returned. Anything else is returned unchanged.
+
+    Example:
+        >>> import torch
+        >>> from bc_lightning import BCLightningModule, unwrap
+        >>> net = torch.nn.Linear(2, 2)
+        >>> unwrap(BCLightningModule(net, h1=torch.nn.Linear(2, 2))) is net
+        True
+    """
+    state = module.__dict__.get("_compatibility")
+    if state is None:
+        return module
+    if state.hook is not None:
+        state.hook.remove()
+    del module.__dict__["_compatibility"]
+    module.__class__ = cast("Any", module)._user_class
+    return module.model if state.supplies_base else module
+
+
+def _check_wrappable(model: Any) -> None:
+    if isinstance(model, torch._dynamo.OptimizedModule) or getattr(model, "_compiler_ctx", None) is not None:
+        raise TypeError(
+            "model is compiled already. Compile after wrapping: torch.compile(BCLightningModule(model, h1=...))."
+        )
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a LightningModule or an nn.Module. Received: {type(model).__name__}"
+            + (" (a class: make an instance)." if isinstance(model, type) else ".")
+        )
+    if "_compatibility" in model.__dict__:
+        raise TypeError("model is wrapped already. To change h1 or the loss, unwrap(model) first.")
+
+
+def _criterion(
+    loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss],
+    lambda_c: float | Callable[[float], float] | None,
+    options: dict[str, Any],
+) -> CompatibilityLoss:
+    """The loss on outputs that `loss` names or is: a copy, since its lambda_c may change here."""
+    if isinstance(loss, str):
+        known(loss, tuple(MODEL_LOSSES), "loss")
+        loss = MODEL_LOSSES[loss]
+    # A tensor under a schedule, filled in place: a new number in every step would recompile a compiled step.
+    weight = torch.tensor(float(lambda_c(0.0))) if callable(lambda_c) else lambda_c
+    if isinstance(loss, type) and issubclass(loss, ModelLoss):
+        return loss.on_outputs(1.0 if weight is None else weight, **options)
+    if isinstance(loss, ModelLoss):
+        loss = loss.criterion
+    if not isinstance(loss, CompatibilityLoss):
+        raise TypeError(
+            f"loss must be a CompatibilityLoss or one of {', '.join(map(repr, MODEL_LOSSES))}. "
+            f"Received: {type(loss).__name__}."
+        )
+    if options:
+        raise TypeError("loss_options are for a loss given by name. Give these to the loss object itself.")
+    loss = copy.deepcopy(loss)
+    if weight is not None:
+        loss.lambda_c = weight
+    return loss
+
+
+def _only_network(model: nn.Module) -> str | None:
+    """The one child with weights of a module without a forward of its own: no other can give the scores."""
+    base = _lightning_module_class(model)
+    if base is None or type(model).forward is not base.forward:
+        return None
+    names = [name for name, child in model.named_children() if next(child.parameters(), None) is not None]
+    return names[0] if len(names) == 1 else None
+
+
+def _lightning_module_class(module: nn.Module) -> Any:
+    """The LightningModule class that `module` derives from, of pytorch_lightning or lightning.pytorch, or None."""
+    for package in ("pytorch_lightning", "lightning.pytorch"):
+        base = getattr(sys.modules.get(package), "LightningModule", None)
+        if base is not None and isinstance(module, base):
+            return base
+    return None
+
+
+# One class for each, so that two wrapped instances of one class have one class too.
+_MADE: dict[type[Any], type[Any]] = {}
+_PLAIN: dict[type[Any], type[Any]] = {}
+
+
+def made_class(user_class: type[Any]) -> type[Any]:
+    """(ours, the user's) as one class."""
+    if user_class in _MADE:
+        return _MADE[user_class]
+    base = next(parent for parent in user_class.__mro__ if parent.__name__ == "LightningModule")
+    plain = issubclass(user_class, ClassifierSteps)
+    namespace: dict[str, Any] = {
+        "_user_class": user_class,
+        "_rebuild_from": (base if plain else user_class, plain),
+        "__doc__": user_class.__doc__,
+        "__module__": user_class.__module__,
+        "__qualname__": user_class.__qualname__,
+    }
+    for stage, name in (("train", "training_step"), ("val", "validation_step"), ("test", "test_step")):
+        user_step = getattr(user_class, name)
+        # Where the user has no step there is none to make: Lightning runs a stage if its step is overridden.
+        if user_step is not getattr(base, name):
+            namespace[name] = made_step(cast("Stage", stage), user_step)
+    # lightning.pytorch has a LightningModule of its own, which must not meet the other one in one class.
+    ours = BCLightningModule if issubclass(user_class, pl.LightningModule) else CompatibleStep
+    _MADE[user_class] = type(user_class.__name__, (ours, user_class), namespace)
+    return _MADE[user_class]
+
+
+def plain_classifier_class(base: type[Any]) -> type[Any]:
+    """The class of a plain module's steps on this LightningModule, of whichever Lightning package."""
+    if base not in _PLAIN:
+        _PLAIN[base] = type("PlainClassifier", (ClassifierSteps, base), {"__module__": __name__})
+    return _PLAIN[base]

@@ -1,0 +1,435 @@
+"""The frozen h1: what did the old model say about this batch?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bc_lightning._fingerprint import fingerprint, module_behind
+from bc_lightning._model_outputs import scores_from_output
+
+if TYPE_CHECKING:
+    from bc_lightning._stored import StoredOutputs
+
+DROPPED = -1
+"""In a class map: h1's class is gone. Among labels: h1 gave no class that h2 knows, so h1 counts as wrong."""
+
+
+class Reference:
+    """The model in use, frozen, as something to ask.
+
+    A reference is not an ``nn.Module``: a module that holds one does not register it, so h1 stays out of
+    h2's parameters, optimiser, state dict, ``train()`` calls and gradient synchronisation. Its answers carry
+    no gradients, and h1 is put into eval mode before each of them, whatever happened to it since the last.
+    Copying a reference, deeply too, gives the same reference.
+
+    Args:
+        h1: The old model. A module (a ``LightningModule`` answers with its ``forward``), any callable that
+            returns what `bc_lightning._model_outputs.scores_from_output` reads or a numpy array, or a
+            `StoredOutputs`, whose rows come with the batch instead of from a call. A callable that returns
+            predicted labels says so with an attribute ``labels_only = True``.
+        class_map: When h2 has other classes than h1: ``class_map[i]`` is h2's index of h1's class ``i``, or
+            -1 when h2 has it no more. Several of h1's classes may become one of h2's; their probabilities
+            are summed.
+        num_classes: Number of h2's classes; by default what `answer` is told, else the highest index in
+            ``class_map`` plus one.
+
+    Raises:
+        TypeError: ``h1`` is a class or nothing that can be called.
+        ValueError: ``class_map`` holds indices below -1 or outside ``num_classes``, or no class at all, or it
+            has fewer entries than the stored labels need.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> h1 = nn.Sequential(nn.Linear(4, 2), nn.Dropout())
+        >>> reference = Reference(h1, class_map=[0, 2], num_classes=3)
+        >>> scores = reference(torch.zeros(5, 4))
+        >>> scores.shape, scores.requires_grad, h1.training
+        (torch.Size([5, 3]), False, False)
+        >>> scores.softmax(1)[:, 1]
+        tensor([0., 0., 0., 0., 0.])
+    """
+
+    def __init__(
+        self,
+        h1: nn.Module | Callable[..., Any] | StoredOutputs,
+        class_map: Sequence[int] | None = None,
+        num_classes: int | None = None,
+    ) -> None:
+        self._h1: Any = h1
+        # Here, since storing outputs asks a reference for them.
+        from bc_lightning._stored import StoredOutputs
+
+        self._stored = h1 if isinstance(h1, StoredOutputs) else None
+        if isinstance(h1, type) or not (callable(h1) or self.is_stored):
+            raise TypeError(
+                f"h1 must be a module, a callable or stored outputs, got {_said(h1)}; "
+                "make an instance of a class, and load a file with bc_lightning.load_h1"
+            )
+        self._module = module_behind(h1)
+        self._labels_only = bool(getattr(h1, "labels_only", False))
+        self._class_map = _checked_class_map(class_map, num_classes)
+        self._num_classes = num_classes
+        self._check_stored_labels()
+        self._indices: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
+        self._fingerprint = fingerprint(h1)
+
+    @classmethod
+    def of(
+        cls,
+        h1: Reference | nn.Module | Callable[..., Any] | StoredOutputs,
+        class_map: Sequence[int] | None = None,
+        num_classes: int | None = None,
+    ) -> Reference:
+        """Make a reference of an h1, or return the one that was given.
+
+        Args:
+            h1: What the constructor takes, or a reference.
+            class_map: As in the constructor; not together with a reference, which has its own.
+            num_classes: As in the constructor. With a reference it must agree with what that knows.
+
+        Raises:
+            ValueError: A reference was given, and a class map or another number of classes with it.
+
+        Example:
+            >>> from torch import nn
+            >>> reference = Reference(nn.Linear(4, 2))
+            >>> Reference.of(reference) is reference
+            True
+        """
+        if not isinstance(h1, Reference):
+            return cls(h1, class_map, num_classes)
+        if class_map is not None:
+            raise ValueError("h1 is a Reference already: give the class_map to its constructor, not here")
+        if None not in (num_classes, h1.num_classes) and num_classes != h1.num_classes:
+            raise ValueError(f"h1 is a Reference of {h1.num_classes} classes, but num_classes={num_classes}")
+        return h1
+
+    @property
+    def h1(self) -> Any:
+        """What the reference was made of."""
+        return self._h1
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module that answers, if h1 is one or runs one."""
+        return self._module
+
+    @property
+    def stored(self) -> StoredOutputs | None:
+        """The stored outputs, if h1 is that."""
+        return self._stored
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether h1's outputs come with the batch instead of from a call."""
+        return self._stored is not None
+
+    @property
+    def labels_only(self) -> bool:
+        """Whether the answers are predicted labels instead of scores."""
+        return self._labels_only
+
+    @property
+    def class_map(self) -> tuple[int, ...] | None:
+        """h2's class index for each class of h1, -1 for a class that h2 has no more."""
+        return self._class_map
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes of the answers, where it is known."""
+        if self._num_classes is None and self._class_map is not None:
+            return max(self._class_map) + 1
+        if self._num_classes is None and self._stored is not None:
+            return self._stored.num_classes
+        return self._num_classes
+
+    @property
+    def fingerprint(self) -> str:
+        """The name of h1's content when the reference was made; see `bc_lightning._fingerprint.fingerprint`."""
+        return self._fingerprint
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Ask h1 about a batch.
+
+        Args:
+            args: The arguments of h1's ``forward``, the very ones that h2 got. h1 is moved to the device of
+                the first tensor among them.
+            kwargs: Keyword arguments of h1's ``forward``.
+
+        Returns:
+            h1's scores, shape ``(N, C)`` with C after the class map, or its labels, shape ``(N,)``; in the
+            type that h1 gave them, without gradients.
+
+        Raises:
+            TypeError: h1 is stored outputs, or returned something with no scores in it.
+            ValueError: h1's number of classes fits neither the class map nor ``num_classes``.
+        """
+        return self.answer(args, kwargs)
+
+    def answer(self, args: tuple[Any, ...], kwargs: dict[str, Any], num_classes: int | None = None) -> Tensor:
+        """Ask h1 about a batch, as calling the reference does, for an h2 whose number of classes is known.
+
+        Args:
+            args: Positional arguments of h1's ``forward``.
+            kwargs: Keyword arguments of h1's ``forward``.
+            num_classes: h2's number of classes where the constructor did not say it.
+
+        Returns:
+            As calling the reference.
+        """
+        if self.is_stored:
+            raise TypeError(
+                "h1 is stored outputs, which answer for items of a data set and not for inputs: wrap the data "
+                "set with stored.attach(dataset), so that each batch brings its rows"
+            )
+        device = _device_of(chain(args, kwargs.values()))
+        if self._module is not None:
+            _set_eval(self._module)
+            if device is not None:
+                _move(self._module, device)
+        # Not inference_mode: it is no faster here, and what it makes may not be saved for a backward pass.
+        with torch.no_grad():
+            output = self._h1(*args, **kwargs)
+            if isinstance(output, (np.ndarray, np.generic)):
+                output = torch.as_tensor(output, device=device)
+            return self.map_classes(scores_from_output(output).detach(), num_classes)
+
+    def map_classes(self, rows: Tensor, num_classes: int | None = None) -> Tensor:
+        """Say h1's answers in h2's classes.
+
+        Classes that h1 does not know get half of the lowest finite number of the type: probability 0, and
+        finite wherever it goes. When a class of h1 was dropped, the scores are what h1 says when it has to
+        choose among the classes that are left; its label becomes -1, which equals no target.
+
+        Args:
+            rows: h1's logits or log-probabilities, shape ``(N, C1)`` or ``(N, C1, ...)``, or integer labels
+                of any shape, on any device.
+            num_classes: h2's number of classes where the constructor did not say it.
+
+        Returns:
+            Scores of shape ``(N, C2, ...)`` in the type of ``rows``, or labels of the shape of ``rows``.
+            Without a class map ``rows`` itself.
+
+        Raises:
+            ValueError: The number of columns fits neither the class map nor ``num_classes``.
+
+        Example:
+            >>> import torch
+            >>> reference = Reference(torch.nn.Identity(), class_map=[1, -1, 0])
+            >>> reference.map_classes(torch.tensor([[1.0, 2.0, 3.0]]))
+            tensor([[3., 1.]])
+            >>> reference.map_classes(torch.tensor([0, 1, 2]))
+            tensor([ 1, -1,  0])
+        """
+        wanted = num_classes if self._num_classes is None else self._num_classes
+        if self._class_map is not None:
+            known = max(self._class_map) + 1
+            if wanted is not None and wanted < known:
+                raise ValueError(f"class_map names class {known - 1}, but h2 has {wanted} classes, 0 to {wanted - 1}")
+            wanted = known if wanted is None else wanted
+        labels = not (rows.is_floating_point() or rows.is_complex())
+        if self._class_map is None:
+            if wanted is not None and not labels and rows.ndim > 1 and rows.shape[1] != wanted:
+                raise ValueError(
+                    f"h1 gives scores for {rows.shape[1]} classes, but h2 has {wanted}: give a class_map of "
+                    f"{rows.shape[1]} entries that says which of h2's classes each of h1's is, -1 for none"
+                )
+            return rows
+        if labels:
+            # The last entry answers for label -1: no class before the map, no class after it.
+            return self._index((*self._class_map, DROPPED), rows.device)[rows.long()].to(rows.dtype)
+        return self._map_columns(rows, cast("int", wanted))
+
+    def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move or cast h1, as ``nn.Module._apply`` does; called when h2 is moved or cast.
+
+        Args:
+            fn: A function of a tensor, such as ``lambda t: t.cuda()``.
+        """
+        if self._module is not None:
+            self._module._apply(fn)  # type: ignore[no-untyped-call]
+
+    def __repr__(self) -> str:
+        mapped = "" if self._class_map is None else f", class_map={list(self._class_map)}"
+        return f"Reference({_said(self._h1)}, {self._fingerprint[:19]}{mapped})"
+
+    def __copy__(self) -> Reference:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Reference:
+        # Copies of h2, as averaging and sweeps make them, are all measured against the one old model.
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The cached indices may lie on a device that the next process does not have.
+        return {**self.__dict__, "_indices": {}}
+
+    def _check_stored_labels(self) -> None:
+        # Here, once: a label outside the map would stop a GPU in the middle of a step, without a word why.
+        if self._stored is None or not self._labels_only or self._class_map is None:
+            return
+        highest = int(self._stored[:].max())
+        if highest >= len(self._class_map):
+            raise ValueError(
+                f"class_map has {len(self._class_map)} entries, one for each class of h1, but h1's stored labels "
+                f"go up to {highest}"
+            )
+
+    def _map_columns(self, rows: Tensor, classes: int) -> Tensor:
+        class_map = self._class_map or ()
+        if rows.ndim < 2 or rows.shape[1] != len(class_map):
+            raise ValueError(
+                f"class_map has {len(class_map)} entries, one for each class of h1, but h1's scores have shape "
+                f"{tuple(rows.shape)}; expected (N, {len(class_map)})"
+            )
+        floor = torch.finfo(rows.dtype).min / 2
+        padding = rows.new_full((rows.shape[0], 1, *rows.shape[2:]), floor)
+        groups = [[i for i, to in enumerate(class_map) if to == c] for c in range(classes)]
+        first = tuple(group[0] if group else len(class_map) for group in groups)
+        mapped = torch.cat([rows, padding], dim=1).index_select(1, self._index(first, rows.device))
+        for column, group in enumerate(groups):
+            if len(group) > 1:
+                merged = rows.index_select(1, self._index(tuple(group), rows.device))
+                mapped[:, column] = torch.logsumexp(merged, dim=1)
+        return mapped
+
+    def _index(self, entries: tuple[int, ...], device: torch.device) -> Tensor:
+        # Kept on the device: copying it there on every step would make the GPU wait for the host.
+        key = (entries, device)
+        if key not in self._indices:
+            with torch.inference_mode(False):
+                self._indices[key] = torch.tensor(entries, device=device)
+        return self._indices[key]
+
+
+def check_no_shared_parameters(h1: Any, h2: nn.Module) -> None:
+    """Refuse an h1 whose weights or buffers are h2's, so that training h2 would change it.
+
+    Args:
+        h1: The old model: a module, or a callable or `Reference` that runs one. Anything else shares nothing.
+        h2: The new model.
+
+    Raises:
+        ValueError: They share memory; the message names the first shared tensor on both sides.
+
+    Example:
+        >>> import copy
+        >>> from torch import nn
+        >>> h2 = nn.Linear(4, 2)
+        >>> check_no_shared_parameters(copy.deepcopy(h2), h2)
+        >>> check_no_shared_parameters(h2, h2)
+        Traceback (most recent call last):
+            ...
+        ValueError: h1 and h2 are the same object, ...
+    """
+    h1 = h1.module if isinstance(h1, Reference) else module_behind(h1)
+    if h1 is None:
+        return
+    remedy = "training h2 would change h1. Start h2 from a copy: h2 = copy.deepcopy(h1)"
+    if h1 is h2:
+        raise ValueError(f"h1 and h2 are the same object, so {remedy}")
+    theirs: dict[int, str] = {}
+    for name, tensor in _named_tensors(h2):
+        for key in _identities(tensor):
+            theirs.setdefault(key, name)
+    for name, tensor in _named_tensors(h1):
+        for key in _identities(tensor):
+            if key in theirs:
+                raise ValueError(f"h1's {name!r} is the same memory as h2's {theirs[key]!r}, so {remedy}")
+
+
+def _named_tensors(module: nn.Module) -> chain[tuple[str, Tensor]]:
+    return chain(module.named_parameters(), module.named_buffers())
+
+
+def _identities(tensor: Tensor) -> list[int]:
+    # Negative, so that an id can never look like an address.
+    keys = [-id(tensor)]
+    try:
+        # A view has its own id and address; its storage tells.
+        address = tensor.untyped_storage().data_ptr() if tensor.numel() else 0
+    except (NotImplementedError, RuntimeError, ValueError):
+        # Lazy parameters and some tensor subclasses have no storage to ask.
+        address = 0
+    return [*keys, address] if address else keys
+
+
+def _set_eval(module: nn.Module) -> None:
+    if not _in_train_mode(module):
+        return
+    # A module made by torch.export has no modes; its flag is all there is to set.
+    with contextlib.suppress(NotImplementedError):
+        module.eval()
+    for child in module.modules():
+        # Some models override train() so that a part of them never leaves train mode.
+        if getattr(child, "training", False):
+            child.training = False
+
+
+def _in_train_mode(module: nn.Module) -> bool:
+    # Looked at on every step: several times faster than module.modules().
+    waiting = [module]
+    while waiting:
+        child = waiting.pop()
+        if getattr(child, "training", False):
+            return True
+        waiting.extend(inner for inner in child._modules.values() if inner is not None)
+    return False
+
+
+def _move(module: nn.Module, device: torch.device) -> None:
+    first = next(chain(module.parameters(), module.buffers()), None)
+    if first is None or first.device == device:
+        return
+    if len({tensor.device for tensor in chain(module.parameters(), module.buffers())}) > 1:
+        # Somebody spread h1 over several devices; it takes care of its inputs itself.
+        return
+    # Validation runs in inference mode; parameters made there could not be used in training afterwards.
+    with torch.inference_mode(False):
+        module.to(device)
+
+
+def _device_of(values: Any) -> torch.device | None:
+    """Find the device of the first tensor, also inside lists and mappings."""
+    for value in values:
+        if isinstance(value, Tensor):
+            return value.device
+        inside = None
+        if isinstance(value, Mapping):
+            inside = _device_of(value.values())
+        elif isinstance(value, (tuple, list)):
+            inside = _device_of(value)
+        if inside is not None:
+            return inside
+    return None
+
+
+def _checked_class_map(class_map: Sequence[int] | None, num_classes: int | None) -> tuple[int, ...] | None:
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    if class_map is None:
+        return None
+    entries = tuple(int(entry) for entry in class_map)
+    if max(entries, default=DROPPED) == DROPPED:
+        raise ValueError(f"class_map must keep at least one of h1's classes, got {list(entries)}")
+    limit = max(entries) + 1 if num_classes is None else num_classes
+    wrong = [entry for entry in entries if not DROPPED <= entry < limit]
+    if wrong:
+        raise ValueError(
+            f"class_map must hold h2's class indices, 0 to {limit - 1}, or -1 for a class that is gone; got {wrong[0]}"
+        )
+    return entries
+
+
+def _said(h1: Any) -> str:
+    if isinstance(h1, type):
+        return f"the class {h1.__name__}"
+    return f"a {type(h1).__name__}"

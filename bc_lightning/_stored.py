@@ -1,0 +1,962 @@
+"""h1's outputs, computed once and read back beside each item of the data set.
+
+A frozen h1 answers the same for the same input, so its forward pass need not be repeated in every epoch.
+What makes this dangerous is a row that belongs to another item: a data set that augments at random, was
+reordered, or is preprocessed otherwise than it was for h1. Each item is therefore stored with a hash of its
+content, and read back against it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence, Sized
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from bc_lightning._fingerprint import fingerprint, fingerprint_data
+from bc_lightning._model_outputs import inputs_from_batch
+from bc_lightning._reference import Reference
+
+Kind = Literal["logits", "probabilities", "log_probabilities"]
+Inputs = str | int | Callable[[Any], Any] | None
+Collate = Callable[[list[Any]], Any]
+
+_FORMAT = "bc_lightning.stored_outputs"
+_VERSION = 1
+_HEADER, _OUTPUTS, _HASHES, _DONE = "header.json", "outputs.npy", "item_hashes.npy", "done.npy"
+_FILES = {_HEADER, _OUTPUTS, _HASHES, _DONE}
+_PACKAGES = ("pytorch_lightning", "lightning.pytorch")
+
+_SAMPLED_ITEMS = 8
+_FEW_BATCHES = 8
+# A row counts as done once it is on the disk; so much work is lost at most when the power goes.
+_FLUSH_SECONDS = 5.0
+_ROUNDED_SUM = 1e-2
+
+_WHY_ITEMS_DIFFER = (
+    "Likely reasons: the data set augments at random (store and attach it without augmentation, and augment "
+    "batches after it), it was reordered, filtered or split otherwise, or it is preprocessed in another way"
+)
+
+
+class WithReference(NamedTuple):
+    """A data-set item, or a collated batch of them, with h1's answer beside it.
+
+    Attributes:
+        sample: The item of the user's data set; in a batch, the collated items.
+        index: Its index in the data set; in a batch, int64 of shape ``(N,)``.
+        row: h1's output for it, shape ``(C,)``, or its label, shape ``()``; in a batch, ``(N, C)`` or ``(N,)``.
+    """
+
+    sample: Any
+    index: int | Tensor  # type: ignore[assignment]  # tuple has a method of this name, which nobody calls here
+    row: Tensor
+
+
+def split_batch(batch: Any) -> tuple[Any, Tensor | None, Tensor | None]:
+    """Take the batch that a user's hooks expect out of one that an attached data set made.
+
+    Args:
+        batch: What the data loader yields.
+
+    Returns:
+        The user's batch, h1's rows ``(N, C)`` or ``(N,)``, and the data-set indices ``(N,)``. Rows and indices
+        are ``None``, and the batch is returned as it is, when its data set was not attached.
+
+    Example:
+        >>> import torch
+        >>> stored = StoredOutputs.from_table([1, 0, 1])
+        >>> data = torch.utils.data.TensorDataset(torch.arange(6.0).view(3, 2))
+        >>> batch = next(iter(torch.utils.data.DataLoader(stored.attach(data), batch_size=2)))
+        >>> user_batch, rows, indices = split_batch(batch)
+        >>> user_batch, rows, indices
+        ([tensor([[0., 1.],
+        [2., 3.]])], tensor([1, 0]), tensor([0, 1]))
+        >>> split_batch("plain")
+        ('plain', None, None)
+    """
+    if not isinstance(batch, WithReference):
+        return batch, None, None
+    # Without automatic batching the index is a plain number.
+    return batch.sample, batch.row, torch.as_tensor(batch.index)
+
+
+class StoredOutputs:
+    """h1's outputs for every item of one data set.
+
+    Made by `store_outputs`, reopened with `StoredOutputs.open`, or made of a table of old predictions with
+    `StoredOutputs.from_table`. Give it to ``BCLightningModule`` as ``h1``, and train on
+    ``stored.attach(dataset)``: each batch then brings its rows.
+
+    Outputs on disk are mapped, not read: worker processes and devices share one copy, and a pickle holds the
+    path only.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from torch import nn
+        >>> h1 = nn.Linear(2, 3)
+        >>> data = torch.utils.data.TensorDataset(torch.randn(5, 2), torch.tensor([0, 1, 2, 0, 1]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     stored = store_outputs(h1, data, folder + "/h1-train")
+        ...     rows = stored[[0, 4]]
+        ...     len(stored), stored.num_classes, torch.allclose(rows, h1(data[:][0])[[0, 4]])
+        (5, 3, True)
+    """
+
+    def __init__(
+        self,
+        outputs: npt.NDArray[Any],
+        fingerprint: str,
+        hashes: npt.NDArray[np.uint64] | None = None,
+        path: Path | None = None,
+    ) -> None:
+        self._outputs = outputs
+        self._fingerprint = fingerprint
+        self._hashes = hashes
+        self._path = path
+
+    @classmethod
+    def open(cls, path: str | Path, h1: Any = None) -> StoredOutputs:
+        """Open a folder that `store_outputs` wrote.
+
+        Args:
+            path: The folder.
+            h1: The old model, to be sure that the outputs are its; it is compared by its fingerprint. Use
+                `verify` to compare its answers too.
+
+        Raises:
+            FileNotFoundError: There is no such folder.
+            ValueError: The folder holds no stored outputs, incomplete ones, or those of another h1.
+        """
+        path = Path(path).resolve()
+        if not path.is_dir():
+            raise FileNotFoundError(f"no folder of stored outputs at {path}; make it with store_outputs")
+        header = _read_header(path)
+        if header is None:
+            raise ValueError(f"{path} holds no stored outputs ({_HEADER} is missing)")
+        if not header["complete"]:
+            done = int(np.load(path / _DONE, mmap_mode="r").sum())
+            raise ValueError(
+                f"the outputs in {path} are incomplete, {done} of {header['items']} rows: "
+                "call store_outputs again with the same arguments to compute the rest"
+            )
+        if h1 is not None:
+            _check_same_h1(path, header, fingerprint(h1))
+        return cls._mapped(path, header)
+
+    @classmethod
+    def from_table(cls, predictions: Any, kind: Kind | None = None) -> StoredOutputs:
+        """Use a table of predictions of an old service whose weights are gone.
+
+        Nothing ties the rows to items but their order: row i must belong to ``dataset[i]``.
+
+        Args:
+            predictions: Predicted labels, integers of shape ``(N,)``, -1 where there is no prediction (such
+                an item counts as wrong); or scores, floating-point of shape ``(N, C)``, or ``(N,)`` or
+                ``(N, 1)`` for a binary model. A tensor, an array or nested lists.
+            kind: What scores are: ``"logits"``, ``"probabilities"`` (each row sums to 1; of class 1 for a
+                binary model) or ``"log_probabilities"``. Not for labels.
+
+        Returns:
+            Outputs in memory: labels as int64; logits as they are; probabilities as their logarithms, or a
+            binary model's log-odds, in float32 or the float64 that they came in.
+
+        Raises:
+            ValueError: The table is empty, has another shape, NaN or infinite values, numbers that are no
+                labels or no probabilities, or scores whose kind was not given.
+
+        Example:
+            >>> StoredOutputs.from_table([2, 0, 1]).labels_only
+            True
+            >>> import torch
+            >>> stored = StoredOutputs.from_table([[0.25, 0.75], [1.0, 0.0]], kind="probabilities")
+            >>> stored[[0, 1]].softmax(1)
+            tensor([[0.2500, 0.7500],
+                    [1.0000, 0.0000]])
+        """
+        table = torch.as_tensor(predictions).detach().cpu()
+        if table.numel() == 0 or table.ndim not in (1, 2):
+            raise ValueError(
+                f"predictions must be labels of shape (N,) or scores of shape (N, C), got {tuple(table.shape)}"
+            )
+        table = _table_of_scores(table, kind) if table.is_floating_point() else _table_of_labels(table, kind)
+        outputs = np.ascontiguousarray(table.numpy())
+        name = hashlib.sha256(f"{outputs.dtype.str}{outputs.shape}".encode() + outputs.tobytes()).hexdigest()
+        return cls(outputs, f"table:sha256:{name}")
+
+    @classmethod
+    def _mapped(cls, path: Path, header: dict[str, Any]) -> StoredOutputs:
+        outputs = np.load(path / _OUTPUTS, mmap_mode="r")
+        hashes = np.load(path / _HASHES, mmap_mode="r")
+        if list(outputs.shape) != header["shape"] or outputs.dtype.name != header["dtype"]:
+            raise ValueError(
+                f"{path / _OUTPUTS} holds {outputs.dtype} of shape {outputs.shape}, its header says "
+                f"{header['dtype']} of shape {tuple(header['shape'])}: the folder is damaged, store again"
+            )
+        return cls(outputs, header["h1"], hashes, path)
+
+    @property
+    def path(self) -> Path | None:
+        """The folder on disk, or ``None`` for a table in memory."""
+        return self._path
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the h1 that gave the outputs, or of the table."""
+        return self._fingerprint
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of all outputs together: ``(N, C)`` for scores, ``(N,)`` for labels."""
+        return self._outputs.shape
+
+    @property
+    def labels_only(self) -> bool:
+        """Whether the rows are predicted labels instead of scores."""
+        return self._outputs.dtype.kind in "iu"
+
+    @property
+    def num_classes(self) -> int | None:
+        """h1's number of classes, or ``None`` for labels and for a binary model's single score."""
+        columns = self.shape[1] if len(self.shape) > 1 else 1
+        return None if columns == 1 else columns
+
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+    def __getitem__(self, indices: Any) -> Tensor:
+        """Read rows.
+
+        Args:
+            indices: A data-set index, or a slice, sequence, array or tensor of them.
+
+        Returns:
+            A copy of the rows: shape ``(C,)`` for one index, ``(K, C)`` for K of them, without ``C`` for labels.
+        """
+        if isinstance(indices, Tensor):
+            indices = indices.detach().cpu().numpy()
+        return torch.from_numpy(np.array(self._outputs[indices]))
+
+    def __repr__(self) -> str:
+        where = "in memory" if self._path is None else f"at {self._path}"
+        return f"StoredOutputs({len(self)} items, shape {self.shape}, {self._outputs.dtype}, {where})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._path is None:
+            return StoredOutputs, (self._outputs, self._fingerprint)
+        return StoredOutputs.open, (self._path,)
+
+    def attach(self, dataset: Dataset[Any], verify: bool = True) -> Dataset[WithReference]:
+        """Put h1's rows beside the items of the data set they were stored for.
+
+        Args:
+            dataset: The map-style data set, in the order it had when the outputs were stored. A ``Subset`` is
+                a data set of its own: store outputs for it, or take the subset of the attached data set.
+            verify: Whether to compare every item that is read with the hash that was stored with its row.
+                Eight items are compared at once in any case. A table in memory has no hashes.
+
+        Returns:
+            A data set of `WithReference` items, for any sampler, worker or batch size. PyTorch's default
+            collate function batches them; wrap another one with `collate_fn`.
+
+        Raises:
+            TypeError: The data set is iterable or has no length.
+            ValueError: Its length differs from the stored outputs', or an item is not the one that was
+                stored; the latter also when an item is read later.
+
+        Example:
+            >>> import torch
+            >>> data = torch.utils.data.TensorDataset(torch.arange(3.0))
+            >>> attached = StoredOutputs.from_table([1, 0, 1]).attach(data)
+            >>> attached[2]
+            WithReference(sample=(tensor(2.),), index=2, row=tensor(1))
+        """
+        length = _length_of(dataset)
+        if length != len(self):
+            raise ValueError(
+                f"the data set has {length} items, but h1's outputs were stored for {len(self)}: attach the "
+                "data set they were stored for, and take subsets of the attached one"
+            )
+        self._check_items(dataset, _sampled(length))
+        return _Attached(self, dataset, verify and self._hashes is not None)
+
+    @staticmethod
+    def collate_fn(inner: Collate | None = None) -> Collate:
+        """Make a user's collate function one for an attached data set.
+
+        Args:
+            inner: A function of a list of the user's items; ``None`` for PyTorch's default.
+
+        Returns:
+            A function of a list of `WithReference` items that gives a `WithReference` of a batch.
+
+        Example:
+            >>> items = [WithReference("a", 4, torch.tensor(1)), WithReference("b", 7, torch.tensor(0))]
+            >>> StoredOutputs.collate_fn("".join)(items)
+            WithReference(sample='ab', index=tensor([4, 7]), row=tensor([1, 0]))
+        """
+        return _CollateWithReference(default_collate if inner is None else inner)
+
+    def verify(
+        self,
+        h1: Any,
+        dataset: Dataset[Any],
+        *,
+        inputs: Inputs = None,
+        collate_fn: Collate | None = None,
+        tolerance: float = 1e-2,
+    ) -> None:
+        """Ask h1 again about eight items spread over the data set and compare with the stored rows.
+
+        Args:
+            h1: The old model, as given to `store_outputs`.
+            dataset: The data set, as given to `store_outputs`.
+            inputs: As given to `store_outputs`.
+            collate_fn: As given to `store_outputs`.
+            tolerance: Largest difference allowed, relative to the largest score of the row or 1. Devices and
+                mixed precision round differently.
+
+        Raises:
+            ValueError: h1, the data set or the answers differ.
+        """
+        if self._path is not None and fingerprint(h1) != self._fingerprint:
+            raise ValueError(_says_other_h1(str(self._path), self._fingerprint, fingerprint(h1)))
+        length = _length_of(dataset)
+        if length != len(self):
+            raise ValueError(f"the data set has {length} items, but h1's outputs were stored for {len(self)}")
+        rows = _sampled(length)
+        self._check_items(dataset, rows)
+        _check_rows(self._outputs, rows, _computing(h1), dataset, inputs, collate_fn, tolerance)
+
+    def _check_items(self, dataset: Dataset[Any], indices: Sequence[int]) -> None:
+        for index in indices:
+            self._check_item(index, dataset[index])
+
+    def _check_item(self, index: int, sample: Any) -> None:
+        if self._hashes is None:
+            return
+        found = fingerprint_data(sample)
+        if found == int(self._hashes[index]):
+            return
+        elsewhere = np.flatnonzero(self._hashes == np.uint64(found))
+        moved = f" (it is the item that was stored as {elsewhere[0]})" if elsewhere.size else ""
+        raise ValueError(
+            f"item {index} of the data set is not the one that h1's output was stored for{moved}. "
+            f"{_WHY_ITEMS_DIFFER}. Attach the data set that the outputs were stored for, or store them again "
+            "for this one with store_outputs(..., overwrite=True)"
+        )
+
+
+class _Attached(Dataset[WithReference]):
+    def __init__(self, stored: StoredOutputs, dataset: Dataset[Any], verify: bool) -> None:
+        self.stored = stored
+        self.dataset = dataset
+        self.verify = verify
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, index: int) -> WithReference:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[WithReference]:
+        # PyTorch asks for a whole batch when it can: the rows are then one read of the map.
+        length = len(self)
+        numbers = [int(index) + length if index < 0 else int(index) for index in indices]
+        for number, index in zip(numbers, indices, strict=True):
+            if not 0 <= number < length:
+                raise IndexError(f"index {index} is outside a data set of {length} items")
+        fetch = getattr(self.dataset, "__getitems__", None)
+        samples = fetch(numbers) if fetch else [self.dataset[number] for number in numbers]
+        if self.verify:
+            for number, sample in zip(numbers, samples, strict=True):
+                self.stored._check_item(number, sample)
+        rows = self.stored[numbers]
+        return [WithReference(*item) for item in zip(samples, numbers, rows, strict=True)]
+
+
+class _CollateWithReference:
+    def __init__(self, inner: Collate) -> None:
+        self.inner = inner
+
+    def __call__(self, items: list[WithReference]) -> WithReference:
+        samples, indices, rows = zip(*items, strict=True)
+        return WithReference(self.inner(list(samples)), torch.tensor(indices), torch.stack(rows))
+
+
+def store_outputs(
+    h1: Any,
+    dataset: Dataset[Any],
+    path: str | Path,
+    *,
+    trainer: Any = None,
+    batch_size: int = 256,
+    num_workers: int = 0,
+    inputs: Inputs = None,
+    collate_fn: Collate | None = None,
+    overwrite: bool = False,
+) -> StoredOutputs:
+    """Compute h1's outputs for every item of a data set, once, and keep them in a folder.
+
+    Rows that an earlier call computed are kept, so an interrupted call is taken up where it stopped, and a
+    finished one costs nothing. h1 is put into eval mode and stays there; it goes back to its device.
+
+    Args:
+        h1: The old model: a module or a callable, called with the inputs of a collated batch.
+        dataset: A map-style data set that gives the same item each time it is read, so without random
+            augmentation.
+        path: The folder to write.
+        trainer: A ``Trainer`` of ``pytorch_lightning`` or ``lightning.pytorch`` whose ``predict`` does the
+            work, on all its devices of one machine; its callbacks run, its precision holds as far as it is
+            mixed precision. ``None`` for a quiet one on one device.
+        batch_size: Items per forward pass (per device).
+        num_workers: Worker processes that read the data set (per device).
+        inputs: What h1 is called with: a key, an index or a function of the batch; by default the first
+            element of a sequence and a tensor itself.
+        collate_fn: How items become a batch; PyTorch's default by default.
+        overwrite: Replace the outputs of another h1 or data set that are in the folder.
+
+    Returns:
+        The stored outputs: float32 (float64 if h1 gave that), or int64 if h1 gives labels.
+
+    Raises:
+        TypeError: The data set is iterable or has no length, or h1 is stored outputs itself.
+        ValueError: The data set is empty or gives another item the second time; the folder holds outputs of
+            another h1 or data set, or other files; h1 gave NaN or infinite scores, or another number of rows
+            than items; the trainer leaves out batches or runs on several machines.
+        RuntimeError: The work was interrupted. What was done is kept.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from torch import nn
+        >>> h1 = nn.Linear(2, 3)
+        >>> data = torch.utils.data.TensorDataset(torch.randn(5, 2), torch.tensor([0, 1, 2, 0, 1]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     stored = store_outputs(h1, data, folder + "/h1-train", batch_size=2)
+        ...     training_set = stored.attach(data)
+        ...     training_set[3].row.shape
+        torch.Size([3])
+    """
+    reference = _computing(h1)
+    length = _length_of(dataset)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    _check_repeatable(dataset, length)
+    path = Path(path).resolve()
+    header = _read_header(path)
+    _check_folder_is_ours(path, header)
+    done = np.zeros(length, dtype=bool)
+    if header is not None and not overwrite:
+        done = _done_already(path, header, reference, dataset, inputs, collate_fn)
+        if header["complete"]:
+            return StoredOutputs.open(path)
+    fresh = header is None or overwrite
+    pending = np.flatnonzero(~done)
+    work = _Work(reference, dataset, path, length, fresh, inputs, collate_fn or default_collate)
+    batches = -(-len(pending) // batch_size)
+    with _trainer_and_package(trainer, batches > _FEW_BATCHES) as (predicting, package):
+        if len(pending):
+            _compute(work, pending, predicting, package, batch_size, num_workers)
+        else:
+            # The last row was written, and the work was stopped before the header said so.
+            _finish(path)
+    return StoredOutputs.open(path)
+
+
+class _Work(NamedTuple):
+    """What every process that computes rows needs to know."""
+
+    reference: Reference
+    dataset: Dataset[Any]
+    path: Path
+    length: int
+    fresh: bool
+    inputs: Inputs
+    collate: Collate
+
+
+class _Batch:
+    """A collated batch and the rows it belongs to.
+
+    Of a type that Lightning's precision plugins do not look into: h1 is asked in its own precision.
+    """
+
+    def __init__(self, indices: list[int], hashes: list[int], batch: Any) -> None:
+        self.indices = np.array(indices, dtype=np.int64)
+        self.hashes = np.array(hashes, dtype=np.uint64)
+        self.batch = batch
+
+
+class _Pending(Dataset[tuple[int, int, Any]]):
+    """The items whose rows are to be computed, each with its index and hash."""
+
+    def __init__(self, dataset: Dataset[Any], indices: npt.NDArray[np.int64]) -> None:
+        self.dataset = dataset
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> tuple[int, int, Any]:
+        return self.__getitems__([position])[0]
+
+    def __getitems__(self, positions: Sequence[int]) -> list[tuple[int, int, Any]]:
+        indices = [int(self.indices[position]) for position in positions]
+        fetch = getattr(self.dataset, "__getitems__", None)
+        samples = fetch(indices) if fetch else [self.dataset[index] for index in indices]
+        return [(i, fingerprint_data(sample), sample) for i, sample in zip(indices, samples, strict=True)]
+
+
+class _CollatePending:
+    def __init__(self, inner: Collate) -> None:
+        self.inner = inner
+
+    def __call__(self, items: list[tuple[int, int, Any]]) -> _Batch:
+        indices, hashes, samples = zip(*items, strict=True)
+        return _Batch(list(indices), list(hashes), self.inner(list(samples)))
+
+
+class _Writer:
+    """Writes rows into the maps; a row is marked as done after it has reached the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._outputs = np.load(path / _OUTPUTS, mmap_mode="r+")
+        self._hashes = np.load(path / _HASHES, mmap_mode="r+")
+        self._done = np.load(path / _DONE, mmap_mode="r+")
+        self._unmarked: list[npt.NDArray[np.int64]] = []
+        self._flushed = time.monotonic()
+
+    def write(self, batch: _Batch, scores: Tensor) -> None:
+        rows = scores.cpu()
+        expected = (len(batch.indices), *self._outputs.shape[1:])
+        if tuple(rows.shape) != expected:
+            raise ValueError(
+                f"h1 returned {tuple(rows.shape)} for items {batch.indices[0]} to {batch.indices[-1]}, "
+                f"expected {expected}: one row of equal shape for each item"
+            )
+        finite = torch.isfinite(rows).reshape(len(rows), -1).all(dim=1)
+        if not bool(finite.all()):
+            first = int(batch.indices[int((~finite).nonzero()[0])])
+            raise ValueError(
+                f"h1's output for item {first} is NaN or infinite: look at that item, or at the precision h1 is "
+                "run in, before training against it"
+            )
+        self._outputs[batch.indices] = rows.to(torch.float32 if rows.dtype == torch.bfloat16 else rows.dtype).numpy()
+        self._hashes[batch.indices] = batch.hashes
+        self._unmarked.append(batch.indices)
+        if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        self._outputs.flush()
+        self._hashes.flush()
+        for indices in self._unmarked:
+            self._done[indices] = True
+        self._done.flush()
+        self._unmarked = []
+        self._flushed = time.monotonic()
+
+
+@functools.cache
+def _storing_class(package: str) -> type:
+    """Make the module that writes rows from the ``LightningModule`` that a trainer's package accepts."""
+    base: Any = importlib.import_module(package).LightningModule
+
+    class StoringModule(base):  # type: ignore[misc]
+        def __init__(self, work: _Work) -> None:
+            super().__init__()
+            # Not a submodule: strategies would cast, shard or wrap it.
+            self.work = work
+            self.writer: _Writer | None = None
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            # The class is no attribute of any module; spawned processes make it anew.
+            return _storing_module, (package, self.work)
+
+        def on_predict_start(self) -> None:
+            if self.trainer.is_global_zero and self.work.fresh:
+                _create(self.work, self.device)
+            self.trainer.strategy.barrier("stored outputs created")
+            self.writer = _Writer(self.work.path)
+
+        def transfer_batch_to_device(self, batch: _Batch, device: torch.device, dataloader_idx: int) -> _Batch:
+            batch.batch = super().transfer_batch_to_device(batch.batch, device, dataloader_idx)
+            return batch
+
+        def predict_step(self, batch: _Batch, batch_idx: int) -> int:
+            assert self.writer is not None
+            self.writer.write(batch, self.work.reference(inputs_from_batch(batch.batch, self.work.inputs)))
+            # Lightning warns of a step that returns nothing.
+            return len(batch.indices)
+
+        def on_predict_end(self) -> None:
+            assert self.writer is not None
+            self.writer.flush()
+            self.trainer.strategy.barrier("stored outputs written")
+            if self.trainer.is_global_zero:
+                _finish(self.work.path)
+            self.trainer.strategy.barrier("stored outputs complete")
+
+    return StoringModule
+
+
+def _storing_module(package: str, work: _Work) -> Any:
+    return _storing_class(package)(work)
+
+
+def _compute(
+    work: _Work,
+    pending: npt.NDArray[np.int64],
+    trainer: Any,
+    package: str,
+    batch_size: int,
+    num_workers: int,
+) -> None:
+    if len(pending) < trainer.world_size:
+        # Lightning wants at least one item for every device; an item computed twice does no harm.
+        pending = np.resize(pending, trainer.world_size)
+    loader = DataLoader(
+        _Pending(work.dataset, pending),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=_CollatePending(work.collate),
+    )
+    module = _storing_module(package, work)
+    home = _device_of_module(work.reference)
+    try:
+        # A loader draws a number when it starts; it must not be missing from the caller's afterwards. (A
+        # generator of the loader's own cannot be sent to spawned processes.)
+        with torch.random.fork_rng(devices=[]):
+            trainer.predict(module, loader, return_predictions=False)
+    finally:
+        if module.writer is not None:
+            module.writer.flush()
+        if home is not None and work.reference.module is not None:
+            work.reference.module.to(home)
+    header = _read_header(work.path)
+    if header is None or not header["complete"]:
+        done = int(np.load(work.path / _DONE, mmap_mode="r").sum()) if header else 0
+        raise RuntimeError(
+            f"storing h1's outputs was interrupted at {done} of {work.length} rows; they are kept in {work.path}, "
+            "and the same call takes the work up again"
+        )
+
+
+def _create(work: _Work, device: torch.device) -> None:
+    """Make the files, empty. What a row looks like is learnt by asking h1 about one item."""
+    scores = _ask(work.reference, [work.dataset[0]], work.inputs, work.collate, device)
+    if scores.ndim == 0 or scores.shape[0] != 1:
+        raise ValueError(f"h1 returned shape {tuple(scores.shape)} for a batch of one item, expected (1, classes)")
+    dtype: type[np.generic] = np.int64
+    if scores.is_floating_point():
+        dtype = np.float64 if scores.dtype == torch.float64 else np.float32
+    shape = (work.length, *scores.shape[1:])
+    work.path.mkdir(parents=True, exist_ok=True)
+    # The header first: without one, a folder is taken for unfinished, never for another h1's outputs.
+    for name in (_HEADER, _OUTPUTS, _HASHES, _DONE):
+        (work.path / name).unlink(missing_ok=True)
+    for name, kind, size in ((_OUTPUTS, dtype, shape), (_HASHES, np.uint64, shape[:1]), (_DONE, bool, shape[:1])):
+        np.lib.format.open_memmap(work.path / name, mode="w+", dtype=kind, shape=size).flush()
+    header = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "h1": work.reference.fingerprint,
+        "items": work.length,
+        "shape": list(shape),
+        "dtype": np.dtype(dtype).name,
+        "complete": False,
+    }
+    _write_header(work.path, header)
+
+
+def _finish(path: Path) -> None:
+    header = _read_header(path)
+    if header is not None and bool(np.load(path / _DONE, mmap_mode="r").all()):
+        _write_header(path, {**header, "complete": True})
+
+
+def _write_header(path: Path, header: dict[str, Any]) -> None:
+    aside = path / (_HEADER + ".new")
+    aside.write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+    os.replace(aside, path / _HEADER)
+
+
+def _read_header(path: Path) -> dict[str, Any] | None:
+    file = path / _HEADER
+    if not file.is_file():
+        return None
+    try:
+        header = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        header = None
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        raise ValueError(f"{file} is not a header of stored outputs; give an empty or new folder")
+    if header.get("version") != _VERSION:
+        raise ValueError(
+            f"{path} was written in version {header.get('version')} of the format, this reads version {_VERSION}: "
+            "remove the folder and store again"
+        )
+    return header
+
+
+def _check_folder_is_ours(path: Path, header: dict[str, Any] | None) -> None:
+    if header is not None or not path.exists():
+        return
+    others = sorted({entry.name for entry in path.iterdir()} - _FILES - {_HEADER + ".new"}) if path.is_dir() else ["."]
+    if others:
+        raise ValueError(f"{path} is there and holds no stored outputs; give an empty or new folder")
+
+
+def _done_already(
+    path: Path,
+    header: dict[str, Any],
+    reference: Reference,
+    dataset: Dataset[Any],
+    inputs: Inputs,
+    collate_fn: Collate | None,
+) -> npt.NDArray[np.bool_]:
+    """Read which rows are done, and make sure that they are this h1's for this data set."""
+    _check_same_h1(path, header, reference.fingerprint)
+    length = _length_of(dataset)
+    remedy = "give another folder, or overwrite=True to replace them"
+    if header["items"] != length:
+        raise ValueError(
+            f"{path} holds h1's outputs for another data set, of {header['items']} items where this one has "
+            f"{length}; {remedy}"
+        )
+    stored = StoredOutputs._mapped(path, header)
+    done = cast("npt.NDArray[np.bool_]", np.array(np.load(path / _DONE, mmap_mode="r")))
+    known = np.flatnonzero(done)
+    rows = [int(known[position]) for position in _sampled(len(known))] if len(known) else []
+    try:
+        stored._check_items(dataset, rows)
+    except ValueError as error:
+        raise ValueError(f"{path} holds h1's outputs for another data set; {remedy}. {error}") from error
+    if rows:
+        # A callable is known by its name only, and that stays when its weights change.
+        _check_rows(stored._outputs, rows, reference, dataset, inputs, collate_fn, tolerance=1e-2)
+    return done
+
+
+def _check_same_h1(path: Path, header: dict[str, Any], found: str) -> None:
+    if header["h1"] != found:
+        raise ValueError(_says_other_h1(str(path), header["h1"], found))
+
+
+def _says_other_h1(path: str, stored: str, found: str) -> str:
+    return (
+        f"{path} holds the outputs of another h1: its fingerprint is {stored}, this h1's is {found}. Use the h1 "
+        "they were stored with, give another folder, or store again with store_outputs(..., overwrite=True)"
+    )
+
+
+def _check_rows(
+    outputs: npt.NDArray[Any],
+    rows: list[int],
+    reference: Reference,
+    dataset: Dataset[Any],
+    inputs: Inputs,
+    collate_fn: Collate | None,
+    tolerance: float,
+) -> None:
+    device = _device_of_module(reference)
+    samples = [dataset[row] for row in rows]
+    again = _ask(reference, samples, inputs, collate_fn or default_collate, device).cpu().double()
+    before = torch.from_numpy(np.array(outputs[rows])).double()
+    if again.shape != before.shape:
+        raise ValueError(f"h1 gives rows of shape {tuple(again.shape[1:])}, stored are {tuple(before.shape[1:])}")
+    again, before = again.reshape(len(rows), -1), before.reshape(len(rows), -1)
+    # Labels must be equal; scores may be rounded otherwise.
+    allowed = 0.0 if outputs.dtype.kind in "iu" else tolerance * before.abs().amax(dim=1).clamp(min=1)
+    wrong = ((again - before).abs().amax(dim=1) > allowed).nonzero()
+    if len(wrong):
+        raise ValueError(
+            f"h1 now answers otherwise about item {rows[int(wrong[0])]} than when its outputs were stored: its "
+            "weights, its settings or its preprocessing changed. Store again with "
+            "store_outputs(..., overwrite=True)"
+        )
+
+
+def _ask(
+    reference: Reference, samples: list[Any], inputs: Inputs, collate: Collate, device: torch.device | None
+) -> Tensor:
+    given = inputs_from_batch(collate(samples), inputs)
+    return reference(given if device is None else _moved(given, device))
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """Move every tensor in an argument of h1, as Lightning does with a batch."""
+    if isinstance(value, dict):
+        return {key: _moved(member, device) for key, member in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_moved(member, device) for member in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(_moved(member, device) for member in value)
+    return value.to(device) if hasattr(value, "to") else value
+
+
+def _device_of_module(reference: Reference) -> torch.device | None:
+    if reference.module is None:
+        return None
+    first = next(iter([*reference.module.parameters(), *reference.module.buffers()]), None)
+    return None if first is None else first.device
+
+
+def _computing(h1: Any) -> Reference:
+    """Make a reference that answers in h1's own classes."""
+    reference = Reference(h1.h1) if isinstance(h1, Reference) else Reference(h1)
+    if reference.is_stored:
+        raise TypeError("h1 is stored outputs, which cannot be asked about items; give the old model itself")
+    return reference
+
+
+def _length_of(dataset: Any) -> int:
+    if isinstance(dataset, IterableDataset):
+        raise TypeError(
+            "h1's outputs are stored by index, and an iterable data set has none: give a map-style data set "
+            "(with __getitem__ and __len__), or use h1 itself instead of stored outputs"
+        )
+    if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
+        raise TypeError(
+            f"expected a map-style data set with __getitem__ and __len__, got {type(dataset).__name__}; "
+            "give the data set, not its data loader"
+        )
+    length = len(dataset)
+    if length == 0:
+        raise ValueError("the data set is empty")
+    return length
+
+
+def _sampled(length: int) -> list[int]:
+    """Choose eight indices, the same each time and without touching the caller's random numbers."""
+    chosen = np.random.default_rng(length).choice(length, min(length, _SAMPLED_ITEMS), replace=False)
+    return sorted(int(index) for index in chosen)
+
+
+def _check_repeatable(dataset: Dataset[Any], length: int) -> None:
+    for index in _sampled(length):
+        if fingerprint_data(dataset[index]) != fingerprint_data(dataset[index]):
+            raise ValueError(
+                f"item {index} of the data set differs when it is read twice, so one stored output cannot belong "
+                "to it: pass the data set without random augmentation (and augment batches after it), or use "
+                "h1 itself instead of stored outputs"
+            )
+
+
+@contextlib.contextmanager
+def _trainer_and_package(trainer: Any, progress_bar: bool) -> Iterator[tuple[Any, str]]:
+    """Check the trainer that was given, or make a quiet one, and name the package it comes from."""
+    if trainer is not None:
+        limit = trainer.limit_predict_batches
+        if isinstance(limit, int) or limit != 1.0:
+            raise ValueError(
+                f"the trainer predicts a part of the data only (limit_predict_batches={limit}, or "
+                "fast_dev_run); h1's outputs are needed for every item"
+            )
+        if trainer.num_nodes > 1:
+            raise ValueError(
+                "the trainer runs on several machines, which cannot safely write into one file: store h1's "
+                "outputs with a Trainer(num_nodes=1)"
+            )
+        yield trainer, _package_of(trainer)
+        return
+    package = next((name for name in _PACKAGES if importlib.util.find_spec(name.split(".")[0])), None)
+    if package is None:
+        raise ImportError("storing h1's outputs needs pytorch-lightning or lightning: pip install pytorch-lightning")
+    logger = logging.getLogger(package)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # Advice for training loops that the caller did not write.
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            quiet = importlib.import_module(package).Trainer(
+                devices=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                enable_progress_bar=progress_bar,
+            )
+            yield quiet, package
+    finally:
+        logger.setLevel(level)
+
+
+def _package_of(trainer: Any) -> str:
+    for kind in type(trainer).__mro__:
+        for package in _PACKAGES:
+            if kind.__module__.startswith(package + "."):
+                return package
+    raise TypeError(
+        f"trainer must be a Trainer of pytorch_lightning or lightning.pytorch, got {type(trainer).__name__}"
+    )
+
+
+def _table_of_labels(table: Tensor, kind: Kind | None) -> Tensor:
+    if kind is not None:
+        raise ValueError(f"kind={kind!r} is for scores, but the predictions are integers of type {table.dtype}")
+    if table.ndim == 2 and table.shape[1] == 1:
+        table = table[:, 0]
+    if table.ndim != 1 or table.dtype == torch.bool:
+        raise ValueError(
+            f"labels must be integers of shape (N,), got {table.dtype} of shape {tuple(table.shape)}; "
+            "give scores as floating-point numbers"
+        )
+    labels = table.long()
+    if bool((labels < -1).any()):
+        first = int((labels < -1).nonzero()[0])
+        raise ValueError(f"label {int(labels[first])} of row {first} is no class; expected 0, 1, ... or -1 for none")
+    return labels
+
+
+def _table_of_scores(table: Tensor, kind: Kind | None) -> Tensor:
+    if kind not in ("logits", "probabilities", "log_probabilities"):
+        raise ValueError(
+            f'say what the scores are: kind="logits", "probabilities" or "log_probabilities", got {kind!r}'
+        )
+    if table.dtype not in (torch.float32, torch.float64):
+        table = table.float()
+    binary = table.ndim == 1 or table.shape[1] == 1
+    if kind == "log_probabilities" and not binary:
+        # -inf is the right logarithm of 0; only finite numbers may enter a loss.
+        table = table.where(table != -torch.inf, torch.finfo(table.dtype).min / 2)
+    finite = torch.isfinite(table).reshape(len(table), -1).all(dim=1)
+    if not bool(finite.all()):
+        raise ValueError(f"row {int((~finite).nonzero()[0])} of the predictions is NaN or infinite")
+    if kind == "logits":
+        return table
+    if kind == "log_probabilities" and binary:
+        raise ValueError("a binary model's single score must be its logit or the probability of class 1")
+    probabilities = table if kind == "probabilities" else table.exp()
+    wrong = ((probabilities < 0) | (probabilities > 1 + _ROUNDED_SUM)).reshape(len(table), -1).any(dim=1)
+    if not binary:
+        wrong |= (probabilities.sum(dim=1) - 1).abs() > _ROUNDED_SUM
+    if bool(wrong.any()):
+        raise ValueError(
+            f"row {int(wrong.nonzero()[0])} of the predictions holds no {kind.replace('_', ' ')}: they must lie "
+            'between 0 and 1 and sum to 1; for logits say kind="logits"'
+        )
+    if kind == "log_probabilities":
+        return table
+    if binary:
+        # The log-odds of 0 and 1 are infinite; these are as sure as the type can say.
+        least = torch.finfo(table.dtype).eps
+        return torch.logit(table, eps=least)
+    return torch.where(
+        table > 0, table.clamp(min=torch.finfo(table.dtype).tiny).log(), torch.finfo(table.dtype).min / 2
+    )

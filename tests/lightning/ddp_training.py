@@ -1,0 +1,95 @@
+"""Trains and evaluates one module and saves what came out. Run by test_ddp.py, alone or in two gloo processes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import warnings
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+from user_code import CLASSES, FEATURES, UserModule, dataset, make_h1
+
+from bc_lightning import BCLightningModule, CompatibilityLoss, store_outputs
+
+GLOBAL_BATCH = 16
+
+
+class NoStatistics(UserModule):
+    """Without BatchNorm and Dropout: they depend on which instances share a process, with or without us."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(FEATURES, 16), nn.Tanh(), nn.Linear(16, CLASSES))
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self(batch[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--devices", type=int, required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--loss", required=True)
+    parser.add_argument("--normalization", default="batch")
+    parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--stored", action="store_true")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+
+    base, dissonance = arguments.loss.split("/")
+    loss = CompatibilityLoss(base, dissonance, 3.0, arguments.normalization)
+    torch.manual_seed(0)
+    h1, module = make_h1(), NoStatistics()
+    options = {}
+    if arguments.plain:
+        module, options = module.net, {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1)}
+    # 100 = 6 whole global batches of 16 and one of 4. 51 cannot be shared out evenly: one instance is repeated.
+    train, val = dataset(100), dataset(51, seed=1)
+
+    def trainer(**more):
+        return pl.Trainer(
+            accelerator="cpu",
+            devices=arguments.devices,
+            strategy="ddp" if arguments.devices > 1 else "auto",
+            max_epochs=2,
+            accumulate_grad_batches=arguments.accumulate,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            **more,
+        )
+
+    reference = h1
+    if arguments.stored:
+        reference = store_outputs(h1, train, f"{arguments.out}-train", trainer=trainer())
+        val_rows = store_outputs(h1, val, f"{arguments.out}-val", trainer=trainer())
+        train, val = reference.attach(train), val_rows.attach(val)
+    batch = GLOBAL_BATCH // arguments.devices
+    module = BCLightningModule(module, h1=reference, loss=loss, **options)
+    run = trainer()
+    # The sampler that Lightning puts in shuffles, by process count; this one deals the same global batches.
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    sampler = DistributedSampler(train, arguments.devices, rank, shuffle=False)
+    run.fit(module, DataLoader(train, batch, sampler=sampler), DataLoader(val, batch))
+    metrics = {name: value.item() for name, value in run.callback_metrics.items()}
+    test = run.validate(module, DataLoader(val, batch), verbose=False)[0]
+    if run.is_global_zero:
+        torch.save({"weights": module.state_dict(), "metrics": metrics, "validate": test}, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Two gloo processes do what one process does with the same global batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("ddp_training.py")
+EXACT = ("btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "accuracy_h1", "accuracy_h2")
+
+
+def train(tmp_path, devices, *options):
+    out = tmp_path / f"{devices}.pt"
+    command = [sys.executable, str(SCRIPT), "--devices", str(devices), "--out", str(out), *options]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return torch.load(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--loss", "cross_entropy/new_error"],
+        ["--loss", "cross_entropy/new_error", "--normalization", "support"],
+        ["--loss", "kl_divergence/strict_imitation", "--normalization", "support", "--plain"],
+        ["--loss", "nll/strict_imitation", "--accumulate", "2"],
+        ["--loss", "cross_entropy/strict_imitation", "--stored"],
+    ],
+    ids=" ".join,
+)
+def test_two_processes_equal_one(options, tmp_path):
+    one, two = (train(tmp_path, devices, *options) for devices in (1, 2))
+    for name, weight in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], weight, rtol=0, atol=1e-6)
+    for name, value in one["metrics"].items():
+        stage, score = name.split("_", 1)
+        if score in EXACT:
+            assert two["metrics"][name] == value, name
+        else:
+            # Means of float32 losses, summed in another order.
+            assert two["metrics"][name] == pytest.approx(value, abs=1e-5), name
+    assert {name.split("_", 1)[0] for name in one["metrics"]} == {"train", "val"}
+    for score in EXACT:
+        assert two["validate"][f"val_{score}"] == one["validate"][f"val_{score}"]
+    # Shares of 51, not of 52: the instance that the sampler repeated is not counted twice.
+    assert two["validate"]["val_nfr"] * 51 == pytest.approx(round(two["validate"]["val_nfr"] * 51), abs=1e-4)

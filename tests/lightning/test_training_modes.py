@@ -1,0 +1,290 @@
+"""Mixed precision, torch.compile, averaging callbacks, both Lightning packages, LightningCLI."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import nn
+from user_code import CLASSES, FEATURES, Net, UserModule, dataset, fit, loader, made, make_h1
+
+from bc_lightning import BCLightningModule, CompatibilityCallback, CompatibilityLoss, load_h1, unwrap
+
+
+@pytest.mark.parametrize("name", ["BCCrossEntropyLoss", "StrictImitationKLDivergenceLoss", "BCNLLLoss"])
+def test_bf16_mixed_computes_the_loss_in_float32(name, h1, tmp_path):
+    wide, mixed = (BCLightningModule(made(UserModule), h1=h1, loss=name, lambda_c=2.0) for _ in range(2))
+    trainer = fit(wide, tmp_path)
+    mixed_trainer = fit(mixed, tmp_path, precision="bf16-mixed")
+    for metric in ("train_base_loss", "train_dissonance", "val_base_loss"):
+        value = mixed_trainer.callback_metrics[metric]
+        assert value.dtype == torch.float32
+        # bfloat16 keeps 8 bits: outputs are off by up to 2^-8, losses of about 1 by a few hundredths after 10 steps.
+        assert value.item() == pytest.approx(trainer.callback_metrics[metric].item(), abs=0.05), metric
+    assert all(parameter.dtype == torch.float32 for parameter in h1.parameters())
+
+
+def test_bf16_mixed_lambda_zero_is_plain(h1, tmp_path):
+    plain, wrapped = made(UserModule), BCLightningModule(made(UserModule), h1=h1, lambda_c=0.0)
+    fit(plain, tmp_path, precision="bf16-mixed")
+    fit(wrapped, tmp_path, precision="bf16-mixed")
+    for one, other in zip(plain.parameters(), wrapped.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_bf16_true_takes_h1_along(tmp_path):
+    h1 = make_h1()
+    module = BCLightningModule(made(UserModule), h1=h1, lambda_c=2.0)
+    fingerprint = module._compatibility.reference.fingerprint
+    trainer = fit(module, tmp_path, precision="bf16-true")
+    assert next(h1.parameters()).dtype == torch.bfloat16
+    assert trainer.callback_metrics["train_dissonance"].dtype == torch.float32
+    # Named when it was wrapped: the cast is no other h1.
+    assert module._compatibility.reference.fingerprint == fingerprint
+
+
+def test_double_takes_h1_and_class_weights_along(tmp_path):
+    loss = CompatibilityLoss("cross_entropy", weight=[1.0, 2.0, 3.0])
+    module = BCLightningModule(made(UserModule), h1=make_h1(), loss=loss)
+    fit(module, tmp_path, precision="64-true")
+
+
+def test_to_empty_spares_h1(h1):
+    before = copy.deepcopy(h1.state_dict())
+    module = BCLightningModule(made(UserModule), h1=h1)
+    module.to_empty(device="cpu")
+    assert all(torch.equal(value, before[name]) for name, value in h1.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", [False, True])
+def test_compiled_trains_like_eager(h1, tmp_path, schedule):
+    class NoDropout(UserModule):
+        def __init__(self):
+            super().__init__()
+            self.net.layers[3].p = 0.0  # compiled dropout draws other random numbers
+
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0]), batch[1])  # self.log in a compiled step is Lightning's to fix
+
+        def validation_step(self, batch, batch_idx):
+            self(batch[0])
+
+    lambda_c = (lambda epoch: 1.0 + epoch) if schedule else 2.0
+    eager, compiled = (
+        BCLightningModule(made(NoDropout), h1=h1, loss="StrictImitationCrossEntropyLoss", lambda_c=lambda_c)
+        for _ in range(2)
+    )
+    trainer = fit(eager, tmp_path)
+    compiled_trainer = fit(torch.compile(compiled, backend="aot_eager"), tmp_path)
+    for one, other in zip(eager.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    for name, value in trainer.callback_metrics.items():
+        torch.testing.assert_close(compiled_trainer.callback_metrics[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_the_loss_compiles_to_one_graph():
+    loss = CompatibilityLoss("cross_entropy", "strict_imitation", 2.0)
+    compiled = torch.compile(loss, backend="eager", fullgraph=True)
+    h2, target, h1 = torch.randn(8, 3, requires_grad=True), torch.randint(3, (8,)), torch.randn(8, 3)
+    torch.testing.assert_close(compiled(h2, target, h1), loss(h2, target, h1))
+
+
+@pytest.mark.parametrize("callback", ["EMA", "SWA"])
+def test_averaging_callbacks(callback, h1, tmp_path):
+    def averaging():
+        if callback == "SWA":
+            return pl.callbacks.StochasticWeightAveraging(swa_lrs=0.05, swa_epoch_start=1)
+        return pl.callbacks.EMAWeightAveraging(decay=0.9)
+
+    plain, wrapped = made(UserModule), BCLightningModule(made(UserModule), h1=h1, lambda_c=0.0)
+    fit(plain, tmp_path, max_epochs=3, callbacks=[averaging()])
+    trainer = fit(wrapped, tmp_path, max_epochs=3, callbacks=[averaging()])
+    for one, other in zip(plain.parameters(), wrapped.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert "val_btc" in trainer.callback_metrics
+
+
+def test_ema_of_a_plain_module_saves_and_loads(h1, tmp_path):
+    module = BCLightningModule(made(Net), h1=h1, optimizer=torch.optim.Adam)
+    trainer = fit(module, tmp_path, callbacks=[pl.callbacks.EMAWeightAveraging(decay=0.9)])
+    trainer.save_checkpoint(tmp_path / "ema.ckpt")
+    Net().load_state_dict(torch.load(tmp_path / "ema.ckpt", weights_only=True)["state_dict"])
+
+
+@pytest.mark.parametrize("how", ["wrap", "callback", "plain"])
+def test_modules_of_the_lightning_package(how, h1, tmp_path):
+    import lightning.pytorch
+
+    class Other(lightning.pytorch.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = Net()
+
+        def forward(self, x):
+            return self.net(x)
+
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0]), batch[1])
+
+        def validation_step(self, batch, batch_idx):
+            self(batch[0])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    callbacks = []
+    if how == "plain":
+        module = BCLightningModule(made(Net), h1=h1, optimizer=torch.optim.Adam)
+    else:
+        module = made(Other)
+        if how == "wrap":
+            module = BCLightningModule(module, h1=h1, lambda_c=2.0)
+        else:
+            callbacks = [CompatibilityCallback(h1, lambda_c=2.0)]
+    trainer = lightning.pytorch.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, loader(), loader(dataset(50, seed=1)))
+    assert {"train_btc", "val_nfr", "val_dissonance"} <= set(trainer.callback_metrics)
+    if how != "plain":
+        assert type(unwrap(module)) is Other
+    copy.deepcopy(module)
+
+
+CLI_PROGRAM = """
+    import torch
+    from lightning_program import Data  # noqa
+    from pytorch_lightning.cli import LightningCLI
+    from bc_lightning import BCLightningModule
+
+    cli = LightningCLI(BCLightningModule, Data, save_config_kwargs={"overwrite": True})
+    print("btc", cli.trainer.callback_metrics["val_btc"].item())
+    print("lambda", float(cli.model._compatibility.loss.lambda_c), cli.model._compatibility.loss.dissonance)
+"""
+
+CLI_MODULE = """
+    import pytorch_lightning as pl
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+
+
+    class Net(nn.Module):
+        def __init__(self, width: int = 16):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
+
+        def forward(self, x):
+            return self.layers(x)
+
+
+    class User(pl.LightningModule):
+        def __init__(self, width: int = 16, lr: float = 0.1):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = Net(width)
+
+        def forward(self, x):
+            return self.net(x)
+
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0]), batch[1])
+
+        def validation_step(self, batch, batch_idx):
+            self(batch[0])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=self.hparams.lr)
+
+
+    class Data(pl.LightningDataModule):
+        def loader(self):
+            x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+            return DataLoader(TensorDataset(x, x[:, :3].argmax(1)), 16)
+
+        train_dataloader = val_dataloader = loader
+"""
+
+CLI_TRAINER = """
+    seed_everything: 1
+    trainer:
+      max_epochs: 1
+      accelerator: cpu
+      logger: false
+      enable_checkpointing: false
+      enable_progress_bar: false
+      enable_model_summary: false
+    model:
+      h1:
+        class_path: bc_lightning.load_h1
+        init_args:
+          module:
+            class_path: lightning_program.Net
+            init_args: {width: 4}
+          checkpoint: h1.ckpt
+          prefix: "net."
+      loss: StrictImitationKLDivergenceLoss
+"""
+
+CLI_MODELS = {
+    "lightning module": """
+      model:
+        class_path: lightning_program.User
+        init_args: {width: 12, lr: 0.05}
+      lambda_c:
+        class_path: bc_lightning.LinearLambda
+        init_args: {start: 1.0, end: 5.0, epochs: 0.5}
+    """,
+    "plain module": """
+      model: {class_path: lightning_program.Net}
+      lambda_c: 5.0
+      optimizer:
+        class_path: torch.optim.Adam
+        init_args: {lr: 0.01}
+      lr_scheduler:
+        class_path: torch.optim.lr_scheduler.ExponentialLR
+        init_args: {gamma: 0.9}
+    """,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CLI_MODELS)
+def test_lightning_cli_from_yaml(kind, tmp_path):
+    (tmp_path / "lightning_program.py").write_text(textwrap.dedent(CLI_MODULE))
+    (tmp_path / "program.py").write_text(textwrap.dedent(CLI_PROGRAM))
+    model = textwrap.indent(textwrap.dedent(CLI_MODELS[kind]).strip(), "  ")
+    (tmp_path / "config.yaml").write_text(textwrap.dedent(CLI_TRAINER).rstrip() + "\n" + model + "\n")
+    torch.manual_seed(0)
+    old = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3)).state_dict()
+    torch.save({"state_dict": {f"net.layers.{name}": value for name, value in old.items()}}, tmp_path / "h1.ckpt")
+    done = subprocess.run(
+        [sys.executable, "program.py", "fit", "--config", "config.yaml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "lambda 5.0 strict_imitation" in done.stdout
+    assert 0 <= float(done.stdout.split("btc ")[1].split()[0]) <= 1
+    assert (tmp_path / "config.yaml").exists()
+
+
+def test_load_h1_is_public_and_gives_eval_mode(tmp_path):
+    net = nn.Linear(FEATURES, CLASSES)
+    torch.save({"state_dict": {f"net.{name}": value for name, value in net.state_dict().items()}}, tmp_path / "a.ckpt")
+    h1 = load_h1(nn.Linear(FEATURES, CLASSES), tmp_path / "a.ckpt", prefix="net.")
+    assert torch.equal(h1.weight, net.weight)
+    assert not h1.training

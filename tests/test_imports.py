@@ -1,0 +1,48 @@
+"""What a package imports: one side never pulls in the other's framework."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# What each package may import of this project, by DESIGN's arrows.
+ARROWS = {"bc_core": set(), "bc_lightning": {"bc_core"}}
+FOREIGN = {
+    "bc_core": {"torch", "tensorflow", "keras", "jax", "pytorch_lightning", "torchmetrics", "pandas", "matplotlib"},
+    "bc_lightning": {"tensorflow", "keras", "jax", "bc_keras", "mlxtend"},
+}
+
+
+@pytest.mark.parametrize("package", FOREIGN)
+def test_importing_pulls_in_no_other_framework(package):
+    code = f"import sys, {package}; print(*(name for name in {sorted(FOREIGN[package])!r} if name in sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert out.stdout.split() == []
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_arrows_run_one_way(package):
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            ours = {name.split(".")[0] for name in names if name.startswith("bc_")}
+            assert ours <= ARROWS[package] | {package}, path
+
+
+def test_everything_listed_as_public_is_there():
+    import bc_core
+    import bc_lightning
+
+    for module in (bc_core, bc_lightning, bc_lightning.functional, bc_lightning.metrics):
+        assert sorted(set(module.__all__)) == sorted(module.__all__)
+        for name in module.__all__:
+            assert getattr(module, name).__doc__, name
