@@ -82,6 +82,13 @@ class Compatibility:
         if isinstance(self.loss.lambda_c, Tensor):
             self.loss.lambda_c = fn(self.loss.lambda_c)
 
+    def begin(self, stage: Stage) -> None:
+        """Forget what an epoch that was interrupted has left."""
+        for key in [key for key in self.records if key[0] == stage]:
+            del self.records[key]
+        self.seen = {key: seen for key, seen in self.seen.items() if key[0] != stage}
+        self.recorded_batch = None
+
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Forward hook of the submodule named by `scores`."""
         self.capture(args, kwargs, output)
@@ -157,6 +164,18 @@ class CompatibleStep:
             _raise_if_not_finite(self._compatibility)
 
     # -- logs ---------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        self._compatibility.begin("train")
+        super().on_train_epoch_start()  # type: ignore[misc]
+
+    def on_validation_epoch_start(self) -> None:
+        self._compatibility.begin("val")
+        super().on_validation_epoch_start()  # type: ignore[misc]
+
+    def on_test_epoch_start(self) -> None:
+        self._compatibility.begin("test")
+        super().on_test_epoch_start()  # type: ignore[misc]
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()  # type: ignore[misc]
@@ -439,10 +458,7 @@ def _log_epoch(module: Any, stage: Stage) -> None:
     _raise_if_not_finite(state)
     keys = [key for key in state.records if key[0] == stage]
     for key in keys:
-        record = state.records[key]
-        values = record.compute()
-        record.reset()
-        state.seen.pop(key, None)
+        values = state.records.pop(key).compute()
         suffix = f"/dataloader_idx_{key[1]}" if len(keys) > 1 else ""
         for name, value in values.items():
             module.log(
@@ -457,7 +473,5 @@ def _log_epoch(module: Any, stage: Stage) -> None:
                 sync_dist=module.trainer.world_size > 1,
                 reduce_fx="max",
             )
-    if stage == "train" and keys:
-        state.recorded_batch = None
-        if state.schedule is not None:
-            module.log(f"{state.log_prefix}lambda_c", cast("Tensor", state.loss.lambda_c).clone())
+    if stage == "train" and keys and state.schedule is not None:
+        module.log(f"{state.log_prefix}lambda_c", cast("Tensor", state.loss.lambda_c).clone())

@@ -82,7 +82,7 @@ def main() -> None:
     module = BCLightningModule(module, h1=reference, loss=loss, **options)
     run = trainer()
     # The sampler that Lightning puts in shuffles, by process count; this one deals the same global batches.
-    rank = int(os.environ.get("LOCAL_RANK", 0))
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
     sampler = DistributedSampler(train, arguments.devices, rank, shuffle=False)
     run.fit(module, DataLoader(train, batch, sampler=sampler), DataLoader(val, batch))
     metrics = {name: value.item() for name, value in run.callback_metrics.items()}

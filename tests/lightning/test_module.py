@@ -154,6 +154,26 @@ def test_training_logs_add_up_to_what_was_trained(h1, tmp_path):
     assert trainer.callback_metrics["train_base_loss"].item() == pytest.approx(mean, rel=1e-5)
 
 
+def test_an_interrupted_epoch_leaves_no_counts(h1, tmp_path):
+    class Interrupted(UserModule):
+        broken = True
+
+        def validation_step(self, batch, batch_idx):
+            super().validation_step(batch, batch_idx)
+            if self.broken and batch_idx == 1:
+                raise OSError("disk")
+
+    module = BCLightningModule(made(Interrupted), h1=h1)
+    with pytest.raises(OSError, match="disk"):
+        make_trainer(tmp_path).validate(module, loader(dataset(60, seed=3)), verbose=False)
+    module.broken = False
+    (metrics,) = make_trainer(tmp_path).validate(module, loader(dataset(30, seed=4)), verbose=False)
+    x, y = dataset(30, seed=4).tensors
+    with torch.no_grad():
+        expected = (h1(x).argmax(1) == y).float().mean().item()
+    assert metrics["val_accuracy_h1"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_several_validation_loaders_are_told_apart(h1, tmp_path):
     class TwoLoaders(UserModule):
         def validation_step(self, batch, batch_idx, dataloader_idx=0):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,7 @@ class MLPClassifier(nn.Module):
     def __init__(self, input_size, num_classes, hidden_sizes=(50, 10)):
         super().__init__()
         sizes = [input_size, *hidden_sizes, num_classes]
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
 
     def forward(self, data, sample_weight=None):
         out = data
