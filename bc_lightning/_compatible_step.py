@@ -344,7 +344,7 @@ def _penalty_terms(module: Any, dataloader_idx: int = 0, base: Tensor | None = N
         h2_output, target, h1_output, keep = h2_output[:keep], target[:keep], h1_output[:keep], None
         if not len(target):
             return LossTerms(*[h2_output.new_zeros(())] * 5)
-    terms = state.loss.terms(h2_output, target, h1_output)
+    terms = state.loss.terms(h2_output, target, h1_output, outputs_checked=True)
     _record(module, h2_output.detach(), target, h1_output, keep, terms, base, dataloader_idx)
     return terms
 

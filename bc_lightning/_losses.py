@@ -94,8 +94,10 @@ class CompatibilityLoss(nn.Module):
         """Whether h1's predicted labels are enough, or its scores are needed."""
         return self.dissonance == "new_error"
 
-    def terms(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> LossTerms:
-        """Mean base loss and mean dissonance, two scalars; ``loss = base + lambda_c * dissonance``."""
+    def terms(
+        self, h2_output: Tensor, target: Tensor, h1_output: Tensor, *, outputs_checked: bool = False
+    ) -> LossTerms:
+        """Mean base loss and mean dissonance, scalars; see `bc_lightning.functional.loss_terms`."""
         return loss_terms(
             h2_output,
             target,

@@ -373,6 +373,7 @@ def _instances(
     reduction: str,
     options: dict[str, Any],
     validate: bool,
+    outputs_checked: bool = False,
 ) -> _Instances:
     if dissonance != "new_error" and not h1_output.is_floating_point():
         raise ValueError(
@@ -382,9 +383,10 @@ def _instances(
     if base == "binary_cross_entropy":
         from_logits = options.get("from_logits", True)
         h2_output, target, h1_output = align_binary(h2_output, target, h1_output)
-        if validate:
+        if validate and not outputs_checked:
             check_finite(h2_output, "h2")
             check_finite(h1_output, "h1")
+        if validate:
             _check_binary_values(target, {"h1": h1_output, "h2": h2_output}, from_logits)
         return _binary_instances(
             dissonance,
@@ -402,7 +404,7 @@ def _instances(
     if num_classes is not None and h2_output.ndim > 1 and h2_output.shape[1] != num_classes:
         raise ValueError(f"num_classes={num_classes}, but h2 scores {h2_output.shape[1]} classes. Make them agree.")
     h2_output, target, h1_output = align_multiclass(h2_output, target, h1_output, ignore_index, validate)
-    if validate:
+    if validate and not outputs_checked:
         check_finite(h2_output, "h2")
         check_finite(h1_output, "h1")
     return _multiclass_instances(
@@ -447,11 +449,13 @@ def loss_terms(
     dissonance: Dissonance = "new_error",
     normalization: Normalization = "batch",
     validate_args: bool = True,
+    outputs_checked: bool = False,
     **options: Any,
 ) -> LossTerms:
     r"""Mean base loss and dissonance of a batch, not yet weighed against each other.
 
-    For logs, and for a training step that has a base loss of its own. Arguments as in `compatibility_loss`.
+    For logs, and for a training step that has a base loss of its own. Arguments as in `compatibility_loss`;
+    ``outputs_checked`` says that the caller has looked for NaN and inf already.
 
     Returns:
         `LossTerms`: ``base`` and ``dissonance`` are scalars with gradients for h2's output.
@@ -464,7 +468,10 @@ def loss_terms(
         >>> terms.base, terms.dissonance  # h1 is right on the first instance only
         (tensor(0.2201), tensor(0.0635))
     """
-    instances = _instances(h2_output, target, h1_output, base, dissonance, "mean", options, validate_args)
+    check_options(base, dissonance, normalization, options)
+    instances = _instances(
+        h2_output, target, h1_output, base, dissonance, "mean", options, validate_args, outputs_checked
+    )
     return _terms(instances, normalization)
 
 
