@@ -201,7 +201,7 @@ def table_of(runs: list[Run]) -> Table:
     h1_accuracy = runs[0].comparison.overlap.accuracy_h1
     table = Table(
         title=f"h2 against h1 on {TEST} test images",
-        caption=f"Accuracy of h1: {h1_accuracy:.1%}. One seed; the intervals say how far {TEST} images tell rows apart.",
+        caption=f"Accuracy of h1: {h1_accuracy:.1%}. One seed; intervals: how far {TEST} images tell rows apart.",
     )
     table.add_column("style")
     table.add_column("start")
