@@ -78,9 +78,11 @@ class Compatibility:
         if not self.moves_along:
             return
         self.reference.apply(fn)
-        self.loss._apply(fn)  # type: ignore[no-untyped-call]
+        # The loss goes to the same device but keeps its precision: it computes in float32 whatever h2 is.
+        device = fn(torch.empty(0)).device
+        self.loss.to(device)
         if isinstance(self.loss.lambda_c, Tensor):
-            self.loss.lambda_c = fn(self.loss.lambda_c)
+            self.loss.lambda_c = self.loss.lambda_c.to(device)
 
     def begin(self, stage: Stage) -> None:
         """Forget what an epoch that was interrupted has left."""

@@ -49,6 +49,15 @@ def test_bf16_true_takes_h1_along(tmp_path):
     assert module._compatibility.reference.fingerprint == fingerprint
 
 
+def test_bf16_true_keeps_lambda_and_class_weights_in_float32(tmp_path):
+    # 1.001 is 1 in bfloat16.
+    loss = CompatibilityLoss("cross_entropy", weight=[1.001, 1.001, 1.001])
+    module = BCLightningModule(made(UserModule), h1=make_h1(), loss=loss, lambda_c=lambda epoch: 1.001)
+    trainer = fit(module, tmp_path, precision="bf16-true")
+    assert trainer.callback_metrics["lambda_c"].item() == pytest.approx(1.001, abs=1e-6)
+    assert module._compatibility.loss.options["weight"].tolist() == pytest.approx([1.001] * 3, abs=1e-6)
+
+
 def test_double_takes_h1_and_class_weights_along(tmp_path):
     loss = CompatibilityLoss("cross_entropy", weight=[1.0, 2.0, 3.0])
     module = BCLightningModule(made(UserModule), h1=make_h1(), loss=loss)
