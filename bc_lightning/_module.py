@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -41,8 +42,9 @@ class BCLightningModule(CompatibleStep, pl.LightningModule):
     is the loss that the user's training_step returned; in the other stages it is the base of `loss`.
 
     Args:
-        model: h2: a LightningModule (of pytorch_lightning or lightning.pytorch) or a plain ``nn.Module``. Its step
-            calls h2 once on each batch; h1 gets the very arguments that h2 got.
+        model: h2: a LightningModule (of pytorch_lightning or lightning.pytorch) or a plain ``nn.Module`` (trained
+            by the package that the calling code imports). Its step calls h2 once on each batch; h1 gets the very
+            arguments that h2 got.
         h1: the reference: a module, any callable, or `StoredOutputs` (`bc_lightning.store_outputs`).
         loss: one of the eight losses by name or class, or a `CompatibilityLoss` object. A LightningModule keeps its
             own base loss, so only the dissonance of `loss` reaches its gradients.
@@ -140,9 +142,7 @@ def _wrap(
         )
     plain = _lightning_module_class(model) is None
     if plain:
-        # A user of lightning.pytorch has imported it by now; its Trainer takes no other package's modules.
-        package = sys.modules.get("lightning.pytorch", pl)
-        model = plain_classifier_class(package.LightningModule)(model, inputs, optimizer, lr_scheduler)
+        model = plain_classifier_class(_callers_lightning_module())(model, inputs, optimizer, lr_scheduler)
     elif optimizer is not None or lr_scheduler is not None or inputs is not None:
         raise TypeError(
             f"{class_of(model)} is a LightningModule and configures its own optimisers and inputs. Leave out "
@@ -248,6 +248,26 @@ def _lightning_module_class(module: nn.Module) -> Any:
         if base is not None and isinstance(module, base):
             return base
     return None
+
+
+def _callers_lightning_module() -> Any:
+    """The LightningModule of the package that the calling code uses.
+
+    `pytorch_lightning` and `lightning.pytorch` are two copies, whose Trainers refuse each other's modules, and a plain
+    module does not say which of them will train it. Both may be imported, so the nearest caller that has anything of
+    either among its globals decides.
+    """
+    other = sys.modules.get("lightning.pytorch")
+    frame = sys._getframe() if other is not None else None
+    while frame is not None:
+        if not frame.f_globals.get("__name__", "").startswith("bc_lightning"):
+            for value in list(frame.f_globals.values()):
+                name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+                package = name.split(".")[0] if isinstance(name, str) else ""
+                if package in ("pytorch_lightning", "lightning"):
+                    return pl.LightningModule if package == "pytorch_lightning" else cast("Any", other).LightningModule
+        frame = frame.f_back
+    return pl.LightningModule
 
 
 # One class for each, so that two wrapped instances of one class have one class too.

@@ -127,7 +127,7 @@ def test_ema_of_a_plain_module_saves_and_loads(h1, tmp_path):
     Net().load_state_dict(torch.load(tmp_path / "ema.ckpt", weights_only=True)["state_dict"])
 
 
-@pytest.mark.parametrize("how", ["wrap", "callback", "plain"])
+@pytest.mark.parametrize("how", ["wrap", "callback"])
 def test_modules_of_the_lightning_package(how, h1, tmp_path):
     import lightning.pytorch
 
@@ -148,15 +148,11 @@ def test_modules_of_the_lightning_package(how, h1, tmp_path):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
-    callbacks = []
-    if how == "plain":
-        module = BCLightningModule(made(Net), h1=h1, optimizer=torch.optim.Adam)
+    module, callbacks = made(Other), []
+    if how == "wrap":
+        module = BCLightningModule(module, h1=h1, lambda_c=2.0)
     else:
-        module = made(Other)
-        if how == "wrap":
-            module = BCLightningModule(module, h1=h1, lambda_c=2.0)
-        else:
-            callbacks = [CompatibilityCallback(h1, lambda_c=2.0)]
+        callbacks = [CompatibilityCallback(h1, lambda_c=2.0)]
     trainer = lightning.pytorch.Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -169,9 +165,32 @@ def test_modules_of_the_lightning_package(how, h1, tmp_path):
     )
     trainer.fit(module, loader(), loader(dataset(50, seed=1)))
     assert {"train_btc", "val_nfr", "val_dissonance"} <= set(trainer.callback_metrics)
-    if how != "plain":
-        assert type(unwrap(module)) is Other
     copy.deepcopy(module)
+    assert type(unwrap(module)) is Other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+def test_a_plain_module_is_trained_by_the_package_of_the_caller(package, tmp_path):
+    # Both are imported, the other one only by a library; the program itself uses one of them.
+    (tmp_path / "library.py").write_text("import lightning.pytorch, pytorch_lightning")
+    code = f"""
+        import library
+        import torch
+        from {package} import Trainer
+        from torch.utils.data import DataLoader, TensorDataset
+        from bc_lightning import BCLightningModule
+        import copy, pickle
+
+        data = DataLoader(TensorDataset(torch.randn(8, 2), torch.randint(2, (8,))), 4)
+        module = BCLightningModule(torch.nn.Linear(2, 2), h1=torch.nn.Linear(2, 2), optimizer=torch.optim.Adam)
+        trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
+        trainer.fit(module, data, data)
+        assert type(pickle.loads(pickle.dumps(module))) is type(copy.deepcopy(module)) is type(module)
+        print("trained", "val_btc" in trainer.callback_metrics)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, capture_output=True, text=True)
+    assert "trained True" in done.stdout, done.stderr[-3000:]
 
 
 CLI_PROGRAM = """
