@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+from torch import Tensor, nn
 
-from bc_lightning._module import BCLightningModule, unwrap
+from bc_lightning._compatible_step import STAGES
+from bc_lightning._losses import CompatibilityLoss, ModelLoss
+from bc_lightning._module import BCLightningModule, criterion_of, unwrap
+from bc_lightning._reference import Reference
+from bc_lightning._stored import StoredOutputs
 
 
 class CompatibilityCallback(pl.Callback):
@@ -16,10 +22,19 @@ class CompatibilityCallback(pl.Callback):
 
     Args:
         h1: the reference, as in `BCLightningModule`.
-        options: every other argument of `BCLightningModule`: ``loss``, ``lambda_c``, ``scores``, ...
+        loss: as in `BCLightningModule`, and so are the others.
+        lambda_c: weight of the dissonance, >= 0, or a schedule.
+        loss_options: options for a loss given by name.
+        scores: what the class scores are, if not what forward returns.
+        target: where the target is in a batch.
+        inputs: where h1's input is in a batch, if it is not what h2 was called with.
+        class_map: for an h1 with other classes.
+        stages: the stages that are watched.
+        log_prefix: put before every logged name.
 
     Raises:
-        TypeError: an argument that `BCLightningModule` does not have (when fit begins).
+        TypeError: an argument or option that does not exist, or h1 is missing.
+        ValueError: an unknown loss, or a negative lambda_c.
 
     Example:
         >>> import torch, pytorch_lightning as pl
@@ -28,9 +43,36 @@ class CompatibilityCallback(pl.Callback):
         >>> trainer = pl.Trainer(callbacks=[CompatibilityCallback(h1=h1, lambda_c=2.0)], logger=False)
     """
 
-    def __init__(self, h1: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        h1: nn.Module | Callable[..., Any] | Reference | StoredOutputs,
+        loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] = "BCCrossEntropyLoss",
+        lambda_c: float | Callable[[float], float] | None = None,
+        *,
+        loss_options: dict[str, Any] | None = None,
+        scores: str | Callable[[Any], Tensor] | None = None,
+        target: str | int | Callable[[Any], Any] | None = None,
+        inputs: str | int | Callable[[Any], Any] | None = None,
+        class_map: list[int] | None = None,
+        stages: Sequence[str] = STAGES,
+        log_prefix: str = "",
+    ) -> None:
+        if h1 is None:
+            raise TypeError("h1 is missing. Pass the model in use: CompatibilityCallback(h1=old_model).")
+        # Made here once, so that a mistake is reported where it was made and not when training begins.
+        criterion_of(loss, lambda_c, loss_options or {})
         self.h1 = h1
-        self.options = options
+        self.options: dict[str, Any] = {
+            "loss": loss,
+            "lambda_c": lambda_c,
+            "loss_options": loss_options,
+            "scores": scores,
+            "target": target,
+            "inputs": inputs,
+            "class_map": class_map,
+            "stages": stages,
+            "log_prefix": log_prefix,
+        }
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Wrap the module."""

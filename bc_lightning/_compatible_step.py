@@ -13,10 +13,16 @@ from torch.utils.data.distributed import DistributedSampler
 
 from bc_lightning._epoch_record import EpochRecord
 from bc_lightning._losses import CompatibilityLoss
-from bc_lightning._model_outputs import scores_from_output, target_from_batch
+from bc_lightning._model_outputs import inputs_from_batch, scores_from_output, target_from_batch
 from bc_lightning._reference import Reference
-from bc_lightning._stored import split_batch
-from bc_lightning.functional._compatibility_loss import LossTerms, check_finite, check_lambda, labels_of
+from bc_lightning._stored import split_batch, stored_behind
+from bc_lightning.functional._compatibility_loss import (
+    LossTerms,
+    check_finite,
+    check_lambda,
+    is_probabilities,
+    labels_of,
+)
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -45,8 +51,9 @@ class Compatibility:
         self,
         reference: Reference,
         loss: CompatibilityLoss,
-        scores: str | None,
+        scores: str | Callable[[Any], Tensor] | None,
         target: str | int | Callable[[Any], Any] | None,
+        inputs: str | int | Callable[[Any], Any] | None,
         stages: Sequence[str],
         log_prefix: str,
     ) -> None:
@@ -55,6 +62,7 @@ class Compatibility:
         self.schedule: Callable[[float], float] | None = None
         self.scores = scores
         self.target = target
+        self.inputs = inputs
         self.stages = tuple(stages)
         self.log_prefix = log_prefix
         self.supplies_base = False
@@ -64,6 +72,9 @@ class Compatibility:
         self.rows: Tensor | None = None
         self.captures: list[_Capture] = []
         self.captured_in_step = 0
+        self.forward_calls: list[_Capture] = []
+        self.first_step_seen = False
+        self.logged: set[str] = set()
         self.records: dict[tuple[str, int], EpochRecord] = {}
         self.seen: dict[tuple[str, int], int] = {}
         self.recorded_batch: tuple[str, int, int] | None = None
@@ -116,8 +127,12 @@ class CompatibleStep:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         output = super().forward(*args, **kwargs)  # type: ignore[misc]
-        if self._compatibility.scores is None:
-            self._compatibility.capture(args, kwargs, output)
+        state = self._compatibility
+        if not isinstance(state.scores, str):
+            state.capture(args, kwargs, output)
+        elif state.stage is not None:
+            # Scores come from a submodule; h1 is still asked what the whole of h2 was asked.
+            state.forward_calls.append(_Capture(args, kwargs, None))
         return output
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -168,15 +183,15 @@ class CompatibleStep:
     # -- logs ---------------------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
-        self._compatibility.begin("train")
+        _begin(self, "train")
         super().on_train_epoch_start()  # type: ignore[misc]
 
     def on_validation_epoch_start(self) -> None:
-        self._compatibility.begin("val")
+        _begin(self, "val")
         super().on_validation_epoch_start()  # type: ignore[misc]
 
     def on_test_epoch_start(self) -> None:
-        self._compatibility.begin("test")
+        _begin(self, "test")
         super().on_test_epoch_start()  # type: ignore[misc]
 
     def on_train_epoch_end(self) -> None:
@@ -221,6 +236,10 @@ class CompatibleStep:
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:
         """Load h2 as the user's own class; wrap it again to go on training against h1."""
+        if not hasattr(cls, "_user_class"):
+            raise TypeError(
+                "Load h2 as the class it is, YourModule.load_from_checkpoint(path), and wrap it again to go on."
+            )
         return cls._user_class.load_from_checkpoint(*args, **kwargs)
 
     # -- copies -------------------------------------------------------------------------------------------------
@@ -248,12 +267,14 @@ def _capturing(module: Any, stage: Stage, batch: Any) -> Iterator[Compatibility]
     state: Compatibility = module._compatibility
     state.stage, state.batch = stage, batch
     state.captures.clear()
+    state.forward_calls.clear()
     state.captured_in_step = 0
     try:
         yield state
     finally:
         state.stage = state.batch = None
         state.captures.clear()
+        state.forward_calls.clear()
 
 
 def made_step(stage: Stage, user_step: Callable[..., Any]) -> Callable[..., Any]:
@@ -316,12 +337,12 @@ def _with_penalty(module: Any, loss: Tensor) -> Tensor:
 
 def _captures_message(module: Any) -> str:
     state: Compatibility = module._compatibility
-    source = f"submodule {state.scores!r}" if state.scores else "forward"
+    source = f"submodule {state.scores!r}" if isinstance(state.scores, str) else "forward"
     children = [name for name, _ in module.named_children()]
     known = f"Its submodules: {', '.join(map(repr, children))}." if children else "It has no submodules."
-    times = f"{len(state.captures)} times" if state.captures else "never"
+    called = f"called {source} {len(state.captures)} times" if state.captures else f"did not call {source}"
     return (
-        f"{class_of(module)}'s {state.stage} step called {source} {times}; it has to be called exactly once, for its "
+        f"{class_of(module)}'s {state.stage} step {called}; it has to be called exactly once, for its "
         f"output is what is compared with h1. Say which submodule gives the class scores with scores='name' "
         f"(dots reach deeper), or leave this stage out with stages=. {known}"
     )
@@ -334,9 +355,15 @@ def _penalty_terms(module: Any, dataloader_idx: int = 0, base: Tensor | None = N
         raise RuntimeError(_captures_message(module))
     capture = state.captures.pop()
     want: Literal["logits", "log_probabilities"] = "log_probabilities" if state.loss.base == "nll" else "logits"
-    h2_output = scores_from_output(capture.output, want)
+    if callable(state.scores):
+        h2_output = scores_from_output(state.scores(capture.output), want, "scores(h2's output)")
+    else:
+        h2_output = scores_from_output(capture.output, want, "h2")
     target = target_from_batch(state.batch, state.target)
     h1_output = _ask_h1(state, capture, h2_output)
+    if not state.first_step_seen:
+        _check_kind_of_scores(state, h2_output, h1_output)
+        state.first_step_seen = True
     if want == "log_probabilities" and h1_output.is_floating_point():
         h1_output = scores_from_output(h1_output, want)
     _watch_finite(module, h2_output, h1_output)
@@ -356,14 +383,68 @@ def _ask_h1(state: Compatibility, capture: _Capture, h2_output: Tensor) -> Tenso
     # Only a class map needs to know h2's classes; without one, differing shapes are told apart by the loss.
     classes = h2_output.shape[1] if reference.class_map is not None and h2_output.ndim > 1 else None
     if not reference.is_stored:
-        return reference.answer(capture.args, capture.kwargs, classes)
+        return reference.answer(*_arguments_of_h1(state, capture), classes)
     if state.rows is None:
         raise ValueError(
-            "h1 is given as stored outputs, but the batch does not say which rows of them it is. Wrap the data set "
-            "that the loader reads: DataLoader(stored.attach(dataset), ...)."
+            f"h1 is given as stored outputs, but the {state.stage} batch does not say which rows of them it is. Wrap "
+            f"the data set that its loader reads: DataLoader(stored.attach(dataset), ...); another data set needs "
+            f"stored outputs of its own, of the same h1: store_outputs(h1, val_set, ...).attach(val_set)."
         )
     rows = state.rows.to(h2_output.device, non_blocking=True)
     return reference.map_classes(rows, classes)
+
+
+def _arguments_of_h1(state: Compatibility, capture: _Capture) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What h2 was asked is what h1 is asked, unless the caller says otherwise with `inputs`."""
+    if state.inputs is not None and not state.supplies_base:
+        return (inputs_from_batch(state.batch, state.inputs),), {}
+    if not isinstance(state.scores, str):
+        return capture.args, capture.kwargs
+    if len(state.forward_calls) == 1:
+        return state.forward_calls[0].args, state.forward_calls[0].kwargs
+    if not state.first_step_seen:
+        _check_given_the_batch(state, capture)
+    return capture.args, capture.kwargs
+
+
+@_eager
+def _check_given_the_batch(state: Compatibility, capture: _Capture) -> None:
+    """An inner submodule may get h2's own features, which mean nothing to h1."""
+    given = next(_tensors((capture.args, capture.kwargs)), None)
+    if given is None or any(given is part or given.data_ptr() == part.data_ptr() for part in _tensors(state.batch)):
+        return
+    raise ValueError(
+        f"Submodule {state.scores!r} was called with a tensor of shape {tuple(given.shape)} that is no part of the "
+        f"batch, so it is not clear what h1 gets. Say it: inputs=0 (the batch's first element), inputs='key' or "
+        f"inputs=lambda batch: preprocess(batch[0]); or give the module a forward that does all of it."
+    )
+
+
+def _tensors(nested: Any) -> Iterator[Tensor]:
+    if isinstance(nested, Tensor):
+        yield nested
+    elif isinstance(nested, Mapping):
+        yield from _tensors(tuple(nested.values()))
+    elif isinstance(nested, (tuple, list)):
+        for part in nested:
+            yield from _tensors(part)
+
+
+@_eager
+def _check_kind_of_scores(state: Compatibility, h2_output: Tensor, h1_output: Tensor) -> None:
+    """Once: a softmax of a softmax trains and logs plausible nonsense. One look, so one wait for the device at most."""
+    if state.loss.base not in ("cross_entropy", "kl_divergence"):
+        return
+    if is_probabilities(h2_output):
+        raise ValueError(
+            "h2's scores are probabilities (every row lies in 0..1 and sums to 1), but the loss expects logits. Leave "
+            "out the softmax, or say which submodule gives the logits: scores='name'."
+        )
+    if not state.loss.labels_suffice and is_probabilities(h1_output):
+        raise ValueError(
+            "h1 returned probabilities (every row lies in 0..1 and sums to 1), but the loss expects logits. Their "
+            "logarithm is as good: h1=lambda *args: old_model(*args).clamp_min(1e-30).log()."
+        )
 
 
 @_eager
@@ -393,6 +474,23 @@ def _raise_if_not_finite(state: Compatibility) -> None:
                 f"{model} returned NaN or inf at step {step}. Expected finite scores: look for a diverged or "
                 f"half-loaded {model}, or inputs that are already NaN."
             )
+
+
+def _begin(module: Any, stage: Stage) -> None:
+    state: Compatibility = module._compatibility
+    state.begin(stage)
+    loaders = _loaders(module.trainer, stage)
+    for loader in loaders if isinstance(loaders, Sequence) else [loaders]:
+        other = stored_behind(getattr(loader, "dataset", None))
+        if state.reference.is_stored and other is not None and other.fingerprint != state.reference.fingerprint:
+            raise ValueError(
+                f"The {stage} loader brings stored outputs of another h1: their fingerprint is {other.fingerprint}, "
+                f"that of the h1 given here is {state.reference.fingerprint}. Attach outputs of one and the same h1."
+            )
+
+
+def _loaders(trainer: Any, stage: Stage) -> Any:
+    return {"train": trainer.train_dataloader, "val": trainer.val_dataloaders, "test": trainer.test_dataloaders}[stage]
 
 
 # -- records ----------------------------------------------------------------------------------------------------
@@ -436,12 +534,7 @@ def _not_padding(module: Any, dataloader_idx: int, batch_size: int) -> int | Non
     state: Compatibility = module._compatibility
     if module._trainer is None or module.trainer.world_size == 1 or state.stage is None:
         return None
-    trainer = module.trainer
-    loaders = {
-        "train": trainer.train_dataloader,
-        "val": trainer.val_dataloaders,
-        "test": trainer.test_dataloaders,
-    }[state.stage]
+    loaders = _loaders(module.trainer, state.stage)
     if isinstance(loaders, Sequence):
         loaders = loaders[dataloader_idx] if dataloader_idx < len(loaders) else None
     sampler = getattr(loaders, "sampler", None)
@@ -454,6 +547,17 @@ def _not_padding(module: Any, dataloader_idx: int, batch_size: int) -> int | Non
     return None if own >= seen + batch_size else max(0, own - seen)
 
 
+def _refuse_clash(module: Any, name: str) -> None:
+    """Two values under one name would be merged by Lightning without a word."""
+    state: Compatibility = module._compatibility
+    users = {key.split(".", 1)[-1] for key in getattr(module.trainer, "_results", None) or {}}
+    if name in users and name not in state.logged:
+        raise ValueError(
+            f"{class_of(module)} logs {name!r} itself. Give ours another name: log_prefix='bc_' makes it 'bc_{name}'."
+        )
+    state.logged.add(name)
+
+
 @_eager
 def _log_epoch(module: Any, stage: Stage) -> None:
     state: Compatibility = module._compatibility
@@ -463,8 +567,10 @@ def _log_epoch(module: Any, stage: Stage) -> None:
         values = state.records.pop(key).compute()
         suffix = f"/dataloader_idx_{key[1]}" if len(keys) > 1 else ""
         for name, value in values.items():
+            key_name = f"{state.log_prefix}{stage}_{name}{suffix}"
+            _refuse_clash(module, key_name)
             module.log(
-                f"{state.log_prefix}{stage}_{name}{suffix}",
+                key_name,
                 value,
                 on_step=False,
                 on_epoch=True,

@@ -18,7 +18,9 @@ TARGET_KEYS = ("target", "targets", "label", "labels", "y")
 _TRIPLE = 3
 
 
-def scores_from_output(output: Any, want: Literal["logits", "log_probabilities"] = "logits") -> Tensor:
+def scores_from_output(
+    output: Any, want: Literal["logits", "log_probabilities"] = "logits", model: str = "the model"
+) -> Tensor:
     """Find the class scores in whatever a classifier's ``forward`` returned.
 
     Args:
@@ -33,6 +35,7 @@ def scores_from_output(output: Any, want: Literal["logits", "log_probabilities"]
         want: ``"logits"`` for the scores as they are, ``"log_probabilities"`` for their logarithm of softmax
             over dimension 1 (the third member of a triple). Log-probabilities pass through the softmax
             unchanged, so it does no harm when a model returns them already.
+        model: Whose output it is, for the error.
 
     Returns:
         The scores. With ``want="logits"`` the very tensor that was found; with ``"log_probabilities"`` a
@@ -65,9 +68,10 @@ def scores_from_output(output: Any, want: Literal["logits", "log_probabilities"]
         found: Tensor = output[0] if want == "logits" else output[2]
         return found
     raise TypeError(
-        f"cannot tell which part of the model's output is its class scores: got {_describe(output)}; expected "
+        f"cannot tell which part of {model}'s output is its class scores: got {_describe(output)}; expected "
         "a tensor of scores, the triple (logits, softmax, log_softmax) of equal shapes, or a mapping or object "
-        "with a tensor `logits`. Return one of these from forward, or wrap the model in a module that does"
+        "with a tensor `logits`. Return one of these from forward, or wrap the model in a function that does "
+        "(for h2, BCLightningModule takes that function as scores=lambda output: output[0])"
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -51,13 +51,15 @@ class BCLightningModule(CompatibleStep, pl.LightningModule):
         lambda_c: weight of the dissonance, >= 0, or a schedule ``(epoch: float) -> float`` such as `LinearLambda`.
             By default what `loss` says, else 1.
         loss_options: options for a loss given by name, such as ``{"from_logits": True}`` or ``{"weight": ...}``.
-        scores: name of the submodule whose output is the class scores, if it is not the module's own forward.
+        scores: what the class scores are, if not what forward returns: the name of a submodule whose output they are,
+            or a function of forward's output, such as ``lambda output: output[0]``.
         target: where the target is in a batch: an index, a key or a function of the batch. By default element 1
             of a sequence, or the first of "target", "targets", "label", "labels", "y" of a mapping.
         class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1.
         stages: the stages that are watched; a stage whose step does not call h2 once is left out here.
         log_prefix: put before every logged name.
-        inputs: for a plain module: where its input is in a batch; the first element by default.
+        inputs: where the models' input is in a batch: an index, a key or a function of the batch. By default a plain
+            module gets the first element, and h1 gets what h2 was called with.
         optimizer: for a plain module: an optimiser, or a function that makes one of the parameters.
         lr_scheduler: for a plain module: a function that makes a scheduler of the optimiser.
 
@@ -87,7 +89,7 @@ class BCLightningModule(CompatibleStep, pl.LightningModule):
         lambda_c: float | Callable[[float], float] | None = None,
         *,
         loss_options: dict[str, Any] | None = None,
-        scores: str | None = None,
+        scores: str | Callable[[Any], Tensor] | None = None,
         target: str | int | Callable[[Any], Any] | None = None,
         class_map: list[int] | None = None,
         stages: Sequence[str] = STAGES,
@@ -115,7 +117,7 @@ def _wrap(
     lambda_c: float | Callable[[float], float] | None = None,
     *,
     loss_options: dict[str, Any] | None = None,
-    scores: str | None = None,
+    scores: str | Callable[[Any], Tensor] | None = None,
     target: str | int | Callable[[Any], Any] | None = None,
     class_map: Sequence[int] | None = None,
     stages: Sequence[str] = STAGES,
@@ -125,10 +127,10 @@ def _wrap(
     lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
 ) -> Any:
     _check_wrappable(model)
-    for stage in stages:
+    for stage in (stages := [stages] if isinstance(stages, str) else list(stages)):
         if stage not in STAGES:
             raise ValueError(f"Unknown stage: {stage!r}. Known: {', '.join(map(repr, STAGES))}.")
-    criterion = _criterion(loss, lambda_c, loss_options or {})
+    criterion = criterion_of(loss, lambda_c, loss_options or {})
     if h1 is None and isinstance(loss, ModelLoss):
         h1 = loss.reference
     if h1 is None:
@@ -143,17 +145,17 @@ def _wrap(
     plain = _lightning_module_class(model) is None
     if plain:
         model = plain_classifier_class(_callers_lightning_module())(model, inputs, optimizer, lr_scheduler)
-    elif optimizer is not None or lr_scheduler is not None or inputs is not None:
+    elif optimizer is not None or lr_scheduler is not None:
         raise TypeError(
-            f"{class_of(model)} is a LightningModule and configures its own optimisers and inputs. Leave out "
-            f"optimizer, lr_scheduler and inputs; they are for plain modules."
+            f"{class_of(model)} is a LightningModule and configures its own optimisers. Leave out optimizer and "
+            f"lr_scheduler; they are for plain modules."
         )
     scores = scores if scores is not None else _only_network(model)
-    state = Compatibility(reference, criterion, scores, target, stages, log_prefix)
+    state = Compatibility(reference, criterion, scores, target, inputs, stages, log_prefix)
     state.supplies_base = plain
     if callable(lambda_c):
         state.schedule = lambda_c
-    if scores is not None:
+    if isinstance(scores, str):
         try:
             network = model.get_submodule(scores)
         except AttributeError:
@@ -165,6 +167,10 @@ def _wrap(
     model.__dict__["_compatibility"] = state
     model.__class__ = made_class(type(model))
     return model
+
+
+# An argument that does not exist is reported under the name that the caller knows.
+_wrap.__qualname__ = "BCLightningModule"
 
 
 def unwrap(module: nn.Module) -> Any:
@@ -204,7 +210,7 @@ def _check_wrappable(model: Any) -> None:
         raise TypeError("model is wrapped already. To change h1 or the loss, unwrap(model) first.")
 
 
-def _criterion(
+def criterion_of(
     loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss],
     lambda_c: float | Callable[[float], float] | None,
     options: dict[str, Any],

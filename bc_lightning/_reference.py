@@ -197,10 +197,17 @@ class Reference:
                 _move(self._module, device)
         # Not inference_mode: it is no faster here, and what it makes may not be saved for a backward pass.
         with torch.no_grad():
-            output = self._h1(*args, **kwargs)
+            try:
+                output = self._h1(*args, **kwargs)
+            except (TypeError, RuntimeError) as error:
+                shapes = [tuple(value.shape) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+                raise type(error)(
+                    f"h1 failed on what h2 was called with ({len(args)} positional arguments, keywords "
+                    f"{sorted(kwargs)}, tensors of shape {shapes}): {error}"
+                ) from error
             if isinstance(output, (np.ndarray, np.generic)):
                 output = torch.as_tensor(output, device=device)
-            return self.map_classes(scores_from_output(output).detach(), num_classes)
+            return self.map_classes(scores_from_output(output, model="h1").detach(), num_classes)
 
     def map_classes(self, rows: Tensor, num_classes: int | None = None) -> Tensor:
         """Say h1's answers in h2's classes.

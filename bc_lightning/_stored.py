@@ -390,6 +390,13 @@ class _Attached(Dataset[WithReference]):
         return [WithReference(*item) for item in zip(samples, numbers, rows, strict=True)]
 
 
+def stored_behind(dataset: Any) -> StoredOutputs | None:
+    """The stored outputs that were attached to a data set, also under `Subset`s of it."""
+    while dataset is not None and not isinstance(dataset, _Attached):
+        dataset = getattr(dataset, "dataset", None)
+    return None if dataset is None else dataset.stored
+
+
 class _CollateWithReference:
     def __init__(self, inner: Collate) -> None:
         self.inner = inner

@@ -94,6 +94,21 @@ def check_finite(scores: Tensor, model: str, where: str = "") -> None:
         )
 
 
+_ONE_SCORE_PER_LABEL = (
+    "For binary or multilabel scores use base='binary_cross_entropy', or by name loss='BCBinaryCrossEntropyLoss' with "
+    "loss_options={'from_logits': True}."
+)
+
+
+def is_probabilities(scores: Tensor) -> bool:
+    """Whether every row along the classes is a distribution. Reads values, so it waits for an accelerator."""
+    if not scores.is_floating_point() or scores.ndim < 2 or scores.shape[1] < 2:
+        return False
+    scores = scores.detach().float()
+    # Half precision keeps 8 bits of each share, hence the tolerance; logits do not come near it by chance.
+    return bool(((scores >= 0).all() & ((scores.sum(1) - 1).abs() < 1e-2).all()).item())
+
+
 def align_multiclass(
     h2_output: Tensor, target: Tensor, h1_output: Tensor, ignore_index: int | None, validate: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,7 +120,7 @@ def align_multiclass(
     if h2_output.ndim < 2 or not h2_output.is_floating_point():
         raise ValueError(
             f"h2's output must be scores of shape (N, C, ...). Received shape {_shape(h2_output)}, "
-            f"dtype {h2_output.dtype}. For one score per instance use base='binary_cross_entropy'."
+            f"dtype {h2_output.dtype}. {_ONE_SCORE_PER_LABEL}"
         )
     if h2_output.numel() == 0:
         raise ValueError(f"The batch is empty: h2's output has shape {_shape(h2_output)}. Drop empty batches.")
@@ -116,7 +131,12 @@ def align_multiclass(
             raise ValueError(
                 f"A target of dtype {target.dtype} must hold class probabilities of h2's shape "
                 f"{_shape(h2_output)}. Received shape {_shape(target)}. Class indices must be integers: use "
-                f"target.long()."
+                f"target.long(). {_ONE_SCORE_PER_LABEL}"
+            )
+        if validate and _values_are_readable(target) and not is_probabilities(target):
+            raise ValueError(
+                f"A target of dtype {target.dtype} and h2's shape {_shape(target)} must hold class probabilities, rows "
+                f"in 0..1 that sum to 1. Received a row that does not. {_ONE_SCORE_PER_LABEL}"
             )
         target = target.to(_in_float32(h2_output).dtype)
     else:
@@ -170,6 +190,7 @@ def check_labels(target: Tensor, num_classes: int, ignore_index: int | None) -> 
             f"outside the classes 0..{num_classes - 1} that h2 scores. Expected class indices in that range"
             + (f" or ignore_index={ignore_index}" if ignore_index is not None else "")
             + "."
+            + (f" {_ONE_SCORE_PER_LABEL}" if num_classes == 1 else "")
         )
 
 
@@ -314,7 +335,8 @@ def _check_binary_values(target: Tensor, scores: dict[str, Tensor], from_logits:
             if score.is_floating_point() and bool(((score < 0) | (score > 1)).any()):
                 raise ValueError(
                     f"{name} returned {score.min().item():g} to {score.max().item():g} where probabilities in 0..1 "
-                    f"were expected. If the model returns logits, pass from_logits=True."
+                    f"were expected. If the model returns logits, pass from_logits=True (to BCLightningModule: "
+                    f"loss_options={{'from_logits': True}})."
                 )
 
 

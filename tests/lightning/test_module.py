@@ -482,9 +482,9 @@ class TestCallback:
         # Also after a failure the module is the user's own.
         assert type(user) is UserModule
 
-    def test_unknown_argument(self, tmp_path):
+    def test_unknown_argument(self):
         with pytest.raises(TypeError, match="lamda"):
-            fit(made(UserModule), tmp_path, callbacks=[CompatibilityCallback(make_h1(), lamda=1.0)])
+            CompatibilityCallback(make_h1(), lamda=1.0)
 
 
 class TestStoredOutputs:
@@ -553,11 +553,61 @@ class TestWhichOutput:
             def training_step(self, batch, batch_idx):
                 return super().training_step(batch, batch_idx) + 0 * self.other(batch[0]).sum()
 
-        with pytest.raises(RuntimeError, match=r"called forward never.*scores='name'.*'net', 'other'"):
+        with pytest.raises(RuntimeError, match=r"did not call forward.*scores='name'.*'net', 'other'"):
             fit(BCLightningModule(made(TwoNets), h1=h1), tmp_path, num_sanity_val_steps=0)
         fit(BCLightningModule(made(TwoNets), h1=h1, scores="net"), tmp_path)
         with pytest.raises(ValueError, match="scores='nets' names no submodule of TwoNets. Known: 'net', 'net.layers'"):
             BCLightningModule(made(TwoNets), h1=h1, scores="nets")
+
+    def test_h1_is_never_given_h2s_own_features(self, h1, tmp_path):
+        class Preprocessing(self.NoForward):
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(self.net(batch[0] / 2), batch[1])
+
+            def validation_step(self, batch, batch_idx):
+                self.net(batch[0] / 2)
+
+        with pytest.raises(
+            ValueError, match=r"'net' was called with a tensor of shape \(20, 8\) that is no part of the"
+        ):
+            fit(BCLightningModule(made(Preprocessing), h1=h1), tmp_path)
+        data = dataset(50, seed=1)
+        x, y = data.tensors
+        for inputs, asked in ((0, x), (lambda batch: batch[0] / 2, x / 2)):
+            trainer = fit(BCLightningModule(made(Preprocessing), h1=h1, inputs=inputs), tmp_path, val=loader(data))
+            with torch.no_grad():
+                expected = (h1(asked).argmax(1) == y).float().mean().item()
+            assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(expected, rel=1e-6)
+
+    def test_h1_is_asked_what_forward_was_asked(self, h1, tmp_path):
+        class Backbone(UserModule):
+            def __init__(self):
+                super().__init__()
+                self.body, self.head = nn.Linear(FEATURES, FEATURES), nn.Linear(FEATURES, CLASSES)
+
+            def forward(self, x):
+                features = self.body(x).relu()
+                return features, self.head(features)
+
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(self(batch[0])[1], batch[1])
+
+            def validation_step(self, batch, batch_idx):
+                self(batch[0])
+
+        data = dataset(50, seed=1)
+        x, y = data.tensors
+        with torch.no_grad():
+            expected = (h1(x).argmax(1) == y).float().mean().item()
+        results = []
+        for scores in ("head", lambda output: output[1]):
+            module = BCLightningModule(made(Backbone), h1=h1, scores=scores)
+            trainer = fit(module, tmp_path, val=loader(data))
+            assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(expected, rel=1e-6)
+            results.append(module)
+        assert same_weights(*results)
+        with pytest.raises(TypeError, match=r"which part of h2's output is its class scores.*scores=lambda output"):
+            fit(BCLightningModule(made(Backbone), h1=h1), tmp_path)
 
     def test_a_step_that_calls_h2_twice_or_never(self, h1, tmp_path):
         class Twice(UserModule):
@@ -571,7 +621,7 @@ class TestWhichOutput:
 
         with pytest.raises(RuntimeError, match="train step called forward 2 times; it has to be called exactly once"):
             fit(BCLightningModule(made(Twice), h1=h1), tmp_path)
-        with pytest.raises(RuntimeError, match="train step called forward never"):
+        with pytest.raises(RuntimeError, match="train step did not call forward"):
             fit(BCLightningModule(made(Never), h1=h1), tmp_path)
         # A stage that is not watched may do as it likes.
         fit(BCLightningModule(made(Never), h1=h1, stages=["val"]), tmp_path)
@@ -744,6 +794,73 @@ class TestBadInput:
             module = BCLightningModule(Net(), h1=h1, optimizer=torch.optim.Adam)
             with pytest.raises(ValueError, match=match):
                 fit(module, tmp_path, train=loader(TensorDataset(x, target)), num_sanity_val_steps=0)
+
+    def test_probabilities_where_logits_were_expected(self, h1, tmp_path):
+        class Softmax(UserModule):
+            def forward(self, x):
+                return self.net(x).softmax(1)
+
+        with pytest.raises(ValueError, match="h2's scores are probabilities"):
+            fit(BCLightningModule(made(Softmax), h1=h1), tmp_path)
+        # From scores=, where the logits are.
+        fit(BCLightningModule(made(Softmax), h1=h1, scores="net"), tmp_path)
+
+        def old(x):
+            return h1(x).softmax(1)
+
+        with pytest.raises(ValueError, match="h1 returned probabilities"):
+            fit(BCLightningModule(made(UserModule), h1=old, loss="StrictImitationKLDivergenceLoss"), tmp_path)
+        # For new error only h1's labels matter, and they are the same.
+        one, other = (BCLightningModule(made(UserModule), h1=reference) for reference in (h1, old))
+        fit(one, tmp_path)
+        fit(other, tmp_path)
+        assert same_weights(one, other)
+
+    def test_multilabel_targets_with_a_multiclass_loss(self, h1, tmp_path):
+        x, y = dataset(20).tensors
+        several = (torch.rand(20, CLASSES, generator=torch.Generator().manual_seed(0)) > 0.3).float()
+        module = BCLightningModule(Net(), h1=h1, optimizer=torch.optim.Adam)
+        with pytest.raises(ValueError, match="sum to 1.*loss_options={'from_logits': True}"):
+            fit(module, tmp_path, train=loader(TensorDataset(x, several)), num_sanity_val_steps=0)
+
+    def test_stored_outputs_of_two_different_h1(self, h1, tmp_path):
+        train, val = dataset(40), dataset(30, seed=1)
+        stored = store_outputs(h1, train, tmp_path / "train")
+        other = store_outputs(make_h1(8), val, tmp_path / "val")
+        module = BCLightningModule(made(UserModule), h1=stored)
+        with pytest.raises(ValueError, match="The val loader brings stored outputs of another h1"):
+            fit(module, tmp_path, train=loader(stored.attach(train)), val=loader(other.attach(val)))
+
+    def test_a_name_that_the_user_logs_too(self, h1, tmp_path):
+        class Logging(UserModule):
+            def validation_step(self, batch, batch_idx):
+                super().validation_step(batch, batch_idx)
+                self.log("val_btc", 0.123)
+
+        with pytest.raises(ValueError, match="Logging logs 'val_btc' itself.*log_prefix='bc_'"):
+            fit(BCLightningModule(made(Logging), h1=h1), tmp_path)
+        trainer = fit(BCLightningModule(made(Logging), h1=h1, log_prefix="bc_"), tmp_path)
+        assert trainer.callback_metrics["val_btc"].item() == pytest.approx(0.123)
+        assert "bc_val_btc" in trainer.callback_metrics
+
+    def test_h1_that_does_not_take_h2s_input(self, tmp_path):
+        module = BCLightningModule(made(UserModule), h1=nn.Linear(FEATURES + 1, CLASSES))
+        with pytest.raises(
+            RuntimeError, match=r"h1 failed on what h2 was called with .* tensors of shape \[\(20, 8\)\]"
+        ):
+            fit(module, tmp_path)
+
+    def test_a_misspelt_argument(self, h1):
+        with pytest.raises(TypeError, match=r"BCLightningModule\(\) got an unexpected keyword argument 'lamda_c'"):
+            BCLightningModule(UserModule(), h1=h1, lamda_c=1.0)
+        with pytest.raises(ValueError, match=">= 0"):
+            CompatibilityCallback(h1, lambda_c=-1.0)
+        with pytest.raises(ValueError, match="Unknown loss"):
+            CompatibilityCallback(h1, loss="nll")
+        with pytest.raises(TypeError, match="h1 is missing"):
+            CompatibilityCallback(None)
+        with pytest.raises(TypeError, match="YourModule.load_from_checkpoint"):
+            BCLightningModule.load_from_checkpoint("a.ckpt")
 
     def test_a_batch_without_a_target(self, h1, tmp_path):
         module = BCLightningModule(Net(), h1=h1, optimizer=torch.optim.Adam)

@@ -655,7 +655,8 @@ SCRIPT = """
             expected = torch.cat([h1(items(n)[i][0][None]) for i in range(n)])
         torch.testing.assert_close(stored[:], expected)
         stored.attach(items(n))
-        print("complete", os.environ.get("LOCAL_RANK", "0"), flush=True)
+        # In one write: two processes share the pipe.
+        os.write(1, f"complete {os.environ.get('LOCAL_RANK', '0')}\n".encode())
 """
 
 
