@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
-from bc_lightning._compatible_step import STAGES
+from bc_lightning._compatible_step import CHECKPOINT_KEY, STAGES
 from bc_lightning._losses import CompatibilityLoss, ModelLoss
 from bc_lightning._module import BCLightningModule, criterion_of, unwrap
 from bc_lightning._reference import Reference
@@ -74,15 +74,29 @@ class CompatibilityCallback(pl.Callback):
             "log_prefix": log_prefix,
         }
 
+        self._checkpoint_entry: dict[str, Any] | None = None
+        self._wrapped = False
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Wrap the module."""
         if stage in ("fit", "validate", "test"):
-            BCLightningModule(pl_module, self.h1, **self.options)
+            module = BCLightningModule(pl_module, self.h1, **self.options)
+            self._wrapped = True
+            self._checkpoint_entry = module._compatibility.checkpoint_entry()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make the module the user's own again."""
-        unwrap(pl_module)
+        """Make the module the user's own again, if it was wrapped here."""
+        if self._wrapped:
+            unwrap(pl_module)
+        self._wrapped = False
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Also after a failure the module is the user's own again."""
-        unwrap(pl_module)
+        self.teardown(trainer, pl_module, "fit")
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Name h1 in a checkpoint that is saved after a failure too, when the module is no longer wrapped."""
+        if self._checkpoint_entry is not None:
+            checkpoint.setdefault(CHECKPOINT_KEY, self._checkpoint_entry)

@@ -17,6 +17,7 @@ from bc_lightning._model_outputs import inputs_from_batch, scores_from_output, t
 from bc_lightning._reference import Reference
 from bc_lightning._stored import split_batch, stored_behind
 from bc_lightning.functional._compatibility_loss import (
+    Labels,
     LossTerms,
     check_finite,
     check_lambda,
@@ -69,6 +70,7 @@ class Compatibility:
         self.moves_along = True
         self.stage: Stage | None = None
         self.batch: Any = None
+        self.batch_idx: int | None = None
         self.rows: Tensor | None = None
         self.captures: list[_Capture] = []
         self.captured_in_step = 0
@@ -76,8 +78,8 @@ class Compatibility:
         self.first_step_seen = False
         self.logged: set[str] = set()
         self.records: dict[tuple[str, int], EpochRecord] = {}
-        self.seen: dict[tuple[str, int], int] = {}
-        self.recorded_batch: tuple[str, int, int] | None = None
+        self.seen: dict[tuple[str, int], tuple[int | None, int, int]] = {}
+        self.recorded_batch: tuple[str, int, int | None] | None = None
         self.first_bad: Tensor | None = None
         self.hook: torch.utils.hooks.RemovableHandle | None = None
 
@@ -94,6 +96,10 @@ class Compatibility:
         self.loss.to(device)
         if isinstance(self.loss.lambda_c, Tensor):
             self.loss.lambda_c = self.loss.lambda_c.to(device)
+
+    def checkpoint_entry(self) -> dict[str, Any]:
+        """What a checkpoint says of h1; plain values, so that it loads without this package."""
+        return {"version": 1, "h1_fingerprint": self.reference.fingerprint, "loss": repr(self.loss)}
 
     def begin(self, stage: Stage) -> None:
         """Forget what an epoch that was interrupted has left."""
@@ -150,7 +156,10 @@ class CompatibleStep:
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
         # Before the user's own batch hooks, which know nothing of stored rows.
-        batch, rows, _ = split_batch(batch)
+        batch, rows, indices = split_batch(batch)
+        if rows is not None and rows.dtype in (torch.float16, torch.bfloat16):
+            # The Trainer's precision has rounded what the loader brought; the store has it in full.
+            rows = _rows_in_full(self, dataloader_idx, indices)
         self._compatibility.rows = rows
         return super()._on_before_batch_transfer(batch, dataloader_idx)  # type: ignore[misc]
 
@@ -177,7 +186,8 @@ class CompatibleStep:
         super().on_train_batch_end(outputs, batch, batch_idx)  # type: ignore[misc]
         trainer = cast("Any", self).trainer
         # Reading a flag waits for the device, so only where Lightning reads the logged values anyway.
-        if (batch_idx + 1) % max(trainer.log_every_n_steps, 1) == 0:
+        every = trainer.log_every_n_steps
+        if every and (batch_idx + 1) % every == 0:
             _raise_if_not_finite(self._compatibility)
 
     # -- logs ---------------------------------------------------------------------------------------------------
@@ -185,6 +195,15 @@ class CompatibleStep:
     def on_train_epoch_start(self) -> None:
         _begin(self, "train")
         super().on_train_epoch_start()  # type: ignore[misc]
+
+    def on_fit_end(self) -> None:
+        super().on_fit_end()  # type: ignore[misc]
+        trainer = cast("Any", self).trainer
+        if trainer.num_training_batches == 0 and trainer.limit_train_batches:
+            raise ValueError(
+                "The training data are empty: the loader gives no batch, so nothing was trained. Expected at least "
+                "one; look at the data set's length, and at drop_last with a batch size above it."
+            )
 
     def on_validation_epoch_start(self) -> None:
         _begin(self, "val")
@@ -210,12 +229,7 @@ class CompatibleStep:
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
-        state = self._compatibility
-        checkpoint[CHECKPOINT_KEY] = {
-            "version": 1,
-            "h1_fingerprint": state.reference.fingerprint,
-            "loss": repr(state.loss),
-        }
+        checkpoint[CHECKPOINT_KEY] = self._compatibility.checkpoint_entry()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
@@ -263,9 +277,9 @@ def rebuild(user_class: type[Any], plain: bool) -> Any:
 
 
 @contextmanager
-def _capturing(module: Any, stage: Stage, batch: Any) -> Iterator[Compatibility]:
+def _capturing(module: Any, stage: Stage, batch: Any, batch_idx: int | None) -> Iterator[Compatibility]:
     state: Compatibility = module._compatibility
-    state.stage, state.batch = stage, batch
+    state.stage, state.batch, state.batch_idx = stage, batch, batch_idx
     state.captures.clear()
     state.forward_calls.clear()
     state.captured_in_step = 0
@@ -277,16 +291,19 @@ def _capturing(module: Any, stage: Stage, batch: Any) -> Iterator[Compatibility]
         state.forward_calls.clear()
 
 
-def made_step(stage: Stage, user_step: Callable[..., Any]) -> Callable[..., Any]:
+def made_step(stage: Stage, name: str, user_step: Callable[..., Any]) -> Callable[..., Any]:
     """Make the method that runs the user's own step and adds what it leaves out."""
 
     @functools.wraps(user_step)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # Looked up anew, for the class may be edited in a notebook after it was wrapped.
+        run = getattr(self._user_class, name)
         if stage not in self._compatibility.stages:
-            return user_step(self, *args, **kwargs)
+            return run(self, *args, **kwargs)
         batch = args[0] if args else kwargs.get("batch")
-        with _capturing(self, stage, batch) as state:
-            output = user_step(self, *args, **kwargs)
+        batch_idx = args[1] if len(args) > 1 else kwargs.get("batch_idx")
+        with _capturing(self, stage, batch, batch_idx) as state:
+            output = run(self, *args, **kwargs)
             if stage != "train":
                 dataloader_idx = kwargs.get("dataloader_idx", args[2] if len(args) > 2 else 0)
                 with torch.no_grad():
@@ -331,8 +348,25 @@ def _with_penalty(module: Any, loss: Tensor) -> Tensor:
         with torch.no_grad():
             _penalty_terms(module, base=loss.detach())
         return loss
+    if torch.is_grad_enabled() and not _requires_grad(state.captures):
+        raise RuntimeError(
+            f"The one output of h2 that {class_of(module)}'s step asked for carries no gradient (it was computed under "
+            f"no_grad or detached), so the penalty would train nothing. Say which submodule gives the scores that are "
+            f"trained, with scores='name', or let the step use forward's output for its loss."
+        )
     terms = _penalty_terms(module, base=loss.detach())
     return loss + state.loss.lambda_c * terms.dissonance
+
+
+def _requires_grad(captures: list[_Capture]) -> bool:
+    outputs = [tensor for capture in captures for tensor in _tensors_of_output(capture.output)]
+    # What holds no tensors that can be seen is judged by what is read from it later.
+    return not outputs or any(tensor.requires_grad for tensor in outputs)
+
+
+def _tensors_of_output(output: Any) -> list[Tensor]:
+    logits = getattr(output, "logits", None)
+    return list(_tensors(output if logits is None else logits))
 
 
 def _captures_message(module: Any) -> str:
@@ -369,10 +403,12 @@ def _penalty_terms(module: Any, dataloader_idx: int = 0, base: Tensor | None = N
     _watch_finite(module, h2_output, h1_output)
     keep = _not_padding(module, dataloader_idx, int(target.shape[0]))
     if keep is not None and state.stage != "train":
+        if keep == 0:
+            # The record is made all the same: merging it is something that all processes do together.
+            _record_for(module, h2_output, target, h1_output, dataloader_idx)
+            return LossTerms(*[h2_output.new_zeros(())] * 5)
         # What is trained on is trained on; what is evaluated counts once.
         h2_output, target, h1_output, keep = h2_output[:keep], target[:keep], h1_output[:keep], None
-        if not len(target):
-            return LossTerms(*[h2_output.new_zeros(())] * 5)
     terms = state.loss.terms(h2_output, target, h1_output, outputs_checked=True)
     _record(module, h2_output.detach(), target, h1_output, keep, terms, base, dataloader_idx)
     return terms
@@ -489,6 +525,14 @@ def _begin(module: Any, stage: Stage) -> None:
             )
 
 
+def _rows_in_full(module: Any, dataloader_idx: int, indices: Any) -> Tensor:
+    trainer = module.trainer
+    loaders = _loaders(trainer, "train" if trainer.training else "test" if trainer.testing else "val")
+    loader = loaders[dataloader_idx] if isinstance(loaders, Sequence) else loaders
+    stored = stored_behind(getattr(loader, "dataset", None)) or module._compatibility.reference.stored
+    return cast("Tensor", stored[indices.tolist()])
+
+
 def _loaders(trainer: Any, stage: Stage) -> Any:
     return {"train": trainer.train_dataloader, "val": trainer.val_dataloaders, "test": trainer.test_dataloaders}[stage]
 
@@ -511,21 +555,26 @@ def _record(
     state: Compatibility = module._compatibility
     if state.stage is None or module._trainer is None:
         return
-    key = (state.stage, dataloader_idx)
-    loss = state.loss
-    labels = labels_of(loss.base, h2_output, target, h1_output, **loss.options)
-    record = state.records.get(key)
-    if record is None:
-        # Not registered in the module: its state is of this epoch, not of the model.
-        record = state.records[key] = EpochRecord(labels.num_classes).to(h2_output.device)
-    if state.stage == "train":
-        # A closure (LBFGS) runs the step several times on one batch; it counts once.
-        this_batch = (state.stage, module.current_epoch, module.trainer.fit_loop.batch_idx)
-        first = state.recorded_batch != this_batch or not module.automatic_optimization
-        state.recorded_batch = this_batch
-        if not first:
-            return
+    labels, record = _record_for(module, h2_output, target, h1_output, dataloader_idx)
+    # The closure of LBFGS, or a manual step with two losses, asks several times about one batch; it counts once.
+    this_batch = (state.stage, dataloader_idx, state.batch_idx)
+    if state.batch_idx is not None and state.recorded_batch == this_batch:
+        return
+    state.recorded_batch = this_batch
     record.update(labels.h2, labels.target, labels.h1, keep, terms.base if base is None else base, terms)
+
+
+@_eager
+def _record_for(
+    module: Any, h2_output: Tensor, target: Tensor, h1_output: Tensor, dataloader_idx: int
+) -> tuple[Labels, EpochRecord]:
+    state: Compatibility = module._compatibility
+    labels = labels_of(state.loss.base, h2_output, target, h1_output, **state.loss.options)
+    key = (cast("str", state.stage), dataloader_idx)
+    if key not in state.records:
+        # Not registered in the module: its state is of this epoch, not of the model.
+        state.records[key] = EpochRecord(labels.num_classes).to(h2_output.device)
+    return labels, state.records[key]
 
 
 @_eager
@@ -541,8 +590,10 @@ def _not_padding(module: Any, dataloader_idx: int, batch_size: int) -> int | Non
     if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
         return None
     key = (state.stage, dataloader_idx)
-    seen = state.seen.get(key, 0)
-    state.seen[key] = seen + batch_size
+    last_batch, before, size = state.seen.get(key, (None, 0, 0))
+    # Asked again about the same batch (LBFGS, two losses), nothing new has been seen.
+    seen = before if size and last_batch == state.batch_idx else before + size
+    state.seen[key] = (state.batch_idx, seen, batch_size)
     own = len(range(sampler.rank, len(cast("Any", sampler.dataset)), sampler.num_replicas))
     return None if own >= seen + batch_size else max(0, own - seen)
 

@@ -164,8 +164,8 @@ class ModelLoss(nn.Module):
         super().__init__()
         self.criterion = self.on_outputs(lambda_c, **options)
         self.reference = Reference.of(h1, class_map=class_map)
-        if isinstance(self.reference.h1, nn.Module) and isinstance(h2, nn.Module):
-            check_no_shared_parameters(self.reference.h1, h2)
+        if isinstance(h2, nn.Module):
+            check_no_shared_parameters(self.reference, h2)
         # Neither model is registered: a loss that is an attribute of a LightningModule must add nothing to its
         # optimiser, its checkpoint or its train mode.
         object.__setattr__(self, "_h2", h2)

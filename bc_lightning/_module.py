@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from types import ModuleType
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -25,7 +24,7 @@ from bc_lightning._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
 from bc_lightning._plain_classifier import ClassifierSteps
 from bc_lightning._reference import Reference, check_no_shared_parameters
 from bc_lightning._stored import StoredOutputs
-from bc_lightning.functional._compatibility_loss import known
+from bc_lightning.functional._compatibility_loss import check_lambda, known
 
 
 class BCLightningModule(CompatibleStep, pl.LightningModule):
@@ -36,15 +35,17 @@ class BCLightningModule(CompatibleStep, pl.LightningModule):
     and checkpoints are untouched; the dissonance is added to its loss, and one call of h2 per step serves both. A
     plain ``nn.Module`` gets the steps it lacks. `unwrap` gives the user's own class back.
 
+    In manual optimisation the penalty is added by ``self.manual_backward``, as it is: a step that divides its loss by
+    the number of batches it accumulates needs a `lambda_c` divided by it too.
+
     Logged once per epoch, as ``train_...``, ``val_...`` and ``test_...``: ``base_loss``, ``dissonance``, ``btc``,
     ``bec_given_h1_wrong``, ``bec_given_h2_wrong``, ``nfr``, ``accuracy_h1``, ``accuracy_h2``; from counts summed
     over the epoch and all processes, without the instances that a DistributedSampler repeats. ``train_base_loss``
     is the loss that the user's training_step returned; in the other stages it is the base of `loss`.
 
     Args:
-        model: h2: a LightningModule (of pytorch_lightning or lightning.pytorch) or a plain ``nn.Module`` (trained
-            by the package that the calling code imports). Its step calls h2 once on each batch; h1 gets the very
-            arguments that h2 got.
+        model: h2: a LightningModule (of pytorch_lightning or lightning.pytorch) or a plain ``nn.Module``. Its step
+            calls h2 once on each batch; h1 gets the very arguments that h2 got.
         h1: the reference: a module, any callable, or `StoredOutputs` (`bc_lightning.store_outputs`).
         loss: one of the eight losses by name or class, or a `CompatibilityLoss` object. A LightningModule keeps its
             own base loss, so only the dissonance of `loss` reaches its gradients.
@@ -62,6 +63,8 @@ class BCLightningModule(CompatibleStep, pl.LightningModule):
             module gets the first element, and h1 gets what h2 was called with.
         optimizer: for a plain module: an optimiser, or a function that makes one of the parameters.
         lr_scheduler: for a plain module: a function that makes a scheduler of the optimiser.
+        lightning_module: for a plain module: the LightningModule class of the package whose Trainer will train it,
+            where pytorch_lightning and lightning.pytorch are both in use; by default the calling code's.
 
     Raises:
         TypeError: `model` is no module, is wrapped or compiled already, or has an optimiser of its own and gets one.
@@ -97,6 +100,7 @@ class BCLightningModule(CompatibleStep, pl.LightningModule):
         inputs: str | int | Callable[[Any], Any] | None = None,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer | None = None,
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        lightning_module: type[Any] | None = None,
     ) -> None:
         pass
 
@@ -125,8 +129,11 @@ def _wrap(
     inputs: str | int | Callable[[Any], Any] | None = None,
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer | None = None,
     lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    lightning_module: type[Any] | None = None,
 ) -> Any:
     _check_wrappable(model)
+    _drop_rebound_forward(model)
+    _check_no_step_on_the_instance(model)
     for stage in (stages := [stages] if isinstance(stages, str) else list(stages)):
         if stage not in STAGES:
             raise ValueError(f"Unknown stage: {stage!r}. Known: {', '.join(map(repr, STAGES))}.")
@@ -142,9 +149,11 @@ def _wrap(
             f"h1 is known by its predicted labels only, and dissonance={criterion.dissonance!r} imitates its "
             f"probabilities. Use a new-error loss, or stored outputs that hold scores."
         )
-    plain = _lightning_module_class(model) is None
+    plain = _lightning_module_class(type(model)) is None
     if plain:
-        model = plain_classifier_class(_callers_lightning_module())(model, inputs, optimizer, lr_scheduler)
+        model = plain_classifier_class(lightning_module or _callers_lightning_module())(
+            model, inputs, optimizer, lr_scheduler
+        )
     elif optimizer is not None or lr_scheduler is not None:
         raise TypeError(
             f"{class_of(model)} is a LightningModule and configures its own optimisers. Leave out optimizer and "
@@ -191,6 +200,7 @@ def unwrap(module: nn.Module) -> Any:
         return module
     if state.hook is not None:
         state.hook.remove()
+    _drop_rebound_forward(module)
     del module.__dict__["_compatibility"]
     module.__class__ = cast("Any", module)._user_class
     return module.model if state.supplies_base else module
@@ -210,6 +220,22 @@ def _check_wrappable(model: Any) -> None:
         raise TypeError("model is wrapped already. To change h1 or the loss, unwrap(model) first.")
 
 
+def _drop_rebound_forward(model: nn.Module) -> None:
+    """DDP in Lightning leaves the class's own forward bound on the instance, where another class would not be seen."""
+    forward = model.__dict__.get("forward")
+    if getattr(forward, "__self__", None) is model and getattr(forward, "__func__", None) is type(model).forward:
+        del model.__dict__["forward"]
+
+
+def _check_no_step_on_the_instance(model: nn.Module) -> None:
+    for name in ("training_step", "validation_step", "test_step", "forward"):
+        if name in model.__dict__:
+            raise TypeError(
+                f"{class_of(model)} has its {name} set on the instance, where it would bypass the penalty. Define it "
+                f"in the class; compile after wrapping: torch.compile(BCLightningModule(model, h1=...))."
+            )
+
+
 def criterion_of(
     loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss],
     lambda_c: float | Callable[[float], float] | None,
@@ -219,8 +245,13 @@ def criterion_of(
     if isinstance(loss, str):
         known(loss, tuple(MODEL_LOSSES), "loss")
         loss = MODEL_LOSSES[loss]
-    # A tensor under a schedule, filled in place: a new number in every step would recompile a compiled step.
-    weight = torch.tensor(float(lambda_c(0.0))) if callable(lambda_c) else lambda_c
+    if callable(lambda_c):
+        first = lambda_c(0.0)
+        check_lambda(first)
+        # A tensor, filled in place later: a new number in every step would recompile a compiled step.
+        weight: Any = torch.tensor(float(first))
+    else:
+        weight = lambda_c
     if isinstance(loss, type) and issubclass(loss, ModelLoss):
         return loss.on_outputs(1.0 if weight is None else weight, **options)
     if isinstance(loss, ModelLoss):
@@ -240,18 +271,20 @@ def criterion_of(
 
 def _only_network(model: nn.Module) -> str | None:
     """The one child with weights of a module without a forward of its own: no other can give the scores."""
-    base = _lightning_module_class(model)
+    base = _lightning_module_class(type(model))
     if base is None or type(model).forward is not base.forward:
+        return None
+    if next(model.parameters(recurse=False), None) is not None:
         return None
     names = [name for name, child in model.named_children() if next(child.parameters(), None) is not None]
     return names[0] if len(names) == 1 else None
 
 
-def _lightning_module_class(module: nn.Module) -> Any:
-    """The LightningModule class that `module` derives from, of pytorch_lightning or lightning.pytorch, or None."""
+def _lightning_module_class(kind: type[Any]) -> Any:
+    """The LightningModule that a class derives from, of pytorch_lightning or lightning.pytorch, or None."""
     for package in ("pytorch_lightning", "lightning.pytorch"):
         base = getattr(sys.modules.get(package), "LightningModule", None)
-        if base is not None and isinstance(module, base):
+        if base is not None and issubclass(kind, base):
             return base
     return None
 
@@ -260,18 +293,21 @@ def _callers_lightning_module() -> Any:
     """The LightningModule of the package that the calling code uses.
 
     `pytorch_lightning` and `lightning.pytorch` are two copies, whose Trainers refuse each other's modules, and a plain
-    module does not say which of them will train it. Both may be imported, so the nearest caller that has anything of
-    either among its globals decides.
+    module does not say which of them will train it. Both may be imported, so the nearest caller that has one of the
+    packages, or a Trainer or LightningModule of one, among its globals decides.
     """
     other = sys.modules.get("lightning.pytorch")
-    frame = sys._getframe() if other is not None else None
+    if other is None:
+        return pl.LightningModule
+    told_by: dict[int, Any] = {id(sys.modules["lightning"]): other}
+    for package in (pl, other):
+        told_by |= {id(found): package for found in (package, package.Trainer, package.LightningModule)}
+    frame: Any = sys._getframe(1)
     while frame is not None:
         if not frame.f_globals.get("__name__", "").startswith("bc_lightning"):
             for value in list(frame.f_globals.values()):
-                name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-                package = name.split(".")[0] if isinstance(name, str) else ""
-                if package in ("pytorch_lightning", "lightning"):
-                    return pl.LightningModule if package == "pytorch_lightning" else cast("Any", other).LightningModule
+                if id(value) in told_by:
+                    return told_by[id(value)].LightningModule
         frame = frame.f_back
     return pl.LightningModule
 
@@ -285,7 +321,7 @@ def made_class(user_class: type[Any]) -> type[Any]:
     """(ours, the user's) as one class."""
     if user_class in _MADE:
         return _MADE[user_class]
-    base = next(parent for parent in user_class.__mro__ if parent.__name__ == "LightningModule")
+    base = _lightning_module_class(user_class)
     plain = issubclass(user_class, ClassifierSteps)
     namespace: dict[str, Any] = {
         "_user_class": user_class,
@@ -298,7 +334,7 @@ def made_class(user_class: type[Any]) -> type[Any]:
         user_step = getattr(user_class, name)
         # Where the user has no step there is none to make: Lightning runs a stage if its step is overridden.
         if user_step is not getattr(base, name):
-            namespace[name] = made_step(cast("Stage", stage), user_step)
+            namespace[name] = made_step(cast("Stage", stage), name, user_step)
     # lightning.pytorch has a LightningModule of its own, which must not meet the other one in one class.
     ours = BCLightningModule if issubclass(user_class, pl.LightningModule) else CompatibleStep
     _MADE[user_class] = type(user_class.__name__, (ours, user_class), namespace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
@@ -78,6 +79,7 @@ class Reference:
         self._class_map = _checked_class_map(class_map, num_classes)
         self._num_classes = num_classes
         self._check_stored_labels()
+        self._copies: dict[torch.dtype, nn.Module] = {}
         self._indices: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
         self._fingerprint = fingerprint(h1)
 
@@ -191,14 +193,17 @@ class Reference:
                 "set with stored.attach(dataset), so that each batch brings its rows"
             )
         device = _device_of(chain(args, kwargs.values()))
-        if self._module is not None:
-            _set_eval(self._module)
+        h1, module = self._h1, self._module
+        if module is not None and module is h1:
+            h1 = module = self._in_type_of(module, chain(args, kwargs.values()))
+        if module is not None:
+            _set_eval(module)
             if device is not None:
-                _move(self._module, device)
+                _move(module, device)
         # Not inference_mode: it is no faster here, and what it makes may not be saved for a backward pass.
         with torch.no_grad():
             try:
-                output = self._h1(*args, **kwargs)
+                output = h1(*args, **kwargs)
             except (TypeError, RuntimeError) as error:
                 shapes = [tuple(value.shape) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
                 raise type(error)(
@@ -256,13 +261,17 @@ class Reference:
         return self._map_columns(rows, cast("int", wanted))
 
     def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move or cast h1, as ``nn.Module._apply`` does; called when h2 is moved or cast.
+        """Move h1 to where `fn` moves a tensor; called when h2 is moved or cast.
+
+        Never cast it, nor move it to "meta": h1 is the caller's, and copies of h2 share it. `answer` follows the type
+        of its inputs with a copy of its own.
 
         Args:
             fn: A function of a tensor, such as ``lambda t: t.cuda()``.
         """
-        if self._module is not None:
-            self._module._apply(fn)  # type: ignore[no-untyped-call]
+        device = fn(torch.empty(0)).device
+        if self._module is not None and device.type != "meta":
+            _move(self._module, device)
 
     def __repr__(self) -> str:
         mapped = "" if self._class_map is None else f", class_map={list(self._class_map)}"
@@ -276,8 +285,25 @@ class Reference:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        # The cached indices may lie on a device that the next process does not have.
-        return {**self.__dict__, "_indices": {}}
+        # The cached indices and copies may lie on a device that the next process does not have.
+        return {**self.__dict__, "_indices": {}, "_copies": {}}
+
+    def _in_type_of(self, module: nn.Module, values: Any) -> nn.Module:
+        """h1, or under a Trainer in true half or double precision a copy of it in the type of its inputs."""
+        wanted = next(
+            (value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()), None
+        )
+        first = next((tensor for tensor in module.parameters() if tensor.is_floating_point()), None)
+        if wanted is None or first is None or torch.is_autocast_enabled(first.device.type):
+            return module
+        if first.dtype in (wanted, torch.float64):
+            # A double h1 is one on purpose; its answers are not made less exact behind its owner's back.
+            return module
+        if wanted not in self._copies:
+            # Validation runs in inference mode; weights made there could not be used in training afterwards.
+            with torch.inference_mode(False):
+                self._copies[wanted] = copy.deepcopy(module).to(wanted)
+        return self._copies[wanted]
 
     def _check_stored_labels(self) -> None:
         # Here, once: a label outside the map would stop a GPU in the middle of a step, without a word why.

@@ -326,7 +326,7 @@ def align_binary(h2_output: Tensor, target: Tensor, h1_output: Tensor) -> tuple[
 def _check_binary_values(target: Tensor, scores: dict[str, Tensor], from_logits: bool) -> None:
     if not _values_are_readable(target):
         return
-    if bool(((target < 0) | (target > 1)).any()):
+    if not bool(((target >= 0) & (target <= 1)).all()):
         raise ValueError(
             f"Binary targets must lie in 0..1. Received values from {target.min().item():g} to {target.max().item():g}."
         )
@@ -528,7 +528,8 @@ def compatibility_loss(
         lambda_c: weight of the dissonance, >= 0, without upper limit. 0 is the base loss to the bit.
         normalization: ``"batch"`` divides the dissonance by the number of instances (under DDP and accumulation,
             equal shards average to the global value); ``"support"`` by the number of instances h1 gets right,
-            counted over all processes, which then must all call it.
+            counted over all processes, which then must all call it. Ignored labels and class weights give each
+            shard a denominator of its own under ``"batch"``, as in torch's own weighted mean.
         reduction: ``"mean"`` (``"batchmean"`` is the same), ``"sum"`` or ``"none"`` (shape of the labels). With
             class weights the mean divides by the sum of the weights, as torch's cross-entropy does.
         validate_args: look at values (labels, NaN) as well as shapes. Values on an accelerator are never read.

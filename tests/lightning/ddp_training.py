@@ -34,6 +34,13 @@ class NoStatistics(UserModule):
         self(batch[0])
 
 
+class Lbfgs(NoStatistics):
+    """Asks several times about one batch."""
+
+    def configure_optimizers(self):
+        return torch.optim.LBFGS(self.parameters(), lr=0.1, max_iter=3)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--devices", type=int, required=True)
@@ -43,6 +50,7 @@ def main() -> None:
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--stored", action="store_true")
+    parser.add_argument("--lbfgs", action="store_true")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -51,7 +59,7 @@ def main() -> None:
     base, dissonance = arguments.loss.split("/")
     loss = CompatibilityLoss(base, dissonance, 3.0, arguments.normalization)
     torch.manual_seed(0)
-    h1, module = make_h1(), NoStatistics()
+    h1, module = make_h1(), Lbfgs() if arguments.lbfgs else NoStatistics()
     options = {}
     if arguments.plain:
         module, options = module.net, {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1)}
@@ -87,6 +95,9 @@ def main() -> None:
     run.fit(module, DataLoader(train, batch, sampler=sampler), DataLoader(val, batch))
     metrics = {name: value.item() for name, value in run.callback_metrics.items()}
     test = run.validate(module, DataLoader(val, batch), verbose=False)[0]
+    # Fewer instances than processes: one of them has nothing but padding.
+    single = run.validate(module, DataLoader(val if arguments.stored else dataset(1, seed=2), 1), verbose=False)[0]
+    test["single"] = {} if arguments.stored else single
     if run.is_global_zero:
         torch.save({"weights": module.state_dict(), "metrics": metrics, "validate": test}, arguments.out)
 

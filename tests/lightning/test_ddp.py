@@ -33,6 +33,7 @@ def train(tmp_path, devices, *options):
         ["--loss", "kl_divergence/strict_imitation", "--normalization", "support", "--plain"],
         ["--loss", "nll/strict_imitation", "--accumulate", "2"],
         ["--loss", "cross_entropy/strict_imitation", "--stored"],
+        ["--loss", "cross_entropy/new_error", "--lbfgs"],
     ],
     ids=" ".join,
 )
@@ -48,6 +49,7 @@ def test_two_processes_equal_one(options, tmp_path):
             # Means of float32 losses, summed in another order.
             assert two["metrics"][name] == pytest.approx(value, abs=1e-5), name
     assert {name.split("_", 1)[0] for name in one["metrics"]} == {"train", "val"}
+    assert two["validate"].pop("single") == pytest.approx(one["validate"].pop("single"), abs=1e-5)
     for score in EXACT:
         assert two["validate"][f"val_{score}"] == one["validate"][f"val_{score}"]
     # Shares of 51, not of 52: the instance that the sampler repeated is not counted twice.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
 import subprocess
 import sys
 import textwrap
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -482,6 +484,41 @@ class TestCallback:
         # Also after a failure the module is the user's own.
         assert type(user) is UserModule
 
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_a_module_that_ddp_has_trained_is_whole(self, when, h1, tmp_path):
+        user = made(UserModule)
+        callbacks = [CompatibilityCallback(h1)] if when == "after" else []
+        # One process is enough for Lightning to rebind the module's forward.
+        with patch.dict(os.environ):  # where Lightning leaves the rank and the port, for every process started later
+            try:
+                fit(user, tmp_path, strategy="ddp", callbacks=callbacks)
+            finally:
+                if torch.distributed.is_initialized():
+                    torch.distributed.destroy_process_group()
+        assert user(torch.zeros(2, FEATURES)).shape == (2, CLASSES)
+        trainer = fit(BCLightningModule(user, h1=h1, lambda_c=2.0), tmp_path)
+        assert trainer.callback_metrics["train_dissonance"] > 0
+
+    def test_only_what_was_wrapped_here_is_unwrapped(self, h1, tmp_path):
+        wrapped = BCLightningModule(made(UserModule), h1=h1)
+        make_trainer(tmp_path, callbacks=[CompatibilityCallback(h1)]).predict(
+            made(UserModule), DataLoader(dataset(8).tensors[0], 4)
+        )
+        with pytest.raises(TypeError, match="wrapped already"):
+            fit(wrapped, tmp_path, callbacks=[CompatibilityCallback(h1)])
+        assert isinstance(wrapped, BCLightningModule)
+
+    def test_a_checkpoint_saved_after_a_failure_names_h1(self, h1, tmp_path):
+        class Breaking(UserModule):
+            def on_train_epoch_end(self):
+                raise OSError("disk")
+
+        saving = pl.callbacks.OnExceptionCheckpoint(tmp_path)
+        with pytest.raises(OSError, match="disk"):
+            fit(made(Breaking), tmp_path, callbacks=[CompatibilityCallback(h1), saving], enable_checkpointing=True)
+        checkpoint = torch.load(saving.ckpt_path, weights_only=True)
+        assert checkpoint["backward_compatibility"]["h1_fingerprint"].startswith("sha256:")
+
     def test_unknown_argument(self):
         with pytest.raises(TypeError, match="lamda"):
             CompatibilityCallback(make_h1(), lamda=1.0)
@@ -741,6 +778,8 @@ class TestLambda:
             BCLightningModule(made(UserModule), h1=h1, lambda_c=-1.0)
         with pytest.raises(ValueError, match=">= 0"):
             fit(BCLightningModule(made(UserModule), h1=h1, lambda_c=lambda epoch: 1.0 - 2 * epoch), tmp_path)
+        with pytest.raises(ValueError, match=">= 0"):
+            BCLightningModule(made(UserModule), h1=h1, lambda_c=lambda epoch: -1.0)
 
 
 class TestBadInput:
@@ -817,7 +856,7 @@ class TestBadInput:
         assert same_weights(one, other)
 
     def test_multilabel_targets_with_a_multiclass_loss(self, h1, tmp_path):
-        x, y = dataset(20).tensors
+        x = dataset(20).tensors[0]
         several = (torch.rand(20, CLASSES, generator=torch.Generator().manual_seed(0)) > 0.3).float()
         module = BCLightningModule(Net(), h1=h1, optimizer=torch.optim.Adam)
         with pytest.raises(ValueError, match="sum to 1.*loss_options={'from_logits': True}"):
@@ -861,6 +900,33 @@ class TestBadInput:
             CompatibilityCallback(None)
         with pytest.raises(TypeError, match="YourModule.load_from_checkpoint"):
             BCLightningModule.load_from_checkpoint("a.ckpt")
+
+    def test_one_output_without_a_gradient(self, h1, tmp_path):
+        class Measured(UserModule):
+            def training_step(self, batch, batch_idx):
+                loss = F.cross_entropy(self.net(batch[0]), batch[1])
+                with torch.no_grad():
+                    self(batch[0])
+                return loss
+
+        with pytest.raises(RuntimeError, match="carries no gradient.*scores='name'"):
+            fit(BCLightningModule(made(Measured), h1=h1, lambda_c=2.0), tmp_path)
+
+    def test_a_step_on_the_instance_or_a_base_class_of_lightnings_name(self, h1, tmp_path):
+        user = made(UserModule)
+        user.training_step = user.training_step
+        with pytest.raises(TypeError, match="training_step set on the instance, where it would bypass"):
+            BCLightningModule(user, h1=h1)
+        company = type("LightningModule", (UserModule,), {})
+        usual, theirs = (BCLightningModule(made(kind), h1=h1, lambda_c=2.0) for kind in (UserModule, company))
+        fit(usual, tmp_path)
+        fit(theirs, tmp_path)
+        assert same_weights(usual, theirs)
+
+    def test_empty_training_data(self, h1, tmp_path):
+        empty = TensorDataset(torch.zeros(0, FEATURES), torch.zeros(0, dtype=torch.long))
+        with pytest.raises(ValueError, match="training data are empty"):
+            fit(BCLightningModule(made(UserModule), h1=h1), tmp_path, train=DataLoader(empty, 4))
 
     def test_a_batch_without_a_target(self, h1, tmp_path):
         module = BCLightningModule(Net(), h1=h1, optimizer=torch.optim.Adam)

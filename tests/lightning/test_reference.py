@@ -168,14 +168,20 @@ def test_h1_moves_to_the_device_of_the_first_tensor():
         assert not model.net.head.weight.is_inference()
 
 
-def test_apply_moves_and_casts_h1():
+def test_h1_follows_the_type_of_its_inputs_and_stays_as_it_is():
     model = net()
     reference = Reference(model)
     name = reference.fingerprint
     reference.apply(lambda t: t.double() if t.is_floating_point() else t)
-    assert model.head.weight.dtype == torch.float64
-    assert reference(X.double()).dtype == torch.float64
+    reference.apply(lambda t: t.to("meta"))
+    assert model.head.weight.dtype == torch.float32
+    assert model.head.weight.device.type == "cpu"
+    with torch.no_grad():
+        expected = copy.deepcopy(model).eval().double()(X.double())
+    assert torch.equal(reference(X.double()), expected)
+    assert reference(X).dtype == torch.float32
     assert reference.fingerprint == name
+    assert pickle.loads(pickle.dumps(reference))(X).dtype == torch.float32
     Reference(labels_of_service).apply(lambda t: t.double())
 
 

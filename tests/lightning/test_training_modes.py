@@ -6,15 +6,17 @@ import copy
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import TensorDataset
 from user_code import CLASSES, FEATURES, Net, UserModule, dataset, fit, loader, made, make_h1
 
-from bc_lightning import BCLightningModule, CompatibilityCallback, CompatibilityLoss, load_h1, unwrap
+from bc_lightning import BCLightningModule, CompatibilityCallback, CompatibilityLoss, StoredOutputs, load_h1, unwrap
 
 
 @pytest.mark.parametrize("name", ["BCCrossEntropyLoss", "StrictImitationKLDivergenceLoss", "BCNLLLoss"])
@@ -38,15 +40,65 @@ def test_bf16_mixed_lambda_zero_is_plain(h1, tmp_path):
         assert torch.equal(one, other)
 
 
-def test_bf16_true_takes_h1_along(tmp_path):
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_true_precision_leaves_the_callers_h1_as_it_is(precision, tmp_path):
     h1 = make_h1()
+    before = copy.deepcopy(h1.state_dict())
     module = BCLightningModule(made(UserModule), h1=h1, lambda_c=2.0)
-    fingerprint = module._compatibility.reference.fingerprint
-    trainer = fit(module, tmp_path, precision="bf16-true")
-    assert next(h1.parameters()).dtype == torch.bfloat16
-    assert trainer.callback_metrics["train_dissonance"].dtype == torch.float32
-    # Named when it was wrapped: the cast is no other h1.
-    assert module._compatibility.reference.fingerprint == fingerprint
+    trainer = fit(module, tmp_path, precision=precision)
+    after = h1.state_dict()
+    assert all(torch.equal(value, after[name]) and value.dtype == after[name].dtype for name, value in before.items())
+    assert trainer.callback_metrics["train_dissonance"] > 0
+
+
+def test_a_cast_copy_of_h2_does_not_disturb_the_h1_they_share(h1, tmp_path):
+    module = BCLightningModule(made(UserModule), h1=h1, lambda_c=2.0)
+    copy.deepcopy(module).half()
+    fit(module, tmp_path)
+
+
+def test_stored_rows_are_not_rounded_by_the_trainers_precision(tmp_path):
+    x, y = dataset(40).tensors
+    # In bfloat16 1.001 is 1, and the first of equal scores wins.
+    scores = torch.tensor([[1.0, 1.001, 0.0]]).repeat(40, 1)
+    table = StoredOutputs.from_table(scores, kind="logits")
+    data = table.attach(TensorDataset(x, y))
+    module = BCLightningModule(made(UserModule), h1=table, loss="StrictImitationKLDivergenceLoss")
+    trainer = fit(module, tmp_path, train=loader(data), val=loader(data), precision="bf16-true")
+    expected = (y == 1).float().mean().item()
+    assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(expected, rel=1e-6)
+    assert trainer.callback_metrics["train_accuracy_h1"].item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"loss": "StrictImitationKLDivergenceLoss"}, {"class_map": [0, 1, 2]}])
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_a_training_step_reads_no_value_from_the_device(options, scheduled):
+    """On the device "meta" there are no values, so an `.item()` or a shape that depends on data is an error."""
+
+    class Silent(UserModule):
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0]), batch[1])
+
+    lambda_c = (lambda epoch: 1.0 + epoch) if scheduled else 2.0
+    old = make_h1().to("meta")
+
+    # As a function: a module without values has no fingerprint.
+    def h1(x):
+        return old(x)
+
+    module = BCLightningModule(made(Silent).to("meta"), h1=h1, lambda_c=lambda_c, **options)
+    module.to("meta")
+    module._trainer = SimpleNamespace(
+        world_size=1, global_step=0, current_epoch=0, num_training_batches=10, log_every_n_steps=50
+    )
+    # The look at the first batch, once in a training, is the exception.
+    module._compatibility.first_step_seen = True
+    batch = (torch.zeros(20, FEATURES, device="meta"), torch.zeros(20, dtype=torch.long, device="meta"))
+    for batch_idx in range(3):
+        module.on_train_batch_start(batch, batch_idx)
+        module.training_step(batch, batch_idx).backward()
+        module.on_train_batch_end(None, batch, batch_idx)
+    assert module._compatibility.records["train", 0].counts.device.type == "meta"
 
 
 def test_bf16_true_keeps_lambda_and_class_weights_in_float32(tmp_path):

@@ -119,7 +119,9 @@ def fit(module, root, train=None, val=None, seed: int = 1, **options) -> pl.Trai
     with warnings.catch_warnings():
         # Lightning's own advice on workers and log intervals; warnings of bc_lightning stay errors.
         warnings.filterwarnings("ignore", module="pytorch_lightning|lightning|torch")
-        trainer.fit(module, train or loader(shuffle=True), val or loader(dataset(50, seed=1)), ckpt_path=ckpt_path)
+        train = loader(shuffle=True) if train is None else train
+        val = loader(dataset(50, seed=1)) if val is None else val
+        trainer.fit(module, train, val, ckpt_path=ckpt_path)
     return trainer
 
 
