@@ -39,6 +39,7 @@ bench: $(VENV)/.dev  ## Side by side with the alternatives; the original library
 	$(BIN)/python benchmarks/scores.py
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/step_time.py
+	$(BIN)/python benchmarks/mnist_losses.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -111,6 +111,14 @@ class BCLightningModule(CompatibleStep, pl.LightningModule):
                 f"BCLightningModule is no base class. Let {cls.__name__} derive from LightningModule, and wrap an "
                 f"instance: BCLightningModule({cls.__name__}(...), h1=...)."
             )
+        unmade = sorted({name.split(".")[0] for name in kwargs if "." in name})
+        if unmade:
+            # LightningCLI goes on with the bare configuration of what it could not make, and drops the reason.
+            raise ValueError(
+                f"{', '.join(unmade)} of the configuration could not be made, and the parser has dropped the reason. "
+                f"Make it in a Python shell to see it; for load_h1 look at the checkpoint's path and the prefix. "
+                f"Received: { ({name: kwargs[name] for name in sorted(kwargs) if '.' in name}) }."
+            )
         return _wrap(model, h1, *args, **kwargs)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# What each package may import of this project, by DESIGN's arrows.
+# What each package may import of this project: arrows run one way.
 ARROWS = {"bc_core": set(), "bc_lightning": {"bc_core"}}
 FOREIGN = {
     "bc_core": {"torch", "tensorflow", "keras", "jax", "pytorch_lightning", "torchmetrics", "pandas", "matplotlib"},

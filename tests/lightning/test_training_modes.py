@@ -343,6 +343,48 @@ CLI_MODELS = {
 }
 
 
+CLI_CALLBACK = """
+    seed_everything: 1
+    trainer:
+      max_epochs: 1
+      accelerator: cpu
+      logger: false
+      enable_progress_bar: false
+      enable_model_summary: false
+      callbacks:
+        - class_path: bc_lightning.CompatibilityCallback
+          init_args:
+            h1:
+              class_path: bc_lightning.load_h1
+              init_args:
+                module: {class_path: lightning_program.Net, init_args: {width: 4}}
+                checkpoint: h1.ckpt
+                prefix: "net."
+            loss: StrictImitationCrossEntropyLoss
+            lambda_c: {class_path: bc_lightning.LinearLambda, init_args: {end: 4.0, epochs: 2}}
+        - class_path: pytorch_lightning.callbacks.ModelCheckpoint
+          init_args: {dirpath: saved, filename: best, monitor: val_btc, mode: max}
+"""
+
+
+@pytest.mark.slow
+def test_the_callback_from_yaml_and_again_from_its_checkpoint(tmp_path):
+    (tmp_path / "lightning_program.py").write_text(textwrap.dedent(CLI_MODULE))
+    (tmp_path / "program.py").write_text(
+        "from lightning_program import Data, User\nfrom pytorch_lightning.cli import LightningCLI\n"
+        "cli = LightningCLI(User, Data, save_config_kwargs={'overwrite': True})\n"
+        "print('btc', cli.trainer.callback_metrics['val_btc'].item())\n"
+    )
+    (tmp_path / "config.yaml").write_text(textwrap.dedent(CLI_CALLBACK))
+    old = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3)).state_dict()
+    torch.save({"state_dict": {f"net.layers.{name}": value for name, value in old.items()}}, tmp_path / "h1.ckpt")
+    command = [sys.executable, "program.py", "fit", "--config", "config.yaml", "--model.width", "12"]
+    for more in ([], ["--ckpt_path", "saved/best.ckpt", "--trainer.max_epochs", "2"]):
+        done = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert 0 <= float(done.stdout.split("btc ")[1].split()[0]) <= 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CLI_MODELS)
 def test_lightning_cli_from_yaml(kind, tmp_path):
