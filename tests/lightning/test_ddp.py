@@ -39,8 +39,10 @@ def train(tmp_path, devices, *options):
 )
 def test_two_processes_equal_one(options, tmp_path):
     one, two = (train(tmp_path, devices, *options) for devices in (1, 2))
+    # L-BFGS divides by differences of gradients, which makes more of their last bit than a step of SGD does.
+    tolerance = 1e-5 if "--lbfgs" in options else 1e-6
     for name, weight in one["weights"].items():
-        torch.testing.assert_close(two["weights"][name], weight, rtol=0, atol=1e-6)
+        torch.testing.assert_close(two["weights"][name], weight, rtol=0, atol=tolerance)
     for name, value in one["metrics"].items():
         score = name.split("_", 1)[1]
         if score in EXACT:

@@ -656,7 +656,7 @@ SCRIPT = """
         torch.testing.assert_close(stored[:], expected)
         stored.attach(items(n))
         # In one write: two processes share the pipe.
-        os.write(1, f"complete {os.environ.get('LOCAL_RANK', '0')}\n".encode())
+        os.write(1, f"complete {os.environ.get('LOCAL_RANK', '0')}\\n".encode())
 """
 
 
