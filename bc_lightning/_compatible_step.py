@@ -348,25 +348,8 @@ def _with_penalty(module: Any, loss: Tensor) -> Tensor:
         with torch.no_grad():
             _penalty_terms(module, base=loss.detach())
         return loss
-    if torch.is_grad_enabled() and not _requires_grad(state.captures):
-        raise RuntimeError(
-            f"The one output of h2 that {class_of(module)}'s step asked for carries no gradient (it was computed under "
-            f"no_grad or detached), so the penalty would train nothing. Say which submodule gives the scores that are "
-            f"trained, with scores='name', or let the step use forward's output for its loss."
-        )
     terms = _penalty_terms(module, base=loss.detach())
     return loss + state.loss.lambda_c * terms.dissonance
-
-
-def _requires_grad(captures: list[_Capture]) -> bool:
-    outputs = [tensor for capture in captures for tensor in _tensors_of_output(capture.output)]
-    # What holds no tensors that can be seen is judged by what is read from it later.
-    return not outputs or any(tensor.requires_grad for tensor in outputs)
-
-
-def _tensors_of_output(output: Any) -> list[Tensor]:
-    logits = getattr(output, "logits", None)
-    return list(_tensors(output if logits is None else logits))
 
 
 def _captures_message(module: Any) -> str:
@@ -393,6 +376,12 @@ def _penalty_terms(module: Any, dataloader_idx: int = 0, base: Tensor | None = N
         h2_output = scores_from_output(state.scores(capture.output), want, "scores(h2's output)")
     else:
         h2_output = scores_from_output(capture.output, want, "h2")
+    if state.stage == "train" and torch.is_grad_enabled() and not h2_output.requires_grad:
+        raise RuntimeError(
+            f"The one output of h2 that {class_of(module)}'s step asked for carries no gradient (it was computed under "
+            f"no_grad or detached), so the penalty would train nothing. Say which submodule gives the scores that are "
+            f"trained, with scores='name', or let the step use forward's output for its loss."
+        )
     target = target_from_batch(state.batch, state.target)
     h1_output = _ask_h1(state, capture, h2_output)
     if not state.first_step_seen:

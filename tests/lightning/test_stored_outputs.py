@@ -472,11 +472,8 @@ def test_tables_that_hold_no_predictions_are_refused(table, kind, said):
 # Attaching
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize(("num_workers", "context"), [(0, "fork"), (2, "fork"), (2, "spawn")])
 def test_every_batch_brings_the_rows_of_its_items(stored, num_workers, context):
-    if context == "spawn" and not num_workers:
-        pytest.skip("needs workers")
     generator = torch.Generator().manual_seed(0)
     loader = DataLoader(
         stored.attach(data()),
