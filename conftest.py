@@ -5,8 +5,18 @@ import os
 # One thread for each worker and each process it starts: they share the cores, and a sum's order stays the same.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# In import mode "importlib" a doctest collected first would import its file a second time, beside the package.
-import bc_core
-import bc_lightning
+# TensorFlow tells of every instruction set it was built for.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-__all__ = ["bc_core", "bc_lightning"]
+import importlib
+from pathlib import Path
+
+PACKAGES = ("bc_core", "bc_keras", "bc_lightning")
+
+
+def pytest_collect_file(file_path: Path) -> None:
+    """Import a package before its doctests: in import mode "importlib" its files would be imported a second time."""
+    for package in PACKAGES:
+        # Only where it is asked for: Keras runs on one backend per process.
+        if package in file_path.parts and file_path.suffix == ".py":
+            importlib.import_module(package)

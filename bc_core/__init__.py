@@ -1,8 +1,9 @@
-"""What backward compatibility is: scores, error overlap, comparison. Numpy only, no framework."""
+"""What backward compatibility is: scores, error overlap, comparison, lambda_c. Numpy only, no framework."""
 
 from bc_core._comparison import ClassFlips, Comparison, ErrorInstances, compare
 from bc_core._intervals import clopper_pearson_interval, wilson_interval
 from bc_core._overlap import ErrorOverlap
+from bc_core._schedules import LinearLambda, check_lambda
 from bc_core._scores import (
     SCORES,
     Score,
@@ -20,7 +21,9 @@ __all__ = [
     "Comparison",
     "ErrorInstances",
     "ErrorOverlap",
+    "LinearLambda",
     "Score",
+    "check_lambda",
     "clopper_pearson_interval",
     "compare",
     "error_compatibility_score",

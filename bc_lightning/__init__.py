@@ -1,5 +1,6 @@
 """Train a compatible update in PyTorch Lightning: losses, `BCLightningModule`, metrics, stored outputs of h1."""
 
+from bc_core import LinearLambda
 from bc_lightning import functional, metrics
 from bc_lightning._callback import CompatibilityCallback
 from bc_lightning._checkpoint import load_h1
@@ -16,7 +17,6 @@ from bc_lightning._losses import (
 )
 from bc_lightning._module import BCLightningModule, unwrap
 from bc_lightning._reference import Reference
-from bc_lightning._schedules import LinearLambda
 from bc_lightning._stored import StoredOutputs, store_outputs
 from bc_lightning.metrics import (
     BEC,

@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib
 import importlib.util
-import json
 import logging
-import os
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence, Sized
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,30 +24,29 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from bc_core._stored_rows import (
+    REPLACE,
+    Kind,
+    RowFolder,
+    RowWriter,
+    compare_answers,
+    name_of_table,
+    sampled,
+    says_other_h1,
+    says_other_item,
+    table_of_predictions,
+)
 from bc_lightning._fingerprint import fingerprint, fingerprint_data
 from bc_lightning._model_outputs import inputs_from_batch
 from bc_lightning._reference import Reference
 
-Kind = Literal["logits", "probabilities", "log_probabilities"]
 Inputs = str | int | Callable[[Any], Any] | None
 Collate = Callable[[list[Any]], Any]
 
 _FORMAT = "bc_lightning.stored_outputs"
-_VERSION = 1
-_HEADER, _OUTPUTS, _HASHES, _DONE = "header.json", "outputs.npy", "item_hashes.npy", "done.npy"
-_FILES = {_HEADER, _OUTPUTS, _HASHES, _DONE}
 _PACKAGES = ("pytorch_lightning", "lightning.pytorch")
 
-_SAMPLED_ITEMS = 8
 _FEW_BATCHES = 8
-# A row counts as done once it is on the disk; so much work is lost at most when the power goes.
-_FLUSH_SECONDS = 5.0
-_ROUNDED_SUM = 1e-2
-
-_WHY_ITEMS_DIFFER = (
-    "Likely reasons: the data set augments at random (store and attach it without augmentation, and augment "
-    "batches after it), it was reordered, filtered or split otherwise, or it is preprocessed in another way"
-)
 
 
 class WithReference(NamedTuple):
@@ -143,21 +138,11 @@ class StoredOutputs:
             FileNotFoundError: There is no such folder.
             ValueError: The folder holds no stored outputs, incomplete ones, or those of another h1.
         """
-        path = Path(path).resolve()
-        if not path.is_dir():
-            raise FileNotFoundError(f"no folder of stored outputs at {path}; make it with store_outputs")
-        header = _read_header(path)
-        if header is None:
-            raise ValueError(f"{path} holds no stored outputs ({_HEADER} is missing)")
-        if not header["complete"]:
-            done = int(np.load(path / _DONE, mmap_mode="r").sum())
-            raise ValueError(
-                f"the outputs in {path} are incomplete, {done} of {header['items']} rows: "
-                "call store_outputs again with the same arguments to compute the rest"
-            )
+        folder = RowFolder(path, _FORMAT)
+        header = folder.complete_header()
         if h1 is not None:
-            _check_same_h1(path, header, fingerprint(h1))
-        return cls._mapped(path, header)
+            folder.check_same_h1(header, fingerprint(h1))
+        return cls._mapped(folder, header)
 
     @classmethod
     def from_table(cls, predictions: Any, kind: Kind | None = None) -> StoredOutputs:
@@ -190,25 +175,13 @@ class StoredOutputs:
                     [1.0000, 0.0000]])
         """
         table = torch.as_tensor(predictions).detach().cpu()
-        if table.numel() == 0 or table.ndim not in (1, 2):
-            raise ValueError(
-                f"predictions must be labels of shape (N,) or scores of shape (N, C), got {tuple(table.shape)}"
-            )
-        table = _table_of_scores(table, kind) if table.is_floating_point() else _table_of_labels(table, kind)
-        outputs = np.ascontiguousarray(table.numpy())
-        name = hashlib.sha256(f"{outputs.dtype.str}{outputs.shape}".encode() + outputs.tobytes()).hexdigest()
-        return cls(outputs, f"table:sha256:{name}")
+        outputs = table_of_predictions((table.float() if table.dtype == torch.bfloat16 else table).numpy(), kind)
+        return cls(outputs, name_of_table(outputs))
 
     @classmethod
-    def _mapped(cls, path: Path, header: dict[str, Any]) -> StoredOutputs:
-        outputs = np.load(path / _OUTPUTS, mmap_mode="r")
-        hashes = np.load(path / _HASHES, mmap_mode="r")
-        if list(outputs.shape) != header["shape"] or outputs.dtype.name != header["dtype"]:
-            raise ValueError(
-                f"{path / _OUTPUTS} holds {outputs.dtype} of shape {outputs.shape}, its header says "
-                f"{header['dtype']} of shape {tuple(header['shape'])}: the folder is damaged, store again"
-            )
-        return cls(outputs, header["h1"], hashes, path)
+    def _mapped(cls, folder: RowFolder, header: dict[str, Any]) -> StoredOutputs:
+        outputs, hashes = folder.map(header)
+        return cls(outputs, header["h1"], hashes, folder.path)
 
     @property
     def path(self) -> Path | None:
@@ -292,7 +265,7 @@ class StoredOutputs:
                 f"the data set has {length} items, but h1's outputs were stored for {len(self)}: attach the "
                 "data set they were stored for, and take subsets of the attached one"
             )
-        self._check_items(dataset, _sampled(length))
+        self._check_items(dataset, sampled(length))
         return _Attached(self, dataset, verify and self._hashes is not None)
 
     @staticmethod
@@ -335,11 +308,11 @@ class StoredOutputs:
             ValueError: h1, the data set or the answers differ.
         """
         if self._path is not None and fingerprint(h1) != self._fingerprint:
-            raise ValueError(_says_other_h1(str(self._path), self._fingerprint, fingerprint(h1)))
+            raise ValueError(says_other_h1(str(self._path), self._fingerprint, fingerprint(h1)))
         length = _length_of(dataset)
         if length != len(self):
             raise ValueError(f"the data set has {length} items, but h1's outputs were stored for {len(self)}")
-        rows = _sampled(length)
+        rows = sampled(length)
         self._check_items(dataset, rows)
         _check_rows(self._outputs, rows, _computing(h1), dataset, inputs, collate_fn, tolerance)
 
@@ -351,15 +324,8 @@ class StoredOutputs:
         if self._hashes is None:
             return
         found = fingerprint_data(sample)
-        if found == int(self._hashes[index]):
-            return
-        elsewhere = np.flatnonzero(self._hashes == np.uint64(found))
-        moved = f" (it is the item that was stored as {elsewhere[0]})" if elsewhere.size else ""
-        raise ValueError(
-            f"item {index} of the data set is not the one that h1's output was stored for{moved}. "
-            f"{_WHY_ITEMS_DIFFER}. Attach the data set that the outputs were stored for, or store them again "
-            "for this one with store_outputs(..., overwrite=True)"
-        )
+        if found != int(self._hashes[index]):
+            raise ValueError(says_other_item(index, found, self._hashes))
 
 
 class _Attached(Dataset[WithReference]):
@@ -464,25 +430,25 @@ def store_outputs(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     _check_repeatable(dataset, length)
-    path = Path(path).resolve()
-    header = _read_header(path)
-    _check_folder_is_ours(path, header)
+    folder = RowFolder(path, _FORMAT)
+    header = folder.header()
+    folder.check_is_ours(header)
     done = np.zeros(length, dtype=bool)
     if header is not None and not overwrite:
-        done = _done_already(path, header, reference, dataset, inputs, collate_fn)
+        done = _done_already(folder, header, reference, dataset, inputs, collate_fn)
         if header["complete"]:
-            return StoredOutputs.open(path)
+            return StoredOutputs.open(folder.path)
     fresh = header is None or overwrite
     pending = np.flatnonzero(~done)
-    work = _Work(reference, dataset, path, length, fresh, inputs, collate_fn or default_collate)
+    work = _Work(reference, dataset, folder, length, fresh, inputs, collate_fn or default_collate)
     batches = -(-len(pending) // batch_size)
     with _trainer_and_package(trainer, batches > _FEW_BATCHES) as (predicting, package):
         if len(pending):
             _compute(work, pending, predicting, package, batch_size, num_workers)
         else:
             # The last row was written, and the work was stopped before the header said so.
-            _finish(path)
-    return StoredOutputs.open(path)
+            folder.finish()
+    return StoredOutputs.open(folder.path)
 
 
 class _Work(NamedTuple):
@@ -490,7 +456,7 @@ class _Work(NamedTuple):
 
     reference: Reference
     dataset: Dataset[Any]
-    path: Path
+    folder: RowFolder
     length: int
     fresh: bool
     inputs: Inputs
@@ -538,47 +504,6 @@ class _CollatePending:
         return _Batch(list(indices), list(hashes), self.inner(list(samples)))
 
 
-class _Writer:
-    """Writes rows into the maps; a row is marked as done after it has reached the disk."""
-
-    def __init__(self, path: Path) -> None:
-        self._outputs = np.load(path / _OUTPUTS, mmap_mode="r+")
-        self._hashes = np.load(path / _HASHES, mmap_mode="r+")
-        self._done = np.load(path / _DONE, mmap_mode="r+")
-        self._unmarked: list[npt.NDArray[np.int64]] = []
-        self._flushed = time.monotonic()
-
-    def write(self, batch: _Batch, scores: Tensor) -> None:
-        rows = scores.cpu()
-        expected = (len(batch.indices), *self._outputs.shape[1:])
-        if tuple(rows.shape) != expected:
-            raise ValueError(
-                f"h1 returned {tuple(rows.shape)} for items {batch.indices[0]} to {batch.indices[-1]}, "
-                f"expected {expected}: one row of equal shape for each item"
-            )
-        finite = torch.isfinite(rows).reshape(len(rows), -1).all(dim=1)
-        if not bool(finite.all()):
-            first = int(batch.indices[int((~finite).nonzero()[0])])
-            raise ValueError(
-                f"h1's output for item {first} is NaN or infinite: look at that item, or at the precision h1 is "
-                "run in, before training against it"
-            )
-        self._outputs[batch.indices] = rows.to(torch.float32 if rows.dtype == torch.bfloat16 else rows.dtype).numpy()
-        self._hashes[batch.indices] = batch.hashes
-        self._unmarked.append(batch.indices)
-        if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        self._outputs.flush()
-        self._hashes.flush()
-        for indices in self._unmarked:
-            self._done[indices] = True
-        self._done.flush()
-        self._unmarked = []
-        self._flushed = time.monotonic()
-
-
 @functools.cache
 def _storing_class(package: str) -> type:
     """Make the module that writes rows from the ``LightningModule`` that a trainer's package accepts."""
@@ -589,7 +514,7 @@ def _storing_class(package: str) -> type:
             super().__init__()
             # Not a submodule: strategies would cast, shard or wrap it.
             self.work = work
-            self.writer: _Writer | None = None
+            self.writer: RowWriter | None = None
 
         def __reduce__(self) -> tuple[Any, ...]:
             # The class is no attribute of any module; spawned processes make it anew.
@@ -599,7 +524,7 @@ def _storing_class(package: str) -> type:
             if self.trainer.is_global_zero and self.work.fresh:
                 _create(self.work, self.device)
             self.trainer.strategy.barrier("stored outputs created")
-            self.writer = _Writer(self.work.path)
+            self.writer = RowWriter(self.work.folder)
 
         def transfer_batch_to_device(self, batch: _Batch, device: torch.device, dataloader_idx: int) -> _Batch:
             batch.batch = super().transfer_batch_to_device(batch.batch, device, dataloader_idx)
@@ -607,7 +532,8 @@ def _storing_class(package: str) -> type:
 
         def predict_step(self, batch: _Batch, batch_idx: int) -> int:
             assert self.writer is not None
-            self.writer.write(batch, self.work.reference(inputs_from_batch(batch.batch, self.work.inputs)))
+            scores = self.work.reference(inputs_from_batch(batch.batch, self.work.inputs))
+            self.writer.write(batch.indices, batch.hashes, _as_array(scores))
             # Lightning warns of a step that returns nothing.
             return len(batch.indices)
 
@@ -616,7 +542,7 @@ def _storing_class(package: str) -> type:
             self.writer.flush()
             self.trainer.strategy.barrier("stored outputs written")
             if self.trainer.is_global_zero:
-                _finish(self.work.path)
+                self.work.folder.finish()
             self.trainer.strategy.barrier("stored outputs complete")
 
     return StoringModule
@@ -655,12 +581,12 @@ def _compute(
             module.writer.flush()
         if home is not None and work.reference.module is not None:
             work.reference.module.to(home)
-    header = _read_header(work.path)
+    header = work.folder.header()
     if header is None or not header["complete"]:
-        done = int(np.load(work.path / _DONE, mmap_mode="r").sum()) if header else 0
+        done = int(work.folder.done().sum()) if header else 0
         raise RuntimeError(
-            f"storing h1's outputs was interrupted at {done} of {work.length} rows; they are kept in {work.path}, "
-            "and the same call takes the work up again"
+            f"storing h1's outputs was interrupted at {done} of {work.length} rows; they are kept in "
+            f"{work.folder.path}, and the same call takes the work up again"
         )
 
 
@@ -672,65 +598,11 @@ def _create(work: _Work, device: torch.device) -> None:
     dtype: type[np.generic] = np.int64
     if scores.is_floating_point():
         dtype = np.float64 if scores.dtype == torch.float64 else np.float32
-    shape = (work.length, *scores.shape[1:])
-    work.path.mkdir(parents=True, exist_ok=True)
-    # The header first: without one, a folder is taken for unfinished, never for another h1's outputs.
-    for name in (_HEADER, _OUTPUTS, _HASHES, _DONE):
-        (work.path / name).unlink(missing_ok=True)
-    for name, kind, size in ((_OUTPUTS, dtype, shape), (_HASHES, np.uint64, shape[:1]), (_DONE, bool, shape[:1])):
-        np.lib.format.open_memmap(work.path / name, mode="w+", dtype=kind, shape=size).flush()
-    header = {
-        "format": _FORMAT,
-        "version": _VERSION,
-        "h1": work.reference.fingerprint,
-        "items": work.length,
-        "shape": list(shape),
-        "dtype": np.dtype(dtype).name,
-        "complete": False,
-    }
-    _write_header(work.path, header)
-
-
-def _finish(path: Path) -> None:
-    header = _read_header(path)
-    if header is not None and bool(np.load(path / _DONE, mmap_mode="r").all()):
-        _write_header(path, {**header, "complete": True})
-
-
-def _write_header(path: Path, header: dict[str, Any]) -> None:
-    aside = path / (_HEADER + ".new")
-    aside.write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
-    os.replace(aside, path / _HEADER)
-
-
-def _read_header(path: Path) -> dict[str, Any] | None:
-    file = path / _HEADER
-    if not file.is_file():
-        return None
-    try:
-        header = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        header = None
-    if not isinstance(header, dict) or header.get("format") != _FORMAT:
-        raise ValueError(f"{file} is not a header of stored outputs; give an empty or new folder")
-    if header.get("version") != _VERSION:
-        raise ValueError(
-            f"{path} was written in version {header.get('version')} of the format, this reads version {_VERSION}: "
-            "remove the folder and store again"
-        )
-    return header
-
-
-def _check_folder_is_ours(path: Path, header: dict[str, Any] | None) -> None:
-    if header is not None or not path.exists():
-        return
-    others = sorted({entry.name for entry in path.iterdir()} - _FILES - {_HEADER + ".new"}) if path.is_dir() else ["."]
-    if others:
-        raise ValueError(f"{path} is there and holds no stored outputs; give an empty or new folder")
+    work.folder.create(work.reference.fingerprint, work.length, tuple(scores.shape[1:]), dtype)
 
 
 def _done_already(
-    path: Path,
+    folder: RowFolder,
     header: dict[str, Any],
     reference: Reference,
     dataset: Dataset[Any],
@@ -738,38 +610,20 @@ def _done_already(
     collate_fn: Collate | None,
 ) -> npt.NDArray[np.bool_]:
     """Read which rows are done, and make sure that they are this h1's for this data set."""
-    _check_same_h1(path, header, reference.fingerprint)
-    length = _length_of(dataset)
-    remedy = "give another folder, or overwrite=True to replace them"
-    if header["items"] != length:
-        raise ValueError(
-            f"{path} holds h1's outputs for another data set, of {header['items']} items where this one has "
-            f"{length}; {remedy}"
-        )
-    stored = StoredOutputs._mapped(path, header)
-    done = cast("npt.NDArray[np.bool_]", np.array(np.load(path / _DONE, mmap_mode="r")))
+    folder.check_same_h1(header, reference.fingerprint)
+    folder.check_same_length(header, _length_of(dataset))
+    stored = StoredOutputs._mapped(folder, header)
+    done = folder.done()
     known = np.flatnonzero(done)
-    rows = [int(known[position]) for position in _sampled(len(known))] if len(known) else []
+    rows = [int(known[position]) for position in sampled(len(known))] if len(known) else []
     try:
         stored._check_items(dataset, rows)
     except ValueError as error:
-        raise ValueError(f"{path} holds h1's outputs for another data set; {remedy}. {error}") from error
+        raise ValueError(f"{folder.path} holds h1's outputs for another data set; {REPLACE}. {error}") from error
     if rows:
         # A callable is known by its name only, and that stays when its weights change.
         _check_rows(stored._outputs, rows, reference, dataset, inputs, collate_fn, tolerance=1e-2)
     return done
-
-
-def _check_same_h1(path: Path, header: dict[str, Any], found: str) -> None:
-    if header["h1"] != found:
-        raise ValueError(_says_other_h1(str(path), header["h1"], found))
-
-
-def _says_other_h1(path: str, stored: str, found: str) -> str:
-    return (
-        f"{path} holds the outputs of another h1: its fingerprint is {stored}, this h1's is {found}. Use the h1 "
-        "they were stored with, give another folder, or store again with store_outputs(..., overwrite=True)"
-    )
 
 
 def _check_rows(
@@ -783,20 +637,13 @@ def _check_rows(
 ) -> None:
     device = _device_of_module(reference)
     samples = [dataset[row] for row in rows]
-    again = _ask(reference, samples, inputs, collate_fn or default_collate, device).cpu().double()
-    before = torch.from_numpy(np.array(outputs[rows])).double()
-    if again.shape != before.shape:
-        raise ValueError(f"h1 gives rows of shape {tuple(again.shape[1:])}, stored are {tuple(before.shape[1:])}")
-    again, before = again.reshape(len(rows), -1), before.reshape(len(rows), -1)
-    # Labels must be equal; scores may be rounded otherwise.
-    allowed = 0.0 if outputs.dtype.kind in "iu" else tolerance * before.abs().amax(dim=1).clamp(min=1)
-    wrong = ((again - before).abs().amax(dim=1) > allowed).nonzero()
-    if len(wrong):
-        raise ValueError(
-            f"h1 now answers otherwise about item {rows[int(wrong[0])]} than when its outputs were stored: its "
-            "weights, its settings or its preprocessing changed. Store again with "
-            "store_outputs(..., overwrite=True)"
-        )
+    again = _as_array(_ask(reference, samples, inputs, collate_fn or default_collate, device))
+    compare_answers(outputs[rows], again, rows, tolerance)
+
+
+def _as_array(scores: Tensor) -> npt.NDArray[Any]:
+    rows = scores.cpu()
+    return (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy()
 
 
 def _ask(
@@ -849,14 +696,8 @@ def _length_of(dataset: Any) -> int:
     return length
 
 
-def _sampled(length: int) -> list[int]:
-    """Choose eight indices, the same each time and without touching the caller's random numbers."""
-    chosen = np.random.default_rng(length).choice(length, min(length, _SAMPLED_ITEMS), replace=False)
-    return sorted(int(index) for index in chosen)
-
-
 def _check_repeatable(dataset: Dataset[Any], length: int) -> None:
-    for index in _sampled(length):
+    for index in sampled(length):
         if fingerprint_data(dataset[index]) != fingerprint_data(dataset[index]):
             raise ValueError(
                 f"item {index} of the data set differs when it is read twice, so one stored output cannot belong "
@@ -911,59 +752,4 @@ def _package_of(trainer: Any) -> str:
                 return package
     raise TypeError(
         f"trainer must be a Trainer of pytorch_lightning or lightning.pytorch, got {type(trainer).__name__}"
-    )
-
-
-def _table_of_labels(table: Tensor, kind: Kind | None) -> Tensor:
-    if kind is not None:
-        raise ValueError(f"kind={kind!r} is for scores, but the predictions are integers of type {table.dtype}")
-    if table.ndim == 2 and table.shape[1] == 1:
-        table = table[:, 0]
-    if table.ndim != 1 or table.dtype == torch.bool:
-        raise ValueError(
-            f"labels must be integers of shape (N,), got {table.dtype} of shape {tuple(table.shape)}; "
-            "give scores as floating-point numbers"
-        )
-    labels = table.long()
-    if bool((labels < -1).any()):
-        first = int((labels < -1).nonzero()[0])
-        raise ValueError(f"label {int(labels[first])} of row {first} is no class; expected 0, 1, ... or -1 for none")
-    return labels
-
-
-def _table_of_scores(table: Tensor, kind: Kind | None) -> Tensor:
-    if kind not in ("logits", "probabilities", "log_probabilities"):
-        raise ValueError(
-            f'say what the scores are: kind="logits", "probabilities" or "log_probabilities", got {kind!r}'
-        )
-    if table.dtype not in (torch.float32, torch.float64):
-        table = table.float()
-    binary = table.ndim == 1 or table.shape[1] == 1
-    if kind == "log_probabilities" and not binary:
-        # -inf is the right logarithm of 0; only finite numbers may enter a loss.
-        table = table.where(table != -torch.inf, torch.finfo(table.dtype).min / 2)
-    finite = torch.isfinite(table).reshape(len(table), -1).all(dim=1)
-    if not bool(finite.all()):
-        raise ValueError(f"row {int((~finite).nonzero()[0])} of the predictions is NaN or infinite")
-    if kind == "logits":
-        return table
-    if kind == "log_probabilities" and binary:
-        raise ValueError("a binary model's single score must be its logit or the probability of class 1")
-    probabilities = table if kind == "probabilities" else table.exp()
-    wrong = ((probabilities < 0) | (probabilities > 1 + _ROUNDED_SUM)).reshape(len(table), -1).any(dim=1)
-    if not binary:
-        wrong |= (probabilities.sum(dim=1) - 1).abs() > _ROUNDED_SUM
-    if bool(wrong.any()):
-        raise ValueError(
-            f"row {int(wrong.nonzero()[0])} of the predictions holds no {kind.replace('_', ' ')}: they must lie "
-            'between 0 and 1 and sum to 1; for logits say kind="logits"'
-        )
-    if kind == "log_probabilities":
-        return table
-    if binary:
-        # The log-odds of 0 and 1 are infinite; these are as sure as the type can say.
-        least = torch.finfo(table.dtype).eps
-        return torch.logit(table, eps=least)
-    return torch.where(
-        table > 0, table.clamp(min=torch.finfo(table.dtype).tiny).log(), torch.finfo(table.dtype).min / 2
     )

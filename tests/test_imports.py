@@ -11,9 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # What each package may import of this project: arrows run one way.
-ARROWS = {"bc_core": set(), "bc_lightning": {"bc_core"}}
+ARROWS = {"bc_core": set(), "bc_keras": {"bc_core"}, "bc_lightning": {"bc_core"}}
 FOREIGN = {
     "bc_core": {"torch", "tensorflow", "keras", "jax", "pytorch_lightning", "torchmetrics", "pandas", "matplotlib"},
+    "bc_keras": {"pytorch_lightning", "lightning", "torchmetrics", "bc_lightning", "mlxtend", "pandas", "matplotlib"},
     "bc_lightning": {"tensorflow", "keras", "jax", "bc_keras", "mlxtend"},
 }
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bc_core import check_lambda as check_number
+
 Base = Literal["nll", "cross_entropy", "binary_cross_entropy", "kl_divergence"]
 Dissonance = Literal["new_error", "strict_imitation", "imitation"]
 Normalization = Literal["batch", "support"]
@@ -61,13 +63,7 @@ def check_lambda(lambda_c: float | Tensor) -> None:
         if lambda_c.ndim != 0:
             raise ValueError(f"lambda_c must be one number. Received a tensor of shape {tuple(lambda_c.shape)}.")
         return
-    if isinstance(lambda_c, bool) or not isinstance(lambda_c, int | float):
-        raise TypeError(f"lambda_c must be a number >= 0. Received: {lambda_c!r}.")
-    if not 0 <= lambda_c < float("inf"):
-        raise ValueError(
-            f"lambda_c must be a finite number >= 0 (0 is plain training, there is no upper limit). "
-            f"Received: {lambda_c!r}."
-        )
+    check_number(lambda_c)
 
 
 def _in_float32(scores: Tensor) -> Tensor:

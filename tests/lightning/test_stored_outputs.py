@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from bc_lightning import _stored
+from bc_core import _stored_rows
 from bc_lightning._reference import Reference
 from bc_lightning._stored import StoredOutputs, WithReference, split_batch, store_outputs
 
@@ -175,7 +175,7 @@ def test_finished_outputs_are_reused_without_computing(tmp_path):
     asked = model.asked
     again = store_outputs(model, data(), tmp_path / "s")
     # Eight items are asked again, to be sure.
-    assert model.asked - asked == _stored._SAMPLED_ITEMS
+    assert model.asked - asked == _stored_rows.SAMPLED_ITEMS
     assert torch.equal(first[:], again[:])
 
 
@@ -205,7 +205,7 @@ def test_interrupted_work_is_taken_up_where_it_stopped(tmp_path, error):
     model.limit, model.asked = float("inf"), 0
     stored = store_outputs(model, data(), tmp_path / "s", batch_size=4)
     # The rest, one item to learn the shape at most, and eight that are asked again.
-    assert model.asked <= N - 16 + 1 + _stored._SAMPLED_ITEMS
+    assert model.asked <= N - 16 + 1 + _stored_rows.SAMPLED_ITEMS
     torch.testing.assert_close(stored[:], by_hand(trained(), data()))
     stored.attach(data())
 
@@ -451,7 +451,7 @@ def test_tables_are_named_by_their_content():
         (torch.zeros(2, 3, 4), "logits", "labels of shape"),
         ([0, -2], None, "label -2 of row 1 is no class"),
         ([[0, 1]], None, "integers of shape"),
-        ([True, False], None, "got torch.bool"),
+        ([True, False], None, "got bool"),
         ([0, 1], "logits", "is for scores"),
         ([[0.5, 0.5]], None, "say what the scores are"),
         ([[0.5, 0.5]], "odds", "say what the scores are"),
@@ -586,7 +586,7 @@ def test_a_reordered_data_set_is_found_when_it_is_attached(stored):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_single_changed_item_is_found_when_it_is_read(stored, num_workers):
-    sampled = _stored._sampled(N)
+    sampled = _stored_rows.sampled(N)
     changed = next(i for i in range(N) if i not in sampled)
     tensors = [t.clone() for t in data().tensors]
     tensors[0][changed, 0] += 1e-3
@@ -616,7 +616,7 @@ SCRIPT = """
     import {package} as pl
     from torch import nn
     from torch.utils.data import TensorDataset
-    from bc_lightning import _stored
+    from bc_core import _stored_rows
     from bc_lightning._stored import store_outputs
 
     class H1(nn.Module):
@@ -640,7 +640,7 @@ SCRIPT = """
 
     if __name__ == "__main__":
         torch.set_num_threads(1)
-        _stored._FLUSH_SECONDS = 0.0
+        _stored_rows.FLUSH_SECONDS = 0.0
         strategy, devices, n = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
         trainer = pl.Trainer(
             accelerator="cpu", strategy=strategy, devices=devices, logger=False, enable_progress_bar=False,

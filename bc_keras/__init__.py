@@ -1,0 +1,74 @@
+"""Train a compatible update in Keras: losses, `BCModel`, metrics, callbacks, stored outputs of h1."""
+
+from bc_core import LinearLambda
+from bc_keras._attached import attach_h1
+from bc_keras._callbacks import CompatibilityCallback, FrozenH1Check, LambdaScheduler
+from bc_keras._compatibility_loss import CompatibilityLoss
+from bc_keras._losses import (
+    BCBinaryCrossEntropyLoss,
+    BCCrossEntropyLoss,
+    BCKLDivergenceLoss,
+    BCKLDivLoss,
+    BCNLLLoss,
+    BCStrictImitationBinaryCrossEntropyLoss,
+    BCStrictImitationCrossEntropyLoss,
+    BCStrictImitationKLDivLoss,
+    BCStrictImitationNLLLoss,
+    StrictImitationBinaryCrossEntropyLoss,
+    StrictImitationCrossEntropyLoss,
+    StrictImitationKLDivergenceLoss,
+    StrictImitationNLLLoss,
+)
+from bc_keras._metrics import (
+    BEC,
+    BTC,
+    BackwardErrorCompatibility,
+    BackwardTrustCompatibility,
+    ErrorOverlapMetric,
+    NegativeFlipImpact,
+    NegativeFlipRate,
+    PositiveFlipRate,
+)
+from bc_keras._model import BCModel
+from bc_keras._original import BCNewErrorCompatibilityModel, bc_fit
+from bc_keras._plain_models import OnTarget, TargetLoss
+from bc_keras._reference import Reference
+from bc_keras._stored import StoredOutputs, store_outputs
+
+__all__ = [
+    "BEC",
+    "BTC",
+    "BCBinaryCrossEntropyLoss",
+    "BCCrossEntropyLoss",
+    "BCKLDivLoss",
+    "BCKLDivergenceLoss",
+    "BCModel",
+    "BCNLLLoss",
+    "BCNewErrorCompatibilityModel",
+    "BCStrictImitationBinaryCrossEntropyLoss",
+    "BCStrictImitationCrossEntropyLoss",
+    "BCStrictImitationKLDivLoss",
+    "BCStrictImitationNLLLoss",
+    "BackwardErrorCompatibility",
+    "BackwardTrustCompatibility",
+    "CompatibilityCallback",
+    "CompatibilityLoss",
+    "ErrorOverlapMetric",
+    "FrozenH1Check",
+    "LambdaScheduler",
+    "LinearLambda",
+    "NegativeFlipImpact",
+    "NegativeFlipRate",
+    "OnTarget",
+    "PositiveFlipRate",
+    "Reference",
+    "StoredOutputs",
+    "StrictImitationBinaryCrossEntropyLoss",
+    "StrictImitationCrossEntropyLoss",
+    "StrictImitationKLDivergenceLoss",
+    "StrictImitationNLLLoss",
+    "TargetLoss",
+    "attach_h1",
+    "bc_fit",
+    "store_outputs",
+]

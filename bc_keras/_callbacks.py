@@ -1,0 +1,626 @@
+"""Callbacks: compare h2 with h1 while it is trained, move lambda_c, watch that h1 stays as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import keras
+import numpy as np
+from keras import ops
+
+from bc_core import SCORES, Comparison, LinearLambda, check_lambda, compare
+from bc_core._arrays import id_array, to_numpy
+from bc_keras._attached import split_reference
+from bc_keras._compiled_loss import CompiledLoss
+from bc_keras._event_file import EventFile
+from bc_keras._labels import Labels, is_binary, read_labels
+from bc_keras._model import BCModel
+from bc_keras._plain_models import TargetLoss
+from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
+from bc_keras._stored import StoredOutputs, _asking
+from bc_keras._validation_data import Batch, ValidationData
+
+# What a config holds in place of a schedule; bc_core, where the class lives, knows nothing of Keras.
+keras.saving.register_keras_serializable(package="bc_keras")(LinearLambda)
+
+_RUN = "compatibility"
+
+Per = Literal["batch", "epoch"]
+
+
+class _Reading(NamedTuple):
+    """How the outputs of a model are read as classes."""
+
+    threshold: float
+    from_logits: bool
+    h1_from_logits: bool
+    multilabel: bool
+    ignore_class: int | None
+    num_classes: int
+
+
+class CompatibilityCallback(keras.callbacks.Callback):
+    """Compare the model with h1 on validation data while it is trained, with any Keras model.
+
+    At the end of an epoch each model is asked once about all the data, and every score of `bc_core.SCORES` goes into
+    ``logs``: ``val_btc``, ``val_bec_given_h1_wrong``, ``val_bec_given_h2_wrong``, ``val_nfr``, ``val_pfr``,
+    ``val_nfi``, ``val_accuracy_h1`` and ``val_accuracy_h2``. Callbacks that come later in the list find them there:
+    ``EarlyStopping(monitor="val_nfr", mode="min")``, ``ModelCheckpoint``, ``CSVLogger``, and always `History`. A name
+    that is in ``logs`` already is replaced, so take another `log_prefix` to keep both.
+
+    Instances count alike, as in `bc_core`: sample weights are passed over. Of arrays h1's answers are kept for the next
+    epoch; data that come as batches may be shuffled anew, so h1 is asked about the batch that h2 was asked about.
+    In ``model.evaluate(callbacks=[...])`` it sets `comparison`, and writes and logs nothing.
+
+    It has no config, as no data set fits into one: make it anew beside the reloaded model.
+
+    Args:
+        validation_data: ``(x, y)`` or ``(x, y, sample_weight)`` of arrays, a ``tf.data.Dataset``, a ``PyDataset`` or
+            another iterable of batches.
+        h1: the model in use: a built Keras model, any callable of the inputs, or a `Reference`; or its scores (N, C) or
+            labels (N,) for the rows of arrays. Defaults to `None`: that of a `BCModel`; with any other model the labels
+            of `validation_data` must carry h1's answers (`attach_h1`, `StoredOutputs.attach`), and so they must where
+            it is a `StoredOutputs`.
+        batch_size: rows at a time, for arrays. Defaults to `None`, 32.
+        directory: where to save each comparison, ``comparison-epoch-0003.json`` for the third epoch (as
+            `ModelCheckpoint` counts). Whole files; those of other epochs stay.
+        log_dir: where TensorBoard looks: the scores and lambda_c are written into the run ``compatibility`` below it,
+            at the epochs of Keras's own `TensorBoard` callback. Works without TensorFlow.
+        every: compare at the end of each epoch whose number this divides, and of the last one.
+        ids: N ids of the instances, unique, all integers or all text. Defaults to `None`: their positions. For data
+            that come as batches, in their order, which then must stay the same.
+        class_names: name of each class.
+        threshold: a binary score is class 1 from this probability on. Defaults to `None`: the model's own, or 0.5.
+        from_logits: whether binary scores, of both models, are logits. Defaults to `None`: what the compiled loss says.
+        multilabel: whether each column of the output is a label of its own, which then counts as an instance of class
+            0 or 1. Defaults to `None`: what the compiled loss says.
+        log_prefix: put before every name in ``logs``.
+        verbose: 0 is silent, 1 prints a line per comparison.
+
+    Attributes:
+        comparison: the last `bc_core.Comparison`; its ``step`` is the number of finished epochs.
+        history: scores by epoch, counted from 0 as in `History.epoch`.
+
+    Raises:
+        TypeError: validation data of an unknown kind, or a generator.
+        ValueError: an argument out of range, or lengths that differ; when training begins: an h1 that shares
+            variables with the model, and a first batch that cannot be compared.
+        ImportError: `log_dir` without TensorBoard.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras import CompatibilityCallback
+        >>> h1, model = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
+        >>> model.compile("sgd", loss="sparse_categorical_crossentropy")
+        >>> x, y = np.random.default_rng(0).normal(size=(32, 4)), np.arange(32) % 3
+        >>> callback = CompatibilityCallback((x, y), h1=h1)
+        >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[callback])
+        >>> history.history["val_nfr"][-1] == callback.comparison.overlap.nfr
+        True
+    """
+
+    def __init__(
+        self,
+        validation_data: Any,
+        h1: Any = None,
+        *,
+        batch_size: int | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
+        every: int = 1,
+        ids: Any = None,
+        class_names: Sequence[str] | None = None,
+        threshold: float | None = None,
+        from_logits: bool | None = None,
+        multilabel: bool | None = None,
+        log_prefix: str = "val_",
+        verbose: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size is not None:
+            _check_count(batch_size, "batch_size")
+        _check_count(every, "every")
+        if threshold is not None and not 0 < threshold < 1:
+            raise ValueError(f"threshold must lie between 0 and 1. Received: threshold={threshold!r}.")
+        if not isinstance(log_prefix, str):
+            raise TypeError(f"log_prefix must be text. Received: log_prefix={log_prefix!r}.")
+        self.validation_data = validation_data
+        self.h1 = h1
+        self.batch_size = batch_size
+        self.directory = None if directory is None else Path(directory)
+        self.log_dir = None if log_dir is None else Path(log_dir)
+        self.every = every
+        self.ids = ids
+        self.class_names = class_names
+        self.threshold = threshold
+        self.from_logits = from_logits
+        self.multilabel = multilabel
+        self.log_prefix = log_prefix
+        self.verbose = verbose
+        self.comparison: Comparison | None = None
+        self.history: dict[int, dict[str, float]] = {}
+
+        self._data = ValidationData(validation_data, batch_size)
+        self._h1_rows: np.ndarray[Any, Any] | None = None
+        self._own_reference: Reference | None = None
+        if isinstance(h1, list | tuple) or (
+            hasattr(h1, "shape") and not isinstance(h1, StoredOutputs) and not callable(h1)
+        ):
+            self._h1_rows = _rows_of_h1(h1, self._data)
+        elif h1 is not None:
+            self._own_reference = h1 if isinstance(h1, Reference) else Reference(h1)
+        self._ids = _checked_ids(ids, self._data)
+        self._events = None if self.log_dir is None else EventFile(self.log_dir / _RUN)
+        self._kept_h1: np.ndarray[Any, Any] | None = None
+        self._epoch: int | None = None
+        self._in_fit = False
+
+    def set_model(self, model: Any) -> None:
+        """Take the model; a fit that failed before this one is forgotten."""
+        super().set_model(model)
+        self._in_fit = False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Start anew, and try the comparison on one batch, so that a mistake is reported before an epoch is spent."""
+        self._in_fit = True
+        self.comparison = None
+        self.history = {}
+        self._epoch = None
+        if self.log_dir is not None:
+            self._events = EventFile(self.log_dir / _RUN)
+        self._begin()
+        first = next(iter(self._data), None)
+        if first is not None:
+            labels, reading = self._read(first)
+            if self._ids is not None and labels.target.ndim > 1:
+                raise ValueError(
+                    "ids name instances, and this model answers several times for each: leave ids out. "
+                    f"Received: ids, and labels of shape {labels.target.shape}."
+                )
+            self._comparison([labels], reading, ids=None, step=None)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Compare, where this epoch is one of `every` or the last."""
+        self._epoch = epoch
+        is_last = epoch + 1 == (self.params or {}).get("epochs") or getattr(self.model, "stop_training", False)
+        if (epoch + 1) % self.every == 0 or is_last:
+            scores = self._compare_after(epoch)
+            if logs is not None:
+                logs.update(scores)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Compare after an epoch that a later callback made the last."""
+        if self._epoch is not None and self._epoch not in self.history:
+            self._compare_after(self._epoch)
+        self._kept_h1 = None
+        self._in_fit = False
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Compare in an evaluation that is not a part of training."""
+        if not self._in_fit:
+            self._begin()
+            self.comparison = self._compare(step=None)
+            self._kept_h1 = None
+            self._report("Evaluation", self._scores(self.comparison))
+
+    def _begin(self) -> None:
+        self._kept_h1 = None
+        if self._own_reference is not None:
+            check_no_shared_variables(self._own_reference.h1, getattr(self.model, "h2", self.model))
+
+    def _compare_after(self, epoch: int) -> dict[str, float]:
+        comparison = self._compare(step=epoch + 1)
+        scores = self._scores(comparison)
+        self.comparison = comparison
+        self.history[epoch] = scores
+        if self.directory is not None:
+            comparison.save(self.directory / f"comparison-epoch-{epoch + 1:04d}.json")
+        if self._events is not None:
+            scalars = {f"{_RUN}/{name}": comparison.overlap.score(name) for name in SCORES}
+            descriptions = {f"{_RUN}/{name}": score.description for name, score in SCORES.items()}
+            if comparison.lambda_c is not None:
+                scalars[f"{_RUN}/lambda_c"] = comparison.lambda_c
+                descriptions[f"{_RUN}/lambda_c"] = "Weight of the dissonance in the training loss."
+            self._events.add(epoch, scalars, descriptions)
+        self._report(f"Epoch {epoch + 1}", scores)
+        return scores
+
+    def _scores(self, comparison: Comparison) -> dict[str, float]:
+        return {f"{self.log_prefix}{name}": comparison.overlap.score(name) for name in SCORES}
+
+    def _report(self, when: str, scores: dict[str, float]) -> None:
+        if self.verbose:
+            _say(f"\n{when}: " + " - ".join(f"{name}: {value:.4f}" for name, value in scores.items()))
+
+    def _compare(self, step: int | None) -> Comparison:
+        batches, reading = [], None
+        for batch in self._data:
+            labels, reading = self._read(batch)
+            batches.append(labels)
+        if reading is None:
+            raise ValueError("validation_data must hold at least one batch. Received: none.")
+        if self._data.length is not None and self._kept_h1 is None:
+            self._kept_h1 = np.concatenate([labels.h1 for labels in batches])
+        return self._comparison(batches, reading, ids=self._ids, step=step)
+
+    def _comparison(self, batches: list[Labels], reading: _Reading, ids: Any, step: int | None) -> Comparison:
+        target, h2, h1 = (np.concatenate([part.reshape(-1) for part in parts]) for parts in zip(*batches, strict=True))
+        if ids is None:
+            ids = np.arange(len(target))
+        elif len(ids) != len(target):
+            raise ValueError(
+                "ids must name every instance of validation_data. "
+                f"Received: {len(ids)} ids for {len(target)} instances."
+            )
+        if reading.ignore_class is not None:
+            counted = target != reading.ignore_class
+            target, h2, h1, ids = target[counted], h2[counted], h1[counted], ids[counted]
+        # Where h1 has no prediction (-1) it is wrong, so any class but the true one will do.
+        h1 = np.where(h1 < 0, (target + 1) % reading.num_classes, h1)
+        return compare(
+            target,
+            h1,
+            h2,
+            ids=ids,
+            num_classes=reading.num_classes,
+            class_names=self.class_names,
+            step=step,
+            lambda_c=self.model.lambda_c if isinstance(self.model, BCModel) else None,
+        )
+
+    def _read(self, batch: Batch) -> tuple[Labels, _Reading]:
+        """True and predicted classes of a batch, as numpy arrays."""
+        h2_output = ops.convert_to_tensor(only_tensor(_predict(self.model, batch.x), "h2"))
+        target, h1_output = self._target_and_h1(batch, h2_output)
+        reading = self._reading(h2_output)
+        reference = self._reference
+        if reference is not None and self._kept_h1 is None:
+            if h1_output is None:
+                h1_output = _ask(reference.h1, batch.x)
+            # Before the class map it speaks of its own classes.
+            h1_output = reference.in_classes_of_h2(
+                ops.convert_to_tensor(h1_output), reading.num_classes, reading.h1_from_logits
+            )
+        labels = read_labels(
+            target,
+            h2_output,
+            ops.convert_to_tensor(h1_output),
+            threshold=reading.threshold,
+            from_logits=reading.from_logits,
+            h1_from_logits=reading.h1_from_logits,
+            multilabel=reading.multilabel,
+        )
+        return Labels(*(ops.convert_to_numpy(each) for each in labels)), reading
+
+    @property
+    def _reference(self) -> Reference | None:
+        """Who answers for h1, if it is not the rows or the labels of the validation data alone."""
+        if self._own_reference is None and self._h1_rows is None and isinstance(self.model, BCModel):
+            reference: Reference = self.model._reference
+            return reference
+        return self._own_reference
+
+    def _target_and_h1(self, batch: Batch, h2_output: Any) -> tuple[Any, Any]:
+        """The target as a tensor, and h1's answer where it need not be asked for."""
+        reference, target, h1_output = self._reference, batch.y, None
+        if self._h1_rows is not None:
+            h1_output = self._h1_rows[batch.rows]
+        elif reference is None or reference.stored is not None:
+            columns = 1 if is_binary(h2_output) else h2_output.shape[-1]
+            if reference is not None and reference.class_map is not None:
+                columns = len(reference.class_map)
+            try:
+                target, h1_output = split_reference(batch.y, columns)
+            except ValueError as error:
+                raise ValueError(
+                    "h1 is missing. Pass the model in use, CompatibilityCallback(validation_data, h1=old_model), or "
+                    f"its answers with the labels. {error}"
+                ) from error
+        if self._kept_h1 is not None:
+            h1_output = self._kept_h1[batch.rows]
+        return ops.convert_to_tensor(target), h1_output
+
+    def _reading(self, h2_output: Any) -> _Reading:
+        """How the outputs are read: as the arguments say, then as the model does."""
+        model = self.model
+        from_logits: bool | None
+        h1_from_logits: bool | None
+        if isinstance(model, BCModel):
+            known = model._reading(h2_output)
+            facts, threshold = CompiledLoss.of(model._base), model._threshold
+            from_logits, h1_from_logits, multilabel = known.from_logits, known.h1_from_logits, known.multilabel
+        else:
+            loss = getattr(model, "loss", None)
+            facts, threshold = CompiledLoss.of(loss.loss if isinstance(loss, TargetLoss) else loss), 0.5
+            from_logits, h1_from_logits = facts.from_logits, None
+            multilabel = facts.binary and not is_binary(h2_output)
+        if self.multilabel is not None:
+            multilabel = self.multilabel
+        if self.from_logits is not None:
+            from_logits = h1_from_logits = self.from_logits
+        if from_logits is None:
+            if multilabel or is_binary(h2_output):
+                raise ValueError(
+                    "Whether the model gives logits or probabilities cannot be told from the compiled loss, which is "
+                    "not Keras's: pass CompatibilityCallback(..., from_logits=True or False). "
+                    f"Received: from_logits=None, loss={getattr(model, 'loss', None)!r}."
+                )
+            from_logits = False
+        return _Reading(
+            threshold if self.threshold is None else self.threshold,
+            from_logits,
+            from_logits if h1_from_logits is None else h1_from_logits,
+            multilabel,
+            facts.ignore_class,
+            2 if multilabel or is_binary(h2_output) else h2_output.shape[-1],
+        )
+
+
+@keras.saving.register_keras_serializable(package="bc_keras")
+class LambdaScheduler(keras.callbacks.Callback):
+    """Set lambda_c of a `BCModel` by a schedule, as `keras.callbacks.LearningRateScheduler` sets a learning rate.
+
+    At the end of an epoch ``lambda_c``, as it is then, goes into ``logs``. A resumed training (``initial_epoch``) goes
+    on where it stopped.
+
+    Args:
+        schedule: a function that takes the number of finished epochs with their fraction (2.5 is the middle of the
+            third) and returns lambda_c, >= 0, such as `LinearLambda`.
+        verbose: 0 is silent, 1 prints a line per epoch.
+        per: ``"batch"`` sets lambda_c before each batch, where Keras knows the number of batches in an epoch (of a
+            generator it does not); ``"epoch"`` only at the beginning of an epoch. On JAX each change within an epoch
+            costs one exchange of state with the compiled step.
+
+    Raises:
+        TypeError: a schedule that cannot be called, or that returns no number.
+        ValueError: an unknown `per`, a lambda_c that is negative or not finite, or, when training begins, a model
+            without lambda_c.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras import BCModel, LambdaScheduler, LinearLambda
+        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
+        >>> model = BCModel(h2, h1=h1)
+        >>> model.compile("sgd", loss="sparse_categorical_crossentropy")
+        >>> scheduler = LambdaScheduler(LinearLambda(start=0.0, end=4.0, epochs=2), per="epoch")
+        >>> x, y = np.ones((8, 4)), np.zeros(8)
+        >>> model.fit(x, y, epochs=3, verbose=0, callbacks=[scheduler]).history["lambda_c"]
+        [0.0, 2.0, 4.0]
+    """
+
+    def __init__(self, schedule: Callable[[float], float], verbose: int = 0, per: Per = "batch") -> None:
+        super().__init__()
+        if not callable(schedule):
+            raise TypeError(
+                "schedule must be a function of the epoch, such as LinearLambda(end=4.0); a constant goes to "
+                f"BCModel(lambda_c=...). Received: schedule={schedule!r}."
+            )
+        if per not in get_args(Per):
+            raise ValueError(f"per must be 'batch' or 'epoch'. Received: per={per!r}.")
+        self.schedule = schedule
+        self.verbose = verbose
+        self.per = per
+
+        self._epoch = 0
+        self._value: float | None = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Refuse a model that has no lambda_c."""
+        if not hasattr(self.model, "lambda_c"):
+            raise ValueError(
+                "The model must have a lambda_c: train BCModel(h2, h1=h1). "
+                f"Received: model={type(self.model).__name__}."
+            )
+        self._value = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Set lambda_c for the epoch."""
+        self._epoch = epoch
+        self._value = None
+        self._set(float(epoch))
+        if self.verbose:
+            _say(f"\nEpoch {epoch + 1}: LambdaScheduler setting lambda_c to {self._value}.")
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Set lambda_c for the batch."""
+        steps = (self.params or {}).get("steps") if self.per == "batch" else None
+        if steps and batch:
+            self._set(self._epoch + batch / steps)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Log lambda_c."""
+        if logs is not None:
+            logs["lambda_c"] = float(self.model.lambda_c)
+
+    def _set(self, epoch: float) -> None:
+        value: Any = self.schedule(epoch)
+        if isinstance(value, np.generic):
+            value = value.item()
+        check_lambda(value)
+        if value == self._value:
+            return
+        if hasattr(self.model, "jax_state_sync"):
+            # Within an epoch the compiled step keeps the state to itself, and would overwrite what is set here.
+            self.model.jax_state_sync()
+        self.model.lambda_c = self._value = float(value)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor; a schedule of your own must be registered with Keras, as any such object."""
+        return {
+            "schedule": keras.saving.serialize_keras_object(self.schedule),
+            "verbose": self.verbose,
+            "per": self.per,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> LambdaScheduler:
+        """Make the callback of a config."""
+        return cls(**{**config, "schedule": keras.saving.deserialize_keras_object(config["schedule"])})
+
+
+@keras.saving.register_keras_serializable(package="bc_keras")
+class FrozenH1Check(keras.callbacks.Callback):
+    """Stop the training if h1 changes: a reference that moves makes every score against it meaningless.
+
+    Compares a hash of every weight of ``model.h1`` with that at the beginning. Of an h1 that is stored outputs or a
+    plain callable there is nothing to watch, and it says so.
+
+    Args:
+        every: look at the end of each epoch whose number this divides, and of the training.
+
+    Raises:
+        ValueError: `every` below 1, or, when training begins, a model without h1.
+        RuntimeError: a weight of h1 has changed, is trained, or is shared with h2.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras import BCModel, FrozenH1Check
+        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
+        >>> model = BCModel(h2, h1=h1)
+        >>> model.compile("sgd", loss="sparse_categorical_crossentropy")
+        >>> history = model.fit(np.ones((8, 4)), np.zeros(8), verbose=0, callbacks=[FrozenH1Check()])
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        super().__init__()
+        _check_count(every, "every")
+        self.every = every
+
+        self._hashes: dict[str, str] | None = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Hash h1's weights, and refuse an h1 that is a part of what is trained."""
+        self._hashes = None
+        h1 = getattr(self.model, "h1", None)
+        if h1 is None:
+            raise ValueError(
+                f"The model must have an h1: train BCModel(h2, h1=h1). Received: model={type(self.model).__name__}."
+            )
+        if not isinstance(h1, keras.Layer):
+            _say(f"FrozenH1Check: h1 is {type(h1).__name__}, which has no weights to watch.")
+            return
+        for variables, what in (
+            (self.model.trainable_variables, "trained"),
+            (getattr(getattr(self.model, "h2", None), "weights", ()), "shared with h2"),
+        ):
+            moving = _among(h1.weights, variables)
+            if moving:
+                raise RuntimeError(
+                    f"h1 must stay as it is, and these weights of it are {what}: build h2 from layers of its own "
+                    f"(keras.models.clone_model copies them). Received: {_listed(moving)}."
+                )
+        self._hashes = _hashes_of(h1)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look, where this epoch is one of `every`."""
+        if (epoch + 1) % self.every == 0:
+            self._check(f"in epoch {epoch + 1} or before")
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Look once more, and forget."""
+        self._check("during the training")
+        self._hashes = None
+
+    def _check(self, when: str) -> None:
+        if self._hashes is None:
+            return
+        now = _hashes_of(self.model.h1)
+        changed = [name for name in {**self._hashes, **now} if self._hashes.get(name) != now.get(name)]
+        if changed:
+            raise RuntimeError(
+                f"h1 has changed {when}, so what was trained and measured against it is of no use: run it with "
+                f"training=False, and assign nothing to its weights. Received: other values of {_listed(changed)}."
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return {"every": self.every}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FrozenH1Check:
+        """Make the callback of a config."""
+        return cls(**config)
+
+
+def _check_count(value: Any, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number >= 1. Received: {name}={value!r}.")
+
+
+def _rows_of_h1(h1: Any, data: ValidationData) -> np.ndarray[Any, Any]:
+    rows = to_numpy(h1, "h1")
+    if data.length is None:
+        raise ValueError(
+            "An array of h1's predictions needs validation_data of arrays, row by row the same; to the labels of other "
+            f"data attach it with attach_h1. Received: h1 of shape {rows.shape}, "
+            f"validation_data={type(data.data).__name__}."
+        )
+    if rows.ndim == 0 or len(rows) != data.length:
+        raise ValueError(
+            f"h1 must hold one row for each of the {data.length} instances of validation_data. "
+            f"Received: h1 of shape {rows.shape}."
+        )
+    return rows
+
+
+def _checked_ids(ids: Any, data: ValidationData) -> Any:
+    if ids is None:
+        return None
+    checked = id_array(ids, "ids")
+    if data.length not in (None, len(checked)):
+        raise ValueError(
+            f"ids must name each of the {data.length} instances of validation_data. Received: {len(checked)} ids."
+        )
+    if len(set(checked.tolist())) < len(checked):
+        raise ValueError(
+            f"ids must be unique. Received: {len(checked)} ids, of which {len(set(checked.tolist()))} are different."
+        )
+    return checked
+
+
+def _predict(model: Any, x: Any) -> Any:
+    """Outputs of a Keras model for a batch, in inference mode, by its compiled step."""
+    strategy = getattr(model, "distribute_strategy", None)
+    if getattr(strategy, "num_replicas_in_sync", 1) > 1:
+        # There the compiled step would answer once on every replica.
+        return model(x, training=False)
+    return model.predict_on_batch(x)
+
+
+def _ask(h1: Any, x: Any) -> Any:
+    """h1's output for a batch, by its own classes."""
+    return only_tensor(_predict(h1, x), "h1") if isinstance(h1, keras.Model) else _asking(h1)(x)
+
+
+def _among(weights: Iterable[Any], variables: Iterable[Any]) -> list[str]:
+    those = {id(variable) for variable in variables}
+    return [weight.path for weight in weights if id(weight) in those]
+
+
+def _hashes_of(model: Any) -> dict[str, str]:
+    """Hash of every weight; by number too, as paths need not be unique."""
+    hashes = {}
+    for number, weight in enumerate(model.weights):
+        values = np.ascontiguousarray(ops.convert_to_numpy(weight))
+        digest = hashlib.sha256(f"{values.dtype}{values.shape}".encode())
+        digest.update(values.tobytes())
+        hashes[f"{weight.path} (number {number})"] = digest.hexdigest()
+    return hashes
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _say(text: str) -> None:
+    if keras.config.is_interactive_logging_enabled():
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    else:
+        logging.getLogger(__name__).info(text.strip())

@@ -1,0 +1,118 @@
+"""The compiled loss, and the two halves of a `CompatibilityLoss` as Keras losses of their own."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from bc_keras._compatibility_loss import CompatibilityLoss, support_scale, valid_scale
+from bc_keras._labels import is_binary
+
+
+class Reading(NamedTuple):
+    """How the outputs of a batch are to be read."""
+
+    from_logits: bool
+    h1_from_logits: bool
+    binary: bool
+    multilabel: bool
+
+
+@keras.saving.register_keras_serializable(package="bc_keras")
+class BaseLoss(keras.losses.Loss):
+    """The base of a `CompatibilityLoss` by itself: what is compiled where ``compile`` was given no loss."""
+
+    def __init__(self, criterion: CompatibilityLoss, name: str = "base_loss", **kwargs: Any) -> None:
+        super().__init__(name=name, **{"reduction": criterion.reduction, **kwargs})
+        self.criterion = criterion
+        self.from_logits = criterion.from_logits
+        self.label_smoothing = criterion.label_smoothing
+        self.ignore_class = criterion.ignore_class
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Base loss of each instance."""
+        # Any scores do as h1's: the dissonance is not read.
+        terms = self.criterion.terms(y_pred, y_true, ops.stop_gradient(y_pred))
+        return terms.base if terms.valid is None else terms.base * valid_scale(terms.valid)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return {**super().get_config(), "criterion": keras.saving.serialize_keras_object(self.criterion)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> BaseLoss:
+        """Make the loss of a config."""
+        criterion = keras.saving.deserialize_keras_object(config["criterion"])
+        return cls(**{**config, "criterion": criterion})
+
+
+class DissonanceLoss(keras.losses.Loss):
+    """The dissonance of a `CompatibilityLoss` by itself, so that Keras masks, weighs, reduces and scales it."""
+
+    def __init__(self, criterion: CompatibilityLoss, reduction: str | None) -> None:
+        super().__init__(name="dissonance", reduction=reduction, dtype=criterion.dtype)
+        self.criterion = criterion
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Masked dissonance of each instance; `y_true` is the pair of target and h1's scores."""
+        target, h1_output = y_true
+        terms = self.criterion.terms(y_pred, target, h1_output)
+        values = terms.dissonance * support_scale(terms.support, self.criterion.normalization)
+        return values if terms.valid is None else values * valid_scale(terms.valid)
+
+
+class CompiledLoss:
+    """What the loss given to ``compile`` says about target and outputs."""
+
+    def __init__(self, loss: Any) -> None:
+        config: dict[str, Any] = {}
+        name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+        from_keras = isinstance(loss, str) or getattr(loss, "__module__", "").split(".")[0] == "keras"
+        if isinstance(loss, keras.losses.Loss):
+            from_keras = type(loss).__module__.split(".")[0] == "keras"
+            options = ("from_logits", "label_smoothing", "ignore_class")
+            config = {option: getattr(loss, option) for option in options if hasattr(loss, option)}
+        name = name.replace("_", "").lower()
+        # Keras's own losses take probabilities unless they say otherwise; of a loss of the user's nothing is known.
+        self.from_logits: bool | None = config.get("from_logits", False if from_keras else None)
+        self.label_smoothing: float = config.get("label_smoothing", 0.0)
+        self.ignore_class: int | None = config.get("ignore_class")
+        self.binary = name.startswith("binary") or (
+            isinstance(loss, BaseLoss) and loss.criterion.base == "binary_cross_entropy"
+        )
+        self.divergence = name.startswith(("kld", "kullback")) or name == "kldivergence"
+        self.sparse: bool | None = None
+        if from_keras and "crossentropy" in name and "categorical" in name:
+            self.sparse = name.startswith("sparse")
+        self.reduction: str | None = getattr(loss, "reduction", "sum_over_batch_size")
+
+    @classmethod
+    def of(cls, loss: Any) -> CompiledLoss:
+        """What the one loss of ``compile(loss=...)`` says."""
+        losses = keras.tree.flatten(loss)
+        if len(losses) != 1:
+            raise ValueError(
+                f"A compatible update has one output and one loss. Received: {len(losses)} losses in compile()."
+            )
+        return cls(losses[0])
+
+
+def check_target_form(target: Any, h2_output: Any, facts: CompiledLoss) -> None:
+    """Refuse one-hot rows where class indices are expected, and the other way round."""
+    if is_binary(h2_output) or facts.sparse is None:
+        return
+    shape, classes = tuple(target.shape), h2_output.shape[-1]
+    one_hot = len(shape) == len(h2_output.shape) and shape[-1] == classes
+    if facts.sparse and one_hot:
+        raise ValueError(
+            "The compiled loss takes class indices of shape (N,), the target is one-hot: compile "
+            f"'categorical_crossentropy', or pass y.argmax(-1). Received: a target of shape {shape}."
+        )
+    if not facts.sparse and not one_hot:
+        raise ValueError(
+            f"The compiled loss takes one-hot rows of shape (N, {classes}), the target holds class indices: compile "
+            f"'sparse_categorical_crossentropy', or pass keras.ops.one_hot(y, {classes}). "
+            f"Received: a target of shape {shape}."
+        )

@@ -1,0 +1,133 @@
+"""Which classes outputs stand for: the one place where scores are read as predictions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+
+class Labels(NamedTuple):
+    """True and predicted classes of a batch: int32 tensors of one shape, (N,) or, for dense outputs, (N, ...)."""
+
+    target: Any
+    h2: Any
+    h1: Any
+
+
+def is_float(tensor: Any) -> bool:
+    """Whether a tensor holds scores rather than class indices."""
+    return bool(keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)))
+
+
+def is_binary(h2_output: Any) -> bool:
+    """Whether there is one score per instance: shape (N,) or (..., 1)."""
+    return len(h2_output.shape) == 1 or h2_output.shape[-1] == 1
+
+
+def as_column(tensor: Any, shape: tuple[int | None, ...], what: str) -> Any:
+    """Drop a last axis of length 1 where `shape` has none, and refuse any other difference of rank."""
+    if len(tensor.shape) == len(shape) + 1 and tensor.shape[-1] == 1:
+        tensor = ops.squeeze(tensor, -1)
+    differs = len(tensor.shape) != len(shape) or any(
+        None not in (got, wanted) and got != wanted for got, wanted in zip(tensor.shape, shape, strict=True)
+    )
+    if differs:
+        raise ValueError(
+            f"{what} does not fit h2's output: expected shape {shape} or {(*shape, 1)}, one entry per instance. "
+            f"Received: shape {tuple(tensor.shape)}."
+        )
+    return tensor
+
+
+def is_positive(scores: Any, threshold: float, from_logits: bool) -> Any:
+    """Class 1 where the probability is at least `threshold`; integer labels are taken as they are."""
+    if not is_float(scores):
+        return ops.cast(scores, "int32")
+    if from_logits:
+        # The same comparison on the other side of the sigmoid, which saturates.
+        threshold = math.log(threshold / (1 - threshold))
+    return ops.cast(scores >= ops.cast(threshold, scores.dtype), "int32")
+
+
+def read_labels(
+    target: Any,
+    h2_output: Any,
+    h1_output: Any,
+    *,
+    threshold: float = 0.5,
+    from_logits: bool = False,
+    h1_from_logits: bool | None = None,
+    multilabel: bool = False,
+) -> Labels:
+    """Read target and outputs of a batch as classes, inside or outside a compiled step.
+
+    Args:
+        target: class indices (N,) or (N, 1) of any numeric dtype, one-hot or soft (N, C); 0 and 1 for a binary model.
+        h2_output: scores (N, C); (N,) or (N, 1) for a binary model; dense outputs have more axes before the last.
+        h1_output: scores in h2's shape, or class indices (integers) in the shape of the labels.
+        threshold: a binary score is class 1 from this probability on.
+        from_logits: whether binary scores are logits.
+        h1_from_logits: the same for h1's, if it differs.
+        multilabel: whether each of the C columns is a label of its own, 0 or 1.
+
+    Raises:
+        ValueError: shapes that do not fit each other.
+
+    Example:
+        >>> from keras import ops
+        >>> from bc_keras._labels import read_labels
+        >>> labels = read_labels(ops.array([0, 1]), ops.array([[0.9, 0.1], [0.8, 0.2]]), ops.array([1, 1]))
+        >>> [ops.convert_to_numpy(each).tolist() for each in labels]
+        [[0, 1], [0, 0], [1, 1]]
+    """
+    h1_from_logits = from_logits if h1_from_logits is None else h1_from_logits
+    if multilabel:
+        shape = tuple(h2_output.shape)
+        for tensor, what in ((target, "The target"), (h1_output, "h1's output")):
+            if tuple(tensor.shape)[1:] != shape[1:]:
+                raise ValueError(
+                    f"{what} of a multilabel model has one column per label: expected shape {shape}. "
+                    f"Received: shape {tuple(tensor.shape)}."
+                )
+        return Labels(
+            ops.cast(target >= ops.cast(0.5, target.dtype) if is_float(target) else target, "int32"),
+            is_positive(h2_output, threshold, from_logits),
+            is_positive(h1_output, threshold, h1_from_logits),
+        )
+    if is_binary(h2_output):
+        shape = tuple(h2_output.shape) if len(h2_output.shape) == 1 else tuple(h2_output.shape)[:-1]
+        target = as_column(target, shape, "The target")
+        return Labels(
+            ops.cast(target >= ops.cast(0.5, target.dtype) if is_float(target) else target, "int32"),
+            is_positive(as_column(h2_output, shape, "h2's output"), threshold, from_logits),
+            is_positive(as_column(h1_output, shape, "h1's output"), threshold, h1_from_logits),
+        )
+    shape, classes = tuple(h2_output.shape)[:-1], h2_output.shape[-1]
+    return Labels(
+        target_classes(target, shape, classes),
+        ops.cast(ops.argmax(h2_output, axis=-1), "int32"),
+        h1_classes(h1_output, shape, classes),
+    )
+
+
+def target_classes(target: Any, shape: tuple[int | None, ...], classes: int) -> Any:
+    """Class indices of a sparse, one-hot or soft target, int32 of `shape`."""
+    if len(target.shape) == len(shape) + 1 and target.shape[-1] == classes:
+        return ops.cast(ops.argmax(target, axis=-1), "int32")
+    return ops.cast(as_column(target, shape, "The target"), "int32")
+
+
+def h1_classes(h1_output: Any, shape: tuple[int | None, ...], classes: int) -> Any:
+    """Classes that h1 predicts, from its scores over h2's classes or from its labels; int32 of `shape`."""
+    if not is_float(h1_output):
+        return ops.cast(as_column(h1_output, shape, "h1's labels"), "int32")
+    if len(h1_output.shape) != len(shape) + 1 or h1_output.shape[-1] != classes:
+        raise ValueError(
+            f"h1's scores must cover h2's {classes} classes: expected shape {(*shape, classes)}; give a class_map if "
+            f"h1 has other classes, and integers if h1 gives labels. Received: shape {tuple(h1_output.shape)}, "
+            f"dtype {keras.backend.standardize_dtype(h1_output.dtype)}."
+        )
+    return ops.cast(ops.argmax(h1_output, axis=-1), "int32")

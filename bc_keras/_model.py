@@ -1,0 +1,520 @@
+"""`BCModel`: any Keras model, trained and evaluated against h1 by ordinary compile and fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import keras
+import numpy as np
+from keras import ops
+from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
+
+from bc_core import check_lambda
+from bc_keras._attached import split_reference
+from bc_keras._compatibility_loss import Base, CompatibilityLoss, Dissonance, Normalization, known, support_scale
+from bc_keras._compiled_loss import BaseLoss, CompiledLoss, DissonanceLoss, Reading, check_target_form
+from bc_keras._distribution import num_replicas
+from bc_keras._labels import Labels, is_binary, read_labels
+from bc_keras._losses import MODEL_LOSSES, ModelLoss
+from bc_keras._metrics import OverlapMetric, fed_by_model
+from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
+from bc_keras._stored import StoredOutputs
+
+# How far half precision rounds a probability, or a sum of them.
+_ROUNDING = 1e-2
+
+
+@keras.saving.register_keras_serializable(package="bc_keras")
+class BCModel(keras.Model):
+    r"""Train h2 against the frozen h1: :math:`L = base + \lambda_c \cdot dissonance`.
+
+    The base is the loss that you compile. h1 and h2 run once per step each; h1 in inference mode and without
+    gradients, whatever ``trainable`` is set to. Everything else is Keras's own: ``compile``, ``fit``, ``evaluate``,
+    ``predict`` (h2's predictions), callbacks, sample and class weights, mixed precision, ``jit_compile``,
+    ``steps_per_execution``, distribution strategies. ``model.h2`` is your model, for production; ``export`` exports it.
+
+    ``fit`` logs ``loss``, ``base_loss`` and ``dissonance`` (the first is the second plus lambda_c times the third), and
+    the metrics of ``compile``, among which `BTC`, `BEC` and their kin see h1's predictions.
+
+    Args:
+        h2: the model that is being updated, of any kind, with one output: class scores (N, C), or one score per
+            instance or label.
+        h1: the model in use: a built Keras model, any callable of the inputs, or `StoredOutputs` (then train on
+            ``h1.attach(x, y)`` or ``h1.attach(dataset)``).
+        lambda_c: weight of the dissonance, >= 0, not capped at 1; `LambdaScheduler` makes it a schedule.
+        dissonance: ``"new_error"`` (default: the compiled loss again, where h1 is right), ``"strict_imitation"`` (h1's
+            probabilities there) or ``"imitation"`` (h1's probabilities everywhere).
+        loss: instead of `dissonance` one of the eight named losses, by name or class, or a `CompatibilityLoss`: its
+            dissonance is trained, and its base where ``compile`` is given no loss.
+        normalization: ``"batch"`` divides the dissonance by the number of instances, ``"support"`` by the number that
+            h1 gets right, counted over all replicas.
+        from_logits: whether h2 gives logits. Defaults to `None`: what the compiled loss says.
+        h1_from_logits: the same for h1's output. Defaults to `None`, as h2's.
+        threshold: a binary score is class 1 from this probability on.
+        class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1.
+        name: name of the model.
+
+    Raises:
+        TypeError: h1 is missing, or is nothing that answers.
+        ValueError: an h1 without weights, an h1 that shares variables with h2, a negative lambda_c, an unknown name.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras import BEC, BTC, BCModel
+        >>> def net():
+        ...     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+        >>> h1, h2 = net(), net()
+        >>> model = BCModel(h2, h1=h1, lambda_c=2.0)
+        >>> model.compile("sgd", loss="sparse_categorical_crossentropy", metrics=["accuracy", BTC(), BEC()])
+        >>> x, y = np.random.default_rng(0).normal(size=(32, 4)), np.arange(32) % 3
+        >>> history = model.fit(x, y, verbose=0)
+        >>> sorted(history.history)
+        ['accuracy', 'base_loss', 'bec_given_h1_wrong', 'btc', 'dissonance', 'loss']
+    """
+
+    def __init__(
+        self,
+        h2: keras.Model,
+        h1: keras.Model | Callable[..., Any] | StoredOutputs | None = None,
+        lambda_c: float | None = None,
+        dissonance: Dissonance | None = None,
+        loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] | None = None,
+        *,
+        normalization: Normalization = "batch",
+        from_logits: bool | None = None,
+        h1_from_logits: bool | None = None,
+        threshold: float = 0.5,
+        class_map: Sequence[int] | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(h2, keras.Model):
+            raise TypeError(f"h2 must be a Keras model, the one that is being updated. Received: h2={h2!r}.")
+        if h1 is None:
+            raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
+        if isinstance(h2, BCModel):
+            raise TypeError("h2 is a BCModel already: pass its own h2, BCModel(model.h2, h1=...).")
+        if dissonance is not None and loss is not None:
+            raise TypeError(
+                f"Pass dissonance or loss, which has one. Received: dissonance={dissonance!r}, loss={loss!r}."
+            )
+        # What is computed here is h2's, so inputs are cast by h2 alone, and loss scaling follows its policy.
+        super().__init__(name=name, dtype=kwargs.pop("dtype", h2.dtype_policy), autocast=False, **kwargs)
+        known(normalization, get_args(Normalization), "normalization")
+        self._dissonance_name: Dissonance = "new_error" if dissonance is None else dissonance
+        known(self._dissonance_name, get_args(Dissonance), "dissonance")
+        if lambda_c is None:
+            has_one = isinstance(loss, CompatibilityLoss | ModelLoss)
+            lambda_c = float(ops.convert_to_numpy(loss.lambda_c)) if has_one else 1.0  # type: ignore[union-attr]
+        check_lambda(lambda_c)
+        self._normalization = normalization
+        self._from_logits = from_logits
+        self._h1_from_logits = h1_from_logits
+        self._threshold = threshold
+        self._loss_argument = loss
+        self._criterion = self._criterion_of(loss)
+        self._compatibility_metrics: list[tuple[OverlapMetric, bool]] = []
+        self._reference = Reference(h1, class_map)
+        check_no_shared_variables(h1, h2)
+        self.h2 = h2
+        # Tracked, so that it is saved and, on JAX, an input of the compiled step and not a constant in it.
+        self.h1 = h1
+        # A variable: a number would be frozen into the compiled step.
+        self._lambda_c = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(lambda_c),
+            dtype="float32",
+            trainable=False,
+            aggregation="only_first_replica",
+            name="lambda_c",
+        )
+        self._base_loss_tracker = keras.metrics.Mean(name="base_loss")
+        self._dissonance_tracker = keras.metrics.Mean(name="dissonance")
+        if h2.built:
+            self.built = True
+
+    # What is trained
+
+    @property
+    def lambda_c(self) -> float:
+        """Weight of the dissonance, >= 0; may be set at any time."""
+        return float(ops.convert_to_numpy(self._lambda_c))
+
+    @lambda_c.setter
+    def lambda_c(self, value: float) -> None:
+        check_lambda(value)
+        self._lambda_c.assign(value)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether h2 is trained. h1 never is."""
+        return bool(self._trainable)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = bool(value)
+        if hasattr(self, "h2"):
+            self.h2.trainable = bool(value)
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """h2's; those of h1 are never among them, also if h1's own ``trainable`` was set."""
+        return list(self.h2.trainable_variables) if self.trainable else []
+
+    @property
+    def trainable_weights(self) -> list[Any]:
+        """As `trainable_variables`."""
+        return list(self.h2.trainable_weights) if self.trainable else []
+
+    @property
+    def non_trainable_variables(self) -> list[Any]:
+        """All that no optimiser may change: those of h2, all of h1's, and lambda_c."""
+        return _without(self.variables, self.trainable_variables)
+
+    @property
+    def non_trainable_weights(self) -> list[Any]:
+        """As `non_trainable_variables`, without the states of random generators."""
+        return _without(self.weights, self.trainable_weights)
+
+    # The model is h2
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """h2's output."""
+        return self.h2(inputs, training=training, mask=mask) if mask is not None else self.h2(inputs, training=training)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """h2's output shape."""
+        return self.h2.compute_output_shape(input_shape)
+
+    def export(self, filepath: str, *args: Any, **kwargs: Any) -> None:
+        """Export h2 for production; h1 stays behind."""
+        self.h2.export(filepath, *args, **kwargs)
+
+    # Training and evaluation
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Compile as any Keras model; `loss` is the base, and the metrics of this package see h1's predictions.
+
+        Raises:
+            ValueError: no loss was given here, nor to the constructor; a `CompatibilityLoss` as the base.
+        """
+        for given in keras.tree.flatten(loss):
+            if isinstance(given, CompatibilityLoss | ModelLoss):
+                raise ValueError(
+                    f"The loss of compile() is the base, such as 'sparse_categorical_crossentropy'. Give a "
+                    f"compatibility loss to the model: BCModel(h2, h1=h1, loss=...). Received: loss={given!r}."
+                )
+        if loss is None and self._criterion is None:
+            raise ValueError(
+                "compile() needs a loss, the base that is trained together with the dissonance, such as "
+                "loss='sparse_categorical_crossentropy'. Received: loss=None."
+            )
+        self._base = BaseLoss(self._criterion) if loss is None and self._criterion is not None else loss
+        super().compile(
+            optimizer=optimizer,
+            loss=self._base,
+            loss_weights=loss_weights,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            **kwargs,
+        )
+        self._dissonance_loss: keras.losses.Loss | None = None
+        self._compatibility_metrics = [
+            (metric, weighted)
+            for given, weighted in ((metrics, False), (weighted_metrics, True))
+            for metric in keras.tree.flatten(given)
+            if isinstance(metric, OverlapMetric)
+        ]
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as the saved model was."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def fit(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
+        """Train, as `keras.Model.fit`."""
+        if class_weight is not None and self._reference.stored is not None:
+            raise ValueError(
+                "Keras reads class_weight from the label, beside which h1's stored outputs stand here: pass it to "
+                "`h1.attach(..., class_weight=...)` instead. Received: class_weight in fit()."
+            )
+        given = dict(zip(("x", "y"), args, strict=False)) | kwargs
+        self._check_labels(given.get("y"))
+        self._check_h1(given.get("x"))
+        return super().fit(*args, class_weight=class_weight, **kwargs)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """The compiled loss plus lambda_c times the dissonance; h1 is asked here, once per batch."""
+        h2_output = only_tensor(y_pred, "h2")
+        target, h1_output = self._target_and_stored(y, h2_output)
+        check_target_form(target, h2_output, CompiledLoss.of(self._base))
+        # First: a call of h1 would add its activity regularisation to h2's loss.
+        base = super().compute_loss(x, target, y_pred, sample_weight, training)
+        columns = 1 if is_binary(h2_output) else h2_output.shape[-1]
+        reading = self._reading(h2_output)
+        if h1_output is None:
+            h1_output = self._reference(x, columns, reading.h1_from_logits)
+        elif self._reference.class_map is not None:
+            h1_output = self._reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits)
+        dissonance = self._dissonance(target, h2_output, h1_output, sample_weight, reading)
+        batch_size = ops.shape(h2_output)[0]
+        # Keras divides a loss by the number of replicas, whose gradients are summed; a log shows the mean.
+        self._base_loss_tracker.update_state(base * num_replicas(), sample_weight=batch_size)
+        self._dissonance_tracker.update_state(dissonance * num_replicas(), sample_weight=batch_size)
+        # Here and not in compute_metrics, which on JAX runs when h1's answers of this step are gone.
+        mask = get_keras_mask(h2_output)
+        read: dict[float, Labels] = {}
+        for metric, weighted in self._compatibility_metrics:
+            threshold = self._threshold if metric.threshold is None else metric.threshold
+            if threshold not in read:
+                read[threshold] = self._labels(target, h2_output, h1_output, reading, threshold)
+            metric.update_labels(read[threshold], sample_weight if weighted else None, mask)
+        return base + ops.cast(self._lambda_c.value, base.dtype) * dissonance
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """Update the user's own metrics; those of this package were updated with h1's answers already."""
+        target, _ = self._target_and_stored(y, only_tensor(y_pred, "h2"))
+        with fed_by_model():
+            results: dict[str, Any] = super().compute_metrics(x, target, y_pred, sample_weight)
+        return results
+
+    def _check_labels(self, y: Any) -> None:
+        """Refuse class indices that h2 has no score for; JAX and XLA would train on without a word."""
+        try:
+            classes = self.h2.output_shape[-1]
+        except (AttributeError, ValueError, TypeError):
+            return  # a subclassed h2 that was not called yet
+        if not isinstance(y, np.ndarray) or y.dtype.kind not in "iu" or y.size == 0 or classes in (None, 1):
+            return
+        if y.ndim == 1 or y.shape[-1] == 1:
+            outside = (y < 0) | (y >= classes)
+            ignored = CompiledLoss.of(self._base).ignore_class
+            if ignored is not None:
+                outside &= y != ignored
+            if outside.any():
+                raise ValueError(
+                    f"The target must hold class indices in 0..{classes - 1}, the classes that h2 scores. Received: "
+                    f"label {y[outside][0]} at index {int(np.argwhere(outside)[0][0])}."
+                )
+
+    def _check_h1(self, x: Any) -> None:
+        """Ask h1 about a few instances first: inside the compiled step nobody looks at its values."""
+        if not isinstance(x, np.ndarray) or not len(x) or self._reference.stored is not None:
+            return
+        answer = ops.convert_to_numpy(self._reference(ops.convert_to_tensor(x[:8])))
+        if answer.dtype.kind != "f":
+            return
+        if not np.isfinite(answer).all():
+            raise ValueError(
+                "h1 must give finite scores: look for a half-loaded h1, or inputs that are NaN. Received: "
+                f"{'NaN' if np.isnan(answer).any() else 'infinity'} for one of the first {len(answer)} instances."
+            )
+        logits = self._h1_from_logits if self._h1_from_logits is not None else self._from_logits
+        if logits is None:
+            logits = CompiledLoss.of(self._base).from_logits
+        imitates = (
+            self._dissonance_name != "new_error" if self._criterion is None else not self._criterion.labels_suffice
+        )
+        outside = answer.min() < -_ROUNDING or answer.max() > 1 + _ROUNDING
+        # What new error reads of several scores, the largest, is the same for both.
+        if logits is False and outside and (imitates or answer.shape[-1] == 1):
+            raise ValueError(
+                "h1 must give probabilities in 0..1 here; if it gives logits, pass h1_from_logits=True. "
+                f"Received: values from {answer.min():g} to {answer.max():g}."
+            )
+        rows = answer.shape[-1] > 1 and np.allclose(answer.sum(-1), 1, atol=_ROUNDING) and answer.min() >= 0
+        if logits and imitates and rows:
+            raise ValueError(
+                "h1 must give logits here, as h2 does, and gives probabilities: pass h1_from_logits=False. "
+                f"Received: rows in 0..1 that sum to 1, such as {np.round(answer[0], 3).tolist()}."
+            )
+
+    def _target_and_stored(self, y: Any, h2_output: Any) -> tuple[Any, Any]:
+        if y is None or len(keras.tree.flatten(y)) != 1:
+            raise ValueError(
+                "A compatible update needs one target per instance beside the input. Received: "
+                f"{'no target' if y is None else f'a target of {len(keras.tree.flatten(y))} tensors'}."
+            )
+        target = keras.tree.flatten(y)[0]
+        if self._reference.stored is None:
+            return target, None
+        if self._reference.class_map is not None:
+            columns = len(self._reference.class_map)
+        else:
+            columns = 1 if is_binary(h2_output) else h2_output.shape[-1]
+        return split_reference(target, columns)
+
+    def _reading(self, h2_output: Any) -> Reading:
+        """How the outputs are to be read: what the compiled loss says, unless the constructor was told."""
+        base, given = CompiledLoss.of(self._base), self._criterion
+        binary = is_binary(h2_output) or base.binary or (given is not None and given.base == "binary_cross_entropy")
+        from_logits = self._from_logits if self._from_logits is not None else base.from_logits
+        if from_logits is None and given is not None:
+            from_logits = given.from_logits
+        if from_logits is None:
+            if binary or self._dissonance_name != "new_error":
+                raise ValueError(
+                    "Whether h2 gives logits or probabilities cannot be told from the compiled loss, which is your "
+                    f"own: pass BCModel(..., from_logits=True or False). Received: loss={self._base!r}."
+                )
+            from_logits = False
+        h1_from_logits = self._h1_from_logits
+        if h1_from_logits is None and given is not None:
+            h1_from_logits = given.h1_from_logits
+        return Reading(
+            from_logits,
+            from_logits if h1_from_logits is None else h1_from_logits,
+            binary,
+            multilabel=binary and not is_binary(h2_output),
+        )
+
+    def _labels(self, target: Any, h2_output: Any, h1_output: Any, reading: Reading, threshold: float) -> Labels:
+        return read_labels(
+            target,
+            h2_output,
+            h1_output,
+            threshold=threshold,
+            from_logits=reading.from_logits,
+            h1_from_logits=reading.h1_from_logits,
+            multilabel=reading.multilabel,
+        )
+
+    def _dissonance(self, target: Any, h2_output: Any, h1_output: Any, sample_weight: Any, reading: Reading) -> Any:
+        """Dissonance of a batch, reduced and scaled as Keras reduces and scales the base."""
+        if self._criterion is None and self._dissonance_name == "new_error" and not reading.multilabel:
+            return self._base_where_h1_is_right(target, h2_output, h1_output, sample_weight, reading)
+        if self._dissonance_loss is None:
+            self._dissonance_loss = DissonanceLoss(
+                self._criterion_in_use(reading), CompiledLoss.of(self._base).reduction
+            )
+        scores = self._dissonance_loss.criterion.as_scores(h1_output, h2_output)
+        return self._dissonance_loss((target, scores), h2_output, sample_weight)
+
+    def _base_where_h1_is_right(
+        self, target: Any, h2_output: Any, h1_output: Any, sample_weight: Any, reading: Reading
+    ) -> Any:
+        labels = self._labels(target, h2_output, h1_output, reading, self._threshold)
+        support = ops.cast(labels.h1 == labels.target, "float32")
+        weight = support
+        if sample_weight is not None:
+            sample_weight = ops.cast(sample_weight, support.dtype)
+            if len(sample_weight.shape) == len(support.shape) + 1 and sample_weight.shape[-1] == 1:
+                sample_weight = ops.squeeze(sample_weight, -1)
+            while len(sample_weight.shape) < len(support.shape):
+                sample_weight = ops.expand_dims(sample_weight, -1)
+            weight = support * sample_weight
+        # The compiled loss with the support as sample weight: its smoothing, masks, reduction and scaling are right.
+        dissonance = self._compile_loss(target, h2_output, weight)
+        if CompiledLoss.of(self._base).reduction == "mean_with_sample_weight":
+            everything = ops.ones_like(support) if sample_weight is None else sample_weight * ops.ones_like(support)
+            dissonance = dissonance * ops.divide_no_nan(ops.sum(weight), ops.sum(everything))
+        return dissonance * support_scale(support, self._normalization)
+
+    def _criterion_of(self, loss: Any) -> CompatibilityLoss | None:
+        """The `CompatibilityLoss` that was asked for, if one was."""
+        if loss is None or isinstance(loss, CompatibilityLoss):
+            return loss
+        if isinstance(loss, ModelLoss):
+            criterion: CompatibilityLoss = loss.criterion
+            return criterion
+        if isinstance(loss, str):
+            known(loss, tuple(MODEL_LOSSES), "loss")
+            loss = MODEL_LOSSES[loss]
+        if isinstance(loss, type) and issubclass(loss, ModelLoss):
+            return loss.on_outputs(
+                1.0,
+                normalization=self._normalization,
+                from_logits=bool(self._from_logits),
+                h1_from_logits=self._h1_from_logits,
+            )
+        raise TypeError(
+            f"loss must be one of the eight named losses, by name or class, or a CompatibilityLoss. The base goes to "
+            f"compile(loss=...). Received: loss={loss!r}."
+        )
+
+    def _criterion_in_use(self, reading: Reading) -> CompatibilityLoss:
+        """What gives the dissonance, reading outputs as the compiled loss does."""
+        facts, given = CompiledLoss.of(self._base), self._criterion
+        how: dict[str, Any] = {"from_logits": reading.from_logits, "h1_from_logits": reading.h1_from_logits}
+        how["validate_args"] = False  # values cannot be read inside a compiled step
+        if given is not None:
+            return CompatibilityLoss(**{**given.get_config(), "lambda_c": 1.0, **how})
+        base: Base = "kl_divergence" if facts.divergence else "cross_entropy"
+        if reading.binary:
+            base = "binary_cross_entropy"
+        options: dict[str, Any] = {"threshold": self._threshold} if reading.binary else {}
+        if base != "kl_divergence":
+            options["label_smoothing"] = facts.label_smoothing
+        if not reading.binary:
+            options["ignore_class"] = facts.ignore_class
+        return CompatibilityLoss(base, self._dissonance_name, 1.0, self._normalization, **how, **options)
+
+    # Saving
+
+    def get_config(self) -> dict[str, Any]:
+        """Both models, without their weights (which are saved beside it), and the other arguments.
+
+        Of stored outputs the folder is named, and opened again. Any other h1 that is no Keras object is left out: the
+        reloaded model predicts, and is trained again after wrapping its h2 anew.
+        """
+        serialize = keras.saving.serialize_keras_object
+        loss: Any = self._loss_argument
+        if isinstance(loss, type):
+            loss = loss.__name__
+        elif isinstance(loss, ModelLoss):
+            loss = loss.criterion
+        return {
+            "h2": serialize(self.h2),
+            "h1": serialize(self.h1) if isinstance(self.h1, keras.Layer) else None,
+            "stored_h1": None if self._reference.stored is None else _text(self._reference.stored.path),
+            "lambda_c": self.lambda_c,
+            "dissonance": None if loss is not None else self._dissonance_name,
+            "loss": serialize(loss) if isinstance(loss, CompatibilityLoss) else loss,
+            "normalization": self._normalization,
+            "from_logits": self._from_logits,
+            "h1_from_logits": self._h1_from_logits,
+            "threshold": self._threshold,
+            "class_map": self._reference.class_map,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> BCModel:
+        """Make the model of a config."""
+        config = dict(config)
+        stored = config.pop("stored_h1", None)
+        for name in ("h2", "h1", "loss"):
+            if isinstance(config[name], dict):
+                config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
+        if config["h1"] is None:
+            config["h1"] = StoredOutputs.open(stored) if stored is not None and Path(stored).exists() else _missing_h1
+        return cls(**config)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _missing_h1(x: Any) -> Any:
+    raise ValueError(
+        "The saved model's h1 was no Keras model, or stored outputs that are gone, so it is missing here: wrap h2 "
+        "anew, BCModel(model.h2, h1=...), to train or evaluate on. Received: h1=None."
+    )
+
+
+def _without(variables: Sequence[Any], some: Sequence[Any]) -> list[Any]:
+    left_out = {id(variable) for variable in some}
+    return [variable for variable in variables if id(variable) not in left_out]

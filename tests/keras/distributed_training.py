@@ -1,0 +1,63 @@
+"""Train BCModels on one device or on two, and write weights and logs: a process of its own, as devices are set once.
+
+python distributed_training.py FOLDER DEVICES LIST-OF-OPTIONS-AS-JSON
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+
+folder, devices, recipes = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+backend = os.environ["KERAS_BACKEND"]
+if backend == "jax":
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+sys.path.insert(0, str(Path(__file__).parent))
+
+import keras
+import numpy as np
+from user_models import data, net
+
+scope = contextlib.nullcontext
+if backend == "tensorflow":
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+    if devices > 1:
+        strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
+        scope = strategy.scope
+        assert strategy.num_replicas_in_sync == devices
+elif devices > 1:
+    host_devices = keras.distribution.list_devices("cpu")
+    assert len(host_devices) == devices
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=host_devices))
+
+from bc_keras import BEC, BTC, BCModel, NegativeFlipRate, StoredOutputs
+
+
+def train(name: str, options: dict) -> None:
+    x, y = data(96)
+    with scope():
+        h1 = net(0)
+        if options.pop("stored", False):
+            h1 = StoredOutputs.compute(h1, x, y)
+            x, y = h1.attach(x, y)
+        model = BCModel(net(1), h1=h1, lambda_c=2.0, **options)
+        model.compile(
+            keras.optimizers.SGD(0.5),
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy", BTC(), BEC(), NegativeFlipRate()],
+        )
+    validation = (x[:64], y[:64])
+    history = model.fit(x, y, batch_size=32, epochs=3, shuffle=False, verbose=0, validation_data=validation).history
+    np.savez(folder / f"{name}.npz", *model.h2.get_weights())
+    logs = {key: [float(value) for value in values] for key, values in history.items()}
+    (folder / f"{name}.json").write_text(json.dumps(logs))
+
+
+for number, options in enumerate(recipes):
+    train(f"{devices}-devices-{number}", options)
