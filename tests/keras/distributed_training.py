@@ -9,37 +9,41 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-folder, devices, recipes = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
-backend = os.environ["KERAS_BACKEND"]
-if backend == "jax":
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-sys.path.insert(0, str(Path(__file__).parent))
 
-import keras
-import numpy as np
-from user_models import data, net
+def scope_of(devices: int) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """Set up the devices; models are then made within the scope."""
+    if os.environ["KERAS_BACKEND"] == "jax":
+        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+        import keras
 
-scope = contextlib.nullcontext
-if backend == "tensorflow":
+        host_devices = keras.distribution.list_devices("cpu")
+        assert len(host_devices) == devices
+        if devices > 1:
+            keras.distribution.set_distribution(keras.distribution.DataParallel(devices=host_devices))
+        return contextlib.nullcontext
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
-    if devices > 1:
-        strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
-        scope = strategy.scope
-        assert strategy.num_replicas_in_sync == devices
-elif devices > 1:
-    host_devices = keras.distribution.list_devices("cpu")
-    assert len(host_devices) == devices
-    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=host_devices))
-
-from bc_keras import BEC, BTC, BCModel, NegativeFlipRate, StoredOutputs
+    if devices == 1:
+        return contextlib.nullcontext
+    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
+    assert strategy.num_replicas_in_sync == devices
+    return strategy.scope
 
 
-def train(name: str, options: dict) -> None:
+def train(scope: Callable[[], contextlib.AbstractContextManager[Any]], out: Path, options: dict[str, Any]) -> None:
+    """Train three epochs, three batches each."""
+    import keras
+    import numpy as np
+    from user_models import data, net
+
+    from bc_keras import BEC, BTC, BCModel, NegativeFlipRate, StoredOutputs
+
     x, y = data(96)
     with scope():
         h1 = net(0)
@@ -54,10 +58,14 @@ def train(name: str, options: dict) -> None:
         )
     validation = (x[:64], y[:64])
     history = model.fit(x, y, batch_size=32, epochs=3, shuffle=False, verbose=0, validation_data=validation).history
-    np.savez(folder / f"{name}.npz", *model.h2.get_weights())
+    np.savez(out.with_suffix(".npz"), *model.h2.get_weights())
     logs = {key: [float(value) for value in values] for key, values in history.items()}
-    (folder / f"{name}.json").write_text(json.dumps(logs))
+    out.with_suffix(".json").write_text(json.dumps(logs))
 
 
-for number, options in enumerate(recipes):
-    train(f"{devices}-devices-{number}", options)
+if __name__ == "__main__":
+    folder, number_of_devices, recipes = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+    sys.path.insert(0, str(Path(__file__).parent))
+    scope = scope_of(number_of_devices)
+    for number, recipe in enumerate(recipes):
+        train(scope, folder / f"{number_of_devices}-devices-{number}", recipe)

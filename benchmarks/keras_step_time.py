@@ -1,0 +1,535 @@
+"""What a training step costs in Keras: plain, ours and the original library's, through `fit` on one CPU thread.
+
+    python benchmarks/keras_step_time.py [--steps 165] [--backend tensorflow|jax|torch]
+
+A convolutional net of about a million parameters, batches of 64 images of 28 x 28. Each variant is trained by a real
+`fit` in a thread of its own, and they take turns step by step, so that a busy machine slows all of them alike. A step
+is the time from the start of one batch to the start of the next. Every backend has a process of its own.
+
+Without --backend all are measured and results/keras_step_time.md is written. The original library is measured under
+TensorFlow where it can be imported (`pip install --no-deps BackwardCompatibilityML==1.4.2`), on Keras 3 and, if there
+is the package tf-keras, on the Keras 2 that it was written for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import itertools
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from bc_keras import BEC, BTC, BCModel, StoredOutputs
+
+RESULTS = Path(__file__).parent / "results" / "keras_step_time.md"
+BATCH, BATCHES, WARM_UP = 64, 13, 3
+WAIT = 300  # seconds after which a variant that never hands over is an error
+LAMBDA_C, RATE = 1.0, 1e-2
+ORIGINAL = "backwardcompatibilityml"
+# One thread in each backend's own pools.
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "NPROC": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+}
+
+
+class Variant(NamedTuple):
+    """One way to train: `fit` takes what to call when a batch begins, and a number of epochs; `network` is trained."""
+
+    name: str
+    fit: Callable[[Callable[[], None], int], Any]
+    network: Any
+
+
+class Turns:
+    """Whose step it is. One step of every variant makes a round, in an order that is drawn anew each time."""
+
+    def __init__(self, players: int, rounds: int) -> None:
+        draw = random.Random(0)
+        orders = (draw.sample(range(players), players) for _ in range(rounds))
+        self._sequence = itertools.chain.from_iterable(orders)
+        self._gates = [threading.Semaphore(0) for _ in range(players)]
+
+    def hand_over(self) -> None:
+        """Let the next one go."""
+        player = next(self._sequence, None)
+        if player is not None:
+            self._gates[player].release()
+
+    def wait(self, player: int) -> None:
+        """Until it is this one's turn."""
+        if not self._gates[player].acquire(timeout=WAIT):
+            raise RuntimeError("A variant has stopped before its last step; its error is above.")
+
+
+class Clock:
+    """Time from each batch's start to the next, less the turns of the others: of the wall, and of the processor."""
+
+    def __init__(self, turns: Turns, player: int) -> None:
+        self.turns = turns
+        self.player = player
+        self.ready = threading.Event()
+        self.steps: list[tuple[float, float]] = []
+        self._start: tuple[float, float] | None = None
+
+    def batch_begins(self) -> None:
+        """End the turn that brought us here, and wait for the next."""
+        self.end()
+        self.ready.set()
+        self.turns.wait(self.player)
+        self._start = time.perf_counter(), time.process_time()
+
+    def end(self) -> None:
+        """End a turn, if there is one."""
+        if self._start is not None:
+            self.steps.append((time.perf_counter() - self._start[0], time.process_time() - self._start[1]))
+            self.turns.hand_over()
+
+
+def layers(k: Any) -> list[Any]:
+    """Layers of the net, in Keras 3 or 2."""
+
+    def block(width: int) -> list[Any]:
+        return [
+            k.layers.Conv2D(width, 3, padding="same", use_bias=False),
+            k.layers.BatchNormalization(momentum=0.9),
+            k.layers.ReLU(),
+        ]
+
+    return [
+        k.Input((28, 28, 1)),
+        *block(24),
+        k.layers.MaxPooling2D(),
+        *block(48),
+        k.layers.MaxPooling2D(),
+        *block(96),
+        k.layers.MaxPooling2D(),
+        *block(192),
+        k.layers.Flatten(),
+        k.layers.Dense(448, activation="relu"),
+        k.layers.Dense(10, activation="softmax"),
+    ]
+
+
+def ticking(k: Any, tick: Callable[[], None]) -> Any:
+    """A callback that ticks as a batch begins, when the batch before is computed.
+
+    JAX computes on after a step has returned, which would be billed to the variant whose turn is next; and without an
+    end of the batch to call, Keras runs its callbacks in a thread beside the training.
+    """
+
+    def wait(batch: int, logs: Any) -> None:
+        if keras.backend.backend() == "jax":
+            import jax
+
+            jax.block_until_ready(logs)
+
+    return k.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: tick(), on_train_batch_end=wait)
+
+
+def with_weights_of(model: Any, other: Any) -> Any:
+    """Give a net the weights of one with the same layers, maybe of another Keras."""
+    for to, of in zip(net_layers(model), net_layers(other), strict=True):
+        to.set_weights(of.get_weights())
+    return model
+
+
+def net_layers(model: Any) -> list[Any]:
+    """Those with weights; the original's h2 holds h1 among its layers."""
+    return [layer for layer in model.layers if layer.weights and not hasattr(layer, "layers")]
+
+
+def flat(model: Any) -> np.ndarray[Any, Any]:
+    """All weights of a net in a row."""
+    return np.concatenate([np.ravel(w) for layer in net_layers(model) for w in layer.get_weights()])
+
+
+class WithH1Forward(keras.Model):
+    """What no compatible update can do without: the plain net, and one answer of h1 to each batch."""
+
+    h1: Any
+    nothing: Any
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """The compiled loss plus 0 times h1's scores; the 0 is a variable, which no compiler multiplies out."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if keras.backend.backend() == "torch":
+            import torch
+
+            with torch.no_grad():
+                scores = self.h1(x, training=False)
+        else:
+            scores = ops.stop_gradient(self.h1(x, training=False))
+        return loss + self.nothing * ops.sum(scores)
+
+
+ORIGINALS = ("original bc_fit, new error", "original bc_fit, strict imitation", "original fit, new error")
+
+
+def original(name: str, h1: Any, start: Any, x: Any, y: Any) -> Variant:
+    """The original library's way, by `bc_fit` with a loss or by `fit` of its model, as its documentation shows it."""
+    import tensorflow as tf
+
+    helpers, models, new_error, strict = (
+        importlib.import_module(f"{ORIGINAL}.tensorflow.{module}")
+        for module in ("helpers", "models", "loss.new_error", "loss.strict_imitation")
+    )
+    k = tf.keras
+    old = with_weights_of(k.Sequential(layers(k)), h1)
+    old.trainable = False
+
+    if name.startswith("original fit"):
+        model = with_weights_of(models.BCNewErrorCompatibilityModel(layers(k), h1=old, lambda_c=LAMBDA_C), start)
+        model.compile(
+            loss=k.losses.sparse_categorical_crossentropy, optimizer=k.optimizers.SGD(RATE), metrics=["accuracy"]
+        )
+
+        def fit(tick: Callable[[], None], epochs: int) -> None:
+            callback = ticking(k, tick)
+            model.fit(x, y, batch_size=BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=[callback])
+
+        return Variant(name, fit, model)
+
+    network = with_weights_of(k.Sequential(layers(k)), start)
+    if name.endswith("strict imitation"):
+        loss, y = strict.BCStrictImitationCrossEntropyLoss(old, network, LAMBDA_C), np.eye(10, dtype="float32")[y]
+    else:
+        loss = new_error.BCCrossEntropyLoss(old, network, LAMBDA_C)
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH).prefetch(1)
+
+    def bc_fit(tick: Callable[[], None], epochs: int) -> None:
+        class Ticking:
+            def __iter__(self) -> Any:
+                for batch in batches:
+                    tick()
+                    yield batch
+
+        # Its losses are sums over the batch.
+        optimizer = k.optimizers.SGD(RATE / BATCH)
+        helpers.bc_fit(network, Ticking(), None, epochs, loss, optimizer)
+
+    return Variant(name, bc_fit, network)
+
+
+def trial(name: str, *data: Any) -> str:
+    """Error of the original on one batch, if any: a variant that fails among the others would stop them all."""
+    try:
+        original(name, *data).fit(lambda: None, 1)
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return ""
+
+
+def variants(x: Any, y: Any) -> tuple[list[Variant], dict[str, str], float, np.ndarray[Any, Any]]:
+    """All variants, errors of those that do not run, h1's share of right answers, and the weights all start from."""
+    h1, start = keras.Sequential(layers(keras)), keras.Sequential(layers(keras))
+    h1.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
+    h1.fit(x, y, BATCH, epochs=4, verbose=0)
+    answers = keras.Sequential(layers(keras))
+    right = float((with_weights_of(answers, h1).predict(x, verbose=0).argmax(1) == y).mean())
+
+    def old() -> Any:
+        # One for each variant: on JAX a step consumes the buffers of all variables of its model.
+        model = with_weights_of(keras.Sequential(layers(keras)), h1)
+        model.trainable = False
+        return model
+
+    def new() -> Any:
+        return with_weights_of(keras.Sequential(layers(keras)), start)
+
+    def by_fit(name: str, model: Any, network: Any, metrics: list[Any], x: Any = x, y: Any = y) -> Variant:
+        model.compile(keras.optimizers.SGD(RATE), "sparse_categorical_crossentropy", metrics=metrics)
+
+        def fit(tick: Callable[[], None], epochs: int) -> None:
+            model.fit(x, y, BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=[ticking(keras, tick)])
+
+        return Variant(name, fit, network)
+
+    def ours(name: str, reference: Any, dissonance: str, x: Any = x, y: Any = y) -> Variant:
+        network = new()
+        model = BCModel(network, h1=reference, lambda_c=LAMBDA_C, dissonance=dissonance)
+        return by_fit(name, model, network, ["accuracy", BTC(), BEC()], x, y)
+
+    plain, network = new(), new()
+    with_h1 = WithH1Forward(network.inputs, network.outputs)
+    with_h1.h1, with_h1.nothing = old(), with_h1.add_weight(shape=(), initializer="zeros", trainable=False)
+    stored_h1 = old()
+    stored = StoredOutputs.compute(stored_h1, x, y)
+    contestants = [
+        by_fit("plain", plain, plain, ["accuracy"]),
+        by_fit("plain + h1 forward", with_h1, network, ["accuracy"]),
+        ours("ours, new error", old(), "new_error"),
+        ours("ours, strict imitation", old(), "strict_imitation"),
+        ours("ours, stored h1", stored, "new_error", *stored.attach(x, y)),
+    ]
+    errors: dict[str, str] = {}
+    if keras.backend.backend() == "tensorflow" and importlib.util.find_spec(ORIGINAL):
+        for name in ORIGINALS:
+            error = trial(name, h1, start, x[:BATCH], y[:BATCH])
+            if error:
+                errors[name] = error
+            else:
+                contestants.append(original(name, h1, start, x, y))
+    return contestants, errors, right, flat(start)
+
+
+def measure(contestants: list[Variant], epochs: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds of every variant's steps after the warm-up, of the wall and of the processor, side by side."""
+    rounds = epochs * BATCHES
+    turns = Turns(len(contestants), rounds)
+    clocks = [Clock(turns, player) for player in range(len(contestants))]
+
+    def train(variant: Variant, clock: Clock) -> None:
+        if keras.backend.backend() == "torch":
+            import torch
+
+            # Threads of OpenMP are counted for each thread of Python apart.
+            torch.set_num_threads(1)
+        variant.fit(clock.batch_begins, epochs)
+        clock.end()
+
+    threads = [
+        threading.Thread(target=train, args=(variant, clock), daemon=True)
+        for variant, clock in zip(contestants, clocks, strict=True)
+    ]
+    for thread, clock in zip(threads, clocks, strict=True):
+        thread.start()
+        if not clock.ready.wait(WAIT):
+            raise RuntimeError("A variant did not reach its first step; its error is above.")
+    turns.hand_over()
+    for number in track(range(rounds), "rounds", console=Console(stderr=True)):
+        while any(len(clock.steps) <= number for clock in clocks):
+            if any(not thread.is_alive() and len(c.steps) < rounds for thread, c in zip(threads, clocks, strict=True)):
+                raise RuntimeError("A variant has stopped before its last step; its error is above.")
+            time.sleep(0.05)
+    # The last step ends with the training, and so with more than a step.
+    return {variant.name: clock.steps[WARM_UP:-1] for variant, clock in zip(contestants, clocks, strict=True)}
+
+
+def check(contestants: list[Variant], start: np.ndarray[Any, Any]) -> dict[str, float]:
+    """How far apart variants end that must end alike, and that must not, as shares of the way that they went."""
+    ends = {variant.name: flat(variant.network) for variant in contestants}
+    way = float(np.linalg.norm(ends["plain"] - start))
+
+    def apart(one: str, other: str) -> float:
+        return float(np.linalg.norm(ends[one] - ends[other])) / way
+
+    found = {
+        "plain and plain + h1 forward": apart("plain", "plain + h1 forward"),
+        "ours with live and with stored h1": apart("ours, new error", "ours, stored h1"),
+        "plain and ours, new error": apart("plain", "ours, new error"),
+        "ours, new error and strict imitation": apart("ours, new error", "ours, strict imitation"),
+    }
+    alike, different = list(found.values())[:2], list(found.values())[2:]
+    if max(alike) > 0.01 or min(different) < 0.03:
+        raise RuntimeError(f"The variants do not train what they should. Received: {found}.")
+    return found
+
+
+def keras_of_tensorflow() -> str:
+    """The Keras that `tf.keras` is in this process, by what its layers are."""
+    import tensorflow as tf
+
+    package = tf.keras.layers.Dense.__module__.split(".")[0].replace("_", "-")
+    return f"{package} {version(package)}"
+
+
+def work(epochs: int) -> dict[str, Any]:
+    """Measure this process's backend."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    keras.utils.set_random_seed(0)
+    y = np.arange(BATCH * BATCHES) % 10
+    # A bright stripe whose place is the class, under noise: h1 can learn it, and no download is needed.
+    x = 0.5 * np.random.default_rng(0).standard_normal((len(y), 28, 28, 1), dtype="float32")
+    x[np.arange(len(y)), 2 * y + 4] += 0.7
+    contestants, errors, right, start = variants(x, y)
+    steps = measure(contestants, epochs)
+    originals = [variant for variant in contestants if variant.name in ORIGINALS]
+    return {
+        "backend": backend,
+        "version": importlib.import_module(backend).__version__,
+        "keras": keras.__version__,
+        "size": int(start.size),
+        "right": right,
+        "steps": steps,
+        "check": check(contestants, start),
+        "original_on": keras_of_tensorflow() if backend == "tensorflow" and importlib.util.find_spec(ORIGINAL) else "",
+        "errors": errors,
+        "still": [v.name for v in originals if not np.any(v.network.layers[1].moving_mean)],
+    }
+
+
+# Numerator, denominator, and what the ratio must not exceed, if anything.
+RATIOS = (
+    ("ours, new error", "plain + h1 forward", 1.10),
+    ("ours, strict imitation", "plain + h1 forward", 1.10),
+    ("ours, stored h1", "plain", 1.10),
+    ("plain + h1 forward", "plain", None),
+    ("original bc_fit, new error", "ours, new error", None),
+    ("original bc_fit, strict imitation", "ours, strict imitation", None),
+    ("original fit, new error", "ours, new error", None),
+)
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def tables(found: dict[str, Any]) -> tuple[list[list[str]], list[list[str]]]:
+    """Rows of the times and of the ratios, headers first."""
+    wall = {name: [step[0] for step in steps] for name, steps in found["steps"].items()}
+    processor = {name: [step[1] for step in steps] for name, steps in found["steps"].items()}
+    times = [["variant", "median (ms)", "quartiles (ms)", "CPU time, median (ms)"]]
+    for name, values in wall.items():
+        low, middle, high = (f"{1e3 * value:.1f}" for value in quartiles(values))
+        times.append([name, middle, f"{low} to {high}", f"{1e3 * statistics.median(processor[name]):.1f}"])
+    ratios = [["ratio", "of medians", "by round", "quartiles", "of CPU time", "target", "met"]]
+    for above, below, limit in RATIOS:
+        if above not in wall:
+            continue
+        ratio = statistics.median(wall[above]) / statistics.median(wall[below])
+        low, middle, high = quartiles([a / b for a, b in zip(wall[above], wall[below], strict=True)])
+        of_processor = statistics.median(processor[above]) / statistics.median(processor[below])
+        target = ["", ""] if limit is None else [f"at most {limit:.2f}", "yes" if ratio <= limit else "NO"]
+        ratios.append(
+            [
+                f"({above}) / ({below})",
+                f"{ratio:.3f}",
+                f"{middle:.3f}",
+                f"{low:.3f} to {high:.3f}",
+                f"{of_processor:.3f}",
+                *target,
+            ]
+        )
+    return times, ratios
+
+
+def title(found: dict[str, Any]) -> str:
+    names = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+    text = f"Keras {found['keras']} on {names[found['backend']]} {found['version']}"
+    return text + (f", the original on {found['original_on']}" if found["original_on"] else "")
+
+
+def remarks(found: dict[str, Any]) -> list[str]:
+    """What the tables do not show."""
+    lines = [
+        f"{len(found['steps']['plain'])} steps of each, in turns. h1 is right on {found['right']:.0%} of the images.",
+        "Distance of the weights after training, as a share of the way from the start: "
+        + "; ".join(f"{names} {value:.1g}" for names, value in found["check"].items())
+        + ".",
+    ]
+    lines += [f"Does not run: {name}. {error}" for name, error in found["errors"].items()]
+    if found["still"]:
+        lines.append(
+            "The original runs h2 in inference mode while it trains, which is cheaper: its batch normalisation had the "
+            f"means of the start afterwards ({'; '.join(found['still'])})."
+        )
+    return lines
+
+
+def show(found: dict[str, Any]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(f"\n[bold]{title(found)}")
+    for rows in tables(found):
+        table = Table()
+        for header in rows[0]:
+            table.add_column(header, justify="left" if header in {"variant", "ratio"} else "right")
+        for row in rows[1:]:
+            table.add_row(*row)
+        console.print(table)
+    for line in remarks(found):
+        console.print(line)
+
+
+def markdown(results: list[dict[str, Any]]) -> str:
+    lines = [
+        "# Step time of Keras models",
+        "",
+        f"A convolutional net of {results[0]['size']:,} parameters on images of 28 x 28, batches of {BATCH}, SGD, "
+        "`fit` in graph mode, on one CPU thread",
+        f"({platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}). Made by "
+        "`python benchmarks/keras_step_time.py`.",
+        "",
+        "*Plain + h1 forward* is the plain model with one forward pass of h1 per batch: what cannot be avoided while "
+        "h1 is asked live.",
+        'Plain models are compiled with `metrics=["accuracy"]`, ours with `["accuracy", BTC(), BEC()]`.',
+        "A step is the time from the start of one batch to the start of the next; variants take turns step by step.",
+        "*By round*: median and quartiles of the ratios of steps that were taken side by side.",
+    ]
+    for found in results:
+        lines += ["", f"## {title(found)}"]
+        for rows in tables(found):
+            rule = ["---" if header in {"variant", "ratio"} else "---:" for header in rows[0]]
+            lines += ["", *(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))]
+        for line in remarks(found):
+            lines += ["", line]
+    return "\n".join(lines) + "\n"
+
+
+def run(backend: str, epochs: int, legacy: bool = False) -> dict[str, Any]:
+    """Measure a backend in a process of its own; `legacy` puts the original library on Keras 2."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "found.json"
+        settings = {**ONE_THREAD, "KERAS_BACKEND": backend, "TF_USE_LEGACY_KERAS": str(int(legacy))}
+        command = [sys.executable, __file__, "--epochs", str(epochs), "--worker", str(path)]
+        # The original prints as it trains.
+        subprocess.run(command, env={**os.environ, **settings}, stdout=subprocess.DEVNULL, check=True)
+        found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=165, help="timed steps of each variant, rounded up to epochs")
+    parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"), help="this one only, and write no file")
+    parser.add_argument("--epochs", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        options.worker.write_text(json.dumps(work(options.epochs)))
+        return
+    epochs = -(-(options.steps + WARM_UP + 1) // BATCHES)
+    runs = [(options.backend, False)] if options.backend else [("tensorflow", False), ("jax", False), ("torch", False)]
+    if runs[0][0] == "tensorflow" and importlib.util.find_spec(ORIGINAL) and importlib.util.find_spec("tf_keras"):
+        runs.insert(1, ("tensorflow", True))
+    results = []
+    for backend, legacy in runs:
+        results.append(run(backend, epochs, legacy))
+        show(results[-1])
+    if not options.backend:
+        RESULTS.write_text(markdown(results))
+        print(f"Written: {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()
