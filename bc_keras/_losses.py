@@ -201,8 +201,8 @@ class BCNLLLoss(_NLL):
         >>> from bc_keras import BCNLLLoss
         >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
         >>> loss = BCNLLLoss(h1, h2, lambda_c=0.5)
-        >>> loss(np.ones((2, 4)), np.array([0, 2])).shape
-        ()
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
+        True
     """
 
     dissonance = "new_error"
@@ -219,8 +219,8 @@ class BCCrossEntropyLoss(_CrossEntropy):
         >>> from bc_keras import BCCrossEntropyLoss
         >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
         >>> loss = BCCrossEntropyLoss(h1, h2, lambda_c=0.5)
-        >>> loss(np.ones((2, 4)), np.array([0, 2])).shape
-        ()
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
+        True
     """
 
     dissonance = "new_error"
@@ -238,8 +238,8 @@ class BCBinaryCrossEntropyLoss(_BinaryCrossEntropy):
         >>> from bc_keras import BCBinaryCrossEntropyLoss
         >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")]) for _ in range(2))
         >>> loss = BCBinaryCrossEntropyLoss(h1, h2, lambda_c=0.5)
-        >>> loss(np.ones((2, 4)), np.array([0, 1])).shape
-        ()
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 1])) > 0)
+        True
     """
 
     dissonance = "new_error"
@@ -256,8 +256,8 @@ class BCKLDivergenceLoss(_KLDivergence):
         >>> from bc_keras import BCKLDivergenceLoss
         >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
         >>> loss = BCKLDivergenceLoss(h1, h2, lambda_c=0.5)
-        >>> loss(np.ones((2, 4)), np.array([0, 2])).shape
-        ()
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
+        True
     """
 
     dissonance = "new_error"
@@ -275,8 +275,8 @@ class StrictImitationNLLLoss(_NLL):
         >>> from bc_keras import StrictImitationNLLLoss
         >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
         >>> loss = StrictImitationNLLLoss(h1, h2, lambda_c=0.5)
-        >>> loss(np.ones((2, 4)), np.array([0, 2])).shape
-        ()
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
+        True
     """
 
     dissonance = "strict_imitation"
@@ -293,8 +293,8 @@ class StrictImitationCrossEntropyLoss(_CrossEntropy):
         >>> from bc_keras import StrictImitationCrossEntropyLoss
         >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
         >>> loss = StrictImitationCrossEntropyLoss(h1, h2, lambda_c=0.5)
-        >>> loss(np.ones((2, 4)), np.array([0, 2])).shape
-        ()
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
+        True
     """
 
     dissonance = "strict_imitation"
@@ -312,8 +312,8 @@ class StrictImitationBinaryCrossEntropyLoss(_BinaryCrossEntropy):
         >>> from bc_keras import StrictImitationBinaryCrossEntropyLoss
         >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")]) for _ in range(2))
         >>> loss = StrictImitationBinaryCrossEntropyLoss(h1, h2, lambda_c=0.5)
-        >>> loss(np.ones((2, 4)), np.array([0, 1])).shape
-        ()
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 1])) > 0)
+        True
     """
 
     dissonance = "strict_imitation"
@@ -330,8 +330,8 @@ class StrictImitationKLDivergenceLoss(_KLDivergence):
         >>> from bc_keras import StrictImitationKLDivergenceLoss
         >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
         >>> loss = StrictImitationKLDivergenceLoss(h1, h2, lambda_c=0.5)
-        >>> loss(np.ones((2, 4)), np.array([0, 2])).shape
-        ()
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
+        True
     """
 
     dissonance = "strict_imitation"

@@ -345,7 +345,7 @@ def check(contestants: list[Variant], start: np.ndarray[Any, Any]) -> dict[str, 
         "ours, new error and strict imitation": apart("ours, new error", "ours, strict imitation"),
     }
     alike, different = list(found.values())[:2], list(found.values())[2:]
-    if max(alike) > 0.01 or min(different) < 0.03:
+    if max(alike) > 0.001 or min(different) < 0.01:
         raise RuntimeError(f"The variants do not train what they should. Received: {found}.")
     return found
 
@@ -449,6 +449,10 @@ def remarks(found: dict[str, Any]) -> list[str]:
         + ".",
     ]
     lines += [f"Does not run: {name}. {error}" for name, error in found["errors"].items()]
+    if any(name.startswith("original bc_fit") for name in found["steps"]):
+        lines.append(
+            "`bc_fit` of the original runs h2 twice, again on what h1 gets right: its cost grows with that share."
+        )
     if found["still"]:
         lines.append(
             "The original runs h2 in inference mode while it trains, which is cheaper: its batch normalisation had the "
