@@ -113,7 +113,3 @@ def _parser() -> argparse.ArgumentParser:
         "--confidence", type=_confidence, default=0.95, metavar="X", help="of intervals and verdicts (default: 0.95)"
     )
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -96,12 +96,20 @@ def check_labels(labels: np.ndarray[Any, Any], num_classes: int | None) -> int:
     return classes
 
 
-def split_reference(y_true: Any, num_columns: int) -> tuple[Any, Any]:
+HOW_TO_ATTACH_STORED = (
+    "h1 is stored outputs, and these data do not carry them: train and validate on `h1.attach(x, y)` or "
+    "`h1.attach(dataset)`, each data set with outputs stored for it (for validation data `attach_h1(old_model, x, y)` "
+    "does as well)."
+)
+
+
+def split_reference(y_true: Any, num_columns: int, advice: str = HOW_TO_ATTACH) -> tuple[Any, Any]:
     """Take label and h1's scores apart, by the width of what `join_reference` made.
 
     Args:
         y_true: the joined tensor, shape (N, 1 + C) or (N, 2 C).
         num_columns: columns of h2's output: C, or 1 for a binary model.
+        advice: how h1's output gets there, for the error.
 
     Returns:
         The target, (N,) or one-hot (N, C), and h1's scores (N, C).
@@ -115,7 +123,7 @@ def split_reference(y_true: Any, num_columns: int) -> tuple[Any, Any]:
     if width == 2 * num_columns:
         return y_true[..., :num_columns], y_true[..., num_columns:]
     raise ValueError(
-        f"{HOW_TO_ATTACH} Expected a label of {1 + num_columns} columns (class index, h1's {num_columns} scores) or "
+        f"{advice} Expected a label of {1 + num_columns} columns (class index, h1's {num_columns} scores) or "
         f"{2 * num_columns} (one-hot, scores). Received: y_true of shape {tuple(y_true.shape)} for h2's "
         f"{num_columns} columns."
     )

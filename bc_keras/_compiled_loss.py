@@ -101,9 +101,14 @@ class CompiledLoss:
 
 def check_target_form(target: Any, h2_output: Any, facts: CompiledLoss) -> None:
     """Refuse one-hot rows where class indices are expected, and the other way round."""
+    shape, classes = tuple(target.shape), 1 if is_binary(h2_output) else h2_output.shape[-1]
+    if len(shape) > 1 and shape[-1] in (1 + classes, 2 * classes) and len(shape) == max(len(h2_output.shape), 2):
+        raise ValueError(
+            "This label carries h1's outputs beside it, as `attach_h1` makes it: a BCModel that asks h1 itself takes "
+            f"the plain label; else pass the stored outputs as h1. Received: a target of shape {shape}."
+        )
     if is_binary(h2_output) or facts.sparse is None:
         return
-    shape, classes = tuple(target.shape), h2_output.shape[-1]
     one_hot = len(shape) == len(h2_output.shape) and shape[-1] == classes
     if facts.sparse and one_hot:
         raise ValueError(

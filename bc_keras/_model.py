@@ -12,7 +12,7 @@ from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
 from bc_core import check_lambda
-from bc_keras._attached import split_reference
+from bc_keras._attached import HOW_TO_ATTACH_STORED, split_reference
 from bc_keras._compatibility_loss import Base, CompatibilityLoss, Dissonance, Normalization, known, support_scale
 from bc_keras._compiled_loss import BaseLoss, CompiledLoss, DissonanceLoss, Reading, check_target_form
 from bc_keras._distribution import num_replicas
@@ -250,7 +250,12 @@ class BCModel(keras.Model):
                 "`h1.attach(..., class_weight=...)` instead. Received: class_weight in fit()."
             )
         given = dict(zip(("x", "y"), args, strict=False)) | kwargs
-        self._check_labels(given.get("y"))
+        validation = given.get("validation_data")
+        for labels in (
+            given.get("y"),
+            validation[1] if isinstance(validation, tuple) and len(validation) > 1 else None,
+        ):
+            self._check_labels(labels)
         self._check_h1(given.get("x"))
         return super().fit(*args, class_weight=class_weight, **kwargs)
 
@@ -297,7 +302,13 @@ class BCModel(keras.Model):
             classes = self.h2.output_shape[-1]
         except (AttributeError, ValueError, TypeError):
             return  # a subclassed h2 that was not called yet
-        if not isinstance(y, np.ndarray) or y.dtype.kind not in "iu" or y.size == 0 or classes in (None, 1):
+        if not isinstance(y, np.ndarray) or y.size == 0 or classes is None:
+            return
+        if self._reference.stored is not None:
+            # Here already: on TensorFlow a step that failed while it was traced cannot be traced again.
+            self._target_and_stored(y, np.empty((1, *[1] * (len(self.h2.output_shape) - 2), classes)))
+            return
+        if y.dtype.kind not in "iu" or classes == 1:
             return
         if y.ndim == 1 or y.shape[-1] == 1:
             outside = (y < 0) | (y >= classes)
@@ -355,7 +366,7 @@ class BCModel(keras.Model):
             columns = len(self._reference.class_map)
         else:
             columns = 1 if is_binary(h2_output) else h2_output.shape[-1]
-        return split_reference(target, columns)
+        return split_reference(target, columns, HOW_TO_ATTACH_STORED)
 
     def _reading(self, h2_output: Any) -> Reading:
         """How the outputs are to be read: what the compiled loss says, unless the constructor was told."""

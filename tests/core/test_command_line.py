@@ -88,7 +88,7 @@ def test_a_wrong_option_is_bad_input(saved, capsys, options, message):
 
 def test_the_installed_command_exits_with_the_verdict_and_no_traceback(saved):
     def run(*arguments, **options):
-        command = [sys.executable, "-m", "bc_core._cli", *arguments]
+        command = [sys.executable, "-m", "bc_core", *arguments]
         return subprocess.run(command, capture_output=True, check=False, **options)
 
     # An old terminal cannot show the class name, and must not hide the verdict.
@@ -104,7 +104,7 @@ def test_the_installed_command_exits_with_the_verdict_and_no_traceback(saved):
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
 def test_a_reader_that_leaves_early_does_not_change_the_verdict(saved):
     process = subprocess.Popen(
-        [sys.executable, "-m", "bc_core._cli", saved(30), "--max-nfr", "1%"],
+        [sys.executable, "-m", "bc_core", saved(30), "--max-nfr", "1%"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

@@ -437,8 +437,13 @@ def test_stored_outputs_train_as_the_live_h1():
         np.testing.assert_allclose(weights(model.h2), weights(live.h2), rtol=0, atol=1e-6)
         for name, values in expected.history.items():
             assert history.history[name] == pytest.approx(values, abs=1e-5), name
-    with pytest.raises(ValueError, match="attach"):
-        model.fit(x, y, verbose=0)
+    for wrong in ({"x": x, "y": y}, {"x": x, "y": stored.attach(x, y)[1], "validation_data": (x, y)}):
+        with pytest.raises(ValueError, match=r"h1\.attach\(x, y\)"):
+            model.fit(**wrong, verbose=0)
+    live = BCModel(net(1), h1=h1)
+    live.compile(sgd(), loss=SPARSE)
+    with pytest.raises(ValueError, match="takes the plain label"):
+        live.fit(*stored.attach(x, y), verbose=0)
     with pytest.raises(ValueError, match="class_weight"):
         model.fit(*stored.attach(x, y), class_weight={0: 1.0}, verbose=0)
 
