@@ -184,6 +184,12 @@ class BCModel(keras.Model):
         """h2's output."""
         return self.h2(inputs, training=training, mask=mask) if mask is not None else self.h2(inputs, training=training)
 
+    @property
+    def output_names(self) -> list[str]:
+        """Names of h2's outputs, for ``loss={name: ...}``; an AttributeError where it has none."""
+        names: list[str] = self.h2.output_names
+        return names
+
     def compute_output_shape(self, input_shape: Any) -> Any:
         """h2's output shape."""
         return self.h2.compute_output_shape(input_shape)
@@ -249,6 +255,8 @@ class BCModel(keras.Model):
                 "Keras reads class_weight from the label, beside which h1's stored outputs stand here: pass it to "
                 "`h1.attach(..., class_weight=...)` instead. Received: class_weight in fit()."
             )
+        if not self.compiled:
+            return super().fit(*args, class_weight=class_weight, **kwargs)  # Keras says what is missing
         given = dict(zip(("x", "y"), args, strict=False)) | kwargs
         validation = given.get("validation_data")
         for labels in (
@@ -256,7 +264,7 @@ class BCModel(keras.Model):
             validation[1] if isinstance(validation, tuple) and len(validation) > 1 else None,
         ):
             self._check_labels(labels)
-        self._check_h1(given.get("x"))
+        self._check_h1(given.get("x"), given.get("batch_size") or 32)
         return super().fit(*args, class_weight=class_weight, **kwargs)
 
     def compute_loss(
@@ -321,11 +329,11 @@ class BCModel(keras.Model):
                     f"label {y[outside][0]} at index {int(np.argwhere(outside)[0][0])}."
                 )
 
-    def _check_h1(self, x: Any) -> None:
-        """Ask h1 about a few instances first: inside the compiled step nobody looks at its values."""
+    def _check_h1(self, x: Any, batch_size: int) -> None:
+        """Ask h1 about a batch first: inside the compiled step nobody looks at its values."""
         if not isinstance(x, np.ndarray) or not len(x) or self._reference.stored is not None:
             return
-        answer = ops.convert_to_numpy(self._reference(ops.convert_to_tensor(x[:8])))
+        answer = ops.convert_to_numpy(self._reference(ops.convert_to_tensor(x[:batch_size])))
         if answer.dtype.kind != "f":
             return
         if not np.isfinite(answer).all():

@@ -480,7 +480,7 @@ def markdown(results: list[dict[str, Any]]) -> str:
         "# Step time of Keras models",
         "",
         f"A convolutional net of {results[0]['size']:,} parameters on images of 28 x 28, batches of {BATCH}, SGD, "
-        "`fit` in graph mode, on one CPU thread",
+        "`fit` as it is by default (TensorFlow: graph mode), on one CPU thread",
         f"({platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}). Made by "
         "`python benchmarks/keras_step_time.py`.",
         "",

@@ -259,6 +259,68 @@ def test_class_map_relates_an_h1_with_other_classes():
 # h1 is a reference
 
 
+@pytest.mark.parametrize("kind", ["dict", "list"])
+def test_losses_and_metrics_by_the_name_of_the_output(kind):
+    x, y = data(32)
+    sequential = net(1)
+    h2 = keras.Model(sequential.inputs, sequential.outputs)
+    losses, metrics = {h2.output_names[0]: SPARSE}, {h2.output_names[0]: [BTC(), "accuracy"]}
+    if kind == "list":
+        losses, metrics = [SPARSE], [[BTC(), "accuracy"]]
+    plain = BCModel(h2, h1=net(0))
+    plain.compile(sgd(), loss=SPARSE, metrics=[BTC(), "accuracy"])
+    named = BCModel(h2, h1=net(0))
+    named.compile(sgd(), loss=losses, metrics=metrics)
+    assert named.evaluate(x, y, verbose=0) == plain.evaluate(x, y, verbose=0)
+
+
+def test_timesteps_that_are_masked_do_not_count():
+    def tagger(seed):
+        keras.utils.set_random_seed(seed)
+        return keras.Sequential(
+            [
+                keras.Input((7,), dtype="int32"),
+                keras.layers.Embedding(20, 8, mask_zero=True),
+                keras.layers.LSTM(6, return_sequences=True),
+                keras.layers.Dense(3, "softmax"),
+            ]
+        )
+
+    random = np.random.default_rng(0)
+    tokens, y = random.integers(0, 4, (64, 7)), random.integers(0, 3, (64, 7))
+    for dissonance in ("new_error", "strict_imitation"):
+        model = BCModel(tagger(1), h1=tagger(0), dissonance=dissonance)
+        model.compile(sgd(), loss=SPARSE, metrics=[BTC()])
+        got = model.evaluate(tokens, y, batch_size=64, verbose=0, return_dict=True)
+        p1, p2 = (each.predict(tokens, verbose=0).astype(float) for each in (model.h1, model.h2))
+        seen, good = tokens != 0, p1.argmax(-1) == y
+        new_error = -np.log(np.take_along_axis(p2, y[..., None], -1)[..., 0])
+        each = new_error if dissonance == "new_error" else -(p1 * np.log(p2)).sum(-1)
+        assert got["dissonance"] == pytest.approx((good * each * seen).sum() / seen.sum(), rel=1e-5)
+        assert got["btc"] == pytest.approx((good & (p2.argmax(-1) == y))[seen].sum() / good[seen].sum(), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["dict", "list"])
+def test_several_inputs(kind):
+    x, y = data(96)
+    inputs = {"a": x[:, :3], "b": x[:, 3:]} if kind == "dict" else [x[:, :3], x[:, 3:]]
+
+    def two_inputs(seed):
+        keras.utils.set_random_seed(seed)
+        a, b = keras.Input((3,), name="a"), keras.Input((1,), name="b")
+        output = keras.layers.Dense(3, "softmax")(keras.layers.Concatenate()([a, b]))
+        return keras.Model({"a": a, "b": b} if kind == "dict" else [a, b], output)
+
+    model = BCModel(two_inputs(1), h1=two_inputs(0), lambda_c=2.0)
+    model.compile(sgd(), loss=SPARSE, metrics=[BTC()])
+    losses = model.fit(inputs, y, epochs=5, validation_split=0.25, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    overlap = compare(
+        y, model.h1.predict(inputs, verbose=0).argmax(1), model.predict(inputs, verbose=0).argmax(1)
+    ).overlap
+    assert model.evaluate(inputs, y, verbose=0, return_dict=True)["btc"] == pytest.approx(overlap.btc)
+
+
 def test_h1_never_changes_whatever_trainable_says():
     keras.utils.set_random_seed(0)
     h1 = keras.Sequential(
@@ -316,7 +378,7 @@ def test_each_model_runs_once_per_step():
     for start in (0, 32, 64):
         model.train_on_batch(x[start : start + 32], y[start : start + 32])
     assert CountingH1.calls == CountingH2.calls == 3
-    # fit asks h1 once more, about eight instances before the first step.
+    # fit asks h1 once more, about the first batch, to look at what it gives.
     CountingH1.calls = CountingH2.calls = 0
     model.fit(x, y, batch_size=32, verbose=0)
     assert (CountingH1.calls, CountingH2.calls) == (4, 3)
@@ -582,6 +644,8 @@ def test_bad_models_are_refused():
         with pytest.raises(error, match=message):
             BCModel(**arguments)
     model = BCModel(h2, h1=h1)
+    with pytest.raises(ValueError, match=r"call `compile\(\)`"):
+        model.fit(*data())
     with pytest.raises(ValueError, match="the base"):
         model.compile("sgd")
     with pytest.raises(ValueError, match=r"BCModel\(h2, h1=h1, loss="):
