@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 
@@ -22,9 +23,10 @@ def check_lambda(lambda_c: object) -> None:
         Traceback (most recent call last):
         ValueError: lambda_c must be a finite number >= 0 ... Received: -1.0.
     """
-    if isinstance(lambda_c, bool) or not isinstance(lambda_c, int | float):
+    # numpy's scalars are numbers too.
+    if isinstance(lambda_c, bool) or not isinstance(lambda_c, Real):
         raise TypeError(f"lambda_c must be a number >= 0. Received: {lambda_c!r}.")
-    if not 0 <= lambda_c < float("inf"):
+    if not 0 <= float(lambda_c) < float("inf"):
         raise ValueError(
             f"lambda_c must be a finite number >= 0 (0 is plain training, there is no upper limit). "
             f"Received: {lambda_c!r}."

@@ -50,6 +50,15 @@ def join_reference(target: Any, h1_output: Any, num_classes: int | None = None) 
             f"Label and h1's output differ in length: expected one row of h1 for each label, in the same order. "
             f"Received: {len(target)} labels, {len(rows)} rows."
         )
+    is_column = rows.ndim == 1 or rows.shape[-1] == 1
+    if rows.dtype.kind == "f" and is_column and num_classes is not None and num_classes > 1:
+        # Labels that came as floats, from a table; a gap in it is no prediction.
+        if not (np.isnan(rows) | (rows == np.rint(rows))).all():
+            raise ValueError(
+                f"h1's output has one column where num_classes={num_classes}, so it must hold class indices. "
+                f"Received: numbers that are not whole, of dtype {rows.dtype}."
+            )
+        rows = np.where(np.isnan(rows), -1, rows).astype(np.int64)
     if rows.dtype.kind in "iub":
         rows = _columns_of_labels(target, rows, num_classes)
     dtype = np.float64 if rows.dtype == np.float64 else np.float32
@@ -69,10 +78,8 @@ def _columns_of_labels(target: Any, labels: Any, num_classes: int | None) -> np.
     """One-hot columns of h1's labels, or one column of 0 and 1 beside the 0 and 1 of a binary target."""
     labels = labels[..., 0] if labels.ndim > 1 and labels.shape[-1] == 1 else labels
     classes = check_labels(labels, num_classes)
-    true = target.argmax(-1) if target.ndim > labels.ndim and target.shape[-1] > 1 else target.reshape(labels.shape)
-    # No prediction counts as a wrong one, so any class but the true one will do.
-    labels = np.where(labels < 0, (true.astype(np.int64) + 1) % classes, labels).astype(np.int64)
-    columns: np.ndarray[Any, Any] = np.eye(classes, dtype=np.float32)[labels]
+    columns: np.ndarray[Any, Any] = np.eye(classes, dtype=np.float32)[np.maximum(labels, 0)]
+    columns[labels < 0] = np.nan  # no prediction: no class, whatever a class map makes of the columns
     return columns[..., 1:] if num_classes == 1 else columns
 
 
@@ -141,10 +148,8 @@ def join_tensors(target: Any, rows: Any, num_classes: int | None = None) -> Any:
 
     if rows.dtype.is_integer:
         classes = max(num_classes or 0, 2)
-        one_hot = len(target.shape) > len(rows.shape) and target.shape[-1] != 1
-        true = tf.argmax(target, -1) if one_hot else tf.cast(tf.reshape(target, tf.shape(rows)), tf.int64)
-        rows = tf.where(rows < 0, (true + 1) % classes, rows)
-        rows = tf.cast(rows, tf.float32)[..., None] if num_classes == 1 else tf.one_hot(rows, classes)
+        columns = tf.cast(rows, tf.float32)[..., None] if num_classes == 1 else tf.one_hot(rows, classes)
+        rows = tf.where((rows < 0)[..., None], np.float32(np.nan), columns)
     if len(rows.shape) == 1:
         rows = rows[:, None]
     if len(target.shape) == len(rows.shape) - 1:

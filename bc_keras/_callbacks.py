@@ -13,17 +13,19 @@ from typing import Any, Literal, NamedTuple, get_args
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
 from bc_core import SCORES, Comparison, LinearLambda, check_lambda, compare
 from bc_core._arrays import id_array, to_numpy
 from bc_keras._attached import split_reference
+from bc_keras._compatibility_loss import entries_of
 from bc_keras._compiled_loss import CompiledLoss
 from bc_keras._event_file import EventFile
 from bc_keras._labels import Labels, is_binary, read_labels
 from bc_keras._model import BCModel
 from bc_keras._plain_models import TargetLoss
 from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
-from bc_keras._stored import StoredOutputs, _asking
+from bc_keras._stored import StoredOutputs, _as_tensor, _asking
 from bc_keras._validation_data import Batch, ValidationData
 
 # What a config holds in place of a schedule; bc_core, where the class lives, knows nothing of Keras.
@@ -177,13 +179,13 @@ class CompatibilityCallback(keras.callbacks.Callback):
         self._begin()
         first = next(iter(self._data), None)
         if first is not None:
-            labels, reading = self._read(first)
+            labels, mask, reading = self._read(first)
             if self._ids is not None and labels.target.ndim > 1:
                 raise ValueError(
                     "ids name instances, and this model answers several times for each: leave ids out. "
                     f"Received: ids, and labels of shape {labels.target.shape}."
                 )
-            self._comparison([labels], reading, ids=None, step=None)
+            self._comparison([labels], [mask], reading, ids=None, step=None)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Compare, where this epoch is one of `every` or the last."""
@@ -239,17 +241,20 @@ class CompatibilityCallback(keras.callbacks.Callback):
             _say(f"\n{when}: " + " - ".join(f"{name}: {value:.4f}" for name, value in scores.items()))
 
     def _compare(self, step: int | None) -> Comparison:
-        batches, reading = [], None
+        batches, counted, reading = [], [], None
         for batch in self._data:
-            labels, reading = self._read(batch)
+            labels, mask, reading = self._read(batch)
             batches.append(labels)
+            counted.append(mask)
         if reading is None:
             raise ValueError("validation_data must hold at least one batch. Received: none.")
         if self._data.length is not None and self._kept_h1 is None:
             self._kept_h1 = np.concatenate([labels.h1 for labels in batches])
-        return self._comparison(batches, reading, ids=self._ids, step=step)
+        return self._comparison(batches, counted, reading, ids=self._ids, step=step)
 
-    def _comparison(self, batches: list[Labels], reading: _Reading, ids: Any, step: int | None) -> Comparison:
+    def _comparison(
+        self, batches: list[Labels], masks: list[Any], reading: _Reading, ids: Any, step: int | None
+    ) -> Comparison:
         target, h2, h1 = (np.concatenate([part.reshape(-1) for part in parts]) for parts in zip(*batches, strict=True))
         if ids is None:
             ids = np.arange(len(target))
@@ -258,8 +263,10 @@ class CompatibilityCallback(keras.callbacks.Callback):
                 "ids must name every instance of validation_data. "
                 f"Received: {len(ids)} ids for {len(target)} instances."
             )
+        counted = np.concatenate([mask.reshape(-1) for mask in masks])
         if reading.ignore_class is not None:
-            counted = target != reading.ignore_class
+            counted &= target != reading.ignore_class
+        if not counted.all():
             target, h2, h1, ids = target[counted], h2[counted], h1[counted], ids[counted]
         # Where h1 has no prediction (-1) it is wrong, so any class but the true one will do.
         h1 = np.where(h1 < 0, (target + 1) % reading.num_classes, h1)
@@ -274,9 +281,10 @@ class CompatibilityCallback(keras.callbacks.Callback):
             lambda_c=self.model.lambda_c if isinstance(self.model, BCModel) else None,
         )
 
-    def _read(self, batch: Batch) -> tuple[Labels, _Reading]:
-        """True and predicted classes of a batch, as numpy arrays."""
+    def _read(self, batch: Batch) -> tuple[Labels, Any, _Reading]:
+        """True and predicted classes of a batch and which of them are not masked, as numpy arrays."""
         h2_output = ops.convert_to_tensor(only_tensor(_predict(self.model, batch.x), "h2"))
+        mask = get_keras_mask(h2_output)
         target, h1_output = self._target_and_h1(batch, h2_output)
         reading = self._reading(h2_output)
         reference = self._reference
@@ -296,7 +304,10 @@ class CompatibilityCallback(keras.callbacks.Callback):
             h1_from_logits=reading.h1_from_logits,
             multilabel=reading.multilabel,
         )
-        return Labels(*(ops.convert_to_numpy(each) for each in labels)), reading
+        seen = ops.ones_like(labels.target, dtype="bool")
+        if mask is not None:
+            seen = ops.logical_and(seen, entries_of(ops.cast(mask, "bool"), labels.target))
+        return Labels(*(ops.convert_to_numpy(each) for each in labels)), ops.convert_to_numpy(seen), reading
 
     @property
     def _reference(self) -> Reference | None:
@@ -587,8 +598,11 @@ def _checked_ids(ids: Any, data: ValidationData) -> Any:
 def _predict(model: Any, x: Any) -> Any:
     """Outputs of a Keras model for a batch, in inference mode, by its compiled step."""
     strategy = getattr(model, "distribute_strategy", None)
-    if getattr(strategy, "num_replicas_in_sync", 1) > 1:
-        # There the compiled step would answer once on every replica.
+    layers = model._flatten_layers() if isinstance(model, keras.Model) else []
+    masks = any(getattr(layer, "mask_zero", False) or isinstance(layer, keras.layers.Masking) for layer in layers)
+    if masks or getattr(strategy, "num_replicas_in_sync", 1) > 1:
+        # The compiled step gives no masks, and under a strategy it would answer once on every replica.
+        x = keras.tree.map_structure(_as_tensor, x)
         return model(x, training=False)
     return model.predict_on_batch(x)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
 from bc_core import check_lambda
 from bc_keras._distribution import num_replicas, sum_over_replicas
@@ -217,6 +218,9 @@ class CompatibilityLoss(keras.losses.Loss):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, reduction=_reduction(reduction), dtype=dtype)
+        if self.dtype in ("float16", "bfloat16"):
+            # Sums of exponentials and of a batch need more.
+            super().__init__(name=name, reduction=_reduction(reduction), dtype="float32")
         known(base, get_args(Base), "base")
         known(dissonance, get_args(Dissonance), "dissonance")
         known(normalization, get_args(Normalization), "normalization")
@@ -293,17 +297,18 @@ class CompatibilityLoss(keras.losses.Loss):
         )
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Loss of each instance; `y_true` is the pair of target and h1's output."""
-        target, h1_output = y_true
+        """Loss of each instance; `y_true` holds target, h1's scores and, where there is one, h2's mask."""
+        target, h1_output, *mask = y_true
         terms = self.terms(y_pred, target, h1_output)
+        counted = Counted(terms, *mask)
         values = terms.base
         lambda_c = self.lambda_c
         if not isinstance(lambda_c, int | float):
             lambda_c = ops.cast(ops.convert_to_tensor(lambda_c), values.dtype)
         # Not base + 0 * dissonance: that would turn an infinite dissonance into NaN.
         if not (isinstance(lambda_c, int | float) and lambda_c == 0):
-            values = values + lambda_c * terms.dissonance * support_scale(terms.support, self.normalization)
-        return values if terms.valid is None else values * valid_scale(terms.valid)
+            values = values + lambda_c * terms.dissonance * counted.support_scale(self.normalization)
+        return values * counted.valid_scale(self.reduction)
 
     def __call__(
         self,
@@ -342,9 +347,9 @@ class CompatibilityLoss(keras.losses.Loss):
             loss = copy.copy(self)
             loss.reduction = _reduction(reduction)
         # Keras casts all that it hands to `call` to floats, which would make scores of labels.
-        return keras.losses.Loss.__call__(
-            loss, (target, self.as_scores(h1_output, h2_output)), h2_output, sample_weight
-        )
+        mask = get_keras_mask(h2_output)
+        y_true = (target, self.as_scores(h1_output, h2_output), *([] if mask is None else [mask]))
+        return keras.losses.Loss.__call__(loss, y_true, h2_output, sample_weight)
 
     def as_scores(self, h1_output: Any, h2_output: Any) -> Any:
         """h1's output as it is, or scores that stand for the labels it gave."""
@@ -355,10 +360,15 @@ class CompatibilityLoss(keras.losses.Loss):
                 f"dissonance={self.dissonance!r} imitates h1's probabilities: use dissonance='new_error', or an h1 "
                 f"that gives scores. Received: h1's labels of dtype {keras.backend.standardize_dtype(h1_output.dtype)}."
             )
+        # NaN stands for -1, no prediction.
+        nothing = float("nan")
         if self.base == "binary_cross_entropy":
-            surest = _SURE_LOGIT if self._h1_from_logits else 1.0
-            return ops.where(ops.cast(h1_output, "bool"), surest, -surest if self._h1_from_logits else 0.0)
-        return ops.one_hot(h1_classes(h1_output, tuple(h2_output.shape)[:-1], h2_output.shape[-1]), h2_output.shape[-1])
+            surest, least = (_SURE_LOGIT, -_SURE_LOGIT) if self._h1_from_logits else (1.0, 0.0)
+            h1_output = ops.cast(h1_output, "int32")
+            return ops.where(h1_output < 0, nothing, ops.where(h1_output == 1, surest, least))
+        labels = h1_classes(h1_output, tuple(h2_output.shape)[:-1], h2_output.shape[-1])
+        columns = ops.one_hot(labels, h2_output.shape[-1])
+        return ops.where(ops.expand_dims(labels < 0, -1), nothing, columns)
 
     @property
     def _h1_from_logits(self) -> bool:
@@ -384,18 +394,41 @@ class CompatibilityLoss(keras.losses.Loss):
         }
 
 
-def support_scale(support: Any, normalization: str) -> Any:
-    """Factor that makes the mean over a batch the mean over the support: 1 for ``"batch"``."""
-    if normalization == "batch":
-        return 1.0
-    total = sum_over_replicas(ops.sum(support))
-    count = ops.cast(ops.size(support), support.dtype) * num_replicas()
-    return count / ops.maximum(total, 1.0)
+class Counted:
+    """What counts in the mean over a batch: all entries but those that are masked or ignored."""
+
+    def __init__(self, terms: InstanceTerms, mask: Any = None) -> None:
+        self.support = terms.support
+        self.valid = terms.valid
+        self.mask = None if mask is None else entries_of(ops.cast(mask, terms.support.dtype), terms.support)
+        counted = [each for each in (self.valid, self.mask) if each is not None]
+        self.both = counted[0] * counted[-1] if counted else None
+
+    def support_scale(self, normalization: str) -> Any:
+        """Factor that makes the mean over a batch the mean over the support of all replicas: 1 for ``"batch"``."""
+        if normalization == "batch":
+            return 1.0
+        support = self.support if self.both is None else self.support * self.both
+        count = ops.cast(ops.size(support), support.dtype) if self.both is None else ops.sum(self.both)
+        return count * num_replicas() / ops.maximum(sum_over_replicas(ops.sum(support)), 1.0)
+
+    def valid_scale(self, reduction: str | None) -> Any:
+        """Weights that keep ignored entries out of a mean; Keras itself keeps masked ones out of it."""
+        if self.valid is None:
+            return 1.0
+        if reduction not in ("sum_over_batch_size", "mean"):
+            return self.valid
+        count = ops.cast(ops.size(self.valid), self.valid.dtype) if self.mask is None else ops.sum(self.mask)
+        return self.valid * ops.divide_no_nan(count, ops.sum(self.both))
 
 
-def valid_scale(valid: Any) -> Any:
-    """Weights that make the mean over a batch the mean over what counts in it, 0 where nothing does."""
-    return valid * ops.divide_no_nan(ops.cast(ops.size(valid), valid.dtype), ops.sum(valid))
+def entries_of(values: Any, labels: Any) -> Any:
+    """Weights or a mask in the shape of the labels; one value per instance holds for all its entries."""
+    if len(values.shape) == len(labels.shape) + 1 and values.shape[-1] == 1:
+        values = ops.squeeze(values, -1)
+    while len(values.shape) < len(labels.shape):
+        values = ops.expand_dims(values, -1)
+    return ops.broadcast_to(values, ops.shape(labels))
 
 
 def _tensor(value: Any) -> Any:

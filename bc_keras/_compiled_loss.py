@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import keras
 from keras import ops
+from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
-from bc_keras._compatibility_loss import CompatibilityLoss, support_scale, valid_scale
+from bc_keras._compatibility_loss import CompatibilityLoss, Counted
 from bc_keras._labels import is_binary
 
 
@@ -35,7 +36,7 @@ class BaseLoss(keras.losses.Loss):
         """Base loss of each instance."""
         # Any scores do as h1's: the dissonance is not read.
         terms = self.criterion.terms(y_pred, y_true, ops.stop_gradient(y_pred))
-        return terms.base if terms.valid is None else terms.base * valid_scale(terms.valid)
+        return terms.base * Counted(terms, get_keras_mask(y_pred)).valid_scale(self.reduction)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
@@ -56,11 +57,12 @@ class DissonanceLoss(keras.losses.Loss):
         self.criterion = criterion
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Masked dissonance of each instance; `y_true` is the pair of target and h1's scores."""
-        target, h1_output = y_true
+        """Dissonance of each instance; `y_true` holds target, h1's scores and, where there is one, h2's mask."""
+        target, h1_output, *mask = y_true
         terms = self.criterion.terms(y_pred, target, h1_output)
-        values = terms.dissonance * support_scale(terms.support, self.criterion.normalization)
-        return values if terms.valid is None else values * valid_scale(terms.valid)
+        counted = Counted(terms, *mask)
+        values = terms.dissonance * counted.support_scale(self.criterion.normalization)
+        return values * counted.valid_scale(self.reduction)
 
 
 class CompiledLoss:
@@ -68,6 +70,8 @@ class CompiledLoss:
 
     def __init__(self, loss: Any) -> None:
         config: dict[str, Any] = {}
+        if isinstance(loss, str) and loss not in ("crossentropy", "ce", "accuracy", "acc"):
+            loss = keras.losses.get(loss)  # "bce" is binary_crossentropy
         name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
         from_keras = isinstance(loss, str) or getattr(loss, "__module__", "").split(".")[0] == "keras"
         if isinstance(loss, keras.losses.Loss):
@@ -79,8 +83,11 @@ class CompiledLoss:
         self.from_logits: bool | None = config.get("from_logits", False if from_keras else None)
         self.label_smoothing: float = config.get("label_smoothing", 0.0)
         self.ignore_class: int | None = config.get("ignore_class")
-        self.binary = name.startswith("binary") or (
-            isinstance(loss, BaseLoss) and loss.criterion.base == "binary_cross_entropy"
+        self.from_keras = from_keras
+        self.binary = (
+            isinstance(loss, keras.losses.BinaryCrossentropy | keras.losses.BinaryFocalCrossentropy)
+            or (from_keras and name.startswith("binary"))
+            or (isinstance(loss, BaseLoss) and loss.criterion.base == "binary_cross_entropy")
         )
         self.divergence = name.startswith(("kld", "kullback")) or name == "kldivergence"
         self.sparse: bool | None = None

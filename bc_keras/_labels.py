@@ -43,13 +43,14 @@ def as_column(tensor: Any, shape: tuple[int | None, ...], what: str) -> Any:
 
 
 def is_positive(scores: Any, threshold: float, from_logits: bool) -> Any:
-    """Class 1 where the probability is at least `threshold`; integer labels are taken as they are."""
+    """Class 1 where the probability is at least `threshold`; labels are taken as they are, NaN is no prediction, -1."""
     if not is_float(scores):
         return ops.cast(scores, "int32")
     if from_logits:
         # The same comparison on the other side of the sigmoid, which saturates.
         threshold = math.log(threshold / (1 - threshold))
-    return ops.cast(scores >= ops.cast(threshold, scores.dtype), "int32")
+    positive = ops.cast(scores >= ops.cast(threshold, scores.dtype), "int32")
+    return ops.where(ops.isnan(scores), -1, positive)
 
 
 def read_labels(
@@ -130,4 +131,5 @@ def h1_classes(h1_output: Any, shape: tuple[int | None, ...], classes: int) -> A
             f"h1 has other classes, and integers if h1 gives labels. Received: shape {tuple(h1_output.shape)}, "
             f"dtype {keras.backend.standardize_dtype(h1_output.dtype)}."
         )
-    return ops.cast(ops.argmax(h1_output, axis=-1), "int32")
+    # A row of NaN is how labels that became scores say that h1 has no prediction.
+    return ops.where(ops.isnan(h1_output[..., 0]), -1, ops.cast(ops.argmax(h1_output, axis=-1), "int32"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +14,16 @@ from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks 
 
 from bc_core import check_lambda
 from bc_keras._attached import HOW_TO_ATTACH_STORED, split_reference
-from bc_keras._compatibility_loss import Base, CompatibilityLoss, Dissonance, Normalization, known, support_scale
+from bc_keras._compatibility_loss import (
+    Base,
+    CompatibilityLoss,
+    Counted,
+    Dissonance,
+    InstanceTerms,
+    Normalization,
+    entries_of,
+    known,
+)
 from bc_keras._compiled_loss import BaseLoss, CompiledLoss, DissonanceLoss, Reading, check_target_form
 from bc_keras._distribution import num_replicas
 from bc_keras._labels import Labels, is_binary, read_labels
@@ -48,16 +58,19 @@ class BCModel(keras.Model):
             probabilities there) or ``"imitation"`` (h1's probabilities everywhere).
         loss: instead of `dissonance` one of the eight named losses, by name or class, or a `CompatibilityLoss`: its
             dissonance is trained, and its base where ``compile`` is given no loss.
-        normalization: ``"batch"`` divides the dissonance by the number of instances, ``"support"`` by the number that
-            h1 gets right, counted over all replicas.
+        normalization: ``"batch"`` (default) divides the dissonance by the number of instances, ``"support"`` by the
+            number that h1 gets right, counted over all replicas.
         from_logits: whether h2 gives logits. Defaults to `None`: what the compiled loss says.
         h1_from_logits: the same for h1's output. Defaults to `None`, as h2's.
-        threshold: a binary score is class 1 from this probability on.
+        threshold: a binary score is class 1 from this probability on. Defaults to `None`, 0.5 or what `loss` says.
+        multilabel: whether each column is a label of its own, 0 or 1. Defaults to `None`: where the compiled loss is
+            one of Keras's binary losses.
         class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1.
         name: name of the model.
 
     Raises:
-        TypeError: h1 is missing, or is nothing that answers.
+        TypeError: h1 is missing, or is nothing that answers; h2 has a ``train_step``, ``test_step``,
+            ``compute_loss`` or ``compute_metrics`` of its own, which would not run; an argument against `loss`.
         ValueError: an h1 without weights, an h1 that shares variables with h2, a negative lambda_c, an unknown name.
 
     Example:
@@ -82,10 +95,11 @@ class BCModel(keras.Model):
         dissonance: Dissonance | None = None,
         loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] | None = None,
         *,
-        normalization: Normalization = "batch",
+        normalization: Normalization | None = None,
         from_logits: bool | None = None,
         h1_from_logits: bool | None = None,
-        threshold: float = 0.5,
+        threshold: float | None = None,
+        multilabel: bool | None = None,
         class_map: Sequence[int] | None = None,
         name: str | None = None,
         **kwargs: Any,
@@ -100,21 +114,42 @@ class BCModel(keras.Model):
             raise TypeError(
                 f"Pass dissonance or loss, which has one. Received: dissonance={dissonance!r}, loss={loss!r}."
             )
+        _check_no_own_step(h2)
+        if callable(lambda_c):
+            raise TypeError(
+                "lambda_c must be a number; a schedule goes to a callback, LambdaScheduler(schedule). "
+                f"Received: lambda_c={lambda_c!r}."
+            )
         # What is computed here is h2's, so inputs are cast by h2 alone, and loss scaling follows its policy.
         super().__init__(name=name, dtype=kwargs.pop("dtype", h2.dtype_policy), autocast=False, **kwargs)
-        known(normalization, get_args(Normalization), "normalization")
+        if normalization is not None:
+            known(normalization, get_args(Normalization), "normalization")
         self._dissonance_name: Dissonance = "new_error" if dissonance is None else dissonance
         known(self._dissonance_name, get_args(Dissonance), "dissonance")
         if lambda_c is None:
             has_one = isinstance(loss, CompatibilityLoss | ModelLoss)
             lambda_c = float(ops.convert_to_numpy(loss.lambda_c)) if has_one else 1.0  # type: ignore[union-attr]
         check_lambda(lambda_c)
-        self._normalization = normalization
+        self._arguments = {
+            "normalization": normalization,
+            "from_logits": from_logits,
+            "h1_from_logits": h1_from_logits,
+            "threshold": threshold,
+            "multilabel": multilabel,
+        }
+        self._normalization: Normalization = "batch" if normalization is None else normalization
         self._from_logits = from_logits
         self._h1_from_logits = h1_from_logits
-        self._threshold = threshold
+        self._threshold = 0.5 if threshold is None else threshold
+        self._multilabel = multilabel
         self._loss_argument = loss
         self._criterion = self._criterion_of(loss)
+        if self._criterion is not None:
+            self._agree_with(self._criterion, explicit=isinstance(loss, CompatibilityLoss | ModelLoss))
+        if class_map is None and isinstance(loss, ModelLoss):
+            class_map = loss.reference.class_map  # type: ignore[misc]  # an instance, here as elsewhere
+        self._base: Any = None
+        self._h1_has_fresh_weights = False
         self._compatibility_metrics: list[tuple[OverlapMetric, bool]] = []
         self._reference = Reference(h1, class_map)
         check_no_shared_variables(h1, h2)
@@ -134,6 +169,31 @@ class BCModel(keras.Model):
         self._dissonance_tracker = keras.metrics.Mean(name="dissonance")
         if h2.built:
             self.built = True
+        self._models_are_set = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; another h1 or h2 needs another model."""
+        if name in ("h1", "h2") and getattr(self, "_models_are_set", False):
+            raise AttributeError(
+                f"{name} cannot be replaced, as checks and compiled steps depend on it: wrap anew, BCModel(h2, h1=...)."
+            )
+        super().__setattr__(name, value)
+
+    def _agree_with(self, criterion: CompatibilityLoss, explicit: bool) -> None:
+        """Take from a loss that was made by the user what it says, and refuse an argument that says otherwise."""
+        given = {**self._arguments, "multilabel": None}
+        if explicit:
+            options = {"normalization", "from_logits"} | (
+                {"threshold"} if criterion.base == "binary_cross_entropy" else set()
+            )
+            for option in options:
+                if given[option] not in (None, getattr(criterion, option)):
+                    raise TypeError(
+                        f"{option} contradicts the loss, which has one of its own: leave it out here. Received: "
+                        f"{option}={given[option]!r}, loss with {option}={getattr(criterion, option)!r}."
+                    )
+            self._normalization = criterion.normalization
+        self._threshold = criterion.threshold
 
     # What is trained
 
@@ -220,12 +280,22 @@ class BCModel(keras.Model):
                     f"The loss of compile() is the base, such as 'sparse_categorical_crossentropy'. Give a "
                     f"compatibility loss to the model: BCModel(h2, h1=h1, loss=...). Received: loss={given!r}."
                 )
+        metrics, weighted_metrics = (keras.tree.map_structure(_made, given) for given in (metrics, weighted_metrics))
         if loss is None and self._criterion is None:
             raise ValueError(
                 "compile() needs a loss, the base that is trained together with the dissonance, such as "
                 "loss='sparse_categorical_crossentropy'. Received: loss=None."
             )
         self._base = BaseLoss(self._criterion) if loss is None and self._criterion is not None else loss
+        says = CompiledLoss.of(self._base).from_logits
+        if isinstance(self._loss_argument, CompatibilityLoss | ModelLoss):
+            wanted = None if self._criterion is None else self._criterion.from_logits
+            if None not in (says, wanted) and says != wanted:
+                raise ValueError(
+                    "The compiled loss and the compatibility loss read h2's output differently: give both the same "
+                    f"from_logits. Received: from_logits={says} in compile(), {wanted} in the compatibility loss."
+                )
+        self._loss_weight = (keras.tree.flatten(loss_weights) or [None])[0]
         super().compile(
             optimizer=optimizer,
             loss=self._base,
@@ -250,6 +320,7 @@ class BCModel(keras.Model):
 
     def fit(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
         """Train, as `keras.Model.fit`."""
+        self._check_h1_has_weights()
         if class_weight is not None and self._reference.stored is not None:
             raise ValueError(
                 "Keras reads class_weight from the label, beside which h1's stored outputs stand here: pass it to "
@@ -267,13 +338,25 @@ class BCModel(keras.Model):
         self._check_h1(given.get("x"), given.get("batch_size") or 32)
         return super().fit(*args, class_weight=class_weight, **kwargs)
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate, as `keras.Model.evaluate`."""
+        self._check_h1_has_weights()
+        if self.compiled:
+            self._check_labels((dict(zip(("x", "y"), args, strict=False)) | kwargs).get("y"))
+        return super().evaluate(*args, **kwargs)
+
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """The compiled loss plus lambda_c times the dissonance; h1 is asked here, once per batch."""
         h2_output = only_tensor(y_pred, "h2")
         target, h1_output = self._target_and_stored(y, h2_output)
-        check_target_form(target, h2_output, CompiledLoss.of(self._base))
+        facts = CompiledLoss.of(self._base)
+        check_target_form(target, h2_output, facts)
+        if len(h2_output.shape) == 1:
+            # Keras's binary losses average over the last axis, which here holds the instances.
+            y_pred = h2_output = ops.expand_dims(h2_output, -1)
+            target = ops.expand_dims(target, -1) if len(target.shape) == 1 else target
         # First: a call of h1 would add its activity regularisation to h2's loss.
         base = super().compute_loss(x, target, y_pred, sample_weight, training)
         columns = 1 if is_binary(h2_output) else h2_output.shape[-1]
@@ -282,19 +365,28 @@ class BCModel(keras.Model):
             h1_output = self._reference(x, columns, reading.h1_from_logits)
         elif self._reference.class_map is not None:
             h1_output = self._reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits)
-        dissonance = self._dissonance(target, h2_output, h1_output, sample_weight, reading)
+        mask = get_keras_mask(h2_output)
+        dissonance = self._dissonance(target, y_pred, h1_output, sample_weight, reading, mask)
         batch_size = ops.shape(h2_output)[0]
         # Keras divides a loss by the number of replicas, whose gradients are summed; a log shows the mean.
         self._base_loss_tracker.update_state(base * num_replicas(), sample_weight=batch_size)
         self._dissonance_tracker.update_state(dissonance * num_replicas(), sample_weight=batch_size)
         # Here and not in compute_metrics, which on JAX runs when h1's answers of this step are gone.
-        mask = get_keras_mask(h2_output)
         read: dict[float, Labels] = {}
         for metric, weighted in self._compatibility_metrics:
+            if metric.multilabel and not reading.multilabel:
+                raise ValueError(
+                    f"The metric {metric.name!r} is multilabel and the model is not: pass BCModel(..., "
+                    "multilabel=True), which tells every metric. Received: multilabel=True in the metric."
+                )
             threshold = self._threshold if metric.threshold is None else metric.threshold
             if threshold not in read:
                 read[threshold] = self._labels(target, h2_output, h1_output, reading, threshold)
-            metric.update_labels(read[threshold], sample_weight if weighted else None, mask)
+            labels, counted = read[threshold], mask
+            if facts.ignore_class is not None and metric.ignore_class is None:
+                seen = labels.target != facts.ignore_class
+                counted = seen if mask is None else ops.logical_and(seen, ops.cast(entries_of(mask, seen), "bool"))
+            metric.update_labels(labels, sample_weight if weighted else None, counted)
         return base + ops.cast(self._lambda_c.value, base.dtype) * dissonance
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
@@ -305,35 +397,60 @@ class BCModel(keras.Model):
         return results
 
     def _check_labels(self, y: Any) -> None:
-        """Refuse class indices that h2 has no score for; JAX and XLA would train on without a word."""
+        """Refuse labels that h2 has no score for; JAX and XLA would train on without a word."""
         try:
-            classes = self.h2.output_shape[-1]
+            shape = self.h2.output_shape
+            classes = shape[-1] if len(shape) > 1 else 1
         except (AttributeError, ValueError, TypeError):
             return  # a subclassed h2 that was not called yet
-        if not isinstance(y, np.ndarray) or y.size == 0 or classes is None:
+        if not isinstance(y, np.ndarray) or y.size == 0 or y.dtype.kind not in "iuf" or classes is None:
             return
         if self._reference.stored is not None:
             # Here already: on TensorFlow a step that failed while it was traced cannot be traced again.
-            self._target_and_stored(y, np.empty((1, *[1] * (len(self.h2.output_shape) - 2), classes)))
+            self._target_and_stored(y, np.empty((1, *[1] * (len(shape) - 2), classes)))
             return
-        if y.dtype.kind not in "iu" or classes == 1:
-            return
-        if y.ndim == 1 or y.shape[-1] == 1:
-            outside = (y < 0) | (y >= classes)
-            ignored = CompiledLoss.of(self._base).ignore_class
-            if ignored is not None:
-                outside &= y != ignored
-            if outside.any():
-                raise ValueError(
-                    f"The target must hold class indices in 0..{classes - 1}, the classes that h2 scores. Received: "
-                    f"label {y[outside][0]} at index {int(np.argwhere(outside)[0][0])}."
-                )
+        facts = CompiledLoss.of(self._base)
+        if facts.binary and facts.from_keras and not (y.min() >= 0 and y.max() <= 1):
+            raise ValueError(f"Binary targets must lie in 0..1. Received: values from {y.min()} to {y.max()}.")
+        if not facts.sparse or not (y.ndim == len(shape) - 1 or y.shape[-1] == 1):
+            return  # a loss of the user's own may have its own marks
+        outside = (y < 0) | (y >= classes) | (y != np.rint(y))
+        if facts.ignore_class is not None:
+            outside &= y != facts.ignore_class
+        if outside.any():
+            raise ValueError(
+                f"The target must hold class indices in 0..{classes - 1}, the classes that h2 scores. Received: "
+                f"label {y[outside][0]} at index {int(np.argwhere(outside)[0][0])}."
+            )
+
+    def _check_h1_has_weights(self) -> None:
+        if self._h1_has_fresh_weights:
+            raise ValueError(
+                "h1 was made anew from a config, as clone_model does, so its weights are those of no model in use: "
+                "wrap anew, BCModel(h2, h1=old_model), or load weights first."
+            )
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load lambda_c; Keras loads the weights of both models beside it."""
+        super().load_own_variables(store)
+        self._h1_has_fresh_weights = False
+
+    def set_weights(self, weights: Any) -> None:
+        """Set the weights of both models, and lambda_c."""
+        super().set_weights(weights)
+        self._h1_has_fresh_weights = False
 
     def _check_h1(self, x: Any, batch_size: int) -> None:
         """Ask h1 about a batch first: inside the compiled step nobody looks at its values."""
         if not isinstance(x, np.ndarray) or not len(x) or self._reference.stored is not None:
             return
-        answer = ops.convert_to_numpy(self._reference(ops.convert_to_tensor(x[:batch_size])))
+        if any(getattr(layer, "stateful", False) for layer in keras.tree.flatten(getattr(self.h1, "layers", []))):
+            return  # being asked would change its state
+        try:
+            first = ops.convert_to_tensor(x[:batch_size], dtype=keras.config.floatx() if x.dtype.kind == "f" else None)
+            answer = ops.convert_to_numpy(self._reference(first))
+        except Exception:
+            return  # not to be asked outside the compiled step; there it will answer, or say why not
         if answer.dtype.kind != "f":
             return
         if not np.isfinite(answer).all():
@@ -341,15 +458,17 @@ class BCModel(keras.Model):
                 "h1 must give finite scores: look for a half-loaded h1, or inputs that are NaN. Received: "
                 f"{'NaN' if np.isnan(answer).any() else 'infinity'} for one of the first {len(answer)} instances."
             )
-        logits = self._h1_from_logits if self._h1_from_logits is not None else self._from_logits
-        if logits is None:
-            logits = CompiledLoss.of(self._base).from_logits
+        try:
+            reading = self._reading(np.empty((1, 1) if answer.ndim == 1 else (1, *answer.shape[1:])))
+        except ValueError:
+            return  # the compiled loss does not say how outputs are to be read; the step will ask
+        logits = reading.h1_from_logits
         imitates = (
             self._dissonance_name != "new_error" if self._criterion is None else not self._criterion.labels_suffice
         )
         outside = answer.min() < -_ROUNDING or answer.max() > 1 + _ROUNDING
         # What new error reads of several scores, the largest, is the same for both.
-        if logits is False and outside and (imitates or answer.shape[-1] == 1):
+        if not logits and outside and (imitates or reading.binary):
             raise ValueError(
                 "h1 must give probabilities in 0..1 here; if it gives logits, pass h1_from_logits=True. "
                 f"Received: values from {answer.min():g} to {answer.max():g}."
@@ -379,7 +498,12 @@ class BCModel(keras.Model):
     def _reading(self, h2_output: Any) -> Reading:
         """How the outputs are to be read: what the compiled loss says, unless the constructor was told."""
         base, given = CompiledLoss.of(self._base), self._criterion
-        binary = is_binary(h2_output) or base.binary or (given is not None and given.base == "binary_cross_entropy")
+        binary = (
+            is_binary(h2_output)
+            or base.binary
+            or bool(self._multilabel)
+            or (given is not None and given.base == "binary_cross_entropy")
+        )
         from_logits = self._from_logits if self._from_logits is not None else base.from_logits
         if from_logits is None and given is not None:
             from_logits = given.from_logits
@@ -397,7 +521,7 @@ class BCModel(keras.Model):
             from_logits,
             from_logits if h1_from_logits is None else h1_from_logits,
             binary,
-            multilabel=binary and not is_binary(h2_output),
+            multilabel=binary and not is_binary(h2_output) if self._multilabel is None else self._multilabel,
         )
 
     def _labels(self, target: Any, h2_output: Any, h1_output: Any, reading: Reading, threshold: float) -> Labels:
@@ -411,36 +535,44 @@ class BCModel(keras.Model):
             multilabel=reading.multilabel,
         )
 
-    def _dissonance(self, target: Any, h2_output: Any, h1_output: Any, sample_weight: Any, reading: Reading) -> Any:
+    def _dissonance(
+        self, target: Any, y_pred: Any, h1_output: Any, sample_weight: Any, reading: Reading, mask: Any
+    ) -> Any:
         """Dissonance of a batch, reduced and scaled as Keras reduces and scales the base."""
+        h2_output = only_tensor(y_pred, "h2")
         if self._criterion is None and self._dissonance_name == "new_error" and not reading.multilabel:
-            return self._base_where_h1_is_right(target, h2_output, h1_output, sample_weight, reading)
+            return self._base_where_h1_is_right(target, y_pred, h1_output, sample_weight, reading, mask)
         if self._dissonance_loss is None:
-            self._dissonance_loss = DissonanceLoss(
-                self._criterion_in_use(reading), CompiledLoss.of(self._base).reduction
-            )
+            reduction = CompiledLoss.of(self._base).reduction
+            self._dissonance_loss = DissonanceLoss(self._criterion_in_use(reading), reduction)
         scores = self._dissonance_loss.criterion.as_scores(h1_output, h2_output)
-        return self._dissonance_loss((target, scores), h2_output, sample_weight)
+        y_true = (target, scores, *([] if mask is None else [mask]))
+        dissonance = self._dissonance_loss(y_true, h2_output, sample_weight)
+        return dissonance if self._loss_weight is None else dissonance * self._loss_weight
 
     def _base_where_h1_is_right(
-        self, target: Any, h2_output: Any, h1_output: Any, sample_weight: Any, reading: Reading
+        self, target: Any, y_pred: Any, h1_output: Any, sample_weight: Any, reading: Reading, mask: Any
     ) -> Any:
+        h2_output, facts = only_tensor(y_pred, "h2"), CompiledLoss.of(self._base)
         labels = self._labels(target, h2_output, h1_output, reading, self._threshold)
-        support = ops.cast(labels.h1 == labels.target, "float32")
-        weight = support
+        dtype = "float64" if keras.config.floatx() == "float64" else "float32"
+        right = ops.cast(labels.h1 == labels.target, dtype)
+        valid = None
+        if facts.ignore_class is not None:
+            valid = ops.cast(labels.target != facts.ignore_class, dtype)
+        counted = Counted(InstanceTerms(right, right, right, valid), mask)
+        support = right if counted.both is None else right * counted.both
+        everything = ops.ones_like(support) if counted.both is None else counted.both
         if sample_weight is not None:
-            sample_weight = ops.cast(sample_weight, support.dtype)
-            if len(sample_weight.shape) == len(support.shape) + 1 and sample_weight.shape[-1] == 1:
-                sample_weight = ops.squeeze(sample_weight, -1)
-            while len(sample_weight.shape) < len(support.shape):
-                sample_weight = ops.expand_dims(sample_weight, -1)
-            weight = support * sample_weight
+            everything = everything * entries_of(ops.cast(sample_weight, dtype), support)
+        weight = support * everything
         # The compiled loss with the support as sample weight: its smoothing, masks, reduction and scaling are right.
-        dissonance = self._compile_loss(target, h2_output, weight)
-        if CompiledLoss.of(self._base).reduction == "mean_with_sample_weight":
-            everything = ops.ones_like(support) if sample_weight is None else sample_weight * ops.ones_like(support)
-            dissonance = dissonance * ops.divide_no_nan(ops.sum(weight), ops.sum(everything))
-        return dissonance * support_scale(support, self._normalization)
+        dissonance = ops.cast(self._compile_loss(target, y_pred, weight), dtype)
+        if facts.reduction == "mean_with_sample_weight":
+            # Keras has divided by the weights of the support; over a batch it is those of all that counts.
+            share = ops.divide_no_nan(ops.sum(weight), ops.sum(everything))
+            return dissonance * share if self._normalization == "batch" else dissonance
+        return dissonance * counted.support_scale(self._normalization)
 
     def _criterion_of(self, loss: Any) -> CompatibilityLoss | None:
         """The `CompatibilityLoss` that was asked for, if one was."""
@@ -450,14 +582,22 @@ class BCModel(keras.Model):
             criterion: CompatibilityLoss = loss.criterion
             return criterion
         if isinstance(loss, str):
-            known(loss, tuple(MODEL_LOSSES), "loss")
+            if loss not in MODEL_LOSSES:
+                near = difflib.get_close_matches(loss, MODEL_LOSSES, n=1)
+                raise ValueError(
+                    f"loss must be one of the eight named losses{f', perhaps {near[0]!r}' if near else ''}: "
+                    f"{', '.join(map(repr, MODEL_LOSSES))}. The base, such as 'sparse_categorical_crossentropy', goes "
+                    f"to compile(loss=...). Received: loss={loss!r}."
+                )
             loss = MODEL_LOSSES[loss]
         if isinstance(loss, type) and issubclass(loss, ModelLoss):
+            threshold = {"discriminant_pivot": self._threshold} if loss.base == "binary_cross_entropy" else {}
             return loss.on_outputs(
                 1.0,
                 normalization=self._normalization,
                 from_logits=bool(self._from_logits),
                 h1_from_logits=self._h1_from_logits,
+                **threshold,
             )
         raise TypeError(
             f"loss must be one of the eight named losses, by name or class, or a CompatibilityLoss. The base goes to "
@@ -502,10 +642,7 @@ class BCModel(keras.Model):
             "lambda_c": self.lambda_c,
             "dissonance": None if loss is not None else self._dissonance_name,
             "loss": serialize(loss) if isinstance(loss, CompatibilityLoss) else loss,
-            "normalization": self._normalization,
-            "from_logits": self._from_logits,
-            "h1_from_logits": self._h1_from_logits,
-            "threshold": self._threshold,
+            **self._arguments,
             "class_map": self._reference.class_map,
             "name": self.name,
         }
@@ -520,7 +657,29 @@ class BCModel(keras.Model):
                 config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         if config["h1"] is None:
             config["h1"] = StoredOutputs.open(stored) if stored is not None and Path(stored).exists() else _missing_h1
-        return cls(**config)
+        model = cls(**config)
+        # A config holds no weights: until some are loaded, h1 is no model in use.
+        model._h1_has_fresh_weights = isinstance(model.h1, keras.Layer)
+        return model
+
+
+def _made(metric: Any) -> Any:
+    """An instance of a metric of this package that was given as its class; Keras would make one that nobody feeds."""
+    return metric() if isinstance(metric, type) and issubclass(metric, OverlapMetric) else metric
+
+
+def _check_no_own_step(h2: keras.Model) -> None:
+    own = [
+        name
+        for name in ("train_step", "test_step", "compute_loss", "compute_metrics")
+        if getattr(type(h2), name) is not getattr(keras.Model, name)
+    ]
+    if own:
+        raise TypeError(
+            f"h2 has a {own[0]} of its own, which would not run inside a BCModel: add CompatibilityLoss()(h2_output, "
+            f"y, h1_output) to it and fit h2 itself, or pass a model without it. Received: {type(h2).__name__}, which "
+            f"overrides {', '.join(own)}."
+        )
 
 
 def _text(path: Path | None) -> str | None:

@@ -54,6 +54,12 @@ class Reference:
                 "h1 has no weights yet, so it cannot be the model in use: load it with keras.models.load_model, or "
                 f"call it once on a batch and load its weights. Received: the unbuilt h1={h1.name!r}."
             )
+        owner = getattr(h1, "__self__", None)
+        if isinstance(owner, keras.Model) and getattr(h1, "__name__", "") in ("predict", "predict_on_batch"):
+            raise TypeError(
+                "h1 must be the model itself, which is called inside the compiled step: pass h1=model. "
+                f"Received: its method {h1.__name__}."  # type: ignore[union-attr]
+            )
         self.h1 = h1
         self.class_map = None if class_map is None else _checked_class_map(class_map)
 
@@ -87,9 +93,22 @@ class Reference:
                 "Received: a batch without them."
             )
         with _without_gradients():
-            output = self.h1(x, training=False) if self.model is not None else self.h1(x)
+            output = self.h1(x, training=False) if self.model is not None else self._call(x)
         output = ops.convert_to_tensor(only_tensor(output, "h1"))  # a callable may answer in numpy
         return ops.stop_gradient(self.in_classes_of_h2(output, num_classes, from_logits))
+
+    def _call(self, x: Any) -> Any:
+        try:
+            return self.h1(x)  # type: ignore[operator]
+        except Exception as error:
+            if str(getattr(self.h1, "__module__", "")).startswith("bc_keras."):
+                raise  # it says itself what is wrong
+            raise TypeError(
+                "h1 must be made of operations of Keras or of its backend, as it runs inside the compiled step. For "
+                "one of scikit-learn, numpy or another framework compute its outputs once: `stored = store_outputs(h1, "
+                "x, folder, y=y)`, BCModel(h2, h1=stored), `fit(*stored.attach(x, y))`. Received: h1 raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def in_classes_of_h2(self, output: Any, num_classes: int | None, from_logits: bool) -> Any:
         """h1's scores or labels by h2's class indices; unchanged without a class map."""
@@ -119,7 +138,8 @@ class Reference:
         selection = ops.cast(ops.convert_to_tensor(selection), output.dtype)
         if not from_logits:
             return ops.matmul(output, selection)
-        return ops.log(ops.maximum(ops.matmul(ops.softmax(output, axis=-1), selection), _TINY))
+        mapped = ops.log(ops.maximum(ops.matmul(ops.softmax(output, axis=-1), selection), _TINY))
+        return ops.where(ops.isnan(output[..., :1]), np.nan, mapped)
 
 
 def _checked_class_map(class_map: Sequence[int]) -> tuple[int, ...]:
@@ -166,7 +186,7 @@ def check_no_shared_variables(h1: Any, h2: Any) -> None:
     shared = [variable.path for variable in h1.weights if id(variable) in own]
     if shared:
         raise ValueError(
-            "h1 and h2 share variables, so h1 would change while h2 is trained: build h2 from layers of its own "
-            f"(keras.models.clone_model copies them). Received: shared {', '.join(shared[:3])}"
+            "h1 and h2 share variables, so h1 would change whenever they are trained: build h2 from layers of its own "
+            f"(keras.models.clone_model copies a part, then set its weights). Received: shared {', '.join(shared[:3])}"
             f"{f' and {len(shared) - 3} more' if len(shared) > 3 else ''}."
         )

@@ -262,7 +262,7 @@ class StoredOutputs:
             >>> x, y = np.arange(3.0), np.array([1, 0, 1])
             >>> stored = StoredOutputs.from_table([1, 1, -1])
             >>> stored.attach(x, y, num_classes=2)[1].tolist()
-            [[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
+            [[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, nan, nan]]
         """
         if self.labels_only:
             check_labels(self._outputs, num_classes)

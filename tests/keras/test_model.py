@@ -19,6 +19,7 @@ from bc_keras import (
     BTC,
     BCModel,
     BCNewErrorCompatibilityModel,
+    CompatibilityCallback,
     CompatibilityLoss,
     ErrorOverlapMetric,
     NegativeFlipImpact,
@@ -687,3 +688,357 @@ def test_bad_data_are_refused():
     categorical.compile("sgd", loss="categorical_crossentropy")
     with pytest.raises(ValueError, match="class indices"):
         categorical.fit(x, y, verbose=0)
+
+
+# What counts in a mean
+
+
+def oracle(p1, p2, y, valid, dissonance, normalization, weight=None):
+    """The dissonance by the definition, in float64, over the entries that count."""
+    weight = np.ones(y.shape) if weight is None else weight
+    chosen = np.where(valid, y, 0)
+    good = (p1.argmax(-1) == y) & valid
+    new_error = -np.log(np.take_along_axis(p2, chosen[..., None], -1)[..., 0])
+    each = new_error if dissonance == "new_error" else -(p1 * np.log(p2)).sum(-1)
+    return (weight * good * each).sum() / (valid.sum() if normalization == "batch" else good.sum())
+
+
+def tagger(seed):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((7,), dtype="int32"),
+            keras.layers.Embedding(20, 8, mask_zero=True),
+            keras.layers.LSTM(6, return_sequences=True),
+            keras.layers.Dense(3, "softmax"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("normalization", ["batch", "support"])
+@pytest.mark.parametrize("dissonance", ["new_error", "strict_imitation"])
+@pytest.mark.parametrize("left_out", ["masked", "ignored", "weighted", "weighted in a column"])
+def test_what_is_masked_or_ignored_does_not_count(left_out, dissonance, normalization):
+    random = np.random.default_rng(0)
+    tokens = random.integers(0, 4, (64, 7)) if left_out == "masked" else random.integers(1, 20, (64, 7))
+    y = random.integers(-1 if left_out == "ignored" else 0, 3, (64, 7))
+    weight = random.random(64).astype("float32") if "weighted" in left_out else None
+    model = BCModel(tagger(1), h1=tagger(0), dissonance=dissonance, normalization=normalization)
+    ignore = {"ignore_class": -1} if left_out == "ignored" else {}
+    model.compile(
+        sgd(), loss=keras.losses.SparseCategoricalCrossentropy(**ignore), metrics=[BTC(), ErrorOverlapMetric()]
+    )
+    column = weight[:, None] if left_out == "weighted in a column" else weight
+    got = model.evaluate(tokens, y, sample_weight=column, batch_size=64, verbose=0, return_dict=True)
+    p1, p2 = (each.predict(tokens, verbose=0).astype(float) for each in (model.h1, model.h2))
+    valid = (tokens != 0) if left_out == "masked" else (y >= 0)
+    spread = None if weight is None else np.broadcast_to(weight[:, None], y.shape)
+    expected = oracle(p1, p2, y, valid, dissonance, normalization, spread)
+    assert got["dissonance"] == pytest.approx(expected, rel=1e-5)
+    overlap = compare(y[valid], p1.argmax(-1)[valid], p2.argmax(-1)[valid]).overlap
+    assert got["btc"] == pytest.approx(overlap.btc, abs=1e-6)
+    assert got["both_right"] == overlap.both_right
+
+    watch = CompatibilityCallback((tokens, y))
+    history = model.fit(tokens, y, verbose=0, validation_data=(tokens, y), callbacks=[watch]).history
+    assert watch.comparison.overlap.total == valid.sum()
+    assert history["val_btc"][0] == pytest.approx(
+        model.evaluate(tokens, y, verbose=0, return_dict=True)["btc"], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("normalization", ["batch", "support"])
+@pytest.mark.parametrize("base", ["nll", "cross_entropy", "kl_divergence"])
+def test_ignored_labels_on_outputs(base, normalization):
+    random = np.random.default_rng(0)
+    h2, h1 = (random.normal(size=(32, 5)).astype("float32") for _ in range(2))
+    y = random.integers(-1, 5, 32)
+    for reduction in ("mean", "sum"):
+        loss = CompatibilityLoss(base, "strict_imitation", 2.0, normalization, from_logits=True, ignore_class=-1)
+        got = float(loss(h2, y, h1, reduction=reduction))
+        assert got == pytest.approx(float(loss(h2[y >= 0], y[y >= 0], h1[y >= 0], reduction=reduction)), rel=1e-5)
+
+
+@pytest.mark.parametrize("dissonance", ["new_error", "strict_imitation"])
+@pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
+def test_reductions_of_the_compiled_loss(reduction, dissonance):
+    x, y = data(32)
+    weight = np.random.default_rng(0).random(32).astype("float32")
+    model = BCModel(net(1), h1=net(0), dissonance=dissonance)
+    model.compile(sgd(), loss=keras.losses.SparseCategoricalCrossentropy(reduction=reduction))
+    got = model.evaluate(x, y, sample_weight=weight, verbose=0, return_dict=True)["dissonance"]
+    p1, p2 = (each.predict(x, verbose=0).astype(float) for each in (model.h1, model.h2))
+    mean = oracle(p1, p2, y, np.ones(32, bool), dissonance, "batch", weight)
+    assert got == pytest.approx(mean * 32 / (1 if reduction == "sum" else weight.sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("dissonance", ["new_error", "strict_imitation"])
+def test_a_binary_model_without_a_last_axis(dissonance):
+    x, y = data(32, classes=2)
+    weight = np.random.default_rng(0).random(32).astype("float32")
+
+    def flat(seed):
+        model = net(seed, 1, "sigmoid")
+        model.add(keras.layers.Reshape(()))
+        return model
+
+    got = []
+    for make in (flat, lambda seed: net(seed, 1, "sigmoid")):
+        model = BCModel(make(1), h1=make(0), lambda_c=2.0, dissonance=dissonance)
+        model.compile(sgd(), loss="binary_crossentropy", metrics=[BTC()])
+        got.append(model.evaluate(x, y, sample_weight=weight, verbose=0, return_dict=True))
+    assert got[0] == pytest.approx(got[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("spelling", ["bce", "subclass", "own"])
+def test_multilabel_by_any_spelling(spelling):
+    class Mine(keras.losses.BinaryCrossentropy):
+        pass
+
+    def own(y_true, y_pred):
+        return keras.losses.binary_crossentropy(y_true, y_pred)
+
+    x, _ = data(32)
+    y = (np.random.default_rng(1).random((32, 3)) < 0.5).astype("float32")
+    options = {"multilabel": True, "from_logits": False} if spelling == "own" else {}
+    got = []
+    for loss, given in (
+        ({"subclass": Mine(), "own": own}.get(spelling, spelling), options),
+        ("binary_crossentropy", {}),
+    ):
+        model = BCModel(net(1, 3, "sigmoid"), h1=net(0, 3, "sigmoid"), **given)
+        model.compile(sgd(), loss=loss, metrics=[BTC(multilabel=True)])
+        got.append(model.evaluate(x, y, verbose=0, return_dict=True))
+    assert got[0] == pytest.approx(got[1], rel=1e-6)
+    model = BCModel(net(1, 3, "sigmoid"), h1=net(0, 3, "sigmoid"), from_logits=False)
+    model.compile(sgd(), loss=own, metrics=[BTC(multilabel=True)])
+    with pytest.raises(ValueError, match=r"BCModel\(\.\.\., multilabel=True\)"):
+        model.evaluate(x, y, verbose=0)
+
+
+def test_multilabel_h1_in_logits_and_its_threshold():
+    x, _ = data(32)
+    y = (np.random.default_rng(1).random((32, 3)) < 0.5).astype("float32")
+    h1, h2 = net(0, 3, activation=None), net(1, 3, "sigmoid")
+    s1, s2 = 1 / (1 + np.exp(-h1.predict(x, verbose=0).astype(float))), h2.predict(x, verbose=0)
+    model = BCModel(h2, h1=h1, h1_from_logits=True, threshold=0.4)
+    smoothed = keras.losses.BinaryCrossentropy(label_smoothing=0.2)
+    model.compile(sgd(), loss=smoothed, metrics=[BTC()])
+    got = model.evaluate(x, y, verbose=0, return_dict=True)
+    goal = y * 0.8 + 0.1
+    bce = -(goal * np.log(s2) + (1 - goal) * np.log(1 - s2))
+    assert got["dissonance"] == pytest.approx(np.mean(((s1 >= 0.4) == y) * bce), rel=1e-5)
+    assert got["btc"] == pytest.approx(
+        compare(y.ravel().astype(int), (s1 >= 0.4).ravel(), (s2 >= 0.4).ravel()).overlap.btc
+    )
+
+
+@pytest.mark.parametrize("loss", [None, "BCCrossEntropyLoss"])
+@pytest.mark.parametrize("class_map", [None, [1, 0, 2]])
+def test_no_prediction_of_h1_is_a_wrong_one(loss, class_map):
+    x, y = data(32)
+    stored = StoredOutputs.from_table(
+        np.where(np.arange(32) % 2, y if class_map is None else np.array([1, 0, 2])[y], -1)
+    )
+    for h1, given in ((stored, stored.attach(x, y, num_classes=3)), (_labels_of(-1), (x, y))):
+        model = BCModel(net(1), h1=h1, loss=loss, class_map=class_map)
+        model.compile(sgd(), loss=SPARSE, metrics=[ErrorOverlapMetric()])
+        got = model.evaluate(*given, verbose=0, return_dict=True)
+        right_of_h1 = got["both_right"] + got["h1_only_right"]
+        assert right_of_h1 == (16 if h1 is stored else 0)
+        assert (got["dissonance"] > 0) == (h1 is stored)
+
+
+def _labels_of(label):
+    def h1(x):
+        return ops.full((ops.shape(x)[0],), label, dtype="int32")
+
+    return h1
+
+
+def test_class_map_of_logits():
+    x, y = data(32)
+    h1, h2 = net(0, classes=2, activation=None), net(1, activation=None)
+    exp = np.exp(h1.predict(x, verbose=0).astype(float))
+    p1 = exp / exp.sum(1, keepdims=True)
+    mapped = np.stack([p1[:, 1], np.zeros(32), p1[:, 0]], axis=1)
+    model = BCModel(h2, h1=h1, dissonance="strict_imitation", class_map=[2, 0])
+    model.compile(sgd(), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    exp2 = np.exp(h2.predict(x, verbose=0).astype(float))
+    expected = oracle(mapped, exp2 / exp2.sum(1, keepdims=True), y, np.ones(32, bool), "strict_imitation", "batch")
+    assert model.evaluate(x, y, verbose=0, return_dict=True)["dissonance"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_loss_weights_weigh_every_dissonance():
+    x, y = data(32)
+    for dissonance in ("new_error", "strict_imitation"):
+        got = []
+        for weights_given in (None, [0.5]):
+            model = BCModel(net(1), h1=net(0), dissonance=dissonance)
+            model.compile(sgd(), loss=[SPARSE], loss_weights=weights_given)
+            got.append(model.evaluate(x, y, verbose=0, return_dict=True)["dissonance"])
+        assert got[1] == pytest.approx(got[0] / 2, rel=1e-6)
+
+
+def test_float64_policy():
+    keras.config.set_floatx("float64")
+    try:
+        for options in ({"normalization": "support"}, {"dissonance": "strict_imitation"}):
+            _, history = fitted(net(0), **options)
+            assert np.isfinite(history.history["loss"]).all()
+    finally:
+        keras.config.set_floatx("float32")
+
+
+def test_half_precision_is_not_summed_in():
+    loss = CompatibilityLoss(dtype="float16")
+    assert float(loss(np.full((70000, 3), 1 / 3, "float32"), np.zeros(70000, int), np.full((70000, 3), 1 / 3))) > 1
+
+
+# h1 stays what it was
+
+
+def test_no_gradient_reaches_h2_through_h1():
+    """An h1 that is computed from h2 is a constant all the same."""
+    x, y = data(32)
+    results = []
+    for live in (True, False):
+        h2 = net(1)
+        h1 = (lambda inputs, h2=h2: h2(inputs, training=False)) if live else StoredOutputs.compute(h2, x, y)
+        model = BCModel(h2, h1=h1, lambda_c=5.0, dissonance="imitation")
+        model.compile(sgd(), loss=SPARSE)
+        model.fit(*((x, y) if live else h1.attach(x, y)), batch_size=32, verbose=0)
+        results.append(weights(h2))
+    np.testing.assert_allclose(results[0], results[1], rtol=0, atol=1e-6)
+
+
+def test_h1_runs_in_inference_mode_even_if_it_says_otherwise():
+    class Trains(keras.layers.Layer):
+        def call(self, inputs, training=True):
+            return inputs[:, ::-1] if training else inputs
+
+    x, y = data(32)
+    sure = keras.Sequential([*net(0).layers, Trains()])
+    sure.build((None, 4))
+    model = BCModel(net(1), h1=sure)
+    model.compile(sgd(), loss=SPARSE, metrics=[ErrorOverlapMetric()])
+    got = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert got["both_right"] + got["h1_only_right"] == right(net(0), x, y).sum()
+
+
+def test_h1_and_h2_stay_who_they_are():
+    model = BCModel(net(1), h1=net(0))
+    with pytest.raises(AttributeError, match="wrap anew"):
+        model.h1 = net(5)
+    clone = keras.models.clone_model(model)
+    clone.compile(sgd(), loss=SPARSE)
+    for use in (clone.fit, clone.evaluate):
+        with pytest.raises(ValueError, match="made anew from a config"):
+            use(*data(), verbose=0)
+    clone.set_weights(model.get_weights())
+    clone.evaluate(*data(), verbose=0)
+
+
+def test_another_compile_reads_outputs_anew():
+    x, y = data(32)
+    h1, h2 = net(0, activation=None), net(1, activation=None)
+    model = BCModel(h2, h1=h1, dissonance="strict_imitation", from_logits=None)
+    model.compile(sgd(), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    expected = model.evaluate(x, y, verbose=0, return_dict=True)
+    model.compile(sgd(), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"))
+    assert model.evaluate(x, y, verbose=0, return_dict=True)["dissonance"] == pytest.approx(
+        32 * expected["dissonance"], rel=1e-5
+    )
+
+
+# What would not be trained as it was meant
+
+
+def test_metrics_by_their_class_are_fed_too():
+    x, y = data(32)
+    model = BCModel(net(1), h1=net(0))
+    model.compile(sgd(), loss=SPARSE, metrics=["accuracy", BTC], weighted_metrics=[NegativeFlipRate])
+    got = model.evaluate(x, y, verbose=0, return_dict=True)
+    overlap = compare(y, model.h1.predict(x, verbose=0).argmax(1), model.predict(x, verbose=0).argmax(1)).overlap
+    assert (got["btc"], got["nfr"]) == (pytest.approx(overlap.btc), pytest.approx(overlap.nfr))
+
+
+@pytest.mark.parametrize("name", ["train_step", "compute_loss"])
+def test_an_h2_with_a_step_of_its_own_is_refused(name):
+    own = type("Own", (keras.Sequential,), {name: lambda self, *args, **kwargs: None})
+    with pytest.raises(TypeError, match=f"{name} of its own"):
+        BCModel(own(net(1).layers), h1=net(0))
+
+
+def test_an_output_in_a_dict_of_one():
+    x, y = data(32)
+    inputs = keras.Input((4,))
+    h2 = keras.Model(inputs, {"o": keras.layers.Dense(3, "softmax", name="o")(inputs)})
+    for dissonance in ("new_error", "strict_imitation"):
+        model = BCModel(h2, h1=net(0), dissonance=dissonance)
+        model.compile(sgd(), loss=SPARSE, metrics=[BTC()])
+        assert np.isfinite(model.fit(x, y, verbose=0).history["loss"]).all()
+
+
+def test_arguments_that_contradict_the_loss_are_refused():
+    h1, h2 = net(0), net(1)
+    for loss, argument in (
+        (CompatibilityLoss(), {"normalization": "support"}),
+        (CompatibilityLoss(), {"from_logits": True}),
+        (CompatibilityLoss("binary_cross_entropy", threshold=0.7), {"threshold": 0.4}),
+    ):
+        with pytest.raises(TypeError, match="contradicts the loss"):
+            BCModel(h2, h1=h1, loss=loss, **argument)
+    model = BCModel(h2, h1=h1, loss=CompatibilityLoss(dissonance="strict_imitation", from_logits=True))
+    with pytest.raises(ValueError, match="same from_logits"):
+        model.compile(sgd(), loss=SPARSE)
+    mapped = BCModel(h2, h1=h1, loss=bc_keras.BCCrossEntropyLoss(h1, h2, 0.5, class_map=[1, 0, 2]))
+    assert mapped._reference.class_map == (1, 0, 2)
+    x, y = data(32, classes=2)
+    h1, h2 = net(0, 1, "sigmoid"), net(1, 1, "sigmoid")
+    for loss in ("BCBinaryCrossEntropyLoss", CompatibilityLoss("binary_cross_entropy", threshold=0.6)):
+        model = BCModel(h2, h1=h1, loss=loss, threshold=0.6)
+        model.compile(sgd(), metrics=[ErrorOverlapMetric()])
+        got = model.evaluate(x, y, verbose=0, return_dict=True)
+        s1, s2 = (each.predict(x, verbose=0)[:, 0].astype(float) for each in (h1, h2))
+        good = (s1 >= 0.6) == y
+        bce = -(y * np.log(s2) + (1 - y) * np.log(1 - s2))
+        assert got["dissonance"] == pytest.approx(np.mean(good * bce), rel=1e-5)
+        assert got["both_right"] + got["h1_only_right"] == good.sum()
+
+
+def test_an_h1_that_cannot_run_in_the_step_says_what_to_do():
+    x, y = data(32)
+    h1 = net(0)
+    with pytest.raises(TypeError, match="h1=model"):
+        BCModel(net(1), h1=h1.predict)
+
+    def broken(inputs):
+        raise RuntimeError("no such table")
+
+    model = BCModel(net(1), h1=broken)
+    model.compile(sgd(), loss=SPARSE)
+    with pytest.raises(TypeError, match="store_outputs"):
+        model.fit(x, y, verbose=0)
+    with pytest.raises(TypeError, match="LambdaScheduler"):
+        BCModel(net(1), h1=h1, lambda_c=bc_keras.LinearLambda())
+    assert BCModel(net(1), h1=h1, lambda_c=np.float32(2)).lambda_c == 2.0
+    with pytest.raises(ValueError, match="perhaps 'BCCrossEntropyLoss'"):
+        BCModel(net(1), h1=h1, loss="BCCrossEntropy")
+
+
+def test_labels_that_h2_has_no_score_for():
+    x, y = data(32)
+    model = BCModel(net(1), h1=net(0))
+    model.compile(sgd(), loss=SPARSE)
+    for use in (
+        lambda: model.fit(x, (y + 1).astype("float32"), verbose=0),
+        lambda: model.fit(x, y, validation_data=(x, y + 1), verbose=0),
+        lambda: model.evaluate(x, y + 1, verbose=0),
+    ):
+        with pytest.raises(ValueError, match="class indices"):
+            use()
+    binary = BCModel(net(1, 1, "sigmoid"), h1=net(0, 1, "sigmoid"))
+    binary.compile(sgd(), loss="binary_crossentropy")
+    with pytest.raises(ValueError, match="0..1"):
+        binary.fit(x, np.where(y > 0, 1, -1), verbose=0)
