@@ -5,7 +5,7 @@
 A convolutional net of about a million parameters, batches of 64 images of 28 x 28. Each variant is trained by a real
 `fit` in a thread of its own, and they take turns step by step, so that a busy machine slows all of them alike. A step
 is the time from the start of one batch to the start of the next. Every backend is measured in three processes, one
-after the other, for where a process has its memory makes a variant faster or slower for as long as it runs.
+after the other, for on PyTorch even identical variants differ for as long as a process runs, by up to a tenth.
 
 Without --backend all are measured and results/keras_step_time.md is written. The original library is measured under
 TensorFlow where it can be imported (`pip install --no-deps BackwardCompatibilityML==1.4.2`), on Keras 3 and, if there
@@ -454,6 +454,11 @@ def remarks(found: dict[str, Any]) -> list[str]:
         + "; ".join(f"{names} {value:.1g}" for names, value in found["check"].items())
         + ".",
     ]
+    wall, processor = (statistics.median(step[part] for step in found["steps"]["plain"]) for part in (0, 1))
+    if processor > 1.05 * wall:
+        lines.append(
+            f"Not all on one thread: a plain step takes {processor / wall:.2f} times its duration of CPU time."
+        )
     lines += [f"Does not run: {name}. {error}" for name, error in found["errors"].items()]
     if any(name.startswith("original bc_fit") for name in found["steps"]):
         lines.append(
@@ -494,8 +499,8 @@ def markdown(results: list[dict[str, Any]]) -> str:
         "h1 is asked live.",
         'Plain models are compiled with `metrics=["accuracy"]`, ours with `["accuracy", BTC(), BEC()]`.',
         "A step is the time from the start of one batch to the start of the next; variants take turns step by step.",
-        "*By round*: median and quartiles of the ratios of steps that were taken side by side. *By process*: least and "
-        "largest of the ratios of medians in each process.",
+        "*By round*: median and quartiles of the ratios of steps that were taken side by side. "
+        "*By process*: least and largest of the ratios of medians in each process.",
     ]
     for found in results:
         lines += ["", f"## {title(found)}"]

