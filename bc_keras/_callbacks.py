@@ -568,8 +568,8 @@ def _rows_of_h1(h1: Any, data: ValidationData) -> np.ndarray[Any, Any]:
     rows = to_numpy(h1, "h1")
     if data.length is None:
         raise ValueError(
-            "An array of h1's predictions needs validation_data of arrays, row by row the same; to the labels of other "
-            f"data attach it with attach_h1. Received: h1 of shape {rows.shape}, "
+            "An array of h1's predictions needs validation_data of arrays, CompatibilityCallback((x, y), h1=rows); "
+            f"other data carry it with their labels, by attach_h1. Received: h1 of shape {rows.shape}, "
             f"validation_data={type(data.data).__name__}."
         )
     if rows.ndim == 0 or len(rows) != data.length:

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 ARROWS = {"bc_core": set(), "bc_keras": {"bc_core"}, "bc_lightning": {"bc_core"}}
 FOREIGN = {
     "bc_core": {"torch", "tensorflow", "keras", "jax", "pytorch_lightning", "torchmetrics", "pandas", "matplotlib"},
-    "bc_keras": {"pytorch_lightning", "lightning", "torchmetrics", "bc_lightning", "mlxtend", "pandas", "matplotlib"},
+    # Keras itself imports pandas and matplotlib where they are installed.
+    "bc_keras": {"torch", "pytorch_lightning", "lightning", "torchmetrics", "bc_lightning", "mlxtend"},
     "bc_lightning": {"tensorflow", "keras", "jax", "bc_keras", "mlxtend"},
 }
 
