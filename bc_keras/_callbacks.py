@@ -18,10 +18,9 @@ from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks 
 from bc_core import SCORES, Comparison, LinearLambda, check_lambda, compare
 from bc_core._arrays import id_array, to_numpy
 from bc_keras._attached import split_reference
-from bc_keras._compatibility_loss import entries_of
 from bc_keras._compiled_loss import CompiledLoss
 from bc_keras._event_file import EventFile
-from bc_keras._labels import Labels, is_binary, read_labels
+from bc_keras._labels import Labels, columns_of, entries_of, is_binary, read_labels
 from bc_keras._model import BCModel
 from bc_keras._plain_models import TargetLoss
 from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
@@ -306,7 +305,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         )
         seen = ops.ones_like(labels.target, dtype="bool")
         if mask is not None:
-            seen = ops.logical_and(seen, entries_of(ops.cast(mask, "bool"), labels.target))
+            seen = ops.logical_and(seen, entries_of(ops.cast(mask, "bool"), labels.target, "The mask"))
         return Labels(*(ops.convert_to_numpy(each) for each in labels)), ops.convert_to_numpy(seen), reading
 
     @property
@@ -323,7 +322,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         if self._h1_rows is not None:
             h1_output = self._h1_rows[batch.rows]
         elif reference is None or reference.stored is not None:
-            columns = 1 if is_binary(h2_output) else h2_output.shape[-1]
+            columns = columns_of(h2_output)
             if reference is not None and reference.class_map is not None:
                 columns = len(reference.class_map)
             try:

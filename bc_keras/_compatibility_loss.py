@@ -15,7 +15,7 @@ from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks 
 
 from bc_core import check_lambda
 from bc_keras._distribution import num_replicas, sum_over_replicas
-from bc_keras._labels import as_column, h1_classes, is_binary, is_float, is_positive, target_classes
+from bc_keras._labels import as_column, entries_of, h1_classes, is_binary, is_float, is_positive, target_classes
 
 Base = Literal["nll", "cross_entropy", "binary_cross_entropy", "kl_divergence"]
 Dissonance = Literal["new_error", "strict_imitation", "imitation"]
@@ -31,9 +31,9 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
 _DEFAULTS: dict[str, Any] = {"label_smoothing": 0.0, "ignore_class": None, "threshold": 0.5}
 
 # Smaller than any probability that float32 keeps; a logarithm of it is finite.
-_TINY = 1e-37
+TINY = 1e-37
 # How far beyond 0..1 half precision rounds a probability.
-_ROUNDING = 1e-2
+ROUNDING = 1e-2
 # A logit that stands for a label; any threshold lies below it.
 _SURE_LOGIT = 1e4
 
@@ -92,7 +92,7 @@ def _multiclass_terms(
     base_i = -ops.sum(goal * log_p2, axis=-1)
     if base == "kl_divergence":
         # Soft targets keep their entropy, so that a perfect h2 reaches 0; for a hard label it is 0.
-        base_i = base_i + ops.sum(goal * ops.log(ops.maximum(goal, _TINY)), axis=-1)
+        base_i = base_i + ops.sum(goal * ops.log(ops.maximum(goal, TINY)), axis=-1)
     if dissonance == "new_error":
         d_i = base_i
     else:
@@ -300,7 +300,7 @@ class CompatibilityLoss(keras.losses.Loss):
         """Loss of each instance; `y_true` holds target, h1's scores and, where there is one, h2's mask."""
         target, h1_output, *mask = y_true
         terms = self.terms(y_pred, target, h1_output)
-        counted = Counted(terms, *mask)
+        counted = Counted(terms.support, terms.valid, *mask)
         values = terms.base
         lambda_c = self.lambda_c
         if not isinstance(lambda_c, int | float):
@@ -397,10 +397,10 @@ class CompatibilityLoss(keras.losses.Loss):
 class Counted:
     """What counts in the mean over a batch: all entries but those that are masked or ignored."""
 
-    def __init__(self, terms: InstanceTerms, mask: Any = None) -> None:
-        self.support = terms.support
-        self.valid = terms.valid
-        self.mask = None if mask is None else entries_of(ops.cast(mask, terms.support.dtype), terms.support)
+    def __init__(self, support: Any, valid: Any, mask: Any = None) -> None:
+        self.support = support
+        self.valid = valid
+        self.mask = None if mask is None else entries_of(ops.cast(mask, support.dtype), support, "The mask")
         counted = [each for each in (self.valid, self.mask) if each is not None]
         self.both = counted[0] * counted[-1] if counted else None
 
@@ -420,15 +420,6 @@ class Counted:
             return self.valid
         count = ops.cast(ops.size(self.valid), self.valid.dtype) if self.mask is None else ops.sum(self.mask)
         return self.valid * ops.divide_no_nan(count, ops.sum(self.both))
-
-
-def entries_of(values: Any, labels: Any) -> Any:
-    """Weights or a mask in the shape of the labels; one value per instance holds for all its entries."""
-    if len(values.shape) == len(labels.shape) + 1 and values.shape[-1] == 1:
-        values = ops.squeeze(values, -1)
-    while len(values.shape) < len(labels.shape):
-        values = ops.expand_dims(values, -1)
-    return ops.broadcast_to(values, ops.shape(labels))
 
 
 def _tensor(value: Any) -> Any:
@@ -473,7 +464,7 @@ def check_values(h2_output: Any, target: Any, h1_output: Any, loss: Compatibilit
                 f"{model} must give finite scores: look for a diverged or half-loaded {model}, or inputs that are NaN. "
                 f"Received: {bad} among scores of shape {values.shape}."
             )
-        if not logits and (values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING):
+        if not logits and (values.min() < -ROUNDING or values.max() > 1 + ROUNDING):
             raise ValueError(
                 f"{model} must give probabilities in 0..1; if it gives logits, pass from_logits=True. "
                 f"Received: values from {values.min():g} to {values.max():g}."

@@ -9,7 +9,7 @@ from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
 from bc_keras._compatibility_loss import CompatibilityLoss, Counted
-from bc_keras._labels import is_binary
+from bc_keras._labels import columns_of, is_binary
 
 
 class Reading(NamedTuple):
@@ -36,7 +36,7 @@ class BaseLoss(keras.losses.Loss):
         """Base loss of each instance."""
         # Any scores do as h1's: the dissonance is not read.
         terms = self.criterion.terms(y_pred, y_true, ops.stop_gradient(y_pred))
-        return terms.base * Counted(terms, get_keras_mask(y_pred)).valid_scale(self.reduction)
+        return terms.base * Counted(terms.support, terms.valid, get_keras_mask(y_pred)).valid_scale(self.reduction)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
@@ -60,7 +60,7 @@ class DissonanceLoss(keras.losses.Loss):
         """Dissonance of each instance; `y_true` holds target, h1's scores and, where there is one, h2's mask."""
         target, h1_output, *mask = y_true
         terms = self.criterion.terms(y_pred, target, h1_output)
-        counted = Counted(terms, *mask)
+        counted = Counted(terms.support, terms.valid, *mask)
         values = terms.dissonance * counted.support_scale(self.criterion.normalization)
         return values * counted.valid_scale(self.reduction)
 
@@ -108,7 +108,7 @@ class CompiledLoss:
 
 def check_target_form(target: Any, h2_output: Any, facts: CompiledLoss) -> None:
     """Refuse one-hot rows where class indices are expected, and the other way round."""
-    shape, classes = tuple(target.shape), 1 if is_binary(h2_output) else h2_output.shape[-1]
+    shape, classes = tuple(target.shape), columns_of(h2_output)
     if len(shape) > 1 and shape[-1] in (1 + classes, 2 * classes) and len(shape) == max(len(h2_output.shape), 2):
         raise ValueError(
             "This label carries h1's outputs beside it, as `attach_h1` makes it: a BCModel that asks h1 itself takes "

@@ -27,6 +27,26 @@ def is_binary(h2_output: Any) -> bool:
     return len(h2_output.shape) == 1 or h2_output.shape[-1] == 1
 
 
+def columns_of(h2_output: Any) -> int:
+    """Columns that h2's output stands for: C, or 1 for a binary model."""
+    return 1 if is_binary(h2_output) else int(h2_output.shape[-1])
+
+
+def entries_of(values: Any, labels: Any, what: str) -> Any:
+    """Sample weights or a mask in the shape of the labels; one value per instance holds for all its entries."""
+    values, rank = ops.convert_to_tensor(values), len(labels.shape)
+    if len(values.shape) == rank + 1 and values.shape[-1] == 1:
+        values = ops.squeeze(values, -1)
+    if len(values.shape) > rank:
+        raise ValueError(
+            f"{what} must have one entry per instance or per label, so at most the axes of the labels, "
+            f"{tuple(labels.shape)}. Received: shape {tuple(values.shape)}."
+        )
+    for _ in range(rank - len(values.shape)):
+        values = ops.expand_dims(values, -1)
+    return ops.broadcast_to(values, ops.shape(labels))
+
+
 def as_column(tensor: Any, shape: tuple[int | None, ...], what: str) -> Any:
     """Drop a last axis of length 1 where `shape` has none, and refuse any other difference of rank."""
     if len(tensor.shape) == len(shape) + 1 and tensor.shape[-1] == 1:

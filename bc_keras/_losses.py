@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import keras
 
 from bc_keras._compatibility_loss import Base, CompatibilityLoss, Dissonance
+from bc_keras._labels import columns_of
 from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
 from bc_keras._stored import StoredOutputs
 
@@ -82,7 +83,7 @@ class ModelLoss(keras.losses.Loss):
         """
         output = self.h2(x, training=training) if isinstance(self.h2, keras.Layer) else self.h2(x)
         h2_output = only_tensor(output, "h2")
-        classes = h2_output.shape[-1] if len(h2_output.shape) > 1 else 1
+        classes = columns_of(h2_output)
         self._check_classes(classes)
         h1_output = self.reference(x, classes, self.criterion._h1_from_logits)
         return self.criterion(h2_output, y, h1_output, sample_weight, reduction)

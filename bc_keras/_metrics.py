@@ -16,7 +16,7 @@ from keras.src.backend import get_keras_mask  # not public, yet JAX's tensors ca
 from bc_core import SCORES, ErrorOverlap
 from bc_core._scores import Cells, bec_name
 from bc_keras._attached import split_reference
-from bc_keras._labels import Labels, is_binary, read_labels
+from bc_keras._labels import Labels, columns_of, entries_of, read_labels
 
 _fed = threading.local()
 
@@ -38,7 +38,7 @@ def is_fed_by_model() -> bool:
 
 def target_and_h1(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
     """Take a joined label apart; a target of one column keeps the rank of `y_pred`, as elementwise functions need."""
-    target, h1_output = split_reference(y_true, 1 if is_binary(y_pred) else y_pred.shape[-1])
+    target, h1_output = split_reference(y_true, columns_of(y_pred))
     if len(target.shape) < len(y_pred.shape) and y_pred.shape[-1] == 1:
         target = ops.expand_dims(target, -1)
     return target, h1_output
@@ -52,21 +52,6 @@ def _count_dtype() -> str:
 
     config: Any = jax.config  # its options are not typed
     return "int64" if config.jax_enable_x64 else "int32"
-
-
-def _for_each_entry(values: Any, labels: Labels, what: str) -> Any:
-    """Sample weights or a mask in the shape of the labels; one value per instance holds for all its entries."""
-    values, rank = ops.convert_to_tensor(values), len(labels.target.shape)
-    if len(values.shape) == rank + 1 and values.shape[-1] == 1:
-        values = ops.squeeze(values, -1)
-    if len(values.shape) > rank:
-        raise ValueError(
-            f"{what} must have one entry per instance or per label, so at most the axes of the labels, "
-            f"{tuple(labels.target.shape)}. Received: shape {tuple(values.shape)}."
-        )
-    for _ in range(rank - len(values.shape)):
-        values = ops.expand_dims(values, -1)
-    return ops.broadcast_to(values, ops.shape(labels.target))
 
 
 class OverlapMetric(keras.metrics.Metric):
@@ -157,13 +142,13 @@ class OverlapMetric(keras.metrics.Metric):
         """
         valid = None if self.ignore_class is None else ops.not_equal(labels.target, self.ignore_class)
         if mask is not None:
-            mask = ops.cast(_for_each_entry(mask, labels, "The mask"), "bool")
+            mask = ops.cast(entries_of(mask, labels.target, "The mask"), "bool")
             valid = mask if valid is None else ops.logical_and(valid, mask)
         if sample_weight is None:
             variable, amount = self.counts, ops.ones_like(labels.target, dtype="int32")
         else:
             variable = self.weighted_counts
-            amount = ops.cast(_for_each_entry(sample_weight, labels, "sample_weight"), variable.dtype)
+            amount = ops.cast(entries_of(sample_weight, labels.target, "sample_weight"), variable.dtype)
         if valid is not None:
             amount = ops.where(valid, amount, ops.zeros_like(amount))
         cell = 2 * ops.cast(ops.equal(labels.h1, labels.target), "int32")

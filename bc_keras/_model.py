@@ -15,25 +15,21 @@ from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks 
 from bc_core import check_lambda
 from bc_keras._attached import HOW_TO_ATTACH_STORED, split_reference
 from bc_keras._compatibility_loss import (
+    ROUNDING,
     Base,
     CompatibilityLoss,
     Counted,
     Dissonance,
-    InstanceTerms,
     Normalization,
-    entries_of,
     known,
 )
 from bc_keras._compiled_loss import BaseLoss, CompiledLoss, DissonanceLoss, Reading, check_target_form
 from bc_keras._distribution import num_replicas
-from bc_keras._labels import Labels, is_binary, read_labels
+from bc_keras._labels import Labels, columns_of, entries_of, is_binary, read_labels
 from bc_keras._losses import MODEL_LOSSES, ModelLoss
 from bc_keras._metrics import OverlapMetric, fed_by_model
 from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
 from bc_keras._stored import StoredOutputs
-
-# How far half precision rounds a probability, or a sum of them.
-_ROUNDING = 1e-2
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")
@@ -359,7 +355,7 @@ class BCModel(keras.Model):
             target = ops.expand_dims(target, -1) if len(target.shape) == 1 else target
         # First: a call of h1 would add its activity regularisation to h2's loss.
         base = super().compute_loss(x, target, y_pred, sample_weight, training)
-        columns = 1 if is_binary(h2_output) else h2_output.shape[-1]
+        columns = columns_of(h2_output)
         reading = self._reading(h2_output)
         if h1_output is None:
             h1_output = self._reference(x, columns, reading.h1_from_logits)
@@ -385,7 +381,11 @@ class BCModel(keras.Model):
             labels, counted = read[threshold], mask
             if facts.ignore_class is not None and metric.ignore_class is None:
                 seen = labels.target != facts.ignore_class
-                counted = seen if mask is None else ops.logical_and(seen, ops.cast(entries_of(mask, seen), "bool"))
+                counted = (
+                    seen
+                    if mask is None
+                    else ops.logical_and(seen, ops.cast(entries_of(mask, seen, "The mask"), "bool"))
+                )
             metric.update_labels(labels, sample_weight if weighted else None, counted)
         return base + ops.cast(self._lambda_c.value, base.dtype) * dissonance
 
@@ -466,14 +466,14 @@ class BCModel(keras.Model):
         imitates = (
             self._dissonance_name != "new_error" if self._criterion is None else not self._criterion.labels_suffice
         )
-        outside = answer.min() < -_ROUNDING or answer.max() > 1 + _ROUNDING
+        outside = answer.min() < -ROUNDING or answer.max() > 1 + ROUNDING
         # What new error reads of several scores, the largest, is the same for both.
         if not logits and outside and (imitates or reading.binary):
             raise ValueError(
                 "h1 must give probabilities in 0..1 here; if it gives logits, pass h1_from_logits=True. "
                 f"Received: values from {answer.min():g} to {answer.max():g}."
             )
-        rows = answer.shape[-1] > 1 and np.allclose(answer.sum(-1), 1, atol=_ROUNDING) and answer.min() >= 0
+        rows = answer.shape[-1] > 1 and np.allclose(answer.sum(-1), 1, atol=ROUNDING) and answer.min() >= 0
         if logits and imitates and rows:
             raise ValueError(
                 "h1 must give logits here, as h2 does, and gives probabilities: pass h1_from_logits=False. "
@@ -492,7 +492,7 @@ class BCModel(keras.Model):
         if self._reference.class_map is not None:
             columns = len(self._reference.class_map)
         else:
-            columns = 1 if is_binary(h2_output) else h2_output.shape[-1]
+            columns = columns_of(h2_output)
         return split_reference(target, columns, HOW_TO_ATTACH_STORED)
 
     def _reading(self, h2_output: Any) -> Reading:
@@ -560,11 +560,11 @@ class BCModel(keras.Model):
         valid = None
         if facts.ignore_class is not None:
             valid = ops.cast(labels.target != facts.ignore_class, dtype)
-        counted = Counted(InstanceTerms(right, right, right, valid), mask)
+        counted = Counted(right, valid, mask)
         support = right if counted.both is None else right * counted.both
         everything = ops.ones_like(support) if counted.both is None else counted.both
         if sample_weight is not None:
-            everything = everything * entries_of(ops.cast(sample_weight, dtype), support)
+            everything = everything * entries_of(ops.cast(sample_weight, dtype), support, "sample_weight")
         weight = support * everything
         # The compiled loss with the support as sample weight: its smoothing, masks, reduction and scaling are right.
         dissonance = ops.cast(self._compile_loss(target, y_pred, weight), dtype)

@@ -10,11 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from bc_keras._compatibility_loss import TINY
 from bc_keras._labels import is_float
 from bc_keras._stored import StoredOutputs
-
-# Smaller than any probability that float32 keeps; its logarithm is finite.
-_TINY = 1e-37
 
 
 class Reference:
@@ -138,7 +136,7 @@ class Reference:
         selection = ops.cast(ops.convert_to_tensor(selection), output.dtype)
         if not from_logits:
             return ops.matmul(output, selection)
-        mapped = ops.log(ops.maximum(ops.matmul(ops.softmax(output, axis=-1), selection), _TINY))
+        mapped = ops.log(ops.maximum(ops.matmul(ops.softmax(output, axis=-1), selection), TINY))
         return ops.where(ops.isnan(output[..., :1]), np.nan, mapped)
 
 
