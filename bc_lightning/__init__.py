@@ -4,6 +4,7 @@ from bc_core import LinearLambda
 from bc_lightning import functional, metrics
 from bc_lightning._callback import CompatibilityCallback
 from bc_lightning._checkpoint import load_h1
+from bc_lightning._comparisons import LogComparisons
 from bc_lightning._losses import (
     BCBinaryCrossEntropyLoss,
     BCCrossEntropyLoss,
@@ -45,6 +46,7 @@ __all__ = [
     "ErrorOverlapMetric",
     "IncompatibilityByClass",
     "LinearLambda",
+    "LogComparisons",
     "NegativeFlipImpact",
     "NegativeFlipRate",
     "PositiveFlipRate",

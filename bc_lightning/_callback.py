@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
+from bc_lightning._comparisons import LogComparisons
 from bc_lightning._compatible_step import CHECKPOINT_KEY, STAGES
 from bc_lightning._losses import CompatibilityLoss, ModelLoss
 from bc_lightning._module import BCLightningModule, criterion_of, unwrap
@@ -31,6 +32,7 @@ class CompatibilityCallback(pl.Callback):
         class_map: for an h1 with other classes.
         stages: the stages that are watched.
         log_prefix: put before every logged name.
+        comparisons: as in `BCLightningModule`.
 
     Raises:
         TypeError: an argument or option that does not exist, or h1 is missing.
@@ -56,11 +58,13 @@ class CompatibilityCallback(pl.Callback):
         class_map: list[int] | None = None,
         stages: Sequence[str] = STAGES,
         log_prefix: str = "",
+        comparisons: LogComparisons | bool = True,
     ) -> None:
         if h1 is None:
             raise TypeError("h1 is missing. Pass the model in use: CompatibilityCallback(h1=old_model).")
         # Made here once, so that a mistake is reported where it was made and not when training begins.
         criterion_of(loss, lambda_c, loss_options or {})
+        LogComparisons.of(comparisons)
         self.h1 = h1
         self.options: dict[str, Any] = {
             "loss": loss,
@@ -72,6 +76,7 @@ class CompatibilityCallback(pl.Callback):
             "class_map": class_map,
             "stages": stages,
             "log_prefix": log_prefix,
+            "comparisons": comparisons,
         }
 
         self._checkpoint_entry: dict[str, Any] | None = None

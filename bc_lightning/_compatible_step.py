@@ -8,9 +8,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.data.distributed import DistributedSampler
 
+from bc_lightning._comparisons import (
+    EpochInstances,
+    LogComparisons,
+    comparison_of,
+    gathered,
+    ids_of_batch,
+    tensorboard_loggers,
+    write,
+)
 from bc_lightning._epoch_record import EpochRecord
 from bc_lightning._losses import CompatibilityLoss
 from bc_lightning._model_outputs import inputs_from_batch, scores_from_output, target_from_batch
@@ -57,6 +67,7 @@ class Compatibility:
         inputs: str | int | Callable[[Any], Any] | None,
         stages: Sequence[str],
         log_prefix: str,
+        comparisons: LogComparisons | None = None,
     ) -> None:
         self.reference = reference
         self.loss = loss
@@ -66,17 +77,22 @@ class Compatibility:
         self.inputs = inputs
         self.stages = tuple(stages)
         self.log_prefix = log_prefix
+        self.comparisons = comparisons
+        self.instances: dict[tuple[str, int], EpochInstances] = {}
+        self.epochs_begun: dict[str, int] = {}
         self.supplies_base = False
         self.moves_along = True
         self.stage: Stage | None = None
         self.batch: Any = None
         self.batch_idx: int | None = None
         self.rows: Tensor | None = None
+        self.indices: Tensor | None = None
         self.captures: list[_Capture] = []
         self.captured_in_step = 0
         self.forward_calls: list[_Capture] = []
         self.first_step_seen = False
         self.logged: set[str] = set()
+        self.unnamed: set[str] = set()
         self.records: dict[tuple[str, int], EpochRecord] = {}
         self.seen: dict[tuple[str, int], tuple[int | None, int, int]] = {}
         self.recorded_batch: tuple[str, int, int | None] | None = None
@@ -103,8 +119,9 @@ class Compatibility:
 
     def begin(self, stage: Stage) -> None:
         """Forget what an epoch that was interrupted has left."""
-        for key in [key for key in self.records if key[0] == stage]:
-            del self.records[key]
+        for kept in (self.records, self.instances):
+            for key in [key for key in kept if key[0] == stage]:
+                del kept[key]
         self.seen = {key: seen for key, seen in self.seen.items() if key[0] != stage}
         self.recorded_batch = None
 
@@ -161,6 +178,7 @@ class CompatibleStep:
             # The Trainer's precision has rounded what the loader brought; the store has it in full.
             rows = _rows_in_full(self, dataloader_idx, indices)
         self._compatibility.rows = rows
+        self._compatibility.indices = indices
         return super()._on_before_batch_transfer(batch, dataloader_idx)  # type: ignore[misc]
 
     # -- training -----------------------------------------------------------------------------------------------
@@ -504,6 +522,8 @@ def _raise_if_not_finite(state: Compatibility) -> None:
 def _begin(module: Any, stage: Stage) -> None:
     state: Compatibility = module._compatibility
     state.begin(stage)
+    if not module.trainer.sanity_checking:
+        state.epochs_begun[stage] = state.epochs_begun.get(stage, 0) + 1
     loaders = _loaders(module.trainer, stage)
     for loader in loaders if isinstance(loaders, Sequence) else [loaders]:
         other = stored_behind(getattr(loader, "dataset", None))
@@ -524,6 +544,13 @@ def _rows_in_full(module: Any, dataloader_idx: int, indices: Any) -> Tensor:
 
 def _loaders(trainer: Any, stage: Stage) -> Any:
     return {"train": trainer.train_dataloader, "val": trainer.val_dataloaders, "test": trainer.test_dataloaders}[stage]
+
+
+def _loader(module: Any, stage: Stage, dataloader_idx: int) -> Any:
+    loaders = _loaders(module.trainer, stage)
+    if not isinstance(loaders, Sequence):
+        return loaders
+    return loaders[dataloader_idx] if dataloader_idx < len(loaders) else None
 
 
 # -- records ----------------------------------------------------------------------------------------------------
@@ -551,6 +578,12 @@ def _record(
         return
     state.recorded_batch = this_batch
     record.update(labels.h2, labels.target, labels.h1, keep, terms.base if base is None else base, terms)
+    instances = state.instances.get((state.stage, dataloader_idx))
+    if instances is not None and state.comparisons is not None:
+        size = len(labels.target)
+        loader = _loader(module, state.stage, dataloader_idx)
+        ids = ids_of_batch(state.comparisons, state.batch, state.indices, loader, instances, size)
+        instances.add(labels, ids)
 
 
 @_eager
@@ -563,6 +596,8 @@ def _record_for(
     if key not in state.records:
         # Not registered in the module: its state is of this epoch, not of the model.
         state.records[key] = EpochRecord(labels.num_classes).to(h2_output.device)
+        if _compares(module, key[0]):
+            state.instances[key] = EpochInstances()
     return labels, state.records[key]
 
 
@@ -572,10 +607,7 @@ def _not_padding(module: Any, dataloader_idx: int, batch_size: int) -> int | Non
     state: Compatibility = module._compatibility
     if module._trainer is None or module.trainer.world_size == 1 or state.stage is None:
         return None
-    loaders = _loaders(module.trainer, state.stage)
-    if isinstance(loaders, Sequence):
-        loaders = loaders[dataloader_idx] if dataloader_idx < len(loaders) else None
-    sampler = getattr(loaders, "sampler", None)
+    sampler = getattr(_loader(module, state.stage, dataloader_idx), "sampler", None)
     if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
         return None
     key = (state.stage, dataloader_idx)
@@ -604,9 +636,12 @@ def _log_epoch(module: Any, stage: Stage) -> None:
     _raise_if_not_finite(state)
     keys = [key for key in state.records if key[0] == stage]
     for key in keys:
-        values = state.records.pop(key).compute()
+        result = state.records.pop(key).compute()
         suffix = f"/dataloader_idx_{key[1]}" if len(keys) > 1 else ""
-        for name, value in values.items():
+        instances = state.instances.pop(key, None)
+        if instances is not None:
+            _write_comparison(module, f"{state.log_prefix}{stage}{suffix}", result.counts, instances)
+        for name, value in result.logged.items():
             key_name = f"{state.log_prefix}{stage}_{name}{suffix}"
             _refuse_clash(module, key_name)
             module.log(
@@ -623,3 +658,35 @@ def _log_epoch(module: Any, stage: Stage) -> None:
             )
     if stage == "train" and keys and state.schedule is not None:
         module.log(f"{state.log_prefix}lambda_c", cast("Tensor", state.loss.lambda_c).clone())
+
+
+def _compares(module: Any, stage: str) -> bool:
+    """Whether the instances of this epoch are collected: not in training, and only where they will be written."""
+    state: Compatibility = module._compatibility
+    trainer = module.trainer
+    if state.comparisons is None or stage == "train" or trainer.sanity_checking:
+        return False
+    if state.comparisons.directory is None and not tensorboard_loggers(trainer):
+        return False
+    # Of validations in the midst of training only some; one that was asked for by itself always.
+    return trainer.state.fn != "fit" or state.epochs_begun[stage] % state.comparisons.every == 0
+
+
+def _write_comparison(module: Any, dataset: str, counts: Tensor, instances: EpochInstances) -> None:
+    state: Compatibility = module._compatibility
+    comparisons = cast("LogComparisons", state.comparisons)
+    rows = gathered(instances.errors())
+    if rows is None or instances.entries is None:
+        return
+    if not instances.nameable and dataset not in state.unnamed:
+        state.unnamed.add(dataset)
+        rank_zero_warn(
+            f"The {dataset} loader does not go through its data set in order, so the instances in the comparison have "
+            f"no ids, images or texts. Put an id into each batch and say where: LogComparisons(ids='id'), or leave out "
+            f"shuffle=True."
+        )
+    comparison = comparison_of(
+        comparisons, counts, rows, module.trainer.global_step, float(state.loss.lambda_c), instances.is_illustrable
+    )
+    loggers = tensorboard_loggers(module.trainer)
+    write(comparisons, comparison, loggers, dataset, state.loss.dissonance, instances.is_illustrable)

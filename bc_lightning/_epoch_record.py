@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,13 @@ from bc_lightning.functional import LossTerms, overlap_counts
 from bc_lightning.functional._scores import score_from_counts
 
 LOGGED_SCORES = ("btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "accuracy_h1", "accuracy_h2")
+
+
+class EpochResult(NamedTuple):
+    """What an epoch came to, over all processes: what is logged, and the counts (C, 2, 2) behind it."""
+
+    logged: dict[str, Tensor]
+    counts: Tensor
 
 
 class EpochRecord(Metric):
@@ -41,12 +48,13 @@ class EpochRecord(Metric):
         weights = (base * terms.base_weight, terms.base_weight, terms.dissonance_sum, terms.dissonance_weight)
         self.sums += torch.stack([weight.float() for weight in weights])
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> EpochResult:
         """Mean base loss and dissonance, and the scores that a training log needs."""
         total = self.counts.sum(0)
         base, base_weight, dissonance, dissonance_weight = self.sums.unbind()
-        return {
+        logged = {
             "base_loss": base / torch.where(base_weight > 0, base_weight, 1.0),
             "dissonance": dissonance / torch.where(dissonance_weight > 0, dissonance_weight, 1.0),
             **{name: score_from_counts(total, name) for name in LOGGED_SCORES},
         }
+        return EpochResult(logged, self.counts.clone())

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from bc_lightning._comparisons import LogComparisons
 from bc_lightning._compatible_step import STAGES, Compatibility, CompatibleStep, Stage, class_of, made_step
 from bc_lightning._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
 from bc_lightning._plain_classifier import ClassifierSteps
@@ -65,6 +66,8 @@ class BCLightningModule(CompatibleStep, pl.LightningModule):
         lr_scheduler: for a plain module: a function that makes a scheduler of the optimiser.
         lightning_module: for a plain module: the LightningModule class of the package whose Trainer will train it,
             where pytorch_lightning and lightning.pytorch are both in use; by default the calling code's.
+        comparisons: whether each validation and test epoch's comparison, with the instances that broke, goes to the
+            Trainer's `TensorBoardLogger`s; or `LogComparisons` to name classes and instances, and show images.
 
     Raises:
         TypeError: `model` is no module, is wrapped or compiled already, or has an optimiser of its own and gets one.
@@ -101,6 +104,7 @@ class BCLightningModule(CompatibleStep, pl.LightningModule):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer | None = None,
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         lightning_module: type[Any] | None = None,
+        comparisons: LogComparisons | bool = True,
     ) -> None:
         pass
 
@@ -138,6 +142,7 @@ def _wrap(
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer | None = None,
     lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     lightning_module: type[Any] | None = None,
+    comparisons: LogComparisons | bool = True,
 ) -> Any:
     _check_wrappable(model)
     _drop_rebound_forward(model)
@@ -168,7 +173,8 @@ def _wrap(
             f"lr_scheduler; they are for plain modules."
         )
     scores = scores if scores is not None else _only_network(model)
-    state = Compatibility(reference, criterion, scores, target, inputs, stages, log_prefix)
+    options = LogComparisons.of(comparisons)
+    state = Compatibility(reference, criterion, scores, target, inputs, stages, log_prefix, options)
     state.supplies_base = plain
     if callable(lambda_c):
         state.schedule = lambda_c

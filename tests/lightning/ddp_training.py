@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 from user_code import CLASSES, FEATURES, UserModule, dataset, make_h1
 
-from bc_lightning import BCLightningModule, CompatibilityLoss, store_outputs
+from bc_lightning import BCLightningModule, CompatibilityLoss, LogComparisons, store_outputs
 
 GLOBAL_BATCH = 16
 
@@ -87,6 +87,7 @@ def main() -> None:
         val_rows = store_outputs(h1, val, f"{arguments.out}-val", trainer=trainer())
         train, val = reference.attach(train), val_rows.attach(val)
     batch = GLOBAL_BATCH // arguments.devices
+    options["comparisons"] = LogComparisons(directory=f"{arguments.out}-comparisons", metadata=lambda i: f"photo {i}")
     module = BCLightningModule(module, h1=reference, loss=loss, **options)
     run = trainer()
     # The sampler that Lightning puts in shuffles, by process count; this one deals the same global batches.

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from bc_core import Comparison
+
 SCRIPT = Path(__file__).with_name("ddp_training.py")
 EXACT = ("btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "accuracy_h1", "accuracy_h2")
 
@@ -56,3 +58,11 @@ def test_two_processes_equal_one(options, tmp_path):
         assert two["validate"][f"val_{score}"] == one["validate"][f"val_{score}"]
     # Shares of 51, not of 52: the instance that the sampler repeated is not counted twice.
     assert two["validate"]["val_nfr"] * 51 == pytest.approx(round(two["validate"]["val_nfr"] * 51), abs=1e-4)
+    files = [sorted(Path(f"{tmp_path}/{devices}.pt-comparisons").iterdir()) for devices in (1, 2)]
+    assert [path.name for path in files[0]] == [path.name for path in files[1]] != []
+    for alone, shared in zip(*files, strict=True):
+        # The rows of both processes, in the order of the data set, each instance once.
+        assert Comparison.load(shared) == Comparison.load(alone)
+    first = Comparison.load(files[1][0])
+    assert first.dataset_size == 51
+    assert len(first.instances)

@@ -1,0 +1,278 @@
+"""Comparisons of h2 with h1, one per validation and test epoch: which instances broke, for the dashboard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import BatchSampler, SequentialSampler
+from torch.utils.data.distributed import DistributedSampler
+
+from bc_core import Comparison, ErrorInstances, ErrorOverlap
+from bc_core._arrays import id_array
+from bc_core._comparison import Metadata, _checked_names, _metadata_of
+from bc_lightning._model_outputs import _part
+
+if TYPE_CHECKING:
+    from bc_lightning.functional._compatibility_loss import Labels
+
+# Rows that all processes send at once: some megabytes, however many there are.
+_CHUNK = 65_536
+
+
+@dataclass(frozen=True)
+class LogComparisons:
+    """What the comparison of each validation and test epoch holds, and where it goes.
+
+    By default a comparison goes to every `TensorBoardLogger` of the Trainer, where the dashboard shows it. Pass one of
+    these as ``comparisons=`` of `BCLightningModule` or `CompatibilityCallback` to name classes and instances, to show
+    images, or to save files; ``comparisons=False`` leaves comparisons out.
+
+    Args:
+        ids: where the ids of the instances are in a batch: an index, a key or a function of the batch; integers or
+            text, unique in the data set. Default: the positions in the data set, where the loader goes through it in
+            order or brings stored outputs of h1. A loader that shuffles needs `ids`, else its instances can't be named.
+        class_names: name of each class.
+        metadata: text about an instance: a mapping or a function from id to text. Texts and images are for models that
+            give one answer per instance, not one per label or pixel.
+        images: image of an instance: a mapping or a function from id to image, or anything indexed by integer id, such
+            as an array of images or a data set of (image, label). See `bc_tensorboard.summary.comparison`.
+        image_size: longer side of the thumbnails, in pixels.
+        max_images: how many images a data set gets at most.
+        directory: also save each comparison there, as ``val-step-00000120.json``.
+        every: compare in validation epochs number `every`, 2 * `every` and so on, and in every test epoch.
+
+    Raises:
+        ValueError: `every` below 1, or class names that are none or twice the same.
+
+    Example:
+        >>> import torch
+        >>> from bc_lightning import BCLightningModule, LogComparisons
+        >>> h1, h2 = torch.nn.Linear(4, 2), torch.nn.Linear(4, 2)
+        >>> names = LogComparisons(class_names=["cat", "dog"], metadata=lambda instance: f"photo {instance}.png")
+        >>> module = BCLightningModule(h2, h1=h1, optimizer=torch.optim.Adam, comparisons=names)
+    """
+
+    ids: str | int | Callable[[Any], Any] | None = None
+    class_names: Sequence[str] | None = None
+    metadata: Mapping[Any, str] | Callable[[Any], str] | None = None
+    images: Any = None
+    image_size: int = 96
+    max_images: int = 10_000
+    directory: str | os.PathLike[str] | None = None
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
+            raise ValueError(f"every must be a whole number >= 1. Received: every={self.every!r}.")
+        if self.class_names is not None:
+            object.__setattr__(self, "class_names", _checked_names(self.class_names))
+
+    @classmethod
+    def of(cls, comparisons: LogComparisons | bool) -> LogComparisons | None:
+        """What the argument ``comparisons=`` stands for; None leaves comparisons out."""
+        if isinstance(comparisons, bool):
+            return cls() if comparisons else None
+        if not isinstance(comparisons, cls):
+            raise TypeError(
+                f"comparisons must be True, False or LogComparisons(...). Received: {type(comparisons).__name__}."
+            )
+        return comparisons
+
+
+class _Rows(NamedTuple):
+    """Instances that h1 or h2 got wrong, by columns."""
+
+    ids: NDArray[Any]
+    target: NDArray[np.int64]
+    h1: NDArray[np.int64]
+    h2: NDArray[np.int64]
+
+
+@dataclass
+class EpochInstances:
+    """Labels of the instances of one epoch on this process, kept where they were computed until the epoch ends."""
+
+    batches: list[Tensor] = field(default_factory=list)
+    ids: list[Any] = field(default_factory=list)
+    # None once a batch came whose entries are not one or several to an instance.
+    entries: int | None = 0
+    seen: int = 0
+    # Whether ids are positions in the data set or the caller's own.
+    nameable: bool = True
+
+    @property
+    def is_illustrable(self) -> bool:
+        """Whether images and texts can be asked for by the ids of the rows."""
+        return self.nameable and self.entries in (0, 1)
+
+    def add(self, labels: Labels, ids: Any) -> None:
+        """Add a batch; without ids its instances have no name but their place in the order of this epoch."""
+        size = labels.target.shape[0]
+        entries = labels.target.numel() // max(1, size)
+        if self.entries is None or labels.target.ndim > 2 or (self.entries not in (0, entries) and size):
+            # Outputs for every pixel or token: their errors outnumber any table.
+            self.entries = None
+            self.batches.clear()
+            self.ids.clear()
+            return
+        if size:
+            self.entries = entries
+        self.nameable &= ids is not None
+        columns = (labels.target, labels.h1, labels.h2)
+        self.batches.append(torch.stack([column.reshape(-1).to(torch.int32) for column in columns]))
+        self.ids.append(range(self.seen, self.seen + size) if ids is None else ids[:size])
+        self.seen += size
+
+    def errors(self) -> _Rows:
+        """Read the labels back, once an epoch, and keep what either model got wrong."""
+        if not self.batches:
+            empty = np.empty(0, dtype=np.int64)
+            return _Rows(empty, empty, empty, empty)
+        target, h1, h2 = torch.cat(self.batches, dim=1).cpu().numpy().astype(np.int64)
+        wrong = np.flatnonzero(((h1 != target) | (h2 != target)) & (target >= 0))
+        entries = max(1, self.entries or 1)
+        ids = _joined(self.ids)[wrong // entries]
+        if not self.nameable:
+            ids = _texts(f"no. {position} of this pass" for position in ids.tolist())
+        if entries > 1:
+            ids = _texts(
+                f"{instance}, label {label}"
+                for instance, label in zip(ids.tolist(), (wrong % entries).tolist(), strict=True)
+            )
+        return _Rows(ids, target[wrong], h1[wrong], h2[wrong])
+
+
+def _joined(parts: Sequence[Any]) -> NDArray[Any]:
+    if all(isinstance(part, range) for part in parts):
+        return np.concatenate([np.arange(part.start, part.stop, part.step) for part in parts])
+    arrays = [id_array(part, "ids") for part in parts if len(part)]
+    if len({array.dtype for array in arrays}) > 1:
+        raise TypeError("ids: expected all integers or all text, got batches of both kinds; make them one kind")
+    return np.concatenate(arrays)
+
+
+def _texts(values: Iterator[str]) -> NDArray[Any]:
+    return id_array(list(values), "ids")
+
+
+def ids_of_batch(
+    comparisons: LogComparisons, batch: Any, indices: Tensor | None, loader: Any, instances: EpochInstances, size: int
+) -> Any:
+    """Names of a batch's instances: the caller's, stored outputs', or positions where the loader keeps the order."""
+    if comparisons.ids is not None:
+        ids = _part(batch, comparisons.ids, "ids")
+        if len(ids) < size:
+            raise ValueError(f"ids: expected one for each of the {size} instances of a batch, got {len(ids)}")
+        return ids
+    if indices is not None:
+        return indices.reshape(-1)
+    start, step = _positions(loader)
+    if step == 0:
+        return None
+    first = start + step * instances.seen
+    return range(first, first + step * size, step)
+
+
+def _positions(loader: Any) -> tuple[int, int]:
+    """First position and stride of what this process reads of the data set; stride 0 where the order is not known."""
+    batches, sampler = getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None)
+    if batches is not None and not (isinstance(batches, BatchSampler) and batches.sampler is sampler):
+        # A batch sampler of one's own: the loader's `sampler` is a stand-in then.
+        return 0, 0
+    if type(sampler) is SequentialSampler:
+        return 0, 1
+    if type(sampler) is DistributedSampler and not sampler.shuffle:
+        return sampler.rank, sampler.num_replicas
+    return 0, 0
+
+
+def gathered(rows: _Rows) -> _Rows | None:
+    """Bring all processes' rows to the first, a chunk at a time; None on the others."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return rows
+    world, first = distributed.get_world_size(), distributed.get_rank() == 0
+    sizes: list[Any] = [None] * world
+    distributed.all_gather_object(sizes, len(rows.ids))
+    parts: list[list[_Rows]] = [[] for _ in range(world)]
+    for start in range(0, max(sizes), _CHUNK):
+        chunk = _Rows(*(column[start : start + _CHUNK] for column in rows))
+        received: list[Any] | None = [None] * world if first else None
+        distributed.gather_object(chunk, received)
+        for part, piece in zip(parts, received or (), strict=False):
+            part.append(piece)
+    if not first:
+        return None
+    flat = [piece for part in parts for piece in part if len(piece.ids)]
+    if not flat:
+        return rows
+    whole = _Rows(*(np.concatenate(columns) for columns in zip(*flat, strict=True)))
+    if whole.ids.dtype.kind == "O":
+        return whole
+    # Processes read in turns; in the order of the data set the table packs better and reads as one process's.
+    order = np.argsort(whole.ids, kind="stable")
+    return _Rows(*(column[order] for column in whole))
+
+
+def comparison_of(
+    comparisons: LogComparisons, counts: Tensor, rows: _Rows, step: int, lambda_c: float, illustrable: bool
+) -> Comparison:
+    """The comparison of one epoch, from counts and rows of all processes."""
+    metadata: Metadata | None = comparisons.metadata if illustrable else None
+    overlap = ErrorOverlap(counts)
+    texts = _metadata_of(metadata, np.arange(len(rows.ids)), rows.ids, len(rows.ids))
+    names = comparisons.class_names
+    if names is not None and len(names) != overlap.num_classes:
+        raise ValueError(
+            f"LogComparisons(class_names=...): expected {overlap.num_classes} names, as h2 tells so many classes "
+            f"apart, got {len(names)}"
+        )
+    instances = ErrorInstances(rows.ids, rows.target, rows.h1, rows.h2, texts)
+    return Comparison(overlap, instances, None if names is None else tuple(names), None, step, lambda_c)
+
+
+def tensorboard_loggers(trainer: Any) -> list[Any]:
+    """The Trainer's TensorBoard loggers, of either Lightning package."""
+    return [
+        logger
+        for logger in trainer.loggers
+        if any(kind.__name__ == "TensorBoardLogger" for kind in type(logger).__mro__)
+    ]
+
+
+def write(
+    comparisons: LogComparisons,
+    comparison: Comparison,
+    loggers: Sequence[Any],
+    dataset: str,
+    dissonance: str,
+    illustrable: bool,
+) -> None:
+    """Log and save; a full disk is told of and does not end the training."""
+    try:
+        for logger in loggers:
+            from bc_tensorboard import summary
+
+            summary.comparison(
+                logger,
+                comparison,
+                dataset=dataset,
+                dissonance=dissonance.replace("_", " "),
+                images=comparisons.images if illustrable else None,
+                image_size=comparisons.image_size,
+                max_images=comparisons.max_images,
+            )
+        if comparisons.directory is not None:
+            name = dataset.replace("/", "-")
+            comparison.save(Path(comparisons.directory) / f"{name}-step-{comparison.step:08d}.json")
+    except OSError as error:
+        rank_zero_warn(f"The comparison of step {comparison.step} ({dataset}) was not written whole: {error}.")

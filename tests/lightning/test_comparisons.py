@@ -1,0 +1,252 @@
+"""Each validation and test epoch leaves a comparison, which equals `compare` on the models' own predictions."""
+
+from __future__ import annotations
+
+import warnings
+from collections import UserDict
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
+from user_code import CLASSES, FEATURES, UserModule, dataset, fit, loader, made, make_h1, make_trainer
+
+from bc_core import Comparison, compare
+from bc_lightning import BCLightningModule, CompatibilityCallback, LogComparisons, store_outputs
+
+NAMES = ("ant", "bee", "cat")
+
+
+def predictions(model, data):
+    with torch.no_grad():
+        return model.eval()(data.tensors[0]).argmax(1)
+
+
+def saved(folder) -> dict[str, Comparison]:
+    return {path.name: Comparison.load(path) for path in sorted(folder.glob("*.json"))}
+
+
+def test_a_comparison_of_each_validation_epoch_equals_compare_on_the_predictions(tmp_path):
+    val = dataset(50, seed=1)
+    options = LogComparisons(class_names=NAMES, metadata=lambda i: f"photo {i}", directory=tmp_path / "files")
+    h1 = make_h1()
+    module = BCLightningModule(made(UserModule), h1=h1, lambda_c=2.0, comparisons=options)
+    fit(module, tmp_path, val=loader(val))
+    files = saved(tmp_path / "files")
+    # 96 instances in batches of 20 are 5 steps an epoch; the sanity check before training leaves no file.
+    assert list(files) == ["val-step-00000005.json", "val-step-00000010.json"]
+    wanted = compare(
+        val.tensors[1],
+        predictions(h1, val),
+        predictions(module, val),
+        class_names=NAMES,
+        metadata=lambda i: f"photo {i}",
+        step=10,
+        lambda_c=2.0,
+    )
+    assert files["val-step-00000010.json"] == wanted
+    assert 0 < len(wanted.instances) < 50
+
+
+def test_the_callback_writes_them_too(tmp_path):
+    val, h1 = dataset(50, seed=1), make_h1()
+    module = made(UserModule)
+    callback = CompatibilityCallback(h1=h1, comparisons=LogComparisons(directory=tmp_path / "files"))
+    trainer = make_trainer(tmp_path, callbacks=[callback])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|torch")
+        trainer.test(module, loader(val), verbose=False)
+    wanted = compare(val.tensors[1], predictions(h1, val), predictions(module, val), step=0, lambda_c=1.0)
+    assert saved(tmp_path / "files") == {"test-step-00000000.json": wanted}
+
+
+def test_training_with_and_without_comparisons_gives_the_same_weights(tmp_path):
+    weights = []
+    for comparisons in (False, LogComparisons(directory=tmp_path / "files")):
+        module = BCLightningModule(made(UserModule), h1=make_h1(), comparisons=comparisons)
+        fit(module, tmp_path)
+        weights.append(module.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_every_leaves_epochs_out_but_never_a_validation_asked_for_by_itself(tmp_path):
+    options = LogComparisons(directory=tmp_path / "files", every=2)
+    module = BCLightningModule(made(UserModule), h1=make_h1(), comparisons=options)
+    fit(module, tmp_path, max_epochs=5)
+    assert list(saved(tmp_path / "files")) == ["val-step-00000010.json", "val-step-00000020.json"]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|torch")
+        make_trainer(tmp_path).validate(module, loader(), verbose=False)
+    assert "val-step-00000000.json" in saved(tmp_path / "files")
+
+
+def test_several_validation_loaders_are_data_sets_of_their_own(tmp_path):
+    first, second = dataset(30, seed=1), dataset(20, seed=2)
+
+    class TwoLoaders(UserModule):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            self(batch[0])
+
+    module = BCLightningModule(made(TwoLoaders), h1=make_h1(), comparisons=LogComparisons(directory=tmp_path / "files"))
+    fit(module, tmp_path, val=[loader(first), loader(second)], max_epochs=1)
+    sizes = {name: comparison.dataset_size for name, comparison in saved(tmp_path / "files").items()}
+    assert sizes == {"val-dataloader_idx_0-step-00000005.json": 30, "val-dataloader_idx_1-step-00000005.json": 20}
+
+
+class WithIds(Dataset):
+    """Brings an id with each instance."""
+
+    def __init__(self, data: TensorDataset, ids: list):
+        self.data, self.ids = data, ids
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, index):
+        x, y = self.data[index]
+        return {"x": x, "y": y, "id": self.ids[index]}
+
+
+class DictModule(UserModule):
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self(batch["x"]), batch["y"])
+
+    def validation_step(self, batch, batch_idx):
+        self(batch["x"])
+
+
+@pytest.mark.parametrize("make_id", [lambda i: 1000 + 7 * i, lambda i: f"käfer/{i}"], ids=["integers", "text"])
+def test_ids_of_the_batch_name_instances_even_where_the_loader_shuffles(make_id, tmp_path):
+    data, h1 = dataset(50, seed=1), make_h1()
+    ids = [make_id(i) for i in range(50)]
+    options = LogComparisons(ids="id", metadata=lambda i: f"text of {i}", directory=tmp_path / "files")
+    module = BCLightningModule(made(DictModule), h1=h1, comparisons=options)
+    fit(
+        module,
+        tmp_path,
+        train=DataLoader(WithIds(data, ids), 25),
+        val=DataLoader(WithIds(data, ids), 20, shuffle=True),
+        max_epochs=1,
+    )
+    (found,) = saved(tmp_path / "files").values()
+    wanted = compare(data.tensors[1], predictions(h1, data), predictions(module, data), ids=ids)
+    rows = {row["id"]: (row["target"], row["h1_pred"], row["h2_pred"]) for row in wanted.instances}
+    assert {row["id"]: (row["target"], row["h1_pred"], row["h2_pred"]) for row in found.instances} == rows
+    assert {row["metadata"] for row in found.instances} == {f"text of {i}" for i in rows}
+
+
+def batches_of_one_s_own(data):
+    return DataLoader(data, batch_sampler=BatchSampler(RandomSampler(data), 20, drop_last=False))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda data: loader(data, shuffle=True), batches_of_one_s_own], ids=["shuffle", "batch_sampler"]
+)
+def test_a_loader_that_shuffles_gets_no_ids_that_look_like_positions_and_a_warning(make, tmp_path):
+    options = LogComparisons(metadata=lambda i: f"photo {i}", directory=tmp_path / "files")
+    module = BCLightningModule(made(UserModule), h1=make_h1(), comparisons=options)
+    with pytest.warns(UserWarning, match=r"val loader does not go through its data set in order.*ids="):
+        fit_with_warnings(module, tmp_path, make(dataset(50, seed=1)))
+    (found,) = saved(tmp_path / "files").values()
+    assert len(found.instances)
+    assert all(str(i).startswith("no. ") for i in found.instances.ids)
+    assert found.instances.metadata is None
+
+
+def test_stored_outputs_name_instances_even_where_the_loader_shuffles(tmp_path):
+    data, h1 = dataset(50, seed=1), make_h1()
+    stored = store_outputs(h1, data, tmp_path / "h1")
+    options = LogComparisons(directory=tmp_path / "files")
+    module = BCLightningModule(made(UserModule), h1=stored, comparisons=options)
+    attached = stored.attach(data)
+    fit(module, tmp_path, train=loader(attached), val=loader(attached, shuffle=True), max_epochs=1)
+    (found,) = saved(tmp_path / "files").values()
+    wanted = compare(data.tensors[1], predictions(h1, data), predictions(module, data))
+    assert sorted(found.instances.ids.tolist()) == wanted.instances.ids.tolist()
+
+
+def test_each_label_of_a_multilabel_module_is_an_instance(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, FEATURES, generator=generator)
+    data = TensorDataset(x, (x[:, :3] > 0).float())
+    options = LogComparisons(directory=tmp_path / "files")
+    h1, h2 = nn.Linear(FEATURES, 3), nn.Linear(FEATURES, 3)
+    module = BCLightningModule(
+        h2,
+        h1=h1,
+        loss="BCBinaryCrossEntropyLoss",
+        loss_options={"from_logits": True},
+        optimizer=torch.optim.Adam,
+        comparisons=options,
+    )
+    fit(module, tmp_path, train=loader(data), val=loader(data), max_epochs=1)
+    (found,) = saved(tmp_path / "files").values()
+    assert found.dataset_size == 120
+    with torch.no_grad():
+        h1_pred, h2_pred = (h1(x) >= 0).long(), (h2(x) >= 0).long()
+    wrong = ((h1_pred != data.tensors[1]) | (h2_pred != data.tensors[1])).nonzero().tolist()
+    assert found.instances.ids.tolist() == [f"{row}, label {column}" for row, column in wrong]
+
+
+def test_outputs_for_every_pixel_are_scored_but_not_listed(tmp_path):
+    x = torch.randn(12, 2, 5, 5, generator=torch.Generator().manual_seed(0))
+    data = TensorDataset(x, (x[:, 0] > 0).long())
+    options = LogComparisons(directory=tmp_path / "files")
+    module = BCLightningModule(
+        nn.Conv2d(2, 2, 1), h1=nn.Conv2d(2, 2, 1), optimizer=torch.optim.Adam, comparisons=options
+    )
+    trainer = fit(module, tmp_path, train=loader(data), val=loader(data), max_epochs=1)
+    assert "val_btc" in trainer.callback_metrics
+    assert saved(tmp_path / "files") == {}
+
+
+def test_ignored_targets_are_not_listed(tmp_path):
+    data = dataset(50, seed=1)
+    data.tensors[1][::5] = -100
+    options = LogComparisons(directory=tmp_path / "files")
+    module = BCLightningModule(made(UserModule), h1=make_h1(), comparisons=options)
+    fit(module, tmp_path, val=loader(data), max_epochs=1)
+    (found,) = saved(tmp_path / "files").values()
+    assert found.dataset_size == 40
+    assert not np.isin(found.instances.ids, np.arange(0, 50, 5)).any()
+
+
+def test_a_full_disk_is_told_of_and_does_not_end_the_training(tmp_path):
+    (tmp_path / "files").touch()  # where the folder would be
+    options = LogComparisons(directory=tmp_path / "files")
+    module = BCLightningModule(made(UserModule), h1=make_h1(), comparisons=options)
+    with pytest.warns(UserWarning, match="comparison of step 5 .val. was not written whole"):
+        trainer = fit_with_warnings(module, tmp_path)
+    assert trainer.global_step == 5
+
+
+def fit_with_warnings(module, root, val=None):
+    trainer = make_trainer(root, max_epochs=1)
+    trainer.fit(module, loader(), loader(dataset(50, seed=1)) if val is None else val)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every": 0}, "every must be a whole number >= 1"),
+        ({"class_names": ["a", "a"]}, "every name once"),
+        ({"class_names": []}, "at least one name"),
+    ],
+)
+def test_bad_options_are_refused_at_once(options, message):
+    with pytest.raises(ValueError, match=message):
+        LogComparisons(**options)
+
+
+def test_bad_arguments_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="comparisons must be True, False or LogComparisons"):
+        BCLightningModule(made(UserModule), h1=make_h1(), comparisons="val")
+    with pytest.raises(TypeError, match="comparisons must be True, False or LogComparisons"):
+        CompatibilityCallback(h1=make_h1(), comparisons=UserDict())
+    module = BCLightningModule(
+        made(UserModule), h1=make_h1(), comparisons=LogComparisons(class_names=["a"], directory=tmp_path / "files")
+    )
+    with pytest.raises(ValueError, match=f"expected {CLASSES} names"):
+        fit(module, tmp_path)
