@@ -11,7 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import importlib
 from pathlib import Path
 
-PACKAGES = ("bc_core", "bc_keras", "bc_lightning")
+PACKAGES = ("bc_core", "bc_keras", "bc_lightning", "bc_tensorboard")
 
 
 def pytest_collect_file(file_path: Path) -> None:

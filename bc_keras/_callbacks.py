@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -19,13 +19,14 @@ from bc_core import SCORES, Comparison, LinearLambda, check_lambda, compare
 from bc_core._arrays import id_array, to_numpy
 from bc_keras._attached import split_reference
 from bc_keras._compiled_loss import CompiledLoss
-from bc_keras._event_file import EventFile
 from bc_keras._labels import Labels, columns_of, entries_of, is_binary, read_labels
 from bc_keras._model import BCModel
 from bc_keras._plain_models import TargetLoss
 from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
 from bc_keras._stored import StoredOutputs, _as_tensor, _asking
 from bc_keras._validation_data import Batch, ValidationData
+from bc_tensorboard import summary
+from bc_tensorboard._event_file import EventFile
 
 # What a config holds in place of a schedule; bc_core, where the class lives, knows nothing of Keras.
 keras.saving.register_keras_serializable(package="bc_keras")(LinearLambda)
@@ -71,12 +72,19 @@ class CompatibilityCallback(keras.callbacks.Callback):
         batch_size: rows at a time, for arrays. Defaults to `None`, 32.
         directory: where to save each comparison, ``comparison-epoch-0003.json`` for the third epoch (as
             `ModelCheckpoint` counts). Whole files; those of other epochs stay.
-        log_dir: where TensorBoard looks: the scores and lambda_c are written into the run ``compatibility`` below it,
-            at the epochs of Keras's own `TensorBoard` callback. Works without TensorFlow.
+        log_dir: where TensorBoard looks: the scores, lambda_c and, for the dashboard, the comparison are written into
+            the run ``compatibility`` below it, at the epochs of Keras's own `TensorBoard` callback. Works without
+            TensorFlow.
         every: compare at the end of each epoch whose number this divides, and of the last one.
         ids: N ids of the instances, unique, all integers or all text. Defaults to `None`: their positions. For data
             that come as batches, in their order, which then must stay the same.
         class_names: name of each class.
+        metadata: text about an instance: a mapping or a function from id to text.
+        images: image of an instance, for the dashboard: a mapping or a function from id to image, or anything indexed
+            by integer id, such as an array of images. See `bc_tensorboard.summary.comparison`.
+        image_size: longer side of the thumbnails, in pixels.
+        max_images: how many images there are at most.
+        dataset: what the dashboard calls the validation data.
         threshold: a binary score is class 1 from this probability on. Defaults to `None`: the model's own, or 0.5.
         from_logits: whether binary scores, of both models, are logits. Defaults to `None`: what the compiled loss says.
         multilabel: whether each column of the output is a label of its own, which then counts as an instance of class
@@ -117,6 +125,11 @@ class CompatibilityCallback(keras.callbacks.Callback):
         every: int = 1,
         ids: Any = None,
         class_names: Sequence[str] | None = None,
+        metadata: Mapping[Any, str] | Callable[[Any], str] | None = None,
+        images: Any = None,
+        image_size: int = 96,
+        max_images: int = 10_000,
+        dataset: str = "val",
         threshold: float | None = None,
         from_logits: bool | None = None,
         multilabel: bool | None = None,
@@ -139,6 +152,11 @@ class CompatibilityCallback(keras.callbacks.Callback):
         self.every = every
         self.ids = ids
         self.class_names = class_names
+        self.metadata = metadata
+        self.images = images
+        self.image_size = image_size
+        self.max_images = max_images
+        self.dataset = dataset
         self.threshold = threshold
         self.from_logits = from_logits
         self.multilabel = multilabel
@@ -229,8 +247,25 @@ class CompatibilityCallback(keras.callbacks.Callback):
                 scalars[f"{_RUN}/lambda_c"] = comparison.lambda_c
                 descriptions[f"{_RUN}/lambda_c"] = "Weight of the dissonance in the training loss."
             self._events.add(epoch, scalars, descriptions)
+            summary.comparison(
+                self._events,
+                comparison,
+                epoch,
+                dataset=self.dataset,
+                dissonance=self._dissonance,
+                images=self.images,
+                image_size=self.image_size,
+                max_images=self.max_images,
+            )
         self._report(f"Epoch {epoch + 1}", scores)
         return scores
+
+    @property
+    def _dissonance(self) -> str | None:
+        """How the model is trained, as a person says it."""
+        if not isinstance(self.model, BCModel):
+            return None
+        return self.model.dissonance.replace("_", " ")
 
     def _scores(self, comparison: Comparison) -> dict[str, float]:
         return {f"{self.log_prefix}{name}": comparison.overlap.score(name) for name in SCORES}
@@ -276,6 +311,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
             ids=ids,
             num_classes=reading.num_classes,
             class_names=self.class_names,
+            metadata=self.metadata,
             step=step,
             lambda_c=self.model.lambda_c if isinstance(self.model, BCModel) else None,
         )

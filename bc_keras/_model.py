@@ -204,6 +204,11 @@ class BCModel(keras.Model):
         self._lambda_c.assign(value)
 
     @property
+    def dissonance(self) -> str:
+        """How h2 is held to h1: ``"new_error"``, ``"strict_imitation"`` or ``"imitation"``."""
+        return str(self._dissonance_name if self._criterion is None else self._criterion.dissonance)
+
+    @property
     def trainable(self) -> bool:
         """Whether h2 is trained. h1 never is."""
         return bool(self._trainable)

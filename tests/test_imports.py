@@ -11,12 +11,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # What each package may import of this project: arrows run one way.
-ARROWS = {"bc_core": set(), "bc_keras": {"bc_core"}, "bc_lightning": {"bc_core"}}
+ARROWS = {
+    "bc_core": set(),
+    "bc_tensorboard": {"bc_core"},
+    "bc_keras": {"bc_core", "bc_tensorboard"},
+    "bc_lightning": {"bc_core", "bc_tensorboard"},
+}
 FOREIGN = {
     "bc_core": {"torch", "tensorflow", "keras", "jax", "pytorch_lightning", "torchmetrics", "pandas", "matplotlib"},
     # Keras itself imports pandas and matplotlib where they are installed.
     "bc_keras": {"torch", "pytorch_lightning", "lightning", "torchmetrics", "bc_lightning", "mlxtend"},
     "bc_lightning": {"tensorflow", "keras", "jax", "bc_keras", "mlxtend"},
+    "bc_tensorboard": {"torch", "tensorflow", "keras", "jax", "tensorboard", "PIL", "anywidget"},
 }
 
 

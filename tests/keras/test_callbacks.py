@@ -714,3 +714,41 @@ def test_frozen_check_needs_an_h1_and_comes_back_from_its_config():
     back = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(FrozenH1Check(every=5)))
     assert isinstance(back, FrozenH1Check)
     assert back.every == 5
+
+
+def test_comparisons_go_to_the_dashboard(tmp_path):
+    """What TensorBoard's own reader finds is the comparison of each epoch, with texts and images once per instance."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from bc_tensorboard._format import decode
+    from bc_tensorboard._media import read_media
+
+    x, y = data()
+    images = (np.random.default_rng(1).random((ROWS, 6, 6)) * 255).astype("uint8")
+    model = compiled(BCModel(net(), h1=net(), dissonance="strict_imitation", lambda_c=3.0))
+    callback = CompatibilityCallback(
+        (x, y),
+        log_dir=tmp_path,
+        class_names=["a", "b", "c"],
+        metadata=lambda i: f"row {i}",
+        images=images,
+        dataset="held out",
+        directory=tmp_path / "files",
+    )
+    fit(model, [callback], epochs=3)
+    events = EventAccumulator(str(tmp_path / "compatibility"), size_guidance={"tensors": 0})
+    events.Reload()
+    counts = events.Tensors("backward_compatibility/held%20out/counts")
+    tables = events.Tensors("backward_compatibility/held%20out/table")
+    assert [event.step for event in counts] == [event.step for event in tables] == [0, 1, 2]
+    wrong = set()
+    for epoch, table in enumerate(tables):
+        header, columns = decode(table.tensor_proto.string_val[0])
+        saved = Comparison.load(tmp_path / "files" / f"comparison-epoch-{epoch + 1:04d}.json")
+        assert columns["ids"].tolist() == saved.instances.ids.tolist()
+        assert header["class_names"] == ["a", "b", "c"]
+        assert (header["dissonance"], header["lambda_c"], header["step"]) == ("strict imitation", 3.0, epoch)
+        wrong |= set(saved.instances.ids.tolist())
+    (pack,) = (tmp_path / "compatibility" / "plugins" / "backward_compatibility").iterdir()
+    media = read_media(pack)
+    assert {int(i): text for i, text in media.texts.items()} == {i: f"row {i}" for i in wrong}

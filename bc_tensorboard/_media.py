@@ -1,0 +1,157 @@
+"""Texts and images of the instances of a data set, kept once for all steps of a run, beside its event files.
+
+A pack is a file that only grows: a magic word, then records of an id and a text or an image. A record that a crash has
+cut off is passed over by readers and overwritten by the next writer, so that nothing before it is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from bc_tensorboard._format import encode_media
+
+MAGIC = b"BCMEDIA\x01"
+FOLDER = Path("plugins") / "backward_compatibility"
+Id = int | str
+
+_TEXT, _IMAGE = 1, 2
+_INTEGER, _STRING = 1, 2
+# Kind, kind of id, length of id, length of content, checksum of both.
+_RECORD = struct.Struct("<BBIII")
+
+
+class Media(NamedTuple):
+    """What a pack holds.
+
+    Attributes:
+        texts: Text by id.
+        images: Where the image of an id is in the file: offset and length.
+        end: Where whole records end.
+    """
+
+    texts: dict[Id, str]
+    images: dict[Id, tuple[int, int]]
+    end: int
+
+    def encode(self) -> bytes:
+        """What the dashboard asks for: all texts, and of which instances there is an image."""
+        # Whole numbers and text cannot share a column; a data set has one kind, unless its ids were changed midway.
+        ids = list(dict.fromkeys([*self.texts, *self.images]))
+        if len({type(instance) for instance in ids}) > 1:
+            ids = [instance for instance in ids if isinstance(instance, type(ids[-1]))]
+        return encode_media(
+            ids, [self.texts.get(instance, "") for instance in ids], [instance in self.images for instance in ids]
+        )
+
+
+def media_path(run: str | os.PathLike[str], dataset: str) -> Path:
+    """Where the pack of a data set is, for the folder of a run."""
+    return Path(run) / FOLDER / f"{quote(dataset, safe='')}.media"
+
+
+def read_media(path: str | os.PathLike[str]) -> Media:
+    """List what a pack holds, without reading its images.
+
+    Args:
+        path: The pack.
+
+    Returns:
+        Its texts and the places of its images; of an id that comes twice the last holds.
+
+    Raises:
+        ValueError: If the file is something else.
+        OSError: If it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from bc_tensorboard._media import append_media, media_path, read_media
+        >>> with tempfile.TemporaryDirectory() as run:
+        ...     path = media_path(run, "test")
+        ...     append_media(path, [(7, "seventh")], [])
+        ...     read_media(path).texts
+        {7: 'seventh'}
+    """
+    texts: dict[Id, str] = {}
+    images: dict[Id, tuple[int, int]] = {}
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        magic = file.read(len(MAGIC))
+        if magic != MAGIC:
+            if MAGIC.startswith(magic):
+                return Media(texts, images, 0)  # cut off in its first bytes
+            raise ValueError(f"{path}: not a file of texts and images; it begins with {magic!r} instead of {MAGIC!r}")
+        end = len(MAGIC)
+        while len(head := file.read(_RECORD.size)) == _RECORD.size:
+            kind, id_kind, id_length, length, checksum = _RECORD.unpack(head)
+            start = end + _RECORD.size + id_length
+            if start + length > size or kind not in (_TEXT, _IMAGE) or id_kind not in (_INTEGER, _STRING):
+                break
+            name = file.read(id_length)
+            if kind == _TEXT:
+                content = file.read(length)
+                if zlib.crc32(content, zlib.crc32(name)) != checksum:
+                    break
+            else:
+                file.seek(length, os.SEEK_CUR)
+            try:
+                instance: Id = int(name) if id_kind == _INTEGER else name.decode("utf-8")
+            except ValueError:
+                break
+            if kind == _TEXT:
+                texts[instance] = content.decode("utf-8", "replace")
+            else:
+                images[instance] = (start, length)
+            end = start + length
+    return Media(texts, images, end)
+
+
+def read_image(path: str | os.PathLike[str], media: Media, instance: Id) -> bytes | None:
+    """Read one image of a pack; None if there is none."""
+    place = media.images.get(instance)
+    if place is None:
+        return None
+    with open(path, "rb") as file:
+        file.seek(place[0])
+        return file.read(place[1])
+
+
+def append_media(
+    path: str | os.PathLike[str], texts: Iterable[tuple[Id, str]], images: Iterable[tuple[Id, bytes]]
+) -> None:
+    """Add texts and images to a pack, and make it where there is none.
+
+    Args:
+        path: The pack; its folder is made.
+        texts: Pairs of id and text.
+        images: Pairs of id and an encoded image; they are written as they come, so a generator needs no memory.
+
+    Raises:
+        ValueError: If the file is something else.
+        OSError: If it cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    end = read_media(path).end if path.exists() else 0
+    with open(path, "r+b" if path.exists() else "xb") as file:
+        file.truncate(end)
+        file.seek(end)
+        if end == 0:
+            file.write(MAGIC)
+        for instance, text in texts:
+            file.write(_record(_TEXT, instance, text.encode("utf-8", "replace")))
+        for instance, image in images:
+            file.write(_record(_IMAGE, instance, image))
+
+
+def _record(kind: int, instance: Id, content: bytes) -> bytes:
+    is_text = isinstance(instance, str)
+    name = str(instance).encode("utf-8", "replace")
+    checksum = zlib.crc32(content, zlib.crc32(name))
+    head = _RECORD.pack(kind, _STRING if is_text else _INTEGER, len(name), len(content), checksum)
+    return head + name + content

@@ -1,0 +1,98 @@
+"""Thumbnails, read back with Pillow."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bc_tensorboard._images import Thumbnails, image_source, thumbnail
+
+
+def opened(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content))
+
+
+GREY = np.arange(12 * 10, dtype=np.uint8).reshape(12, 10)
+COLOUR = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "wanted"),
+    [
+        (GREY, GREY),
+        (GREY[:, :, None], GREY),
+        (GREY[None], GREY),
+        (GREY / 255, GREY),
+        (torch.from_numpy(GREY / 255).float(), GREY),
+        (GREY > 60, np.where(GREY > 60, 255, 0)),
+        (GREY.astype(np.int64), GREY),
+        (COLOUR, COLOUR),
+        (torch.from_numpy(COLOUR).permute(2, 0, 1), COLOUR),
+        ((COLOUR, 3), COLOUR),
+        (Image.fromarray(COLOUR), COLOUR),
+        (Image.fromarray(GREY).convert("I;16"), None),
+        (thumbnail(COLOUR), COLOUR),
+    ],
+    ids=["hw", "hw1", "1hw", "float", "tensor", "bool", "int64", "hwc", "chw", "item", "pil", "16bit", "png"],
+)
+def test_small_images_keep_every_pixel(image, wanted):
+    content = thumbnail(image)
+    assert opened(content).format == "PNG"
+    assert opened(content).size == (10, 12)
+    if wanted is not None:
+        np.testing.assert_array_equal(np.asarray(opened(content)), wanted)
+
+
+def test_transparency_is_kept():
+    pixels = np.dstack([COLOUR, np.full((12, 10), 77, np.uint8)])
+    np.testing.assert_array_equal(np.asarray(opened(thumbnail(pixels))), pixels)
+
+
+def test_photographs_are_scaled_down_and_small():
+    ramp = np.linspace(0, 255, 400 * 300).reshape(300, 400)
+    content = thumbnail(np.dstack([ramp, ramp[::-1], ramp]).astype(np.uint8), size=100)
+    assert (opened(content).format, opened(content).size) == ("JPEG", (100, 75))
+    assert len(content) < 10_000
+
+
+def test_no_image_is_no_image():
+    assert thumbnail(None) is None
+    assert thumbnail((None, 3)) is None
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros(5), r"expected an image of shape.*\(5,\)"),
+        (np.zeros((5, 5, 2)), "1, 3 or 4 channels"),
+        (np.zeros((0, 4)), "expected an image of shape"),
+        (np.full((4, 4), 1.5), "floats in 0..1, got 1.5 to 1.5; undo the normalisation"),
+        (np.full((4, 4), np.nan), "floats in 0..1"),
+        (np.full((4, 4), 300), r"0..255"),
+        (b"not an image", "bytes of a PNG, JPEG or WebP"),
+    ],
+)
+def test_what_is_no_image_is_refused(image, message):
+    with pytest.raises(ValueError, match=message):
+        thumbnail(image)
+
+
+def test_images_come_from_functions_mappings_arrays_and_data_sets():
+    stack = np.stack([GREY, GREY + 1])
+    data = torch.utils.data.TensorDataset(torch.from_numpy(stack), torch.tensor([5, 6]))
+    for images in (lambda i: stack[i], {1: stack[1]}, stack, torch.from_numpy(stack), data, list(stack)):
+        np.testing.assert_array_equal(np.asarray(opened(thumbnail(image_source(images)(1)))), GREY + 1)
+    assert image_source({1: GREY})(2) is None
+    with pytest.raises(TypeError, match="expected a function of the id, a mapping.*got str"):
+        image_source("folder")
+
+
+def test_what_fails_is_counted_and_the_rest_made():
+    thumbnails = Thumbnails({1: GREY, 2: b"broken", 4: GREY}.get, [1, 2, 3, 4], 96)
+    assert [instance for instance, _ in thumbnails] == [1, 4]
+    assert thumbnails.failed == 1
+    assert thumbnails.reason.startswith("2: ValueError: expected the bytes of a PNG")

@@ -1,0 +1,86 @@
+"""The pack of texts and images: it only grows, and a crash costs at most its last record."""
+
+from __future__ import annotations
+
+import pytest
+
+from bc_tensorboard._format import decode
+from bc_tensorboard._media import append_media, media_path, read_image, read_media
+
+IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+
+
+def test_texts_and_images_come_back_from_several_calls(tmp_path):
+    path = media_path(tmp_path, "test")
+    append_media(path, [(1, "one"), (2, "")], [(1, IMAGE)])
+    append_media(path, [(-3, "käfer 🐱")], iter([(2, b"\xff\xd8\xff"), (2**60, IMAGE)]))
+    media = read_media(path)
+    assert media.texts == {1: "one", 2: "", -3: "käfer 🐱"}
+    assert {i: read_image(path, media, i) for i in media.images} == {1: IMAGE, 2: b"\xff\xd8\xff", 2**60: IMAGE}
+    assert read_image(path, media, 99) is None
+    assert media.end == path.stat().st_size
+
+
+def test_integer_and_text_ids_stay_apart(tmp_path):
+    path = media_path(tmp_path, "test")
+    append_media(path, [("7", "text"), (7, "number")], [])
+    assert read_media(path).texts == {"7": "text", 7: "number"}
+
+
+@pytest.mark.parametrize("cut", range(1, 40, 3))
+def test_a_record_that_was_cut_off_is_passed_over_and_overwritten(cut, tmp_path):
+    path = media_path(tmp_path, "test")
+    append_media(path, [("first", "whole")], [])
+    whole = path.read_bytes()
+    append_media(path, [("second", "a text of some length, to be cut off")], [])
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert read_media(path).texts == {"first": "whole"}
+    append_media(path, [("third", "after the crash")], [])
+    assert read_media(path).texts == {"first": "whole", "third": "after the crash"}
+    assert path.read_bytes().startswith(whole)
+
+
+def test_a_pack_that_was_cut_off_in_its_first_bytes_starts_anew(tmp_path):
+    path = media_path(tmp_path, "test")
+    append_media(path, [(1, "one")], [])
+    path.write_bytes(path.read_bytes()[:5])
+    assert read_media(path) == ({}, {}, 0)
+    append_media(path, [(2, "two")], [])
+    assert read_media(path).texts == {2: "two"}
+
+
+def test_another_file_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "x.media"
+    path.write_bytes(b"somebody's own data")
+    with pytest.raises(ValueError, match="not a file of texts and images"):
+        append_media(path, [(1, "one")], [])
+    assert path.read_bytes() == b"somebody's own data"
+
+
+def test_an_image_that_cannot_be_made_leaves_what_came_before(tmp_path):
+    path = media_path(tmp_path, "test")
+
+    def images():
+        yield 1, IMAGE
+        raise RuntimeError("the data set is gone")
+
+    with pytest.raises(RuntimeError, match="the data set is gone"):
+        append_media(path, [(1, "one")], images())
+    media = read_media(path)
+    assert (media.texts, set(media.images)) == ({1: "one"}, {1})
+
+
+@pytest.mark.parametrize("dataset", ["../../etc/passwd", "a/b", "quotes\"'", "🐱", "..", "a b"])
+def test_a_data_set_s_name_never_leaves_the_folder(dataset, tmp_path):
+    path = media_path(tmp_path, dataset)
+    assert path.parent == tmp_path / "plugins" / "backward_compatibility"
+    append_media(path, [(1, "one")], [])
+    assert path.resolve().parent == (tmp_path / "plugins" / "backward_compatibility").resolve()
+
+
+def test_what_the_dashboard_gets(tmp_path):
+    path = media_path(tmp_path, "test")
+    append_media(path, [(5, "five")], [(5, IMAGE), (6, IMAGE)])
+    _, columns = decode(read_media(path).encode())
+    assert columns["ids"].tolist() == [5, 6]
+    assert (columns["text"], columns["has_image"].tolist()) == (["five", ""], [1, 1])
