@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo demo-keras test test-fast lint bench clean
+.PHONY: demo demo-keras test test-fast test-frontend frontend lint bench clean
 
 # torch first and by its exact version: a range would let pip take a build with gigabytes of CUDA libraries.
 $(VENV)/.python: constraints.txt
@@ -33,9 +33,11 @@ demo-keras: $(VENV)/.demo-keras  ## The same in Keras.
 
 # Keras runs on one backend per process, so its tests run once for each.
 KERAS_TESTS := tests/keras bc_keras
+# The dashboard is written in TypeScript and its build is committed: only changing it needs Node.js (20 or later).
+NPM := cd frontend && npm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-test: $(VENV)/.dev lint  ## All tests, doctests and checks.
+test: $(VENV)/.dev lint test-frontend  ## All tests, doctests and checks.
 	$(PYTEST) --ignore tests/keras --ignore bc_keras
 	KERAS_BACKEND=tensorflow $(PYTEST) $(KERAS_TESTS)
 	KERAS_BACKEND=jax $(PYTEST) $(KERAS_TESTS)
@@ -43,6 +45,31 @@ test: $(VENV)/.dev lint  ## All tests, doctests and checks.
 
 test-fast: $(VENV)/.dev  ## Without the tests that start processes or train for long, Keras on one backend.
 	$(PYTEST) -m "not slow"
+
+# Without Node.js these are left out, except in CI, where that is a failure.
+test-frontend: $(VENV)/.dev  ## Types and unit tests of the dashboard, and whether its committed build is that of its source.
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(VENV)/.frontend-tests; \
+	elif [ -n "$$CI" ]; then echo "npm is missing: CI checks the dashboard with it"; exit 1; \
+	else echo "npm is missing: the dashboard's own tests are left out (everything else runs)"; fi
+
+FRONTEND := $(shell find frontend/src frontend/test frontend/scripts -type f 2>/dev/null) frontend/package.json
+
+frontend/node_modules/.installed: frontend/package-lock.json
+	$(NPM) ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+$(VENV)/.frontend-tests: frontend/node_modules/.installed $(FRONTEND) $(wildcard bc_tensorboard/static/*) bc_core/_scores.py bc_core/_intervals.py bc_tensorboard/_format.py
+	$(BIN)/python frontend/scripts/write_scores.py --check
+	$(BIN)/python frontend/scripts/write_fixtures.py --check
+	$(NPM) run --silent check
+	$(NPM) test --silent
+	$(NPM) run --silent build -- --check
+	touch $@
+
+frontend: $(VENV)/.dev frontend/node_modules/.installed  ## Build the dashboard anew, after a change of its source.
+	$(BIN)/python frontend/scripts/write_scores.py
+	$(BIN)/python frontend/scripts/write_fixtures.py
+	$(NPM) run --silent build
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,105 @@
+"""Write encoded tables, and what is in them, for the tests of the dashboard's decoder.
+
+python frontend/scripts/write_fixtures.py [--check]    (--check: only see whether the committed ones are the same)
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from bc_core import Comparison, compare
+from bc_tensorboard._format import MAGIC, encode_comparison, encode_media
+
+FOLDER = Path(__file__).parents[1] / "test" / "fixtures"
+STRANGE = ["</script><b>", 'a "quoted" one', "emoji 🐱 käfer", "", "x" * 10_000, "line\nbreak", "'; --"]
+
+
+def comparison(size: int, classes: int, **options: object) -> Comparison:
+    """Two models that each err on a tenth of the instances."""
+    random = np.random.default_rng(size)
+    target = random.integers(0, classes, size)
+    h1, h2 = (np.where(random.random(size) < 0.1, random.integers(0, classes, size), target) for _ in range(2))
+    return compare(target, h1, h2, num_classes=classes, **options)  # type: ignore[arg-type]
+
+
+def tables() -> dict[str, Comparison]:
+    """One for each way in which columns are stored."""
+    random = np.random.default_rng(0)
+    return {
+        "integers": comparison(200, 5, class_names=list("abcde"), name="night run", step=120, lambda_c=4.0),
+        "unsorted": comparison(200, 3, ids=random.permutation(200) * 1000 - 50_000),
+        "beyond": comparison(60, 3, ids=2**53 + np.arange(60) * 2**40),
+        "strings": comparison(
+            70,
+            4,
+            ids=[f"{i} {STRANGE[i % len(STRANGE)]}" for i in range(70)],
+            class_names=STRANGE[:4],
+            metadata=lambda i: f"about {i}",
+            name="</script>",
+        ),
+        "perfect": compare([0, 1, 2], [0, 1, 2], [0, 1, 2]),
+        "thousand": comparison(3000, 1000),
+    }
+
+
+def files() -> dict[str, bytes]:
+    """Content of every fixture by name."""
+    found: dict[str, bytes] = {}
+    for name, table in tables().items():
+        found[f"{name}.bin"] = encode_comparison(
+            table, dataset="held out", dissonance="new error", uncertain_classes=[1]
+        )
+        rows = table.instances
+        expected = {
+            "name": table.name,
+            "step": table.step,
+            "lambda": table.lambda_c,
+            "numClasses": table.overlap.num_classes,
+            "classNames": table.class_names,
+            "size": table.dataset_size,
+            "counts": table.overlap.counts.ravel().tolist(),
+            # JavaScript has no exact numbers beyond 2**53; such ids are text there.
+            "ids": [str(i) if isinstance(i, int) and abs(i) > 2**53 else i for i in rows.ids.tolist()],
+            "target": rows.target.tolist(),
+            "h1": rows.h1_pred.tolist(),
+            "h2": rows.h2_pred.tolist(),
+            "texts": None if rows.metadata is None else rows.metadata.tolist(),
+        }
+        found[f"{name}.json"] = json.dumps(expected).encode()
+    media = ([3, 5, 8], ["", "fifth 🐱", "</b>"], [True, False, True])
+    found["media.bin"] = encode_media(*media)
+    found["media.json"] = json.dumps(dict(zip(("ids", "texts", "images"), media, strict=True))).encode()
+    return found
+
+
+def unpacked(content: bytes) -> bytes:
+    """What is compared: releases of zlib pack the same columns differently."""
+    if content[:4] != MAGIC:
+        return content
+    start = 12 + int.from_bytes(content[8:12], "little")
+    return content[:start] + zlib.decompress(content[start:])
+
+
+def main() -> None:
+    """Write or check them."""
+    differing = [
+        name
+        for name, content in files().items()
+        if not (FOLDER / name).exists() or unpacked((FOLDER / name).read_bytes()) != unpacked(content)
+    ]
+    if "--check" in sys.argv:
+        if differing:
+            sys.exit(f"{', '.join(differing)} in {FOLDER.name} are not what this code writes; run `make frontend`")
+        return
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, content in files().items():
+        (FOLDER / name).write_bytes(content)
+
+
+if __name__ == "__main__":
+    main()

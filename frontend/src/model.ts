@@ -1,0 +1,128 @@
+/** What flows between data, state and views. Views know these types only, never where the data came from. */
+
+/** Counts of one 2x2 table in the order [both wrong, only h2 right, only h1 right, both right]. */
+export type Cells = readonly [number, number, number, number];
+
+/** Regions of the Venn of errors: only h2 wrong (negative flips), both wrong, only h1 wrong (positive flips). */
+export type Region = "regress" | "common" | "progress";
+
+export type InstanceId = number | string;
+
+/** One comparison as the curves and the sweep see it: its totals only. */
+export interface Step {
+  readonly step: number;
+  /** Seconds since 1970; null where nobody knows. */
+  readonly wallTime: number | null;
+  /** Weight of the dissonance that h2 was trained with at this step. */
+  readonly lambda: number | null;
+  readonly cells: Cells;
+}
+
+/** The comparisons of one run on one data set, by ascending step. */
+export interface Series {
+  readonly run: string;
+  /** Name of the data set, such as "train", "val" or "test". */
+  readonly dataset: string;
+  /** How h2 was trained, such as "new error" or "strict imitation". */
+  readonly dissonance: string | null;
+  readonly numClasses: number;
+  /** Whether there are images or texts of instances to ask for. */
+  readonly hasMedia: boolean;
+  readonly steps: readonly Step[];
+}
+
+export interface Index {
+  readonly series: readonly Series[];
+  /** What could not be read, for a person; the rest is shown all the same. */
+  readonly warnings: readonly string[];
+  /** A sweep that is still running: share done in 0..1. */
+  readonly progress: number | null;
+}
+
+export interface TableRef {
+  readonly run: string;
+  readonly dataset: string;
+  readonly step: number;
+}
+
+/** One comparison in full: counts by class, and the instances that h1 or h2 got wrong, by columns. */
+export interface Table {
+  readonly name: string | null;
+  readonly step: number | null;
+  readonly lambda: number | null;
+  readonly numClasses: number;
+  /** Null where classes are only numbers. */
+  readonly classNames: readonly string[] | null;
+  /** Length numClasses * 4: the cells of each true class, in the order of `Cells`. */
+  readonly counts: Int32Array;
+  /** True classes whose count of right instances is not known (data of the original library). */
+  readonly uncertainClasses: readonly number[];
+  readonly size: number;
+  readonly ids: readonly InstanceId[] | Float64Array;
+  readonly target: Uint8Array | Uint16Array | Uint32Array;
+  readonly h1: Uint8Array | Uint16Array | Uint32Array;
+  readonly h2: Uint8Array | Uint16Array | Uint32Array;
+  /** A text for each row, where the comparison carries them itself. */
+  readonly texts: readonly string[] | null;
+}
+
+/** Texts and images of a data set, kept once for all its steps. */
+export interface Media {
+  readonly texts: ReadonlyMap<InstanceId, string>;
+  readonly images: ReadonlySet<InstanceId>;
+}
+
+/** Where data come from: TensorBoard's server, a notebook's kernel, or the file itself. */
+export interface DataSource {
+  index(): Promise<Index>;
+  table(ref: TableRef): Promise<Table>;
+  media(run: string, dataset: string): Promise<Media | null>;
+  /** Something for <img src>. */
+  image(run: string, dataset: string, id: InstanceId): Promise<string | null>;
+}
+
+/** An error to be shown as it is: what went wrong and what to do about it. */
+export class DataError extends Error {
+  constructor(
+    message: string,
+    readonly advice: string | null = null,
+  ) {
+    super(message);
+  }
+}
+
+export type ClassSort = "flips" | "loss" | "count" | "name";
+export type InstanceSort = "id" | "text" | "target" | "h1" | "h2" | "region";
+
+/** Which instances are looked at. All conditions hold at once; null or "" is no condition. */
+export interface Filter {
+  readonly region: Region | null;
+  readonly target: number | null;
+  readonly h1: number | null;
+  readonly h2: number | null;
+  readonly text: string;
+}
+
+/** Everything that a link restores. */
+export interface ViewState extends Filter {
+  readonly run: string | null;
+  readonly dataset: string | null;
+  /** Null follows the latest. */
+  readonly step: number | null;
+  /** A second update, on the same data set against the same h1. */
+  readonly other: string | null;
+  readonly classView: "accuracy" | "incompatible";
+  readonly classSort: ClassSort;
+  readonly classSearch: string;
+  readonly classPage: number;
+  readonly sort: InstanceSort;
+  readonly descending: boolean;
+  readonly page: number;
+  /** Which points the sweep shows; null is all. */
+  readonly datasets: readonly string[] | null;
+  readonly dissonances: readonly string[] | null;
+  readonly lambdaMin: number | null;
+  readonly lambdaMax: number | null;
+  /** Scores drawn over steps, by name. */
+  readonly curves: readonly string[];
+}

@@ -1,0 +1,135 @@
+/** Hooks that keep what comes from a data source: the index, and tables and texts by key. */
+
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import type { Host } from "../hosts/host";
+import type { DataSource, Index, Media, Series, Table, TableRef } from "../model";
+
+const POLL_MS = 30_000;
+/** While nothing is there yet, or a sweep is running, somebody is waiting for it. */
+const EAGER_POLL_MS = 5_000;
+/** Steps that a dragged slider only passes over are not asked for. */
+const DRAG_MS = 150;
+
+export interface Loaded<T> {
+  /** The last value that arrived; it belongs to `key`, which may be older than what is asked for now. */
+  readonly value: T | null;
+  readonly key: string | null;
+  readonly error: Error | null;
+  readonly busy: boolean;
+}
+
+function asError(reason: unknown): Error {
+  return reason instanceof Error ? reason : new Error(String(reason));
+}
+
+/** Load the value of a key, and keep the one before on show until it is there. */
+export function useLoaded<T>(key: string | null, load: () => Promise<T>, delay = 0): Loaded<T> {
+  const [arrived, setArrived] = useState<{ key: string | null; value: T | null }>({ key: null, value: null });
+  const [failed, setFailed] = useState<{ key: string; error: Error } | null>(null);
+  const loader = useRef(load);
+  loader.current = load;
+  const hasValue = arrived.value !== null;
+  useEffect(() => {
+    if (key === null) return;
+    let wanted = true;
+    const timer = setTimeout(
+      () => {
+        loader.current().then(
+          (value) => {
+            if (!wanted) return;
+            setArrived({ key, value });
+            setFailed(null);
+          },
+          (reason: unknown) => wanted && setFailed({ key, error: asError(reason) }),
+        );
+      },
+      hasValue ? delay : 0,
+    );
+    return () => {
+      wanted = false;
+      clearTimeout(timer);
+    };
+    // Only a new key asks again: whether an older value is on show does not matter once the request is out.
+  }, [key]);
+  const error = failed !== null && failed.key === key ? failed.error : null;
+  return { ...arrived, error, busy: key !== null && arrived.key !== key && error === null };
+}
+
+export interface LoadedIndex {
+  readonly index: Index | null;
+  readonly error: Error | null;
+  readonly busy: boolean;
+  reload(): void;
+}
+
+export function useIndex(source: DataSource, host: Host): LoadedIndex {
+  const [index, setIndex] = useState<Index | null>(null);
+  const [error, setError] = useState<Error | null>(null);
+  const [busy, setBusy] = useState(true);
+  const shown = useRef("");
+  const load = useCallback(() => {
+    return source
+      .index()
+      .then(
+        (next) => {
+          const text = JSON.stringify(next);
+          // An index that did not change must not make every chart draw again.
+          if (text !== shown.current) setIndex(next);
+          shown.current = text;
+          setError(null);
+        },
+        (reason: unknown) => setError(asError(reason)),
+      )
+      .finally(() => setBusy(false));
+  }, [source]);
+  const reload = useCallback(() => {
+    setBusy(true);
+    void load();
+  }, [load]);
+  useEffect(() => {
+    reload();
+    return host.onData?.(() => void load());
+  }, [load, reload, host]);
+  const eager = index !== null && (index.series.length === 0 || index.progress !== null);
+  useEffect(() => {
+    if (!host.live) return;
+    const timer = setInterval(
+      () => {
+        if (document.visibilityState === "visible") void load();
+      },
+      eager ? EAGER_POLL_MS : POLL_MS,
+    );
+    return () => clearInterval(timer);
+  }, [host, eager, load]);
+  return { index, error, busy, reload };
+}
+
+export interface TableRequest extends TableRef {
+  /** When the step was written: a step that was logged again is another table. */
+  readonly wallTime: number | null;
+}
+
+export function tableKey(request: TableRequest | null, epoch: number): string | null {
+  return request && JSON.stringify([request.run, request.dataset, request.step, request.wallTime, epoch]);
+}
+
+/** Tables of the chosen run and of the one beside it. */
+export function useTables(
+  source: DataSource,
+  first: TableRequest | null,
+  second: TableRequest | null,
+  epoch: number,
+): [Loaded<Table>, Loaded<Table>] {
+  const firstKey = tableKey(first, epoch);
+  const secondKey = tableKey(second, epoch);
+  return [
+    useLoaded(firstKey, () => source.table(first!), DRAG_MS),
+    useLoaded(secondKey, () => source.table(second!), DRAG_MS),
+  ];
+}
+
+/** Texts and images of a series; a run that goes on may bring more of them with each step. */
+export function useMedia(source: DataSource, series: Series | null, epoch: number): Loaded<Media | null> {
+  const key = series?.hasMedia ? JSON.stringify([series.run, series.dataset, series.steps.length, epoch]) : null;
+  return useLoaded(key, () => source.media(series!.run, series!.dataset));
+}

@@ -1,0 +1,421 @@
+import type { ComponentChildren } from "preact";
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { classRows, labelsOf, totals } from "../data/engine";
+import type { Host } from "../hosts/host";
+import { count, lambdaText, stepText } from "../layout/format";
+import type { DataSource, Filter, Index, Series, Step, Table, ViewState } from "../model";
+import { type Loaded, tableKey, type TableRequest, useIndex, useMedia, useTables } from "../state/loading";
+import { latestRun, moveTo, select, type Selection } from "../state/selection";
+import { encodeState } from "../state/url";
+import { type Patch, useViewState } from "../state/viewState";
+import { Card, Guard } from "./Card";
+import { Chips, NO_FILTER } from "./Chips";
+import { ClassBars } from "./ClassBars";
+import { Compared } from "./Compared";
+import { Curves } from "./Curves";
+import { FlipMatrix } from "./FlipMatrix";
+import { Instances } from "./Instances";
+import { MountId } from "./mountId";
+import { Scores } from "./Scores";
+import { Failed, Gone, Loading, Nothing, Progress, Skeleton, Warnings } from "./States";
+import { Sweep } from "./Sweep";
+import { Toolbar } from "./Toolbar";
+import { Venn } from "./Venn";
+
+export interface AppProps {
+  readonly source: DataSource;
+  readonly host: Host;
+  readonly mountId: string;
+}
+
+function requestOf(series: Series | null, step: Step | null): TableRequest | null {
+  return series && step && { run: series.run, dataset: series.dataset, step: step.step, wallTime: step.wallTime };
+}
+
+/** A link may come from data with other classes; a class that does not exist is no condition. */
+function usableFilter(state: ViewState, numClasses: number): Filter {
+  const usable = (index: number | null) => (index !== null && index < numClasses ? index : null);
+  const { region, target, h1, h2, text } = state;
+  return { region, target: usable(target), h1: usable(h1), h2: usable(h2), text };
+}
+
+function useTheme(host: Host) {
+  const [theme, setTheme] = useState(host.theme.current);
+  useEffect(() => host.theme.subscribe(() => setTheme(host.theme.current())), [host]);
+  return theme;
+}
+
+export function App({ source, host, mountId }: AppProps) {
+  const theme = useTheme(host);
+  const { index, error, busy, reload } = useIndex(source, host);
+  /** Null until the dashboard says whether it is waiting for something. */
+  const [waiting, setWaiting] = useState<boolean | null>(null);
+  const waits = index === null ? busy : index.series.length > 0 && waiting !== false;
+  useEffect(() => {
+    if (!waits) document.documentElement.dataset["bcReady"] = "true";
+  }, [waits]);
+
+  return (
+    <MountId.Provider value={mountId}>
+      <div class="bc-app" data-theme={theme} data-host={host.kind} data-bc-busy={waits}>
+        <main class="bc-page">
+          {index === null ? (
+            error !== null ? (
+              <Failed what="The comparisons could not be loaded" error={error} onRetry={reload} />
+            ) : (
+              <Loading what="Loading the comparisons" />
+            )
+          ) : (
+            <>
+              {error !== null && (
+                <Failed
+                  what="This view could not be brought up to date, and shows what was loaded before"
+                  error={error}
+                  onRetry={reload}
+                />
+              )}
+              <Progress share={index.progress} />
+              <Warnings warnings={index.warnings} />
+              {index.series.length === 0 ? (
+                <Nothing kind={host.kind} onReload={reload} />
+              ) : (
+                <Guard attempt={index}>
+                  <Dashboard
+                    source={source}
+                    host={host}
+                    index={index}
+                    reload={reload}
+                    reloading={busy}
+                    onBusy={setWaiting}
+                  />
+                </Guard>
+              )}
+            </>
+          )}
+        </main>
+      </div>
+    </MountId.Provider>
+  );
+}
+
+interface DashboardProps {
+  readonly source: DataSource;
+  readonly host: Host;
+  readonly index: Index;
+  readonly reload: () => void;
+  readonly reloading: boolean;
+  readonly onBusy: (busy: boolean) => void;
+}
+
+/** State with a run and a data set, whatever was said about them: the address names what is on show from the start. */
+function pinned(index: Index, state: ViewState): ViewState {
+  if (state.run !== null && state.dataset !== null) return state;
+  const run = state.run ?? latestRun(index);
+  if (run === null) return state;
+  const { dataset } = moveTo(index, state, run, state.dataset);
+  return { ...state, run, dataset: state.dataset ?? dataset ?? null };
+}
+
+function Dashboard({ source, host, index, reload, reloading, onBusy }: DashboardProps) {
+  const [given, patch] = useViewState(host);
+  const state = useMemo(() => pinned(index, given), [index, given]);
+  useEffect(() => {
+    if (state !== given) patch({ run: state.run, dataset: state.dataset, page: given.page });
+  }, [state, given, patch]);
+
+  const [attempt, setAttempt] = useState(0);
+  const selection = useMemo(() => select(index, state), [index, state.run, state.dataset, state.step, state.other]);
+  const { series, step, other, otherStep, missing } = selection;
+  const first = requestOf(series, step);
+  const second = requestOf(other, otherStep);
+  const [loaded, loadedOther] = useTables(source, first, second, attempt);
+  const media = useMedia(source, series, attempt);
+
+  const busy = loaded.busy || loadedOther.busy || media.busy;
+  useEffect(() => onBusy(busy), [busy, onBusy]);
+
+  const retry = () => setAttempt(attempt + 1);
+  const link = () => host.link(encodeState(state));
+
+  return (
+    <>
+      <div class="bc-top">
+        <Toolbar
+          index={index}
+          state={state}
+          selection={selection}
+          host={host}
+          busy={busy || reloading}
+          patch={patch}
+          onReload={() => {
+            retry();
+            reload();
+          }}
+          link={link}
+        />
+        {series !== null && (
+          <Chips
+            filter={usableFilter(state, series.numClasses)}
+            labels={loaded.value ? labelsOf(loaded.value) : []}
+            onChange={(change) => patch(change, true)}
+          />
+        )}
+      </div>
+      {missing !== null && <MissingPlace selection={selection} state={state} index={index} patch={patch} />}
+      <Cards
+        {...{ source, index, state, selection, patch, attempt, retry, loaded, loadedOther, media }}
+        firstKey={tableKey(first, attempt)}
+        secondKey={tableKey(second, attempt)}
+      />
+    </>
+  );
+}
+
+function MissingPlace({ selection, state, index, patch }: Pick<CardsProps, "selection" | "state" | "index" | "patch">) {
+  const { missing, series, runs, datasets } = selection;
+  if (missing === null) return null;
+  const run = latestRun(index);
+  return (
+    <Gone missing={missing}>
+      {missing.what === "run" && run !== null && (
+        <button type="button" class="bc-button" onClick={() => patch(moveTo(index, state, run, state.dataset), true)}>
+          Show {runs.length === 1 ? "the run" : "the latest run"} “{run}”
+        </button>
+      )}
+      {missing.what === "dataset" &&
+        state.run !== null &&
+        datasets.map((dataset) => (
+          <button
+            key={dataset}
+            type="button"
+            class="bc-button"
+            onClick={() => patch(moveTo(index, state, state.run!, dataset), true)}
+          >
+            Show {dataset}
+          </button>
+        ))}
+      {missing.what === "step" && missing.nearest !== null && (
+        <button type="button" class="bc-button" onClick={() => patch({ step: missing.nearest })}>
+          Show {stepText(missing.nearest)}
+        </button>
+      )}
+      {series !== null && (
+        <button type="button" class="bc-button" onClick={() => patch({ step: null })}>
+          Show the latest step
+        </button>
+      )}
+    </Gone>
+  );
+}
+
+interface CardsProps {
+  readonly source: DataSource;
+  readonly index: Index;
+  readonly state: ViewState;
+  readonly selection: Selection;
+  readonly patch: Patch;
+  readonly attempt: number;
+  readonly retry: () => void;
+  readonly loaded: Loaded<Table>;
+  readonly loadedOther: Loaded<Table>;
+  readonly media: ReturnType<typeof useMedia>;
+  readonly firstKey: string | null;
+  readonly secondKey: string | null;
+}
+
+function Cards(props: CardsProps) {
+  const { source, index, state, selection, patch, attempt, retry, loaded, loadedOther, media, firstKey, secondKey } =
+    props;
+  const { series, step, other, otherStep } = selection;
+  // While the next step loads, the tables of the one before stay; those of another run or data set would mislead.
+  const table = loaded.value !== null && belongsTo(loaded.key, series) ? loaded.value : null;
+  const otherTable = loadedOther.key === secondKey ? loadedOther.value : null;
+  const stale = loaded.key !== firstKey;
+  const filter = usableFilter(state, series?.numClasses ?? 0);
+  const current = useMemo(
+    () => series && step && { run: series.run, dataset: series.dataset, step: step.step },
+    [series, step],
+  );
+  const curves = useMemo(() => [series, other].filter((item) => item !== null), [series, other]);
+  const points = useMemo(() => index.series.reduce((sum, { steps }) => sum + steps.length, 0), [index]);
+  const hasCurves = curves.some(({ steps }) => steps.length > 1);
+  const hasSweep = points > 1;
+
+  /** The body of a card that needs the table. */
+  const withTable = (what: string, draw: (table: Table) => ComponentChildren) => {
+    if (loaded.error !== null)
+      return <Failed what={`${what} could not be loaded`} error={loaded.error} onRetry={retry} />;
+    return table === null ? <Skeleton what={`Loading ${what.toLowerCase()}`} /> : draw(table);
+  };
+  const card = { attempt: `${attempt} ${firstKey} ${secondKey}` };
+  const tableCard = { ...card, stale: table !== null && stale && loaded.error === null };
+
+  return (
+    <div class={`bc-cards${hasCurves ? "" : " bc-no-curves"}${hasSweep ? "" : " bc-no-sweep"}`}>
+      {series !== null && step !== null && (
+        <>
+          <Card
+            name="scores"
+            title="Scores"
+            aside={<Subject series={series} step={step} other={other} otherStep={otherStep} />}
+            {...card}
+          >
+            <Scores
+              cells={step.cells}
+              other={other && otherStep && { name: `Run B, ${other.run}`, cells: otherStep.cells }}
+            />
+            {other === null && state.other !== null && (
+              <p class="bc-note" role="alert">
+                “{state.other}” has no comparison on “{series.dataset}” with the same classes, so it is not set beside
+                this run.
+              </p>
+            )}
+            {other !== null && otherStep !== null && (
+              <Compared first={stale ? null : table} second={otherTable} error={loadedOther.error} onRetry={retry} />
+            )}
+          </Card>
+          <Card name="venn" title="Errors of h1 and h2" {...card}>
+            <Venn cells={step.cells} region={state.region} onRegion={(region) => patch({ region }, true)} />
+          </Card>
+          <Card name="matrix" title="Negative flips by class" {...tableCard}>
+            {withTable("The flip matrix", (shown) => (
+              <FlipMatrix
+                table={shown}
+                selected={
+                  filter.region === "regress" ? { target: filter.target, h2: filter.h2 } : { target: null, h2: null }
+                }
+                // The cells count negative flips, so a click has to show these and not every error of the two classes.
+                onSelect={(target, h2) => {
+                  const none = target === null && h2 === null;
+                  patch({ target, h2, h1: null, region: none ? null : "regress" }, true);
+                }}
+              />
+            ))}
+          </Card>
+          <Card name="classes" title="Classes" {...tableCard}>
+            {withTable("Classes", (shown) => (
+              <Classes table={shown} state={state} selected={filter.target} patch={patch} />
+            ))}
+          </Card>
+          {hasCurves && (
+            <Card name="curves" title="Scores over steps" {...card}>
+              <Curves
+                series={curves}
+                step={state.step}
+                onStep={(to) => patch({ step: to })}
+                curves={state.curves}
+                onCurves={(names) => patch({ curves: names })}
+              />
+            </Card>
+          )}
+          <Card name="instances" title="Error instances" {...tableCard}>
+            {withTable("Error instances", (shown) => (
+              <Instances
+                source={source}
+                run={series.run}
+                dataset={series.dataset}
+                table={shown}
+                media={belongsTo(media.key, series) ? media.value : null}
+                mediaBusy={media.busy && media.value === null}
+                mediaError={media.error}
+                filter={filter}
+                sort={state.sort}
+                descending={state.descending}
+                page={state.page}
+                onChange={(change) =>
+                  patch(
+                    change,
+                    Object.keys(NO_FILTER).some((name) => name in change),
+                  )
+                }
+              />
+            ))}
+          </Card>
+        </>
+      )}
+      {hasSweep && (
+        <Card name="sweep" title="Sweep: accuracy against compatibility" {...card}>
+          <Sweep
+            index={index}
+            state={state}
+            current={current}
+            onPoint={(ref) => {
+              const last = index.series
+                .find(({ run, dataset }) => run === ref.run && dataset === ref.dataset)
+                ?.steps.at(-1);
+              const latest = last?.step === ref.step;
+              patch({ ...moveTo(index, state, ref.run, ref.dataset), step: latest ? null : ref.step }, true);
+            }}
+            onState={(change) => patch(change)}
+          />
+        </Card>
+      )}
+    </div>
+  );
+}
+
+interface ClassesProps {
+  readonly table: Table;
+  readonly state: ViewState;
+  readonly selected: number | null;
+  readonly patch: Patch;
+}
+
+function Classes({ table, state, selected, patch }: ClassesProps) {
+  const rows = useMemo(() => classRows(table), [table]);
+  return (
+    <ClassBars
+      rows={rows}
+      view={state.classView}
+      sort={state.classSort}
+      search={state.classSearch}
+      page={state.classPage}
+      selected={selected}
+      totalRegress={totals(table)[2]}
+      onView={(classView) => patch({ classView })}
+      onSort={(classSort) => patch({ classSort, classPage: 0 })}
+      onSearch={(classSearch) => patch({ classSearch, classPage: 0 })}
+      onPage={(classPage) => patch({ classPage })}
+      onSelect={(target) => patch({ target }, true)}
+    />
+  );
+}
+
+function belongsTo(key: string | null, series: Series | null): boolean {
+  if (key === null || series === null) return false;
+  const [run, dataset] = JSON.parse(key) as [string, string];
+  return run === series.run && dataset === series.dataset;
+}
+
+function Subject({
+  series,
+  step,
+  other,
+  otherStep,
+}: {
+  series: Series;
+  step: Step;
+  other: Series | null;
+  otherStep: Step | null;
+}) {
+  const size = step.cells.reduce((sum, cell) => sum + cell, 0);
+  const details = (item: Series, at: Step) =>
+    [stepText(at.step), at.lambda === null ? null : `λ ${lambdaText(at.lambda)}`, item.dissonance]
+      .filter(Boolean)
+      .join(", ");
+  return (
+    <>
+      <span>
+        <b>h1</b> is the model in use, <b>h2</b> its update: <b class="bc-name">{series.run}</b> (
+        {details(series, step)}). {count(size)} instances of <b class="bc-name">{series.dataset}</b>.
+      </span>
+      {other !== null && otherStep !== null && (
+        <span>
+          {" "}
+          <span class="bc-tag">B</span> <b class="bc-name">{other.run}</b> ({details(other, otherStep)}); run A is the
+          one above.
+        </span>
+      )}
+    </>
+  );
+}

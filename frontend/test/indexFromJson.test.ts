@@ -1,0 +1,70 @@
+import { expect, test } from "vitest";
+import { indexFromJson } from "../src/data/indexFromJson";
+import { DataError } from "../src/model";
+
+const SERIES = {
+  run: "night/1",
+  dataset: "test",
+  dissonance: "new error",
+  num_classes: 10,
+  has_media: true,
+  steps: [
+    [20, 1700000020.5, 0.5, 1, 2, 3, 94],
+    [10, null, null, 2, 2, 3, 93],
+  ],
+};
+
+test("an index comes back with its steps in order", () => {
+  expect(indexFromJson({ series: [SERIES], warnings: ["one run left out"], progress: 0.25 })).toEqual({
+    series: [
+      {
+        run: "night/1",
+        dataset: "test",
+        dissonance: "new error",
+        numClasses: 10,
+        hasMedia: true,
+        steps: [
+          { step: 10, wallTime: null, lambda: null, cells: [2, 2, 3, 93] },
+          { step: 20, wallTime: 1700000020.5, lambda: 0.5, cells: [1, 2, 3, 94] },
+        ],
+      },
+    ],
+    warnings: ["one run left out"],
+    progress: 0.25,
+  });
+});
+
+test("what may be missing has a default", () => {
+  const { dissonance: _, has_media: __, ...series } = SERIES;
+  const index = indexFromJson({ series: [series] });
+  expect(index).toMatchObject({ warnings: [], progress: null });
+  expect(index.series[0]).toMatchObject({ dissonance: null, hasMedia: false });
+  expect(indexFromJson({ series: [], progress: 1.0000001 }).progress).toBe(1);
+});
+
+test.each<[string, unknown]>([
+  ["null", null],
+  ["a text", "<html>"],
+  ["a list", []],
+  ["no series", {}],
+  ["a series that is null", { series: [null] }],
+  ["a run that is a number", { series: [{ ...SERIES, run: 3 }] }],
+  ["no data set", { series: [{ ...SERIES, dataset: undefined }] }],
+  ["negative classes", { series: [{ ...SERIES, num_classes: -1 }] }],
+  ["a step with too few counts", { series: [{ ...SERIES, steps: [[1, null, null, 1, 2, 3]] }] }],
+  ["a step that is no integer", { series: [{ ...SERIES, steps: [[1.5, null, null, 1, 2, 3, 4]] }] }],
+  ["a count that is a text", { series: [{ ...SERIES, steps: [[1, null, null, 1, 2, 3, "4"]] }] }],
+  ["a weight that is a text", { series: [{ ...SERIES, steps: [[1, null, "0.5", 1, 2, 3, 4]] }] }],
+  ["progress that is a text", { series: [], progress: "half" }],
+  ["warnings that are no list", { series: [], warnings: "one" }],
+])("%s is refused with advice", (_, json) => {
+  let error: unknown;
+  try {
+    indexFromJson(json);
+  } catch (thrown) {
+    error = thrown;
+  }
+  expect(error).toBeInstanceOf(DataError);
+  expect((error as DataError).message.length).toBeLessThan(200);
+  expect((error as DataError).advice).toMatch(/reload/);
+});

@@ -1,0 +1,87 @@
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { kernelSource, type WidgetModel } from "../src/hosts/kernelSource";
+
+type Message = { id: number; type: string; [name: string]: unknown };
+
+/** A model whose kernel is the test itself. */
+function fakeModel() {
+  const listeners = new Set<(message: unknown, buffers: DataView[]) => void>();
+  const sent: Message[] = [];
+  const model: WidgetModel = {
+    get: (name) => (name === "index" ? { series: [], warnings: [], progress: null } : ""),
+    set: () => undefined,
+    save_changes: () => undefined,
+    send: (content) => sent.push(content as Message),
+    on: (_, callback) => listeners.add(callback as never),
+    off: (_, callback) => listeners.delete(callback as never),
+  };
+  const reply = (message: unknown, buffers: DataView[] = []) =>
+    listeners.forEach((listener) => listener(message, buffers));
+  return { model, sent, reply, listeners };
+}
+
+const PNG = new DataView(Uint8Array.from([0, 0, 0x89, 0x50, 0x4e, 0x47]).buffer, 2);
+
+describe("data from a kernel", () => {
+  afterEach(() => vi.useRealTimers());
+
+  it("takes the index from the trait", async () => {
+    expect(await kernelSource(fakeModel().model).index()).toEqual({ series: [], warnings: [], progress: null });
+  });
+
+  it("makes a data URL of the bytes that answer its own request", async () => {
+    const { model, sent, reply } = fakeModel();
+    const image = kernelSource(model).image("run", "test", 7);
+    const { id } = sent[0]!;
+    reply({ type: "reply", id: id + 1, ok: true }, [new DataView(new ArrayBuffer(4))]);
+    reply({ type: "reply", id, ok: true }, [PNG]);
+    expect(sent[0]).toEqual({ type: "image", run: "run", dataset: "test", instance: 7, id });
+    expect(await image).toBe(`data:image/png;base64,${btoa("\x89PNG")}`);
+  });
+
+  it("asks for an image once, and again after a refusal", async () => {
+    const { model, sent, reply } = fakeModel();
+    const source = kernelSource(model);
+    const refused = source.image("run", "test", "x");
+    void source.image("run", "test", "x").catch(() => undefined);
+    expect(sent).toHaveLength(1);
+    reply({ type: "reply", id: sent[0]!.id, ok: false, error: { error: "no such image", advice: "log it" } });
+    await expect(refused).rejects.toMatchObject({ message: "no such image", advice: "log it" });
+    void source.image("run", "test", "x");
+    expect(sent).toHaveLength(2);
+  });
+
+  it("has no image and no texts where the reply has no bytes", async () => {
+    const { model, sent, reply } = fakeModel();
+    const source = kernelSource(model);
+    const [image, media] = [source.image("run", "test", 1), source.media("run", "test")];
+    for (const { id } of sent) reply({ type: "reply", id, ok: true });
+    expect(await image).toBeNull();
+    expect(await media).toBeNull();
+  });
+
+  it("uses other numbers than a second view of the same model", () => {
+    const { model, sent } = fakeModel();
+    void kernelSource(model).media("run", "test");
+    void kernelSource(model).media("run", "test");
+    expect(sent[0]!.id).not.toBe(sent[1]!.id);
+    expect(sent.every(({ id }) => Number.isSafeInteger(id))).toBe(true);
+  });
+
+  it("gives up on a kernel that is gone, and says what to do", async () => {
+    vi.useFakeTimers();
+    const media = kernelSource(fakeModel().model).media("run", "test");
+    const refusal = expect(media).rejects.toMatchObject({
+      message: "The kernel did not answer",
+      advice: expect.stringMatching(/retry/),
+    });
+    await vi.runAllTimersAsync();
+    await refusal;
+  });
+
+  it("leaves no listener behind", () => {
+    const { model, listeners } = fakeModel();
+    kernelSource(model).dispose();
+    expect(listeners.size).toBe(0);
+  });
+});

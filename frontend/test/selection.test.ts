@@ -1,0 +1,79 @@
+import { describe, expect, it } from "vitest";
+import type { Cells, Index, Series } from "../src/model";
+import { moveTo, preferredDataset, select } from "../src/state/selection";
+import { DEFAULT_STATE } from "../src/state/url";
+
+function series(run: string, dataset: string, steps: readonly number[], numClasses = 10): Series {
+  const cells: Cells = [1, 2, 3, 4];
+  return {
+    run,
+    dataset,
+    dissonance: null,
+    numClasses,
+    hasMedia: false,
+    steps: steps.map((step) => ({ step, wallTime: step, lambda: null, cells })),
+  };
+}
+
+const index: Index = {
+  series: [
+    series("a", "train", [0, 10]),
+    series("a", "test", [0, 10, 20]),
+    series("b", "test", [10, 30]),
+    series("c", "test", [10], 2),
+  ],
+  warnings: [],
+  progress: null,
+};
+const state = { ...DEFAULT_STATE, run: "a", dataset: "test" };
+
+describe("what an index holds for a state", () => {
+  it("is the latest step where none is named", () => {
+    expect(select(index, state).step?.step).toBe(20);
+    expect(select(index, { ...state, step: 10 }).stepIndex).toBe(1);
+  });
+
+  it("can be compared with runs of the same classes only", () => {
+    expect(select(index, state).comparable.map(({ run }) => run)).toEqual(["b"]);
+  });
+
+  it("sets the other run at the same step beside it, or at its latest", () => {
+    expect(select(index, { ...state, step: 10, other: "b" }).otherStep?.step).toBe(10);
+    expect(select(index, { ...state, step: 20, other: "b" }).otherStep?.step).toBe(30);
+  });
+
+  it.each([
+    [{ run: "gone" }, "run", "“gone”"],
+    [{ dataset: "val" }, "dataset", "“val”"],
+    [{ step: 12 }, "step", "at step 12"],
+  ])("says what is missing: %o", (change, what, text) => {
+    const { missing, step } = select(index, { ...state, ...change });
+    expect(missing?.what).toBe(what);
+    expect(missing?.message).toContain(text);
+    expect(step).toBeNull();
+  });
+
+  it("names the step that comes closest to a missing one", () => {
+    expect(select(index, { ...state, step: 12 }).missing?.nearest).toBe(10);
+  });
+});
+
+describe("a change of run", () => {
+  const filtered = { ...state, target: 7, h2: 3, step: 10, other: "b" };
+
+  it("keeps the step and the classes where they mean the same", () => {
+    const next = { ...filtered, ...moveTo(index, filtered, "b", "test") };
+    expect(next).toMatchObject({ run: "b", dataset: "test", step: 10, target: 7, h2: 3, other: null });
+  });
+
+  it("drops classes of another numbering and steps that are not there", () => {
+    const late = { ...filtered, step: 20 };
+    expect({ ...late, ...moveTo(index, late, "c", "test") }).toMatchObject({ step: null, target: null, h2: null });
+  });
+
+  it("falls back to a data set that the run has", () => {
+    expect(moveTo(index, { ...state, dataset: "train" }, "b", "train").dataset).toBe("test");
+    expect(preferredDataset(["train", "val"])).toBe("val");
+    expect(preferredDataset([])).toBeNull();
+  });
+});
