@@ -88,7 +88,8 @@ def _bytes_of_pixels(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             f"expected an image of shape (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got {shape}"
         )
     if pixels.dtype.kind == "b":
-        return pixels.astype(np.uint8) * np.uint8(255)
+        two_tones: np.ndarray[Any, Any] = pixels.astype(np.uint8) * np.uint8(255)
+        return two_tones
     low, high = pixels.min(), pixels.max()
     if pixels.dtype.kind == "f":
         # Not (...): NaN compares false with everything.

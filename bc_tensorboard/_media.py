@@ -1,17 +1,22 @@
 """Texts and images of the instances of a data set, kept once for all steps of a run, beside its event files.
 
 A pack is a file that only grows: a magic word, then records of an id and a text or an image. A record that a crash has
-cut off is passed over by readers and overwritten by the next writer, so that nothing before it is lost.
+cut off is passed over by readers and overwritten by the next writer, so that nothing before it is lost. Writers take
+turns by a lock on the file, since one must not take what another is about to finish for such a record.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
 from bc_tensorboard._format import encode_media
@@ -24,6 +29,10 @@ _TEXT, _IMAGE = 1, 2
 _INTEGER, _STRING = 1, 2
 # Kind, kind of id, length of id, length of content, checksum of both.
 _RECORD = struct.Struct("<BBIII")
+# Records are written in pieces of about this size, so that memory and the time under the lock stay small.
+_PIECE = 2**22
+# File systems take names of 255 bytes.
+_LONGEST_NAME = 200
 
 
 class Media(NamedTuple):
@@ -52,7 +61,11 @@ class Media(NamedTuple):
 
 def media_path(run: str | os.PathLike[str], dataset: str) -> Path:
     """Where the pack of a data set is, for the folder of a run."""
-    return Path(run) / FOLDER / f"{quote(dataset, safe='')}.media"
+    name = quote(dataset, safe="")
+    if len(name) > _LONGEST_NAME:
+        # A hash keeps apart what begins alike.
+        name = f"{name[: _LONGEST_NAME - 33]}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+    return Path(run) / FOLDER / f"{name}.media"
 
 
 def read_media(path: str | os.PathLike[str]) -> Media:
@@ -129,7 +142,8 @@ def append_media(
     Args:
         path: The pack; its folder is made.
         texts: Pairs of id and text.
-        images: Pairs of id and an encoded image; they are written as they come, so a generator needs no memory.
+        images: Pairs of id and an encoded image. Of a generator little is in memory at a time, and what it made before
+            it failed is kept.
 
     Raises:
         ValueError: If the file is something else.
@@ -137,16 +151,46 @@ def append_media(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    end = read_media(path).end if path.exists() else 0
-    with open(path, "r+b" if path.exists() else "xb") as file:
-        file.truncate(end)
-        file.seek(end)
-        if end == 0:
-            file.write(MAGIC)
-        for instance, text in texts:
-            file.write(_record(_TEXT, instance, text.encode("utf-8", "replace")))
-        for instance, image in images:
-            file.write(_record(_IMAGE, instance, image))
+    records = chain(
+        (_record(_TEXT, instance, text.encode("utf-8", "replace")) for instance, text in texts),
+        (_record(_IMAGE, instance, image) for instance, image in images),
+    )
+    piece, end = bytearray(), None
+    try:
+        for record in records:
+            piece += record
+            if len(piece) >= _PIECE:
+                # Emptied first: what cannot be written, as on a full disk, must not be tried once more below.
+                full, piece = piece, bytearray()
+                end = _append(path, full, end)
+    finally:
+        _append(path, piece, end)
+
+
+def _append(path: Path, records: bytearray, last_end: int | None) -> int:
+    """Add whole records at once; returns where the file then ends."""
+    with open(path, "ab") as file:
+        _lock(file)
+        size = os.path.getsize(path)
+        # Nobody else wrote since: there is nothing to look through.
+        end = size if size == last_end else read_media(path).end
+        if end < size:
+            file.truncate(end)
+        start = b"" if end else MAGIC
+        file.write(start + records)
+        return end + len(start) + len(records)
+
+
+def _lock(file: BinaryIO) -> None:
+    """Wait until no other process adds to the file, until it is closed; one that only reads need not wait.
+
+    Windows and some network drives have no such lock: there a run's folder is for one process at a time.
+    """
+    if sys.platform != "win32":
+        import fcntl
+
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _record(kind: int, instance: Id, content: bytes) -> bytes:

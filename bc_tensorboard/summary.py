@@ -36,6 +36,8 @@ _WRITERS = (
 )
 # Files of runs that were given as a folder; the next step of a run goes into the same one.
 _open: dict[str, EventFile] = {}
+# Files of images of which it was said that they are full; the next steps say nothing new.
+_full: set[str] = set()
 
 
 def comparison(
@@ -60,7 +62,8 @@ def comparison(
             `tf.summary.create_file_writer`, a `keras.callbacks.TensorBoard` (its run `compatibility`), or the folder of
             a run, which needs no framework.
         comparison: What `bc_core.compare` returned.
-        step: Where on the horizontal axis. Default: the comparison's own step.
+        step: Where on the horizontal axis. Default: the comparison's own step. Of a step that is logged twice
+            TensorBoard shows the last, and with `--load_fast=false` the first.
         dataset: Name of the data set; each has its own curves and tables.
         dissonance: How h2 was trained, such as "new error"; the dashboard tells sweeps apart by it.
         images: Image of an instance: a mapping or a function from id to image, or anything indexed by integer id, such
@@ -73,8 +76,8 @@ def comparison(
 
     Raises:
         TypeError: If `writer` is something else, or `comparison` is none.
-        ValueError: If there is no step, it is negative, the data set has no name, or images are to be kept and it is
-            not known where.
+        ValueError: If there is no step, it is negative, the data set has no name, a size or number is below its least,
+            or images are to be kept and it is not known where.
         ImportError: If tensorboard (or, for images, Pillow, which comes with it) is not installed.
         OSError: If a file cannot be written.
 
@@ -88,7 +91,9 @@ def comparison(
     """
     _check_comparison(comparison)
     comparison = dataclasses.replace(comparison, step=_checked_step(step, comparison))
-    _check_dataset(dataset)
+    _check_names(dataset, dissonance)
+    _check_count(image_size, "image_size", 1)
+    _check_count(max_images, "max_images", 0)
     add, run = _destination(writer)
     run = folder if folder is not None else run
     if images is not None and run is None:
@@ -98,9 +103,13 @@ def comparison(
         )
     pb = comparison_pb(comparison, dataset=dataset, dissonance=dissonance, metadata=run is None)
     # First what the tables refer to; an interrupted call then leaves no table whose texts are missing.
+    reasons = []
     if run is not None:
-        _keep_media(media_path(run, dataset), comparison, images, image_size, max_images)
+        reasons = _keep_media(media_path(run, dataset), comparison, images, image_size, max_images)
     add(pb, comparison.step)
+    # Last, as a warning can be made an error.
+    for reason in reasons:
+        warnings.warn(f"data set {dataset!r}: {reason}", stacklevel=2)
 
 
 def comparison_pb(
@@ -137,7 +146,7 @@ def comparison_pb(
     from tensorboard.util.tensor_util import make_tensor_proto
 
     _check_comparison(comparison)
-    _check_dataset(dataset)
+    _check_names(dataset, dissonance)
     content = {
         "version": VERSION,
         "dataset": dataset,
@@ -166,10 +175,12 @@ def comparison_pb(
     )
 
 
-def _keep_media(path: Path, comparison: Comparison, images: Any, image_size: int, max_images: int) -> None:
+def _keep_media(path: Path, comparison: Comparison, images: Any, image_size: int, max_images: int) -> list[str]:
+    """Keep what is not there yet; returns what to warn of."""
     table = comparison.instances
     if not len(table) or (table.metadata is None and images is None):
-        return
+        return []
+    reasons: list[str] = []
     known = read_media(path) if path.exists() else None
     ids: list[Id] = table.ids.tolist()
     texts: list[tuple[Id, str]] = []
@@ -182,17 +193,17 @@ def _keep_media(path: Path, comparison: Comparison, images: Any, image_size: int
         there = known.images if known else {}
         missing = [instance for instance in ids if instance not in there]
         room = max(0, max_images - len(there))
-        if len(missing) > room:
-            warnings.warn(
-                f"{path.stem}: {len(ids)} instances are wrong, and images of {max_images} are kept; "
-                "raise max_images to keep more",
-                stacklevel=3,
+        if len(missing) > room and (key := os.path.realpath(path)) not in _full:
+            _full.add(key)
+            reasons.append(
+                f"{len(ids)} instances are wrong, and images of {max_images} are kept; raise max_images to keep more"
             )
         made = Thumbnails(images, missing[:room], image_size)
     if texts or made:
         append_media(path, texts, made)
     if isinstance(made, Thumbnails) and made.failed:
-        warnings.warn(f"{made.failed} images could not be made and are left out; first {made.reason}", stacklevel=3)
+        reasons.append(f"{made.failed} images could not be made and are left out; first {made.reason}")
+    return reasons
 
 
 def _destination(writer: Any) -> tuple[Any, str | os.PathLike[str] | None]:
@@ -259,9 +270,20 @@ def _check_comparison(comparison: Any) -> None:
         raise TypeError(f"comparison: expected what bc_core.compare returns, got {type(comparison).__name__}")
 
 
-def _check_dataset(dataset: Any) -> None:
+def _check_names(dataset: Any, dissonance: Any) -> None:
     if not isinstance(dataset, str) or not dataset:
         raise ValueError(f"dataset: expected a name such as 'test', got {dataset!r}")
+    try:
+        dataset.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"dataset: expected a name that is valid Unicode, got {dataset!r}") from None
+    if not (dissonance is None or isinstance(dissonance, str)):
+        raise ValueError(f"dissonance: expected a text such as 'new error', or None, got {dissonance!r}")
+
+
+def _check_count(value: Any, name: str, least: int) -> None:
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
 
 
 def _checked_step(step: Any, comparison: Comparison) -> int:
@@ -273,6 +295,6 @@ def _checked_step(step: Any, comparison: Comparison) -> int:
         number = operator.index(step)
     except TypeError:
         raise ValueError(f"step: expected a whole number, got {step!r}") from None
-    if number < 0:
-        raise ValueError(f"step: expected a number of at least 0, got {number}")
+    if not 0 <= number < 2**63:
+        raise ValueError(f"step: expected a number from 0 to below 2**63, got {number}")
     return number

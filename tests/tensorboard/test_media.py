@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
+from bc_tensorboard import _media
 from bc_tensorboard._format import decode
 from bc_tensorboard._media import append_media, media_path, read_image, read_media
 
@@ -68,6 +72,62 @@ def test_an_image_that_cannot_be_made_leaves_what_came_before(tmp_path):
         append_media(path, [(1, "one")], images())
     media = read_media(path)
     assert (media.texts, set(media.images)) == ({1: "one"}, {1})
+
+
+def test_many_pieces_are_one_pack(tmp_path, monkeypatch):
+    monkeypatch.setattr(_media, "_PIECE", 100)
+    path = media_path(tmp_path, "test")
+    append_media(path, [(i, "t" * i) for i in range(60)], ((i, bytes([i]) * 70) for i in range(60)))
+    media = read_media(path)
+    assert media.texts == {i: "t" * i for i in range(60)}
+    assert all(read_image(path, media, i) == bytes([i]) * 70 for i in range(60))
+    assert media.end == path.stat().st_size
+
+
+def test_an_image_is_made_while_no_file_is_held(tmp_path):
+    path = media_path(tmp_path, "test")
+
+    def images():
+        append_media(path, [(2, "somebody else's")], [])  # it would wait for ever for a lock that is held
+        yield 1, IMAGE
+
+    append_media(path, [(1, "one")], images())
+    media = read_media(path)
+    assert (media.texts, set(media.images)) == ({1: "one", 2: "somebody else's"}, {1})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no lock to take turns by")
+def test_two_processes_lose_nothing_of_each_other(tmp_path):
+    path = media_path(tmp_path, "test")
+    code = (
+        "import sys; from bc_tensorboard import _media\n"
+        "_media._PIECE, first = 2000, int(sys.argv[2])\n"
+        "print(flush=True); sys.stdin.readline()\n"
+        "for i in range(first, first + 300, 3):\n"
+        "    _media.append_media(sys.argv[1], [(i, str(i))], ((i + k, b'%d;' % (i + k) * 200) for k in range(3)))\n"
+    )
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", code, str(path)]
+    both = [subprocess.Popen([*command, first], stdin=pipe, stdout=pipe) for first in ("1000", "2000")]
+    for each in both:
+        each.stdout.readline()  # ready, so that they start at once
+    for each in both:
+        each.stdin.write(b"\n")
+        each.stdin.flush()
+    for each in both:
+        each.communicate(timeout=60)
+    assert [each.returncode for each in both] == [0, 0]
+    media = read_media(path)
+    ids = [*range(1000, 1300), *range(2000, 2300)]
+    assert media.texts == {i: str(i) for first in (1000, 2000) for i in range(first, first + 300, 3)}
+    assert {i: read_image(path, media, i) for i in media.images} == {i: b"%d;" % i * 200 for i in ids}
+    assert media.end == path.stat().st_size
+
+
+def test_long_names_of_data_sets_are_kept_apart(tmp_path):
+    for dataset in ("🐱" * 100, "🐱" * 101, "x" * 10_000):
+        append_media(media_path(tmp_path, dataset), [(len(dataset), dataset)], [])
+        assert read_media(media_path(tmp_path, dataset)).texts == {len(dataset): dataset}
 
 
 @pytest.mark.parametrize("dataset", ["../../etc/passwd", "a/b", "quotes\"'", "🐱", "..", "a b"])

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.context import RequestContext
+from tensorboard.data import server_ingester
+from tensorboard.util import grpc_util
 
 from bc_core import compare
 from bc_tensorboard import summary
@@ -116,6 +119,33 @@ def test_every_writer_writes_the_same(make, tmp_path):
     assert read_image(path, media, min(wrong)).startswith(b"\x89PNG")
 
 
+def test_of_a_step_that_is_logged_twice_the_default_reader_shows_the_last(tmp_path):
+    first, last = comparison(7, seed=1), comparison(7, seed=2)
+    for each in (first, last, comparison(8)):
+        summary.comparison(tmp_path / "run", each, dataset=DATASET)
+    ingester = server_ingester.SubprocessServerDataIngester(
+        server_binary=server_ingester.get_server_binary(),
+        logdir=str(tmp_path),
+        reload_interval=0,
+        channel_creds_type=grpc_util.ChannelCredsType.LOCAL,
+        samples_per_plugin={"backward_compatibility": 2**30},
+    )
+    ingester.start()
+    try:
+        data, asked = ingester.data_provider, {"experiment_id": "", "plugin_name": "backward_compatibility"}
+        counts, deadline = [], time.monotonic() + 20
+        while len(counts) < 2 and time.monotonic() < deadline:  # it answers at once and reads meanwhile
+            runs = data.read_tensors(None, **asked, downsample=1000)
+            counts = runs.get("run", {}).get(TAGS[0], ())
+        tables = data.read_blob_sequences(None, **asked, downsample=1000)["run"][TAGS[1]]
+        assert [datum.step for datum in counts] == [datum.step for datum in tables] == [7, 8]
+        assert counts[0].numpy[:4].tolist() == last.overlap.counts.sum(axis=0).ravel().tolist()
+        _, columns = decode(data.read_blob(None, blob_key=tables[0].values[0].blob_key))
+        assert columns["ids"].tolist() == last.instances.ids.tolist() != first.instances.ids.tolist()
+    finally:
+        ingester._stdin_handle.close()
+
+
 def test_a_tf_summary_writer_writes_the_same_and_needs_to_be_told_its_folder_for_images(tmp_path):
     import tensorflow as tf
 
@@ -162,6 +192,9 @@ def test_images_beyond_the_most_are_left_out_with_a_word(tmp_path):
     each = comparison()
     with pytest.warns(UserWarning, match="images of 10 are kept; raise max_images"):
         summary.comparison(tmp_path / "run", each, images=IMAGES, max_images=10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is said once, not at every step
+        summary.comparison(tmp_path / "run", comparison(6, seed=1), images=IMAGES, max_images=10)
     assert len(read_media(media_path(tmp_path / "run", "test")).images) == 10
 
 
@@ -178,6 +211,31 @@ def test_an_image_that_fails_costs_itself_alone(tmp_path):
         summary.comparison(tmp_path / "run", each, dataset=DATASET, images=image)
     assert len(logged(tmp_path)) == 1
     assert set(read_media(media_path(tmp_path / "run", DATASET)).images) == set(each.instances.ids.tolist()) - {bad}
+
+
+def test_a_warning_that_is_made_an_error_costs_no_comparison(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="images could not be made"):
+            summary.comparison(tmp_path / "run", comparison(), dataset=DATASET, images=lambda i: 1 / 0)
+    assert len(logged(tmp_path)) == 1
+
+
+def test_captions_go_through_unchanged(tmp_path):
+    name = "</script><b>\"'&\n🐱" * 700
+    each = dataclasses.replace(comparison(metadata=lambda i: name), name=name, class_names=(name, "", "'", "<i>"))
+    summary.comparison(tmp_path / "run", each, dataset=name, dissonance=name)
+    (tags,) = (
+        provider(tmp_path)
+        .read_tensors(RequestContext(), experiment_id="x", plugin_name="backward_compatibility", downsample=10)
+        .values()
+    )
+    assert len(tags) == 1
+    pb = summary.comparison_pb(each, dataset=name, dissonance=name)
+    header, _ = decode(pb.value[1].tensor.string_val[0])
+    assert [header[key] for key in ("name", "dataset", "dissonance")] == [name] * 3
+    assert header["class_names"] == [name, "", "'", "<i>"]
+    assert set(read_media(media_path(tmp_path / "run", name)).texts.values()) == {name}
 
 
 def test_a_step_of_the_comparison_and_one_given(tmp_path):
@@ -209,9 +267,14 @@ def test_a_comparison_without_any_error(tmp_path):
         ((None, comparison()), {}, TypeError, "got NoneType"),
         (("run", [1]), {}, TypeError, "expected what bc_core.compare returns, got list"),
         (("run", comparison(step=None)), {}, ValueError, "the comparison has none; give one"),
-        (("run", comparison(), -1), {}, ValueError, "at least 0, got -1"),
+        (("run", comparison(), -1), {}, ValueError, "from 0 to below .*, got -1"),
         (("run", comparison(), 1.5), {}, ValueError, "expected a whole number, got 1.5"),
+        (("run", comparison(), 2**63), {}, ValueError, "from 0 to below .*, got 9223372036854775808"),
         (("run", comparison()), {"dataset": ""}, ValueError, "dataset: expected a name"),
+        (("run", comparison()), {"dataset": "half \ud83d"}, ValueError, "a name that is valid Unicode"),
+        (("run", comparison()), {"dissonance": 1.0}, ValueError, "dissonance: expected a text"),
+        (("run", comparison()), {"images": IMAGES, "image_size": 0}, ValueError, "image_size: .* at least 1, got 0"),
+        (("run", comparison()), {"images": IMAGES, "max_images": -1}, ValueError, "max_images: .* at least 0, got -1"),
         (("run", comparison()), {"images": "folder"}, TypeError, "images: expected a function of the id"),
     ],
 )
