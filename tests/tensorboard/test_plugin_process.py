@@ -1,12 +1,7 @@
 """The plugin in a real TensorBoard, as a user starts it."""
 
-import contextlib
 import json
-import re
 import shutil
-import subprocess
-import sys
-import threading
 import time
 import urllib.error
 import urllib.parse
@@ -15,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard_process import tensorboard
 
 from bc_core import compare
 from bc_tensorboard import summary
@@ -23,40 +19,6 @@ from bc_tensorboard._format import decode
 pytestmark = pytest.mark.slow
 
 ORIGINALS = Path(__file__).parents[1] / "data" / "original_sweep"
-
-
-@contextlib.contextmanager
-def tensorboard(logdir, *flags):
-    """Start TensorBoard on a free port of this machine only; yields its address."""
-    command = [
-        sys.executable,
-        "-m",
-        "tensorboard.main",
-        "--logdir",
-        str(logdir),
-        "--host=127.0.0.1",
-        "--port=0",
-        *flags,
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    lines, started = [], threading.Event()
-
-    def listen():
-        for line in process.stderr:
-            lines.append(line)
-            if re.search(r" at http://", line):
-                started.set()
-
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    try:
-        # TensorBoard imports TensorFlow where there is one, which takes long on a busy machine.
-        assert started.wait(120), "".join(lines)
-        yield re.search(r" at (http://\S+)", "".join(lines))[1]
-    finally:
-        process.terminate()
-        process.wait(30)
-        listener.join(30)
 
 
 def get(address, **query):

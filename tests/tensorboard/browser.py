@@ -1,0 +1,77 @@
+"""A real browser for tests of pages: headless Chromium with an empty profile."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+
+
+def require_browser() -> None:
+    """Leave a test out where there is no browser; in CI that is a failure."""
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        reason = "no browser: install Chromium and its driver (Debian: chromium, chromium-driver)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def start_browser(width: int = 1280, height: int = 900, dark: bool = False) -> webdriver.Chrome:
+    """Start it; the caller quits it. What it asks for and what it logs is kept, see `requests` and `console`."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for flag in (*_FLAGS, f"--user-data-dir={tempfile.mkdtemp(prefix='browser-')}", f"--window-size={width},{height}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+    )
+    if dark:
+        features = [{"name": "prefers-color-scheme", "value": "dark"}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    return driver
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 30, what: str = "") -> Any:
+    """Ask again until the answer is true, and return it."""
+    end = time.monotonic() + seconds
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds} s: {what or condition}")
+        time.sleep(0.05)
+
+
+def requests(driver: webdriver.Chrome) -> list[str]:
+    """Addresses that were asked for since this was last called."""
+    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+
+def console(driver: webdriver.Chrome) -> list[str]:
+    """What was logged as an error since this was last called."""
+    return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
