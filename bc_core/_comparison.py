@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import html
+import importlib
 import json
 import math
 import operator
@@ -427,6 +428,34 @@ class Comparison:
             content = gzip.compress(content, compresslevel=4, mtime=0)
         _write_whole(path, content)
         return path
+
+    def to_html(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write one HTML file with the dashboard and this comparison in it; it opens from disk and loads nothing.
+
+        Args:
+            path: The file, ending in `.html`.
+            options: As for `bc_tensorboard.to_html`, such as `title` and `images`.
+
+        Returns:
+            The path written.
+
+        Raises:
+            TypeError: If there is no such option.
+            ValueError: If the path has another ending, or an option is out of range.
+            OSError: If the file cannot be written; an older file of that name is then left as it was.
+
+        Example:
+            >>> import tempfile
+            >>> from bc_core import compare
+            >>> comparison = compare([0, 1, 1], [0, 1, 0], [0, 0, 1], class_names=["cat", "dog"])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     comparison.to_html(f"{folder}/update.html", title="Cats and dogs").name
+            'update.html'
+        """
+        # By name and only here: what shows comparisons is built on this package, not the other way round.
+        to_html = importlib.import_module("bc_tensorboard").to_html
+        written: Path = to_html(self, path, **options)
+        return written
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Comparison:

@@ -30,10 +30,12 @@ from bc_keras._metrics import (
     PositiveFlipRate,
 )
 from bc_keras._model import BCModel
+from bc_keras._notebook import ModelComparison
 from bc_keras._original import BCNewErrorCompatibilityModel, bc_fit
 from bc_keras._plain_models import OnTarget, TargetLoss
 from bc_keras._reference import Reference
 from bc_keras._stored import StoredOutputs, store_outputs
+from bc_tensorboard._original_widgets import CompatibilityAnalysis
 
 __all__ = [
     "BEC",
@@ -51,12 +53,14 @@ __all__ = [
     "BCStrictImitationNLLLoss",
     "BackwardErrorCompatibility",
     "BackwardTrustCompatibility",
+    "CompatibilityAnalysis",
     "CompatibilityCallback",
     "CompatibilityLoss",
     "ErrorOverlapMetric",
     "FrozenH1Check",
     "LambdaScheduler",
     "LinearLambda",
+    "ModelComparison",
     "NegativeFlipImpact",
     "NegativeFlipRate",
     "OnTarget",

@@ -17,6 +17,7 @@ from bc_lightning._losses import (
     StrictImitationNLLLoss,
 )
 from bc_lightning._module import BCLightningModule, unwrap
+from bc_lightning._notebook import ModelComparison
 from bc_lightning._reference import Reference
 from bc_lightning._stored import StoredOutputs, store_outputs
 from bc_lightning.metrics import (
@@ -30,6 +31,7 @@ from bc_lightning.metrics import (
     NegativeFlipRate,
     PositiveFlipRate,
 )
+from bc_tensorboard._original_widgets import CompatibilityAnalysis
 
 __all__ = [
     "BEC",
@@ -41,12 +43,14 @@ __all__ = [
     "BCNLLLoss",
     "BackwardErrorCompatibility",
     "BackwardTrustCompatibility",
+    "CompatibilityAnalysis",
     "CompatibilityCallback",
     "CompatibilityLoss",
     "ErrorOverlapMetric",
     "IncompatibilityByClass",
     "LinearLambda",
     "LogComparisons",
+    "ModelComparison",
     "NegativeFlipImpact",
     "NegativeFlipRate",
     "PositiveFlipRate",

@@ -6,13 +6,14 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from bc_core import Comparison
+from bc_tensorboard import to_html
 
 DIGITS = [str(digit) for digit in range(10)]
 TEST, VALIDATION, H1_TRAIN = 1000, 500, 800
@@ -161,15 +162,23 @@ def console_of_width() -> Console:
     return Console(width=None if sys.stdout.isatty() else 120)
 
 
-def show(runs: list[Run], out: Path, console: Console) -> None:
-    """Print the table, draw the pictures, say where to look."""
+def show(runs: list[Run], out: Path, images: Any, console: Console) -> None:
+    """Print the table, draw the pictures, write the report, say where to look; `images` by id of the instance."""
     console.print(table_of(runs))
+    to_html(
+        [run.comparison for run in runs],
+        out / "report.html",
+        title="Updates of a digit classifier",
+        dissonance={run.comparison.name: run.style for run in runs},
+        images=images,
+    )
     for name, dark in (("tradeoff.png", False), ("tradeoff-dark.png", True)):
         draw(runs, out / name, dark)
     console.print("\nLook further:", highlight=False)
     for line in (
-        f"{command('tensorboard')} --logdir {out / 'tensorboard'}    (curves of BTC, NFR and loss per epoch)",
+        f"{command('tensorboard')} --logdir {out / 'tensorboard'}    (tab Backward Compatibility: which images broke)",
         f"{command('bc-compare')} {out / 'comparisons' / runs[-1].comparison.name}.json --max-nfr 2%",
         f"{out / 'tradeoff.png'}    (and tradeoff-dark.png)",
+        f"{out / 'report.html'}    (the dashboard as one file, to open in a browser or attach to a pull request)",
     ):
         console.print(f"  {line}", highlight=False, soft_wrap=True)

@@ -44,7 +44,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bc_core import compare
-from bc_lightning import BCLightningModule
+from bc_lightning import BCLightningModule, LogComparisons
+from bc_tensorboard import summary
 
 
 class Digits(NamedTuple):
@@ -135,10 +136,11 @@ class Demo:
         self.epochs = {"h1": 10, "h2": 3} if quick else {"h1": 40, "h2": 20}
         self.lambdas = (4.0,) if quick else (1.0, 4.0, 16.0)
         self.data = load_digits(seed)
+        self.pictures = self.data.images.view(-1, 28, 28)
         self.recipes = recipes(self.lambdas)
         self.task = progress.add_task("", total=self.epochs["h1"] + len(self.recipes) * self.epochs["h2"])
 
-    def fit(self, model: pl.LightningModule, name: str, positions: Tensor, epochs: int) -> None:
+    def fit(self, model: pl.LightningModule, name: str, positions: Tensor, epochs: int) -> pl.Trainer:
         """Train on these images."""
         self.progress.update(self.task, description=name)
         order = torch.Generator().manual_seed(self.seed)
@@ -155,6 +157,7 @@ class Demo:
         )
         train = DataLoader(self.data.part(positions), batch_size=100, shuffle=True, generator=order)
         trainer.fit(model, train, DataLoader(self.data.part(self.data.validation), batch_size=VALIDATION))
+        return trainer
 
     @torch.no_grad()
     def predict(self, model: nn.Module) -> Tensor:
@@ -167,13 +170,16 @@ class Demo:
         h1 = DigitClassifier()
         self.fit(h1, "h1", self.data.h1_train, self.epochs["h1"])
         h1_pred, runs = self.predict(h1), []
+        # What the dashboard shows of the validation images of each epoch.
+        names = LogComparisons(class_names=DIGITS, images=self.pictures[self.data.validation])
         for recipe in self.recipes:
             style, start, lambda_c = recipe
             torch.manual_seed(self.seed + 1)  # not h1's: a cold start is another draw of the weights
             h2 = copy.deepcopy(h1) if start == "warm" else DigitClassifier()
             # The one changed line. lambda_c = 0 is plain training, only measured.
-            h2 = BCLightningModule(h2, h1=h1, loss=LOSSES.get(style, "BCCrossEntropyLoss"), lambda_c=lambda_c)
-            self.fit(h2, recipe.name, self.data.h2_train, self.epochs["h2"])
+            loss = LOSSES.get(style, "BCCrossEntropyLoss")
+            h2 = BCLightningModule(h2, h1=h1, loss=loss, lambda_c=lambda_c, comparisons=names)
+            trainer = self.fit(h2, recipe.name, self.data.h2_train, self.epochs["h2"])
             comparison = compare(
                 self.data.labels[self.data.test],
                 h1_pred,
@@ -181,9 +187,11 @@ class Demo:
                 ids=self.data.test,
                 class_names=DIGITS,
                 name=recipe.name,
+                step=trainer.global_step,
                 lambda_c=lambda_c,
             )
             comparison.save(self.out / "comparisons" / f"{recipe.name}.json")
+            summary.comparison(trainer.logger, comparison, dataset="test", dissonance=style, images=self.pictures)
             runs.append(Run(style, start, lambda_c, comparison))
         return runs
 
@@ -204,8 +212,9 @@ def main() -> None:
     prepare(options.out)
     console = console_of_width()
     with progress_on(console) as progress:
-        runs = Demo(options.out, options.seed, options.quick, progress).run()
-    show(runs, options.out, console)
+        demo = Demo(options.out, options.seed, options.quick, progress)
+        runs = demo.run()
+    show(runs, options.out, demo.pictures, console)
 
 
 if __name__ == "__main__":

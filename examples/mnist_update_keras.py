@@ -29,6 +29,7 @@ from sklearn.model_selection import train_test_split
 
 from bc_core import compare
 from bc_keras import BEC, BTC, BCModel, CompatibilityCallback, NegativeFlipRate
+from bc_tensorboard import summary
 
 BATCH = 100
 
@@ -97,8 +98,8 @@ class Advance(keras.callbacks.Callback):
         self.progress.advance(self.task)
 
 
-def run(out: Path, seed: int, quick: bool, progress: Progress) -> list[Run]:
-    """Train h1 and every h2, and save what became of the test images."""
+def run(out: Path, seed: int, quick: bool, progress: Progress) -> tuple[list[Run], dict[int, np.ndarray]]:
+    """Train h1 and every h2, and save what became of the test images; returns these by id too."""
     epochs = {"h1": 10, "h2": 3} if quick else {"h1": 40, "h2": 20}
     recipes = all_recipes((4.0,) if quick else (1.0, 4.0, 16.0))
     parts = load_digits(seed)
@@ -110,6 +111,7 @@ def run(out: Path, seed: int, quick: bool, progress: Progress) -> list[Run]:
     h1.compile(keras.optimizers.Adam(2e-3), loss="sparse_categorical_crossentropy")
     h1.fit(Batches(parts["h1"], seed), epochs=epochs["h1"], callbacks=[Advance(progress, task)], verbose=0)
     h1_pred, runs = h1.predict(test.x, verbose=0).argmax(1), []
+    pictures = dict(zip(test.positions.tolist(), test.x.reshape(-1, 28, 28), strict=True))
 
     for recipe in recipes:
         progress.update(task, description=recipe.name)
@@ -124,7 +126,13 @@ def run(out: Path, seed: int, quick: bool, progress: Progress) -> list[Run]:
             loss="sparse_categorical_crossentropy",
             metrics=["accuracy", BTC(), BEC(), NegativeFlipRate()],
         )
-        watch = CompatibilityCallback((validation.x, validation.y), log_dir=out / "tensorboard" / recipe.name)
+        folder = out / "tensorboard" / recipe.name
+        watch = CompatibilityCallback(
+            (validation.x, validation.y),
+            log_dir=folder,
+            class_names=DIGITS,
+            images=validation.x.reshape(-1, 28, 28),
+        )
         callbacks = [watch, Advance(progress, task)]
         model.fit(Batches(parts["h2"], seed), epochs=epochs["h2"], callbacks=callbacks, verbose=0)
         comparison = compare(
@@ -134,11 +142,16 @@ def run(out: Path, seed: int, quick: bool, progress: Progress) -> list[Run]:
             ids=test.positions,
             class_names=DIGITS,
             name=recipe.name,
+            step=epochs["h2"] - 1,
             lambda_c=recipe.lambda_c,
         )
         comparison.save(out / "comparisons" / f"{recipe.name}.json")
+        # Into the run that the callback has written, so that the dashboard has both data sets side by side.
+        summary.comparison(
+            folder / "compatibility", comparison, dataset="test", dissonance=recipe.style, images=pictures
+        )
         runs.append(Run(*recipe, comparison))
-    return runs
+    return runs, pictures
 
 
 def main() -> None:
@@ -152,8 +165,8 @@ def main() -> None:
     prepare(options.out)
     console = console_of_width()
     with progress_on(console) as progress:
-        runs = run(options.out, options.seed, options.quick, progress)
-    show(runs, options.out, console)
+        runs, pictures = run(options.out, options.seed, options.quick, progress)
+    show(runs, options.out, pictures, console)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,152 @@
+"""The dashboard as a widget of a notebook: the kernel holds the comparisons and answers what the view asks for."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from bc_tensorboard._collection import Collection, Dissonance, NotShownError, Texts
+
+try:
+    import anywidget
+    import traitlets
+except ImportError as error:
+    raise ImportError(
+        'The dashboard in a notebook needs anywidget: pip install "backward-compat-ml[notebook]", then restart the '
+        "kernel. bc_tensorboard.to_html(comparisons, path) writes a file and needs nothing more."
+    ) from error
+
+STATIC = Path(__file__).parent / "static"
+
+
+class ComparisonView(anywidget.AnyWidget):
+    """The dashboard in a notebook; show it as the last expression of a cell, or with `display`.
+
+    Tables, texts and images go to the browser when they are looked at, over the connection that the notebook has with
+    its kernel: there is no server and no port, and each view has a state of its own.
+
+    Args:
+        comparisons: As `bc_tensorboard.to_html` takes them; none to begin with, if they are added later.
+        dataset: Name of the data set, where the comparisons do not say.
+        dissonance: How h2 was trained, such as "new error"; or a mapping from the name of a run to that.
+        images: Images of the instances, as in `bc_tensorboard.summary.comparison`; or a mapping from the name of a data
+            set to such. One is asked for when it is looked at; what a function of yours raises is shown in its place.
+        metadata: Text of an instance, a mapping or a function from id to text, in place of those in the comparisons.
+        image_size: Longer side of the thumbnails, in pixels.
+
+    Attributes:
+        state: What is looked at, as text such as "run=update&region=regress". It follows the view, and may be set.
+        index: What the view lists; it changes when comparisons are added.
+
+    Raises:
+        ImportError: If anywidget is not installed.
+        TypeError: If something is no comparison.
+        ValueError: If two comparisons are of one run, data set and step.
+
+    Example:
+        >>> from bc_core import compare
+        >>> from bc_tensorboard import ComparisonView
+        >>> view = ComparisonView(compare([0, 1, 1], [0, 1, 0], [0, 0, 1], name="update", step=1))
+        >>> view.add(compare([0, 1, 1], [0, 1, 0], [0, 1, 1], name="update", step=2))
+        >>> view
+        ComparisonView(2 comparisons; runs: update)
+    """
+
+    _esm = STATIC / "widget.js"
+    index = traitlets.Dict(help="What the view lists.").tag(sync=True)
+    state = traitlets.Unicode("", help="What is looked at.").tag(sync=True)
+
+    def __init__(
+        self,
+        comparisons: Any = (),
+        *,
+        dataset: str = "test",
+        dissonance: Dissonance = None,
+        images: Any = None,
+        metadata: Texts | None = None,
+        image_size: int = 96,
+        **widget_options: Any,
+    ) -> None:
+        self._collection = Collection(image_size)
+        self._defaults: dict[str, Any] = {
+            "dataset": dataset,
+            "dissonance": dissonance,
+            "images": images,
+            "metadata": metadata,
+        }
+        self._collection.add(comparisons, **self._defaults, wall_time=time.time())
+        super().__init__(index=self._collection.index(), **widget_options)
+        self.on_msg(self._answer)
+
+    def add(self, comparisons: Any, **options: Any) -> None:
+        """Show more comparisons; one of the same run, data set and step takes the place of the earlier one.
+
+        Args:
+            comparisons: As for the constructor.
+            options: `dataset`, `dissonance`, `images` and `metadata`, as for the constructor, whose values hold where
+                nothing is said.
+
+        Raises:
+            TypeError: If something is no comparison, or there is no such option.
+            ValueError: As the constructor.
+        """
+        unknown = sorted(set(options) - set(self._defaults))
+        if unknown:
+            raise TypeError(f"{unknown[0]}: no option of add; there are {', '.join(self._defaults)}")
+        self._collection.add(comparisons, **{**self._defaults, **options}, wall_time=time.time())
+        self.index = self._collection.index()
+
+    def replace(self, comparisons: Any, warnings: Any = ()) -> None:
+        """Show these comparisons in place of all that were shown.
+
+        Args:
+            comparisons: As for the constructor.
+            warnings: Sentences that are shown above them, such as what could not be read.
+
+        Raises:
+            TypeError: As the constructor; what was shown then stays.
+            ValueError: As the constructor.
+        """
+        collection = Collection(self._collection.image_size)
+        collection.add(comparisons, **self._defaults, wall_time=time.time())
+        collection.warnings = [str(warning) for warning in warnings]
+        self._collection = collection
+        self.index = collection.index()
+
+    def _answer(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        """Answer a message of the front end; nothing that goes wrong stays in the log of the kernel."""
+        if not isinstance(content, dict) or content.get("type") not in ("table", "media", "image"):
+            return
+        reply: dict[str, Any] = {"type": "reply", "id": content.get("id"), "ok": True}
+        found: bytes | None = None
+        try:
+            found = self._asked_for(content)
+        except NotShownError as error:
+            reply.update(ok=False, error={"error": str(error), "advice": error.advice})
+        except Exception as error:  # images and texts come from code of the user's
+            what = {"image": "The image", "media": "The texts"}.get(content["type"], "The comparison")
+            reply.update(
+                ok=False,
+                error={
+                    "error": f"{what} could not be made: {type(error).__name__}: {error}",
+                    "advice": "It was raised in the kernel, by what the view was given as images= or metadata=."
+                    if content["type"] != "table"
+                    else None,
+                },
+            )
+        self.send(reply, buffers=None if found is None else [found])
+
+    def _asked_for(self, content: dict[str, Any]) -> bytes | None:
+        run, dataset = content.get("run"), content.get("dataset")
+        if content["type"] == "table":
+            return self._collection.table(run, dataset, content.get("step"))  # type: ignore[arg-type]
+        if content["type"] == "media":
+            return self._collection.media(run, dataset)  # type: ignore[arg-type]
+        return self._collection.image(run, dataset, content.get("instance"))  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        runs = self._collection.runs
+        named = f"; runs: {', '.join(runs[:3])}{', ...' if len(runs) > 3 else ''}" if runs else ""
+        number = len(self._collection.keys)
+        return f"ComparisonView({number} comparison{'' if number == 1 else 's'}{named})"

@@ -1,0 +1,214 @@
+"""The HTML file and the notebook's view in a real browser, as a reader opens them from disk."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+from browser import console, requests, require_browser, start_browser, wait_until
+from selenium.webdriver.common.by import By
+
+from bc_core import compare
+from bc_tensorboard import ComparisonView, to_html
+
+pytestmark = pytest.mark.slow
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'\N{CAT FACE}<!--"
+
+
+@pytest.fixture(scope="module")
+def driver():
+    require_browser()
+    driver = start_browser()
+    yield driver
+    driver.quit()
+
+
+def comparison_of(seed, **options):
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, 5, 400)
+    h1, h2 = (np.where(rng.random(400) < 0.75, target, rng.integers(0, 5, 400)) for _ in range(2))
+    return compare(target, h1, h2, num_classes=5, **options)
+
+
+def opened(driver, path):
+    requests(driver)
+    console(driver)
+    driver.get(path.as_uri())
+    return path.as_uri()
+
+
+def legend(driver):
+    """Counts of the Venn's legend by title; in one go, as the view may draw anew at any time."""
+    rows = driver.execute_script(
+        "return [...document.querySelectorAll('.bc-venn-legend tbody tr')].map("
+        "  (row) => [...row.querySelectorAll('th, td')].slice(0, 2).map((cell) => cell.innerText))"
+    )
+    return {title.split("\n")[0]: int("".join(filter(str.isdigit, number))) for title, number in rows}
+
+
+def shown(driver):
+    """How many instances the table says it shows; None while there is no table."""
+    return driver.execute_script("return document.querySelector('[data-testid=instances-count] strong')?.innerText")
+
+
+def wait_for_dashboard(driver):
+    wait_until(lambda: legend(driver) and shown(driver), what="the Venn and the table of instances")
+
+
+def check_counts_and_filter(driver, comparison):
+    wait_for_dashboard(driver)
+    overlap = comparison.overlap
+    found = legend(driver)
+    assert found["Only h2 wrong"] == overlap.h1_only_right
+    assert found["Only h1 wrong"] == overlap.h2_only_right
+    assert found["Both wrong"] == len(comparison.common_errors())
+    wait_until(lambda: shown(driver) == str(len(comparison.instances)))
+
+    [region] = driver.find_elements(By.CSS_SELECTOR, ".bc-venn-region[aria-label^='Only h2 wrong']")
+    region.find_element(By.CSS_SELECTOR, ".bc-venn-hit").click()
+    wait_until(lambda: shown(driver) == str(overlap.h1_only_right), what="the table of negative flips")
+
+
+def check_quiet(driver, address, logged=None):
+    assert [url for url in requests(driver) if not url.startswith((address, "data:", "blob:"))] == []
+    assert (console(driver) if logged is None else logged) == []
+
+
+def test_the_file_opens_from_disk_shows_the_counts_and_filters_by_a_click(driver, tmp_path):
+    comparison = comparison_of(0, name="update", step=3, class_names=[HOSTILE, "b", "c", "d", "e"])
+    pixels = np.random.default_rng(0).integers(0, 255, (400, 16, 16), dtype=np.uint8)
+    path = comparison.to_html(tmp_path / "update.html", images=pixels, metadata=lambda i: f"{HOSTILE} {i}")
+    address = opened(driver, path)
+    check_counts_and_filter(driver, comparison)
+    flips = {str(instance) for instance in comparison.negative_flips().ids.tolist()}
+    rows = driver.find_elements(By.CSS_SELECTOR, ".bc-instances-table tbody tr")
+    assert all(any(cell in flips for cell in row.text.split()) for row in rows)
+    assert f"{HOSTILE} " in driver.find_element(By.CSS_SELECTOR, ".bc-instances-table tbody").text
+    driver.execute_script("document.querySelector('.bc-instances-table').scrollIntoView()")
+    wait_until(
+        lambda: driver.execute_script(
+            "const images = [...document.querySelectorAll('.bc-thumbnail img')];"
+            "return images.length > 0 && images.every((image) => image.naturalWidth === 16)"
+        ),
+        what="thumbnails",
+    )
+    check_quiet(driver, address)
+
+    # The link alone brings the filter back.
+    link = driver.current_url
+    assert "region=regress" in link
+    driver.get("about:blank")
+    driver.get(link)
+    wait_for_dashboard(driver)
+    wait_until(lambda: shown(driver) == str(len(flips)))
+
+
+def test_hostile_names_run_nothing(driver, tmp_path):
+    runs = {f"{HOSTILE} {i}": {HOSTILE: comparison_of(i)} for i in range(2)}
+    address = opened(driver, to_html(runs, tmp_path / "a.html", title=HOSTILE, dissonance=HOSTILE))
+    wait_for_dashboard(driver)
+    assert driver.title == HOSTILE
+    assert driver.find_elements(By.CSS_SELECTOR, "img[src=x]") == []
+    check_quiet(driver, address)
+
+
+def test_the_policy_of_the_file_refuses_other_scripts(driver, tmp_path):
+    opened(driver, to_html(comparison_of(0), tmp_path / "a.html"))
+    wait_for_dashboard(driver)
+    driver.execute_script(
+        "const script = document.createElement('script'); script.textContent = 'window.ran = true';"
+        "document.body.append(script)"
+    )
+    assert driver.execute_script("return window.ran === undefined")
+    assert any("Content Security Policy" in message for message in console(driver))
+
+
+# A page that stands for a notebook: it keeps what the view sends, and hands it what the kernel answers.
+NOTEBOOK = """<!DOCTYPE html><meta charset="utf-8"><link rel="icon" href="data:,"><body><div id="cell"></div><script>
+const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+window.sent = [];
+window.errors = [];
+addEventListener("error", (event) => errors.push(String(event.message)));
+addEventListener("unhandledrejection", (event) => errors.push(String(event.reason)));
+const listeners = {};
+const call = (event, ...values) => [...(listeners[event] ?? [])].forEach((listener) => listener(...values));
+window.model = {
+  state: STATE,
+  get: (name) => model.state[name],
+  set: (name, value) => { model.state[name] = value; },
+  save_changes: () => {},
+  send: (content) => sent.push(content),
+  on: (event, listener) => (listeners[event] ??= new Set()).add(listener),
+  off: (event, listener) => listeners[event]?.delete(listener),
+};
+window.deliver = (content, buffers) =>
+  call("msg:custom", content, buffers.map((text) => new DataView(bytes(text).buffer)));
+window.change = (name, value) => { model.state[name] = value; call(`change:${name}`); };
+import(URL.createObjectURL(new Blob([new TextDecoder().decode(bytes("MODULE"))], { type: "text/javascript" })))
+  .then((module) => module.default.render({ model, el: document.getElementById("cell") }));
+</script></body>"""
+
+
+class Notebook:
+    """Carries messages between a view in the browser and its widget in Python."""
+
+    kernel = True
+    comm_id = "notebook"
+
+    def __init__(self, driver, view, path):
+        self.driver, self.view = driver, view
+        state = json.dumps({"index": view.index, "state": view.state}).replace("<", "\\u003c")
+        module = base64.b64encode(str(view._esm).encode()).decode()
+        path.write_text(NOTEBOOK.replace("STATE", state, 1).replace("MODULE", module, 1), "utf-8")
+        view.comm = self
+        self.address = opened(driver, path)
+
+    def on_msg(self, callback):
+        pass
+
+    def close(self, *args, **kwargs):
+        pass
+
+    def send(self, data=None, metadata=None, buffers=None):
+        if data["method"] == "custom":
+            texts = [base64.b64encode(bytes(buffer)).decode() for buffer in buffers or []]
+            self.driver.execute_script("deliver(arguments[0], arguments[1])", data["content"], texts)
+        elif data["method"] == "update":
+            for name, value in data["state"].items():
+                self.driver.execute_script("change(arguments[0], arguments[1])", name, value)
+
+    def carry(self):
+        for content in self.driver.execute_script("return sent.splice(0)"):
+            self.view._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
+        return True
+
+    def wait_until(self, condition, what=""):
+        wait_until(lambda: self.carry() and condition(), what=what)
+
+
+def test_the_view_of_a_notebook_asks_the_kernel_and_follows_it(driver, tmp_path):
+    first, second = comparison_of(0, name="update", step=1), comparison_of(1, name="update", step=2)
+
+    def image(instance):
+        if instance % 2:
+            raise OSError("the disk is gone")
+        return np.zeros((12, 12))
+
+    view = ComparisonView(first, images=image, metadata=lambda i: f"{HOSTILE} {i}")
+    notebook = Notebook(driver, view, tmp_path / "notebook.html")
+    notebook.wait_until(lambda: legend(driver) and shown(driver), what="the Venn and the table of instances")
+    assert legend(driver)["Only h2 wrong"] == first.overlap.h1_only_right
+    driver.execute_script("document.querySelector('.bc-instances').scrollIntoView()")
+    notebook.wait_until(lambda: driver.find_elements(By.CSS_SELECTOR, ".bc-thumbnail img"), what="images")
+    notebook.wait_until(lambda: HOSTILE in driver.find_element(By.CSS_SELECTOR, "#cell").text, what="texts")
+
+    view.state = "region=regress"
+    notebook.wait_until(lambda: shown(driver) == str(first.overlap.h1_only_right), what="the state set in Python")
+
+    view.add(second)
+    view.state = ""
+    notebook.wait_until(
+        lambda: legend(driver).get("Only h2 wrong") == second.overlap.h1_only_right, what="the step that was added"
+    )
+    check_quiet(driver, notebook.address, logged=driver.execute_script("return errors"))
