@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -476,3 +476,34 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def caveats(folder: str | os.PathLike[str], evaluations: Sequence[OriginalEvaluation]) -> list[str]:
+    """What a person who looks at a sweep should know of it."""
+    found = []
+    if not (Path(folder) / SUMMARY_NAME).is_file():
+        found.append(
+            f"it is still running or was interrupted, as there is no {SUMMARY_NAME} yet; shown are the "
+            f"{len(evaluations)} evaluations so far."
+        )
+    if _repeats_new_error(evaluations):
+        found.append(
+            "on testing data its strict imitation repeats its new error. BackwardCompatibilityML 1.4.2 evaluated the "
+            "new-error models there; only the training data tells about strict imitation."
+        )
+    return found
+
+
+def _repeats_new_error(evaluations: Sequence[OriginalEvaluation]) -> bool:
+    by_key = {(e.lambda_c, e.dataset, e.dissonance): e.comparison.instances for e in evaluations}
+
+    def same(dataset: str) -> list[bool]:
+        pairs = [
+            (by_key[key], by_key[key[0], dataset, NEW_ERROR])
+            for key in by_key
+            if key[0] > 0 and key[1:] == (dataset, STRICT_IMITATION) and (key[0], dataset, NEW_ERROR) in by_key
+        ]
+        return [a == b for a, b in pairs]
+
+    testing = same(TESTING)
+    return bool(testing) and all(testing) and not all(same(TRAINING))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from bc_core import Comparison
 from bc_tensorboard._collection import Texts
 from bc_tensorboard._original_sweep import (
-    SUMMARY_NAME,
     OriginalEvaluation,
+    caveats,
     holds_original_sweep,
     read_finished_evaluations,
 )
@@ -206,8 +206,8 @@ def images_of(get_instance_image_by_id: Any) -> Any:
 
     def image_of(instance: int | str) -> Any:
         image = get_instance_image_by_id(instance)
-        if hasattr(image, "get_data") and hasattr(image, "direct_passthrough"):
-            # A response of Flask, which keeps a file that is passed through to itself.
+        if hasattr(image, "get_data"):
+            # A response of Flask, which would keep a file that is passed through to itself.
             image.direct_passthrough = False
             return image.get_data()
         return image.getvalue() if hasattr(image, "getvalue") else image
@@ -223,10 +223,4 @@ def _read(folder: Path) -> tuple[list[OriginalEvaluation], list[str]]:
         evaluations, notes = read_finished_evaluations(folder)
     except ValueError as error:
         return [], [str(error)]
-    if not (folder / SUMMARY_NAME).is_file():
-        notes = [
-            *notes,
-            f"The sweep is still running or was interrupted, as there is no {SUMMARY_NAME} yet; shown are the "
-            f"{len(evaluations)} evaluations so far.",
-        ]
-    return evaluations, notes
+    return evaluations, [*notes, *caveats(folder, evaluations)]

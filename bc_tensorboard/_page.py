@@ -35,7 +35,8 @@ def to_html(
     """Write comparisons as one HTML file, with the dashboard and all data in it.
 
     It opens from disk in any current browser, loads nothing from anywhere, and its link keeps what is looked at. The
-    file appears whole or not at all. Without texts and images, 100,000 error instances take up to 1 MB.
+    file appears whole or not at all. Without texts and images, 100,000 error instances take 0.5 to 0.9 MB with integer
+    ids, and 1.4 MB with text.
 
     Args:
         comparisons: What `bc_core.compare` returned, an evaluation of `read_original_sweep`, or a list of these, which

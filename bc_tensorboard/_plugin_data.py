@@ -21,12 +21,7 @@ from bc_tensorboard._format import encode_comparison
 from bc_tensorboard._loader import PLUGIN_NAME
 from bc_tensorboard._media import Media, media_path, read_image, read_media
 from bc_tensorboard._original_sweep import (
-    NEW_ERROR,
-    STRICT_IMITATION,
-    SUMMARY_NAME,
-    TESTING,
-    TRAINING,
-    OriginalEvaluation,
+    caveats,
     holds_original_sweep,
     read_finished_evaluations,
 )
@@ -269,17 +264,7 @@ def _read_sweep(name: str, folder: str, files: tuple[tuple[str, int, int], ...])
         evaluations, problems = read_finished_evaluations(folder)
     except ValueError as error:
         return _Sweep(files, series, tables, [f"Sweep {name}: {error}"])
-    warnings += [f"Sweep {name}: {problem}" for problem in problems]
-    if SUMMARY_NAME not in {file for file, _, _ in files}:
-        warnings.append(
-            f"Sweep {name}: it is still running or was interrupted, as there is no {SUMMARY_NAME} yet; shown are the "
-            f"{len(evaluations)} evaluations so far."
-        )
-    if _repeats_new_error(evaluations):
-        warnings.append(
-            f"Sweep {name}: on testing data its strict imitation repeats its new error. BackwardCompatibilityML 1.4.2 "
-            "evaluated the new-error models there; only the training data tells about strict imitation."
-        )
+    warnings += [f"Sweep {name}: {text}" for text in [*problems, *caveats(folder, evaluations)]]
     for evaluation in evaluations:
         comparison = evaluation.comparison
         run = f"{name}/lambda_c {evaluation.lambda_c:g}, {evaluation.dissonance}"
@@ -302,21 +287,6 @@ def _read_sweep(name: str, folder: str, files: tuple[tuple[str, int, int], ...])
             }
         )
     return _Sweep(files, series, tables, warnings)
-
-
-def _repeats_new_error(evaluations: list[OriginalEvaluation]) -> bool:
-    by_key = {(e.lambda_c, e.dataset, e.dissonance): e.comparison.instances for e in evaluations}
-
-    def same(dataset: str) -> list[bool]:
-        pairs = [
-            (by_key[key], by_key[key[0], dataset, NEW_ERROR])
-            for key in by_key
-            if key[0] > 0 and key[1:] == (dataset, STRICT_IMITATION) and (key[0], dataset, NEW_ERROR) in by_key
-        ]
-        return [a == b for a, b in pairs]
-
-    testing = same(TESTING)
-    return bool(testing) and all(testing) and not all(same(TRAINING))
 
 
 def _files(folder: str) -> tuple[tuple[str, int, int], ...]:

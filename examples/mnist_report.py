@@ -176,7 +176,7 @@ def show(runs: list[Run], out: Path, images: Any, console: Console) -> None:
         draw(runs, out / name, dark)
     console.print("\nLook further:", highlight=False)
     for line in (
-        f"{command('tensorboard')} --logdir {out / 'tensorboard'}    (tab Backward Compatibility: which images broke)",
+        f"{command('tensorboard')} --logdir {out / 'tensorboard'}    (tab Compatibility: which images broke)",
         f"{command('bc-compare')} {out / 'comparisons' / runs[-1].comparison.name}.json --max-nfr 2%",
         f"{out / 'tradeoff.png'}    (and tradeoff-dark.png)",
         f"{out / 'report.html'}    (the dashboard as one file, to open in a browser or attach to a pull request)",

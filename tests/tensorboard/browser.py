@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -40,7 +41,9 @@ def start_browser(width: int = 1280, height: int = 900, dark: bool = False) -> w
     """Start it; the caller quits it. What it asks for and what it logs is kept, see `requests` and `console`."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
-    for flag in (*_FLAGS, f"--user-data-dir={tempfile.mkdtemp(prefix='browser-')}", f"--window-size={width},{height}"):
+    profile = tempfile.mkdtemp(prefix="browser-")
+    atexit.register(shutil.rmtree, profile, ignore_errors=True)
+    for flag in (*_FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))

@@ -113,6 +113,24 @@ def test_hostile_names_run_nothing(driver, tmp_path):
     check_quiet(driver, address)
 
 
+def test_the_file_is_dark_where_the_system_is(driver, tmp_path):
+    opened(driver, to_html(comparison_of(0), tmp_path / "a.html"))
+    wait_for_dashboard(driver)
+
+    def prefer(theme):
+        features = [{"name": "prefers-color-scheme", "value": theme}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    paper = "return getComputedStyle(document.querySelector('.bc-app')).backgroundColor"
+    try:
+        # It follows a system that changes while the page is open.
+        for theme, colour in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 24, 29)")):
+            prefer(theme)
+            wait_until(lambda colour=colour: driver.execute_script(paper) == colour, what=f"the {theme} page")
+    finally:
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
 def test_the_policy_of_the_file_refuses_other_scripts(driver, tmp_path):
     opened(driver, to_html(comparison_of(0), tmp_path / "a.html"))
     wait_for_dashboard(driver)

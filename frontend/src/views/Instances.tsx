@@ -24,7 +24,7 @@ export interface InstancesProps {
 }
 
 const PAGE_SIZE = 25;
-const TYPING_MS = 200;
+const TYPING_MS = 60;
 
 const TITLES: Record<Region, string> = { regress: "only h2 wrong", common: "both wrong", progress: "only h1 wrong" };
 
