@@ -82,6 +82,7 @@ bench: $(VENV)/.dev  ## Side by side with the alternatives; the original library
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/step_time.py
 	$(BIN)/python benchmarks/keras_step_time.py
+	$(BIN)/python benchmarks/dashboard.py
 	$(BIN)/python benchmarks/mnist_losses.py
 
 clean:
