@@ -38,10 +38,14 @@ def opened(driver, path):
     return path.as_uri()
 
 
+# A notebook's view is in a shadow root, where the notebook's own styles do not reach.
+ROOT = "const root = document.querySelector('#cell > div')?.shadowRoot ?? document;"
+
+
 def legend(driver):
     """Counts of the Venn's legend by title; in one go, as the view may draw anew at any time."""
     rows = driver.execute_script(
-        "return [...document.querySelectorAll('.bc-venn-legend tbody tr')].map("
+        f"{ROOT} return [...root.querySelectorAll('.bc-venn-legend tbody tr')].map("
         "  (row) => [...row.querySelectorAll('th, td')].slice(0, 2).map((cell) => cell.innerText))"
     )
     return {title.split("\n")[0]: int("".join(filter(str.isdigit, number))) for title, number in rows}
@@ -49,7 +53,7 @@ def legend(driver):
 
 def shown(driver):
     """How many instances the table says it shows; None while there is no table."""
-    return driver.execute_script("return document.querySelector('[data-testid=instances-count] strong')?.innerText")
+    return driver.execute_script(f"{ROOT} return root.querySelector('[data-testid=instances-count] strong')?.innerText")
 
 
 def wait_for_dashboard(driver):
@@ -143,7 +147,8 @@ def test_the_policy_of_the_file_refuses_other_scripts(driver, tmp_path):
 
 
 # A page that stands for a notebook: it keeps what the view sends, and hands it what the kernel answers.
-NOTEBOOK = """<!DOCTYPE html><meta charset="utf-8"><link rel="icon" href="data:,"><body><div id="cell"></div><script>
+NOTEBOOK = """<!DOCTYPE html><meta charset="utf-8"><link rel="icon" href="data:,">
+<style>#cell dl dt { float: left; width: 20% }</style><body><div id="cell"></div><script>
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 window.sent = [];
 window.errors = [];
@@ -217,9 +222,14 @@ def test_the_view_of_a_notebook_asks_the_kernel_and_follows_it(driver, tmp_path)
     notebook = Notebook(driver, view, tmp_path / "notebook.html")
     notebook.wait_until(lambda: legend(driver) and shown(driver), what="the Venn and the table of instances")
     assert legend(driver)["Only h2 wrong"] == first.overlap.h1_only_right
-    driver.execute_script("document.querySelector('.bc-instances').scrollIntoView()")
-    notebook.wait_until(lambda: driver.find_elements(By.CSS_SELECTOR, ".bc-thumbnail img"), what="images")
-    notebook.wait_until(lambda: HOSTILE in driver.find_element(By.CSS_SELECTOR, "#cell").text, what="texts")
+    # JupyterLab floats every term of a list and gives it a fifth of the width.
+    assert driver.execute_script(f"{ROOT} return getComputedStyle(root.querySelector('.bc-score dt')).float") == "none"
+    driver.execute_script(f"{ROOT} root.querySelector('.bc-instances').scrollIntoView()")
+    notebook.wait_until(
+        lambda: driver.execute_script(f"{ROOT} return !!root.querySelector('.bc-thumbnail img')"), what="images"
+    )
+    texts = f"{ROOT} return root.querySelector('.bc-instances').innerText"
+    notebook.wait_until(lambda: HOSTILE in driver.execute_script(texts), what="texts")
 
     view.state = "region=regress"
     notebook.wait_until(lambda: shown(driver) == str(first.overlap.h1_only_right), what="the state set in Python")

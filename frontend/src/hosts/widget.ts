@@ -55,11 +55,19 @@ function notebookHost(model: WidgetModel): Host {
 
 /** anywidget calls this for every output that shows the widget, and the result when that output goes away. */
 function render({ model, el }: { model: WidgetModel; el: HTMLElement }): () => void {
+  const frame = document.createElement("div");
+  // Notebooks style all lists and tables of an output; they do not reach into a shadow root.
+  const root = document.createElement("div");
+  frame.attachShadow({ mode: "open" }).append(root);
+  // Keys that work the view would otherwise reach JupyterLab, where "d d" deletes a cell.
+  frame.setAttribute("data-lm-suppress-shortcuts", "true");
+  el.replaceChildren(frame);
   const source: KernelSource = kernelSource(model);
-  const unmount = mount(el, source, notebookHost(model));
+  const unmount = mount(root, source, notebookHost(model));
   return () => {
     unmount();
     source.dispose();
+    frame.remove();
   };
 }
 
