@@ -57,6 +57,7 @@ def test_the_same_names():
     only_torch = {
         "BCLightningModule",  # BCModel
         "IncompatibilityByClass",  # ErrorOverlapMetric(num_classes=...).overlap()
+        "LogComparisons",  # arguments of CompatibilityCallback
         "functional",  # Keras's losses and metrics are objects
         "metrics",
         "load_h1",  # keras.models.load_model
