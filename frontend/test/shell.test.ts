@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { conditions, NO_FILTER } from "../src/views/Chips";
 import { verdict } from "../src/views/Compared";
 import { matching, type RunOption } from "../src/views/RunPicker";
-import { digitsFor } from "../src/views/Scores";
+import { digitsFor, gain } from "../src/views/Scores";
 import { runOptions } from "../src/views/Toolbar";
 
 const flips = { onlyA: 20, onlyB: 8, both: 2, neither: 970, difference: 0.012, low: 0.002, high: 0.022 };
@@ -70,5 +70,17 @@ describe("decimals of a score", () => {
   it("are two near the ends, where one would hide what differs", () => {
     expect([0.004, 0.996].map(digitsFor)).toEqual([2, 2]);
     expect([0, 0.5, 1].map(digitsFor)).toEqual([1, 1, 1]);
+  });
+});
+
+describe("the gain in accuracy", () => {
+  it("is in points, and relative to h1", () => {
+    // h1 is right on 50 of 100, h2 on 60.
+    expect(gain([30, 20, 10, 40])).toBe("vs h1 +10.0 points (+20.0%)");
+  });
+
+  it("has nothing to relate to where h1 is never right", () => {
+    expect(gain([90, 10, 0, 0])).toBe("vs h1 +10.0 points");
+    expect(gain([0, 0, 0, 0])).toBeNull();
   });
 });

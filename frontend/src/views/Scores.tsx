@@ -1,5 +1,5 @@
 import { fraction, interval, SCORES, type ScoreInfo, value } from "../data/scores";
-import { count, intervalText, percent } from "../layout/format";
+import { count, intervalText, percent, signedPercent } from "../layout/format";
 import type { Cells } from "../model";
 import { Hint } from "./Hint";
 
@@ -15,6 +15,14 @@ const place = (share: number): string => `${(100 * Math.min(1, Math.max(0, share
 /** Rare events need another decimal before two of them look different. */
 export function digitsFor(share: number): number {
   return share > 0 && (share < 0.01 || share > 0.99) && share < 1 ? 2 : 1;
+}
+
+/** What the update gains, in points of accuracy and relative to h1's. */
+export function gain(cells: Cells): string | null {
+  const [h1, h2] = [value("accuracy_h1", cells), value("accuracy_h2", cells)];
+  if (Number.isNaN(h1) || Number.isNaN(h2)) return null;
+  const points = `vs h1 ${signedPercent(h2 - h1, digitsFor(h2)).replace("%", " points")}`;
+  return h1 > 0 ? `${points} (${signedPercent((h2 - h1) / h1)})` : points;
 }
 
 function Direction({ higherIsBetter }: { higherIsBetter: boolean | null }) {
@@ -82,6 +90,11 @@ function Score({ info, cells, other }: ScoresProps & { info: ScoreInfo }) {
             >
               {intervalText(low, high, digits)}
             </div>
+            {info.name === "accuracy_h2" && (
+              <div class="bc-score-gain" title="Difference to the accuracy of h1, in brackets relative to it">
+                {gain(cells)}
+              </div>
+            )}
           </>
         )}
         {second && (
