@@ -647,6 +647,11 @@ def compare(
         if num_classes is not None and num_classes != len(class_names):
             raise ValueError(f"num_classes is {num_classes}, but there are {len(class_names)} class names")
         num_classes = len(class_names)
+        highest = max(int(array.max()) for array in (truth, h1, h2))
+        if highest >= num_classes:
+            raise ValueError(
+                f"class_names: expected a name for each class, got {num_classes} names and labels up to {highest}"
+            )
     overlap = ErrorOverlap.from_predictions(truth, h1, h2, num_classes)
 
     size = len(truth)

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -26,6 +27,7 @@ from bc_keras._reference import Reference, check_no_shared_variables, only_tenso
 from bc_keras._stored import StoredOutputs, _as_tensor, _asking
 from bc_keras._validation_data import Batch, ValidationData
 from bc_tensorboard import summary
+from bc_tensorboard._by_id import TextsById, by_id
 from bc_tensorboard._event_file import EventFile
 
 # What a config holds in place of a schedule; bc_core, where the class lives, knows nothing of Keras.
@@ -79,7 +81,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         ids: N ids of the instances, unique, all integers or all text. Defaults to `None`: their positions. For data
             that come as batches, in their order, which then must stay the same.
         class_names: name of each class.
-        metadata: text about an instance: a mapping or a function from id to text.
+        metadata: text about an instance: a mapping or a function from id to text, or texts indexed by integer id.
         images: image of an instance, for the dashboard: a mapping or a function from id to image, or anything indexed
             by integer id, such as an array of images. See `bc_tensorboard.summary.comparison`.
         image_size: longer side of the thumbnails, in pixels.
@@ -97,7 +99,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         history: scores by epoch, counted from 0 as in `History.epoch`.
 
     Raises:
-        TypeError: validation data of an unknown kind, or a generator.
+        TypeError: validation data of an unknown kind, or a generator; images or metadata that cannot be asked by id.
         ValueError: an argument out of range, or lengths that differ; when training begins: an h1 that shares
             variables with the model, and a first batch that cannot be compared.
         ImportError: `log_dir` without TensorBoard.
@@ -125,7 +127,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         every: int = 1,
         ids: Any = None,
         class_names: Sequence[str] | None = None,
-        metadata: Mapping[Any, str] | Callable[[Any], str] | None = None,
+        metadata: Mapping[Any, str] | Callable[[Any], str] | Sequence[str] | None = None,
         images: Any = None,
         image_size: int = 96,
         max_images: int = 10_000,
@@ -152,6 +154,9 @@ class CompatibilityCallback(keras.callbacks.Callback):
         self.every = every
         self.ids = ids
         self.class_names = class_names
+        for name, known in (("metadata", metadata), ("images", images)):
+            if known is not None:
+                by_id(known, name)
         self.metadata = metadata
         self.images = images
         self.image_size = image_size
@@ -304,17 +309,21 @@ class CompatibilityCallback(keras.callbacks.Callback):
             target, h2, h1, ids = target[counted], h2[counted], h1[counted], ids[counted]
         # Where h1 has no prediction (-1) it is wrong, so any class but the true one will do.
         h1 = np.where(h1 < 0, (target + 1) % reading.num_classes, h1)
-        return compare(
+        texts = None if self.metadata is None else TextsById(self.metadata)
+        comparison = compare(
             target,
             h1,
             h2,
             ids=ids,
             num_classes=reading.num_classes,
             class_names=self.class_names,
-            metadata=self.metadata,
+            metadata=texts,
             step=step,
             lambda_c=self.model.lambda_c if isinstance(self.model, BCModel) else None,
         )
+        if texts is not None and (complaint := texts.complaint()):
+            warnings.warn(complaint, stacklevel=2)
+        return comparison
 
     def _read(self, batch: Batch) -> tuple[Labels, Any, _Reading]:
         """True and predicted classes of a batch and which of them are not masked, as numpy arrays."""

@@ -18,8 +18,9 @@ from torch.utils.data.distributed import DistributedSampler
 
 from bc_core import Comparison, ErrorInstances, ErrorOverlap
 from bc_core._arrays import id_array
-from bc_core._comparison import Metadata, _checked_names, _metadata_of
+from bc_core._comparison import _checked_names, _metadata_of
 from bc_lightning._model_outputs import _part
+from bc_tensorboard._by_id import TextsById, by_id
 
 if TYPE_CHECKING:
     from bc_lightning.functional._compatibility_loss import Labels
@@ -41,8 +42,8 @@ class LogComparisons:
             text, unique in the data set. Default: the positions in the data set, where the loader goes through it in
             order or brings stored outputs of h1. A loader that shuffles needs `ids`, else its instances can't be named.
         class_names: name of each class.
-        metadata: text about an instance: a mapping or a function from id to text. Texts and images are for models that
-            give one answer per instance, not one per label or pixel.
+        metadata: text about an instance: a mapping or a function from id to text, or texts indexed by integer id. Texts
+            and images are for models that give one answer per instance, not one per label or pixel.
         images: image of an instance: a mapping or a function from id to image, or anything indexed by integer id, such
             as an array of images or a data set of (image, label). See `bc_tensorboard.summary.comparison`.
         image_size: longer side of the thumbnails, in pixels.
@@ -52,6 +53,7 @@ class LogComparisons:
 
     Raises:
         ValueError: `every` below 1, or class names that are none or twice the same.
+        TypeError: images or metadata that cannot be asked by id.
 
     Example:
         >>> import torch
@@ -63,7 +65,7 @@ class LogComparisons:
 
     ids: str | int | Callable[[Any], Any] | None = None
     class_names: Sequence[str] | None = None
-    metadata: Mapping[Any, str] | Callable[[Any], str] | None = None
+    metadata: Mapping[Any, str] | Callable[[Any], str] | Sequence[str] | None = None
     images: Any = None
     image_size: int = 96
     max_images: int = 10_000
@@ -75,6 +77,17 @@ class LogComparisons:
             raise ValueError(f"every must be a whole number >= 1. Received: every={self.every!r}.")
         if self.class_names is not None:
             object.__setattr__(self, "class_names", _checked_names(self.class_names))
+        for name in ("images", "metadata"):
+            if getattr(self, name) is not None:
+                by_id(getattr(self, name), name)
+
+    def check_classes(self, num_classes: int) -> None:
+        """Refuse names of another number of classes than h2 tells apart."""
+        if self.class_names is not None and len(self.class_names) != num_classes:
+            raise ValueError(
+                f"LogComparisons(class_names=...): expected {num_classes} names, as h2 tells so many classes apart, "
+                f"got {len(self.class_names)}"
+            )
 
     @classmethod
     def of(cls, comparisons: LogComparisons | bool) -> LogComparisons | None:
@@ -227,15 +240,11 @@ def comparison_of(
     comparisons: LogComparisons, counts: Tensor, rows: _Rows, step: int, lambda_c: float, illustrable: bool
 ) -> Comparison:
     """The comparison of one epoch, from counts and rows of all processes."""
-    metadata: Metadata | None = comparisons.metadata if illustrable else None
-    overlap = ErrorOverlap(counts)
-    texts = _metadata_of(metadata, np.arange(len(rows.ids)), rows.ids, len(rows.ids))
-    names = comparisons.class_names
-    if names is not None and len(names) != overlap.num_classes:
-        raise ValueError(
-            f"LogComparisons(class_names=...): expected {overlap.num_classes} names, as h2 tells so many classes "
-            f"apart, got {len(names)}"
-        )
+    ask = TextsById(comparisons.metadata) if illustrable and comparisons.metadata is not None else None
+    texts = _metadata_of(ask, np.arange(len(rows.ids)), rows.ids, len(rows.ids))
+    if ask is not None and (complaint := ask.complaint()):
+        rank_zero_warn(complaint)
+    overlap, names = ErrorOverlap(counts), comparisons.class_names
     instances = ErrorInstances(rows.ids, rows.target, rows.h1, rows.h2, texts)
     return Comparison(overlap, instances, None if names is None else tuple(names), None, step, lambda_c)
 

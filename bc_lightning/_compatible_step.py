@@ -596,6 +596,9 @@ def _record_for(
     if key not in state.records:
         # Not registered in the module: its state is of this epoch, not of the model.
         state.records[key] = EpochRecord(labels.num_classes).to(h2_output.device)
+        if state.comparisons is not None and key[0] != "train":
+            # Told in the sanity check, before an epoch is spent.
+            state.comparisons.check_classes(labels.num_classes)
         if _compares(module, key[0]):
             state.instances[key] = EpochInstances()
     return labels, state.records[key]
@@ -685,8 +688,12 @@ def _write_comparison(module: Any, dataset: str, counts: Tensor, instances: Epoc
             f"no ids, images or texts. Put an id into each batch and say where: LogComparisons(ids='id'), or leave out "
             f"shuffle=True."
         )
-    comparison = comparison_of(
-        comparisons, counts, rows, module.trainer.global_step, float(state.loss.lambda_c), instances.is_illustrable
-    )
+    step, lambda_c = module.trainer.global_step, float(state.loss.lambda_c)
+    try:
+        comparison = comparison_of(comparisons, counts, rows, step, lambda_c, instances.is_illustrable)
+    except (TypeError, ValueError) as error:
+        # Ids that come twice, for one: the training is worth more than its record.
+        rank_zero_warn(f"There is no comparison of step {step} ({dataset}): {error} (LogComparisons(ids=...)).")
+        return
     loggers = tensorboard_loggers(module.trainer)
     write(comparisons, comparison, loggers, dataset, state.loss.dissonance, instances.is_illustrable)

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from bc_core import Comparison
+from bc_tensorboard._by_id import Id, by_id
 from bc_tensorboard._format import encode_comparison, encode_media
-from bc_tensorboard._images import Id, image_source, thumbnail
+from bc_tensorboard._images import thumbnail
 
 UNNAMED = "comparison"
 # A number in JavaScript holds every integer up to here.
@@ -111,7 +112,7 @@ class Collection:
         by_dataset = isinstance(images, Mapping) and images and {one.dataset for one in given} >= set(images)
         for source in images.values() if by_dataset else [images]:
             if source is not None:
-                image_source(source)  # refuses what nothing can be asked of, before anything changes
+                by_id(source, "images")  # refuses what nothing can be asked of, before anything changes
         for one, run, step in self._placed(given):
             source = images.get(one.dataset) if by_dataset else images
             series = self._series.setdefault(
@@ -222,7 +223,7 @@ class Collection:
                 f"There is no error instance {str(instance)[:80]} in the run {run[:200]!r} on {dataset[:200]!r}.",
                 "The view may be older than its data: run the cell that shows it again.",
             )
-        return None if series.images is None else thumbnail(image_source(series.images)(known), self.image_size)
+        return None if series.images is None else thumbnail(by_id(series.images, "images")(known), self.image_size)
 
     def thumbnails(self, most: int) -> tuple[dict[tuple[str, str], dict[Id, bytes]], int, list[str]]:
         """Make thumbnails of a limited number of instances, negative flips first, shared out among the series.
@@ -244,7 +245,7 @@ class Collection:
             chosen = ids[: max(0, room // (len(wanted) - done))]
             room, left = room - len(chosen), left - len(chosen)
             source = self._series[key].images
-            ask = image_source(source)
+            ask = by_id(source, "images")
             for instance in chosen:
                 place = (id(source), instance)
                 if place not in made:

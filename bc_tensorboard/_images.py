@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bc_core._arrays import to_numpy
+from bc_tensorboard._by_id import Id, by_id
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-Id = int | str
 
 # Photographs take a fifth of the space as JPEG; drawings, digits and small pictures keep every pixel as PNG.
 _JPEG_FROM = 64
@@ -35,7 +35,7 @@ def thumbnail(image: Any, size: int = 96) -> bytes | None:
 
     Raises:
         ValueError: If it is no image: of another shape, empty, damaged, or floats outside 0..1.
-        TypeError: If it cannot be made an array.
+        TypeError: If it is text, or cannot be made an array.
 
     Example:
         >>> import numpy as np
@@ -48,6 +48,11 @@ def thumbnail(image: Any, size: int = 96) -> bytes | None:
         image = image[0]
     if image is None:
         return None
+    if isinstance(image, (str, os.PathLike)):
+        raise TypeError(
+            f"expected an image, got the text {str(image)[:80]!r}; if it names a file, open it (PIL.Image.open) or "
+            "read its bytes"
+        )
     picture = _picture(image)
     if max(picture.size) > size:
         picture.thumbnail((size, size))
@@ -105,33 +110,11 @@ def _bytes_of_pixels(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return pixels.astype(np.uint8)
 
 
-def image_source(images: Any) -> Callable[[Id], Any]:
-    """How the image of an id is asked for: by a function, or in a mapping or anything with an index.
-
-    Args:
-        images: A function of the id; a mapping, where an id that it does not hold has no image; or anything indexed by
-            integer id, such as an array of images or a data set of (image, label).
-
-    Raises:
-        TypeError: If it is none of these.
-    """
-    if isinstance(images, Mapping):
-        return images.get
-    if hasattr(images, "__getitem__") and not isinstance(images, (str, bytes)):
-        return lambda instance: images[instance]
-    if callable(images):
-        return images  # type: ignore[no-any-return]
-    raise TypeError(
-        "images: expected a function of the id, a mapping, or something indexed by id such as an array of images, got "
-        f"{type(images).__name__}"
-    )
-
-
 class Thumbnails:
     """Thumbnails of some instances, made one by one as they are iterated over; what fails is counted, not raised.
 
     Args:
-        images: As `image_source` takes.
+        images: As `by_id` takes.
         ids: Ids of the instances.
         size: Longer side, in pixels.
 
@@ -141,7 +124,7 @@ class Thumbnails:
     """
 
     def __init__(self, images: Any, ids: Iterable[Id], size: int) -> None:
-        self._ask, self._ids, self._size = image_source(images), ids, size
+        self._ask, self._ids, self._size = by_id(images, "images"), ids, size
         self.failed = 0
         self.reason = ""
 

@@ -218,7 +218,7 @@ def images_of(get_instance_image_by_id: Any) -> Any:
 def _read(folder: Path) -> tuple[list[OriginalEvaluation], list[str]]:
     """The evaluations of a folder, and what a person should know of it."""
     if not holds_original_sweep(folder):
-        return [], []
+        return [], [] if folder.is_dir() else [f"{folder} is no folder; a sweep is looked for there when refreshed."]
     try:
         evaluations, notes = read_finished_evaluations(folder)
     except ValueError as error:

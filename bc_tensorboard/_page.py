@@ -43,7 +43,7 @@ def to_html(
             may mix runs. Comparisons of one name are one run over steps; without steps they are the points of a sweep
             if their lambda_c differs, otherwise they are numbered. Or a dictionary from the name of a run to a
             comparison or a list of them; or, in place of these, to a dictionary from the name of a data set to them.
-        path: The file, ending in `.html`.
+        path: The file, ending in `.html`. Missing folders are made.
         title: Title of the page. Default: what the comparisons are called.
         dataset: Name of the data set, where the comparisons do not say.
         dissonance: How h2 was trained, such as "new error"; or a mapping from the name of a run to that.
@@ -58,7 +58,7 @@ def to_html(
 
     Raises:
         TypeError: If something is no comparison.
-        ValueError: If the path has another ending, or two comparisons are of one run, data set and step.
+        ValueError: If the path has another ending, there is no comparison, or two are of one run, data set and step.
         ImportError: If there are images and Pillow is not installed.
         OSError: If the file cannot be written; an older file of that name is then left as it was.
 
@@ -78,6 +78,8 @@ def to_html(
         raise ValueError(f"max_images: expected a number of at least 0, got {max_images!r}")
     collection = Collection(image_size)
     collection.add(comparisons, dataset=dataset, dissonance=dissonance, images=images, metadata=metadata)
+    if not collection.keys:
+        raise ValueError("comparisons: expected at least one, got none")
     data = _data(collection, max_images)
     page = _page(_title(collection, title), _description(collection), data, (STATIC / "page.js").read_text("utf-8"))
     _write_whole(path, page.encode("utf-8", "replace"))

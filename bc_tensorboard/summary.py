@@ -15,9 +15,10 @@ from urllib.parse import quote
 import numpy as np
 
 from bc_core import Comparison
+from bc_tensorboard._by_id import Id
 from bc_tensorboard._event_file import EventFile
 from bc_tensorboard._format import encode_comparison
-from bc_tensorboard._images import Id, Thumbnails
+from bc_tensorboard._images import Thumbnails
 from bc_tensorboard._media import append_media, media_path, read_media
 
 if TYPE_CHECKING:

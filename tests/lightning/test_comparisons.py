@@ -250,3 +250,36 @@ def test_bad_arguments_are_refused(tmp_path):
     )
     with pytest.raises(ValueError, match=f"expected {CLASSES} names"):
         fit(module, tmp_path)
+
+
+@pytest.mark.parametrize("options", [{"images": 3}, {"images": "folder"}, {"metadata": 3}])
+def test_what_cannot_be_asked_by_id_is_refused_before_training(options):
+    with pytest.raises(TypeError, match=f"{next(iter(options))}: expected a function of the id, a mapping"):
+        LogComparisons(**options)
+
+
+def test_texts_may_be_a_list_over_the_data_set(tmp_path):
+    texts = [f"photo {i}" for i in range(50)]
+    options = LogComparisons(metadata=texts, directory=tmp_path / "files")
+    module = BCLightningModule(made(UserModule), h1=make_h1(), comparisons=options)
+    fit(module, tmp_path, val=loader(dataset(50, seed=1)), max_epochs=1)
+    (found,) = saved(tmp_path / "files").values()
+    assert found.instances.metadata.tolist() == [f"photo {i}" for i in found.instances.ids]
+
+
+def test_texts_that_fail_cost_themselves_alone(tmp_path):
+    options = LogComparisons(metadata=lambda i: 1 / (i % 2), directory=tmp_path / "files")
+    module = BCLightningModule(made(UserModule), h1=make_h1(), comparisons=options)
+    with pytest.warns(UserWarning, match=r"metadata: \d+ texts are left out; first \d+: ZeroDivisionError"):
+        fit_with_warnings(module, tmp_path)
+    (found,) = saved(tmp_path / "files").values()
+    assert found.instances.metadata.tolist() == ["1.0" if i % 2 else "" for i in found.instances.ids]
+
+
+def test_ids_that_come_twice_cost_the_comparison_and_not_the_training(tmp_path):
+    options = LogComparisons(ids=1, directory=tmp_path / "files")  # the labels
+    module = BCLightningModule(made(UserModule), h1=make_h1(), comparisons=options)
+    with pytest.warns(UserWarning, match=r"no comparison of step 5 \(val\): .* comes twice.*LogComparisons\(ids="):
+        trainer = fit_with_warnings(module, tmp_path)
+    assert trainer.global_step == 5
+    assert saved(tmp_path / "files") == {}

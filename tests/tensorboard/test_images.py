@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bc_tensorboard._images import Thumbnails, image_source, thumbnail
+from bc_tensorboard._by_id import by_id
+from bc_tensorboard._images import Thumbnails, thumbnail
 
 
 def opened(content: bytes) -> Image.Image:
@@ -85,10 +86,17 @@ def test_images_come_from_functions_mappings_arrays_and_data_sets():
     stack = np.stack([GREY, GREY + 1])
     data = torch.utils.data.TensorDataset(torch.from_numpy(stack), torch.tensor([5, 6]))
     for images in (lambda i: stack[i], {1: stack[1]}, stack, torch.from_numpy(stack), data, list(stack)):
-        np.testing.assert_array_equal(np.asarray(opened(thumbnail(image_source(images)(1)))), GREY + 1)
-    assert image_source({1: GREY})(2) is None
+        np.testing.assert_array_equal(np.asarray(opened(thumbnail(by_id(images, "images")(1)))), GREY + 1)
+    assert by_id({1: GREY}, "images")(2) is None
     with pytest.raises(TypeError, match="expected a function of the id, a mapping.*got str"):
-        image_source("folder")
+        by_id("folder", "images")
+
+
+def test_a_path_is_no_image_and_text_is_no_index():
+    with pytest.raises(TypeError, match="got the text 'x/1.png'; if it names a file, open it"):
+        thumbnail("x/1.png")
+    with pytest.raises(TypeError, match="images: the ids are text, and ndarray is indexed by number; give a mapping"):
+        by_id(np.zeros((3, 8, 8)), "images")("photo 1")
 
 
 def test_what_fails_is_counted_and_the_rest_made():

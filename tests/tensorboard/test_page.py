@@ -345,7 +345,7 @@ def test_what_is_refused_leaves_the_older_file(tmp_path):
         to_html(comparison, tmp_path / "report")
 
 
-def test_no_comparison_at_all_is_a_page_that_says_so(tmp_path):
-    page = opened(to_html([], tmp_path / "a.html"))
-    assert data_of(page) == {"index": {"series": [], "warnings": [], "progress": None}, "tables": {}, "media": {}}
-    assert "No comparison." in page.all("pre")[0][2]
+def test_no_comparison_at_all_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected at least one, got none"):
+        to_html([], tmp_path / "a.html")
+    assert list(tmp_path.iterdir()) == []
