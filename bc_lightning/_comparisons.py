@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,7 +41,8 @@ class LogComparisons:
     Args:
         ids: where the ids of the instances are in a batch: an index, a key or a function of the batch; integers or
             text, unique in the data set. Default: the positions in the data set, where the loader goes through it in
-            order or brings stored outputs of h1. A loader that shuffles needs `ids`, else its instances can't be named.
+            order or brings stored outputs of h1. A loader that shuffles, or whose `collate_fn` leaves items out, needs
+            `ids`, else its instances can't be named; a `collate_fn` that reorders does too, and is not noticed.
         class_names: name of each class.
         metadata: text about an instance: a mapping or a function from id to text, or texts indexed by integer id. Texts
             and images are for models that give one answer per instance, not one per label or pixel.
@@ -80,6 +82,12 @@ class LogComparisons:
         for name in ("images", "metadata"):
             if getattr(self, name) is not None:
                 by_id(getattr(self, name), name)
+        for name, least in (("image_size", 1), ("max_images", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number >= {least}. Received: {name}={value!r}.")
+        if self.directory is not None:
+            os.fspath(self.directory)
 
     def check_classes(self, num_classes: int) -> None:
         """Refuse names of another number of classes than h2 tells apart."""
@@ -121,11 +129,14 @@ class EpochInstances:
     seen: int = 0
     # Whether ids are positions in the data set or the caller's own.
     nameable: bool = True
+    # For positions: how many this process reads in a whole epoch, and whether a batch was not full.
+    expected: int | None = None
+    short: bool = False
 
     @property
-    def is_illustrable(self) -> bool:
-        """Whether images and texts can be asked for by the ids of the rows."""
-        return self.nameable and self.entries in (0, 1)
+    def is_nameable(self) -> bool:
+        """Whether each instance is known by an id. A loader that leaves items out shifts all positions behind them."""
+        return self.nameable and not (self.short and self.seen != self.expected)
 
     def add(self, labels: Labels, ids: Any) -> None:
         """Add a batch; without ids its instances have no name but their place in the order of this epoch."""
@@ -145,7 +156,7 @@ class EpochInstances:
         self.ids.append(range(self.seen, self.seen + size) if ids is None else ids[:size])
         self.seen += size
 
-    def errors(self) -> _Rows:
+    def errors(self, nameable: bool) -> _Rows:
         """Read the labels back, once an epoch, and keep what either model got wrong."""
         if not self.batches:
             empty = np.empty(0, dtype=np.int64)
@@ -153,9 +164,11 @@ class EpochInstances:
         target, h1, h2 = torch.cat(self.batches, dim=1).cpu().numpy().astype(np.int64)
         wrong = np.flatnonzero(((h1 != target) | (h2 != target)) & (target >= 0))
         entries = max(1, self.entries or 1)
-        ids = _joined(self.ids)[wrong // entries]
-        if not self.nameable:
-            ids = _texts(f"no. {position} of this pass" for position in ids.tolist())
+        if nameable:
+            ids = _joined(self.ids)[wrong // entries]
+        else:
+            process = f" of process {torch.distributed.get_rank()}" if _world_size() > 1 else ""
+            ids = _texts(f"no. {position} of this pass{process}" for position in (wrong // entries).tolist())
         if entries > 1:
             ids = _texts(
                 f"{instance}, label {label}"
@@ -189,8 +202,11 @@ def ids_of_batch(
     if indices is not None:
         return indices.reshape(-1)
     start, step = _positions(loader)
-    if step == 0:
+    if step == 0 or instances.short:
+        # Behind a batch that was not full positions are a guess: the loader has left items out.
         return None
+    instances.expected = len(range(start, len(loader.sampler.dataset if step > 1 else loader.sampler), step))
+    instances.short = size != loader.batch_size
     first = start + step * instances.seen
     return range(first, first + step * size, step)
 
@@ -202,18 +218,51 @@ def _positions(loader: Any) -> tuple[int, int]:
         # A batch sampler of one's own: the loader's `sampler` is a stand-in then.
         return 0, 0
     if type(sampler) is SequentialSampler:
-        return 0, 1
+        # With several processes each would read the whole data set.
+        return (0, 1) if _world_size() == 1 else (0, 0)
     if type(sampler) is DistributedSampler and not sampler.shuffle:
         return sampler.rank, sampler.num_replicas
     return 0, 0
 
 
-def gathered(rows: _Rows) -> _Rows | None:
-    """Bring all processes' rows to the first, a chunk at a time; None on the others."""
+def _world_size() -> int:
     distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        return rows
-    world, first = distributed.get_world_size(), distributed.get_rank() == 0
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+class Gathered(NamedTuple):
+    """What all processes saw in an epoch.
+
+    Attributes:
+        rows: All their rows on the first process; None on the others.
+        nameable: Whether each instance is known by an id, on every process.
+        problem: What kept one of them from naming its rows; there are no rows then.
+    """
+
+    rows: _Rows | None
+    nameable: bool
+    problem: str | None = None
+
+
+def gathered(instances: EpochInstances) -> Gathered:
+    """Bring all processes' rows to the first, a chunk at a time."""
+    problem, world, distributed = None, _world_size(), torch.distributed
+    try:
+        if instances.is_nameable:
+            _joined(instances.ids)
+    except (TypeError, ValueError) as error:
+        problem = str(error)
+    if world == 1:
+        rows = None if problem else instances.errors(instances.is_nameable)
+        return Gathered(rows, instances.is_nameable, problem)
+    first = distributed.get_rank() == 0
+    # Told to all, since what follows is something that they do together.
+    states: list[Any] = [None] * world
+    distributed.all_gather_object(states, (problem, instances.is_nameable))
+    problem, nameable = next((text for text, _ in states if text), None), all(able for _, able in states)
+    if problem:
+        return Gathered(None, nameable, problem if first else None)
+    rows = instances.errors(nameable)
     sizes: list[Any] = [None] * world
     distributed.all_gather_object(sizes, len(rows.ids))
     parts: list[list[_Rows]] = [[] for _ in range(world)]
@@ -223,15 +272,18 @@ def gathered(rows: _Rows) -> _Rows | None:
         distributed.gather_object(chunk, received)
         for part, piece in zip(parts, received or (), strict=False):
             part.append(piece)
-    if not first:
-        return None
-    flat = [piece for part in parts for piece in part if len(piece.ids)]
-    if not flat:
-        return rows
-    whole = _Rows(*(np.concatenate(columns) for columns in zip(*flat, strict=True)))
+    return Gathered(_in_order([piece for part in parts for piece in part]) if first else None, nameable)
+
+
+def _in_order(pieces: Sequence[_Rows]) -> _Rows:
+    """Rows of all processes in the order of the data set, as one process would have them; it also packs better."""
+    filled = [piece for piece in pieces if len(piece.ids)] or pieces[:1]
+    if not filled:
+        empty = np.empty(0, dtype=np.int64)
+        return _Rows(empty, empty, empty, empty)
+    whole = _Rows(*(np.concatenate(columns) for columns in zip(*filled, strict=True)))
     if whole.ids.dtype.kind == "O":
         return whole
-    # Processes read in turns; in the order of the data set the table packs better and reads as one process's.
     order = np.argsort(whole.ids, kind="stable")
     return _Rows(*(column[order] for column in whole))
 
@@ -266,9 +318,14 @@ def write(
     dissonance: str,
     illustrable: bool,
 ) -> None:
-    """Log and save; a full disk is told of and does not end the training."""
-    try:
-        for logger in loggers:
+    """Save and log; what fails, such as a full disk, is told of and does not end the training."""
+    # The record must not cost the training: whatever keeps one place from taking it, the others get theirs.
+    with _told_of(comparison, dataset):
+        if comparisons.directory is not None:
+            name = dataset.replace("/", "-")
+            comparison.save(Path(comparisons.directory) / f"{name}-step-{comparison.step:08d}.json")
+    for logger in loggers:
+        with _told_of(comparison, dataset):
             from bc_tensorboard import summary
 
             summary.comparison(
@@ -280,8 +337,11 @@ def write(
                 image_size=comparisons.image_size,
                 max_images=comparisons.max_images,
             )
-        if comparisons.directory is not None:
-            name = dataset.replace("/", "-")
-            comparison.save(Path(comparisons.directory) / f"{name}-step-{comparison.step:08d}.json")
-    except OSError as error:
+
+
+@contextmanager
+def _told_of(comparison: Comparison, dataset: str) -> Iterator[None]:
+    try:
+        yield
+    except (ImportError, OSError, TypeError, ValueError) as error:
         rank_zero_warn(f"The comparison of step {comparison.step} ({dataset}) was not written whole: {error}.")

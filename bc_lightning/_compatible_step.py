@@ -641,9 +641,6 @@ def _log_epoch(module: Any, stage: Stage) -> None:
     for key in keys:
         result = state.records.pop(key).compute()
         suffix = f"/dataloader_idx_{key[1]}" if len(keys) > 1 else ""
-        instances = state.instances.pop(key, None)
-        if instances is not None:
-            _write_comparison(module, f"{state.log_prefix}{stage}{suffix}", result.counts, instances)
         for name, value in result.logged.items():
             key_name = f"{state.log_prefix}{stage}_{name}{suffix}"
             _refuse_clash(module, key_name)
@@ -659,6 +656,10 @@ def _log_epoch(module: Any, stage: Stage) -> None:
                 sync_dist=module.trainer.world_size > 1,
                 reduce_fx="max",
             )
+        instances = state.instances.pop(key, None)
+        if instances is not None:
+            # Last: a full disk must not cost the scores.
+            _write_comparison(module, f"{state.log_prefix}{stage}{suffix}", result.counts, instances)
     if stage == "train" and keys and state.schedule is not None:
         module.log(f"{state.log_prefix}lambda_c", cast("Tensor", state.loss.lambda_c).clone())
 
@@ -667,33 +668,41 @@ def _compares(module: Any, stage: str) -> bool:
     """Whether the instances of this epoch are collected: not in training, and only where they will be written."""
     state: Compatibility = module._compatibility
     trainer = module.trainer
-    if state.comparisons is None or stage == "train" or trainer.sanity_checking:
+    if state.comparisons is None or stage == "train":
         return False
     if state.comparisons.directory is None and not tensorboard_loggers(trainer):
         return False
     # Of validations in the midst of training only some; one that was asked for by itself always.
-    return trainer.state.fn != "fit" or state.epochs_begun[stage] % state.comparisons.every == 0
+    return (
+        trainer.state.fn != "fit" or trainer.sanity_checking or state.epochs_begun[stage] % state.comparisons.every == 0
+    )
 
 
 def _write_comparison(module: Any, dataset: str, counts: Tensor, instances: EpochInstances) -> None:
     state: Compatibility = module._compatibility
     comparisons = cast("LogComparisons", state.comparisons)
-    rows = gathered(instances.errors())
+    if module.trainer.sanity_checking:
+        return
+    rows, nameable, problem = gathered(instances)
+    step, lambda_c = module.trainer.global_step, float(state.loss.lambda_c)
+    if problem is not None:
+        rank_zero_warn(f"There is no comparison of step {step} ({dataset}): {problem}.")
     if rows is None or instances.entries is None:
         return
-    if not instances.nameable and dataset not in state.unnamed:
+    if not nameable and dataset not in state.unnamed:
         state.unnamed.add(dataset)
         rank_zero_warn(
-            f"The {dataset} loader does not go through its data set in order, so the instances in the comparison have "
-            f"no ids, images or texts. Put an id into each batch and say where: LogComparisons(ids='id'), or leave out "
-            f"shuffle=True."
+            f"The {dataset} loader does not go through its data set in order, or leaves items out, so the instances in "
+            f"the comparison have no ids, images or texts. Put an id into each batch and say where: "
+            f"LogComparisons(ids='id'), or leave out shuffle=True."
         )
-    step, lambda_c = module.trainer.global_step, float(state.loss.lambda_c)
+    # Of one label or pixel of an instance there is no image.
+    illustrable = nameable and instances.entries in (0, 1)
     try:
-        comparison = comparison_of(comparisons, counts, rows, step, lambda_c, instances.is_illustrable)
+        comparison = comparison_of(comparisons, counts, rows, step, lambda_c, illustrable)
     except (TypeError, ValueError) as error:
         # Ids that come twice, for one: the training is worth more than its record.
         rank_zero_warn(f"There is no comparison of step {step} ({dataset}): {error} (LogComparisons(ids=...)).")
         return
     loggers = tensorboard_loggers(module.trainer)
-    write(comparisons, comparison, loggers, dataset, state.loss.dissonance, instances.is_illustrable)
+    write(comparisons, comparison, loggers, dataset, state.loss.dissonance, illustrable)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from bc_core import Comparison
-from bc_tensorboard._by_id import Id, by_id
+from bc_tensorboard._by_id import Id, TextsById, by_id
 from bc_tensorboard._format import encode_comparison, encode_media
 from bc_tensorboard._images import thumbnail
 
@@ -18,7 +19,7 @@ UNNAMED = "comparison"
 # A number in JavaScript holds every integer up to here.
 _LARGEST_STEP = 2**53 - 1
 
-Texts = Mapping[Any, str] | Callable[[Any], str]
+Texts = Mapping[Any, str] | Callable[[Any], str] | Sequence[str]
 Dissonance = str | Mapping[str, str] | None
 
 
@@ -107,9 +108,12 @@ class Collection:
             ValueError: If two comparisons would take one place, or there is no name for the data set.
         """
         given = list(_flattened(comparisons, dataset, dissonance))
-        if metadata is not None and not (isinstance(metadata, Mapping) or callable(metadata)):
-            raise TypeError(f"metadata: expected a mapping or a function of the id, got {type(metadata).__name__}")
-        by_dataset = isinstance(images, Mapping) and images and {one.dataset for one in given} >= set(images)
+        if metadata is not None:
+            by_id(metadata, "metadata")
+        by_dataset = isinstance(images, Mapping) and (
+            any(one.dataset in images for one in given)
+            or (bool(images) and all(isinstance(source, Mapping) or callable(source) for source in images.values()))
+        )
         for source in images.values() if by_dataset else [images]:
             if source is not None:
                 by_id(source, "images")  # refuses what nothing can be asked of, before anything changes
@@ -430,7 +434,7 @@ def _texts(series: _Series) -> dict[Id, str]:
     if series.texts is not None:
         return series.texts
     texts: dict[Id, str] = {}
-    ask = series.metadata.get if isinstance(series.metadata, Mapping) else series.metadata
+    ask = None if series.metadata is None else TextsById(series.metadata)
     for number in sorted(series.steps):
         table = series.steps[number].comparison.instances
         ids = table.ids.tolist()
@@ -442,6 +446,8 @@ def _texts(series: _Series) -> dict[Id, str]:
         elif table.metadata is not None:
             pairs = zip(ids, table.metadata.tolist(), strict=True)
             texts.update({instance: text for instance, text in pairs if text})
+    if ask is not None and (complaint := ask.complaint()):
+        warnings.warn(complaint, stacklevel=2)
     series.texts = texts
     return texts
 

@@ -448,7 +448,8 @@ def _whole(value: Any, name: str) -> int:
 
 
 def _is_number(value: Any, allow_bool: bool = False) -> bool:
-    return isinstance(value, (int, float)) and (allow_bool or not isinstance(value, bool)) and math.isfinite(value)
+    # No number of a sweep is that large, and integers beyond the range of floats make arithmetic fail.
+    return isinstance(value, (int, float)) and (allow_bool or not isinstance(value, bool)) and -1e300 < value < 1e300
 
 
 def _part(row: Any, key: str) -> Any:

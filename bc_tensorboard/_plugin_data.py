@@ -262,7 +262,8 @@ def _read_sweep(name: str, folder: str, files: tuple[tuple[str, int, int], ...])
         if any(os.path.dirname(os.path.realpath(os.path.join(folder, file))) != folder for file, _, _ in files):
             raise ValueError(f"{folder}: a file of the sweep is a link to another folder; copy the file itself")
         evaluations, problems = read_finished_evaluations(folder)
-    except ValueError as error:
+    except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+        # Whatever a damaged folder holds, the runs beside it are shown.
         return _Sweep(files, series, tables, [f"Sweep {name}: {error}"])
     warnings += [f"Sweep {name}: {text}" for text in [*problems, *caveats(folder, evaluations)]]
     for evaluation in evaluations:

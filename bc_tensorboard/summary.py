@@ -97,10 +97,13 @@ def comparison(
     _check_count(max_images, "max_images", 0)
     add, run = _destination(writer)
     run = folder if folder is not None else run
+    if run is not None and "://" in os.fspath(run):
+        # Events can go to a bucket; files beside them are written to this machine's disk only.
+        run = None
     if images is not None and run is None:
         raise ValueError(
-            f"images are kept in files beside the events, and {type(writer).__name__} does not tell where it writes; "
-            "say it: summary.comparison(writer, ..., folder=logdir)"
+            f"images are kept in files beside the events, and {type(writer).__name__} does not write to a folder of "
+            "this machine, or does not tell which; say it: summary.comparison(writer, ..., folder=logdir)"
         )
     pb = comparison_pb(comparison, dataset=dataset, dissonance=dissonance, metadata=run is None)
     # First what the tables refer to; an interrupted call then leaves no table whose texts are missing.
@@ -212,6 +215,10 @@ def _destination(writer: Any) -> tuple[Any, str | os.PathLike[str] | None]:
     if isinstance(writer, EventFile):
         return writer.add_summary, writer.folder
     if isinstance(writer, (str, os.PathLike)):
+        if "://" in os.fspath(writer):
+            raise ValueError(
+                f"writer: expected a folder of this machine, got {os.fspath(writer)!r}; give a SummaryWriter"
+            )
         return _event_file(writer).add_summary, writer
     modules = {kind.__module__.partition(".")[0] for kind in type(writer).__mro__}
     names = {kind.__name__ for kind in type(writer).__mro__}
@@ -283,7 +290,7 @@ def _check_names(dataset: Any, dissonance: Any) -> None:
 
 
 def _check_count(value: Any, name: str, least: int) -> None:
-    if not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
 
 

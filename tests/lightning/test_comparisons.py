@@ -233,6 +233,8 @@ def fit_with_warnings(module, root, val=None):
         ({"every": 0}, "every must be a whole number >= 1"),
         ({"class_names": ["a", "a"]}, "every name once"),
         ({"class_names": []}, "at least one name"),
+        ({"image_size": 0}, "image_size must be a whole number >= 1"),
+        ({"max_images": -1}, "max_images must be a whole number >= 0"),
     ],
 )
 def test_bad_options_are_refused_at_once(options, message):
@@ -283,3 +285,52 @@ def test_ids_that_come_twice_cost_the_comparison_and_not_the_training(tmp_path):
         trainer = fit_with_warnings(module, tmp_path)
     assert trainer.global_step == 5
     assert saved(tmp_path / "files") == {}
+
+
+def without_the_seventh(items):
+    """Leaves a broken item out, as collate functions of users do."""
+    kept = [item for item in items if not torch.equal(item[0], BROKEN)]
+    return torch.stack([x for x, _ in kept]), torch.stack([y for _, y in kept])
+
+
+BROKEN = dataset(50, seed=1).tensors[0][7]
+
+
+def test_a_loader_that_leaves_items_out_gets_no_positions_for_ids(tmp_path):
+    data = dataset(50, seed=1)
+    options = LogComparisons(metadata=lambda i: f"photo {i}", directory=tmp_path / "files")
+    module = BCLightningModule(made(UserModule), h1=make_h1(), comparisons=options)
+    with pytest.warns(UserWarning, match="leaves items out"):
+        fit_with_warnings(module, tmp_path, DataLoader(data, 20, collate_fn=without_the_seventh))
+    (found,) = saved(tmp_path / "files").values()
+    assert found.dataset_size == 49
+    assert all(str(i).startswith("no. ") for i in found.instances.ids)
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_an_epoch_that_is_cut_short_keeps_its_positions(limit, tmp_path):
+    data, h1 = dataset(50, seed=1), make_h1()
+    options = LogComparisons(directory=tmp_path / "files")
+    module = BCLightningModule(made(UserModule), h1=h1, comparisons=options)
+    fit(module, tmp_path, val=loader(data), max_epochs=1, limit_val_batches=limit)
+    (found,) = saved(tmp_path / "files").values()
+    cut = TensorDataset(data.tensors[0][: 20 * limit], data.tensors[1][: 20 * limit])
+    wanted = compare(cut.tensors[1], predictions(h1, cut), predictions(module, cut), num_classes=CLASSES)
+    assert found.instances == wanted.instances
+
+
+def test_a_logger_that_fails_costs_neither_the_files_nor_the_training(tmp_path, monkeypatch):
+    from bc_tensorboard import summary
+
+    def without_tensorboard(*args, **kwargs):
+        raise ImportError("no module named tensorboard")
+
+    monkeypatch.setattr(summary, "comparison", without_tensorboard)
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    module = BCLightningModule(made(UserModule), h1=make_h1(), comparisons=LogComparisons(directory=tmp_path / "files"))
+    trainer = make_trainer(tmp_path, max_epochs=1, logger=TensorBoardLogger(tmp_path))
+    with pytest.warns(UserWarning, match="was not written whole: no module named tensorboard"):
+        trainer.fit(module, loader(), loader(dataset(50, seed=1)))
+    assert len(saved(tmp_path / "files")) == 1
+    assert "val_btc" in trainer.callback_metrics

@@ -16,13 +16,18 @@ SCRIPT = Path(__file__).with_name("ddp_training.py")
 EXACT = ("btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "accuracy_h1", "accuracy_h2")
 
 
-def train(tmp_path, devices, *options):
-    out = tmp_path / f"{devices}.pt"
-    command = [sys.executable, str(SCRIPT), "--devices", str(devices), "--out", str(out), *options]
+def run(script, *options):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     environment |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, str(script), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+def train(tmp_path, devices, *options):
+    out = tmp_path / f"{devices}.pt"
+    run(SCRIPT, "--devices", str(devices), "--out", str(out), *options)
     return torch.load(out)
 
 
@@ -66,3 +71,22 @@ def test_two_processes_equal_one(options, tmp_path):
     first = Comparison.load(files[1][0])
     assert first.dataset_size == 51
     assert len(first.instances)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["shuffle", "every process reads all"])
+def test_instances_without_ids_are_still_compared_by_two_processes(trouble, tmp_path):
+    run(SCRIPT.with_name("ddp_comparisons.py"), "--out", str(tmp_path), "--trouble", trouble)
+    (path,) = tmp_path.glob("*.json")
+    found = Comparison.load(path)
+    assert found.dataset_size == (40 if trouble == "shuffle" else 80)
+    assert {str(i).rpartition(" of process ")[2] for i in found.instances.ids} == {"0", "1"}
+
+
+@pytest.mark.slow
+def test_ids_that_one_process_cannot_use_cost_the_comparison_and_not_the_training(tmp_path):
+    done = run(SCRIPT.with_name("ddp_comparisons.py"), "--out", str(tmp_path), "--trouble", "ids of two kinds")
+    assert list(tmp_path.glob("*.json")) == []
+    assert done.stdout.split() == ["True", "True"]
+    assert "There is no comparison of step" in done.stderr
+    assert "batches of both kinds" in done.stderr

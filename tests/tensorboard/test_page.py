@@ -333,8 +333,8 @@ def test_what_is_refused_leaves_the_older_file(tmp_path):
         to_html(comparison, path, dataset="")
     with pytest.raises(TypeError, match="images: expected a function"):
         to_html(comparison, path, images=3)
-    with pytest.raises(TypeError, match="metadata: expected a mapping"):
-        to_html(comparison, path, metadata=["a"])
+    with pytest.raises(TypeError, match="metadata: expected a function of the id, a mapping"):
+        to_html(comparison, path, metadata=3)
     with pytest.raises(ValueError, match="max_images"):
         to_html(comparison, path, max_images=-1)
     with pytest.raises(ValueError, match="2\\*\\*53"):

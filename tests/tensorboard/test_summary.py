@@ -152,7 +152,7 @@ def test_a_tf_summary_writer_writes_the_same_and_needs_to_be_told_its_folder_for
     folder = str(tmp_path / "run")
     writer = tf.summary.create_file_writer(folder)
     each = comparison(metadata=lambda i: f"photo {i}")
-    with pytest.raises(ValueError, match="does not tell where it writes; say it: .*folder="):
+    with pytest.raises(ValueError, match="does not tell which; say it: .*folder="):
         summary.comparison(writer, each, dataset=DATASET, images=IMAGES)
     summary.comparison(writer, each, dataset=DATASET)
     summary.comparison(writer, each, 6, dataset=DATASET, images=IMAGES, folder=folder)
