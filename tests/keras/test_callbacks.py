@@ -433,7 +433,7 @@ def test_tensorboard_reads_the_scores_back(tmp_path):
 def test_tensorboard_is_written_without_tensorflow(tmp_path):
     code = (
         "import sys; sys.modules['tensorflow'] = None\n"
-        "from bc_keras._event_file import EventFile\n"
+        "import bc_keras; from bc_tensorboard._event_file import EventFile\n"
         f"EventFile({str(tmp_path)!r}).add(3, {{'a': 0.5}}, {{}})\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
