@@ -37,9 +37,18 @@ describe("what an index holds for a state", () => {
     expect(select(index, state).comparable.map(({ run }) => run)).toEqual(["b"]);
   });
 
-  it("sets the other run at the same step beside it, or at its latest", () => {
+  it("sets the other run at the same step beside it, and compares two ends with each other", () => {
     expect(select(index, { ...state, step: 10, other: "b" }).otherStep?.step).toBe(10);
     expect(select(index, { ...state, step: 20, other: "b" }).otherStep?.step).toBe(30);
+    expect(select(index, { ...state, other: "b" }).otherStep?.step).toBe(30);
+    expect(select(index, state).otherStep).toBeNull();
+  });
+
+  it("takes the nearest step of the other run in the midst of this one", () => {
+    const uneven = { ...index, series: [series("a", "test", [0, 3, 9]), series("b", "test", [0, 5, 10])] };
+    expect(select(uneven, { ...state, step: 3, other: "b" }).otherStep?.step).toBe(5);
+    expect(select(uneven, { ...state, step: 9, other: "b" }).otherStep?.step).toBe(10);
+    expect(select(index, { ...state, step: 0, other: "b" }).otherStep?.step).toBe(10);
   });
 
   it.each([

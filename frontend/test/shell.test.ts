@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { conditions, NO_FILTER } from "../src/views/Chips";
-import { verdict } from "../src/views/Compared";
+import { differentSteps, verdict } from "../src/views/Compared";
 import { matching, type RunOption } from "../src/views/RunPicker";
-import { digitsFor, gain } from "../src/views/Scores";
+import { besideText, digitsFor, gain } from "../src/views/Scores";
 import { runOptions } from "../src/views/Toolbar";
 
 const flips = { onlyA: 20, onlyB: 8, both: 2, neither: 970, difference: 0.012, low: 0.002, high: 0.022 };
@@ -16,6 +16,27 @@ describe("the sentence about two runs", () => {
   it("turns round where run B breaks more, and takes a tie for one", () => {
     expect(verdict({ ...flips, onlyA: 8, onlyB: 20, low: -0.022, high: -0.002 })).toMatch(/12 more .* excludes 0/);
     expect(verdict({ ...flips, onlyB: 20, low: -0.01, high: 0.01 })).toMatch(/as many of 1,012 as run A/);
+  });
+});
+
+describe("two runs at different steps", () => {
+  it("are said to be at them", () => {
+    expect(differentSteps([3, 1500])).toBe("(different steps: A 3, B 1,500)");
+    expect(differentSteps([3, 3])).toBeNull();
+  });
+});
+
+describe("a score of the second run", () => {
+  it("is rounded by its own size", () => {
+    expect(besideText("Run B, b", "nfr", [0, 0, 4, 996]).text).toBe("0.40%");
+    const { text, title } = besideText("Run B, b", "nfr", [0, 0, 30, 70]);
+    expect(text).toBe("30.0%");
+    expect(title).toMatch(/^Run B, b: 30\.0% \(95% interval \d+\.\d% to \d+\.\d%\)$/);
+  });
+
+  it("is a dash alone where there is nothing to count", () => {
+    const beside = besideText("Run B, b", "bec_given_h1_wrong", [0, 0, 1, 99]);
+    expect(beside).toEqual({ text: "–", title: "Run B, b: –" });
   });
 });
 

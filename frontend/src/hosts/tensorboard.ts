@@ -95,5 +95,10 @@ export function render(): void {
   document.body.style.margin = "0";
   const root = document.createElement("div");
   document.body.append(root);
-  mount(root, httpSource(), tensorboardHost());
+  const unmount = mount(root, httpSource(), tensorboardHost());
+  // The outer page outlives this frame, and would go on calling what listens there. A page that is only put aside for
+  // the back button comes back as it was.
+  window.addEventListener("pagehide", (event) => {
+    if (!event.persisted) unmount();
+  });
 }

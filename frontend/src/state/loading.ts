@@ -1,6 +1,6 @@
 /** Hooks that keep what comes from a data source: the index, and tables and texts by key. */
 
-import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Host } from "../hosts/host";
 import type { DataSource, Index, Media, Series, Table, TableRef } from "../model";
 
@@ -55,6 +55,39 @@ export function useLoaded<T>(key: string | null, load: () => Promise<T>, delay =
   return { ...arrived, error, busy: key !== null && arrived.key !== key && error === null };
 }
 
+export interface Latest {
+  /** Ask now, whatever is under way. */
+  load(): void;
+  /** Ask, unless an answer is still to come. */
+  poll(): void;
+}
+
+/** Questions may overlap: only the answer to the last one counts. */
+export function latestAnswer<T>(
+  ask: () => Promise<T>,
+  onAnswer: (answer: T) => void,
+  onFailure: (error: Error) => void,
+): Latest {
+  let asked = 0;
+  let waiting = false;
+  const load = () => {
+    asked += 1;
+    const number = asked;
+    waiting = true;
+    /** Whether this was the last question, which is answered then. */
+    const settled = () => {
+      if (number !== asked) return false;
+      waiting = false;
+      return true;
+    };
+    ask().then(
+      (answer) => settled() && onAnswer(answer),
+      (reason: unknown) => settled() && onFailure(asError(reason)),
+    );
+  };
+  return { load, poll: () => void (waiting || load()) };
+}
+
 export interface LoadedIndex {
   readonly index: Index | null;
   readonly error: Error | null;
@@ -67,40 +100,44 @@ export function useIndex(source: DataSource, host: Host): LoadedIndex {
   const [error, setError] = useState<Error | null>(null);
   const [busy, setBusy] = useState(true);
   const shown = useRef("");
-  const load = useCallback(() => {
-    return source
-      .index()
-      .then(
+  const latest = useMemo(
+    () =>
+      latestAnswer(
+        () => source.index(),
         (next) => {
           const text = JSON.stringify(next);
           // An index that did not change must not make every chart draw again.
           if (text !== shown.current) setIndex(next);
           shown.current = text;
           setError(null);
+          setBusy(false);
         },
-        (reason: unknown) => setError(asError(reason)),
-      )
-      .finally(() => setBusy(false));
-  }, [source]);
+        (reason) => {
+          setError(reason);
+          setBusy(false);
+        },
+      ),
+    [source],
+  );
   const reload = useCallback(() => {
     setBusy(true);
-    void load();
-  }, [load]);
+    latest.load();
+  }, [latest]);
   useEffect(() => {
     reload();
-    return host.onData?.(() => void load());
-  }, [load, reload, host]);
+    return host.onData?.(latest.load);
+  }, [latest, reload, host]);
   const eager = index !== null && (index.series.length === 0 || index.progress !== null);
   useEffect(() => {
     if (!host.live) return;
     const timer = setInterval(
       () => {
-        if (document.visibilityState === "visible") void load();
+        if (document.visibilityState === "visible") latest.poll();
       },
       eager ? EAGER_POLL_MS : POLL_MS,
     );
     return () => clearInterval(timer);
-  }, [host, eager, load]);
+  }, [host, eager, latest]);
   return { index, error, busy, reload };
 }
 

@@ -61,6 +61,12 @@ function nearest(steps: readonly Step[], step: number): Step | null {
   return best;
 }
 
+/** The same moment of both runs where both have it; two runs of unlike length are compared at their ends. */
+function stepBeside(other: Series, { step }: Step, isLast: boolean): Step | null {
+  const same = other.steps.find((candidate) => candidate.step === step);
+  return same ?? (isLast ? (other.steps.at(-1) ?? null) : nearest(other.steps, step));
+}
+
 export function select(index: Index, state: ViewState): Selection {
   const runs = distinct(index.series.map((series) => series.run));
   const datasets = datasetsOf(index, state.run);
@@ -102,8 +108,7 @@ export function select(index: Index, state: ViewState): Selection {
     const message = `The run “${series.run}” has no comparison on “${series.dataset}” at step ${state.step ?? "–"}`;
     return { ...empty, comparable, other, missing: { what: "step", message, advice, nearest: near?.step ?? null } };
   }
-  // The same moment of both runs where both have it; two runs of unlike length are compared at their ends.
-  const otherStep = other?.steps.find((candidate) => candidate.step === step.step) ?? other?.steps.at(-1) ?? null;
+  const otherStep = other && stepBeside(other, step, stepIndex === series.steps.length - 1);
   return { runs, datasets, series, step, stepIndex, comparable, other, otherStep, missing: null };
 }
 

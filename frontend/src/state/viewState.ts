@@ -51,6 +51,8 @@ export function useViewState(host: Host): [ViewState, Patch] {
         // Some hosts report our own change back.
         if (text === written.current) return;
         written.current = text;
+        // What was not written yet is given up with this, and so is its entry in the history.
+        remembered.current = false;
         setState(outside);
       }),
     [host],

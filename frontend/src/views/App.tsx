@@ -156,7 +156,7 @@ function Dashboard({ source, host, index, reload, reloading, onBusy }: Dashboard
         {series !== null && (
           <Chips
             filter={usableFilter(state, series.numClasses)}
-            labels={loaded.value ? labelsOf(loaded.value) : []}
+            labels={loaded.value !== null && belongsTo(loaded.key, series) ? labelsOf(loaded.value) : []}
             onChange={(change) => patch(change, true)}
           />
         )}
@@ -229,6 +229,7 @@ function Cards(props: CardsProps) {
   const { series, step, other, otherStep } = selection;
   // While the next step loads, the tables of the one before stay; those of another run or data set would mislead.
   const table = loaded.value !== null && belongsTo(loaded.key, series) ? loaded.value : null;
+  const ownMedia = belongsTo(media.key, series);
   const otherTable = loadedOther.key === secondKey ? loadedOther.value : null;
   const stale = loaded.key !== firstKey;
   const filter = usableFilter(state, series?.numClasses ?? 0);
@@ -241,10 +242,15 @@ function Cards(props: CardsProps) {
   const hasCurves = curves.some(({ steps }) => steps.length > 1);
   const hasSweep = points > 1;
 
-  /** The body of a card that needs the table. */
-  const withTable = (what: string, draw: (table: Table) => ComponentChildren) => {
-    if (loaded.error !== null)
-      return <Failed what={`${what} could not be loaded`} error={loaded.error} onRetry={retry} />;
+  /** The body of a card that needs the table. One table serves several cards, and its failure is told once. */
+  const withTable = (what: string, draw: (table: Table) => ComponentChildren, tells = false) => {
+    if (loaded.error !== null) {
+      return tells ? (
+        <Failed what="The comparison of this step could not be loaded" error={loaded.error} onRetry={retry} />
+      ) : (
+        <p class="bc-note">{what} could not be loaded, like the rest of this step.</p>
+      );
+    }
     return table === null ? <Skeleton what={`Loading ${what.toLowerCase()}`} /> : draw(table);
   };
   const card = { attempt: `${attempt} ${firstKey} ${secondKey}` };
@@ -270,27 +276,40 @@ function Cards(props: CardsProps) {
                 this run.
               </p>
             )}
-            {other !== null && otherStep !== null && (
-              <Compared first={stale ? null : table} second={otherTable} error={loadedOther.error} onRetry={retry} />
+            {other !== null && otherStep !== null && loaded.error !== null && (
+              <p class="bc-note">The two runs could not be compared, as run A was not loaded.</p>
+            )}
+            {other !== null && otherStep !== null && loaded.error === null && (
+              <Compared
+                first={stale ? null : table}
+                second={otherTable}
+                steps={[step.step, otherStep.step]}
+                error={loadedOther.error}
+                onRetry={retry}
+              />
             )}
           </Card>
           <Card name="venn" title="Errors of h1 and h2" {...card}>
             <Venn cells={step.cells} region={state.region} onRegion={(region) => patch({ region }, true)} />
           </Card>
           <Card name="matrix" title="Negative flips by class" {...tableCard}>
-            {withTable("The flip matrix", (shown) => (
-              <FlipMatrix
-                table={shown}
-                selected={
-                  filter.region === "regress" ? { target: filter.target, h2: filter.h2 } : { target: null, h2: null }
-                }
-                // The cells count negative flips, so a click has to show these and not every error of the two classes.
-                onSelect={(target, h2) => {
-                  const none = target === null && h2 === null;
-                  patch({ target, h2, h1: null, region: none ? null : "regress" }, true);
-                }}
-              />
-            ))}
+            {withTable(
+              "The flip matrix",
+              (shown) => (
+                <FlipMatrix
+                  table={shown}
+                  selected={
+                    filter.region === "regress" ? { target: filter.target, h2: filter.h2 } : { target: null, h2: null }
+                  }
+                  // The cells count negative flips, so a click has to show these and not every error of the classes.
+                  onSelect={(target, h2) => {
+                    const none = target === null && h2 === null;
+                    patch({ target, h2, h1: null, region: none ? null : "regress" }, true);
+                  }}
+                />
+              ),
+              true,
+            )}
           </Card>
           <Card name="classes" title="Classes" {...tableCard}>
             {withTable("Classes", (shown) => (
@@ -315,8 +334,8 @@ function Cards(props: CardsProps) {
                 run={series.run}
                 dataset={series.dataset}
                 table={shown}
-                media={belongsTo(media.key, series) ? media.value : null}
-                mediaBusy={media.busy && media.value === null}
+                media={ownMedia ? media.value : null}
+                mediaBusy={series.hasMedia && !ownMedia && media.error === null}
                 mediaError={media.error}
                 filter={filter}
                 sort={state.sort}

@@ -53,6 +53,11 @@ export function shareAxis(rows: readonly ClassRow[]): { top: number; ticks: numb
   return { top, ticks: scale.ticks(4).filter((tick) => tick <= top + 1e-9) };
 }
 
+/** A difference of shares: a percent sign would read as a ratio. */
+export function pointsText(change: number): string {
+  return signedPercent(change).replace("%", " pp");
+}
+
 interface BarProps {
   readonly share: number;
   readonly mark: string;
@@ -219,9 +224,13 @@ export function ClassBars(props: ClassBarsProps) {
                   </td>
                   <td
                     class={`bc-number${accuracy && change < 0 ? " bc-worse" : ""}`}
-                    title={accuracy ? parts : `${count(row.regress)} of ${count(totalRegress)} negative flips`}
+                    title={
+                      accuracy
+                        ? `In percentage points; ${parts}`
+                        : `${count(row.regress)} of ${count(totalRegress)} negative flips`
+                    }
                   >
-                    {row.total === 0 ? "–" : accuracy ? signedPercent(change) : count(row.regress)}
+                    {row.total === 0 ? "–" : accuracy ? pointsText(change) : count(row.regress)}
                   </td>
                 </tr>
               );

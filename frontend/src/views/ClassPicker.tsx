@@ -1,4 +1,4 @@
-import { useContext, useEffect, useId, useState } from "preact/hooks";
+import { useContext, useId, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { MountId } from "./mountId";
 
 export interface ClassPickerProps {
@@ -11,8 +11,16 @@ export interface ClassPickerProps {
 /** A menu of more classes than this is slower than typing. */
 const MENU_LIMIT = 50;
 
+/** Names of the classes, with the number of the class where several have one name. */
+export function namesOf(labels: readonly string[]): readonly string[] {
+  const seen = new Set<string>();
+  const repeated = new Set(labels.filter((name) => seen.size === seen.add(name).size));
+  return repeated.size === 0 ? labels : labels.map((name, i) => (repeated.has(name) ? `${name} (${i})` : name));
+}
+
 export function ClassPicker({ label, labels, value, onPick }: ClassPickerProps) {
-  if (labels.length > MENU_LIMIT) return <ClassField label={label} labels={labels} value={value} onPick={onPick} />;
+  const names = useMemo(() => namesOf(labels), [labels]);
+  if (labels.length > MENU_LIMIT) return <ClassField label={label} labels={names} value={value} onPick={onPick} />;
   return (
     <label class="bc-tool">
       <span class="bc-tool-label">{label}</span>
@@ -21,7 +29,7 @@ export function ClassPicker({ label, labels, value, onPick }: ClassPickerProps) 
         onChange={({ currentTarget: { value: chosen } }) => onPick(chosen === "" ? null : Number(chosen))}
       >
         <option value="">any</option>
-        {labels.map((name, index) => (
+        {names.map((name, index) => (
           <option key={index} value={index}>
             {name}
           </option>
@@ -36,12 +44,19 @@ function ClassField({ label, labels, value, onPick }: ClassPickerProps) {
   const chosen = value === null ? "" : (labels[value] ?? "");
   const [typed, setTyped] = useState(chosen);
   const [listed, setListed] = useState(false);
-  useEffect(() => setTyped(chosen), [chosen]);
+  const sent = useRef(chosen);
+  // On the way to "12", class 1 is picked: when that comes back, it must not replace what was typed since.
+  useLayoutEffect(() => {
+    if (chosen === sent.current) return;
+    sent.current = chosen;
+    setTyped(chosen);
+  }, [chosen]);
   const take = (text: string) => {
     setTyped(text);
-    if (text === "") onPick(null);
     const index = labels.indexOf(text);
-    if (index >= 0) onPick(index);
+    if (text !== "" && index < 0) return;
+    sent.current = text;
+    onPick(text === "" ? null : index);
   };
   const unknown = typed !== "" && !labels.includes(typed);
   return (

@@ -7,6 +7,8 @@ import { Failed, Loading } from "./States";
 export interface ComparedProps {
   readonly first: Table | null;
   readonly second: Table | null;
+  /** The steps of run A and of run B that the tables are from. */
+  readonly steps: readonly [number, number];
   readonly error: Error | null;
   readonly onRetry: () => void;
 }
@@ -25,6 +27,11 @@ export function verdict({ onlyA, onlyB, both, neither, low, high }: FlipComparis
     : `${amount}; the interval contains 0, so this data set does not tell them apart.`;
 }
 
+/** The steps where they differ, so that nobody takes the verdict for one about the same moment. */
+export function differentSteps([a, b]: readonly [number, number]): string | null {
+  return a === b ? null : `(different steps: A ${count(a)}, B ${count(b)})`;
+}
+
 /** A difference of shares is in percentage points, where a percent sign would read as a ratio. */
 const points = (text: string) => text.replaceAll("%", "");
 
@@ -38,7 +45,7 @@ function compared(first: Table | null, second: Table | null): FlipComparison | E
 }
 
 /** Negative flips of two updates, instance by instance. */
-export function Compared({ first, second, error, onRetry }: ComparedProps) {
+export function Compared({ first, second, steps, error, onRetry }: ComparedProps) {
   const result = useMemo(() => compared(first, second), [first, second]);
   if (error !== null) return <Failed what="Run B could not be loaded" error={error} onRetry={onRetry} />;
   if (result === null) return <Loading what="Comparing the two runs, instance by instance" />;
@@ -46,10 +53,12 @@ export function Compared({ first, second, error, onRetry }: ComparedProps) {
     return <Failed what="These two cannot be compared instance by instance" error={result} />;
   const { onlyA, onlyB, both, difference, low, high } = result;
   const size = onlyA + onlyB + both + result.neither;
+  const unlike = differentSteps(steps);
   return (
     <div class="bc-compared" data-testid="compared">
       <p>
         <strong>{verdict(result)}</strong>
+        {unlike !== null && ` ${unlike}`}
       </p>
       <p class="bc-note">
         NFR of B − NFR of A: {points(signedPercent(0 - difference, 2))} percentage points (95% interval of the paired

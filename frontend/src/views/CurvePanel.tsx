@@ -32,7 +32,7 @@ export interface CurvePanelProps {
   readonly width: number;
   readonly height: number;
   readonly em: number;
-  readonly onCursor: (step: number | null, x: number) => void;
+  readonly onCursor: (step: number | null, x: number, byKey: boolean) => void;
   readonly onStep: (step: number) => void;
 }
 
@@ -68,7 +68,7 @@ export function CurvePanel(props: CurvePanelProps) {
     const box = (event.currentTarget as Element).getBoundingClientRect();
     return nearestStep(series.steps, x.invert(event.clientX - box.left))?.step ?? null;
   };
-  const move = (step: number | null): void => props.onCursor(step, step === null ? 0 : x(step));
+  const move = (step: number | null, byKey = false): void => props.onCursor(step, step === null ? 0 : x(step), byKey);
   const pressed = (event: KeyboardEvent): void => {
     const at = cursor ?? current;
     const i = series.steps.findIndex(({ step }) => step === at);
@@ -85,7 +85,7 @@ export function CurvePanel(props: CurvePanelProps) {
     if (event.key === "Escape") return move(null);
     if ((event.key === "Enter" || event.key === " ") && cursor !== null) props.onStep(cursor);
     else if (to === undefined) return;
-    else move(series.steps[Math.min(last, Math.max(0, to))]?.step ?? null);
+    else move(series.steps[Math.min(last, Math.max(0, to))]?.step ?? null, true);
     event.preventDefault();
   };
 

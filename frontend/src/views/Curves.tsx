@@ -1,10 +1,10 @@
 import { useMemo, useState } from "preact/hooks";
 import { SCORES, scoreInfo } from "../data/scores";
-import { count, intervalText, lambdaText, percent, shorten, stepText } from "../layout/format";
+import { count, lambdaText, percent, shorten, stepText } from "../layout/format";
 import type { Series } from "../model";
 import { shareDomain } from "./Axis";
 import { CurvePanel, type Curve } from "./CurvePanel";
-import { curveOf, nearestStep, variesInLambda } from "./curvePoints";
+import { boundsText, curveOf, nearestStep, variesInLambda } from "./curvePoints";
 import { Pager } from "./Pager";
 import { useSize } from "./size";
 import { Tooltip } from "./Tooltip";
@@ -83,7 +83,7 @@ function StepTable({ series, scores }: { series: readonly Series[]; scores: read
                 {scores.map((score, k) => {
                   const point = curves.get(run)![k]![indexOf.get(run)!.get(step)!]!;
                   return (
-                    <td key={score} class="bc-number" title={`95% interval: ${intervalText(point.low, point.high, 2)}`}>
+                    <td key={score} class="bc-number" title={`95% interval: ${boundsText(point, 2)}`}>
                       {percent(point.value, 2)}
                     </td>
                   );
@@ -100,7 +100,7 @@ function StepTable({ series, scores }: { series: readonly Series[]; scores: read
 
 export function Curves({ series, step, onStep, curves, onCurves }: CurvesProps) {
   const [frame, { width, em }] = useSize();
-  const [cursor, setCursor] = useState<{ panel: number; step: number; x: number } | null>(null);
+  const [cursor, setCursor] = useState<{ panel: number; step: number; x: number; byKey: boolean } | null>(null);
   const [tableOpen, setTableOpen] = useState(false);
   const [main, other] = series;
   const chosen = useMemo(() => SCORES.map((score) => score.name).filter((name) => curves.includes(name)), [curves]);
@@ -164,8 +164,8 @@ export function Curves({ series, step, onStep, curves, onCurves }: CurvesProps) 
     em,
     onStep,
   };
-  const moved = (panel: number) => (next: number | null, x: number) =>
-    setCursor(next === null ? null : { panel, step: next, x });
+  const moved = (panel: number) => (next: number | null, x: number, byKey: boolean) =>
+    setCursor(next === null ? null : { panel, step: next, x, byKey });
 
   const tooltip = at && (
     <>
@@ -199,7 +199,7 @@ export function Curves({ series, step, onStep, curves, onCurves }: CurvesProps) 
                 {otherAt ? (
                   <td>{percent(curveOf({ ...other!, steps: [otherAt] }, name)[0]!.value, 2)}</td>
                 ) : (
-                  <td class="bc-tooltip-note">{intervalText(point.low, point.high, 1)}</td>
+                  <td class="bc-tooltip-note">{boundsText(point, 1)}</td>
                 )}
               </tr>
             );
@@ -209,8 +209,10 @@ export function Curves({ series, step, onStep, curves, onCurves }: CurvesProps) 
       <div class="bc-tooltip-note">{otherAt ? "" : "95% intervals in grey. "}A click shows this step.</div>
     </>
   );
+  // A pointer passes over many steps, and would have a screen reader read out all of them.
   const spoken =
     at &&
+    cursor.byKey &&
     `${stepText(at.step)}: ` +
       chosen
         .map((name) => `${scoreInfo(name).title} ${percent(curveOf({ ...main, steps: [at] }, name)[0]!.value, 2)}`)

@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { labelsOf, regionOf, select, sortRows, textsOf } from "../data/engine";
 import { count } from "../layout/format";
 import type { DataSource, Filter, InstanceId, InstanceSort, Media, Region, Table, ViewState } from "../model";
@@ -70,7 +70,12 @@ interface SearchProps {
 function Search({ value, onChange }: SearchProps) {
   const [typed, setTyped] = useState(value);
   const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
-  useEffect(() => {
+  const sent = useRef(value);
+  // What comes back after it was sent from here must not replace letters typed since. A layout effect, because a later
+  // one could run when the next text is sent already.
+  useLayoutEffect(() => {
+    if (value === sent.current) return;
+    sent.current = value;
     clearTimeout(timer.current);
     setTyped(value);
   }, [value]);
@@ -85,7 +90,10 @@ function Search({ value, onChange }: SearchProps) {
         onInput={({ currentTarget: { value: text } }) => {
           setTyped(text);
           clearTimeout(timer.current);
-          timer.current = setTimeout(() => onChange(text), TYPING_MS);
+          timer.current = setTimeout(() => {
+            sent.current = text;
+            onChange(text);
+          }, TYPING_MS);
         }}
       />
     </label>
@@ -94,11 +102,13 @@ function Search({ value, onChange }: SearchProps) {
 
 interface EnlargedProps extends Pick<InstancesProps, "source" | "run" | "dataset"> {
   readonly instance: Instance;
+  readonly isFirst: boolean;
+  readonly isLast: boolean;
   readonly onClose: () => void;
   readonly onStep: (by: number) => void;
 }
 
-function Enlarged({ source, run, dataset, instance, onClose, onStep }: EnlargedProps) {
+function Enlarged({ source, run, dataset, instance, isFirst, isLast, onClose, onStep }: EnlargedProps) {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => {
     dialog.current?.showModal();
@@ -119,10 +129,12 @@ function Enlarged({ source, run, dataset, instance, onClose, onStep }: EnlargedP
         <header class="bc-dialog-head">
           <h2>Instance {String(instance.id)}</h2>
           <Badge region={instance.region} />
+          {/* Not "disabled": a button that loses the focus would take the arrow keys away from the dialog. */}
           <span class="bc-dialog-buttons">
             <button
               type="button"
               class="bc-button"
+              aria-disabled={isFirst}
               title="Previous instance of this page (arrow left)"
               onClick={() => onStep(-1)}
             >
@@ -131,6 +143,7 @@ function Enlarged({ source, run, dataset, instance, onClose, onStep }: EnlargedP
             <button
               type="button"
               class="bc-button"
+              aria-disabled={isLast}
               title="Next instance of this page (arrow right)"
               onClick={() => onStep(1)}
             >
@@ -198,7 +211,9 @@ export function Instances(props: InstancesProps) {
     () => sortRows(table, rows, sort, descending, labels, textOf),
     [table, rows, sort, descending, labels, textOf],
   );
-  const [enlarged, setEnlarged] = useState<number | null>(null);
+  const [enlarged, setEnlarged] = useState<{ readonly table: Table; readonly row: number } | null>(null);
+  const opener = useRef<HTMLElement | null>(null);
+  const list = useRef<HTMLTableElement>(null);
   const pages = Math.max(1, Math.ceil(sorted.length / PAGE_SIZE));
   const current = Math.min(page, pages - 1);
   const shown = useMemo(() => {
@@ -223,13 +238,27 @@ export function Instances(props: InstancesProps) {
 
   const hasImages = (media?.images.size ?? 0) > 0;
   const hasTexts = textOf !== null;
-  const opened = shown.find(({ row }) => row === enlarged) ?? null;
+  const openedAt = enlarged?.table === table ? shown.findIndex(({ row }) => row === enlarged.row) : -1;
+  const opened = shown[openedAt] ?? null;
+  const isOpen = opened !== null;
+  useEffect(() => {
+    if (isOpen) return;
+    // Or it would open by itself when the instance comes back into the list.
+    setEnlarged(null);
+    if (opener.current === null) return;
+    const target = opener.current.isConnected ? opener.current : list.current;
+    opener.current = null;
+    target?.focus();
+  }, [isOpen, enlarged]);
+  const enlarge = (row: number, button: HTMLElement) => {
+    opener.current = button;
+    setEnlarged({ table, row });
+  };
   const onSort = (name: InstanceSort) => onChange({ sort: name, descending: name === sort ? !descending : false });
   const heading = { sort, descending, onSort };
   const step = (by: number) => {
-    const at = shown.findIndex(({ row }) => row === enlarged);
-    const next = shown[at + by];
-    if (next) setEnlarged(next.row);
+    const next = shown[openedAt + by];
+    if (next) setEnlarged({ table, row: next.row });
   };
 
   if (table.size === 0) return <p class="bc-empty">Neither h1 nor h2 gets any instance wrong here.</p>;
@@ -282,7 +311,7 @@ export function Instances(props: InstancesProps) {
         </p>
       ) : (
         <div class="bc-scroll">
-          <table class="bc-table bc-instances-table">
+          <table ref={list} class="bc-table bc-instances-table" tabIndex={-1}>
             <thead>
               <tr>
                 {hasImages && <th scope="col">Image</th>}
@@ -307,7 +336,7 @@ export function Instances(props: InstancesProps) {
                           class="bc-enlarge"
                           title="Enlarge"
                           aria-label={`Enlarge the image of instance ${instance.id}`}
-                          onClick={() => setEnlarged(instance.row)}
+                          onClick={({ currentTarget }) => enlarge(instance.row, currentTarget)}
                         >
                           <Thumbnail source={source} run={run} dataset={dataset} id={instance.id} alt="" />
                         </button>
@@ -326,7 +355,7 @@ export function Instances(props: InstancesProps) {
                           type="button"
                           class="bc-text-button"
                           title={instance.text}
-                          onClick={() => setEnlarged(instance.row)}
+                          onClick={({ currentTarget }) => enlarge(instance.row, currentTarget)}
                         >
                           {instance.text}
                         </button>
@@ -364,6 +393,8 @@ export function Instances(props: InstancesProps) {
           run={run}
           dataset={dataset}
           instance={opened}
+          isFirst={openedAt === 0}
+          isLast={openedAt === shown.length - 1}
           onClose={() => setEnlarged(null)}
           onStep={step}
         />

@@ -1,4 +1,4 @@
-import { useContext, useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
+import { useContext, useEffect, useId, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { lambdaText, percent } from "../layout/format";
 import { MountId } from "./mountId";
 
@@ -30,10 +30,14 @@ export function matching(options: readonly RunOption[], search: string): RunOpti
   return options.filter((option) => words.every((word) => text(option).includes(word)));
 }
 
+/** Least distance of the list from the right edge of the view. */
+const MARGIN = 8;
+
 /** A text field with a list under it, after the combobox pattern of the ARIA practices. */
 export function RunPicker({ label, title, options, value, placeholder, onPick, onClear }: RunPickerProps) {
   const id = `${useContext(MountId)}${useId()}`;
   const field = useRef<HTMLInputElement>(null);
+  const popup = useRef<HTMLDivElement>(null);
   const list = useRef<HTMLUListElement>(null);
   /** Null while the list is closed. */
   const [search, setSearch] = useState<string | null>(null);
@@ -54,9 +58,19 @@ export function RunPicker({ label, title, options, value, placeholder, onPick, o
   const pick = (option: RunOption | undefined) => {
     if (option === undefined) return;
     close();
-    field.current?.blur();
     onPick(option.run);
   };
+  // A closed list leaves the focus in the field, with the name of the run in it: the next letter replaces that name.
+  useLayoutEffect(() => {
+    if (!isOpen && field.current?.matches(":focus")) field.current.select();
+  }, [isOpen, value]);
+  useLayoutEffect(() => {
+    const box = popup.current;
+    const view = box?.closest(".bc-app");
+    if (!box || !view) return;
+    const beyond = box.getBoundingClientRect().right - (view.getBoundingClientRect().right - MARGIN);
+    box.style.left = `${Math.min(0, -beyond)}px`;
+  }, [isOpen]);
   useEffect(() => {
     if (isOpen) list.current?.querySelector('[aria-selected="true"]')?.scrollIntoView({ block: "nearest" });
   }, [isOpen, active, found]);
@@ -99,7 +113,9 @@ export function RunPicker({ label, title, options, value, placeholder, onPick, o
           onBlur={close}
           onKeyDown={onKeyDown}
           onInput={(event) => {
-            setSearch(event.currentTarget.value);
+            const { value: text } = event.currentTarget;
+            // With the caret inside the name of a closed list's run, what is typed alone is looked for.
+            setSearch(isOpen ? text : ((event as InputEvent).data ?? text));
             setActive(0);
           }}
         />
@@ -110,7 +126,7 @@ export function RunPicker({ label, title, options, value, placeholder, onPick, o
         )}
         {isOpen && (
           // A press must not take the focus from the field, or the list would close before the click arrives.
-          <div class="bc-picker-list" onMouseDown={(event) => event.preventDefault()}>
+          <div ref={popup} class="bc-picker-list" onMouseDown={(event) => event.preventDefault()}>
             <div class="bc-picker-row bc-picker-head" aria-hidden="true">
               <span>Run</span>
               <span>Dissonance</span>
@@ -129,6 +145,7 @@ export function RunPicker({ label, title, options, value, placeholder, onPick, o
                 >
                   <span class="bc-ellipsis" title={option.run}>
                     {option.run}
+                    {option.run === value && <span class="bc-hidden">, chosen</span>}
                   </span>
                   <span class="bc-ellipsis">{option.dissonance ?? "–"}</span>
                   <span>{lambdaText(option.lambda)}</span>

@@ -4,16 +4,17 @@ import { zoom, zoomIdentity, type ZoomBehavior, type ZoomTransform } from "d3-zo
 import type { ComponentChildren } from "preact";
 import { useContext, useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import { paretoFront } from "../layout/pareto";
-import { percent } from "../layout/format";
 import { Axes, shareDomain, type Plot } from "./Axis";
 import { markPath, setClass } from "./marks";
 import { MountId } from "./mountId";
 import { spread, textWidth } from "./size";
-import { distinct, errorBar, referenceLines, stepLine, type SweepPoint } from "./sweepPoints";
+import { distinct, errorBar, type ReferenceLine, stepLine, type SweepPoint } from "./sweepPoints";
 import { Tooltip } from "./Tooltip";
 
 export interface ScatterProps {
   readonly points: readonly SweepPoint[];
+  /** Accuracies of h1. */
+  readonly lines: readonly ReferenceLine[];
   /** Which score lies on the x axis. */
   readonly score: string;
   readonly valueOf: (point: SweepPoint) => number;
@@ -49,7 +50,7 @@ export function startsZoom(event: Gesture): boolean {
 }
 
 export function Scatter(props: ScatterProps) {
-  const { points, score, valueOf, front, datasets, dissonances, selected, hovered, width, em } = props;
+  const { points, lines, score, valueOf, front, datasets, dissonances, selected, hovered, width, em } = props;
   const surface = useRef<SVGSVGElement>(null);
   const behaviour = useRef<ZoomBehavior<SVGSVGElement, unknown> | null>(null);
   const [transform, setTransform] = useState<ZoomTransform>(zoomIdentity);
@@ -66,7 +67,6 @@ export function Scatter(props: ScatterProps) {
   };
 
   const drawn = useMemo(() => points.filter((point) => !Number.isNaN(valueOf(point))), [points, valueOf]);
-  const lines = useMemo(() => referenceLines(points), [points]);
   const base = useMemo(() => {
     const accuracies = [...drawn.map((point) => point.accuracyH2), ...lines.map((line) => line.y)];
     return { x: shareDomain(drawn.map(valueOf), 0.02, 0.08, true), y: shareDomain(accuracies, 0.02, 0.08, true) };
@@ -289,15 +289,14 @@ export function Scatter(props: ScatterProps) {
               />
             ))}
             {visibleLines.map((line, k) => {
-              const text = `h1 on ${line.dataset}: ${percent(line.y)}`;
               return (
                 <text
                   key={`${line.dataset}${line.y}`}
                   class={`bc-reference-label ${setClass(datasets.indexOf(line.dataset))}`}
-                  x={labelX(text, lineLabels[k]!)}
+                  x={labelX(line.label, lineLabels[k]!)}
                   y={lineLabels[k]}
                 >
-                  {text}
+                  {line.label}
                 </text>
               );
             })}

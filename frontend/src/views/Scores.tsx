@@ -1,5 +1,5 @@
 import { fraction, interval, SCORES, type ScoreInfo, value } from "../data/scores";
-import { count, intervalText, percent, signedPercent } from "../layout/format";
+import { count, intervalText, percent, signedPercent, UNKNOWN } from "../layout/format";
 import type { Cells } from "../model";
 import { Hint } from "./Hint";
 
@@ -23,6 +23,15 @@ export function gain(cells: Cells): string | null {
   if (Number.isNaN(h1) || Number.isNaN(h2)) return null;
   const points = `vs h1 ${signedPercent(h2 - h1, digitsFor(h2)).replace("%", " points")}`;
   return h1 > 0 ? `${points} (${signedPercent((h2 - h1) / h1)})` : points;
+}
+
+/** A score of the second update, rounded by its own size. */
+export function besideText(name: string, score: string, cells: Cells): { text: string; title: string } {
+  if (fraction(score, cells).trials === 0) return { text: UNKNOWN, title: `${name}: ${UNKNOWN}` };
+  const share = value(score, cells);
+  const digits = digitsFor(share);
+  const text = percent(share, digits);
+  return { text, title: `${name}: ${text} (95% interval ${intervalText(...interval(score, cells), digits)})` };
 }
 
 function Direction({ higherIsBetter }: { higherIsBetter: boolean | null }) {
@@ -53,7 +62,7 @@ function Score({ info, cells, other }: ScoresProps & { info: ScoreInfo }) {
   const known = trials > 0;
   const [name, given] = info.title.split(" (");
   const second = other && {
-    name: other.name,
+    ...besideText(other.name, info.name, other.cells),
     share: value(info.name, other.cells),
     trials: fraction(info.name, other.cells).trials,
     bounds: interval(info.name, other.cells),
@@ -86,7 +95,7 @@ function Score({ info, cells, other }: ScoresProps & { info: ScoreInfo }) {
             <Interval share={share} low={low} high={high} mark="first" />
             <div
               class="bc-score-interval"
-              title="95% interval (Wilson): where the score of endlessly many such instances lies"
+              title="95% interval (Wilson): where the score of endlessly many such instances may lie"
             >
               {intervalText(low, high, digits)}
             </div>
@@ -98,14 +107,11 @@ function Score({ info, cells, other }: ScoresProps & { info: ScoreInfo }) {
           </>
         )}
         {second && (
-          <div
-            class="bc-score-other"
-            title={`${second.name}: ${percent(second.share, digits)} (95% interval ${intervalText(...second.bounds, digits)})`}
-          >
+          <div class="bc-score-other" title={second.title}>
             {second.trials > 0 && (
               <Interval share={second.share} low={second.bounds[0]} high={second.bounds[1]} mark="second" />
             )}
-            <span class="bc-tag">B</span> {second.trials > 0 ? percent(second.share, digits) : "–"}
+            <span class="bc-tag">B</span> {second.text}
           </div>
         )}
       </dd>

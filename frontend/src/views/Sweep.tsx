@@ -5,7 +5,17 @@ import type { Index, TableRef, ViewState } from "../model";
 import { Scatter, type ScatterProps } from "./Scatter";
 import { useSize } from "./size";
 import { SweepFilters } from "./SweepFilters";
-import { BEC, distinct, errorBar, lambdas, passes, seriesKey, sweepPoints, type SweepPoint } from "./sweepPoints";
+import {
+  BEC,
+  distinct,
+  errorBar,
+  lambdas,
+  passes,
+  referenceLines,
+  seriesKey,
+  sweepPoints,
+  type SweepPoint,
+} from "./sweepPoints";
 
 export interface SweepProps {
   readonly index: Index;
@@ -132,6 +142,7 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
     () => points.filter((point) => passes(point, state)),
     [points, chosenSets, chosenDissonances, lambdaMin, lambdaMax],
   );
+  const lines = useMemo(() => referenceLines(points, chosenSets), [points, chosenSets]);
   const listed = useMemo(
     () =>
       [...shown].sort(
@@ -200,6 +211,7 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
               <Scatter
                 {...scatter}
                 points={shown}
+                lines={lines}
                 datasets={datasets}
                 dissonances={dissonances}
                 selected={currentKey}
@@ -215,9 +227,9 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
           ))}
       </div>
       <p class="bc-note">
-        One point for each run and data set, at its latest step. Dashed: accuracy of h1. Thin line of steps: the best
-        accuracy at each BTC (Pareto front). BEC falls when h2 repairs errors of h1. The chosen point is ringed; bars are
-        95% intervals.
+        One point for each run and data set, at its latest step; the chosen point is ringed and stands at the chosen
+        step. Dashed: accuracy of h1. Thin line of steps: the best accuracy at each BTC (Pareto front). BEC falls when
+        h2 repairs errors of h1. Bars are 95% intervals.
       </p>
       <details class="bc-as-table" onToggle={(event) => setTableOpen(event.currentTarget.open)}>
         <summary>The same as a table</summary>

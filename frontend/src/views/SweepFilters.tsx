@@ -75,9 +75,16 @@ export function SweepFilters({ datasets, dissonances, lambdas, state, onState }:
   const to = rankTo(lambdas, state.lambdaMax);
   const setFrom = (rank: number): void => onState({ lambdaMin: rank <= 0 ? null : lambdas[rank]! });
   const setTo = (rank: number): void => onState({ lambdaMax: rank >= last ? null : lambdas[rank]! });
-  const range = (rank: number, title: string, limit: (rank: number) => number, onRank: (rank: number) => void) => (
+  const range = (
+    rank: number,
+    title: string,
+    className: string,
+    limit: (rank: number) => number,
+    onRank: (rank: number) => void,
+  ) => (
     <input
       type="range"
+      class={className}
       min={0}
       max={last}
       step={1}
@@ -92,6 +99,8 @@ export function SweepFilters({ datasets, dissonances, lambdas, state, onState }:
       }}
     />
   );
+  // With both handles at the right end, only the lower one can move, so it must not lie below the other.
+  const lower = from === last ? "bc-range-above" : "";
   const shareOf = (rank: number): string => String(rank / Math.max(1, last));
   return (
     <div class="bc-filters">
@@ -114,8 +123,8 @@ export function SweepFilters({ datasets, dissonances, lambdas, state, onState }:
           <legend title="Weight of the dissonance that h2 was trained with">λ</legend>
           <output class="bc-range-end">{lambdaText(lambdas[from]!)}</output>
           <span class="bc-range" style={{ "--bc-from-share": shareOf(from), "--bc-to-share": shareOf(to) }}>
-            {range(from, "Smallest λ shown", (rank) => Math.min(rank, to), setFrom)}
-            {range(to, "Largest λ shown", (rank) => Math.max(rank, from), setTo)}
+            {range(from, "Smallest λ shown", lower, (rank) => Math.min(rank, to), setFrom)}
+            {range(to, "Largest λ shown", "", (rank) => Math.max(rank, from), setTo)}
           </span>
           <output class="bc-range-end">{lambdaText(lambdas[to]!)}</output>
         </fieldset>

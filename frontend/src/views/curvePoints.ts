@@ -1,4 +1,5 @@
 import { fraction, interval, value } from "../data/scores";
+import { intervalText, UNKNOWN } from "../layout/format";
 import type { Series, Step } from "../model";
 
 export interface CurvePoint {
@@ -16,6 +17,11 @@ export function curveOf(series: Series, score: string): CurvePoint[] {
     const [low, high] = interval(score, cells);
     return { step, value: value(score, cells), low, high };
   });
+}
+
+/** The interval of a point; a dash where the score is not defined. */
+export function boundsText({ value, low, high }: CurvePoint, digits: number): string {
+  return Number.isNaN(value) ? UNKNOWN : intervalText(low, high, digits);
 }
 
 /** Leave out what lies within one pixel column, except its lowest and highest point: spikes stay visible. */

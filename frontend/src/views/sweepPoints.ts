@@ -1,4 +1,5 @@
 import { fraction, interval, value } from "../data/scores";
+import { percent, shorten } from "../layout/format";
 import type { Cells, Index, TableRef, ViewState } from "../model";
 
 /** One trained h2 on one data set: what the scatters draw and the selector lists. */
@@ -84,16 +85,29 @@ export function toggleOption(
 export interface ReferenceLine {
   readonly dataset: string;
   readonly y: number;
+  readonly label: string;
 }
 
-/** The accuracies of h1 on each data set: one line, unless runs were compared with different h1. */
-export function referenceLines(points: readonly SweepPoint[]): ReferenceLine[] {
-  const lines = new Map<string, ReferenceLine>();
+/**
+ * The accuracies of h1 on each data set: one line, unless runs were compared with different h1. What other filters
+ * hide takes no line away, since every point left is still compared with it.
+ */
+export function referenceLines(points: readonly SweepPoint[], chosen: readonly string[] | null): ReferenceLine[] {
+  const found = new Map<string, { dataset: string; y: number; runs: string[] }>();
   for (const { ref, accuracyH1 } of points) {
+    if (Number.isNaN(accuracyH1) || (chosen && !chosen.includes(ref.dataset))) continue;
     const key = `${accuracyH1.toFixed(6)} ${ref.dataset}`;
-    if (!Number.isNaN(accuracyH1) && !lines.has(key)) lines.set(key, { dataset: ref.dataset, y: accuracyH1 });
+    const line = found.get(key);
+    if (line) line.runs.push(ref.run);
+    else found.set(key, { dataset: ref.dataset, y: accuracyH1, runs: [ref.run] });
   }
-  return [...lines.values()];
+  const lines = [...found.values()];
+  return lines.map(({ dataset, y, runs }) => {
+    const isOnly = lines.filter((line) => line.dataset === dataset).length === 1;
+    const more = runs.length > 1 ? ` and ${runs.length - 1} more` : "";
+    const whose = isOnly ? "" : ` (${shorten(runs[0]!, 24)}${more})`;
+    return { dataset, y, label: `h1 on ${dataset}${whose}: ${percent(y)}` };
+  });
 }
 
 /** Largest accuracy that is reached at each x or beyond, as the corners of a line of steps. */

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { Cells, Series } from "../../src/model";
 import { stepTicks } from "../../src/views/CurvePanel";
 import { shortTitle, toggleCurve } from "../../src/views/Curves";
-import { curveOf, nearestStep, stretches, thinned, variesInLambda } from "../../src/views/curvePoints";
+import { boundsText, curveOf, nearestStep, stretches, thinned, variesInLambda } from "../../src/views/curvePoints";
 
 const series = (cells: Cells[], lambda: (i: number) => number | null = () => 1): Series => ({
   run: "r",
@@ -20,6 +20,11 @@ describe("a curve", () => {
     expect(stretches(curve).map((run) => run.map(({ step }) => step))).toEqual([[0], [10]]);
     expect(curve[0]!.low).toBeLessThan(0.5);
     expect(curve[0]!.high).toBeGreaterThan(0.5);
+    expect(curve.map((point) => boundsText(point, 1))).toEqual([
+      expect.stringMatching(/^\d+\.\d% to \d+\.\d%$/),
+      "–",
+      expect.stringMatching(/^\d+\.\d% to \d+\.\d%$/),
+    ]);
   });
 
   it("keeps its ends and its spikes when thinned", () => {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { venn } from "../../src/layout/venn";
 import { shareDomain, tickDigits } from "../../src/views/Axis";
-import { shareAxis } from "../../src/views/ClassBars";
+import { pointsText, shareAxis } from "../../src/views/ClassBars";
 import { heat, toggled } from "../../src/views/FlipMatrix";
 import { markPath, setClass } from "../../src/views/marks";
 import { spread } from "../../src/views/size";
@@ -40,6 +40,13 @@ describe("a tooltip", () => {
   it("never leaves its frame at the left", () => {
     expect(placeTooltip(60, 200, { width: 500, height: 50 }, { width: 300, roomAbove: 0 }).left).toBe(0);
     expect(placeTooltip(290, 0, box, { width: 300, roomAbove: 0 }, true)).toEqual({ left: 200, top: 12 });
+  });
+});
+
+describe("a change of accuracy", () => {
+  it("is in points, without a percent sign", () => {
+    expect([0.012, -0.4, 0].map(pointsText)).toEqual(["+1.2 pp", "−40.0 pp", "±0.0 pp"]);
+    expect(pointsText(NaN)).toBe("–");
   });
 });
 

@@ -68,12 +68,22 @@ describe("points of the sweep", () => {
 
   it("give one line of h1 for each data set, more where h1 differs", () => {
     const points = sweepPoints(index, null);
-    expect(referenceLines(points)).toEqual([
-      { dataset: "test", y: 0.9 },
-      { dataset: "train", y: 1 },
+    expect(referenceLines(points, null)).toEqual([
+      { dataset: "test", y: 0.9, label: "h1 on test: 90.0%" },
+      { dataset: "train", y: 1, label: "h1 on train: 100.0%" },
     ]);
     const other = sweepPoints({ ...index, series: [...index.series, series("c", "test", 0, [9, 9, 1, 81])] }, null);
-    expect(referenceLines(other).map(({ y }) => y)).toEqual([0.9, 1, 0.82]);
+    expect(referenceLines(other, null).map(({ y, label }) => [y, label])).toEqual([
+      [0.9, "h1 on test (a and 1 more): 90.0%"],
+      [1, "h1 on train: 100.0%"],
+      [0.82, "h1 on test (c): 82.0%"],
+    ]);
+  });
+
+  it("keep the lines of h1 of the data sets that are shown", () => {
+    const points = sweepPoints(index, null);
+    expect(referenceLines(points, ["train"]).map(({ dataset }) => dataset)).toEqual(["train"]);
+    expect(referenceLines(points, [])).toEqual([]);
   });
 
   it("have no error bar where the score is not defined", () => {
