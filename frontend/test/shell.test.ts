@@ -97,11 +97,11 @@ describe("decimals of a score", () => {
 describe("the gain in accuracy", () => {
   it("is in points, and relative to h1", () => {
     // h1 is right on 50 of 100, h2 on 60.
-    expect(gain([30, 20, 10, 40])).toBe("vs h1 +10.0 points (+20.0%)");
+    expect(gain([30, 20, 10, 40])).toBe("+10.0 pp (+20.0%)");
   });
 
   it("has nothing to relate to where h1 is never right", () => {
-    expect(gain([90, 10, 0, 0])).toBe("vs h1 +10.0 points");
+    expect(gain([90, 10, 0, 0])).toBe("+10.0 pp");
     expect(gain([0, 0, 0, 0])).toBeNull();
   });
 });

@@ -21,7 +21,7 @@ export function digitsFor(share: number): number {
 export function gain(cells: Cells): string | null {
   const [h1, h2] = [value("accuracy_h1", cells), value("accuracy_h2", cells)];
   if (Number.isNaN(h1) || Number.isNaN(h2)) return null;
-  const points = `vs h1 ${signedPercent(h2 - h1, digitsFor(h2)).replace("%", " points")}`;
+  const points = signedPercent(h2 - h1, digitsFor(h2)).replace("%", " pp");
   return h1 > 0 ? `${points} (${signedPercent((h2 - h1) / h1)})` : points;
 }
 
@@ -99,11 +99,6 @@ function Score({ info, cells, other }: ScoresProps & { info: ScoreInfo }) {
             >
               {intervalText(low, high, digits)}
             </div>
-            {info.name === "accuracy_h2" && (
-              <div class="bc-score-gain" title="Difference to the accuracy of h1, in brackets relative to it">
-                {gain(cells)}
-              </div>
-            )}
           </>
         )}
         {second && (
@@ -112,6 +107,11 @@ function Score({ info, cells, other }: ScoresProps & { info: ScoreInfo }) {
               <Interval share={second.share} low={second.bounds[0]} high={second.bounds[1]} mark="second" />
             )}
             <span class="bc-tag">B</span> {second.text}
+          </div>
+        )}
+        {info.name === "accuracy_h2" && (
+          <div class="bc-score-gain" title="Gain over the accuracy of h1 in percentage points, in brackets relative to it">
+            {gain(cells)}
           </div>
         )}
       </dd>
