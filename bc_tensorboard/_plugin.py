@@ -18,8 +18,9 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
+from bc_tensorboard._collection import NotShownError
 from bc_tensorboard._loader import PLUGIN_NAME
-from bc_tensorboard._plugin_data import LogFolders, LoggedComparisons, MediaPack, MissingError, OriginalSweeps
+from bc_tensorboard._plugin_data import LogFolders, LoggedComparisons, MediaPack, NotShownError, OriginalSweeps
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = ("index.js",)
@@ -61,7 +62,7 @@ def _route(handler: Handler) -> Callable[..., Any]:
             response = handler(self, request)
         except RequestError as error:
             response = _refusal(request, 400, str(error), error.advice)
-        except MissingError as error:
+        except NotShownError as error:
             response = _refusal(request, 404, str(error), error.advice)
         except errors.PublicError as error:
             response = _refusal(request, error.http_code, str(error), "Reload; the run may have been removed.")
@@ -147,10 +148,10 @@ class BackwardCompatibilityPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  
         name = _argument(request, "id")
         image = self._pack(request).image(name)
         if image is None:
-            raise MissingError(f"There is no image of the instance {name[:80]}.", "Give images= when logging.")
+            raise NotShownError(f"There is no image of the instance {name[:80]}.", "Give images= when logging.")
         content_type = _image_type(image)
         if content_type is None:
-            raise MissingError(f"The image of the instance {name[:80]} is damaged.", "Log it again.")
+            raise NotShownError(f"The image of the instance {name[:80]} is damaged.", "Log it again.")
         return _respond(request, image, content_type, KEPT)
 
     def _pack(self, request: wrappers.Request) -> MediaPack:
@@ -160,7 +161,7 @@ class BackwardCompatibilityPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  
             raise _no_series(run, dataset)
         path = self._folders.media_file(run, dataset)
         if path is None:
-            raise MissingError(
+            raise NotShownError(
                 f"There are no texts or images of the data set {dataset[:200]!r} in the run {run[:200]!r}.",
                 "They lie beside the event files, under plugins: copy the whole folder of the run.",
             )
@@ -170,7 +171,7 @@ class BackwardCompatibilityPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  
     def _serve_script(self, request: wrappers.Request) -> wrappers.Response:
         name = request.path.rpartition("/")[2]
         if name not in SCRIPTS or not (STATIC / name).is_file():
-            raise MissingError(f"There is no script {name!r}.", "Install backward-compat-ml again.")
+            raise NotShownError(f"There is no script {name!r}.", "Install backward-compat-ml again.")
         return _respond(request, (STATIC / name).read_bytes(), "text/javascript")
 
 
@@ -200,8 +201,8 @@ def _argument(request: wrappers.Request, name: str) -> str:
     return str(value)
 
 
-def _no_series(run: str, dataset: str) -> MissingError:
-    return MissingError(
+def _no_series(run: str, dataset: str) -> NotShownError:
+    return NotShownError(
         f"Nothing was logged in the run {run[:200]!r} on the data set {dataset[:200]!r}.",
         "Reload; the run may have been removed or renamed.",
     )

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 from tensorboard.data import provider
 
+from bc_tensorboard._collection import NotShownError
 from bc_tensorboard._format import encode_comparison
 from bc_tensorboard._loader import PLUGIN_NAME
 from bc_tensorboard._media import Media, media_path, read_image, read_media
@@ -32,19 +33,6 @@ EVENTS_VERSION = 1
 ALL_STEPS = 2**30
 
 Series = dict[str, Any]
-
-
-class MissingError(LookupError):
-    """Something that was asked for is not there.
-
-    Args:
-        message: What is not there.
-        advice: What to do about it.
-    """
-
-    def __init__(self, message: str, advice: str) -> None:
-        super().__init__(message)
-        self.advice = advice
 
 
 class LoggedComparisons:
@@ -99,14 +87,14 @@ class LoggedComparisons:
         if found is None:
             return None
         if _content(found.plugin_content) is None:
-            raise MissingError(f"Run {run}, data set {dataset}: {_NEWER}", "pip install -U backward-compat-ml")
+            raise NotShownError(f"Run {run}, data set {dataset}: {_NEWER}", "pip install -U backward-compat-ml")
         rows = (self._provider.read_blob_sequences(ctx, **asked, downsample=ALL_STEPS) or {}).get(run, {}).get(tag, ())
         for datum in rows:
             if datum.step == step and datum.values:
                 blob: bytes = self._provider.read_blob(ctx, blob_key=datum.values[0].blob_key)
                 return blob
         kept = ", ".join(str(datum.step) for datum in list(rows)[-5:])
-        raise MissingError(
+        raise NotShownError(
             f"Run {run}, data set {dataset} has no table of step {step}; its last steps are {kept or 'none'}.",
             f"Reload. Of a run with very many steps TensorBoard keeps a choice: --samples_per_plugin {PLUGIN_NAME}=0 "
             "keeps all.",
@@ -151,7 +139,7 @@ class MediaPack:
         path: Where they are.
 
     Raises:
-        MissingError: If the file cannot be read.
+        NotShownError: If the file cannot be read.
     """
 
     def __init__(self, path: str) -> None:
@@ -160,7 +148,7 @@ class MediaPack:
             status = os.stat(path)
             self._media = _listed_media(path, status.st_mtime_ns, status.st_size)
         except (OSError, ValueError) as error:
-            raise MissingError(
+            raise NotShownError(
                 "The texts and images cannot be read; their file is damaged.", "Log them again."
             ) from error
 
