@@ -20,7 +20,7 @@ from werkzeug import wrappers
 
 from bc_tensorboard._collection import NotShownError
 from bc_tensorboard._loader import PLUGIN_NAME
-from bc_tensorboard._plugin_data import LogFolders, LoggedComparisons, MediaPack, NotShownError, OriginalSweeps
+from bc_tensorboard._plugin_data import LogFolders, LoggedComparisons, MediaPack, OriginalSweeps
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = ("index.js",)
