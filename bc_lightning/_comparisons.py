@@ -248,7 +248,7 @@ def gathered(instances: EpochInstances) -> Gathered:
     """Bring all processes' rows to the first, a chunk at a time."""
     problem, world, distributed = None, _world_size(), torch.distributed
     try:
-        if instances.is_nameable:
+        if instances.is_nameable and instances.ids:
             _joined(instances.ids)
     except (TypeError, ValueError) as error:
         problem = str(error)

@@ -87,6 +87,7 @@ def test_instances_without_ids_are_still_compared_by_two_processes(trouble, tmp_
 def test_ids_that_one_process_cannot_use_cost_the_comparison_and_not_the_training(tmp_path):
     done = run(SCRIPT.with_name("ddp_comparisons.py"), "--out", str(tmp_path), "--trouble", "ids of two kinds")
     assert list(tmp_path.glob("*.json")) == []
-    assert done.stdout.split() == ["True", "True"]
+    # Both processes write, perhaps into one line.
+    assert done.stdout.count("True") == 2
     assert "There is no comparison of step" in done.stderr
     assert "batches of both kinds" in done.stderr

@@ -359,7 +359,9 @@ def test_a_folder_without_results_shows_nothing_yet_until_there_are_some(tmp_pat
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         shown = CompatibilityAnalysis(str(tmp_path / "sweep"), use_ml_flow=False)
-    assert shown.view.index == {"series": [], "warnings": [], "progress": None}
+    [warning] = shown.view.index["warnings"]
+    assert "sweep is no folder; a sweep is looked for there when refreshed" in warning
+    assert shown.view.index["series"] == []
     assert "no evaluations yet" in repr(shown)
     shown.view.state = "region=regress"
 
