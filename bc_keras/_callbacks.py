@@ -252,16 +252,20 @@ class CompatibilityCallback(keras.callbacks.Callback):
                 scalars[f"{_RUN}/lambda_c"] = comparison.lambda_c
                 descriptions[f"{_RUN}/lambda_c"] = "Weight of the dissonance in the training loss."
             self._events.add(epoch, scalars, descriptions)
-            summary.comparison(
-                self._events,
-                comparison,
-                epoch,
-                dataset=self.dataset,
-                dissonance=self._dissonance,
-                images=self.images,
-                image_size=self.image_size,
-                max_images=self.max_images,
-            )
+            try:
+                summary.comparison(
+                    self._events,
+                    comparison,
+                    epoch,
+                    dataset=self.dataset,
+                    dissonance=self._dissonance,
+                    images=self.images,
+                    image_size=self.image_size,
+                    max_images=self.max_images,
+                )
+            except OSError as error:
+                # Such as a full disk: the training is worth more than its record.
+                warnings.warn(f"The comparison of epoch {epoch + 1} was not logged whole: {error}.", stacklevel=2)
         self._report(f"Epoch {epoch + 1}", scores)
         return scores
 

@@ -752,3 +752,16 @@ def test_comparisons_go_to_the_dashboard(tmp_path):
     (pack,) = (tmp_path / "compatibility" / "plugins" / "backward_compatibility").iterdir()
     media = read_media(pack)
     assert {int(i): text for i, text in media.texts.items()} == {i: f"row {i}" for i in wrong}
+
+
+def test_a_comparison_that_cannot_be_logged_does_not_end_the_training(tmp_path, monkeypatch):
+    from bc_tensorboard import summary
+
+    def full(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(summary, "comparison", full)
+    callback = CompatibilityCallback(data(), h1=net(), log_dir=tmp_path)
+    with pytest.warns(UserWarning, match="comparison of epoch 2 was not logged whole: no space left on device"):
+        history = fit(compiled(net()), [callback], epochs=2)
+    assert len(history.history["val_nfr"]) == 2
