@@ -26,7 +26,8 @@ def by_id(values: Any, name: str) -> Callable[[Id], Any]:
     """
     if isinstance(values, Mapping):
         return values.get
-    if hasattr(values, "__getitem__") and not isinstance(values, (str, bytes)):
+    # A class such as str is called, though its instances have an index.
+    if hasattr(values, "__getitem__") and not isinstance(values, (str, bytes, type)):
 
         def indexed(instance: Id) -> Any:
             try:

@@ -88,6 +88,7 @@ def test_images_come_from_functions_mappings_arrays_and_data_sets():
     for images in (lambda i: stack[i], {1: stack[1]}, stack, torch.from_numpy(stack), data, list(stack)):
         np.testing.assert_array_equal(np.asarray(opened(thumbnail(by_id(images, "images")(1)))), GREY + 1)
     assert by_id({1: GREY}, "images")(2) is None
+    assert by_id(str, "metadata")(7) == "7"
     with pytest.raises(TypeError, match="expected a function of the id, a mapping.*got str"):
         by_id("folder", "images")
 
