@@ -117,6 +117,11 @@ class _Rows(NamedTuple):
     h1: NDArray[np.int64]
     h2: NDArray[np.int64]
 
+    @classmethod
+    def none(cls) -> _Rows:
+        empty = np.empty(0, dtype=np.int64)
+        return cls(empty, empty, empty, empty)
+
 
 @dataclass
 class EpochInstances:
@@ -156,16 +161,15 @@ class EpochInstances:
         self.ids.append(range(self.seen, self.seen + size) if ids is None else ids[:size])
         self.seen += size
 
-    def errors(self, nameable: bool) -> _Rows:
-        """Read the labels back, once an epoch, and keep what either model got wrong."""
+    def errors(self, names: NDArray[Any] | None) -> _Rows:
+        """Read the labels back, once an epoch, and keep what either model got wrong, numbered if names is None."""
         if not self.batches:
-            empty = np.empty(0, dtype=np.int64)
-            return _Rows(empty, empty, empty, empty)
+            return _Rows.none()
         target, h1, h2 = torch.cat(self.batches, dim=1).cpu().numpy().astype(np.int64)
         wrong = np.flatnonzero(((h1 != target) | (h2 != target)) & (target >= 0))
         entries = max(1, self.entries or 1)
-        if nameable:
-            ids = _joined(self.ids)[wrong // entries]
+        if names is not None:
+            ids = names[wrong // entries]
         else:
             process = f" of process {torch.distributed.get_rank()}" if _world_size() > 1 else ""
             ids = _texts(f"no. {position} of this pass{process}" for position in (wrong // entries).tolist())
@@ -246,15 +250,14 @@ class Gathered(NamedTuple):
 
 def gathered(instances: EpochInstances) -> Gathered:
     """Bring all processes' rows to the first, a chunk at a time."""
-    problem, world, distributed = None, _world_size(), torch.distributed
+    names, problem, world, distributed = None, None, _world_size(), torch.distributed
     try:
         if instances.is_nameable and instances.ids:
-            _joined(instances.ids)
+            names = _joined(instances.ids)
     except (TypeError, ValueError) as error:
         problem = str(error)
     if world == 1:
-        rows = None if problem else instances.errors(instances.is_nameable)
-        return Gathered(rows, instances.is_nameable, problem)
+        return Gathered(None if problem else instances.errors(names), instances.is_nameable, problem)
     first = distributed.get_rank() == 0
     # Told to all, since what follows is something that they do together.
     states: list[Any] = [None] * world
@@ -262,7 +265,7 @@ def gathered(instances: EpochInstances) -> Gathered:
     problem, nameable = next((text for text, _ in states if text), None), all(able for _, able in states)
     if problem:
         return Gathered(None, nameable, problem if first else None)
-    rows = instances.errors(nameable)
+    rows = instances.errors(names if nameable else None)
     sizes: list[Any] = [None] * world
     distributed.all_gather_object(sizes, len(rows.ids))
     parts: list[list[_Rows]] = [[] for _ in range(world)]
@@ -279,8 +282,7 @@ def _in_order(pieces: Sequence[_Rows]) -> _Rows:
     """Rows of all processes in the order of the data set, as one process would have them; it also packs better."""
     filled = [piece for piece in pieces if len(piece.ids)] or pieces[:1]
     if not filled:
-        empty = np.empty(0, dtype=np.int64)
-        return _Rows(empty, empty, empty, empty)
+        return _Rows.none()
     whole = _Rows(*(np.concatenate(columns) for columns in zip(*filled, strict=True)))
     if whole.ids.dtype.kind == "O":
         return whole

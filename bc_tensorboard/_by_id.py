@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Id = int | str
+from bc_core._comparison import Id
 
 
 def by_id(values: Any, name: str) -> Callable[[Id], Any]:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from bc_core import Comparison
-from bc_tensorboard._by_id import Id, TextsById, by_id
+from bc_core._comparison import Id
+from bc_tensorboard._by_id import TextsById, by_id
 from bc_tensorboard._format import encode_comparison, encode_media
 from bc_tensorboard._images import thumbnail
 

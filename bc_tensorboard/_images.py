@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bc_core._arrays import to_numpy
-from bc_tensorboard._by_id import Id, by_id
+from bc_core._comparison import Id
+from bc_tensorboard._by_id import by_id
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
+from bc_core._comparison import Id
 from bc_tensorboard._format import encode_media
 
 MAGIC = b"BCMEDIA\x01"
 FOLDER = Path("plugins") / "backward_compatibility"
-Id = int | str
 
 _TEXT, _IMAGE = 1, 2
 _INTEGER, _STRING = 1, 2

@@ -163,8 +163,6 @@ def _description(collection: Collection) -> str:
         f"{run} on {dataset}, step {step}\n{collection.comparison(run, dataset, step).describe()}"
         for run, dataset, step in last[:_DESCRIBED]
     ]
-    if not parts:
-        parts = ["No comparison."]
     if len(last) < len(keys) or len(last) > _DESCRIBED:
         parts.append(f"{len(keys)} comparisons in all.")
     return "\n\n".join(parts)

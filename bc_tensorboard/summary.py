@@ -15,7 +15,7 @@ from urllib.parse import quote
 import numpy as np
 
 from bc_core import Comparison
-from bc_tensorboard._by_id import Id
+from bc_core._comparison import Id
 from bc_tensorboard._event_file import EventFile
 from bc_tensorboard._format import encode_comparison
 from bc_tensorboard._images import Thumbnails
