@@ -73,8 +73,9 @@ class EventFile:
         path = self.path
         if path is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # TensorBoard reads the files of a run by name, so the time comes first.
-            name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.{next(_created)}"
+            # TensorBoard reads the files of a run by name, so the time comes first, and within a second the count must
+            # sort as a number does: the tenth file after the ninth.
+            name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.{next(_created):06d}"
             path = self.folder / name
             records.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
             if self.supersedes:

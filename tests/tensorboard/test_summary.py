@@ -323,3 +323,11 @@ def test_writing_to_a_folder_needs_no_tensorflow(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert list(logged(tmp_path)) == [("run", 3)]
+
+
+def test_files_of_one_second_are_read_in_the_order_they_were_made(tmp_path):
+    files = [EventFile(tmp_path / "run") for _ in range(12)]
+    for step, file in enumerate(files):
+        file.add(step, {"loss": 0.5}, {})
+    made = [file.path for file in files]
+    assert sorted(made) == made
