@@ -1,6 +1,7 @@
 """What backward compatibility is: scores, error overlap, comparison, lambda_c. Numpy only, no framework."""
 
 from bc_core._comparison import ClassFlips, Comparison, ErrorInstances, compare
+from bc_core._evaluation import Evaluation
 from bc_core._intervals import clopper_pearson_interval, paired_difference_interval, wilson_interval
 from bc_core._overlap import ErrorOverlap
 from bc_core._schedules import LinearLambda, check_lambda
@@ -14,19 +15,35 @@ from bc_core._scores import (
     score_from_counts,
     trust_compatibility_score,
 )
+from bc_core._sweep._choice import Choice
+from bc_core._sweep._folder import Failure, FullDiskError
+from bc_core._sweep._points import Point as SweepPoint
+from bc_core._sweep._points import linear_lambdas, log_lambdas
+from bc_core._sweep._results import SweepResults
+from bc_core._sweep._running import Sweep, SweepFailedError
 
 __all__ = [
     "SCORES",
+    "Choice",
     "ClassFlips",
     "Comparison",
     "ErrorInstances",
     "ErrorOverlap",
+    "Evaluation",
+    "Failure",
+    "FullDiskError",
     "LinearLambda",
     "Score",
+    "Sweep",
+    "SweepFailedError",
+    "SweepPoint",
+    "SweepResults",
     "check_lambda",
     "clopper_pearson_interval",
     "compare",
     "error_compatibility_score",
+    "linear_lambdas",
+    "log_lambdas",
     "negative_flip_impact",
     "negative_flip_rate",
     "paired_difference_interval",

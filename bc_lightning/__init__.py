@@ -5,6 +5,7 @@ from bc_lightning import functional, metrics
 from bc_lightning._callback import CompatibilityCallback
 from bc_lightning._checkpoint import load_h1
 from bc_lightning._comparisons import LogComparisons
+from bc_lightning._evaluate import evaluate
 from bc_lightning._losses import (
     BCBinaryCrossEntropyLoss,
     BCCrossEntropyLoss,
@@ -20,6 +21,7 @@ from bc_lightning._module import BCLightningModule, unwrap
 from bc_lightning._notebook import ModelComparison
 from bc_lightning._reference import Reference
 from bc_lightning._stored import StoredOutputs, store_outputs
+from bc_lightning._sweep import sweep
 from bc_lightning.metrics import (
     BEC,
     BTC,
@@ -60,9 +62,11 @@ __all__ = [
     "StrictImitationCrossEntropyLoss",
     "StrictImitationKLDivergenceLoss",
     "StrictImitationNLLLoss",
+    "evaluate",
     "functional",
     "load_h1",
     "metrics",
     "store_outputs",
+    "sweep",
     "unwrap",
 ]

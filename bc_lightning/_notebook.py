@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from lightning_fabric.utilities import move_data_to_device
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from bc_core import Comparison, compare
-from bc_core._arrays import id_array, to_numpy
 from bc_core._comparison import Metadata
-from bc_lightning._comparisons import _positions
-from bc_lightning._fingerprint import module_behind
-from bc_lightning._model_outputs import _part, inputs_from_batch, scores_from_output, target_from_batch
-from bc_lightning._reference import Reference, _set_eval
-from bc_lightning._stored import StoredOutputs, split_batch
-from bc_lightning.functional._compatibility_loss import align_multiclass, labels_of
+from bc_lightning._evaluate import Where, compared
 from bc_tensorboard._original_widgets import ComparedModels, images_of, warn_of_unused
-
-Where = str | int | Callable[[Any], Any]
 
 
 class ModelComparison(ComparedModels):
@@ -101,218 +85,20 @@ class ModelComparison(ComparedModels):
         from_logits: bool = False,
     ) -> None:
         warn_of_unused(port=port)
-        if not 0 < threshold < 1:
-            raise ValueError(f"threshold must lie between 0 and 1. Received: threshold={threshold!r}.")
-        reader = _Reader(h1, h2, device, (ids, inputs, target), {"threshold": threshold, "from_logits": from_logits})
-        with _evaluating(h1, h2):
-            found = reader.read(dataset)
-            performances = None
-            if performance_metric is not None:
-                where = "cpu" if device is None else device
-                performances = tuple(performance_metric(model, dataset, where) for model in (h1, h2))
-        nameable = reader.unnamed is None
-        if not nameable and not (get_instance_image_by_id is None and get_instance_metadata is None):
-            warnings.warn(
-                f"{reader.unnamed}, so there are no ids to ask for images and texts by: they are left out",
-                stacklevel=2,
-            )
-        comparison = found.compared(class_names, get_instance_metadata if nameable else None, name)
-        if performances is None:
-            performances = comparison.overlap.accuracy_h1, comparison.overlap.accuracy_h2
+        asked = not (get_instance_image_by_id is None and get_instance_metadata is None)
+        comparison, nameable, performances = compared(
+            h1,
+            h2,
+            dataset,
+            performance_metric,
+            device,
+            class_names,
+            name,
+            get_instance_metadata,
+            (ids, inputs, target),
+            threshold,
+            from_logits,
+            named="images" if asked else None,
+        )
         images = images_of(get_instance_image_by_id) if nameable else None
         self._take(comparison, dataset_name, images, performances)
-
-
-class _Found:
-    """Labels of all instances, in the order of the loader."""
-
-    def __init__(self) -> None:
-        self.labels: list[Tensor] = []
-        self.ids: list[Any] | None = None
-        self.num_classes = 0
-
-    def compared(self, class_names: Sequence[str] | None, metadata: Metadata | None, name: str | None) -> Comparison:
-        if not self.labels:
-            raise ValueError("dataset: expected at least one batch, got none; look at the loader's data set")
-        target, h1, h2 = torch.cat(self.labels, dim=1).numpy().astype(np.int64)
-        counted = target >= 0  # -1 stands for ignore_index
-        # Where h1 has no class of h2's (-1) it is wrong, so any class but the true one will do.
-        h1 = np.where(h1 < 0, (target + 1) % self.num_classes, h1)
-        ids = None if self.ids is None else id_array(self.ids, "ids")
-        if ids is None and not counted.all():
-            ids = np.arange(len(target))
-        return compare(
-            target[counted],
-            h1[counted],
-            h2[counted],
-            ids=None if ids is None else ids[counted],
-            num_classes=self.num_classes,
-            class_names=class_names,
-            metadata=metadata,
-            name=name,
-        )
-
-
-class _Reader:
-    """Asks both models about each batch and reads their outputs as classes."""
-
-    def __init__(
-        self,
-        h1: Any,
-        h2: Any,
-        device: Any,
-        places: tuple[Where | None, Where | None, Where | None],
-        binary: Mapping[str, Any],
-    ) -> None:
-        # References bring stored rows or a class map; plain models are asked as they are, and stay where they are.
-        self._reference = Reference.of(h1) if isinstance(h1, (Reference, StoredOutputs)) else None
-        self._h1, self._h2, self._device = h1, h2, device
-        self._places, self._binary = places, binary
-        # Why images and texts cannot be asked for by id, if so.
-        self.unnamed: str | None = None
-
-    def read(self, dataset: Iterable[Any]) -> _Found:
-        found, seen = _Found(), 0
-        in_order = not isinstance(dataset, DataLoader) or _positions(dataset)[1] == 1
-        for brought in dataset:
-            batch, rows, indices = split_batch(brought)
-            ids, x, target = self._parts(batch)
-            h2_output = _scores(self._h2, x, self._device, "h2")
-            h1_output = self._ask_h1(x, rows, h2_output).to(h2_output.device)
-            for output, model in ((h1_output, "h1"), (h2_output, "h2")):
-                if output.is_floating_point() and bool(torch.isnan(output).any()):
-                    raise ValueError(
-                        f"{model} returned NaN (output of shape {tuple(output.shape)}), so it has no prediction there: "
-                        "look for a diverged or half-loaded model, or inputs that are already NaN"
-                    )
-            labels = self._labels(h2_output, target.to(h2_output.device), h1_output)
-            size, entries = labels.target.shape[0], labels.target.numel()
-            found.num_classes = max(found.num_classes, labels.num_classes)
-            columns = (labels.target, labels.h1, labels.h2)
-            found.labels.append(torch.stack([column.reshape(-1) for column in columns]).cpu())
-            if ids is None and indices is not None:
-                ids = indices.reshape(-1).tolist()
-            if entries != size:
-                if self._places[0] is not None:
-                    raise ValueError(
-                        "ids name instances, and these models answer several times for each: leave ids out"
-                    )
-                ids = None
-                self.unnamed = "The models answer several times for each instance"
-            elif ids is None and not in_order:
-                self.unnamed = (
-                    "The loader does not go through its data set in order (leave out shuffle=True, or put an id into "
-                    "each batch, (ids, inputs, target))"
-                )
-                ids = [f"no. {position} of this pass" for position in range(seen, seen + size)]
-            seen += size
-            if ids is not None:
-                if len(ids) != size:
-                    raise ValueError(f"ids: expected one for each of the {size} instances of a batch, got {len(ids)}")
-                found.ids = found.ids or []
-                found.ids += ids
-        return found
-
-    def _parts(self, batch: Any) -> tuple[list[Any] | None, Any, Tensor]:
-        """Ids (or None), inputs and target of a batch."""
-        ids_at, inputs_at, target_at = self._places
-        if (ids_at, inputs_at, target_at) == (None, None, None) and isinstance(batch, (tuple, list)):
-            if len(batch) == 3:
-                return _checked_ids(batch[0]), _as_tensors(batch[1]), _as_target(batch[2])
-            if len(batch) == 2:
-                return None, _as_tensors(batch[0]), _as_target(batch[1])
-        ids = None if ids_at is None else _checked_ids(_part(batch, ids_at, "ids"))
-        return ids, _as_tensors(inputs_from_batch(batch, inputs_at)), target_from_batch(batch, target_at)
-
-    def _ask_h1(self, x: Any, rows: Tensor | None, h2_output: Tensor) -> Tensor:
-        reference = self._reference
-        if reference is None:
-            return _scores(self._h1, x, self._device, "h1")
-        classes = h2_output.shape[1] if reference.class_map is not None and h2_output.ndim > 1 else None
-        if not reference.is_stored:
-            return reference.answer(*_arguments(x), classes)
-        if rows is None:
-            raise ValueError(
-                "h1 is stored outputs, and the batches do not say which rows of them they are: compare on "
-                "DataLoader(stored.attach(dataset), ...)"
-            )
-        return reference.map_classes(rows.to(h2_output.device), classes)
-
-    def _labels(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> Any:
-        if h2_output.ndim == 1 or h2_output.shape[1] == 1:
-            if not self._binary["from_logits"]:
-                _check_probabilities({"h1": h1_output, "h2": h2_output})
-            return labels_of("binary_cross_entropy", h2_output, target, h1_output, **self._binary)
-        if target.is_floating_point():
-            # Looks whether they are probabilities of classes, which labels_of takes for granted.
-            align_multiclass(h2_output, target, h1_output, None)
-        return labels_of("cross_entropy", h2_output, target, h1_output)
-
-
-@contextmanager
-def _evaluating(*models: Any) -> Iterator[None]:
-    """Eval mode and no gradients; afterwards every submodule is in the mode it was in."""
-    behind = [model.module if isinstance(model, Reference) else module_behind(model) for model in models]
-    modules = [module for module in behind if module is not None]
-    modes = [(child, child.training) for module in modules for child in module.modules()]
-    try:
-        for module in modules:
-            _set_eval(module)
-        with torch.no_grad():
-            yield
-    finally:
-        for child, training in modes:
-            child.training = training
-
-
-def _scores(model: Any, x: Any, device: Any, name: str) -> Tensor:
-    module: nn.Module | None = module_behind(model)
-    weight = None if module is None else next(chain(module.parameters(), module.buffers()), None)
-    where = device if weight is None else weight.device
-    args, kwargs = _arguments(x if where is None else move_data_to_device(x, torch.device(where)))
-    output = model(*args, **kwargs)
-    if isinstance(output, (np.ndarray, np.generic)):
-        output = torch.as_tensor(output)
-    return scores_from_output(output, model=name).detach()
-
-
-def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(x, Mapping):
-        return (), dict(x)
-    return tuple(x) if isinstance(x, (tuple, list)) else (x,), {}
-
-
-def _as_tensors(x: Any) -> Any:
-    return torch.as_tensor(x) if isinstance(x, np.ndarray) else x
-
-
-_PLACES = (
-    "Of a batch of three the first is read as ids and the last as target, (ids, inputs, target); for other batches say "
-    "where things are, such as ids=2, inputs=0, target=1"
-)
-
-
-def _as_target(target: Any) -> Tensor:
-    if isinstance(target, Tensor):
-        return target
-    array = to_numpy(target, "target")
-    if array.dtype.kind not in "iufb":
-        raise TypeError(f"target: expected class numbers, got {array.dtype}. {_PLACES}")
-    return torch.as_tensor(array)
-
-
-def _checked_ids(ids: Any) -> list[Any]:
-    try:
-        checked: list[Any] = id_array(ids, "ids").tolist()
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{error}. {_PLACES}") from error
-    return checked
-
-
-def _check_probabilities(outputs: Mapping[str, Tensor]) -> None:
-    for name, scores in outputs.items():
-        if scores.is_floating_point() and bool(((scores < 0) | (scores > 1)).any()):
-            raise ValueError(
-                f"{name} returned {scores.min().item():g} to {scores.max().item():g} where probabilities in 0..1 were "
-                "expected; if the models return logits, pass from_logits=True"
-            )

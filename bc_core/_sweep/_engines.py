@@ -1,0 +1,296 @@
+"""Who trains the points of a sweep: this process, several processes of this machine, or Ray Tune."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from bc_core._sweep._folder import FullDiskError, Report, SweepFolder, Trained
+from bc_core._sweep._points import Point
+
+Engine = Literal["in_process", "processes", "ray"]
+ENGINES = ("in_process", "processes", "ray")
+
+# How often the process that waits for others looks whether it shall stop.
+_LOOK_SECONDS = 0.2
+
+
+class Recipe(Protocol):
+    """How a framework trains the points; it travels to other processes by cloudpickle."""
+
+    def describe(self) -> dict[str, str]:
+        """What decides the results, by name, in short: what a folder is known again by."""
+
+    def prepare(self, folder: Path) -> None:
+        """Do once what all points share: h1's outputs. Taken up where an interrupted call stopped."""
+
+    def train(self, point: Point, directory: Path, report: Report) -> Trained:
+        """Train and evaluate one point; its files go into `directory`."""
+
+    def environment(self, threads: int) -> dict[str, str]:
+        """Environment variables of a worker process that computes with so many threads."""
+
+
+class PointDone(Protocol):
+    """Told of each point that ended, in the process that runs the sweep."""
+
+    def __call__(self, point: Point, error: BaseException | str | None) -> None:
+        """Called with the error, or None."""
+
+
+def run_points(
+    engine: Engine,
+    recipe: Recipe,
+    folder: SweepFolder,
+    points: Sequence[Point],
+    done: PointDone,
+    stop: threading.Event,
+    workers: int,
+    options: Mapping[str, Any],
+) -> None:
+    """Train the points; an error in one is passed to `done`, and the others go on.
+
+    Raises:
+        FullDiskError: No further point could be kept.
+        KeyboardInterrupt: The user stopped the sweep.
+    """
+    if engine == "in_process":
+        _in_process(recipe, folder, points, done, stop)
+    elif engine == "processes":
+        _processes(recipe, folder, points, done, stop, workers, options)
+    else:
+        _ray(recipe, folder, points, done, stop, workers, options)
+
+
+def _in_process(
+    recipe: Recipe, folder: SweepFolder, points: Sequence[Point], done: PointDone, stop: threading.Event
+) -> None:
+    for point in points:
+        if stop.is_set():
+            return
+        done(point, _error_of(recipe, folder, point))
+
+
+def _error_of(recipe: Recipe, folder: SweepFolder, point: Point) -> Exception | None:
+    try:
+        folder.train(point, recipe.train)
+    except FullDiskError:
+        raise
+    except SystemExit as error:
+        # Lightning's Trainer answers Ctrl-C with an exit of its own.
+        interrupt = error.__context__
+        raise KeyboardInterrupt from (interrupt if isinstance(interrupt, KeyboardInterrupt) else error)
+    except Exception as error:
+        return error
+    return None
+
+
+# Several processes
+
+_RECIPES: dict[str, Recipe] = {}
+
+
+def _train_in_worker(pickled: str, path: str, point: Point) -> str | None:
+    """Train a point in a worker process; errors travel as text, as not every error can be pickled."""
+    folder = SweepFolder(path)
+    if pickled not in _RECIPES:
+        threading.Thread(target=_exit_with_parent, daemon=True).start()
+        _RECIPES[pickled] = importlib.import_module("cloudpickle").loads(Path(pickled).read_bytes())
+    error = _error_of(_RECIPES[pickled], folder, point)
+    return None if error is None else folder.note_failure(point, error).error
+
+
+def _exit_with_parent() -> None:
+    """End this process with the one that started it: a killed sweep must not go on in its workers."""
+    import multiprocessing
+    from multiprocessing.connection import wait
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _processes(
+    recipe: Recipe,
+    folder: SweepFolder,
+    points: Sequence[Point],
+    done: PointDone,
+    stop: threading.Event,
+    workers: int,
+    options: Mapping[str, Any],
+) -> None:
+    loky = _imported("loky", "Several processes need")
+    waiting, tried = list(points), dict.fromkeys(points, 0)
+    with _pickled(recipe) as pickled:
+        environment = {**recipe.environment(int(options.get("threads", 1))), **dict(options.get("env", {}))}
+        while waiting and not stop.is_set():
+            executor = loky.ProcessPoolExecutor(
+                max_workers=min(workers, len(waiting)), context="loky", env=environment, timeout=None
+            )
+            broken = False
+            try:
+                at_work: dict[Any, Point] = {}
+                queue, waiting = waiting, []
+                while (queue or at_work) and not stop.is_set():
+                    # No more than there are workers: what waits in a pool cannot be told from what is at work in it.
+                    while queue and len(at_work) < workers and not broken:
+                        point = queue.pop(0)
+                        tried[point] += 1
+                        at_work[executor.submit(_train_in_worker, pickled, str(folder.path), point)] = point
+                    finished, _ = loky.wait(at_work, timeout=_LOOK_SECONDS, return_when=loky.FIRST_COMPLETED)
+                    for future in finished:
+                        point = at_work.pop(future)
+                        try:
+                            done(point, future.result())
+                        except loky.BrokenProcessPool:
+                            broken = True
+                            # Whose process died is not known: each of those at work is tried once more, alone.
+                            if folder.is_finished(point):
+                                done(point, None)
+                            elif tried[point] > 1:
+                                done(point, "its process died, twice: out of memory, or a crash in native code")
+                            else:
+                                waiting.append(point)
+                    if broken and not at_work:
+                        waiting += queue
+                        queue = []
+                        workers = 1 if any(tried.get(point) == 1 for point in waiting) else workers
+            finally:
+                # Also on Ctrl-C and on a full disk: nothing goes on behind the caller's back.
+                executor.shutdown(wait=True, kill_workers=True)
+
+
+@contextlib.contextmanager
+def _pickled(recipe: Recipe) -> Iterator[str]:
+    """The recipe in a file, so that its data sets are written once and not with every point."""
+    cloudpickle = _imported("cloudpickle", "Several processes need")
+    directory = tempfile.mkdtemp(prefix="bc-sweep-")
+    try:
+        path = Path(directory) / "recipe.pkl"
+        try:
+            with open(path, "wb") as file:
+                cloudpickle.dump(recipe, file)
+        except OSError:
+            raise
+        except Exception as error:
+            raise TypeError(
+                "The models, data and functions of the sweep must be picklable to go to other processes, and one is "
+                f"not ({type(error).__name__}: {error}). Give functions that make them, or engine='in_process'."
+            ) from error
+        yield str(path)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+# Ray Tune
+
+
+def _ray(
+    recipe: Recipe,
+    folder: SweepFolder,
+    points: Sequence[Point],
+    done: PointDone,
+    stop: threading.Event,
+    workers: int,
+    options: Mapping[str, Any],
+) -> None:
+    ray = _imported("ray", 'engine="ray" needs')
+    tune = _imported("ray.tune", 'engine="ray" needs')
+    cloudpickle = _imported("cloudpickle", 'engine="ray" needs')
+    started = not ray.is_initialized()
+    if started:
+        ray.init(
+            **{
+                "include_dashboard": False,
+                "log_to_driver": False,
+                "configure_logging": False,
+                **options.get("init", {}),
+            }
+        )
+    try:
+        resources = dict(options.get("resources_per_point", {"cpu": 1}))
+        threads = max(1, int(resources.get("cpu", 1)))
+        # By value: the machines of a cluster need not have the caller's own modules as files.
+        content = ray.put(cloudpickle.dumps((recipe, recipe.environment(threads))))
+        path = str(folder.path)
+
+        def trial(config: dict[str, Any]) -> None:
+            recipe, environment = importlib.import_module("cloudpickle").loads(ray.get(content))
+            os.environ.update(environment)
+            point = Point.from_dict(config["point"])
+            place = SweepFolder(path)
+            error = _error_of(recipe, place, point)
+            if error is not None:
+                place.note_failure(point, error)
+            tune.report({"done": 1, "failed": int(error is not None)})
+
+        with tempfile.TemporaryDirectory(prefix="bc-sweep-ray-") as storage:
+            tuner = tune.Tuner(
+                tune.with_resources(trial, resources),
+                param_space={"point": tune.grid_search([point.to_dict() for point in points])},
+                tune_config=tune.TuneConfig(
+                    max_concurrent_trials=workers, reuse_actors=True, **options.get("tune_config", {})
+                ),
+                run_config=tune.RunConfig(
+                    storage_path=options.get("storage_path", storage),
+                    name="sweep",
+                    verbose=0,
+                    callbacks=[_watching(tune, folder, done, stop)],
+                    stop=_Stopper(tune, stop),
+                ),
+            )
+            results = tuner.fit()
+        told = {failure.point: failure.error for failure in folder.failures()}
+        for result in results:
+            point = Point.from_dict((result.config or {})["point"])
+            if result.error is not None and point not in told and not folder.is_finished(point):
+                done(point, f"Ray: {result.error}".strip().splitlines()[-1])
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _Stopper(tune: Any, stop: threading.Event) -> Any:  # noqa: N802 - a class, made of an optional package
+    class Stopper(tune.Stopper):  # type: ignore[misc, name-defined, unused-ignore]
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return stop.is_set()
+
+        # The event stays in this process.
+        def __reduce__(self) -> Any:
+            return (object, ())
+
+    return Stopper()
+
+
+def _watching(tune: Any, folder: SweepFolder, done: PointDone, stop: threading.Event) -> Any:
+    class Watching(tune.Callback):  # type: ignore[misc, name-defined, unused-ignore]
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            point = Point.from_dict(trial.config["point"])
+            if folder.is_finished(point):
+                done(point, None)
+            else:
+                errors = {failure.point: failure.error for failure in folder.failures()}
+                done(point, errors.get(point, "it left no result: is the folder one that all machines see?"))
+
+        def __reduce__(self) -> Any:
+            return (object, ())
+
+    return Watching()
+
+
+def _imported(name: str, need: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f'{need} {name}: pip install "backward-compat-ml[sweep]".') from error

@@ -1,0 +1,352 @@
+"""The folder of a sweep: what is in it, who may write, and how a point appears in it, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from bc_core._comparison import Comparison, _write_whole
+from bc_core._overlap import ErrorOverlap
+from bc_core._sweep._points import Point
+
+FORMAT = "backward-compat-sweep"
+VERSION = 1
+# The data sets of a sweep, in the order in which they are shown.
+DATASETS = ("train", "val", "test")
+
+_HEADER, _LOCK = "sweep.json", "sweep.lock"
+_POINTS, _FAILURES, _RUNNING = "points", "failures", "running"
+_RESULT, _PROGRESS = "result.json", "progress"
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+Report = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the training of a point left behind, beside the files in its folder.
+
+    Attributes:
+        comparisons: h1 and h2 by data set.
+        performances: By data set what the caller's metric says of h1 and of h2.
+        model: Name of the model's file in the folder of the point.
+        scalars: Further figures of the training, for the table.
+    """
+
+    comparisons: Mapping[str, Comparison]
+    performances: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    model: str | None = None
+    scalars: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A point whose training ended in an error.
+
+    Attributes:
+        point: Which one.
+        error: The error in one line.
+        traceback: Where it came from.
+    """
+
+    point: Point
+    error: str
+    traceback: str = field(repr=False, default="")
+
+
+class FullDiskError(OSError):
+    """The disk is full: no further point could be kept, so that the sweep ends; what is finished stays."""
+
+
+class SweepFolder:
+    """The files of a sweep.
+
+    ``sweep.json`` says what decides its results, and the plan; ``points/<name>/`` is a finished point, which appears
+    by one renaming; ``running/<name>`` one that is at work; ``failures/<name>.json`` says why one failed.
+
+    Args:
+        path: The folder; it need not exist.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).resolve()
+
+    # What the sweep is
+
+    def header(self) -> dict[str, Any] | None:
+        """Read what the sweep is, or None where there is none yet.
+
+        Raises:
+            ValueError: The file is of something else.
+        """
+        try:
+            header = json.loads((self.path / _HEADER).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError:
+            header = None
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
+            raise ValueError(f"{self.path / _HEADER} is not of a sweep. Give a new folder.")
+        if header.get("version") != VERSION:
+            raise ValueError(
+                f"{self.path} was written in version {header.get('version')} of the format, this reads version "
+                f"{VERSION}. Give a new folder."
+            )
+        return header
+
+    def begin(self, recipe: Mapping[str, str], losses: Sequence[str], points: Sequence[Point]) -> None:
+        """Write down what the sweep is, or see that the one in the folder is the same; its plan may grow.
+
+        Raises:
+            ValueError: The folder holds another sweep, or files of somebody else.
+        """
+        header = self.header()
+        if header is None:
+            others = {entry.name for entry in self.path.iterdir()} - {_LOCK} if self.path.is_dir() else set()
+            if others - {_RUNNING}:
+                raise ValueError(
+                    f"{self.path} is there and holds no sweep, but {', '.join(sorted(others)[:5])}. Give a new or "
+                    "empty folder."
+                )
+            known: dict[str, Any] = {"losses": [], "plan": []}
+        else:
+            self._check_same(header["recipe"], dict(recipe))
+            known = header
+        plan = list(dict.fromkeys([*(Point.from_dict(entry) for entry in known["plan"]), *points]))
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "recipe": dict(recipe),
+            "losses": list(dict.fromkeys([*known["losses"], *losses])),
+            "plan": [point.to_dict() for point in plan],
+        }
+        self._write_json(self.path / _HEADER, content)
+        for name in (_POINTS, _FAILURES, _RUNNING):
+            (self.path / name).mkdir(exist_ok=True)
+
+    def _check_same(self, there: Mapping[str, str], given: Mapping[str, str]) -> None:
+        differing = [
+            f"{name} was {there.get(name, 'not given')}, and is now {given.get(name, 'not given')}"
+            for name in dict.fromkeys([*there, *given])
+            if there.get(name) != given.get(name)
+        ]
+        if differing:
+            raise ValueError(
+                f"{self.path} is the folder of another sweep: {'; '.join(differing)}. Give another folder, or what "
+                "this one was begun with. (Further lambdas, seeds and losses may be added.)"
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other sweep out of the folder; the lock ends with the process, however that ends.
+
+        Raises:
+            RuntimeError: A sweep is at work in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / _LOCK, "ab") as file:
+            if not _try_lock(file):
+                raise RuntimeError(
+                    f"Another process, or a sweep in the background of this one, is at work in {self.path}. Wait for "
+                    "it, or give another folder."
+                )
+            try:
+                yield
+            finally:
+                _unlock(file)
+
+    def clear_running(self) -> None:
+        """Remove what interrupted points left; for the holder of the lock."""
+        shutil.rmtree(self.path / _RUNNING, ignore_errors=True)
+        (self.path / _RUNNING).mkdir(parents=True, exist_ok=True)
+
+    # Its points
+
+    @property
+    def plan(self) -> list[Point]:
+        """All points that were ever asked for."""
+        header = self.header()
+        return [] if header is None else [Point.from_dict(entry) for entry in header["plan"]]
+
+    @property
+    def losses(self) -> list[str]:
+        """Names of the losses."""
+        header = self.header()
+        return [] if header is None else list(header["losses"])
+
+    def folder_of(self, point: Point) -> Path:
+        """Where a finished point is."""
+        return self.path / _POINTS / point.name
+
+    def is_finished(self, point: Point) -> bool:
+        """Whether a point is done."""
+        return (self.folder_of(point) / _RESULT).is_file()
+
+    def result(self, point: Point) -> dict[str, Any]:
+        """What was written down of a finished point: counts by data set, performances, seconds."""
+        result: dict[str, Any] = json.loads((self.folder_of(point) / _RESULT).read_text(encoding="utf-8"))
+        for data in result["datasets"].values():
+            data["overlap"] = ErrorOverlap.from_dict(data["overlap"])
+        return result
+
+    def comparison(self, point: Point, dataset: str) -> Comparison:
+        """The comparison of a finished point on a data set."""
+        return Comparison.load(self.folder_of(point) / _comparison_name(dataset))
+
+    def failures(self) -> list[Failure]:
+        """The points that failed and have not succeeded since."""
+        found = []
+        for path in sorted((self.path / _FAILURES).glob("*.json")):
+            data = json.loads(path.read_text(encoding="utf-8"))
+            point = Point.from_dict(data["point"])
+            if not self.is_finished(point):
+                found.append(Failure(point, data["error"], data["traceback"]))
+        return found
+
+    def note_failure(self, point: Point, error: BaseException | str) -> Failure:
+        """Write down that a point failed."""
+        if isinstance(error, str):
+            failure = Failure(point, error)
+        else:
+            said = f"{type(error).__name__}: {error}"
+            failure = Failure(point, said, "".join(traceback.format_exception(error)))
+        content = {"point": point.to_dict(), "error": failure.error, "traceback": failure.traceback}
+        self._write_json(self.path / _FAILURES / f"{point.name}.json", content)
+        return failure
+
+    def forget_failure(self, point: Point) -> None:
+        """Take back that a point failed, as it is tried again."""
+        (self.path / _FAILURES / f"{point.name}.json").unlink(missing_ok=True)
+
+    def progress(self) -> float:
+        """Sum of the shares that points at work have done of their training."""
+        shares = 0.0
+        with suppress(OSError):
+            for running in (self.path / _RUNNING).iterdir():
+                # Finished or begun anew in between.
+                with suppress(OSError, ValueError):
+                    shares += min(1.0, max(0.0, float((running / _PROGRESS).read_text())))
+        return shares
+
+    def train(self, point: Point, train: Callable[[Point, Path, Report], Trained]) -> None:
+        """Train one point into a folder aside, then rename it.
+
+        Args:
+            point: Which one.
+            train: Trains it; gets a folder for its files, and a function that takes the share done.
+
+        Raises:
+            FullDiskError: Its files could not be written for want of space.
+        """
+        aside = self.path / _RUNNING / point.name
+        shutil.rmtree(aside, ignore_errors=True)
+        began = time.perf_counter()
+        try:
+            aside.mkdir(parents=True)
+            trained = train(point, aside, _Reporter(aside / _PROGRESS))
+            for dataset, comparison in trained.comparisons.items():
+                comparison.save(aside / _comparison_name(dataset))
+            datasets = {
+                dataset: {
+                    "overlap": comparison.overlap.to_dict(),
+                    "performance": [_json_number(value) for value in trained.performances.get(dataset, ())] or None,
+                }
+                for dataset, comparison in trained.comparisons.items()
+            }
+            content = {
+                "point": point.to_dict(),
+                "datasets": datasets,
+                "model": trained.model,
+                "scalars": {name: _json_number(value) for name, value in trained.scalars.items()},
+                "seconds": time.perf_counter() - began,
+            }
+            (aside / _PROGRESS).unlink(missing_ok=True)
+            self._write_json(aside / _RESULT, content)
+            final = self.folder_of(point)
+            # Left by a crash between two versions of one point, and without a result.
+            shutil.rmtree(final, ignore_errors=True)
+            final.parent.mkdir(exist_ok=True)
+            os.rename(aside, final)
+        except OSError as error:
+            if error.errno in _FULL_DISK:
+                raise FullDiskError(
+                    error.errno,
+                    f"No space is left for the point {point.name}. The finished points are kept: make room, then call "
+                    "again with the same folder to go on",
+                    os.fspath(self.path),
+                ) from error
+            raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):
+            self.forget_failure(point)
+
+    @staticmethod
+    def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+        _write_whole(path, json.dumps(content, allow_nan=False, indent=1).encode("ascii"))
+
+
+class _Reporter:
+    """Writes down the share done of a point, where whoever shows progress can read it; seldom, as it costs a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last = -1.0
+
+    def __call__(self, share: float) -> None:
+        if share - self._last < 0.01:
+            return
+        self._last = share
+        # It is for the eye only: no training ends for it.
+        with suppress(OSError):
+            self._path.write_text(f"{share:.4f}")
+
+
+def _comparison_name(dataset: str) -> str:
+    return f"comparison-{dataset}.json.gz"
+
+
+def _json_number(value: float) -> float | None:
+    # JSON has no NaN.
+    return float(value) if math.isfinite(value) else None
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK):
+            return False
+        raise
+    return True
+
+
+def _unlock(file: IO[bytes]) -> None:
+    # Closing the file would do, but for a copy that a child process holds.
+    if os.name == "nt":
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -1,0 +1,869 @@
+"""`sweep`: the same update trained with many values of lambda_c, and compared."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib.util
+import io
+import json
+import logging
+import os
+import random
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+
+from bc_core import Comparison, Sweep
+from bc_core._comparison import Metadata, _write_whole
+from bc_core._evaluation import performance
+from bc_core._stored_rows import sampled
+from bc_core._sweep._folder import DATASETS, Report, Trained
+from bc_core._sweep._points import Point
+from bc_core._sweep._running import run_sweep
+from bc_lightning._evaluate import evaluate
+from bc_lightning._fingerprint import fingerprint, fingerprint_data
+from bc_lightning._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
+from bc_lightning._model_outputs import inputs_from_batch
+from bc_lightning._module import (
+    BCLightningModule,
+    _callers_lightning_module,
+    _lightning_module_class,
+    _only_network,
+    criterion_of,
+    unwrap,
+)
+from bc_lightning._reference import Reference
+from bc_lightning._stored import StoredOutputs, store_outputs
+from bc_lightning.functional._compatibility_loss import known
+
+DISSONANCES = ("new_error", "strict_imitation", "imitation")
+# h1's kept scores may differ from its answer on another device or in another precision by this much of their size.
+_SAME_ANSWER = 1e-2
+
+Loss = str | CompatibilityLoss | ModelLoss | type[ModelLoss]
+Where = str | int | Callable[[Any], Any]
+
+
+def sweep(
+    h2: nn.Module | Callable[[], nn.Module],
+    h1: Any,
+    train: Any,
+    *,
+    val: Any = None,
+    test: Any = None,
+    folder: str | os.PathLike[str],
+    lambdas: Iterable[float] | None = None,
+    losses: Sequence[str] | Mapping[str, Loss] = ("new_error", "strict_imitation"),
+    seeds: int | Iterable[int] = 0,
+    trainer: Mapping[str, Any] | Callable[[], Any] | None = None,
+    optimizer: Callable[..., Any] | None = None,
+    lr_scheduler: Callable[..., Any] | None = None,
+    base: str = "cross_entropy",
+    normalization: str = "batch",
+    loss_options: Mapping[str, Any] | None = None,
+    inputs: Where | None = None,
+    target: Where | None = None,
+    scores: str | Callable[[Any], Tensor] | None = None,
+    class_map: Sequence[int] | None = None,
+    ids: Where | None = None,
+    class_names: Sequence[str] | None = None,
+    metadata: Metadata | None = None,
+    performance_metric: Callable[[Any, Any, Any], Any] | None = None,
+    evaluate_on_train: bool = True,
+    store_h1: bool | str = "auto",
+    save_models: bool = True,
+    tensorboard: bool | None = None,
+    mlflow: Any = None,
+    engine: str | None = None,
+    workers: int | None = None,
+    background: bool = False,
+    progress_bar: bool = True,
+    ray_options: Mapping[str, Any] | None = None,
+) -> Sweep:
+    """Train an update with many values of lambda_c, and compare each with h1: to choose lambda_c, and to defend it.
+
+    Every point starts from the same weights and draws the same random numbers as all others of its seed, so that what
+    differs comes from lambda_c and the loss. h1's outputs are computed once for all; plain training, lambda_c = 0, is
+    done once for all losses. A point appears in the folder whole or not at all; after an interruption, of whatever
+    kind, the same call goes on with the points that are missing, and ends with the same table. An error in one point is
+    kept in `failures`, and the others go on. More lambdas, losses and seeds may be added to a folder later.
+
+    Args:
+        h2: a function that makes the update anew, such as a class, called after its seed was set; or a module, copied
+            for every point. A LightningModule with its own steps and optimisers, or a plain module (see `optimizer`).
+        h1: the model in use: a module, a callable, a `Reference`, or `StoredOutputs` to whose data sets the loaders'
+            are attached.
+        train: a `DataLoader`; a function that makes one, called anew for each point after its seed was set; or a
+            LightningDataModule with all data, then without `val` and `test`.
+        val: the same, validation data, to choose on; the Trainer gets it too.
+        test: the same, test data, which take part in nothing.
+        folder: where everything goes, and is taken up again.
+        lambdas: values of lambda_c. Default: `bc_core.log_lambdas()`, 0 and 0.25 to 16; the grid of
+            BackwardCompatibilityML is `bc_core.linear_lambdas(step)`.
+        losses: dissonances ("new_error", "strict_imitation", "imitation") or names of the eight losses; or a dictionary
+            of names of your own and anything that `BCLightningModule` takes as `loss`.
+        seeds: one seed or several; of each all points are trained.
+        trainer: arguments of the `Trainer`, such as ``{"max_epochs": 10}``, or a function that makes one. One device
+            for a point: several points may run side by side.
+        optimizer: for a plain module, as in `BCLightningModule`.
+        lr_scheduler: for a plain module, as in `BCLightningModule`.
+        base: base of a loss that is given as a dissonance: what a plain module is trained with, and its form.
+        normalization: of a loss that is given as a dissonance.
+        loss_options: options of losses given by name.
+        inputs: where the models' input is in a batch, as in `BCLightningModule`.
+        target: where the target is in a batch.
+        scores: what the class scores are, as in `BCLightningModule`.
+        class_map: for an h1 with other classes.
+        ids: where ids of the instances are in a batch: an index, a key or a function. Default: positions in the data.
+        class_names: name of each class.
+        metadata: text of an instance, by id.
+        performance_metric: a function ``(model, dataset, device)`` that returns a number, for the columns
+            `performance_h1` and `performance_h2`; `dataset` is the data loader.
+        evaluate_on_train: whether the models are compared on the training data too.
+        store_h1: whether h1's outputs are kept and read back while training. "auto" keeps them where each item of
+            a data set is always the same and reaches the model as it is, and asks h1 in every step where not.
+        save_models: whether each model's state dict is kept, as `model.pt`.
+        tensorboard: whether each point writes a run with its curves, hyperparameters and comparisons under
+            ``folder/tensorboard``. Default: where TensorBoard is installed.
+        mlflow: track with MLflow: True, the name of an experiment, or a mapping with `experiment`, `run_name`,
+            `tracking_uri`.
+        engine: `"in_process"` (default), `"processes"` (of this machine, with one thread each) or `"ray"` (Ray Tune:
+            several machines or GPUs; the folder must be one that all see).
+        workers: points at a time, for the latter two.
+        background: return at once; see `Sweep.status` and `Sweep.wait`.
+        progress_bar: whether to show progress and the time left.
+        ray_options: `resources_per_point` (such as ``{"cpu": 2, "gpu": 1}``), `init` (arguments of `ray.init`),
+            `tune_config`, `storage_path`.
+
+    Returns:
+        The sweep: `table()`, `comparison(...)`, `pareto()`, `best("nfr <= 0.5%")`, `plot()`, `to_html(path)`.
+
+    Raises:
+        TypeError: an argument of a wrong kind.
+        ValueError: an argument out of range; the folder of another sweep (says what differs); several devices.
+        RuntimeError: another sweep is at work in the folder.
+        SweepFailedError: every point failed.
+        FullDiskError: the disk is full; what is finished stays.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> from bc_lightning import sweep
+        >>> x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+        >>> data = DataLoader(TensorDataset(x, x.argmax(1) % 3), batch_size=10, shuffle=True)
+        >>> h1 = torch.nn.Linear(4, 3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     found = sweep(
+        ...         lambda: torch.nn.Linear(4, 3), h1, data, test=data, folder=folder, lambdas=[0, 1],
+        ...         trainer={"max_epochs": 1}, optimizer=torch.optim.Adam, tensorboard=False, progress_bar=False,
+        ...     )
+        ...     [(row["loss"], row["lambda_c"]) for row in found.rows("test")]
+        [('new_error', 0.0), ('new_error', 1.0), ('strict_imitation', 0.0), ('strict_imitation', 1.0)]
+    """
+    recipe = _Recipe(
+        h2=h2,
+        h1=h1,
+        data=_Data(train, val, test),
+        losses=_checked_losses(losses, base, normalization, loss_options or {}),
+        trainer={} if trainer is None else trainer,
+        module={
+            "inputs": inputs,
+            "target": target,
+            "scores": scores,
+            "class_map": None if class_map is None else list(class_map),
+            "optimizer": optimizer,
+            "lr_scheduler": lr_scheduler,
+        },
+        ids=ids,
+        class_names=None if class_names is None else tuple(class_names),
+        metadata=metadata,
+        performance_metric=performance_metric,
+        evaluate_on_train=evaluate_on_train,
+        store_h1=store_h1,
+        save_models=save_models,
+        tensorboard=importlib.util.find_spec("tensorboard") is not None if tensorboard is None else tensorboard,
+        base_class=_callers_lightning_module(),
+        first_seed=next(iter(seeds)) if isinstance(seeds, Sequence) and seeds else 0,
+    )
+    return run_sweep(
+        recipe,
+        folder=folder,
+        losses=list(recipe.losses),
+        lambdas=lambdas,
+        seeds=seeds,
+        share_plain=recipe.shares_plain(),
+        engine=engine,
+        workers=workers,
+        background=background,
+        progress_bar=progress_bar,
+        ray_options=ray_options,
+        mlflow=mlflow,
+    )
+
+
+@dataclasses.dataclass
+class _Recipe:
+    """How a point is trained in Lightning; travels to other processes."""
+
+    h2: Any
+    h1: Any
+    data: _Data
+    losses: dict[str, tuple[Loss, dict[str, Any]]]
+    trainer: Any
+    module: dict[str, Any]
+    ids: Any
+    class_names: tuple[str, ...] | None
+    metadata: Any
+    performance_metric: Any
+    evaluate_on_train: bool
+    store_h1: bool | str
+    save_models: bool
+    tensorboard: bool
+    base_class: type[Any]
+    first_seed: int
+    folder: Path | None = None
+    # By data set: the folder of h1's outputs, or None where they are not kept.
+    kept: dict[str, Path | None] = dataclasses.field(default_factory=dict)
+    h1_performances: dict[str, float] = dataclasses.field(default_factory=dict)
+    # Whether h1's kept outputs were seen to be its answer to what h2 is given.
+    seen_alike: bool = False
+
+    def __post_init__(self) -> None:
+        if self.store_h1 not in (True, False, "auto"):
+            raise ValueError(f"store_h1 must be True, False or 'auto'. Received: store_h1={self.store_h1!r}.")
+        if not isinstance(self.h2, nn.Module) and not callable(self.h2):
+            raise TypeError(f"h2 must be a module, or a function that makes one. Received: h2={self.h2!r}.")
+        if not (isinstance(self.trainer, Mapping) or callable(self.trainer)):
+            raise TypeError(
+                'trainer must hold arguments of the Trainer, such as {"max_epochs": 10}, or be a function that makes '
+                f"one. Received: trainer={self.trainer!r}."
+            )
+        if self.performance_metric is not None and not callable(self.performance_metric):
+            raise TypeError(
+                "performance_metric must be a function (model, dataset, device). Received: "
+                f"performance_metric={self.performance_metric!r}."
+            )
+        self.reference = Reference.of(self.h1, class_map=self.module["class_map"])
+        with _seeded(self.first_seed):
+            first = self.made_h2()
+        self.initial = fingerprint(first)
+        self.plain = _lightning_module_class(type(first)) is None
+        self.augments = any(
+            getattr(type(first), hook, None) is not getattr(_lightning_module_class(type(first)) or object, hook, None)
+            for hook in ("on_before_batch_transfer", "on_after_batch_transfer", "transfer_batch_to_device")
+        )
+        # What does not fit is told before the first hour of training.
+        for name in self.losses:
+            self.wrapped(copy.deepcopy(first), Point(name, 1.0, 0), self.reference)
+
+    def shares_plain(self) -> bool:
+        """Whether all losses are one training at lambda_c = 0: their own base matters to plain modules only."""
+        if not self.plain:
+            return True
+        bases = set()
+        for loss, options in self.losses.values():
+            settings = _settings(criterion_of(loss, 0.0, options))
+            bases.add(repr({**settings, "dissonance": None, "normalization": None}))
+        return len(bases) == 1
+
+    def describe(self) -> dict[str, str]:
+        trainer = self.trainer
+        return {
+            "framework": "Lightning",
+            "h1": fingerprint(self.h1) if not isinstance(self.h1, StoredOutputs) else self.h1.fingerprint,
+            "h2 before training": self.initial,
+            **{f"{name} data": told for name, told in self.data.describe().items()},
+            "trainer": _told(trainer) if callable(trainer) else _told({k: _told(v) for k, v in trainer.items()}),
+            "optimizer": _told(self.module["optimizer"]),
+            "lr_scheduler": _told(self.module["lr_scheduler"]),
+            "evaluated on training data": str(self.evaluate_on_train),
+            **{
+                f"loss {name}": _told(criterion_of(loss, 1.0, options)) for name, (loss, options) in self.losses.items()
+            },
+        }
+
+    def made_h2(self) -> nn.Module:
+        made = copy.deepcopy(self.h2) if isinstance(self.h2, nn.Module) else self.h2()
+        if not isinstance(made, nn.Module):
+            raise TypeError(f"h2 must make a module. Received from h2(): {type(made).__name__}.")
+        return made
+
+    def wrapped(self, h2: nn.Module, point: Point, h1: Any) -> Any:
+        name = next(iter(self.losses)) if point.loss is None else point.loss
+        loss, options = self.losses[name]
+        given = {key: value for key, value in self.module.items() if value is not None}
+        if isinstance(h1, Reference):
+            given.pop("class_map", None)
+        return BCLightningModule(
+            h2,
+            h1=h1,
+            loss=loss,
+            lambda_c=point.lambda_c,
+            loss_options=options,
+            lightning_module=self.base_class if self.plain else None,
+            comparisons=False,
+            **given,
+        )
+
+    # Once for all points
+
+    def prepare(self, folder: Path) -> None:
+        self.folder = folder
+        with _seeded(self.first_seed), _quiet():
+            loaders = self.data.loaders()
+            for name in self.evaluated(loaders):
+                self.kept[name] = self._keep(loaders[name], folder / "h1" / name)
+            if self.performance_metric is not None:
+                self._measure_h1(loaders, folder / "h1" / "performance.json")
+
+    def evaluated(self, loaders: Mapping[str, Any]) -> list[str]:
+        return [name for name in loaders if name != "train" or self.evaluate_on_train or self.store_h1 is not False]
+
+    def _keep(self, loader: Any, path: Path) -> Path | None:
+        if self.store_h1 is False or not _is_read_whole(loader) or self.reference.is_stored:
+            if self.store_h1 is True:
+                raise ValueError(
+                    "store_h1=True needs a torch DataLoader over a whole map-style data set, and an h1 that can be "
+                    "asked. Received: "
+                    f"{type(loader).__name__} of {type(getattr(loader, 'dataset', None)).__name__}; leave store_h1 out."
+                )
+            return None
+        try:
+            store_outputs(
+                self.h1.h1 if isinstance(self.h1, Reference) else self.h1,
+                loader.dataset,
+                path,
+                batch_size=loader.batch_size or 256,
+                num_workers=loader.num_workers,
+                inputs=self.module["inputs"],
+                collate_fn=loader.collate_fn,
+            )
+        except ValueError:
+            # Most often items that differ when they are read twice: random augmentation.
+            if self.store_h1 is True:
+                raise
+            return None
+        return path
+
+    def _measure_h1(self, loaders: Mapping[str, Any], path: Path) -> None:
+        """h1's own performance, asked of the caller's metric once for the whole sweep."""
+        if not path.is_file():
+            asked = self.reference.module if self.reference.module is not None else self.h1
+            values = {
+                name: performance(self.performance_metric(asked, loaders[name], "cpu"), "h1")
+                for name in loaders
+                if name != "train" or self.evaluate_on_train
+            }
+            _write_whole(path, json.dumps({name: repr(value) for name, value in values.items()}).encode())
+        self.h1_performances = {name: float(value) for name, value in json.loads(path.read_text()).items()}
+
+    # One point
+
+    def train(self, point: Point, directory: Path, report: Report) -> Trained:
+        try:
+            return self._train(point, directory, report)
+        except _OtherInputsError as error:
+            if self.store_h1 is True:
+                raise ValueError(f"{error} Leave store_h1 out, or give False.") from None
+            # The same for every point, so that they stay comparable.
+            self.store_h1 = False
+            return self._train(point, directory, report)
+
+    def _train(self, point: Point, directory: Path, report: Report) -> Trained:
+        with _seeded(point.seed), _quiet():
+            self.data.rewind()
+            h2 = self.made_h2()
+            loaders = self.data.loaders()
+            attached = {name: self._attached(name, loader) for name, loader in loaders.items()}
+            reads = self.store_h1 is not False and not self.augments and attached["train"] is not None
+            reads = reads and ("val" not in attached or attached["val"] is not None)
+            reference = attached["train"][1] if reads and attached["train"] is not None else None
+            module = self.wrapped(h2, point, self.reference if reference is None else self._rows_of(reference))
+            given = {name: attached[name][0] if reads and attached[name] else loaders[name] for name in loaders}  # type: ignore[index]
+            trainer = self._trainer(module, point, report, check=reads)
+            trainer.fit(module, given["train"], given.get("val"))
+            if getattr(trainer, "interrupted", False):
+                raise KeyboardInterrupt
+            model = unwrap(module)
+            comparisons, performances = {}, {}
+            for name in loaders:
+                if name == "train" and not self.evaluate_on_train:
+                    continue
+                comparisons[name] = self._compared(name, model, loaders[name], attached[name], point)
+                if self.performance_metric is not None:
+                    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+                    value = performance(self.performance_metric(model, loaders[name], device), "h2")
+                    performances[name] = (self.h1_performances[name], value)
+            file = None
+            if self.save_models:
+                # In memory first: a full disk is then an OSError that says so.
+                content = io.BytesIO()
+                torch.save({key: value.cpu() for key, value in model.state_dict().items()}, content)
+                file = "model.pt"
+                _write_whole(directory / file, content.getvalue())
+            trained = Trained(comparisons, performances, file)
+            if self.tensorboard and self.folder is not None:
+                from bc_tensorboard._sweep_log import write_point
+
+                dissonance = "plain" if point.loss is None else point.loss.replace("_", " ")
+                write_point(self.folder / "tensorboard" / point.name, point, trained, dissonance)
+            return trained
+
+    def _rows_of(self, stored: StoredOutputs) -> Reference:
+        return Reference.of(stored, class_map=self.module["class_map"])
+
+    def _attached(self, name: str, loader: Any) -> tuple[Any, StoredOutputs] | None:
+        """The loader on the data set that brings h1's kept outputs along."""
+        path = self.kept.get(name)
+        if path is None:
+            return None
+        stored = StoredOutputs.open(path)
+        brings = {
+            "num_workers": loader.num_workers,
+            "collate_fn": stored.collate_fn(loader.collate_fn),
+            "pin_memory": loader.pin_memory,
+            "timeout": loader.timeout,
+            "worker_init_fn": loader.worker_init_fn,
+            "multiprocessing_context": loader.multiprocessing_context,
+            "generator": loader.generator,
+            "prefetch_factor": loader.prefetch_factor,
+            "persistent_workers": loader.persistent_workers,
+        }
+        # The items were hashed when they were stored, and are looked at once more in the first batch.
+        dataset = stored.attach(loader.dataset, verify=False)
+        if loader.batch_size is None:
+            return DataLoader(dataset, batch_size=None, sampler=loader.sampler, **brings), stored
+        return DataLoader(
+            dataset, batch_size=loader.batch_size, sampler=loader.sampler, drop_last=loader.drop_last, **brings
+        ), stored
+
+    def _trainer(self, module: Any, point: Point, report: Report, check: bool) -> Any:
+        base = _lightning_module_class(type(module))
+        package = importlib.import_module(
+            "lightning.pytorch" if base.__module__.startswith("lightning.") else "pytorch_lightning"
+        )
+        if callable(self.trainer):
+            trainer = self.trainer()
+            if trainer.max_epochs is None and trainer.max_steps == -1:
+                raise ValueError("The Trainer needs max_epochs or max_steps.")
+        else:
+            own = dict(self.trainer)
+            # Callbacks keep what they have seen, and every point begins anew.
+            callbacks = copy.deepcopy(own.pop("callbacks", None) or [])
+            arguments = {
+                "logger": False,
+                "enable_checkpointing": False,
+                "enable_model_summary": False,
+                "enable_progress_bar": False,
+                "devices": 1,
+                **own,
+            }
+            if "logger" not in own and self.tensorboard and self.folder is not None:
+                curves = self.folder / "tensorboard" / point.name / "training"
+                # Of an interrupted attempt.
+                shutil.rmtree(curves, ignore_errors=True)
+                arguments["logger"] = package.loggers.TensorBoardLogger(
+                    self.folder / "tensorboard", name=point.name, version="training"
+                )
+            trainer = package.Trainer(callbacks=callbacks if isinstance(callbacks, list) else [callbacks], **arguments)
+        if trainer.num_devices * trainer.num_nodes > 1:
+            raise ValueError(
+                "A point of a sweep is trained on one device, and several points side by side (engine='ray', "
+                f"ray_options={{'resources_per_point': {{'gpu': 1}}}}). Received: a Trainer on {trainer.num_devices} "
+                f"devices of {trainer.num_nodes} machines; give devices=1."
+            )
+        trainer.callbacks.append(_callback_class(package)(report))
+        if check and not self.seen_alike:
+            trainer.callbacks.append(_check_class(package)(self))
+        return trainer
+
+    def _compared(
+        self, name: str, model: Any, loader: Any, attached: tuple[Any, StoredOutputs] | None, point: Point
+    ) -> Comparison:
+        data, h1 = loader, self.reference
+        if attached is not None:
+            brings, h1 = attached[0], self._rows_of(attached[1])
+            data = DataLoader(
+                brings.dataset,
+                batch_size=loader.batch_size,
+                collate_fn=brings.collate_fn,
+                num_workers=loader.num_workers,
+            )
+        elif _is_read_whole(loader):
+            data = DataLoader(
+                loader.dataset,
+                batch_size=loader.batch_size,
+                collate_fn=loader.collate_fn,
+                num_workers=loader.num_workers,
+            )
+        criterion = criterion_of(*self._loss_of(point))
+        found = evaluate(
+            h1,
+            _Scores(model, self.module["scores"]),
+            data,
+            class_names=self.class_names,
+            metadata=self.metadata,
+            name=point.loss or "plain",
+            ids=self.ids,
+            inputs=self._inputs,
+            target=self.module["target"],
+            threshold=float(criterion.options.get("threshold", 0.5)),
+            from_logits=bool(criterion.options.get("from_logits", True)),
+            multilabel=criterion.base == "binary_cross_entropy",
+        )
+        return dataclasses.replace(found.comparison, lambda_c=point.lambda_c)
+
+    def _inputs(self, batch: Any) -> Any:
+        return inputs_from_batch(batch, self.module["inputs"])
+
+    def _loss_of(self, point: Point) -> tuple[Loss, float, dict[str, Any]]:
+        loss, options = self.losses[next(iter(self.losses)) if point.loss is None else point.loss]
+        return loss, point.lambda_c, options
+
+    def environment(self, threads: int) -> dict[str, str]:
+        return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+
+
+class _Scores(nn.Module):
+    """h2 as it answers: with the submodule or the function that gives the class scores."""
+
+    def __init__(self, model: nn.Module, scores: str | Callable[[Any], Tensor] | None) -> None:
+        super().__init__()
+        self.model = model
+        self.scores = scores if scores is not None else _only_network(model)
+        base = _lightning_module_class(type(model))
+        self.has_forward = base is None or type(model).forward is not base.forward
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.scores is None or callable(self.scores):
+            output = self.model(*args, **kwargs)
+            return output if self.scores is None else self.scores(output)
+        network = self.model.get_submodule(self.scores)
+        if not self.has_forward:
+            return network(*args, **kwargs)
+        seen: list[Any] = []
+        hook = network.register_forward_hook(lambda module, given, output: seen.append(output))
+        try:
+            self.model(*args, **kwargs)
+        finally:
+            hook.remove()
+        return seen[-1]
+
+
+class _OtherInputsError(ValueError):
+    """h2 is given something else than the items that h1's outputs were kept for."""
+
+
+def _check_class(package: Any) -> type[Any]:
+    class Check(package.Callback):  # type: ignore[misc]
+        """Asks h1 once about what h2 was given, and compares with what was kept: a step may augment its batch."""
+
+        def __init__(self, recipe: _Recipe) -> None:
+            self.recipe = recipe
+            self.given: list[tuple[Any, Any]] = []
+
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+            if self.recipe.seen_alike or self.given:
+                return
+            state = module._compatibility
+            capture = state.capture
+
+            def noting(args: Any, kwargs: Any, output: Any) -> None:
+                if state.stage == "train" and not self.given:
+                    self.given.append((args, kwargs))
+                capture(args, kwargs, output)
+
+            state.capture = noting
+
+        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            if self.recipe.seen_alike or not self.given:
+                return
+            state = module._compatibility
+            state.__dict__.pop("capture", None)
+            args, kwargs = self.given.pop()
+            reference = self.recipe.reference
+            inner = isinstance(state.scores, str) and self.recipe.module["inputs"] is None
+            if state.rows is None or (inner and _only_network(unwrapped_view(module)) != state.scores):
+                self.recipe.seen_alike = True
+                return
+            rows = reference.map_classes(state.rows, None) if reference.class_map is None else state.rows
+            if self.recipe.module["inputs"] is not None:
+                args, kwargs = (inputs_from_batch(batch, self.recipe.module["inputs"]),), {}
+            asked = reference if reference.class_map is None else Reference.of(self.recipe.h1)
+            answer = asked.answer(args, kwargs, None).to(rows.device)
+            alike = answer.shape == rows.shape and _close(answer, rows)
+            if not alike:
+                raise _OtherInputsError(
+                    "h1's answer to what the training step gives h2 is not the one kept for the same items of the data "
+                    "set: the step or a transfer hook changes the batch (augmentation, mixup)."
+                )
+            self.recipe.seen_alike = True
+
+    return Check
+
+
+def _close(answer: Tensor, rows: Tensor) -> bool:
+    if not answer.is_floating_point():
+        return bool((answer == rows).all())
+    answer, rows = answer.double(), rows.double()
+    scale = rows.abs().max().clamp_min(1e-6)
+    return bool((answer - rows).abs().max() <= _SAME_ANSWER * scale)
+
+
+def unwrapped_view(module: Any) -> Any:
+    """The module seen as its user's class, without unwrapping it."""
+    view = object.__new__(module._user_class)
+    view.__dict__ = module.__dict__
+    return view
+
+
+def _callback_class(package: Any) -> type[Any]:
+    class Progress(package.Callback):  # type: ignore[misc]
+        """Tells how far the training is."""
+
+        def __init__(self, report: Report) -> None:
+            self.report = report
+
+        def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+            shares = [
+                done / limit
+                for done, limit in (
+                    (trainer.current_epoch + 1, trainer.max_epochs),
+                    (trainer.global_step, trainer.max_steps),
+                )
+                if limit is not None and limit > 0
+            ]
+            if shares:
+                # The rest is evaluation.
+                self.report(0.95 * min(1.0, max(shares)))
+
+    return Progress
+
+
+class _Data:
+    """The data loaders of a sweep, which give the same batches at every point of one seed."""
+
+    def __init__(self, train: Any, val: Any, test: Any) -> None:
+        self.given = {name: data for name, data in zip(DATASETS, (train, val, test), strict=True) if data is not None}
+        if "train" not in self.given:
+            raise TypeError("train is missing: pass a DataLoader, or a function that makes one. Received: train=None.")
+        self.module = train if hasattr(train, "train_dataloader") and hasattr(train, "setup") else None
+        if self.module is not None and len(self.given) > 1:
+            raise TypeError("A LightningDataModule brings all data: leave out val and test.")
+        for name, data in self.given.items():
+            if self.module is None and not callable(data) and not _is_loader(data):
+                raise TypeError(
+                    f"{name} must be a DataLoader, another iterable of batches, or a function that makes one. "
+                    f"Received: {type(data).__name__}"
+                    + (
+                        "; wrap it: DataLoader(dataset, batch_size=64)."
+                        if isinstance(data, torch.utils.data.Dataset)
+                        else "."
+                    )
+                )
+        self.ready = False
+        self.states = [_state_of(generator) for generator in self._generators()]
+
+    def loaders(self) -> dict[str, Any]:
+        """The loaders by data set; made anew where functions make them."""
+        if self.module is None:
+            return {name: data if _is_loader(data) else data() for name, data in self.given.items()}
+        if not self.ready:
+            self.module.prepare_data()
+            for stage in ("fit", "test"):
+                self.module.setup(stage)
+            self.ready = True
+        made = {}
+        for name in DATASETS:
+            loader = getattr(self.module, f"{name}_dataloader")()
+            # Where a module has none, Lightning's own answer is an empty list or an exception.
+            if loader is not None and loader != []:
+                made[name] = loader
+        return made
+
+    def rewind(self) -> None:
+        """Put every random generator of the loaders, their samplers and data sets where it was at the beginning."""
+        for generator, state in zip(self._generators(), self.states, strict=True):
+            _set_state(generator, copy.deepcopy(state))
+
+    def describe(self) -> dict[str, str]:
+        """What data these are, in short."""
+        told = {}
+        for name, loader in self.loaders().items():
+            dataset: Any = getattr(loader, "dataset", None)
+            if _is_read_whole(loader):
+                items = [f"{fingerprint_data(dataset[index]) % 2**32:08x}" for index in sampled(len(dataset))[:4]]
+                again = [f"{fingerprint_data(dataset[index]) % 2**32:08x}" for index in sampled(len(dataset))[:4]]
+                # Augmented items differ from reading to reading.
+                shown = "-".join(items) if items == again else "augmented"
+                told[name] = f"{len(dataset)} items {shown}, batch_size {loader.batch_size}"
+            else:
+                told[name] = f"{type(loader).__name__} of {type(dataset).__name__}"
+        return told
+
+    def _generators(self) -> list[Any]:
+        found: dict[int, Any] = {}
+        seen: set[int] = set()
+
+        def look(thing: Any, depth: int) -> None:
+            if isinstance(thing, (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)):
+                found[id(thing)] = thing
+                return
+            if id(thing) in seen or depth > 4 or isinstance(thing, (Tensor, np.ndarray, str, bytes, nn.Module)):
+                return
+            seen.add(id(thing))
+            if isinstance(thing, (list, tuple)) and len(thing) <= 100:
+                parts: Iterable[Any] = thing
+            elif isinstance(thing, Mapping) and len(thing) <= 100:
+                parts = thing.values()
+            else:
+                parts = getattr(thing, "__dict__", {}).values()
+            for part in list(parts):
+                look(part, depth + 1)
+
+        for data in self.given.values():
+            if self.module is None and _is_loader(data):
+                look(data, 0)
+        return list(found.values())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Loaders with workers at work, and running iterators, stay behind.
+        return self.__dict__
+
+
+def _state_of(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return copy.deepcopy(generator.bit_generator.state)
+    return generator.get_state() if isinstance(generator, np.random.RandomState) else generator.getstate()
+
+
+def _set_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, (torch.Generator, np.random.RandomState)):
+        generator.set_state(state)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    else:
+        generator.setstate(state)
+
+
+def _is_loader(data: Any) -> bool:
+    return isinstance(data, DataLoader) or (
+        hasattr(data, "__iter__") and not isinstance(data, torch.utils.data.Dataset)
+    )
+
+
+def _is_read_whole(loader: Any) -> bool:
+    """Whether a loader reads every item of a data set once in each epoch, in whatever order."""
+    if type(loader) is not DataLoader or isinstance(loader.dataset, torch.utils.data.IterableDataset):
+        return False
+    if not hasattr(loader.dataset, "__len__") or type(loader.batch_sampler) not in (
+        type(None),
+        torch.utils.data.BatchSampler,
+    ):
+        return False
+    sampler = loader.sampler
+    if type(sampler) is SequentialSampler:
+        return True
+    return type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(loader.dataset)
+
+
+def _checked_losses(
+    losses: Sequence[str] | Mapping[str, Loss], base: str, normalization: str, options: Mapping[str, Any]
+) -> dict[str, tuple[Loss, dict[str, Any]]]:
+    if isinstance(losses, str):
+        losses = [losses]
+    if not losses:
+        raise ValueError("losses must name at least one loss. Received: losses=().")
+    given = losses.items() if isinstance(losses, Mapping) else [(name, name) for name in losses]
+    checked: dict[str, tuple[Loss, dict[str, Any]]] = {}
+    for name, loss in given:
+        if not isinstance(name, str):
+            raise TypeError(f"losses must be names, or a dictionary of names and losses. Received: {losses!r}.")
+        if loss in DISSONANCES:
+            made = CompatibilityLoss(
+                base=cast("Any", base),
+                dissonance=cast("Any", loss),
+                normalization=cast("Any", normalization),
+                **options,
+            )
+            checked[name] = (made, {})
+        else:
+            if isinstance(loss, str):
+                known(loss, (*DISSONANCES, *MODEL_LOSSES), "losses")
+            by_name = isinstance(loss, (str, type))
+            checked[name] = (loss, dict(options) if by_name else {})
+    return checked
+
+
+def _settings(loss: CompatibilityLoss) -> dict[str, str]:
+    settings = {"base": loss.base, "dissonance": loss.dissonance, "normalization": loss.normalization, **loss.options}
+    return {name: _told(value) for name, value in settings.items() if value is not None}
+
+
+def _told(value: Any) -> str:
+    """A value in short, the same in every process: no addresses, no content of tensors but their hash."""
+    if isinstance(value, Tensor):
+        return f"tensor {fingerprint_data(value):016x}"
+    if isinstance(value, CompatibilityLoss):
+        return f"{type(value).__name__}({_settings(value)})"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_told(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_told, value)) + "]"
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return repr(value)
+    named = getattr(value, "__qualname__", None)
+    if named is not None:
+        # Functions of one name differ by what they do; their lines may move.
+        code = getattr(value, "__code__", None)
+        told = "" if code is None else f" {fingerprint_data((code.co_code, repr(_constants(code)))) % 2**32:08x}"
+        return f"{named}{told}"
+    return type(value).__qualname__
+
+
+def _constants(code: Any) -> list[Any]:
+    return [_constants(part) if hasattr(part, "co_consts") else part for part in code.co_consts]
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers of a seed; afterwards the caller's generators are where they were."""
+    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - users' transforms draw from it
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            torch.manual_seed(seed)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what a Trainer tells of itself at every point: devices, tips, and advice on workers."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            for message in (".*does not have many workers.*", ".*is smaller than the logging interval.*"):
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
