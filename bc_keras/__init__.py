@@ -35,6 +35,7 @@ from bc_keras._original import BCNewErrorCompatibilityModel, bc_fit
 from bc_keras._plain_models import OnTarget, TargetLoss
 from bc_keras._reference import Reference
 from bc_keras._stored import StoredOutputs, store_outputs
+from bc_keras._sweep import sweep
 from bc_tensorboard._original_widgets import CompatibilityAnalysis
 
 __all__ = [
@@ -75,4 +76,5 @@ __all__ = [
     "attach_h1",
     "bc_fit",
     "store_outputs",
+    "sweep",
 ]

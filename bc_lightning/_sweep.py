@@ -861,7 +861,13 @@ def _quiet() -> Iterator[None]:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
-            for message in (".*does not have many workers.*", ".*is smaller than the logging interval.*"):
+            for message in (
+                ".*does not have many workers.*",
+                ".*is smaller than the logging interval.*",
+                ".*LeafSpec.*",
+                ".*but have no `val_dataloader`.*",
+                ".*but have no `validation_step`.*",
+            ):
                 warnings.filterwarnings("ignore", message=message)
             yield
     finally:

@@ -103,7 +103,8 @@ def write_experiment(
     ]
     experiment = api_pb2.Experiment(time_created_secs=time.time())
     for name, kind, domain, description in hparams:
-        info = api_pb2.HParamInfo(name=name, type=kind, description=description)
+        # TensorBoard shows first what differs between runs.
+        info = api_pb2.HParamInfo(name=name, type=kind, description=description, differs=len(domain) > 1)
         info.domain_discrete.extend(domain)
         experiment.hparam_infos.append(info)
     # The test data, which are last, are what one looks at first.

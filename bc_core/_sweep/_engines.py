@@ -6,8 +6,11 @@ import contextlib
 import importlib
 import os
 import shutil
+import signal
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -72,10 +75,17 @@ def run_points(
 def _in_process(
     recipe: Recipe, folder: SweepFolder, points: Sequence[Point], done: PointDone, stop: threading.Event
 ) -> None:
-    for point in points:
-        if stop.is_set():
-            return
-        done(point, _error_of(recipe, folder, point))
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if in_main else None
+    try:
+        for point in points:
+            if stop.is_set():
+                return
+            done(point, _error_of(recipe, folder, point))
+    finally:
+        # Lightning's Trainer leaves Ctrl-C ignored after the first one.
+        if in_main and handler is not None:
+            signal.signal(signal.SIGINT, handler)
 
 
 def _error_of(recipe: Recipe, folder: SweepFolder, point: Point) -> Exception | None:
@@ -109,13 +119,10 @@ def _train_in_worker(pickled: str, path: str, point: Point) -> str | None:
 
 def _exit_with_parent() -> None:
     """End this process with the one that started it: a killed sweep must not go on in its workers."""
-    import multiprocessing
-    from multiprocessing.connection import wait
-
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
 
 
 def _processes(
@@ -132,9 +139,7 @@ def _processes(
     with _pickled(recipe) as pickled:
         environment = {**recipe.environment(int(options.get("threads", 1))), **dict(options.get("env", {}))}
         while waiting and not stop.is_set():
-            executor = loky.ProcessPoolExecutor(
-                max_workers=min(workers, len(waiting)), context="loky", env=environment, timeout=None
-            )
+            executor = loky.ProcessPoolExecutor(max_workers=min(workers, len(waiting)), env=environment, timeout=None)
             broken = False
             try:
                 at_work: dict[Any, Point] = {}
@@ -218,16 +223,18 @@ def _ray(
     try:
         resources = dict(options.get("resources_per_point", {"cpu": 1}))
         threads = max(1, int(resources.get("cpu", 1)))
-        # By value: the machines of a cluster need not have the caller's own modules as files.
-        content = ray.put(cloudpickle.dumps((recipe, recipe.environment(threads))))
-        path = str(folder.path)
+        content = ray.put(cloudpickle.dumps(recipe))
+        environment, places, path = recipe.environment(threads), list(sys.path), str(folder.path)
 
         def trial(config: dict[str, Any]) -> None:
-            recipe, environment = importlib.import_module("cloudpickle").loads(ray.get(content))
             os.environ.update(environment)
+            sys.path += [entry for entry in places if entry not in sys.path]
+            key = content.hex()
+            if key not in _RECIPES:
+                _RECIPES[key] = importlib.import_module("cloudpickle").loads(ray.get(content))
             point = Point.from_dict(config["point"])
             place = SweepFolder(path)
-            error = _error_of(recipe, place, point)
+            error = _error_of(_RECIPES[key], place, point)
             if error is not None:
                 place.note_failure(point, error)
             tune.report({"done": 1, "failed": int(error is not None)})

@@ -103,7 +103,7 @@ def tradeoff(
     best = front(known, score, performance) if SCORES[score].higher_is_better is not None else []
     several = any(row["seeds"] > 1 for row in known)
     marks = _draw_losses(axes, theme, known, best, rows, score, performance, several)
-    if best:
+    if len(best) > 1:
         places = [(row[score], row[performance]) for row in best]
         axes.plot(*zip(*places, strict=True), color=theme.front, lw=9, alpha=0.45, zorder=1, solid_capstyle="round")
         axes.plot([], [], color=theme.front, lw=9, alpha=0.45, solid_capstyle="round", label="Pareto front")

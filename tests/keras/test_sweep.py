@@ -1,0 +1,604 @@
+"""Sweeps in Keras, against training by hand."""
+
+import json
+import random
+import warnings
+
+import cloudpickle
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from bc_core._sweep._folder import SweepFolder
+from bc_core._sweep._points import Point
+from bc_keras import BEC, BTC, BCBinaryCrossEntropyLoss, BCModel, CompatibilityLoss, StoredOutputs, sweep
+from bc_keras._sweep import _cloned, _Recipe
+
+BACKEND = keras.backend.backend()
+PLAIN, MIDDLE = Point(None, 0.0, 3), Point("new_error", 2.0, 3)
+COMPILE = {"optimizer": "adam", "loss": "sparse_categorical_crossentropy"}
+FIT = {"epochs": 2, "batch_size": 8}
+
+
+def net(units=3, activation="softmax"):
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(6, activation="relu"),
+            keras.layers.Dropout(0.3),
+            keras.layers.Dense(units, activation=activation),
+        ]
+    )
+
+
+def data(rows=40, seed=0, classes=3):
+    x = np.random.default_rng(seed).normal(size=(rows, 4)).astype("float32")
+    return x, (x[:, :classes].argmax(1)).astype("int64")
+
+
+@pytest.fixture(scope="module")
+def h1():
+    keras.utils.set_random_seed(11)
+    model = net()
+    model.compile(**COMPILE)
+    model.fit(*data(), epochs=5, verbose=0)
+    return model
+
+
+class Counting:
+    """An h1 that says how many rows it was asked about; answers without any framework."""
+
+    def __init__(self, labels_only=False):
+        self.rows = 0
+        self.labels_only = labels_only
+
+    def __call__(self, x):
+        x = ops.convert_to_numpy(x)
+        self.rows += len(x)
+        scores = np.exp(3 * x[:, :3])
+        return scores.argmax(1) if self.labels_only else (scores / scores.sum(1, keepdims=True)).astype("float32")
+
+
+class Pieces(keras.utils.PyDataset):
+    """Batches of 10, in another order at each pass."""
+
+    def __init__(self, *arrays, seed=0):
+        super().__init__()
+        self.arrays, self.random = arrays, np.random.default_rng(seed)
+        self.order = np.arange(len(arrays[0]))
+
+    def __len__(self):
+        return -(-len(self.order) // 10)
+
+    def __getitem__(self, index):
+        if index == 0:
+            self.order = self.random.permutation(len(self.order))
+        return tuple(array[self.order[index * 10 : index * 10 + 10]] for array in self.arrays)
+
+
+def recipe(h2, h1, train, val=None, test=None, losses=("new_error", "strict_imitation"), **options):
+    given = {
+        "compile": COMPILE,
+        "fit": FIT,
+        "model_options": {},
+        "ids": {},
+        "class_names": None,
+        "metadata": None,
+        "performance_metric": None,
+        "evaluate_on_train": True,
+        "store_h1": "auto",
+        "save_models": True,
+        "tensorboard": False,
+        **options,
+    }
+    return _Recipe(h2, h1, (train, val, test), losses, **given)
+
+
+def trained(recipe, folder, *points):
+    place = SweepFolder(folder)
+    place.begin(recipe.describe(), list(recipe.losses), points)
+    recipe.prepare(place.path)
+    for point in points:
+        place.train(point, recipe.train)
+    return place
+
+
+def run(h2, h1, train, folder, **options):
+    return sweep(
+        h2,
+        h1,
+        train,
+        folder=folder,
+        **{"compile": COMPILE, "fit": FIT, "progress_bar": False, "tensorboard": False} | options,
+    )
+
+
+def weights_of(place, point):
+    return keras.saving.load_model(place.folder_of(point) / "model.keras").get_weights()
+
+
+def assert_same(ours, theirs, tolerance=1e-6):
+    # h1's rows come with the labels or from a call: sums may be taken in another order.
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, other, atol=tolerance, rtol=0)
+
+
+def by_hand(point, h1, x, y, seed=None, **options):
+    keras.utils.set_random_seed(point.seed)
+    h2 = net()
+    model = h2 if h1 is None else BCModel(h2, h1=h1, lambda_c=point.lambda_c, dissonance=point.loss)
+    model.compile(**COMPILE)
+    model.fit(x, y, verbose=0, **FIT, **options)
+    return h2
+
+
+# What is trained
+
+
+def test_plain_training_is_that_of_keras(h1, tmp_path):
+    place = trained(recipe(net, h1, data()), tmp_path, PLAIN)
+    assert_same(weights_of(place, PLAIN), by_hand(PLAIN, None, *data()).get_weights())
+
+
+@pytest.mark.parametrize("store_h1", ["auto", False])
+@pytest.mark.parametrize("loss", ["new_error", "strict_imitation", "imitation"])
+def test_a_point_is_what_bcmodel_trains_by_hand(h1, tmp_path, loss, store_h1):
+    point = Point(loss, 2.0, 3)
+    place = trained(recipe(net, h1, data(), test=data(30, 1), losses=[loss], store_h1=store_h1), tmp_path, point)
+    h2 = by_hand(point, h1, *data())
+    assert_same(weights_of(place, point), h2.get_weights(), 2e-6)
+    x, y = data(30, 1)
+    overlap = place.comparison(point, "test").overlap
+    right1, right2 = (model.predict(x, verbose=0).argmax(1) == y for model in (h1, h2))
+    assert overlap.nfr == np.mean(right1 & ~right2)
+    assert (overlap.accuracy_h1, overlap.accuracy_h2) == (right1.mean(), right2.mean())
+
+
+def test_points_depend_neither_on_order_nor_on_each_other(h1, tmp_path):
+    there = trained(recipe(net, h1, data()), tmp_path / "there", PLAIN, MIDDLE)
+    back = trained(recipe(net, h1, data()), tmp_path / "back", MIDDLE, PLAIN)
+    for point in (PLAIN, MIDDLE):
+        assert_same(weights_of(there, point), weights_of(back, point), 0)
+        assert there.comparison(point, "train") == back.comparison(point, "train")
+
+
+def test_seeds_differ(h1, tmp_path):
+    place = trained(recipe(net, h1, data()), tmp_path, PLAIN, Point(None, 0.0, 4))
+    first, second = weights_of(place, PLAIN), weights_of(place, Point(None, 0.0, 4))
+    assert not np.allclose(first[0], second[0])
+
+
+def test_a_built_model_is_copied_with_its_weights(h1, tmp_path):
+    h2 = net()
+    before = h2.get_weights()
+    made = recipe(h2, h1, data(), compile={**COMPILE, "optimizer": keras.optimizers.SGD(0.0)})
+    place = trained(made, tmp_path, PLAIN, MIDDLE)
+    assert_same(h2.get_weights(), before, 0)
+    for point in (PLAIN, MIDDLE):
+        assert_same(weights_of(place, point), before, 0)
+
+
+def test_a_copy_draws_random_numbers_of_the_seed():
+    h2 = net()
+    drawn = []
+    for _ in range(2):
+        keras.utils.set_random_seed(5)
+        drawn.append(ops.convert_to_numpy(_cloned(h2)(data()[0], training=True)))
+    np.testing.assert_array_equal(*drawn)
+
+
+def test_the_caller_keeps_the_random_numbers(h1, tmp_path):
+    def numbers():
+        return random.random(), np.random.random(), float(keras.random.uniform(()))  # noqa: NPY002
+
+    keras.utils.set_random_seed(1)
+    keras.random.uniform(())
+    expected = numbers()
+    keras.utils.set_random_seed(1)
+    keras.random.uniform(())
+    trained(recipe(net, h1, data()), tmp_path, MIDDLE)
+    assert numbers() == expected
+
+
+def test_optimizer_metrics_and_callbacks_are_not_shared(h1, tmp_path):
+    optimizer, metric = keras.optimizers.Adam(0.01), BTC()
+
+    class Noting(keras.callbacks.Callback):
+        seen = 0
+
+        def on_epoch_end(self, epoch, logs=None):
+            assert "btc" in logs
+            assert "val_loss" in logs
+            self.seen += 1
+            assert self.seen <= FIT["epochs"]
+
+    callback = Noting()
+    made = recipe(
+        net,
+        h1,
+        data(),
+        val=data(20, 2),
+        compile={"optimizer": optimizer, "loss": COMPILE["loss"], "metrics": [metric, BEC(), "accuracy"]},
+        fit={**FIT, "callbacks": [callback]},
+    )
+    place = trained(made, tmp_path, PLAIN, MIDDLE)
+    assert all(map(place.is_finished, (PLAIN, MIDDLE)))
+    assert callback.seen == 0
+    assert not optimizer.built
+
+
+def test_functions_make_callbacks_and_compile_arguments(h1, tmp_path):
+    made_callbacks, made_arguments = [], []
+
+    def callbacks():
+        made_callbacks.append(keras.callbacks.EarlyStopping("val_loss"))
+        return made_callbacks[-1:]
+
+    def arguments():
+        made_arguments.append(keras.optimizers.SGD(0.1))
+        return {"optimizer": made_arguments[-1], "loss": COMPILE["loss"]}
+
+    place = trained(
+        recipe(net, h1, data(), val=data(20, 2), compile=arguments, fit={**FIT, "callbacks": callbacks}),
+        tmp_path,
+        PLAIN,
+        MIDDLE,
+    )
+    assert len(made_callbacks) == 2
+    assert sum(optimizer.built for optimizer in made_arguments) == 2
+    assert place.is_finished(MIDDLE)
+
+
+def test_class_weight_and_sample_weight(h1, tmp_path):
+    x, y = data()
+    weights = np.linspace(0.5, 2, len(y)).astype("float32")
+    class_weight = {0: 3.0, 2: 0.5}
+    made = recipe(net, h1, (x, y, weights), fit={**FIT, "class_weight": class_weight})
+    place = trained(made, tmp_path, MIDDLE)
+    h2 = by_hand(MIDDLE, h1, x, y, sample_weight=weights * np.array([3.0, 1.0, 0.5])[y])
+    assert_same(weights_of(place, MIDDLE), h2.get_weights(), 2e-6)
+
+
+# h1
+
+
+@pytest.mark.parametrize("labels_only", [False, True])
+def test_h1_is_asked_once_about_each_row_for_the_whole_sweep(tmp_path, labels_only):
+    h1 = Counting(labels_only)
+    found = run(net, h1, data(), tmp_path, val=data(20, 1), test=data(30, 2), lambdas=[0, 1, 2], losses=["new_error"])
+    assert h1.rows == 40 + 20 + 30
+    assert [point.lambda_c for point in found.points] == [0, 1, 2]
+
+
+def test_h1_is_asked_once_about_data_in_any_order(tmp_path):
+    # Those of training are asked about in every step, as the order is none of ours.
+    h1 = Counting()
+    made = recipe(net, h1, data(), test=Pieces(*data(35, 2)), store_h1="auto")
+    place = trained(made, tmp_path, PLAIN, MIDDLE)
+    assert h1.rows == 40 + 35
+    fixed = trained(recipe(net, Counting(), data(), test=data(35, 2)), tmp_path / "fixed", MIDDLE)
+    one, other = (each.comparison(MIDDLE, "test") for each in (place, fixed))
+    assert one.overlap == other.overlap
+    # Ids are positions of the first pass, at every point.
+    ids = [set(place.comparison(point, "test").instances.select(slice(None)).ids.tolist()) for point in (PLAIN, MIDDLE)]
+    assert max(map(max, ids)) < 35
+
+
+def test_a_class_map_and_a_perfect_h1(tmp_path):
+    class Other:
+        def __call__(self, x):
+            x = ops.convert_to_numpy(x)
+            # h1's classes are 2, 0, 1 of h2's.
+            return np.eye(3, dtype="float32")[x[:, :3].argmax(1)][:, [2, 0, 1]]
+
+    made = recipe(net, Other(), data(), test=Pieces(*data(25, 4)), model_options={"class_map": [2, 0, 1]})
+    place = trained(made, tmp_path, MIDDLE)
+    for name in ("train", "test"):
+        overlap = place.comparison(MIDDLE, name).overlap
+        assert overlap.accuracy_h1 == 1
+        assert np.isnan(overlap.score("bec_given_h1_wrong"))
+
+
+def test_a_class_that_is_absent(h1, tmp_path):
+    x, y = data(30, 5)
+    place = trained(recipe(net, h1, data(), test=(x[y != 1], y[y != 1]), class_names=["a", "b", "c"]), tmp_path, MIDDLE)
+    comparison = place.comparison(MIDDLE, "test")
+    assert comparison.class_names == ("a", "b", "c")
+    assert comparison.overlap.total_by_class.tolist()[1] == 0
+
+
+def test_a_binary_model(tmp_path):
+    keras.utils.set_random_seed(2)
+    h1 = net(1, "sigmoid")
+    x, y = data(classes=2)
+    options = {"compile": {"optimizer": "adam", "loss": "binary_crossentropy"}}
+    place = trained(recipe(lambda: net(1, "sigmoid"), h1, (x, y), test=Pieces(x, y), **options), tmp_path, MIDDLE)
+    right = (h1.predict(x, verbose=0)[:, 0] >= 0.5) == y
+    for name in ("train", "test"):
+        assert place.comparison(MIDDLE, name).overlap.accuracy_h1 == right.mean()
+
+
+# Data
+
+
+def test_ids_and_texts(h1, tmp_path):
+    ids = [f"photo {index:02}" for index in range(30)]
+    x, y = data(30, 1)
+    options = {"ids": {"test": ids}, "metadata": lambda name: f"text of {name}"}
+    for number, test in enumerate([(x, y), Pieces(x, y)]):
+        place = trained(recipe(net, h1, data(), test=test, **options), tmp_path / str(number), MIDDLE)
+        comparison = place.comparison(MIDDLE, "test")
+        table = comparison.instances
+        assert len(table)
+        for row in table:
+            index = ids.index(row["id"])
+            assert row["target"] == y[index]
+            assert row["h1_pred"] == h1.predict(x[index : index + 1], verbose=0).argmax()
+            assert row["metadata"] == f"text of {row['id']}"
+
+
+def test_a_function_makes_data_after_the_seed_was_set(h1, tmp_path):
+    x, y = data()
+
+    def shuffled():
+        order = np.random.permutation(len(x))  # noqa: NPY002 - the seed of the point
+        return x[order], y[order]
+
+    there = trained(recipe(net, h1, shuffled, test=data(30, 1)), tmp_path / "there", PLAIN, MIDDLE)
+    back = trained(recipe(net, h1, shuffled, test=data(30, 1)), tmp_path / "back", MIDDLE)
+    assert_same(weights_of(there, MIDDLE), weights_of(back, MIDDLE), 0)
+    # Found again by their content, in whatever order.
+    assert there.comparison(MIDDLE, "train").overlap.accuracy_h1 == (h1.predict(x, verbose=0).argmax(1) == y).mean()
+
+
+def test_tf_data(h1, tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    x, y = data()
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    counted = Counting()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = recipe(net, counted, dataset, test=tf.data.Dataset.from_tensor_slices(data(30, 1)).batch(7))
+    place = trained(made, tmp_path, PLAIN, MIDDLE)
+    assert counted.rows == 40 + 30
+    assert made._reads_h1
+    keras.utils.set_random_seed(MIDDLE.seed)
+    h2 = net()
+    rows = Counting()(x)
+    stored = StoredOutputs.from_predictions(rows)
+    model = BCModel(h2, h1=stored, lambda_c=2.0)
+    model.compile(**COMPILE)
+    model.fit(*stored.attach(x, y), shuffle=False, verbose=0, **FIT)
+    assert_same(weights_of(place, MIDDLE), h2.get_weights(), 2e-6)
+
+
+def test_tf_data_that_is_shuffled(h1, tmp_path):
+    tf = pytest.importorskip("tensorflow")
+
+    def shuffled():
+        return tf.data.Dataset.from_tensor_slices(data()).shuffle(40).batch(8)
+
+    with pytest.warns(UserWarning, match="pass a function that makes the data set"):
+        made = recipe(net, h1, shuffled())
+    assert not made._reads_h1
+    place = trained(made, tmp_path / "first", MIDDLE)
+    assert place.comparison(MIDDLE, "train").dataset_size == 40
+    there = trained(recipe(net, h1, shuffled), tmp_path / "there", PLAIN, MIDDLE)
+    back = trained(recipe(net, h1, shuffled), tmp_path / "back", MIDDLE)
+    assert_same(weights_of(there, MIDDLE), weights_of(back, MIDDLE), 0)
+
+
+def test_a_torch_loader(h1, tmp_path):
+    torch = pytest.importorskip("torch")
+    x, y = map(torch.as_tensor, data())
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=8, shuffle=True)
+    there = trained(recipe(net, h1, loader), tmp_path / "there", PLAIN, MIDDLE)
+    back = trained(recipe(net, h1, loader), tmp_path / "back", MIDDLE)
+    assert_same(weights_of(there, MIDDLE), weights_of(back, MIDDLE), 0)
+    assert there.comparison(MIDDLE, "train").instances.ids.max() < 40
+
+
+# The caller's metric
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, ops.convert_to_tensor, lambda value: value * np.nan])
+@pytest.mark.filterwarnings("ignore:performance_metric says NaN")
+def test_the_callers_metric(h1, tmp_path, kind):
+    asked = []
+
+    def metric(model, dataset, device):
+        asked.append(model)
+        x, y = dataset
+        return kind(float((model.predict(x, verbose=0).argmax(1) == y).mean()))
+
+    found = run(
+        net, h1, data(), tmp_path, test=data(30, 1), lambdas=[0, 1], losses=["new_error"], performance_metric=metric
+    )
+    for row in found.rows():
+        for model in ("h1", "h2"):
+            expected = row[f"accuracy_{model}"] if kind(1.0) == 1.0 else np.nan
+            # A float32 of the metric.
+            assert row[f"performance_{model}"] == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    assert sum(model is h1 for model in asked) == 2
+
+
+# The folder
+
+
+def test_a_sweep_as_users_run_it(h1, tmp_path):
+    options = {"val": data(20, 1), "test": data(30, 2), "lambdas": [0, 1]}
+    found = run(net, h1, data(), tmp_path, **options)
+    assert len(found.points) == 3
+    assert len(found.rows("test")) == 4
+    assert found.comparison("new_error", 1.0).lambda_c == 1.0
+    assert found.comparison("new_error", 1.0).name == "new_error"
+    rows = found.rows()
+    again = run(net, h1, data(), tmp_path, **options)
+    assert json.dumps(again.rows()) == json.dumps(rows)
+    more = run(net, h1, data(), tmp_path, **{**options, "lambdas": [0.1], "losses": ["imitation"], "seeds": [1]})
+    assert more.comparison("imitation", 0.1, 1).lambda_c == 0.1
+    assert keras.saving.load_model(more.model_path("imitation", 0.1, 1)).predict(data()[0], verbose=0).shape == (40, 3)
+
+
+def test_another_sweep_is_refused(h1, tmp_path):
+    run(net, h1, data(), tmp_path, lambdas=[0])
+    for name, options in {
+        "compile": {"compile": {**COMPILE, "optimizer": keras.optimizers.Adam(0.3)}},
+        "fit": {"fit": {**FIT, "epochs": 3}},
+        "model_options": {"model_options": {"normalization": "support"}},
+    }.items():
+        with pytest.raises(ValueError, match=f"{name} was"):
+            run(net, h1, data(), tmp_path, lambdas=[0], **options)
+    with pytest.raises(ValueError, match="train data was"):
+        run(net, h1, data(seed=9), tmp_path, lambdas=[0])
+    with pytest.raises(ValueError, match="h1 was"):
+        run(net, net(), data(), tmp_path, lambdas=[0])
+
+
+def test_a_loss_of_the_same_name_is_the_same_loss(h1, tmp_path):
+    run(net, h1, data(), tmp_path, lambdas=[0, 1], losses={"mine": "new_error"})
+    with pytest.raises(ValueError, match="the loss 'mine' was 'new_error'"):
+        run(net, h1, data(), tmp_path, lambdas=[2], losses={"mine": "imitation"})
+
+
+def test_an_error_in_one_point_leaves_the_others(h1, tmp_path):
+    class Failing(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if self.model.lambda_c == 2.0:
+                raise ZeroDivisionError("no such epoch")
+
+    with pytest.warns(RuntimeWarning, match="1 of 3 points failed"):
+        found = run(
+            net, h1, data(), tmp_path, lambdas=[0, 1, 2], losses=["new_error"], fit={**FIT, "callbacks": [Failing()]}
+        )
+    assert [point.lambda_c for point in found.points] == [0, 1]
+    assert "ZeroDivisionError: no such epoch" in found.failures[0].error
+
+
+def test_a_training_that_diverges_is_a_failure(h1, tmp_path):
+    made = recipe(net, h1, data(), compile={"optimizer": keras.optimizers.SGD(1e30), "loss": COMPILE["loss"]})
+    with pytest.raises(ValueError, match="diverged"):
+        trained(made, tmp_path, MIDDLE)
+
+
+def test_losses_with_bases_of_their_own(tmp_path):
+    keras.utils.set_random_seed(2)
+    h1 = net(1, "sigmoid")
+    losses = {
+        "one": BCBinaryCrossEntropyLoss,
+        "other": CompatibilityLoss("binary_cross_entropy", label_smoothing=0.2),
+    }
+    x, y = data(classes=2)
+    options = {"compile": {"optimizer": "adam"}, "losses": losses, "lambdas": [0]}
+    found = run(lambda: net(1, "sigmoid"), h1, (x, y), tmp_path / "own", **options)
+    assert [point.loss for point in found.points] == ["one", "other"]
+    shared = run(
+        lambda: net(1, "sigmoid"),
+        h1,
+        (x, y),
+        tmp_path / "shared",
+        **{**options, "compile": {"optimizer": "adam", "loss": "binary_crossentropy"}},
+    )
+    assert [point.loss for point in shared.points] == [None]
+
+
+# Other processes
+
+
+class Halving(keras.layers.Layer):
+    """A layer of the user's, registered nowhere."""
+
+    def call(self, x):
+        return x / 2
+
+
+def test_a_recipe_travels(tmp_path):
+    keras.utils.set_random_seed(2)
+    h1 = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), Halving(), keras.layers.Softmax()])
+    made = recipe(
+        h1,
+        h1,
+        data(),
+        test=lambda: Pieces(*data(20, 1)),
+        compile={"optimizer": keras.optimizers.Adam(0.01), "loss": COMPILE["loss"], "metrics": [BTC()]},
+        losses={"mine": CompatibilityLoss("cross_entropy", "imitation"), "new_error": "new_error"},
+        save_models=False,
+    )
+    place = SweepFolder(tmp_path)
+    points = [Point("mine", 1.0, 3), MIDDLE]
+    place.begin(made.describe(), list(made.losses), points)
+    made.prepare(place.path)
+    back = cloudpickle.loads(cloudpickle.dumps(made))
+    assert back.describe() == made.describe()
+    first = made.train(points[0], tmp_path, lambda share: None)
+    second = back.train(points[0], tmp_path, lambda share: None)
+    assert first.comparisons == second.comparisons
+    assert back.environment(1)["KERAS_BACKEND"] == BACKEND
+    assert all(isinstance(value, str) for value in back.environment(2).values())
+
+
+@pytest.mark.slow
+def test_processes_find_what_this_process_finds(h1, tmp_path):
+    pytest.importorskip("loky")
+    options = {"test": data(30, 2), "lambdas": [0, 1], "losses": ["new_error"]}
+    here = run(net, h1, data(), tmp_path / "here", **options)
+    there = run(net, h1, data(), tmp_path / "there", engine="processes", workers=2, **options)
+    for row, other in zip(here.rows(), there.rows(), strict=True):
+        assert {**row, "seconds": 0} == {**other, "seconds": 0}
+
+
+# What is refused
+
+X, Y = data()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"compile": {"optimizer": "adam"}}, ValueError, "compile needs a loss"),
+        ({"compile": "adam"}, TypeError, "compile must hold arguments"),
+        ({"losses": ["new_eror"]}, ValueError, "perhaps 'new_error'"),
+        ({"losses": []}, ValueError, "at least one loss"),
+        ({"losses": {1: "new_error"}}, TypeError, "a dictionary of names"),
+        ({"train": None}, TypeError, "train is missing"),
+        ({"train": (X[:0], Y[:0])}, ValueError, "train must hold as many labels"),
+        ({"test": (X, Y[:5])}, ValueError, "test must hold as many labels"),
+        ({"test": 5}, TypeError, "test must be"),
+        ({"h2": 3}, TypeError, "h2 must be a Keras model, or a function"),
+        ({"h2": lambda: 3}, TypeError, r"Received from h2\(\): int"),
+        ({"h2": keras.Sequential([keras.layers.Dense(3)])}, ValueError, "h2 has no weights yet"),
+        ({"h1": 3}, TypeError, "h1 must be a Keras model"),
+        ({"h1": StoredOutputs.from_table([0])}, TypeError, "h1 must be the model itself"),
+        ({"fit": {"x": X}}, TypeError, r"train=\(x, y\)"),
+        ({"fit": {"validation_data": (X, Y)}}, TypeError, "val="),
+        ({"fit": {"epochs": 0}}, ValueError, "epochs must be"),
+        ({"fit": 3}, TypeError, "fit must hold arguments"),
+        ({"ids": ["a"]}, ValueError, "ids are given by data set"),
+        ({"ids": {"train": [1, 2]}}, ValueError, "must name its 40 instances"),
+        ({"ids": {"train": [1] * 40}}, ValueError, "must be unique"),
+        ({"performance_metric": "f1"}, TypeError, "performance_metric must be a function"),
+        ({"store_h1": "never"}, ValueError, "store_h1 must be"),
+        ({"store_h1": True, "train": Pieces(X, Y)}, TypeError, "store_h1=True needs training data that stay"),
+        ({"model_options": {"normalization": "suport"}}, ValueError, "normalization"),
+    ],
+)
+def test_what_is_refused(h1, tmp_path, changes, error, says):
+    given = {"h2": net, "h1": h1, "train": (X, Y), **changes}
+    with pytest.raises(error, match=says):
+        run(given.pop("h2"), given.pop("h1"), given.pop("train"), tmp_path / "new", **given)
+    assert not (tmp_path / "new").exists()
+
+
+def test_h2_must_be_new_and_alike(h1, tmp_path):
+    one, stream = net(), iter(range(100))
+    with pytest.raises(ValueError, match="gave the same one twice"):
+        run(lambda: one, h1, data(), tmp_path / "same", lambdas=[0])
+
+    def other():
+        model = net()
+        model.set_weights([weight + next(stream) for weight in model.get_weights()])
+        return model
+
+    with pytest.raises(ValueError, match="made two different ones"):
+        run(other, h1, data(), tmp_path / "other", lambdas=[0])

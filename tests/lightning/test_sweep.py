@@ -1,0 +1,461 @@
+"""Sweeps in Lightning: equal to training by hand, whoever trains the points and whatever interrupts them."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from sweep_training import Digits, digits, run, trained_h1
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from bc_core import FullDiskError, SweepFailedError, SweepResults, compare, linear_lambdas, log_lambdas
+from bc_core._sweep import _folder
+from bc_lightning import BCLightningModule, sweep, unwrap
+from bc_tensorboard import read_original_sweep
+
+PROGRAM = Path(__file__).with_name("sweep_training.py")
+GRID = {"lambdas": [0, 2, 16], "trainer": {"max_epochs": 1, "accelerator": "cpu"}}
+
+
+def rows_of(found):
+    """The table without the times."""
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in found.rows()]
+
+
+class Counting(nn.Module):
+    """An h1 that counts the rows it is asked about."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.rows = 0
+
+    def forward(self, x):
+        self.rows += len(x)
+        return self.net(x)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return digits()
+
+
+@pytest.fixture(scope="module")
+def h1(data):
+    return trained_h1(data["h1"])
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A finished sweep of 3 lambdas and 2 losses."""
+    return run(tmp_path_factory.mktemp("small") / "sweep", **GRID)
+
+
+def by_hand(h1, data, loss, lambda_c, seed=0):
+    """The same point, trained without the sweep and with h1 asked in every step."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+    h2 = Digits()
+    module = h2 if loss is None else BCLightningModule(h2, h1=h1, loss=loss, lambda_c=lambda_c, comparisons=False)
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(data["train"], batch_size=100, shuffle=True))
+    return unwrap(module).eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "lambda_c"),
+    [
+        ("new_error", None, 0),
+        ("new_error", "BCCrossEntropyLoss", 2),
+        ("strict_imitation", "StrictImitationCrossEntropyLoss", 16),
+    ],
+)
+def test_a_point_is_what_training_by_hand_gives(small, h1, data, name, loss, lambda_c):
+    expected = by_hand(h1, data, loss, lambda_c)
+    weights = torch.load(small.model_path(name, lambda_c))
+    for key, value in expected.state_dict().items():
+        # Stored scores of h1 are those of another batch size: sums of float32 in another order.
+        torch.testing.assert_close(weights[key], value, rtol=0, atol=0 if loss is None else 1e-5)
+    for dataset in ("train", "val", "test"):
+        x, y = data[dataset].tensors
+        with torch.no_grad():
+            wanted = compare(y, h1(x).argmax(1), expected(x).argmax(1), num_classes=10)
+        found = small.comparison(name, lambda_c, dataset=dataset)
+        assert (found.overlap, found.lambda_c) == (wanted.overlap, lambda_c)
+        assert found.instances.ids.tolist() == wanted.instances.ids.tolist()
+
+
+def test_h1_is_asked_once_about_each_item_for_the_whole_sweep(tmp_path, h1, data):
+    counting = Counting(h1)
+    loaders = [DataLoader(data[name], batch_size=100, shuffle=True) for name in ("train", "val", "test")]
+    sweep(
+        Digits, counting, loaders[0], val=loaders[1], test=loaders[2], folder=tmp_path / "s", progress_bar=False,
+        tensorboard=False, **GRID,
+    )  # fmt: skip
+    # 4000 items, and the first training batch of the sweep once more, to see that h2 is given these very items.
+    assert counting.rows == 4000 + 100
+
+
+def test_plain_training_is_done_once_and_stands_for_every_loss(small):
+    assert sum(point.lambda_c == 0 for point in small.points) == 1
+    zero = [row for row in small.rows("test") if row["lambda_c"] == 0]
+    assert [row["loss"] for row in zero] == ["new_error", "strict_imitation"]
+    assert zero[0]["nfr"] == zero[1]["nfr"]
+
+
+def test_the_callers_random_numbers_go_on_undisturbed(tmp_path):
+    def drawn(between):
+        torch.manual_seed(5)
+        np.random.seed(5)
+        random.seed(5)
+        between()
+        return torch.rand(1).item(), np.random.rand(), random.random()
+
+    given = {**GRID, "lambdas": [0]}
+    assert drawn(lambda: None) == drawn(lambda: run(tmp_path / "s", **given))
+
+
+def test_a_loader_with_its_own_generator_gives_every_point_the_same_batches(tmp_path, h1, data):
+    def train(folder):
+        generator = torch.Generator().manual_seed(3)
+        loader = DataLoader(data["train"], batch_size=100, shuffle=True, generator=generator)
+        return sweep(
+            Digits, h1, loader, test=DataLoader(data["test"], batch_size=100), folder=folder,
+            lambdas=[1e-12, 2e-12], losses=["new_error"], trainer=GRID["trainer"], progress_bar=False,
+            tensorboard=False,
+        )  # fmt: skip
+
+    found = train(tmp_path / "s")
+    first, second = (torch.load(found.model_path("new_error", value)) for value in (1e-12, 2e-12))
+    # So small a lambda_c changes nothing in float32: other batches would.
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_more_points_may_be_added_to_a_folder(tmp_path, small):
+    first = run(tmp_path / "s", **{**GRID, "lambdas": [0, 16], "losses": ["new_error"]})
+    assert len(first.points) == 2
+    began = time.time()
+    both = run(tmp_path / "s", **GRID)
+    assert rows_of(both) == rows_of(small)
+    assert (tmp_path / "s/points/plain,lambda_c=0.0,seed=0/result.json").stat().st_mtime < began
+
+
+def test_a_folder_of_another_sweep_is_refused_and_says_what_differs(small):
+    with pytest.raises(ValueError, match=r"another sweep: trainer was .*max_epochs: 1.*is now .*max_epochs: 2"):
+        run(small.path, **{**GRID, "trainer": {"max_epochs": 2, "accelerator": "cpu"}})
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match=r"holds no sweep, but thesis\.tex"):
+        run(tmp_path, **GRID)
+
+
+class Broken(Digits):
+    """Fails where the dissonance weighs much, as no other training does."""
+
+    def training_step(self, batch, batch_idx):
+        if self._compatibility.loss.lambda_c > 5:
+            raise ArithmeticError("diverged")
+        return super().training_step(batch, batch_idx)
+
+
+def sweep_of(module, folder, h1, data, **options):
+    return sweep(
+        module, h1, DataLoader(data["train"], batch_size=100, shuffle=True), test=DataLoader(data["test"], 100),
+        folder=folder, progress_bar=False, tensorboard=False, **{**GRID, **options},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, {"engine": "processes", "workers": 2}])
+def test_an_error_in_one_point_is_reported_and_the_others_finish(tmp_path, h1, data, options):
+    with pytest.warns(RuntimeWarning, match="2 of 5 points failed.*diverged"):
+        found = sweep_of(Broken, tmp_path / "s", h1, data, **options)
+    assert [failure.point.lambda_c for failure in found.failures] == [16, 16]
+    assert "ArithmeticError: diverged" in found.failures[0].traceback
+    assert len(found.points) == 3
+    assert found.status == 1
+    with pytest.warns(RuntimeWarning, match="2 of 5"):
+        assert len(sweep_of(Broken, tmp_path / "s", h1, data, **options).failures) == 2
+
+
+def test_where_all_fail_the_reason_is_raised(tmp_path, h1, data):
+    with pytest.raises(SweepFailedError, match="All 2 points failed.*diverged"):
+        sweep_of(Broken, tmp_path / "s", h1, data, lambdas=[16])
+
+
+def test_a_full_disk_ends_the_sweep_and_keeps_what_is_finished(tmp_path, monkeypatch):
+    write, written = _folder._write_whole, []
+
+    def until_full(path, content):
+        if path.name == "result.json":
+            written.append(path)
+            if len(written) > 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, content)
+
+    monkeypatch.setattr(_folder, "_write_whole", until_full)
+    with pytest.raises(FullDiskError, match=r"The finished points are kept: make room"):
+        run(tmp_path / "s", **GRID)
+    monkeypatch.undo()
+    assert len(SweepResults.open(tmp_path / "s").points) == 2
+    assert not list((tmp_path / "s/running").iterdir())
+
+
+class Interrupted(Digits):
+    """Presses Ctrl-C once, in the third point."""
+
+    trainings = 0
+
+    def on_train_start(self):
+        type(self).trainings += 1
+        if type(self).trainings == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_ends_the_sweep_and_the_same_call_goes_on(tmp_path, h1, data, capsys):
+    Interrupted.trainings = 0
+    with pytest.raises(KeyboardInterrupt):
+        sweep_of(Interrupted, tmp_path / "s", h1, data)
+    assert "2 of 5 points are finished and kept" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    found = sweep_of(Interrupted, tmp_path / "s", h1, data)
+    assert (len(found.points), Interrupted.trainings) == (5, 6)
+
+
+def test_two_sweeps_never_write_into_one_folder(tmp_path, small):
+    with _folder.SweepFolder(small.path).locked(), pytest.raises(RuntimeError, match="is at work in"):
+        run(small.path, **GRID)
+
+
+class Shifted(Digits):
+    """Augments in its own step, where no data set shows it."""
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return super().training_step((torch.roll(x, 3, dims=1), y), batch_idx)
+
+
+def test_a_step_that_augments_is_noticed_and_h1_is_asked_live(tmp_path, h1, data):
+    kept, live = (
+        sweep_of(Shifted, tmp_path / str(store), h1, data, store_h1=store, losses=["strict_imitation"], lambdas=[4])
+        for store in ("auto", False)
+    )
+    first, second = (torch.load(found.model_path("strict_imitation", 4)) for found in (kept, live))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    with pytest.raises(SweepFailedError, match="changes the batch"):
+        sweep_of(Shifted, tmp_path / "insists", h1, data, store_h1=True, losses=["strict_imitation"], lambdas=[4])
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        (lambda model, data, device: torch.tensor(0.25), 0.25),
+        (lambda model, data, device: np.float32(0.5), 0.5),
+        (lambda model, data, device: 1, 1.0),
+    ],
+)
+def test_a_metric_may_return_any_one_number(tmp_path, h1, data, metric, expected):
+    found = sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0], performance_metric=metric)
+    assert {row["performance_h2"] for row in found.rows()} == {expected}
+    assert {row["performance_h1"] for row in found.rows()} == {expected}
+
+
+@pytest.mark.filterwarnings("ignore:performance_metric says NaN:RuntimeWarning")
+def test_a_metric_that_says_nan_stays_nan_and_is_null_in_the_old_format(tmp_path, h1, data):
+    found = sweep_of(
+        Digits, tmp_path / "s", h1, data, lambdas=[0], performance_metric=lambda *_: torch.tensor(float("nan"))
+    )
+    assert all(np.isnan(row["performance_h2"]) for row in found.rows())
+    assert '"performance": null' in (found.to_original(tmp_path / "o") / "sweep_summary.json").read_text()
+    with pytest.raises(LookupError):
+        found.best(dataset="test", maximize="performance_h2")
+
+
+def test_a_metric_that_returns_no_number_is_refused_by_name(tmp_path, h1, data):
+    with pytest.raises(TypeError, match=r"must return one number. Received for h1: 'good'"):
+        sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0], performance_metric=lambda *_: "good")
+
+
+class WithIds(torch.utils.data.Dataset):
+    """Items (id, x, y) with ids that are text."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        return (f"scan-{index}", *self.data[index])
+
+
+class OfThree(Digits):
+    """A module whose batches bring ids."""
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch[1:], batch_idx)
+
+
+def test_text_ids_name_the_instances(tmp_path, h1, data, small):
+    train, test = (
+        DataLoader(WithIds(data[name]), batch_size=100, shuffle=name == "train") for name in ("train", "test")
+    )
+    found = sweep(
+        OfThree, h1, train, test=test, folder=tmp_path / "s", progress_bar=False, tensorboard=False,
+        ids=0, inputs=1, target=2, **GRID,
+    )  # fmt: skip
+    expected = [f"scan-{index}" for index in small.comparison("new_error", 2).instances.ids]
+    assert found.comparison("new_error", 2).instances.ids.tolist() == expected
+
+
+def test_a_class_that_is_absent_a_perfect_h1_and_a_perfect_h2(tmp_path):
+    x = torch.eye(4).repeat(10, 1)
+    y = torch.tensor([0, 1, 3, 3]).repeat(10)  # no instance of class 2
+
+    class Right(nn.Module):
+        def forward(self, x):
+            return x @ torch.eye(4)[[0, 1, 3, 3]] * 10
+
+    data = DataLoader(TensorDataset(x, y), batch_size=20, shuffle=True)
+    found = sweep(
+        lambda: nn.Linear(4, 4), Right(), data, val=data, test=data, folder=tmp_path / "s", lambdas=[0, 1],
+        trainer={"max_epochs": 60, "accelerator": "cpu"}, optimizer=lambda p: torch.optim.Adam(p, 0.1),
+        progress_bar=False, tensorboard=False,
+    )  # fmt: skip
+    assert {(row["accuracy_h1"], row["accuracy_h2"], row["btc"]) for row in found.rows()} == {(1.0, 1.0, 1.0)}
+    assert found.best("nfr <= 10%").lambda_c == 0
+    assert len(read_original_sweep(found.to_original(tmp_path / "o"))) == 8
+
+
+def test_the_old_format_holds_the_same_counts(tmp_path, small):
+    evaluations = read_original_sweep(small.to_original(tmp_path / "original"))
+    assert len(evaluations) == 3 * 2 * 2
+    for evaluation in evaluations:
+        dataset = {"training": "train", "testing": "test"}[evaluation.dataset]
+        ours = small.comparison(evaluation.dissonance.replace(" ", "_"), evaluation.lambda_c, dataset=dataset)
+        assert evaluation.comparison.overlap.score("btc") == ours.overlap.btc
+        assert evaluation.comparison.instances.ids.tolist() == ours.instances.ids.tolist()
+
+
+def test_several_devices_are_refused(tmp_path):
+    with pytest.raises(SweepFailedError, match="trained on one device"):
+        run(tmp_path / "s", **{**GRID, "trainer": {"max_epochs": 1, "accelerator": "cpu", "devices": 2}})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"lambdas": [-1]}, ValueError, "finite number >= 0"),
+        ({"lambdas": []}, ValueError, "at least one lambda_c"),
+        ({"lambdas": "0.5"}, TypeError, "list of numbers"),
+        ({"seeds": [0.5]}, TypeError, "whole numbers"),
+        ({"losses": ["new-error"]}, ValueError, "new_error"),
+        ({"losses": []}, ValueError, "at least one loss"),
+        ({"engine": "threads"}, ValueError, "'in_process', 'processes', 'ray'"),
+        ({"workers": 2}, ValueError, "engine='processes'"),
+        ({"background": True, "engine": "in_process"}, ValueError, "leave engine out"),
+        ({"trainer": 3}, TypeError, "max_epochs"),
+        ({"store_h1": "no"}, ValueError, "store_h1"),
+    ],
+)
+def test_bad_arguments_are_refused_before_any_training(tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        run(tmp_path / "s", **{**GRID, **options})
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_data_set_in_place_of_a_loader_is_refused(tmp_path, h1, data):
+    with pytest.raises(TypeError, match=r"wrap it: DataLoader"):
+        sweep(Digits, h1, data["train"], folder=tmp_path / "s")
+
+
+def test_grids():
+    assert linear_lambdas(0.3) == pytest.approx([0, 0.3, 0.6, 0.9, 1.0])
+    assert linear_lambdas(1 / 3)[-1] == 1.0
+    assert len(linear_lambdas(0.01)) == 101
+    assert log_lambdas(1, 8) == [0, 1, 2, 4, 8]
+
+
+@pytest.mark.slow
+def test_killed_three_times_it_ends_with_the_undisturbed_table(tmp_path):
+    whole = run(tmp_path / "whole")
+    rng = random.Random(7)  # any seed: the moments below are random all the same, as processes start at their own pace
+    kills, folder = 0, tmp_path / "killed"
+    while kills < 3:
+        options = ["processes", "2"] if kills == 1 else []
+        process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(folder), *options],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        before = len(SweepResults.open(folder).points) if (folder / "sweep.json").exists() else 0
+        deadline = time.time() + 120
+        while time.time() < deadline and process.poll() is None:
+            if (folder / "sweep.json").exists() and len(SweepResults.open(folder).points) > before:
+                break
+            time.sleep(0.02)
+        time.sleep(rng.random() * 0.5)
+        process.kill()
+        process.wait()
+        kills += 1
+    there = SweepResults.open(folder)
+    assert 3 <= len(there.points) < 21
+    assert rows_of(run(folder)) == rows_of(whole)
+
+
+@pytest.mark.slow
+def test_processes_and_background_give_the_same_table(tmp_path, small):
+    assert rows_of(run(tmp_path / "processes", engine="processes", workers=2, **GRID)) == rows_of(small)
+    behind = run(tmp_path / "background", background=True, **GRID)
+    assert behind.is_running
+    statuses = []
+    while behind.is_running:
+        statuses.append(behind.status)
+        time.sleep(0.05)
+    assert statuses == sorted(statuses)
+    assert rows_of(behind.wait(60)) == rows_of(small)
+    assert behind.status == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_in_the_background_can_be_cancelled_and_reports_its_end(tmp_path):
+    behind = run(tmp_path / "s", background=True)
+    while not behind.points:
+        time.sleep(0.05)
+    behind.cancel()
+    assert not behind.is_running
+    assert 0 < len(behind.points) < 21
+    assert behind.wait() is behind
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_table_and_is_gone_afterwards(tmp_path, small):
+    ray = pytest.importorskip("ray")
+    found = run(tmp_path / "ray", engine="ray", workers=2, **GRID)
+    assert rows_of(found) == rows_of(small)
+    assert not ray.is_initialized()
+
+
+def test_the_module_itself_may_be_given_and_stays_as_it_is(tmp_path, h1, data):
+    torch.manual_seed(0)
+    module = Digits()
+    before = copy.deepcopy(module.state_dict())
+    found = sweep_of(module, tmp_path / "s", h1, data, lambdas=[0])
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
+    assert found.rows("test")[0]["accuracy_h2"] > 0.5
