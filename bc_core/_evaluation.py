@@ -1,4 +1,4 @@
-"""`Evaluation`: a comparison, with what the caller's own metric says of either model."""
+"""Evaluation: a comparison of two models, and how well each of them does by itself."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from bc_core._arrays import to_numpy
 from bc_core._comparison import Comparison
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """h1 and h2 on one data set, as `bc_lightning.evaluate` and `bc_keras.evaluate` find them.
+    """Two models on one data set: their comparison and the performance of each.
+
+    `bc_lightning.evaluate` and `bc_keras.evaluate` return it.
 
     Attributes:
-        comparison: The comparison: every score, and the instances that either model gets wrong.
-        h1_performance: What the caller's metric says of h1; without one its accuracy.
+        comparison: Counts of all instances, and the table of those that h1 or h2 got wrong.
+        h1_performance: Accuracy of h1, or what the caller's own metric says of it; nan where there is no such number.
         h2_performance: The same of h2.
 
     Example:
         >>> from bc_core import Evaluation, compare
-        >>> Evaluation(compare([0, 1], [0, 1], [0, 0]), 1.0, 0.5).to_dict()["h2_performance"]
-        0.5
+        >>> evaluation = Evaluation(compare([0, 1, 1], [0, 1, 0], [0, 0, 1]), h1_performance=0.7, h2_performance=0.8)
+        >>> evaluation.comparison.overlap.btc, evaluation.h2_performance
+        (0.5, 0.8)
     """
 
     comparison: Comparison
@@ -30,37 +36,92 @@ class Evaluation:
     h2_performance: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The evaluation under the keys of BackwardCompatibilityML, ready for JSON; NaN is None."""
-        said = {"h1_performance": self.h1_performance, "h2_performance": self.h2_performance}
-        return self.comparison.to_dict() | {
-            name: value if math.isfinite(value) else None for name, value in said.items()
+        """Return the evaluation as plain Python values under the keys of BackwardCompatibilityML, ready for JSON.
+
+        As `Comparison.to_dict`, with `h1_performance` and `h2_performance` from here. JSON has neither nan nor
+        infinity: a performance that is not finite is None.
+
+        Example:
+            >>> from bc_core import Evaluation, compare
+            >>> evaluation = Evaluation(compare([0, 1, 1], [0, 1, 0], [0, 0, 1]), float("nan"), 0.8)
+            >>> data = evaluation.to_dict()
+            >>> data["h1_performance"], data["h2_performance"], data["btc"]
+            (None, 0.8, 0.5)
+        """
+        return {
+            **self.comparison.to_dict(),
+            "h1_performance": _finite(self.h1_performance),
+            "h2_performance": _finite(self.h2_performance),
         }
 
 
-def performance(value: Any, model: str) -> float:
-    """What a caller's metric returned, as a number.
+def performance(value: Any, name: str, *, stacklevel: int = 2) -> float:
+    """Convert what a caller's performance metric returned to a float.
 
     Args:
-        value: A number, a numpy scalar, or a tensor of one number of torch, TensorFlow or JAX.
-        model: Whose performance it is, for messages.
+        value: A float, an int, a numpy scalar, or an array or tensor without axes (of numpy, torch on any device,
+            TensorFlow or JAX).
+        name: The model that was measured, for messages.
+        stacklevel: As in `warnings.warn`; 2 stands for the code that calls this function.
+
+    Returns:
+        The number. Not a number stays nan, with a warning.
 
     Raises:
-        TypeError: It is anything else.
+        TypeError: If it is anything else: no number, a bool, a complex number, or an array with axes.
 
     Example:
         >>> import numpy as np
         >>> from bc_core._evaluation import performance
-        >>> performance(np.float32(0.5), "h1")
-        0.5
+        >>> performance(np.float32(0.5), "h2"), performance(1, "h2")
+        (0.5, 1.0)
+        >>> performance([0.5, 0.7], "h2")
+        Traceback (most recent call last):
+        TypeError: performance_metric must return one number for h2 (...). Received: [0.5, 0.7] (list).
     """
-    advice = "performance_metric(model, dataset, device) must return one number"
-    if value is None or isinstance(value, (str, bytes)):
-        raise TypeError(f"{advice}. Received for {model}: {value!r}.")
-    try:
-        # Tensors of one number answer to float() in every framework.
-        number = float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{advice}. Received for {model}: {type(value).__name__} ({error}).") from error
+    number = _number(value)
+    if number is None:
+        kind = type(value).__name__
+        axes = f" of shape {tuple(value.shape)}" if getattr(value, "shape", ()) else ""
+        raise TypeError(
+            f"performance_metric must return one number for {name} (a float, an int, a numpy scalar, or a tensor "
+            f"without axes; reduce several values, as with .mean()). Received: {_shown(value)} ({kind}{axes})."
+        )
     if math.isnan(number):
-        warnings.warn(f"performance_metric says NaN of {model}", RuntimeWarning, stacklevel=3)
+        warnings.warn(
+            f"performance_metric returned NaN for {name}: it is kept as nan. Look for a division by 0 in the metric, "
+            "or for a diverged model",
+            stacklevel=stacklevel,
+        )
     return number
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, float)):
+        return float(value)
+    if not isinstance(value, np.generic):
+        # Numpy would also take nested lists, and anything that has a length.
+        if getattr(value, "shape", None) is None or tuple(value.shape) != ():
+            return None
+        try:
+            value = to_numpy(value, "performance")
+        except TypeError:
+            return None
+    array = np.asarray(value)
+    if array.dtype.kind == "V":  # bfloat16 and its kin
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError):
+            return None
+    return float(array) if array.dtype.kind in "iuf" else None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

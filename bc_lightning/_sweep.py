@@ -26,8 +26,8 @@ from bc_core import Comparison, Sweep
 from bc_core._comparison import Metadata, _write_whole
 from bc_core._evaluation import performance
 from bc_core._stored_rows import sampled
-from bc_core._sweep._folder import DATASETS, Report, Trained
-from bc_core._sweep._points import Point
+from bc_core._sweep._folder import DATASETS, LOSS, Report, Trained
+from bc_core._sweep._points import Point, checked_seeds
 from bc_core._sweep._running import run_sweep
 from bc_lightning._evaluate import evaluate
 from bc_lightning._fingerprint import fingerprint, fingerprint_data
@@ -169,6 +169,7 @@ def sweep(
         ...     [(row["loss"], row["lambda_c"]) for row in found.rows("test")]
         [('new_error', 0.0), ('new_error', 1.0), ('strict_imitation', 0.0), ('strict_imitation', 1.0)]
     """
+    checked = checked_seeds(seeds)
     recipe = _Recipe(
         h2=h2,
         h1=h1,
@@ -192,14 +193,14 @@ def sweep(
         save_models=save_models,
         tensorboard=importlib.util.find_spec("tensorboard") is not None if tensorboard is None else tensorboard,
         base_class=_callers_lightning_module(),
-        first_seed=next(iter(seeds)) if isinstance(seeds, Sequence) and seeds else 0,
+        first_seed=checked[0],
     )
     return run_sweep(
         recipe,
         folder=folder,
         losses=list(recipe.losses),
         lambdas=lambdas,
-        seeds=seeds,
+        seeds=checked,
         share_plain=recipe.shares_plain(),
         engine=engine,
         workers=workers,
@@ -282,12 +283,13 @@ class _Recipe:
             "h1": fingerprint(self.h1) if not isinstance(self.h1, StoredOutputs) else self.h1.fingerprint,
             "h2 before training": self.initial,
             **{f"{name} data": told for name, told in self.data.describe().items()},
-            "trainer": _told(trainer) if callable(trainer) else _told({k: _told(v) for k, v in trainer.items()}),
+            "trainer": _told(trainer),
             "optimizer": _told(self.module["optimizer"]),
             "lr_scheduler": _told(self.module["lr_scheduler"]),
             "evaluated on training data": str(self.evaluate_on_train),
             **{
-                f"loss {name}": _told(criterion_of(loss, 1.0, options)) for name, (loss, options) in self.losses.items()
+                f"{LOSS}{name}": _told(criterion_of(loss, 1.0, options))
+                for name, (loss, options) in self.losses.items()
             },
         }
 

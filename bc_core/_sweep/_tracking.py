@@ -31,6 +31,7 @@ _OPTIONS = ("experiment", "run_name", "tracking_uri")
 _PARENT, _CHILDREN = "mlflow.json", "mlflow"
 # Names of the data sets in the metrics of BackwardCompatibilityML, and of the one that it does not know.
 _DATASETS = {"train": "training", "val": "validation", "test": "testing"}
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 # What MLflow takes; the rest of a name or value is cut.
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-. /")
 _LONGEST_NAME, _LONGEST_VALUE, _LONGEST_TAG = 250, 6000, 5000
@@ -158,8 +159,10 @@ class Tracking:
         """Open the run of the sweep; that of an interrupted sweep in the same folder is taken up again.
 
         Raises:
+            ImportError: MLflow writes to a database, and what it needs for it is not installed.
             RuntimeError: MLflow cannot be reached, or refuses.
         """
+        self._check_database()
         try:
             if self._experiment is not None:
                 self.experiment_id = self._named_experiment(self._experiment)
@@ -310,6 +313,18 @@ class Tracking:
                     stacklevel=3,
                 )
             return None
+
+    def _check_database(self) -> None:
+        """mlflow-skinny comes without what its own default place, a database, needs, and its error does not say so."""
+        if self.tracking_uri.startswith(_DATABASES):
+            try:
+                importlib.import_module("sqlalchemy")
+                importlib.import_module("alembic")
+            except ImportError as error:
+                raise ImportError(
+                    f"MLflow at {self.tracking_uri} is a database: pip install sqlalchemy alembic. A server needs "
+                    "neither: tracking_uri='http://...'."
+                ) from error
 
     def _named_experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)

@@ -104,6 +104,13 @@ def test_without_mlflow_the_error_says_what_to_install(tmp_path, monkeypatch):
         tracking_of(True, tmp_path, {}, LOSSES, LAMBDAS, [0])
 
 
+def test_a_database_without_its_packages_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "alembic", None)
+    tracking = tracking_of({"tracking_uri": f"sqlite:///{tmp_path}/x.db"}, tmp_path, {}, LOSSES, LAMBDAS, [0])
+    with pytest.raises(ImportError, match="pip install sqlalchemy alembic"):
+        tracking.start()
+
+
 def test_importing_it_imports_no_mlflow():
     foreign = ("mlflow", "pandas", "matplotlib")
     code = f"import sys, bc_core._sweep._tracking; print([name for name in {foreign} if name in sys.modules])"

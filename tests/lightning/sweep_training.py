@@ -33,6 +33,15 @@ class Digits(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=5e-3)
 
 
+class Broken(Digits):
+    """Fails where the dissonance weighs much, as no other training does."""
+
+    def training_step(self, batch, batch_idx):
+        if self._compatibility.loss.lambda_c > 5:
+            raise ArithmeticError("diverged")
+        return super().training_step(batch, batch_idx)
+
+
 def digits() -> dict[str, TensorDataset]:
     """MNIST-5k: what h1 was trained on, training, validation and test data."""
     x, y = mnist_data()
