@@ -122,8 +122,8 @@ def sweep(
         fit: arguments of ``fit``, such as ``{"epochs": 10, "batch_size": 64}``. Callbacks are a list, copied for every
             point, or a function that returns one.
         model_options: further arguments of `BCModel`: ``normalization``, ``from_logits``, ``class_map`` and the like.
-        ids: by data set ("train", "val", "test") the ids of its instances, unique, all integers or all text. Default:
-            their positions.
+        ids: by data set ("train", "val", "test") the ids of its instances, unique, all integers or all text, for data
+            in an order that stays. Default: positions, of the first pass where data come in another order each time.
         class_names: name of each class.
         metadata: text of an instance, by id.
         performance_metric: a function ``(model, dataset, device)`` that returns a number, for the columns
@@ -752,14 +752,15 @@ class _Comparing(CompatibilityCallback):
         if answers is not None:
             positions = answers.positions
             assert positions is not None
-            whole = sorted(positions.tolist()) == list(range(len(answers.hashes)))
-            if ids is not None and not whole:
+            expected = np.arange(len(answers.hashes))
+            if ids is not None and not np.array_equal(positions, expected):
                 raise ValueError(
-                    "ids need data that give the same instances in every pass, and some differ from those that came "
-                    "when h1 was asked: leave ids out, or take out random augmentation."
+                    "ids need data that give the same instances in the same order in every pass, as they do not say "
+                    "which instance they name: leave ids out, or take out shuffling and random augmentation."
                 )
-            if whole and len(positions) == sum(labels.target.size for labels in batches):
-                ids = positions if ids is None else np.asarray(ids)[positions]
+            whole = np.array_equal(np.sort(positions), expected)
+            if ids is None and whole and len(positions) == sum(labels.target.size for labels in batches):
+                ids = positions
         return super()._comparison(batches, masks, reading, ids, step)
 
 

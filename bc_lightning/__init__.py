@@ -2,6 +2,7 @@
 
 from bc_core import LinearLambda
 from bc_lightning import functional, metrics
+from bc_lightning._analysis import CompatibilityAnalysis
 from bc_lightning._callback import CompatibilityCallback
 from bc_lightning._checkpoint import load_h1
 from bc_lightning._comparisons import LogComparisons
@@ -33,7 +34,6 @@ from bc_lightning.metrics import (
     NegativeFlipRate,
     PositiveFlipRate,
 )
-from bc_tensorboard._original_widgets import CompatibilityAnalysis
 
 __all__ = [
     "BEC",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
 from bc_core import Comparison, Evaluation, compare
 from bc_core._arrays import id_array, to_numpy
@@ -21,11 +22,15 @@ from bc_core._evaluation import performance
 from bc_lightning._comparisons import _positions
 from bc_lightning._fingerprint import module_behind
 from bc_lightning._model_outputs import _part, inputs_from_batch, scores_from_output, target_from_batch
+from bc_lightning._module import _only_network
 from bc_lightning._reference import Reference, _set_eval
 from bc_lightning._stored import StoredOutputs, split_batch
 from bc_lightning.functional._compatibility_loss import align_multiclass, labels_of
 
 Where = str | int | Callable[[Any], Any]
+Scores = str | Callable[[Any], Any]
+
+_BATCH_SIZE = 256
 
 
 def evaluate(
@@ -41,53 +46,73 @@ def evaluate(
     ids: Where | None = None,
     inputs: Where | None = None,
     target: Where | None = None,
-    threshold: float = 0.5,
-    from_logits: bool = False,
-    multilabel: bool = False,
-    batch_size: int = 256,
+    threshold: float | None = None,
+    from_logits: bool | None = None,
+    scores: Scores | None = None,
+    multilabel: bool | None = None,
+    batch_size: int = _BATCH_SIZE,
 ) -> Evaluation:
-    """Compare two models on a data set in one pass: each is asked once about each batch.
+    """Compare two models on a data set in one pass; each is asked once about each batch.
 
-    The models are run in eval mode and without gradients, where they are (batches move to them), and are then in the
-    modes they were in.
+    The models are run in eval mode and without gradients, where they are (batches move to them), and are then, also
+    after an error, in the modes they were in. Every score is computed from counts over the whole data set. Only
+    `performance_metric`, if there is one, asks the models again, in the same modes.
 
     Args:
-        h1: The model in use: a module, a callable of the inputs that returns scores or labels, a `Reference`, or
-            `StoredOutputs` for a data set that they are attached to.
-        h2: Its update: a module, wrapped by `BCLightningModule` or not, or a callable.
-        data: A data loader, a data set, or a list of batches: ``(inputs, target)``, or ``(ids, inputs, target)``. For
-            other batches say where things are, with `ids`, `inputs` and `target`.
-        performance_metric: A function ``(model, data, device)`` that returns a number, for `h1_performance` and
-            `h2_performance`. Default: accuracy, from the one pass.
+        h1: The model in use: a module, a callable of the inputs that returns scores or labels, a `Reference` (with a
+            class map where h2 has other classes), or `StoredOutputs` for a data set that they are attached to. Or what
+            it said of the N instances, in the order of the data, so that many updates are compared without asking it
+            again: integer labels (N,), -1 for none of h2's classes, or scores (N, C); (N,) of a binary model.
+        h2: Its update: a module or a callable. Of a `BCLightningModule` the places and the reading that it is trained
+            with are the defaults of `inputs`, `target`, `scores`, `threshold`, `from_logits` and `multilabel`.
+        data: A data loader, or another iterable of batches, ``(ids, inputs, target)`` or ``(inputs, target)``. For
+            other batches say where things are, with `ids`, `inputs` and `target`. Or a ``torch.utils.data.Dataset``
+            of such items, read in its order.
+        performance_metric: A function ``(model, dataset, device)`` that returns one number, as in the original
+            library; it is called with the data in batches, and with ``"cpu"`` unless there is a `device`. Default:
+            accuracy, from the one pass. Of an h1 that is its answers there is no model to measure: `h1_performance` is
+            nan then.
         device: Where inputs go for a callable without weights of its own. Default: where they are.
         class_names: Name of each class.
         name: What is compared, for titles.
-        metadata: Text of an instance: a mapping or a function from id to text.
-        ids: Where ids are in a batch: an index, a key or a function of the batch. Default: the first of three, else the
-            positions in the data set.
+        metadata: Text of an instance: a mapping or a function from id to text, called only for instances that h1 or
+            h2 gets wrong.
+        ids: Where ids, integers or text, are in a batch: an index, a key or a function of the batch. Default: the
+            first of three, else the positions in the data set. A loader that shuffles gives no positions: without ids
+            its instances are named by their place in this pass, and are not looked up in `metadata`.
         inputs: Where the inputs are. A mapping is passed to the models as keywords, a tuple as positional arguments.
-        target: Where the target is.
-        threshold: A binary model, of one score per instance, says class 1 from this probability on.
-        from_logits: Whether binary scores are logits.
-        multilabel: Whether each column of the scores is a label of its own, 0 or 1.
-        batch_size: Items at a time, for a data set.
+        target: Where the target is: class numbers (N,) or (N, 1), or probabilities of the classes (N, C).
+        threshold: A binary model, of one score per instance, says class 1 from this probability on. Default: 0.5.
+        from_logits: Whether binary scores are logits. Default: no.
+        scores: What h2's class scores are, if not what it returns: a function of its output, or the name of a submodule
+            whose output they are.
+        multilabel: Whether each of h2's columns is a label of its own, which then counts as an instance of class 0 or
+            1. Default: what h2 is trained with, else no.
+        batch_size: Rows at a time, where the data are a ``Dataset``; a loader has its own.
 
     Returns:
-        The comparison, and the performance of both models.
+        The comparison, with positions, ids or places in the pass as ids of its error instances, and the performance of
+        both models.
 
     Raises:
-        TypeError: outputs, batches or ids of an unknown kind; a metric that returns no number.
-        ValueError: the data set is empty, an id comes twice, a model returned NaN, or shapes do not fit.
+        TypeError: Outputs, batches or ids of an unknown kind, or a metric that returns no number.
+        ValueError: The data are empty, an id comes twice, a model returned NaN, shapes do not fit, h1's answers are
+            not as many as the instances, or come with a loader that shuffles.
 
     Example:
         >>> import torch
+        >>> from torch.utils.data import TensorDataset
         >>> from bc_lightning import evaluate
-        >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
-        >>> data = torch.utils.data.TensorDataset(torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2]))
-        >>> evaluate(h1, h2, data).comparison.dataset_size
-        6
+        >>> x, y = torch.eye(3), torch.tensor([0, 1, 2])
+        >>> evaluation = evaluate(torch.nn.Identity(), lambda x: x.flip(1), TensorDataset(x, y))
+        >>> evaluation.h1_performance, round(evaluation.h2_performance, 2)
+        (1.0, 0.33)
+        >>> evaluation.comparison.negative_flips().ids.tolist()
+        [0, 2]
+        >>> evaluate(torch.tensor([0, 1, 1]), lambda x: x.flip(1), TensorDataset(x, y)).comparison.overlap.btc
+        0.5
     """
-    found, _, performances = compared(
+    comparison, _, performances = compared(
         h1,
         h2,
         data,
@@ -99,11 +124,12 @@ def evaluate(
         (ids, inputs, target),
         threshold,
         from_logits,
-        batch_size,
+        named=None if metadata is None else "images",
+        scores=scores,
         multilabel=multilabel,
-        named="metadata",
+        batch_size=batch_size,
     )
-    return Evaluation(found, *performances)
+    return Evaluation(comparison, *performances)
 
 
 def compared(
@@ -111,44 +137,56 @@ def compared(
     h2: Any,
     data: Any,
     performance_metric: Callable[[Any, Any, Any], Any] | None,
-    device: Any,
+    device: str | torch.device | None,
     class_names: Sequence[str] | None,
     name: str | None,
     metadata: Metadata | None,
     places: tuple[Where | None, Where | None, Where | None],
-    threshold: float,
-    from_logits: bool,
-    batch_size: int = 256,
+    threshold: float | None,
+    from_logits: bool | None,
     *,
-    multilabel: bool = False,
-    named: str | None = None,
+    named: str | None,
+    scores: Scores | None = None,
+    multilabel: bool | None = None,
+    batch_size: int = _BATCH_SIZE,
 ) -> tuple[Comparison, bool, tuple[float, float]]:
-    """Compare, and say whether instances can be asked about by their ids; `named` is what is lost if not."""
-    if not 0 < threshold < 1:
+    """What `evaluate` and `ModelComparison` share; called by what the user calls.
+
+    Returns:
+        The comparison, whether its instances have ids by which what is `named` can be asked for, and the performance
+        of h1 and h2.
+    """
+    if threshold is not None and not 0 < threshold < 1:
         raise ValueError(f"threshold must lie between 0 and 1. Received: threshold={threshold!r}.")
-    if isinstance(data, Dataset):
-        if not isinstance(data, IterableDataset) and not hasattr(data, "__len__"):
-            raise TypeError(f"data: expected a data set with a length, or a loader. Received: {type(data).__name__}.")
-        data = DataLoader(data, batch_size=batch_size)
-    reader = _Reader(h1, h2, device, places, {"threshold": threshold, "from_logits": from_logits}, multilabel)
+    dataset = _in_batches(data, batch_size)
+    if performance_metric is not None and hasattr(dataset, "__next__"):
+        raise TypeError(
+            "performance_metric reads the data too, and an iterator can be read only once: pass list(data), or a data "
+            f"loader. Received: data of type {type(data).__name__}."
+        )
+    reader = _Reader(h1, h2, device, places, _reading(h2, threshold, from_logits, multilabel), scores)
+    measured = []
     with _evaluating(h1, h2):
-        found = reader.read(data)
-        performances = None
+        found = reader.read(dataset, in_order=dataset is not data or _in_order(dataset))
         if performance_metric is not None:
             where = "cpu" if device is None else device
-            performances = tuple(
-                performance(performance_metric(model, data, where), which) for model, which in ((h1, "h1"), (h2, "h2"))
-            )
+            for model, called in ((h1, "h1"), (h2, "h2")):
+                # Answers are no model that a metric could ask.
+                if called == "h1" and (reader.has_answers or _is_stored(h1)):
+                    measured.append(math.nan)
+                else:
+                    measured.append(performance(performance_metric(model, dataset, where), called, stacklevel=4))
     nameable = reader.unnamed is None
-    if not nameable and named is not None and not (named == "metadata" and metadata is None):
+    if not nameable and named is not None:
         warnings.warn(
-            f"{reader.unnamed}, so there are no ids to ask for images and texts by: they are left out",
-            stacklevel=3,
+            f"{reader.unnamed}, so there are no ids to ask for {named} and texts by: they are left out", stacklevel=3
         )
-    comparison = found.compared(class_names, metadata if nameable else None, name)
-    if performances is None:
-        performances = comparison.overlap.accuracy_h1, comparison.overlap.accuracy_h2
-    return comparison, nameable, (performances[0], performances[1])
+    state = _trained_with(h2)
+    lambda_c = None if state is None else float(state.loss.lambda_c)
+    comparison = found.compared(class_names, metadata if nameable else None, name, lambda_c)
+    if not measured:
+        measured = [comparison.overlap.accuracy_h1, comparison.overlap.accuracy_h2]
+    return comparison, nameable, (measured[0], measured[1])
 
 
 class _Found:
@@ -159,7 +197,9 @@ class _Found:
         self.ids: list[Any] | None = None
         self.num_classes = 0
 
-    def compared(self, class_names: Sequence[str] | None, metadata: Metadata | None, name: str | None) -> Comparison:
+    def compared(
+        self, class_names: Sequence[str] | None, metadata: Metadata | None, name: str | None, lambda_c: float | None
+    ) -> Comparison:
         if not self.labels:
             raise ValueError("dataset: expected at least one batch, got none; look at the loader's data set")
         target, h1, h2 = torch.cat(self.labels, dim=1).numpy().astype(np.int64)
@@ -178,6 +218,7 @@ class _Found:
             class_names=class_names,
             metadata=metadata,
             name=name,
+            lambda_c=lambda_c,
         )
 
 
@@ -190,24 +231,47 @@ class _Reader:
         h2: Any,
         device: Any,
         places: tuple[Where | None, Where | None, Where | None],
-        binary: Mapping[str, Any],
-        multilabel: bool = False,
+        reading: tuple[bool, dict[str, Any]],
+        scores: Scores | None,
     ) -> None:
         # References bring stored rows or a class map; plain models are asked as they are, and stay where they are.
         self._reference = Reference.of(h1) if isinstance(h1, (Reference, StoredOutputs)) else None
+        self._answers = None if self._reference is not None else _answers_of(h1)
         self._h1, self._h2, self._device = h1, h2, device
-        self._places, self._binary, self._multilabel = places, binary, multilabel
+        self._multilabel, self._options = reading
+        state = _trained_with(h2)
+        if state is not None:
+            scores = state.scores if scores is None else scores
+            # Where the user's own step takes its input from is not known; a batch's first or second then.
+            trained = (None, state.inputs, state.target)
+            places = tuple(theirs if ours is None else ours for ours, theirs in zip(places, trained, strict=True))  # type: ignore[assignment]
+        self._places = places
+        self._ask_h2 = _picking(h2, scores)
         # Why images and texts cannot be asked for by id, if so.
         self.unnamed: str | None = None
 
-    def read(self, dataset: Iterable[Any]) -> _Found:
+    @property
+    def has_answers(self) -> bool:
+        """Whether h1 is no model but what one said."""
+        return self._answers is not None
+
+    def read(self, dataset: Iterable[Any], in_order: bool) -> _Found:
+        if self._answers is not None and not in_order:
+            raise ValueError(
+                "h1 is given by its answers, in the order of the data, and the loader does not go through its data set "
+                "in order: leave out shuffle=True and samplers, pass list(loader), or pass h1 itself"
+            )
         found, seen = _Found(), 0
-        in_order = not isinstance(dataset, DataLoader) or _positions(dataset)[1] == 1
         for brought in dataset:
             batch, rows, indices = split_batch(brought)
             ids, x, target = self._parts(batch)
-            h2_output = _scores(self._h2, x, self._device, "h2")
-            h1_output = self._ask_h1(x, rows, h2_output).to(h2_output.device)
+            h2_output = self._ask_h2(x, self._device)
+            if self._answers is not None:
+                h1_output = self._answers[seen : seen + len(h2_output)].to(h2_output.device)
+                if len(h1_output) != len(h2_output):
+                    raise self._wrong_number(f"at least {seen + len(h2_output)}")
+            else:
+                h1_output = self._ask_h1(x, rows, h2_output).to(h2_output.device)
             for output, model in ((h1_output, "h1"), (h2_output, "h2")):
                 if output.is_floating_point() and bool(torch.isnan(output).any()):
                     raise ValueError(
@@ -240,6 +304,8 @@ class _Reader:
                     raise ValueError(f"ids: expected one for each of the {size} instances of a batch, got {len(ids)}")
                 found.ids = found.ids or []
                 found.ids += ids
+        if self._answers is not None and seen and len(self._answers) != seen:
+            raise self._wrong_number(str(seen))
         return found
 
     def _parts(self, batch: Any) -> tuple[list[Any] | None, Any, Tensor]:
@@ -269,13 +335,77 @@ class _Reader:
 
     def _labels(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> Any:
         if self._multilabel or h2_output.ndim == 1 or h2_output.shape[1] == 1:
-            if not self._binary["from_logits"]:
+            if not self._options["from_logits"]:
                 _check_probabilities({"h1": h1_output, "h2": h2_output})
-            return labels_of("binary_cross_entropy", h2_output, target, h1_output, **self._binary)
+            return labels_of("binary_cross_entropy", h2_output, target, h1_output, **self._options)
         if target.is_floating_point():
             # Looks whether they are probabilities of classes, which labels_of takes for granted.
             align_multiclass(h2_output, target, h1_output, None)
-        return labels_of("cross_entropy", h2_output, target, h1_output)
+        return labels_of("cross_entropy", h2_output, target, h1_output, **self._options)
+
+    def _wrong_number(self, instances: str) -> ValueError:
+        number = 0 if self._answers is None else len(self._answers)
+        return ValueError(
+            f"h1 is given by its answers: expected one for each of the {instances} instances of the data, got {number}"
+        )
+
+
+def _in_batches(data: Any, batch_size: int) -> Any:
+    """The data themselves, or a loader of a data set."""
+    if isinstance(data, (tuple, list)) and any(isinstance(part, (Tensor, np.ndarray)) for part in data):
+        raise TypeError(
+            "data: expected a data loader, a list of batches or a Dataset, got tensors themselves; pass "
+            "TensorDataset(inputs, target)"
+        )
+    if not isinstance(data, Dataset):
+        return data
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number >= 1. Received: batch_size={batch_size!r}.")
+    return DataLoader(data, batch_size=batch_size)
+
+
+def _in_order(dataset: Any) -> bool:
+    return not isinstance(dataset, DataLoader) or _positions(dataset)[1] == 1
+
+
+def _answers_of(h1: Any) -> Tensor | None:
+    """h1's labels or scores for all instances, if that is what it is."""
+    if callable(h1) or not (isinstance(h1, (tuple, list)) or hasattr(h1, "shape")):
+        return None
+    answers = h1.detach() if isinstance(h1, Tensor) else torch.as_tensor(np.ascontiguousarray(to_numpy(h1, "h1")))
+    if answers.ndim == 0 or answers.dtype == torch.bool or answers.is_complex():
+        raise TypeError(
+            "h1: expected a model, or its answers for all instances as integer labels (N,) or scores (N, C), got "
+            f"{answers.dtype} of shape {tuple(answers.shape)}"
+        )
+    return answers
+
+
+def _is_stored(h1: Any) -> bool:
+    return isinstance(h1, StoredOutputs) or (isinstance(h1, Reference) and h1.is_stored)
+
+
+def _trained_with(h2: Any) -> Any:
+    """What a `BCLightningModule` carries beside h2, or None."""
+    return getattr(h2, "__dict__", {}).get("_compatibility")
+
+
+def _reading(
+    h2: Any, threshold: float | None, from_logits: bool | None, multilabel: bool | None
+) -> tuple[bool, dict[str, Any]]:
+    """Whether outputs are read as binary whatever their shape, and how: the caller's word, else h2's training's."""
+    state = _trained_with(h2)
+    options: dict[str, Any] = {"threshold": 0.5, "from_logits": False}
+    if state is not None:
+        binary = state.loss.base == "binary_cross_entropy"
+        known = {"threshold", "from_logits", "ignore_index"} & set(state.loss.options)
+        options = {"threshold": 0.5, "from_logits": binary, **{name: state.loss.options[name] for name in known}}
+        multilabel = binary if multilabel is None else multilabel
+    if threshold is not None:
+        options["threshold"] = threshold
+    if from_logits is not None:
+        options["from_logits"] = from_logits
+    return bool(multilabel), options
 
 
 @contextmanager
@@ -294,12 +424,59 @@ def _evaluating(*models: Any) -> Iterator[None]:
             child.training = training
 
 
-def _scores(model: Any, x: Any, device: Any, name: str) -> Tensor:
+def _picking(h2: Any, scores: Scores | None) -> Callable[[Any, Any], Tensor]:
+    """How h2 is asked about inputs, and where its class scores are found."""
+    if callable(scores):
+        pick = scores
+        return lambda x, device: _scores(h2, x, device, "scores(h2's output)", pick)
+    module = module_behind(h2)
+    if scores is None and module is not None:
+        scores = _only_network(module)
+    if scores is None:
+        return lambda x, device: _scores(h2, x, device, "h2")
+    if module is None or not isinstance(scores, str):
+        raise TypeError(
+            "scores must be a function of h2's output, or the name of a submodule of h2. "
+            f"Received: scores={scores!r}, h2 of type {type(h2).__name__}."
+        )
+    try:
+        network = module.get_submodule(scores)
+    except AttributeError:
+        names = [path for path, _ in module.named_modules() if path]
+        raise ValueError(f"scores={scores!r} names no submodule of h2. Known: {', '.join(map(repr, names))}.") from None
+    if _only_network(module) is not None:
+        # There is no forward that would call it.
+        return lambda x, device: _scores(network, x, device, "h2")
+
+    def ask(x: Any, device: Any) -> Tensor:
+        outputs: list[Any] = []
+        handle = network.register_forward_hook(lambda module, args, output: outputs.append(output))
+        try:
+            _scores(h2, x, device, "h2", pick=lambda output: _one(outputs, str(scores)))
+        finally:
+            handle.remove()
+        return scores_from_output(outputs[0], model="h2").detach()
+
+    return ask
+
+
+def _one(outputs: list[Any], submodule: str) -> Any:
+    if len(outputs) != 1:
+        raise ValueError(
+            f"h2 must call its submodule {submodule!r} exactly once for a batch, as the output is what is compared. "
+            f"Received: {len(outputs)} calls."
+        )
+    return outputs[0]
+
+
+def _scores(model: Any, x: Any, device: Any, name: str, pick: Callable[[Any], Any] | None = None) -> Tensor:
     module: nn.Module | None = module_behind(model)
     weight = None if module is None else next(chain(module.parameters(), module.buffers()), None)
     where = device if weight is None else weight.device
     args, kwargs = _arguments(x if where is None else move_data_to_device(x, torch.device(where)))
     output = model(*args, **kwargs)
+    if pick is not None:
+        output = pick(output)
     if isinstance(output, (np.ndarray, np.generic)):
         output = torch.as_tensor(output)
     return scores_from_output(output, model=name).detach()

@@ -26,7 +26,7 @@ from bc_core import Comparison, Sweep
 from bc_core._comparison import Metadata, _write_whole
 from bc_core._evaluation import performance
 from bc_core._stored_rows import sampled
-from bc_core._sweep._folder import DATASETS, LOSS, Report, Trained
+from bc_core._sweep._folder import DATASETS, LOSS, Report, SweepFolder, Trained
 from bc_core._sweep._points import Point, checked_seeds
 from bc_core._sweep._running import run_sweep
 from bc_lightning._evaluate import evaluate
@@ -232,6 +232,7 @@ class _Recipe:
     base_class: type[Any]
     first_seed: int
     folder: Path | None = None
+    tracking: Any = None
     # By data set: the folder of h1's outputs, or None where they are not kept.
     kept: dict[str, Path | None] = dataclasses.field(default_factory=dict)
     h1_performances: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -320,6 +321,18 @@ class _Recipe:
 
     def prepare(self, folder: Path) -> None:
         self.folder = folder
+        if self.tensorboard:
+            from bc_tensorboard._sweep_log import write_experiment
+
+            plan = SweepFolder(folder)
+            write_experiment(
+                folder / "tensorboard",
+                plan.losses,
+                sorted({point.lambda_c for point in plan.plan}),
+                sorted({point.seed for point in plan.plan}),
+                [name for name in self.data.names if name != "train" or self.evaluate_on_train],
+                performance=self.performance_metric is not None,
+            )
         with _seeded(self.first_seed), _quiet():
             loaders = self.data.loaders()
             for name in self.evaluated(loaders):
@@ -561,6 +574,21 @@ class _Scores(nn.Module):
         return seen[-1]
 
 
+class _CurvesOnly:
+    """A Lightning logger that leaves hyperparameters and the state of the run to whoever opened it."""
+
+    @staticmethod
+    def of(logger: Any) -> Any:
+        class CurvesOnly(logger):  # type: ignore[misc]
+            def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+                pass
+
+            def finalize(self, status: str = "success") -> None:
+                pass
+
+        return CurvesOnly
+
+
 class _OtherInputsError(ValueError):
     """h2 is given something else than the items that h1's outputs were kept for."""
 
@@ -691,6 +719,11 @@ class _Data:
             if loader is not None and loader != []:
                 made[name] = loader
         return made
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the data sets."""
+        return list(self.given if self.module is None else self.loaders())
 
     def rewind(self) -> None:
         """Put every random generator of the loaders, their samplers and data sets where it was at the beginning."""

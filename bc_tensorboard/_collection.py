@@ -83,6 +83,8 @@ class Collection:
         self._series: dict[tuple[str, str], _Series] = {}
         self._unnamed = 0
         self.warnings: list[str] = []
+        # Share of a running sweep that is done.
+        self.progress: float | None = None
 
     def add(
         self,
@@ -158,7 +160,7 @@ class Collection:
                 for series in self._series.values()
             ],
             "warnings": [_plain(warning) for warning in self.warnings],
-            "progress": None,
+            "progress": self.progress,
         }
 
     def table(self, run: str, dataset: str, step: int) -> bytes:

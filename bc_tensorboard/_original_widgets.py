@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bc_core import Comparison
+from bc_core import Comparison, Sweep, SweepResults
+from bc_core._sweep._folder import is_sweep_folder
 from bc_tensorboard._collection import Texts
 from bc_tensorboard._original_sweep import (
     OriginalEvaluation,
@@ -23,45 +26,53 @@ if TYPE_CHECKING:
     from bc_tensorboard._view import ComparisonView
 
 
+# How often the dashboard looks at a running sweep.
+_LOOK_SECONDS = 0.5
+
+
 class CompatibilityAnalysis:
-    """A finished or interrupted lambda_c sweep, opened from its folder and shown in the notebook.
+    """A sweep over lambda_c in the notebook: `start` runs it in the background, and the dashboard shows how it goes.
 
-    The folder is one that `CompatibilityAnalysis` or `SweepManager` of BackwardCompatibilityML wrote. All evaluations
-    are shown, with every score computed from their counts: see `bc_tensorboard.read_original_sweep` for what of such a
-    folder is exact. An empty or missing folder shows that there is nothing yet; `refresh` looks again.
+    A folder that holds a sweep already is shown at once: one of `sweep`, finished or not, or one that
+    `CompatibilityAnalysis` or `SweepManager` of BackwardCompatibilityML wrote, with every score computed from their
+    counts (see `bc_tensorboard.read_original_sweep` for what of such a folder is exact). An empty or missing folder
+    shows that there is nothing yet; `refresh` looks again.
 
-    This class opens and shows; **it starts no sweep.** The arguments of a training are taken as the original takes
-    them, in the same order, so that the same call works, and are kept as attributes of the same names; none of them is
-    needed. There is no server: `port` and the two arguments for MLflow mean nothing any more.
+    The arguments are taken as the original takes them, in the same order, so that the same call works; to open a
+    folder none of them is needed. `start` needs those of the training: `number_of_epochs`, `h1`, `h2`, `training_set`,
+    `test_set`, `lambda_c_stepsize` (lambda_c goes from 0 to 1), `OptimizerClass` with `optimizer_kwargs`, the two
+    losses with their arguments, `performance_metric`. It calls `sweep`, which has more to say. There is no server:
+    `port` means nothing any more.
 
     Args:
         folder_name: Folder of the sweep.
-        number_of_epochs: Kept.
-        h1: Kept.
-        h2: Kept.
-        training_set: Kept.
-        test_set: Kept.
-        batch_size_train: Kept.
-        batch_size_test: Kept.
-        lambda_c_stepsize: Kept.
-        OptimizerClass: Kept.
-        optimizer_kwargs: Kept.
-        NewErrorLossClass: Kept.
-        StrictImitationLossClass: Kept.
-        performance_metric: Kept; accuracy is shown.
+        number_of_epochs: Epochs of each training.
+        h1: The model in use.
+        h2: Its update, as it is before the training; it stays so.
+        training_set: Training data: a data loader, or a list of batches ``(ids, x, y)`` as the original's.
+        test_set: Test data, the same.
+        batch_size_train: Rows at a time, where the data are arrays.
+        batch_size_test: The same for the test data.
+        lambda_c_stepsize: From one lambda_c to the next.
+        OptimizerClass: Class of the optimiser.
+        optimizer_kwargs: Its arguments.
+        NewErrorLossClass: Loss of the one half of the trainings.
+        StrictImitationLossClass: Loss of the other half.
+        performance_metric: A function ``(model, dataset, device)``, for the sweep's table; accuracy is shown.
         port: Accepted with a DeprecationWarning.
-        new_error_loss_kwargs: Kept.
-        strict_imitation_loss_kwargs: Kept.
+        new_error_loss_kwargs: Its options.
+        strict_imitation_loss_kwargs: Its options.
         get_instance_image_by_id: Image of an instance: a function of its id that returns an array, a PIL image, the
             bytes of an image file, or what Flask's `send_file` returned; or a mapping or an array of images.
         get_instance_metadata: Text of an instance: a function of its id. It takes the place of the texts in the folder,
             which the original asked for by another number wherever it used more than one batch.
-        device: Kept.
-        use_ml_flow: Accepted with a DeprecationWarning.
-        ml_flow_run_name: Accepted with a DeprecationWarning.
+        device: Where the training runs, such as "cpu" or "cuda:0"; by default where the framework chooses.
+        use_ml_flow: Whether the sweep is tracked with MLflow.
+        ml_flow_run_name: Name of its run.
 
     Attributes:
-        evaluations: What was read, as `bc_tensorboard.read_original_sweep` returns it.
+        evaluations: What was read of a folder of the original, as `bc_tensorboard.read_original_sweep` returns it.
+        sweep: The `bc_core.Sweep` that `start` began, or the `bc_core.SweepResults` of the folder; None without one.
         view: The `bc_tensorboard.ComparisonView` that is shown.
 
     Raises:
@@ -98,7 +109,9 @@ class CompatibilityAnalysis:
         use_ml_flow: bool = False,
         ml_flow_run_name: str | None = None,
     ) -> None:
-        warn_of_unused(port=port, use_ml_flow=use_ml_flow or None, ml_flow_run_name=ml_flow_run_name)
+        warn_of_unused(port=port)
+        self.use_ml_flow = use_ml_flow
+        self.ml_flow_run_name = ml_flow_run_name
         self.folder_name = os.fspath(folder_name)
         self.number_of_epochs = number_of_epochs
         self.h1 = h1
@@ -120,20 +133,89 @@ class CompatibilityAnalysis:
         self.device = device
 
         self.evaluations: list[OriginalEvaluation] = []
+        self.sweep: SweepResults | None = None
         self.view = made_view(images=images_of(get_instance_image_by_id), metadata=get_instance_metadata)
         self.refresh()
         self.show()
 
+    def start(self, **options: Any) -> Sweep:
+        """Start the sweep in the background, or go on with the one in the folder; the dashboard follows it.
+
+        Args:
+            options: Further arguments of `sweep`, or other values for those that are given here.
+
+        Returns:
+            The sweep, with its `status`, `wait()` and `cancel()`.
+
+        Raises:
+            TypeError: An argument that the training needs is missing.
+            ValueError: As `sweep`.
+            RuntimeError: It is running already.
+        """
+        if self.is_running:
+            raise RuntimeError("The sweep is running; wait for it with .sweep.wait(), or stop it with .sweep.cancel().")
+        missing = [name for name in ("number_of_epochs", "h1", "h2", "training_set") if getattr(self, name) is None]
+        if missing:
+            raise TypeError(f"To start a sweep CompatibilityAnalysis needs {', '.join(missing)}. Received: None.")
+        sweep = self._begun({"background": True, "progress_bar": False, **options})
+        self.sweep = sweep
+        threading.Thread(target=self._follow, args=(sweep,), name="sweep view", daemon=True).start()
+        return sweep
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the sweep that `start` began is at work."""
+        return isinstance(self.sweep, Sweep) and self.sweep.is_running
+
+    def _begun(self, options: dict[str, Any]) -> Sweep:
+        raise TypeError(
+            "A sweep is started by the CompatibilityAnalysis of bc_lightning or of bc_keras; this one opens."
+        )
+
+    def _mlflow(self) -> Any:
+        if not self.use_ml_flow:
+            return None
+        return True if self.ml_flow_run_name is None else {"run_name": self.ml_flow_run_name}
+
+    def _follow(self, sweep: Sweep) -> None:
+        shown: tuple[int, float] | None = None
+        while sweep.is_running:
+            now = len(sweep.points), round(sweep.status, 2)
+            if now != shown:
+                shown = now
+                self._show_sweep(sweep, sweep.status)
+            time.sleep(_LOOK_SECONDS)
+        self._show_sweep(sweep, None)
+
+    def _show_sweep(self, sweep: SweepResults, progress: float | None) -> None:
+        notes = [f"{failure.point.name} failed: {failure.error}" for failure in sweep.failures]
+        error = sweep.error if isinstance(sweep, Sweep) else None
+        if error is not None:
+            notes.insert(0, f"The sweep ended: {type(error).__name__}: {error}")
+        elif progress is None and sweep.unfinished and not notes:
+            notes.append(
+                f"{len(sweep.unfinished)} of its points are not finished: it was interrupted, or runs elsewhere; "
+                "start() goes on with it."
+            )
+        comparisons = sweep.comparisons() if sweep.points else {}
+        self.view.replace(comparisons, warnings=notes, progress=progress, dissonance=sweep.dissonances() or None)
+
     def refresh(self) -> None:
         """Read the folder again, and show what is in it now; what is looked at stays so."""
-        self.evaluations, notes = _read(Path(self.folder_name))
-        self.view.replace(self.evaluations, warnings=notes)
+        if not self.is_running and is_sweep_folder(self.folder_name):
+            self.sweep = self.sweep if isinstance(self.sweep, Sweep) else SweepResults.open(self.folder_name)
+            self._show_sweep(self.sweep, None)
+        elif not self.is_running:
+            self.evaluations, notes = _read(Path(self.folder_name))
+            self.view.replace(self.evaluations, warnings=notes)
 
     def show(self) -> None:
         """Show the sweep below the cell that is running; outside of a notebook nothing happens."""
         display_in_notebook(self.view)
 
     def __repr__(self) -> str:
+        if self.sweep is not None:
+            return f"CompatibilityAnalysis({self.sweep!r})"
         number = len(self.evaluations)
         found = f"{number} evaluation{'' if number == 1 else 's'}" if number else "no evaluations yet"
         return f"CompatibilityAnalysis({self.folder_name!r}, {found})"
@@ -177,8 +259,7 @@ def warn_of_unused(**given: Any) -> None:
     for name, value in given.items():
         if value is not None:
             warnings.warn(
-                f"{name} means nothing any more and is ignored: there is no server to run, and no sweep is started "
-                "here; leave it out",
+                f"{name} means nothing any more and is ignored: there is no server to run; leave it out",
                 DeprecationWarning,
                 stacklevel=3,
             )

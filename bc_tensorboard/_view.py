@@ -97,19 +97,29 @@ class ComparisonView(anywidget.AnyWidget):
         self._collection.add(comparisons, **{**self._defaults, **options}, wall_time=time.time())
         self.index = self._collection.index()
 
-    def replace(self, comparisons: Any, warnings: Any = ()) -> None:
+    def replace(
+        self,
+        comparisons: Any,
+        warnings: Any = (),
+        progress: float | None = None,
+        dissonance: Dissonance = None,
+    ) -> None:
         """Show these comparisons in place of all that were shown.
 
         Args:
             comparisons: As for the constructor.
             warnings: Sentences that are shown above them, such as what could not be read.
+            progress: The share that is done, from 0 to 1, of what is still making more of them, such as a sweep.
+            dissonance: As for the constructor, whose value holds where nothing is said.
 
         Raises:
             TypeError: As the constructor; what was shown then stays.
             ValueError: As the constructor.
         """
         collection = Collection(self._collection.image_size)
-        collection.add(comparisons, **self._defaults, wall_time=time.time())
+        given = self._defaults if dissonance is None else {**self._defaults, "dissonance": dissonance}
+        collection.add(comparisons, **given, wall_time=time.time())
+        collection.progress = progress
         collection.warnings = [str(warning) for warning in warnings]
         self._collection = collection
         self.index = collection.index()

@@ -18,7 +18,10 @@ ARROWS = {
     "bc_lightning": {"bc_core", "bc_tensorboard"},
 }
 FOREIGN = {
-    "bc_core": {"torch", "tensorflow", "keras", "jax", "pytorch_lightning", "torchmetrics", "pandas", "matplotlib"},
+    "bc_core": {
+        *("torch", "tensorflow", "keras", "jax", "pytorch_lightning", "torchmetrics"),
+        *("pandas", "matplotlib", "mlflow", "ray", "loky", "tqdm"),
+    },
     # Keras itself imports pandas and matplotlib where they are installed.
     "bc_keras": {"torch", "pytorch_lightning", "lightning", "torchmetrics", "bc_lightning", "mlxtend"},
     "bc_lightning": {"tensorflow", "keras", "jax", "bc_keras", "mlxtend"},

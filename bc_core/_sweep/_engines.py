@@ -28,6 +28,9 @@ _LOOK_SECONDS = 0.2
 class Recipe(Protocol):
     """How a framework trains the points; it travels to other processes by cloudpickle."""
 
+    # The MLflow runs that curves of the training go to, or None; set before the first point.
+    tracking: Any
+
     def describe(self) -> dict[str, str]:
         """What decides the results, by name, in short: what a folder is known again by."""
 

@@ -70,6 +70,11 @@ class FullDiskError(OSError):
     """The disk is full: no further point could be kept, so that the sweep ends; what is finished stays."""
 
 
+def is_sweep_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a sweep."""
+    return (Path(path) / _HEADER).is_file()
+
+
 class SweepFolder:
     """The files of a sweep.
 

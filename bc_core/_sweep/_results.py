@@ -200,7 +200,8 @@ class SweepResults:
 
     def dissonances(self) -> dict[str, str]:
         """How h2 was trained, by run: the second thing that `to_html` and `ComparisonView` take."""
-        return {run: run.split(", seed ")[0].replace("_", " ") for run in self.comparisons(self.datasets[-1])}
+        runs = self.comparisons(self.datasets[-1]) if self.points else {}
+        return {run: run.split(", seed ")[0].replace("_", " ") for run in runs}
 
     def to_html(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write the dashboard with all points as one HTML file.

@@ -182,6 +182,8 @@ def run_sweep(
         sweep = Sweep(place, points)
         if tracking is not None:
             tracking.start()
+        # Where the training's own curves go, in whatever process it runs.
+        recipe.tracking = tracking
     except BaseException:
         held.close()
         raise

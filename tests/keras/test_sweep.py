@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 import warnings
 
 import cloudpickle
@@ -17,7 +18,9 @@ from bc_keras._sweep import _cloned, _Recipe
 
 BACKEND = keras.backend.backend()
 PLAIN, MIDDLE = Point(None, 0.0, 3), Point("new_error", 2.0, 3)
-COMPILE = {"optimizer": "adam", "loss": "sparse_categorical_crossentropy"}
+COMPILED = {"optimizer": "adam", "loss": "sparse_categorical_crossentropy"}
+# Compiling takes most of the time of so small trainings.
+COMPILE = {**COMPILED, "run_eagerly": True}
 FIT = {"epochs": 2, "batch_size": 8}
 
 
@@ -61,18 +64,18 @@ class Counting:
 
 
 class Pieces(keras.utils.PyDataset):
-    """Batches of 10, in another order at each pass."""
+    """Batches of 10, in another order at each pass if wanted."""
 
-    def __init__(self, *arrays, seed=0):
+    def __init__(self, *arrays, shuffle=True):
         super().__init__()
-        self.arrays, self.random = arrays, np.random.default_rng(seed)
+        self.arrays, self.shuffle, self.random = arrays, shuffle, np.random.default_rng(0)
         self.order = np.arange(len(arrays[0]))
 
     def __len__(self):
-        return -(-len(self.order) // 10)
+        return int(np.ceil(len(self.order) / 10))
 
     def __getitem__(self, index):
-        if index == 0:
+        if index == 0 and self.shuffle:
             self.order = self.random.permutation(len(self.order))
         return tuple(array[self.order[index * 10 : index * 10 + 10]] for array in self.arrays)
 
@@ -124,11 +127,11 @@ def assert_same(ours, theirs, tolerance=1e-6):
         np.testing.assert_allclose(mine, other, atol=tolerance, rtol=0)
 
 
-def by_hand(point, h1, x, y, seed=None, **options):
+def by_hand(point, h1, x, y, how=COMPILE, **options):
     keras.utils.set_random_seed(point.seed)
     h2 = net()
     model = h2 if h1 is None else BCModel(h2, h1=h1, lambda_c=point.lambda_c, dissonance=point.loss)
-    model.compile(**COMPILE)
+    model.compile(**how)
     model.fit(x, y, verbose=0, **FIT, **options)
     return h2
 
@@ -136,9 +139,10 @@ def by_hand(point, h1, x, y, seed=None, **options):
 # What is trained
 
 
-def test_plain_training_is_that_of_keras(h1, tmp_path):
-    place = trained(recipe(net, h1, data()), tmp_path, PLAIN)
-    assert_same(weights_of(place, PLAIN), by_hand(PLAIN, None, *data()).get_weights())
+@pytest.mark.parametrize("how", [COMPILE, COMPILED])
+def test_plain_training_is_that_of_keras(h1, tmp_path, how):
+    place = trained(recipe(net, h1, data(), compile=how), tmp_path, PLAIN)
+    assert_same(weights_of(place, PLAIN), by_hand(PLAIN, None, *data(), how=how).get_weights())
 
 
 @pytest.mark.parametrize("store_h1", ["auto", False])
@@ -219,7 +223,7 @@ def test_optimizer_metrics_and_callbacks_are_not_shared(h1, tmp_path):
         h1,
         data(),
         val=data(20, 2),
-        compile={"optimizer": optimizer, "loss": COMPILE["loss"], "metrics": [metric, BEC(), "accuracy"]},
+        compile={**COMPILE, "optimizer": optimizer, "metrics": [metric, BEC(), "accuracy"]},
         fit={**FIT, "callbacks": [callback]},
     )
     place = trained(made, tmp_path, PLAIN, MIDDLE)
@@ -237,7 +241,7 @@ def test_functions_make_callbacks_and_compile_arguments(h1, tmp_path):
 
     def arguments():
         made_arguments.append(keras.optimizers.SGD(0.1))
-        return {"optimizer": made_arguments[-1], "loss": COMPILE["loss"]}
+        return {**COMPILE, "optimizer": made_arguments[-1]}
 
     place = trained(
         recipe(net, h1, data(), val=data(20, 2), compile=arguments, fit={**FIT, "callbacks": callbacks}),
@@ -297,7 +301,7 @@ def test_a_class_map_and_a_perfect_h1(tmp_path):
     for name in ("train", "test"):
         overlap = place.comparison(MIDDLE, name).overlap
         assert overlap.accuracy_h1 == 1
-        assert np.isnan(overlap.score("bec_given_h1_wrong"))
+        assert overlap.h1_only_right + overlap.both_right == overlap.total
 
 
 def test_a_class_that_is_absent(h1, tmp_path):
@@ -312,7 +316,7 @@ def test_a_binary_model(tmp_path):
     keras.utils.set_random_seed(2)
     h1 = net(1, "sigmoid")
     x, y = data(classes=2)
-    options = {"compile": {"optimizer": "adam", "loss": "binary_crossentropy"}}
+    options = {"compile": {"optimizer": "adam", "loss": "binary_crossentropy", "run_eagerly": True}}
     place = trained(recipe(lambda: net(1, "sigmoid"), h1, (x, y), test=Pieces(x, y), **options), tmp_path, MIDDLE)
     right = (h1.predict(x, verbose=0)[:, 0] >= 0.5) == y
     for name in ("train", "test"):
@@ -326,16 +330,33 @@ def test_ids_and_texts(h1, tmp_path):
     ids = [f"photo {index:02}" for index in range(30)]
     x, y = data(30, 1)
     options = {"ids": {"test": ids}, "metadata": lambda name: f"text of {name}"}
-    for number, test in enumerate([(x, y), Pieces(x, y)]):
+    for number, test in enumerate([(x, y), Pieces(x, y, shuffle=False)]):
         place = trained(recipe(net, h1, data(), test=test, **options), tmp_path / str(number), MIDDLE)
         comparison = place.comparison(MIDDLE, "test")
         table = comparison.instances
         assert len(table)
-        for row in table:
+        for row in list(table)[:5]:
             index = ids.index(row["id"])
             assert row["target"] == y[index]
             assert row["h1_pred"] == h1.predict(x[index : index + 1], verbose=0).argmax()
             assert row["metadata"] == f"text of {row['id']}"
+
+
+def test_ids_of_data_in_another_order_are_refused(h1, tmp_path):
+    with pytest.raises(ValueError, match="ids need data that give the same instances in the same order"):
+        trained(recipe(net, h1, data(), test=Pieces(*data(30, 1)), ids={"test": range(30)}), tmp_path, MIDDLE)
+
+
+def test_data_that_are_augmented_at_random(tmp_path):
+    x, y = data(20)
+
+    def augmented():
+        return x + np.random.normal(size=x.shape).astype("float32") / 10, y  # noqa: NPY002 - the seed of the point
+
+    h1 = Counting()
+    place = trained(recipe(net, h1, data(), test=augmented), tmp_path, MIDDLE)
+    assert h1.rows == 40 + 20 + 20
+    assert place.comparison(MIDDLE, "test").dataset_size == 20
 
 
 def test_a_function_makes_data_after_the_seed_was_set(h1, tmp_path):
@@ -358,7 +379,7 @@ def test_tf_data(h1, tmp_path):
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
     counted = Counting()
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         made = recipe(net, counted, dataset, test=tf.data.Dataset.from_tensor_slices(data(30, 1)).batch(7))
     place = trained(made, tmp_path, PLAIN, MIDDLE)
     assert counted.rows == 40 + 30
@@ -477,7 +498,7 @@ def test_an_error_in_one_point_leaves_the_others(h1, tmp_path):
 
 
 def test_a_training_that_diverges_is_a_failure(h1, tmp_path):
-    made = recipe(net, h1, data(), compile={"optimizer": keras.optimizers.SGD(1e30), "loss": COMPILE["loss"]})
+    made = recipe(net, h1, data(), compile={**COMPILE, "optimizer": keras.optimizers.SGD(1e30)})
     with pytest.raises(ValueError, match="diverged"):
         trained(made, tmp_path, MIDDLE)
 
@@ -490,7 +511,7 @@ def test_losses_with_bases_of_their_own(tmp_path):
         "other": CompatibilityLoss("binary_cross_entropy", label_smoothing=0.2),
     }
     x, y = data(classes=2)
-    options = {"compile": {"optimizer": "adam"}, "losses": losses, "lambdas": [0]}
+    options = {"compile": {"optimizer": "adam", "run_eagerly": True}, "losses": losses, "lambdas": [0]}
     found = run(lambda: net(1, "sigmoid"), h1, (x, y), tmp_path / "own", **options)
     assert [point.loss for point in found.points] == ["one", "other"]
     shared = run(
@@ -498,7 +519,7 @@ def test_losses_with_bases_of_their_own(tmp_path):
         h1,
         (x, y),
         tmp_path / "shared",
-        **{**options, "compile": {"optimizer": "adam", "loss": "binary_crossentropy"}},
+        **{**options, "compile": {**COMPILE, "loss": "binary_crossentropy"}},
     )
     assert [point.loss for point in shared.points] == [None]
 
@@ -521,7 +542,7 @@ def test_a_recipe_travels(tmp_path):
         h1,
         data(),
         test=lambda: Pieces(*data(20, 1)),
-        compile={"optimizer": keras.optimizers.Adam(0.01), "loss": COMPILE["loss"], "metrics": [BTC()]},
+        compile={**COMPILE, "optimizer": keras.optimizers.Adam(0.01), "metrics": [BTC()]},
         losses={"mine": CompatibilityLoss("cross_entropy", "imitation"), "new_error": "new_error"},
         save_models=False,
     )
@@ -538,7 +559,16 @@ def test_a_recipe_travels(tmp_path):
     assert all(isinstance(value, str) for value in back.environment(2).values())
 
 
+@pytest.fixture
+def _travelling_tests():
+    """This file is no module that a worker could import."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_travelling_tests")
 def test_processes_find_what_this_process_finds(h1, tmp_path):
     pytest.importorskip("loky")
     options = {"test": data(30, 2), "lambdas": [0, 1], "losses": ["new_error"]}

