@@ -83,6 +83,8 @@ bench: $(VENV)/.dev  ## Side by side with the alternatives; the original library
 	$(BIN)/python benchmarks/step_time.py
 	$(BIN)/python benchmarks/keras_step_time.py
 	$(BIN)/python benchmarks/dashboard.py
+	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/sweep_search.py
 	$(BIN)/python benchmarks/mnist_losses.py
 
 clean:

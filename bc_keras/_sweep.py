@@ -522,6 +522,9 @@ class _Recipe:
         else:
             arguments["x"] = given
             arguments.pop("batch_size", None)
+            if not isinstance(given, keras.utils.PyDataset):
+                # Others have an order of their own; Keras warns that it leaves it alone.
+                arguments["shuffle"] = False
         model.fit(**arguments)
         _check_finite(h2)
         comparisons, performances = {}, {}

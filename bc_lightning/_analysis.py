@@ -34,11 +34,8 @@ class CompatibilityAnalysis(_original_widgets.CompatibilityAnalysis):
         ):
             losses[name] = loss.on_outputs(1.0, **(settings or {}))
         device = None if self.device is None else torch.device(self.device)
-        on = (
-            {"accelerator": "auto"}
-            if device is None
-            else {"accelerator": "gpu" if device.type == "cuda" else device.type}
-        )
+        kind = "auto" if device is None else "gpu" if device.type == "cuda" else device.type
+        on: dict[str, Any] = {"accelerator": kind}
         if device is not None and device.index is not None:
             on["devices"] = [device.index]
         train, places = _loader_of(self.training_set)

@@ -40,6 +40,7 @@ class Sweep(SweepResults):
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._shown = 0.0
 
     @property
     def is_running(self) -> bool:
@@ -52,8 +53,9 @@ class Sweep(SweepResults):
         failed = {failure.point for failure in self.failures}
         ended = sum(point in failed or self._is_finished(point) for point in self._asked)
         share = (ended + (self._folder.progress() if ended < len(self._asked) else 0.0)) / max(1, len(self._asked))
-        # A point that ended is counted before its progress is gone.
-        return min(1.0, share)
+        # While a point ends it may be in neither count for a moment.
+        self._shown = max(self._shown, min(1.0, share))
+        return self._shown
 
     @property
     def error(self) -> BaseException | None:

@@ -427,7 +427,7 @@ def test_processes_and_background_give_the_same_table(tmp_path, small):
 @pytest.mark.slow
 def test_a_sweep_in_the_background_can_be_cancelled_and_reports_its_end(tmp_path):
     behind = run(tmp_path / "s", background=True)
-    while not behind.points:
+    while behind.is_running and not behind.points:
         time.sleep(0.05)
     behind.cancel()
     assert not behind.is_running
