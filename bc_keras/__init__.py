@@ -1,6 +1,7 @@
 """Train a compatible update in Keras: losses, `BCModel`, metrics, callbacks, stored outputs of h1."""
 
 from bc_core import LinearLambda
+from bc_keras._analysis import CompatibilityAnalysis
 from bc_keras._attached import attach_h1
 from bc_keras._callbacks import CompatibilityCallback, FrozenH1Check, LambdaScheduler
 from bc_keras._compatibility_loss import CompatibilityLoss
@@ -36,7 +37,6 @@ from bc_keras._plain_models import OnTarget, TargetLoss
 from bc_keras._reference import Reference
 from bc_keras._stored import StoredOutputs, store_outputs
 from bc_keras._sweep import sweep
-from bc_tensorboard._original_widgets import CompatibilityAnalysis
 
 __all__ = [
     "BEC",

@@ -31,7 +31,7 @@ from bc_core import Comparison
 from bc_core._arrays import id_array, to_numpy
 from bc_core._comparison import Metadata, _write_whole
 from bc_core._evaluation import performance
-from bc_core._sweep._folder import DATASETS, Report, Trained
+from bc_core._sweep._folder import DATASETS, Report, SweepFolder, Trained
 from bc_core._sweep._points import Point
 from bc_core._sweep._running import Sweep, run_sweep
 from bc_keras._attached import join_reference
@@ -268,6 +268,8 @@ class _Recipe:
                 "store_h1=True needs training data that stay the same: arrays, or a tf.data.Dataset without shuffling "
                 f"and augmentation. Received: train={self.data['train'].kind}; leave store_h1 out."
             )
+        # Where MLflow is told of the points; set by what runs the sweep.
+        self.tracking: Any = None
         self.folder: Path | None = None
         self.h1_performances: dict[str, float] = {}
         self._attached: dict[str, Any] = {}
@@ -445,6 +447,16 @@ class _Recipe:
         self._attached = {}
         (folder / "h1").mkdir(parents=True, exist_ok=True)
         self._check_same_losses(folder / "h1" / "losses.json")
+        if self.tensorboard:
+            plan = SweepFolder(folder)
+            importlib.import_module("bc_tensorboard._sweep_log").write_experiment(
+                folder / "tensorboard",
+                plan.losses,
+                sorted({point.lambda_c for point in plan.plan}),
+                sorted({point.seed for point in plan.plan}),
+                self._evaluated,
+                performance=self.performance_metric is not None,
+            )
         with _seeded(_FIRST_SEED):
             made = {name: self.data[name].made() for name in self._asked}
             for name, data in made.items():
@@ -511,6 +523,11 @@ class _Recipe:
         model = self._wrapped(h2, point, self._stored("train") if reads else self.h1)
         model.compile(**self._compile_arguments())
         arguments = self._fit_arguments(report)
+        if (tracking := self.tracking) is not None:
+            curves = keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs: tracking.log_epoch(point, epoch, logs)
+            )
+            arguments["callbacks"] = [*arguments.get("callbacks", []), curves]
         if self._fit_validates:
             validation = self._joined("val", data["val"], columns) if reads else data["val"]
             arguments["validation_data"] = tuple(validation) if isinstance(validation, list) else validation

@@ -1,0 +1,62 @@
+"""`CompatibilityAnalysis`: a sweep that is started from a notebook and shown in it."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from bc_core import Sweep, linear_lambdas
+from bc_core._arrays import id_array
+from bc_keras._losses import BCCrossEntropyLoss, ModelLoss, StrictImitationCrossEntropyLoss
+from bc_keras._sweep import sweep
+from bc_tensorboard import _original_widgets
+
+
+class CompatibilityAnalysis(_original_widgets.CompatibilityAnalysis):
+    __doc__ = _original_widgets.CompatibilityAnalysis.__doc__
+
+    def _begun(self, options: dict[str, Any]) -> Sweep:
+        made: Any = "rmsprop" if self.OptimizerClass is None else self.OptimizerClass
+        if self.optimizer_kwargs or not isinstance(made, str):
+            made = functools.partial(made, **(self.optimizer_kwargs or {}))()
+        losses = {}
+        for name, loss, settings in (
+            ("new_error", self.NewErrorLossClass or BCCrossEntropyLoss, self.new_error_loss_kwargs),
+            (
+                "strict_imitation",
+                self.StrictImitationLossClass or StrictImitationCrossEntropyLoss,
+                self.strict_imitation_loss_kwargs,
+            ),
+        ):
+            of_models = isinstance(loss, type) and issubclass(loss, ModelLoss)
+            losses[name] = loss.on_outputs(1.0, **(settings or {})) if of_models else loss
+        train, ids = _arrays_of(self.training_set)
+        named = {} if ids is None else {"train": ids}
+        given: dict[str, Any] = {
+            "folder": self.folder_name,
+            "lambdas": linear_lambdas(self.lambda_c_stepsize),
+            "losses": losses,
+            "compile": {"optimizer": made, "loss": None},
+            "fit": {"epochs": self.number_of_epochs, "batch_size": self.batch_size_train},
+            "performance_metric": self.performance_metric,
+            "metadata": self.get_instance_metadata,
+            "mlflow": self._mlflow(),
+        }
+        if self.test_set is not None:
+            given["test"], ids = _arrays_of(self.test_set)
+            named |= {} if ids is None else {"test": ids}
+        return sweep(self.h2, self.h1, train, **{**given, "ids": named or None, **options})
+
+
+def _arrays_of(data: Any) -> tuple[Any, list[Any] | None]:
+    """Arrays of what the original took, batches ``(ids, x, y)`` in a list, and the ids; other data as they are."""
+    if not isinstance(data, list) or not data or not all(isinstance(batch, list | tuple) for batch in data):
+        return data, None
+    if {len(batch) for batch in data} == {3}:
+        ids = [instance for batch in data for instance in id_array(batch[0], "ids").tolist()]
+        return tuple(np.concatenate([np.asarray(batch[part]) for batch in data]) for part in (1, 2)), ids
+    if {len(batch) for batch in data} == {2}:
+        return tuple(np.concatenate([np.asarray(batch[part]) for batch in data]) for part in (0, 1)), None
+    return data, None

@@ -1,0 +1,38 @@
+"""`CompatibilityAnalysis.start` in Keras: a sweep that a notebook starts."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from bc_keras import BCCrossEntropyLoss, CompatibilityAnalysis, StrictImitationCrossEntropyLoss, evaluate
+
+
+def net():
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+
+
+@pytest.mark.slow
+def test_the_call_of_the_original_starts_a_sweep(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 4)).astype("float32")
+    y = x.argmax(1) % 3
+    batches = [([f"row {i}" for i in range(a, a + 10)], x[a : a + 10], y[a : a + 10]) for a in range(0, 40, 10)]
+    h1, h2 = net(), net()
+    shown = CompatibilityAnalysis(
+        tmp_path / "sweep", 1, h1, h2, batches, batches, 10, 10, lambda_c_stepsize=1.0,
+        OptimizerClass=keras.optimizers.SGD, optimizer_kwargs={"learning_rate": 0.1},
+        NewErrorLossClass=BCCrossEntropyLoss, StrictImitationLossClass=StrictImitationCrossEntropyLoss,
+    )  # fmt: skip
+    # In this process: how workers start is tested with the sweep.
+    sweep = shown.start(background=False, tensorboard=False)
+    assert [(point.loss, point.lambda_c) for point in sweep.points] == [
+        (None, 0.0),
+        ("new_error", 1.0),
+        ("strict_imitation", 1.0),
+    ]
+    model = keras.models.load_model(sweep.model_path("new_error", 1.0))
+    found = sweep.comparison("new_error", 1.0, dataset="test")
+    assert found.overlap == evaluate(h1, model, (x, y)).comparison.overlap
+    assert all(str(instance).startswith("row ") for instance in found.instances.ids)
