@@ -5,6 +5,7 @@ from bc_keras._analysis import CompatibilityAnalysis
 from bc_keras._attached import attach_h1
 from bc_keras._callbacks import CompatibilityCallback, FrozenH1Check, LambdaScheduler
 from bc_keras._compatibility_loss import CompatibilityLoss
+from bc_keras._evaluate import evaluate
 from bc_keras._losses import (
     BCBinaryCrossEntropyLoss,
     BCCrossEntropyLoss,
@@ -75,6 +76,7 @@ __all__ = [
     "TargetLoss",
     "attach_h1",
     "bc_fit",
+    "evaluate",
     "store_outputs",
     "sweep",
 ]

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import keras
-
-from bc_core._arrays import id_array
-from bc_keras._callbacks import CompatibilityCallback
+from bc_keras._evaluate import evaluate
 from bc_tensorboard._original_widgets import ComparedModels, images_of, warn_of_unused
 
 
@@ -85,69 +81,19 @@ class ModelComparison(ComparedModels):
         multilabel: bool | None = None,
     ) -> None:
         warn_of_unused(port=port, device=device)
-        if not isinstance(h2, keras.Model):
-            raise TypeError(f"h2 must be a Keras model. Received: h2={h2!r}.")
-        data = dataset
-        if _is_list_of_batches(dataset):
-            data = _Batches(dataset)
-            ids = data.ids if ids is None else ids
-        if from_logits is None and getattr(h2, "loss", None) is None:
-            from_logits = False
-        callback = CompatibilityCallback(
-            data,
+        found = evaluate(
             h1,
-            batch_size=batch_size,
-            ids=ids,
+            h2,
+            dataset,
+            performance_metric=performance_metric,
             class_names=class_names,
+            name=name,
             metadata=get_instance_metadata,
+            ids=ids,
+            batch_size=batch_size,
             threshold=threshold,
             from_logits=from_logits,
             multilabel=multilabel,
         )
-        callback.set_model(h2)
-        # Not by evaluate(): the models may share layers, which only training has reason to refuse.
-        comparison = dataclasses.replace(callback._compare(step=None), name=name)
-        performances = comparison.overlap.accuracy_h1, comparison.overlap.accuracy_h2
-        if performance_metric is not None:
-            performances = (performance_metric(h1, dataset, "cpu"), performance_metric(h2, dataset, "cpu"))
-        self._take(comparison, dataset_name, images_of(get_instance_image_by_id), performances)
-
-
-class _Batches:
-    """Batches in a list, as the data sets of the original library are: (x, y) of each, and the ids of all."""
-
-    def __init__(self, batches: Sequence[Any]) -> None:
-        lengths = {len(batch) for batch in batches}
-        if len(lengths) != 1:
-            raise ValueError(
-                "dataset must hold batches of one form, (ids, x, y) or (x, y). "
-                f"Received: batches of lengths {', '.join(map(str, sorted(lengths)))}."
-            )
-        self._batches = batches
-        self.ids: list[Any] | None = None
-        if lengths == {3}:
-            self.ids = []
-            for ids, _, y in batches:
-                named = id_array(ids, "ids, the first of each batch").tolist()
-                if len(named) != len(y):
-                    raise ValueError(
-                        "The first of each batch (ids, x, y) must name its instances. "
-                        f"Received: {len(named)} ids for {len(y)} labels."
-                    )
-                self.ids += named
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        """Pass over the data once."""
-        return ((batch[-2], batch[-1]) for batch in self._batches)
-
-
-def _is_list_of_batches(dataset: Any) -> bool:
-    # Arrays in a list or a tuple, (x, y), have a shape; batches are lists or tuples themselves.
-    return (
-        isinstance(dataset, list | tuple)
-        and len(dataset) > 0
-        and all(
-            isinstance(batch, list | tuple) and 2 <= len(batch) <= 3 and hasattr(batch[-1], "shape")
-            for batch in dataset
-        )
-    )
+        performances = (found.h1_performance, found.h2_performance)
+        self._take(found.comparison, dataset_name, images_of(get_instance_image_by_id), performances)
