@@ -89,8 +89,8 @@ def performance(value: Any, name: str, *, stacklevel: int = 2) -> float:
         )
     if math.isnan(number):
         warnings.warn(
-            f"performance_metric says NaN for {name}: it is kept as nan. Look for a division by 0 in the metric, or for "
-            "a diverged model",
+            f"performance_metric says NaN for {name}: it is kept as nan. Look for a division by 0 in the metric, or "
+            "for a diverged model",
             RuntimeWarning,
             stacklevel=stacklevel,
         )
