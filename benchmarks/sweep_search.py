@@ -391,7 +391,8 @@ def verdict_of_search(found: dict[str, tuple[Curves, list[float]]]) -> list[str]
         }
         best = {count: max(SEARCHES, key=lambda method, n=count: mean[method, n]) for count in FITS}
         parts = (
-            f"{n} fits {mean[best[n], n]:.3f} ({best[n]}) against {max(mean[g, n] for g in GRIDS if (g, n) in mean):.3f}"
+            f"{n} fits {mean[best[n], n]:.3f} ({best[n]}) against "
+            f"{max(mean[g, n] for g in GRIDS if (g, n) in mean):.3f}"
             for n in FITS
         )
         lines.append(f"* {data_set}, {text}, best search against better grid: " + "; ".join(parts) + ".")
@@ -442,7 +443,8 @@ def main() -> None:
         "",
         "## All at once",
         "",
-        f"Eight MLPs 784-64-10, one thread, ratios of medians of {options.rounds} interleaved runs; below 1 the stacked",
+        f"Eight MLPs 784-64-10, one thread, ratios of medians of {options.rounds} interleaved runs; below 1 the "
+        "stacked",
         "engine is faster. *One by one* is the time of a step of all eight. *Two processes* is half of it: two",
         "processes of one thread that do not hinder each other. CPU time is the yardstick, as the machine was shared.",
         f"Engines end with the same weights to within {difference:.1g}.",
