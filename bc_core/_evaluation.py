@@ -77,15 +77,15 @@ def performance(value: Any, name: str, *, stacklevel: int = 2) -> float:
         (0.5, 1.0)
         >>> performance([0.5, 0.7], "h2")
         Traceback (most recent call last):
-        TypeError: performance_metric must return one number. Received for h2: [0.5, 0.7] (list). ...
+        TypeError: performance_metric must return one number for h2 (...). Received: [0.5, 0.7] (list).
     """
     number = _number(value)
     if number is None:
         axes = f" of shape {tuple(value.shape)}" if getattr(value, "shape", ()) else ""
         raise TypeError(
-            f"performance_metric must return one number. Received for {name}: {_shown(value)} "
-            f"({type(value).__name__}{axes}). Return a float, an int, a numpy scalar or a tensor without axes; reduce "
-            "several values, as with .mean()."
+            f"performance_metric must return one number for {name} (a float, an int, a numpy scalar, or a tensor "
+            f"without axes; reduce several values, as with .mean()). Received: {_shown(value)} "
+            f"({type(value).__name__}{axes})."
         )
     if math.isnan(number):
         warnings.warn(

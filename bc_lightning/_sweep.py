@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import importlib.util
 import io
 import json
@@ -12,6 +13,7 @@ import os
 import random
 import shutil
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +29,7 @@ from bc_core._comparison import Metadata, _write_whole
 from bc_core._evaluation import performance
 from bc_core._stored_rows import sampled
 from bc_core._sweep._folder import DATASETS, LOSS, Report, SweepFolder, Trained
-from bc_core._sweep._points import Point, checked_seeds
+from bc_core._sweep._points import Point
 from bc_core._sweep._running import run_sweep
 from bc_lightning._evaluate import evaluate
 from bc_lightning._fingerprint import fingerprint, fingerprint_data
@@ -169,38 +171,38 @@ def sweep(
         ...     [(row["loss"], row["lambda_c"]) for row in found.rows("test")]
         [('new_error', 0.0), ('new_error', 1.0), ('strict_imitation', 0.0), ('strict_imitation', 1.0)]
     """
-    checked = checked_seeds(seeds)
-    recipe = _Recipe(
-        h2=h2,
-        h1=h1,
-        data=_Data(train, val, test),
-        losses=_checked_losses(losses, base, normalization, loss_options or {}),
-        trainer={} if trainer is None else trainer,
-        module={
-            "inputs": inputs,
-            "target": target,
-            "scores": scores,
-            "class_map": None if class_map is None else list(class_map),
-            "optimizer": optimizer,
-            "lr_scheduler": lr_scheduler,
-        },
+    recipe = _Recipe.of(
+        h2,
+        h1,
+        train,
+        val,
+        test,
+        losses=losses,
+        trainer=trainer,
+        optimizer=optimizer,
+        lr_scheduler=lr_scheduler,
+        base=base,
+        normalization=normalization,
+        loss_options=loss_options,
+        inputs=inputs,
+        target=target,
+        scores=scores,
+        class_map=class_map,
         ids=ids,
-        class_names=None if class_names is None else tuple(class_names),
+        class_names=class_names,
         metadata=metadata,
         performance_metric=performance_metric,
         evaluate_on_train=evaluate_on_train,
         store_h1=store_h1,
         save_models=save_models,
-        tensorboard=importlib.util.find_spec("tensorboard") is not None if tensorboard is None else tensorboard,
-        base_class=_callers_lightning_module(),
-        first_seed=checked[0],
+        tensorboard=tensorboard,
     )
     return run_sweep(
         recipe,
         folder=folder,
         losses=list(recipe.losses),
         lambdas=lambdas,
-        seeds=checked,
+        seeds=seeds,
         share_plain=recipe.shares_plain(),
         engine=engine,
         workers=workers,
@@ -221,16 +223,15 @@ class _Recipe:
     losses: dict[str, tuple[Loss, dict[str, Any]]]
     trainer: Any
     module: dict[str, Any]
-    ids: Any
     class_names: tuple[str, ...] | None
-    metadata: Any
-    performance_metric: Any
-    evaluate_on_train: bool
-    store_h1: bool | str
-    save_models: bool
     tensorboard: bool
     base_class: type[Any]
-    first_seed: int
+    ids: Any = None
+    metadata: Any = None
+    performance_metric: Any = None
+    evaluate_on_train: bool = True
+    store_h1: bool | str = "auto"
+    save_models: bool = True
     folder: Path | None = None
     tracking: Any = None
     # By data set: the folder of h1's outputs, or None where they are not kept.
@@ -238,6 +239,36 @@ class _Recipe:
     h1_performances: dict[str, float] = dataclasses.field(default_factory=dict)
     # Whether h1's kept outputs were seen to be its answer to what h2 is given.
     seen_alike: bool = False
+
+    @classmethod
+    def of(cls, h2: Any, h1: Any, train: Any, val: Any, test: Any, **given: Any) -> _Recipe:
+        """The recipe that `sweep` runs for these arguments."""
+        options = {
+            name: given.pop(name, None)
+            for name in ("inputs", "target", "scores", "class_map", "optimizer", "lr_scheduler")
+        }
+        if options["class_map"] is not None:
+            options["class_map"] = list(options["class_map"])
+        names, trainer = given.pop("class_names", None), given.pop("trainer", None)
+        tensorboard = given.pop("tensorboard", None)
+        losses = _checked_losses(
+            given.pop("losses", ("new_error", "strict_imitation")),
+            given.pop("base", "cross_entropy"),
+            given.pop("normalization", "batch"),
+            given.pop("loss_options", None) or {},
+        )
+        return cls(
+            h2=h2,
+            h1=h1,
+            data=_Data(train, val, test),
+            losses=losses,
+            trainer={} if trainer is None else trainer,
+            module=options,
+            class_names=None if names is None else tuple(names),
+            tensorboard=importlib.util.find_spec("tensorboard") is not None if tensorboard is None else tensorboard,
+            base_class=_callers_lightning_module(),
+            **given,
+        )
 
     def __post_init__(self) -> None:
         if self.store_h1 not in (True, False, "auto"):
@@ -255,9 +286,10 @@ class _Recipe:
                 f"performance_metric={self.performance_metric!r}."
             )
         self.reference = Reference.of(self.h1, class_map=self.module["class_map"])
-        with _seeded(self.first_seed):
+        # Of one seed, whichever are asked for: more may be added later.
+        with _seeded(0):
             first = self.made_h2()
-        self.initial = fingerprint(first)
+        self.initial = f"{fingerprint(first)} {_told(str(first))} {_plain_attributes(first)}"
         self.plain = _lightning_module_class(type(first)) is None
         self.augments = any(
             getattr(type(first), hook, None) is not getattr(_lightning_module_class(type(first)) or object, hook, None)
@@ -267,15 +299,24 @@ class _Recipe:
         for name in self.losses:
             self.wrapped(copy.deepcopy(first), Point(name, 1.0, 0), self.reference)
 
-    def shares_plain(self) -> bool:
-        """Whether all losses are one training at lambda_c = 0: their own base matters to plain modules only."""
-        if not self.plain:
-            return True
-        bases = set()
+    def _bases(self) -> list[dict[str, str]]:
+        """What each loss is at lambda_c = 0."""
+        bases = []
         for loss, options in self.losses.values():
             settings = _settings(criterion_of(loss, 0.0, options))
-            bases.add(repr({**settings, "dissonance": None, "normalization": None}))
-        return len(bases) == 1
+            bases.append({key: told for key, told in settings.items() if key not in ("dissonance", "normalization")})
+        return bases
+
+    def shares_plain(self) -> bool:
+        """Whether all losses are one training at lambda_c = 0: their own base matters to plain modules only."""
+        bases = self._bases()
+        return not self.plain or all(base == bases[0] for base in bases)
+
+    def plain_base(self) -> str:
+        """What plain training minimises, where the losses say; it stands for all losses of the folder."""
+        if not self.plain:
+            return "the module's own"
+        return _told(self._bases()[0]) if self.shares_plain() else "each loss has its own"
 
     def describe(self) -> dict[str, str]:
         trainer = self.trainer
@@ -285,8 +326,9 @@ class _Recipe:
             "h2 before training": self.initial,
             **{f"{name} data": told for name, told in self.data.describe().items()},
             "trainer": _told(trainer),
-            "optimizer": _told(self.module["optimizer"]),
-            "lr_scheduler": _told(self.module["lr_scheduler"]),
+            **{name: _told(value) for name, value in self.module.items()},
+            "base of plain training": self.plain_base(),
+            "performance_metric": _told(self.performance_metric),
             "evaluated on training data": str(self.evaluate_on_train),
             **{
                 f"{LOSS}{name}": _told(criterion_of(loss, 1.0, options))
@@ -333,7 +375,7 @@ class _Recipe:
                 [name for name in self.data.names if name != "train" or self.evaluate_on_train],
                 performance=self.performance_metric is not None,
             )
-        with _seeded(self.first_seed), _quiet():
+        with _seeded(0), _quiet():
             loaders = self.data.loaders()
             for name in self.evaluated(loaders):
                 self.kept[name] = self._keep(loaders[name], folder / "h1" / name)
@@ -740,7 +782,10 @@ class _Data:
                 again = [f"{fingerprint_data(dataset[index]) % 2**32:08x}" for index in sampled(len(dataset))[:4]]
                 # Augmented items differ from reading to reading.
                 shown = "-".join(items) if items == again else "augmented"
-                told[name] = f"{len(dataset)} items {shown}, batch_size {loader.batch_size}"
+                if type(dataset) is torch.utils.data.TensorDataset:
+                    shown = f"{fingerprint_data(dataset.tensors) % 2**32:08x}"
+                order = f"{type(loader.sampler).__name__}{', drop_last' if loader.drop_last else ''}"
+                told[name] = f"{len(dataset)} items {shown}, batch_size {loader.batch_size}, {order}"
             else:
                 told[name] = f"{type(loader).__name__} of {type(dataset).__name__}"
         return told
@@ -850,25 +895,63 @@ def _told(value: Any) -> str:
     """A value in short, the same in every process: no addresses, no content of tensors but their hash."""
     if isinstance(value, Tensor):
         return f"tensor {fingerprint_data(value):016x}"
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    if isinstance(value, str):
+        return repr(value) if len(value) < 60 else f"text {zlib.crc32(value.encode()):08x}"
     if isinstance(value, CompatibilityLoss):
-        return f"{type(value).__name__}({_settings(value)})"
+        return f"{type(value).__name__}({_told(_settings(value))})"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_told(part)}" for key, part in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_told, value)) + "]"
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return repr(value)
+    if isinstance(value, functools.partial):
+        return f"partial({_told(value.func)}, {_told(value.args)}, {_told(value.keywords)})"
+    code = getattr(value, "__code__", None)
+    if code is not None:
+        # Functions of one name differ by what they do and what they close over; their lines may move.
+        does = zlib.crc32(repr((code.co_code, _constants(code), code.co_names)).encode())
+        cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if _is_filled(cell)]
+        over = f" over {_told(cells)}" if cells else ""
+        return f"{value.__qualname__} {does:08x}{over}"
     named = getattr(value, "__qualname__", None)
     if named is not None:
-        # Functions of one name differ by what they do; their lines may move.
-        code = getattr(value, "__code__", None)
-        told = "" if code is None else f" {fingerprint_data((code.co_code, repr(_constants(code)))) % 2**32:08x}"
-        return f"{named}{told}"
-    return type(value).__qualname__
+        return str(named)
+    return f"{type(value).__qualname__}{_plain_attributes(value)}"
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False
+
+
+def _plain_attributes(value: Any) -> str:
+    """The numbers and texts that an object holds, such as a callback's patience or a module's learning rate."""
+    held = getattr(value, "__dict__", {})
+    plain: dict[str, Any] = {
+        name: part
+        for name, part in sorted(held.items())
+        if isinstance(part, (bool, int, float, str, np.generic)) and not name.startswith("_")
+    }
+    hyperparameters = getattr(value, "hparams", None)
+    if isinstance(hyperparameters, Mapping) and hyperparameters:
+        plain["hparams"] = dict(hyperparameters)
+    return _told(plain) if plain else ""
 
 
 def _constants(code: Any) -> list[Any]:
-    return [_constants(part) if hasattr(part, "co_consts") else part for part in code.co_consts]
+    constants: list[Any] = []
+    for part in code.co_consts:
+        if hasattr(part, "co_consts"):
+            constants.append((part.co_code, _constants(part), part.co_names))
+        else:
+            # A frozenset of texts has another order in every process.
+            constants.append(sorted(map(repr, part)) if isinstance(part, frozenset) else part)
+    return constants
 
 
 @contextmanager

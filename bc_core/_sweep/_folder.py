@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from bc_core._comparison import Comparison, _write_whole
 from bc_core._overlap import ErrorOverlap
-from bc_core._sweep._points import Point
+from bc_core._sweep._points import Point, check_names
 
 FORMAT = "backward-compat-sweep"
 VERSION = 1
@@ -130,6 +130,7 @@ class SweepFolder:
             self._check_same(header["recipe"], dict(recipe))
             known = header
         plan = list(dict.fromkeys([*(Point.from_dict(entry) for entry in known["plan"]), *points]))
+        check_names(plan)
         content = {
             "format": FORMAT,
             "version": VERSION,

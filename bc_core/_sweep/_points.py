@@ -176,10 +176,20 @@ def planned(losses: Sequence[str], lambdas: Sequence[float], seeds: Sequence[int
         for lambda_c in lambdas
         for loss in losses
     }
+    check_names(list(points))
+    return list(points)
+
+
+def check_names(points: Sequence[Point]) -> None:
+    """Refuse points that would share a folder.
+
+    Raises:
+        ValueError: Names of losses differ in case or signs only, or one is that of plain training.
+    """
     names = [point.name.casefold() for point in points]
     if len(set(names)) < len(names):
+        losses = sorted({str(point.loss) for point in points if point.loss is not None})
         raise ValueError(
             f"losses must have names that differ in more than case and signs, and none may be {PLAIN!r}. "
-            f"Received: {list(losses)!r}."
+            f"Received: {losses!r}."
         )
-    return list(points)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import functools
 import os
 import random
 import signal
@@ -16,13 +17,15 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 from sweep_training import Broken, Digits, digits, run, trained_h1
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bc_core import FullDiskError, SweepFailedError, SweepResults, compare, linear_lambdas, log_lambdas
 from bc_core._sweep import _folder
-from bc_lightning import BCLightningModule, sweep, unwrap
+from bc_lightning import BCLightningModule, CompatibilityLoss, sweep, unwrap
+from bc_lightning._sweep import _Recipe
 from bc_tensorboard import read_original_sweep
 
 PROGRAM = Path(__file__).with_name("sweep_training.py")
@@ -159,6 +162,83 @@ def test_more_points_may_be_added_to_a_folder(tmp_path, small):
 def test_a_folder_of_another_sweep_is_refused_and_says_what_differs(small):
     with pytest.raises(ValueError, match=r"another sweep: trainer was .*max_epochs: 1.*is now .*max_epochs: 2"):
         run(small.path, **{**GRID, "trainer": {"max_epochs": 2, "accelerator": "cpu"}})
+
+
+def adam(lr):
+    return lambda parameters: torch.optim.Adam(parameters, lr)
+
+
+class Slower(Digits):
+    """Differs from its base by an attribute alone."""
+
+    def __init__(self, lr=0.1):
+        super().__init__()
+        self.lr = lr
+
+
+LINEAR = functools.partial(nn.Linear, 784, 10)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "says"),
+    [
+        ({"optimizer": adam(1e-3)}, {"optimizer": adam(1e-2)}, "optimizer"),
+        (
+            {"optimizer": functools.partial(torch.optim.SGD, lr=0.1)},
+            {"optimizer": functools.partial(torch.optim.SGD, lr=0.2)},
+            "optimizer",
+        ),
+        (
+            {"optimizer": lambda p: torch.optim.Adam(p, 0.1)},
+            {"optimizer": lambda p: torch.optim.NAdam(p, 0.1)},
+            "optimizer",
+        ),
+        ({"h2": Slower}, {"h2": functools.partial(Slower, lr=0.5)}, "h2 before training"),
+        (
+            {"h2": lambda: nn.Sequential(nn.Linear(784, 10), nn.Dropout(0.1)), "optimizer": adam(1e-3)},
+            {"h2": lambda: nn.Sequential(nn.Linear(784, 10), nn.Dropout(0.2)), "optimizer": adam(1e-3)},
+            "h2 before training",
+        ),
+        (
+            {"trainer": {"max_epochs": 1, "callbacks": [EarlyStopping("x", patience=1)]}},
+            {"trainer": {"max_epochs": 1, "callbacks": [EarlyStopping("x", patience=2)]}},
+            "trainer",
+        ),
+        (
+            {"losses": {"a": CompatibilityLoss()}, "optimizer": adam(1e-3)},
+            {"losses": {"b": CompatibilityLoss(label_smoothing=0.1)}, "optimizer": adam(1e-3)},
+            "base of plain training",
+        ),
+        ({"performance_metric": lambda *_: 0.5}, {"performance_metric": lambda *_: 0.25}, "performance_metric"),
+    ],
+)
+def test_whatever_changes_the_results_makes_another_sweep(tmp_path, h1, data, first, second, says):
+    loader = DataLoader(data["train"], batch_size=100)
+
+    def begun(options):
+        given = {"h2": LINEAR if "optimizer" in options else Digits, "trainer": {"max_epochs": 1}, **options}
+        recipe = _Recipe.of(given.pop("h2"), h1, loader, None, None, **given)
+        _folder.SweepFolder(tmp_path / "s").begin(recipe.describe(), ["new_error"], [])
+
+    begun(first)
+    begun(first)
+    with pytest.raises(ValueError, match=f"another sweep: .*{says} was"):
+        begun(second)
+
+
+def test_other_labels_outside_any_sample_make_another_sweep(tmp_path, h1, data):
+    x, y = data["train"].tensors
+    other = y.clone()
+    other[1234] = (other[1234] + 1) % 10
+    sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0])
+    with pytest.raises(ValueError, match="train data was"):
+        sweep_of(Digits, tmp_path / "s", h1, {**data, "train": TensorDataset(x, other)}, lambdas=[0])
+
+
+def test_seeds_may_be_added_in_any_order(tmp_path, h1, data):
+    sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0], seeds=3)
+    found = sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0], seeds=[1, 3])
+    assert sorted(point.seed for point in found.points) == [1, 3]
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):
