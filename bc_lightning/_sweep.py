@@ -395,10 +395,22 @@ class _Recipe:
                 )
             return None
         try:
+            package = importlib.import_module(
+                "lightning.pytorch" if self.base_class.__module__.startswith("lightning.") else "pytorch_lightning"
+            )
+            quiet = package.Trainer(
+                devices=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                # The sweep has a bar of its own.
+                enable_progress_bar=False,
+            )
             store_outputs(
                 self.h1.h1 if isinstance(self.h1, Reference) else self.h1,
                 loader.dataset,
                 path,
+                trainer=quiet,
                 batch_size=loader.batch_size or 256,
                 num_workers=loader.num_workers,
                 inputs=self.module["inputs"],
@@ -528,8 +540,8 @@ class _Recipe:
                 curves = self.folder / "tensorboard" / point.name / "training"
                 # Of an interrupted attempt.
                 shutil.rmtree(curves, ignore_errors=True)
-                arguments["logger"] = package.loggers.TensorBoardLogger(
-                    self.folder / "tensorboard", name=point.name, version="training"
+                arguments["logger"] = _curves_only(package.loggers.TensorBoardLogger)(
+                    self.folder / "tensorboard", name=point.name, version="training", default_hp_metric=False
                 )
             trainer = package.Trainer(callbacks=callbacks if isinstance(callbacks, list) else [callbacks], **arguments)
         if trainer.num_devices * trainer.num_nodes > 1:
@@ -616,19 +628,18 @@ class _Scores(nn.Module):
         return seen[-1]
 
 
-class _CurvesOnly:
-    """A Lightning logger that leaves hyperparameters and the state of the run to whoever opened it."""
+def _curves_only(logger: Any, closes: bool = True) -> Any:
+    """A Lightning logger without the module's hyperparameters: those of a run of the sweep are its point's."""
 
-    @staticmethod
-    def of(logger: Any) -> Any:
-        class CurvesOnly(logger):  # type: ignore[misc]
-            def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-                pass
+    class CurvesOnly(logger):  # type: ignore[misc]
+        def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+            pass
 
-            def finalize(self, status: str = "success") -> None:
-                pass
+        def finalize(self, status: str) -> None:
+            if closes:
+                super().finalize(status)
 
-        return CurvesOnly
+    return CurvesOnly
 
 
 class _OtherInputsError(ValueError):

@@ -308,7 +308,7 @@ class SweepResults:
 
         Args:
             path: File to write, its kind by its ending. Default: none.
-            dataset: Which data. Default: the last of "train", "val", "test" that there is.
+            dataset: Which data. Default: the validation data, as `best` and `pareto`, else the test data.
             score: What compatibility is: "btc", "nfr", ...
             performance: "accuracy_h2", or "performance_h2".
             dark: For a dark page.
@@ -323,7 +323,9 @@ class SweepResults:
         from bc_core._sweep._plot import tradeoff
 
         self._check_any()
-        name = self.datasets[-1] if dataset is None else self._checked_dataset(dataset)
+        name = self._checked_dataset(dataset) if dataset is not None else self.datasets[-1]
+        if dataset is None and "val" in self.datasets:
+            name = "val"
         rows = self._means(name, score, performance)
         return tradeoff(rows, self.rows(name), score, performance, name, path, dark)
 

@@ -348,7 +348,7 @@ def test_the_call_of_the_original_keeps_its_training_arguments():
             ORIGINALS / "one_batch", 3, h1, h2, *sets, 64, 32, 0.1, torch.optim.SGD, {"lr": 0.1}, port=5001,
             use_ml_flow=True,
         )  # fmt: skip
-    assert [str(warning.message).split()[0] for warning in caught] == ["port", "use_ml_flow"]
+    assert [str(warning.message).split()[0] for warning in caught] == ["port"]
     assert {warning.filename for warning in caught} == {__file__}
     assert (shown.number_of_epochs, shown.h1, shown.h2, shown.training_set, shown.test_set) == (3, h1, h2, [1], [2])
     assert (shown.batch_size_train, shown.batch_size_test, shown.lambda_c_stepsize) == (64, 32, 0.1)

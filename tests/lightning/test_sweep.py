@@ -250,7 +250,8 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
 def sweep_of(module, folder, h1, data, **options):
     return sweep(
         module, h1, DataLoader(data["train"], batch_size=100, shuffle=True), test=DataLoader(data["test"], 100),
-        folder=folder, progress_bar=False, tensorboard=False, **{**GRID, **options},
+        folder=folder, progress_bar=False,
+        **{"tensorboard": False, **GRID, **options},
     )  # fmt: skip
 
 
@@ -530,3 +531,32 @@ def test_the_module_itself_may_be_given_and_stays_as_it_is(tmp_path, h1, data):
     found = sweep_of(module, tmp_path / "s", h1, data, lambdas=[0])
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
     assert found.rows("test")[0]["accuracy_h2"] > 0.5
+
+
+class SavesHyperparameters(Digits):
+    """As most modules do."""
+
+    def __init__(self, width=8):
+        super().__init__(width)
+        self.save_hyperparameters()
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.log("my_loss", loss, on_epoch=True)
+        return loss
+
+
+def test_tensorboard_has_the_points_hyperparameters_and_the_modules_curves(tmp_path, h1, data):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = sweep_of(SavesHyperparameters, tmp_path / "s", h1, data, lambdas=[2], tensorboard=True)
+    run = found.path / "tensorboard" / found.points[0].name
+    summary, curves = (EventAccumulator(str(folder)).Reload() for folder in (run, run / "training"))
+    assert "my_loss_epoch" in curves.Tags()["scalars"]
+    # One set of hyperparameters for each point, or TensorBoard's table would list the module's own instead.
+    assert list(curves.PluginTagToContent("hparams") if "hparams" in curves.summary_metadata else {}) == []
+    assert not any("hparams" in str(curves.SummaryMetadata(tag).plugin_data) for tag in curves.Tags()["scalars"])
+    [btc] = summary.Tensors("test/btc") if "test/btc" in summary.Tags()["tensors"] else summary.Scalars("test/btc")
+    value = btc.value if hasattr(btc, "value") else btc.tensor_proto.float_val[0]
+    assert value == pytest.approx(found.rows("test")[0]["btc"], abs=1e-6)  # written in float32
