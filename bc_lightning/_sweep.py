@@ -31,7 +31,7 @@ from bc_core._stored_rows import sampled
 from bc_core._sweep._folder import DATASETS, LOSS, Report, SweepFolder, Trained
 from bc_core._sweep._points import Point
 from bc_core._sweep._running import run_sweep
-from bc_lightning._evaluate import evaluate
+from bc_lightning._evaluate import _evaluating, evaluate
 from bc_lightning._fingerprint import fingerprint, fingerprint_data
 from bc_lightning._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
 from bc_lightning._model_outputs import inputs_from_batch
@@ -386,7 +386,12 @@ class _Recipe:
         return [name for name in loaders if name != "train" or self.evaluate_on_train or self.store_h1 is not False]
 
     def _keep(self, loader: Any, path: Path) -> Path | None:
-        if self.store_h1 is False or not _is_read_whole(loader) or self.reference.is_stored:
+        if (
+            self.store_h1 is False
+            or not self.data.are_objects
+            or not _is_read_whole(loader)
+            or self.reference.is_stored
+        ):
             if self.store_h1 is True:
                 raise ValueError(
                     "store_h1=True needs a torch DataLoader over a whole map-style data set, and an h1 that can be "
@@ -427,11 +432,12 @@ class _Recipe:
         """h1's own performance, asked of the caller's metric once for the whole sweep."""
         if not path.is_file():
             asked = self.reference.module if self.reference.module is not None else self.h1
-            values = {
-                name: performance(self.performance_metric(asked, loaders[name], "cpu"), "h1")
-                for name in loaders
-                if name != "train" or self.evaluate_on_train
-            }
+            with _evaluating(asked):
+                values = {
+                    name: performance(self.performance_metric(asked, loaders[name], "cpu"), "h1")
+                    for name in loaders
+                    if name != "train" or self.evaluate_on_train
+                }
             _write_whole(path, json.dumps({name: repr(value) for name, value in values.items()}).encode())
         self.h1_performances = {name: float(value) for name, value in json.loads(path.read_text()).items()}
 
@@ -446,6 +452,9 @@ class _Recipe:
             # The same for every point, so that they stay comparable.
             self.store_h1 = False
             return self._train(point, directory, report)
+        finally:
+            # The next call in this process begins with them, too.
+            self.data.rewind()
 
     def _train(self, point: Point, directory: Path, report: Report) -> Trained:
         with _seeded(point.seed), _quiet():
@@ -470,7 +479,8 @@ class _Recipe:
                 comparisons[name] = self._compared(name, model, loaders[name], attached[name], point)
                 if self.performance_metric is not None:
                     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-                    value = performance(self.performance_metric(model, loaders[name], device), "h2")
+                    with _evaluating(model):
+                        value = performance(self.performance_metric(model, loaders[name], device), "h2")
                     performances[name] = (self.h1_performances[name], value)
             file = None
             if self.save_models:
@@ -530,7 +540,7 @@ class _Recipe:
             callbacks = copy.deepcopy(own.pop("callbacks", None) or [])
             arguments = {
                 "logger": False,
-                "enable_checkpointing": False,
+                "enable_checkpointing": any("Checkpoint" in type(each).__name__ for each in _listed(callbacks)),
                 "enable_model_summary": False,
                 "enable_progress_bar": False,
                 "devices": 1,
@@ -543,7 +553,14 @@ class _Recipe:
                 arguments["logger"] = _curves_only(package.loggers.TensorBoardLogger)(
                     self.folder / "tensorboard", name=point.name, version="training", default_hp_metric=False
                 )
-            trainer = package.Trainer(callbacks=callbacks if isinstance(callbacks, list) else [callbacks], **arguments)
+            if self.tracking is not None and (child := self.tracking.child_run(point)) is not None:
+                loggers = arguments["logger"] if isinstance(arguments["logger"], list) else [arguments["logger"]]
+                arguments["logger"] = [
+                    *(logger for logger in loggers if logger not in (False, None)),
+                    # Whoever opened the run closes it.
+                    _curves_only(package.loggers.MLFlowLogger, closes=False)(run_id=child[0], tracking_uri=child[1]),
+                ]
+            trainer = package.Trainer(callbacks=_listed(callbacks), **arguments)
         if trainer.num_devices * trainer.num_nodes > 1:
             raise ValueError(
                 "A point of a sweep is trained on one device, and several points side by side (engine='ray', "
@@ -774,6 +791,11 @@ class _Data:
         return made
 
     @property
+    def are_objects(self) -> bool:
+        """Whether the loaders are the same at every point; functions may draw other items with each seed."""
+        return self.module is None and all(map(_is_loader, self.given.values()))
+
+    @property
     def names(self) -> list[str]:
         """Names of the data sets."""
         return list(self.given if self.module is None else self.loaders())
@@ -786,7 +808,9 @@ class _Data:
     def describe(self) -> dict[str, str]:
         """What data these are, in short."""
         told = {}
-        for name, loader in self.loaders().items():
+        with _seeded(0):
+            loaders = self.loaders()
+        for name, loader in loaders.items():
             dataset: Any = getattr(loader, "dataset", None)
             if _is_read_whole(loader):
                 items = [f"{fingerprint_data(dataset[index]) % 2**32:08x}" for index in sampled(len(dataset))[:4]]
@@ -858,9 +882,14 @@ def _is_read_whole(loader: Any) -> bool:
     """Whether a loader reads every item of a data set once in each epoch, in whatever order."""
     if type(loader) is not DataLoader or isinstance(loader.dataset, torch.utils.data.IterableDataset):
         return False
-    if not hasattr(loader.dataset, "__len__") or type(loader.batch_sampler) not in (
-        type(None),
-        torch.utils.data.BatchSampler,
+    if (
+        loader.batch_size is None
+        or not hasattr(loader.dataset, "__len__")
+        or type(loader.batch_sampler)
+        not in (
+            type(None),
+            torch.utils.data.BatchSampler,
+        )
     ):
         return False
     sampler = loader.sampler
@@ -922,15 +951,30 @@ def _told(value: Any) -> str:
         return f"partial({_told(value.func)}, {_told(value.args)}, {_told(value.keywords)})"
     code = getattr(value, "__code__", None)
     if code is not None:
-        # Functions of one name differ by what they do and what they close over; their lines may move.
-        does = zlib.crc32(repr((code.co_code, _constants(code), code.co_names)).encode())
+        # Functions of one name differ by what they do and by the numbers and texts they read; their lines may move.
         cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if _is_filled(cell)]
-        over = f" over {_told(cells)}" if cells else ""
-        return f"{value.__qualname__} {does:08x}{over}"
+        names = [value.__globals__[name] for name in code.co_names if name in getattr(value, "__globals__", {})]
+        reads = [part for part in (*cells, *names) if _is_plain(part)]
+        reads += [value.__defaults__, value.__kwdefaults__]
+        does = repr((code.co_code, _constants(code), code.co_names, [_told(part) for part in reads if _is_plain(part)]))
+        return f"{value.__qualname__} {zlib.crc32(does.encode()):08x}"
     named = getattr(value, "__qualname__", None)
     if named is not None:
         return str(named)
     return f"{type(value).__qualname__}{_plain_attributes(value)}"
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is made of numbers and texts alone, which do not change as they are used."""
+    if isinstance(value, (tuple, list)):
+        return bool(value) and all(map(_is_plain, value))
+    if isinstance(value, Mapping):
+        return bool(value) and all(map(_is_plain, value.values()))
+    return isinstance(value, (bool, int, float, str, np.generic))
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
 
 
 def _is_filled(cell: Any) -> bool:
@@ -946,7 +990,7 @@ def _plain_attributes(value: Any) -> str:
     plain: dict[str, Any] = {
         name: part
         for name, part in sorted(held.items())
-        if isinstance(part, (bool, int, float, str, np.generic)) and not name.startswith("_")
+        if _is_plain(part) and not name.startswith("_") and name != "training"
     }
     hyperparameters = getattr(value, "hparams", None)
     if isinstance(hyperparameters, Mapping) and hyperparameters:

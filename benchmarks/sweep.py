@@ -116,7 +116,7 @@ def contestants(sets: dict[str, TensorDataset], h1: nn.Module) -> dict[str, Call
 
         batches = {
             name: [
-                (torch.arange(start, min(start + BATCH, len(part))), *part[start : start + BATCH])
+                (list(range(start, min(start + BATCH, len(part)))), *part[start : start + BATCH])
                 for start in range(0, len(part), BATCH)
             ]
             for name, part in sets.items()

@@ -378,10 +378,10 @@ class SweepResults:
             raise KeyError(f"{loss} with lambda_c = {weight:g} has the seeds {seeds}: say which, seed=...")
         known = sorted({point.lambda_c for name, point in self._by_loss() if name == loss})
         raise KeyError(
-            f"no finished point of loss {loss!r} with lambda_c = {weight:g}"
+            f"no finished point of loss {loss!r} with lambda_c = {weight!r}"
             + ("" if seed is None else f" and seed {seed}")
             + f"; finished are the losses {', '.join(map(repr, self.losses))}"
-            + (f", of this one lambda_c = {', '.join(f'{value:g}' for value in known)}" if known else "")
+            + (f", of this one lambda_c = {', '.join(f'{value!r}' for value in known)}" if known else "")
         )
 
     def _check_any(self) -> None:

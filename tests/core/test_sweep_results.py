@@ -138,7 +138,7 @@ def test_unknown_points_name_what_there_is(tmp_path):
     found = made(tmp_path, seeds=(0, 1))
     with pytest.raises(KeyError, match="has the seeds 0, 1: say which"):
         found.comparison("new_error", 4)
-    with pytest.raises(KeyError, match="of this one lambda_c = 0, 1, 4, 16"):
+    with pytest.raises(KeyError, match="of this one lambda_c = 0.0, 1.0, 4.0, 16.0"):
         found.comparison("new_error", 5, 0)
     with pytest.raises(ValueError, match="There are 'train', 'val', 'test'"):
         found.table("validation")

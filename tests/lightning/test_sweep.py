@@ -298,7 +298,7 @@ class Interrupted(Digits):
     def on_train_start(self):
         Interrupted.trainings += 1
         if Interrupted.trainings == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_ctrl_c_ends_the_sweep_and_the_same_call_goes_on(tmp_path, h1, data, capsys):
@@ -561,3 +561,64 @@ def test_tensorboard_has_the_points_hyperparameters_and_the_modules_curves(tmp_p
     [btc] = summary.Tensors("test/btc") if "test/btc" in summary.Tags()["tensors"] else summary.Scalars("test/btc")
     value = btc.value if hasattr(btc, "value") else btc.tensor_proto.float_val[0]
     assert value == pytest.approx(found.rows("test")[0]["btc"], abs=1e-6)  # written in float32
+
+
+class Normalised(Digits):
+    """BatchNorm, whose statistics an evaluation in train mode would change."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(784, 10), nn.BatchNorm1d(10))
+
+
+def test_the_callers_metric_sees_models_in_eval_mode_and_changes_nothing(tmp_path, h1, data):
+    modes = []
+
+    def metric(model, loader, device):
+        modes.append((model.training, torch.is_grad_enabled()))
+        return sum(float((model(x + 9).argmax(1) == y).float().sum()) for x, y in loader) / 1000
+
+    with_metric, without = (
+        sweep_of(Normalised, tmp_path / str(given), h1, data, lambdas=[0], performance_metric=given)
+        for given in (metric, None)
+    )
+    assert set(modes) == {(False, False)}
+    first, second = (torch.load(found.model_path("new_error", 0)) for found in (with_metric, without))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_call_that_goes_on_in_the_same_process_draws_the_same_batches(tmp_path, h1, data):
+    def loader():
+        return DataLoader(data["train"], 100, shuffle=True, generator=torch.Generator().manual_seed(3))
+
+    def run_with(train, folder, lambdas):
+        return sweep(
+            Digits, h1, train, folder=folder, lambdas=lambdas, losses=["new_error"], trainer=GRID["trainer"],
+            progress_bar=False, tensorboard=False,
+        )  # fmt: skip
+
+    mine = loader()
+    run_with(mine, tmp_path / "parts", [0])
+    parts, whole = run_with(mine, tmp_path / "parts", [0, 4]), run_with(loader(), tmp_path / "whole", [0, 4])
+    first, second = (torch.load(found.model_path("new_error", 4)) for found in (parts, whole))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_function_may_draw_another_split_for_each_seed(tmp_path, h1, data):
+    def train():
+        part, _ = torch.utils.data.random_split(data["train"], [500, 1500])
+        return DataLoader(part, batch_size=100)
+
+    for _ in range(2):  # the second call opens what the first one left
+        found = sweep(
+            Digits, h1, train, folder=tmp_path / "s", lambdas=[0, 4], losses=["new_error"], trainer=GRID["trainer"],
+            progress_bar=False, tensorboard=False,
+        )  # fmt: skip
+    assert [row["instances"] for row in found.rows("train")] == [500, 500]
+
+
+def test_a_checkpoint_callback_of_the_caller_works(tmp_path, h1, data):
+    trainer = {**GRID["trainer"], "callbacks": [pl.callbacks.ModelCheckpoint(dirpath=tmp_path / "checkpoints")]}
+    found = sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0], trainer=trainer)
+    assert not found.failures
+    assert list((tmp_path / "checkpoints").glob("*.ckpt"))
