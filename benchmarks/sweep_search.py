@@ -435,9 +435,12 @@ def conclusion(found: dict[str, tuple[Curves, list[float]]], ratios: list[list[f
         f"NSGA-II as it is by default draws its first 50 fits at random; within {FITS[-1]} it is the row *random*.",
         "",
         "**Is training all lambda_c at once faster than two processes? "
-        f"{'Yes' if 2 * wins[0] > len(ratios) else 'No'} with vmap** (in {wins[0]} of {len(ratios)} settings), and stacked",
-        f"by hand in {wins[1]} of {len(ratios)}: the smaller the batch, the better. Both beat one after the other in one",
-        "process. The loops are bare: what a framework adds to each step is not counted, and would be paid once instead",
+        f"{'Yes' if 2 * wins[0] > len(ratios) else 'No'} with vmap** (in {wins[0]} of {len(ratios)} "
+        f"settings), and stacked",
+        f"by hand in {wins[1]} of {len(ratios)}: the smaller the batch, the better. Both beat one after the "
+        f"other in one",
+        "process. The loops are bare: what a framework adds to each step is not counted, and would be paid "
+        "once instead",
         "of eight times. By hand means written for this one net.",
         "",
     ]
