@@ -429,7 +429,8 @@ def conclusion(found: dict[str, tuple[Curves, list[float]]], ratios: list[list[f
         "**Does a search reach the front in fewer fits than the default grid? "
         + ("Yes" if 2 * won[best] > len(cases) else "No")
         + f".** By the median number of fits to 99 % of what the grid ends with, {best} needs",
-        f"fewer than the grid itself, coarse to fine, in {won[best]} of {len(cases)} cases, any other search in at most "
+        f"fewer than the grid itself, coarse to fine, in {won[best]} of {len(cases)} cases, any other search in at "
+        "most "
         f"{max(count for method, count in won.items() if method != best)}.",
         "With three fits searches lead, even random ones: the grid begins with its two ends, which span little area.",
         f"NSGA-II as it is by default draws its first 50 fits at random; within {FITS[-1]} it is the row *random*.",
