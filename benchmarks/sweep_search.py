@@ -425,24 +425,22 @@ def conclusion(found: dict[str, tuple[Curves, list[float]]], ratios: list[list[f
     won = {method: sum(middle(method, *case) < middle(default, *case) for case in cases) for method in SEARCHES}
     best = max(won, key=lambda method: won[method])
     wins = [sum(2 * ratio[k] < 1 for ratio in ratios) for k in range(2)]
+    others = max(count for method, count in won.items() if method != best)
+    verdicts = [
+        "Yes" if 2 * count > total else "No" for count, total in ((won[best], len(cases)), (wins[0], len(ratios)))
+    ]
     answers = [
-        "**Does a search reach the front in fewer fits than the default grid? "
-        + ("Yes" if 2 * won[best] > len(cases) else "No")
-        + f".** By the median number of fits to 99 % of what the grid ends with, {best} needs",
-        f"fewer than the grid itself, coarse to fine, in {won[best]} of {len(cases)} cases, any other search in at "
-        "most "
-        f"{max(count for method, count in won.items() if method != best)}.",
+        f"**Does a search reach the front in fewer fits than the default grid? {verdicts[0]}.** By the median number",
+        f"of fits to 99 % of what the grid ends with, *{best}* needs fewer than the grid itself,",
+        f"coarse to fine, in {won[best]} of {len(cases)} cases, any other search in at most {others}.",
         "With three fits searches lead, even random ones: the grid begins with its two ends, which span little area.",
         f"NSGA-II as it is by default draws its first 50 fits at random; within {FITS[-1]} it is the row *random*.",
         "",
-        "**Is training all lambda_c at once faster than two processes? "
-        f"{'Yes' if 2 * wins[0] > len(ratios) else 'No'} with vmap** (in {wins[0]} of {len(ratios)} "
-        f"settings), and stacked",
-        f"by hand in {wins[1]} of {len(ratios)}: the smaller the batch, the better. Both beat one after the "
-        f"other in one",
-        "process. The loops are bare: what a framework adds to each step is not counted, and would be paid "
-        "once instead",
-        "of eight times. By hand means written for this one net.",
+        "**Is training all lambda_c at once, on one thread, faster than two processes of one thread? "
+        f"{verdicts[1]}, with vmap** (in {wins[0]}",
+        f"of {len(ratios)} settings); stacked by hand, for this one net, in {wins[1]} of {len(ratios)}.",
+        "The loops are bare: what a framework adds to a step is not counted; stacked, it would be paid once, not eight",
+        "times.",
         "",
     ]
     lines = [
