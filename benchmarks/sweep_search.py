@@ -432,7 +432,7 @@ def conclusion(found: dict[str, tuple[Curves, list[float]]], ratios: list[list[f
     answers = [
         f"**Does a search reach the front in fewer fits than the default grid? {verdicts[0]}.** By the median number",
         f"of fits to 99 % of what the grid ends with, *{best}* needs fewer than the grid itself,",
-        f"coarse to fine, in {won[best]} of {len(cases)} cases, any other search in at most {others}.",
+        f"coarse to fine, in {won[best]} of {len(cases)} cases, no other search in more than {others}.",
         "With three fits searches lead, even random ones: the grid begins with its two ends, which span little area.",
         f"NSGA-II as it is by default draws its first 50 fits at random; within {FITS[-1]} it is the row *random*.",
         "",
