@@ -148,7 +148,7 @@ def test_unknown_points_name_what_there_is(tmp_path):
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
 def test_the_plot_has_a_line_for_each_loss_and_h1(tmp_path, dark, seeds):
     found = made(tmp_path / "sweep", seeds=seeds)
-    figure = found.plot(tmp_path / "new" / "plot.png", score="nfr", dark=dark)
+    figure = found.plot(tmp_path / "new" / "plot.png", dataset="test", score="nfr", dark=dark)
     assert (tmp_path / "new/plot.png").read_bytes().startswith(b"\x89PNG")
     [axes] = figure.axes
     drawn = [set(np.round(line.get_ydata(), 6)) for line in axes.lines]
