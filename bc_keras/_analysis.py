@@ -9,7 +9,7 @@ import numpy as np
 
 from bc_core import Sweep, linear_lambdas
 from bc_core._arrays import id_array
-from bc_keras._losses import BCCrossEntropyLoss, ModelLoss, StrictImitationCrossEntropyLoss
+from bc_keras._losses import BCCrossEntropyLoss, StrictImitationCrossEntropyLoss
 from bc_keras._sweep import sweep
 from bc_tensorboard import _original_widgets
 
@@ -21,23 +21,12 @@ class CompatibilityAnalysis(_original_widgets.CompatibilityAnalysis):
         made: Any = "rmsprop" if self.OptimizerClass is None else self.OptimizerClass
         if self.optimizer_kwargs or not isinstance(made, str):
             made = functools.partial(made, **(self.optimizer_kwargs or {}))()
-        losses = {}
-        for name, loss, settings in (
-            ("new_error", self.NewErrorLossClass or BCCrossEntropyLoss, self.new_error_loss_kwargs),
-            (
-                "strict_imitation",
-                self.StrictImitationLossClass or StrictImitationCrossEntropyLoss,
-                self.strict_imitation_loss_kwargs,
-            ),
-        ):
-            of_models = isinstance(loss, type) and issubclass(loss, ModelLoss)
-            losses[name] = loss.on_outputs(1.0, **(settings or {})) if of_models else loss
         train, ids = _arrays_of(self.training_set)
         named = {} if ids is None else {"train": ids}
         given: dict[str, Any] = {
             "folder": self.folder_name,
             "lambdas": linear_lambdas(self.lambda_c_stepsize),
-            "losses": losses,
+            "losses": self._losses(BCCrossEntropyLoss, StrictImitationCrossEntropyLoss),
             "compile": {"optimizer": made, "loss": None},
             "fit": {"epochs": self.number_of_epochs, "batch_size": self.batch_size_train},
             "performance_metric": self.performance_metric,

@@ -31,9 +31,10 @@ from bc_core import Comparison
 from bc_core._arrays import id_array, to_numpy
 from bc_core._comparison import Metadata, _write_whole
 from bc_core._evaluation import performance
-from bc_core._sweep._folder import DATASETS, Report, SweepFolder, Trained
+from bc_core._sweep._folder import DATASETS, Report, Trained
 from bc_core._sweep._points import Point
 from bc_core._sweep._running import Sweep, run_sweep
+from bc_core._sweep._told import told
 from bc_keras._attached import join_reference
 from bc_keras._callbacks import CompatibilityCallback
 from bc_keras._compatibility_loss import CompatibilityLoss
@@ -448,15 +449,9 @@ class _Recipe:
         (folder / "h1").mkdir(parents=True, exist_ok=True)
         self._check_same_losses(folder / "h1" / "losses.json")
         if self.tensorboard:
-            plan = SweepFolder(folder)
-            importlib.import_module("bc_tensorboard._sweep_log").write_experiment(
-                folder / "tensorboard",
-                plan.losses,
-                sorted({point.lambda_c for point in plan.plan}),
-                sorted({point.seed for point in plan.plan}),
-                self._evaluated,
-                performance=self.performance_metric is not None,
-            )
+            # By name and only here: the folder is complete without it.
+            log = importlib.import_module("bc_tensorboard._sweep_log")
+            log.log_plan(folder, self._evaluated, self.performance_metric is not None)
         with _seeded(_FIRST_SEED):
             made = {name: self.data[name].made() for name in self._asked}
             for name, data in made.items():
@@ -554,10 +549,7 @@ class _Recipe:
             h2.save(directory / _MODEL)
         trained = Trained(comparisons, performances, _MODEL if self.save_models else None)
         if self.tensorboard:
-            # By name and only here: the folder is complete without it.
-            write_point = importlib.import_module("bc_tensorboard._sweep_log").write_point
-            dissonance = "plain" if point.loss is None else point.loss.replace("_", " ")
-            write_point(self.folder / "tensorboard" / point.name, point, trained, dissonance)
+            importlib.import_module("bc_tensorboard._sweep_log").log_point(self.folder, point, trained)
         return trained
 
     def _columns(self, h2: Any, train: Any) -> int:
@@ -998,42 +990,19 @@ def _told_arrays(parts: Any) -> str:
 
 
 def _told(value: Any) -> str:
-    """A value in short, the same in every process: no addresses, no arrays but their hash."""
+    return told(value, _special)
+
+
+def _special(value: Any) -> str | None:
     if isinstance(value, _Remade):
         return f"{value.kind.__name__}({_told(value.config)})"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_told(value[key])}" for key in sorted(value, key=str)) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_told, value)) + "]"
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, str | int | float | bool):
-        return repr(value)
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"array {hashlib.blake2b(_bytes_of(to_numpy(value, 'value')), digest_size=4).hexdigest()}"
     if isinstance(value, ModelLoss):
         return f"{type(value).__name__}({_told(value.criterion.get_config())})"
     if isinstance(value, keras.losses.Loss | keras.optimizers.schedules.LearningRateSchedule):
         return f"{type(value).__name__}({_told(value.get_config())})"
-    if isinstance(value, keras.callbacks.Callback):
-        settings = {
-            key: each
-            for key, each in vars(value).items()
-            if not key.startswith("_") and isinstance(each, str | int | float | bool)
-        }
-        return f"{type(value).__name__}({_told(settings)})"
-    named = getattr(value, "__qualname__", None)
-    if named is None:
-        return type(value).__qualname__
-    # Functions of one name differ by what they do; their lines may move.
-    code = getattr(value, "__code__", None)
-    if code is None:
-        return str(named)
-    return f"{named} {hashlib.blake2b(code.co_code + repr(_constants(code)).encode(), digest_size=4).hexdigest()}"
-
-
-def _constants(code: Any) -> list[Any]:
-    return [_constants(part) if hasattr(part, "co_consts") else part for part in code.co_consts]
+    if hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, np.generic):
+        return f"array {hashlib.blake2b(_bytes_of(to_numpy(value, 'value')), digest_size=4).hexdigest()}"
+    return None
 
 
 def _seed_torch(seed: int) -> None:

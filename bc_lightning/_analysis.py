@@ -23,16 +23,6 @@ class CompatibilityAnalysis(_original_widgets.CompatibilityAnalysis):
         made = self.OptimizerClass
         if made is not None and self.optimizer_kwargs:
             made = functools.partial(made, **self.optimizer_kwargs)
-        losses = {}
-        for name, loss, settings in (
-            ("new_error", self.NewErrorLossClass or BCCrossEntropyLoss, self.new_error_loss_kwargs),
-            (
-                "strict_imitation",
-                self.StrictImitationLossClass or StrictImitationCrossEntropyLoss,
-                self.strict_imitation_loss_kwargs,
-            ),
-        ):
-            losses[name] = loss.on_outputs(1.0, **(settings or {}))
         device = None if self.device is None else torch.device(self.device)
         kind = "auto" if device is None else "gpu" if device.type == "cuda" else device.type
         on: dict[str, Any] = {"accelerator": kind}
@@ -44,7 +34,7 @@ class CompatibilityAnalysis(_original_widgets.CompatibilityAnalysis):
             "test": test,
             "folder": self.folder_name,
             "lambdas": linear_lambdas(self.lambda_c_stepsize),
-            "losses": losses,
+            "losses": self._losses(BCCrossEntropyLoss, StrictImitationCrossEntropyLoss),
             "trainer": {"max_epochs": self.number_of_epochs, **on},
             "optimizer": made,
             "performance_metric": self.performance_metric,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import importlib.util
 import io
 import json
@@ -13,7 +12,6 @@ import os
 import random
 import shutil
 import warnings
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,9 +26,10 @@ from bc_core import Comparison, Sweep
 from bc_core._comparison import Metadata, _write_whole
 from bc_core._evaluation import performance
 from bc_core._stored_rows import sampled
-from bc_core._sweep._folder import DATASETS, LOSS, Report, SweepFolder, Trained
+from bc_core._sweep._folder import DATASETS, LOSS, Report, Trained
 from bc_core._sweep._points import Point
 from bc_core._sweep._running import run_sweep
+from bc_core._sweep._told import plain_attributes, told
 from bc_lightning._evaluate import _evaluating, evaluate
 from bc_lightning._fingerprint import fingerprint, fingerprint_data
 from bc_lightning._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
@@ -289,7 +288,7 @@ class _Recipe:
         # Of one seed, whichever are asked for: more may be added later.
         with _seeded(0):
             first = self.made_h2()
-        self.initial = f"{fingerprint(first)} {_told(str(first))} {_plain_attributes(first)}"
+        self.initial = f"{fingerprint(first)} {_told(str(first))} {plain_attributes(first, _special)}"
         self.plain = _lightning_module_class(type(first)) is None
         self.augments = any(
             getattr(type(first), hook, None) is not getattr(_lightning_module_class(type(first)) or object, hook, None)
@@ -364,17 +363,10 @@ class _Recipe:
     def prepare(self, folder: Path) -> None:
         self.folder = folder
         if self.tensorboard:
-            from bc_tensorboard._sweep_log import write_experiment
+            from bc_tensorboard._sweep_log import log_plan
 
-            plan = SweepFolder(folder)
-            write_experiment(
-                folder / "tensorboard",
-                plan.losses,
-                sorted({point.lambda_c for point in plan.plan}),
-                sorted({point.seed for point in plan.plan}),
-                [name for name in self.data.names if name != "train" or self.evaluate_on_train],
-                performance=self.performance_metric is not None,
-            )
+            shown = [name for name in self.data.names if name != "train" or self.evaluate_on_train]
+            log_plan(folder, shown, self.performance_metric is not None)
         with _seeded(0), _quiet():
             loaders = self.data.loaders()
             for name in self.evaluated(loaders):
@@ -400,10 +392,7 @@ class _Recipe:
                 )
             return None
         try:
-            package = importlib.import_module(
-                "lightning.pytorch" if self.base_class.__module__.startswith("lightning.") else "pytorch_lightning"
-            )
-            quiet = package.Trainer(
+            quiet = _package_of(self.base_class).Trainer(
                 devices=1,
                 logger=False,
                 enable_checkpointing=False,
@@ -416,7 +405,7 @@ class _Recipe:
                 loader.dataset,
                 path,
                 trainer=quiet,
-                batch_size=loader.batch_size or 256,
+                batch_size=loader.batch_size,
                 num_workers=loader.num_workers,
                 inputs=self.module["inputs"],
                 collate_fn=loader.collate_fn,
@@ -491,10 +480,9 @@ class _Recipe:
                 _write_whole(directory / file, content.getvalue())
             trained = Trained(comparisons, performances, file)
             if self.tensorboard and self.folder is not None:
-                from bc_tensorboard._sweep_log import write_point
+                from bc_tensorboard._sweep_log import log_point
 
-                dissonance = "plain" if point.loss is None else point.loss.replace("_", " ")
-                write_point(self.folder / "tensorboard" / point.name, point, trained, dissonance)
+                log_point(self.folder, point, trained)
             return trained
 
     def _rows_of(self, stored: StoredOutputs) -> Reference:
@@ -519,17 +507,12 @@ class _Recipe:
         }
         # The items were hashed when they were stored, and are looked at once more in the first batch.
         dataset = stored.attach(loader.dataset, verify=False)
-        if loader.batch_size is None:
-            return DataLoader(dataset, batch_size=None, sampler=loader.sampler, **brings), stored
         return DataLoader(
             dataset, batch_size=loader.batch_size, sampler=loader.sampler, drop_last=loader.drop_last, **brings
         ), stored
 
     def _trainer(self, module: Any, point: Point, report: Report, check: bool) -> Any:
-        base = _lightning_module_class(type(module))
-        package = importlib.import_module(
-            "lightning.pytorch" if base.__module__.startswith("lightning.") else "pytorch_lightning"
-        )
+        package = _package_of(_lightning_module_class(type(module)))
         if callable(self.trainer):
             trainer = self.trainer()
             if trainer.max_epochs is None and trainer.max_steps == -1:
@@ -576,26 +559,22 @@ class _Recipe:
         self, name: str, model: Any, loader: Any, attached: tuple[Any, StoredOutputs] | None, point: Point
     ) -> Comparison:
         data, h1 = loader, self.reference
-        if attached is not None:
-            brings, h1 = attached[0], self._rows_of(attached[1])
+        if _is_read_whole(loader):
+            brings = loader if attached is None else attached[0]
+            h1 = self.reference if attached is None else self._rows_of(attached[1])
+            # In order, and all of it.
             data = DataLoader(
                 brings.dataset,
                 batch_size=loader.batch_size,
                 collate_fn=brings.collate_fn,
                 num_workers=loader.num_workers,
             )
-        elif _is_read_whole(loader):
-            data = DataLoader(
-                loader.dataset,
-                batch_size=loader.batch_size,
-                collate_fn=loader.collate_fn,
-                num_workers=loader.num_workers,
-            )
         criterion = criterion_of(*self._loss_of(point))
         found = evaluate(
             h1,
-            _Scores(model, self.module["scores"]),
+            model,
             data,
+            scores=self.module["scores"],
             class_names=self.class_names,
             metadata=self.metadata,
             name=point.loss or "plain",
@@ -619,30 +598,10 @@ class _Recipe:
         return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
-class _Scores(nn.Module):
-    """h2 as it answers: with the submodule or the function that gives the class scores."""
-
-    def __init__(self, model: nn.Module, scores: str | Callable[[Any], Tensor] | None) -> None:
-        super().__init__()
-        self.model = model
-        self.scores = scores if scores is not None else _only_network(model)
-        base = _lightning_module_class(type(model))
-        self.has_forward = base is None or type(model).forward is not base.forward
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self.scores is None or callable(self.scores):
-            output = self.model(*args, **kwargs)
-            return output if self.scores is None else self.scores(output)
-        network = self.model.get_submodule(self.scores)
-        if not self.has_forward:
-            return network(*args, **kwargs)
-        seen: list[Any] = []
-        hook = network.register_forward_hook(lambda module, given, output: seen.append(output))
-        try:
-            self.model(*args, **kwargs)
-        finally:
-            hook.remove()
-        return seen[-1]
+def _package_of(lightning_module: type[Any]) -> Any:
+    """The package, of two, that a LightningModule class comes from."""
+    is_new = lightning_module.__module__.startswith("lightning.")
+    return importlib.import_module("lightning.pytorch" if is_new else "pytorch_lightning")
 
 
 def _curves_only(logger: Any, closes: bool = True) -> Any:
@@ -932,81 +891,17 @@ def _settings(loss: CompatibilityLoss) -> dict[str, str]:
 
 
 def _told(value: Any) -> str:
-    """A value in short, the same in every process: no addresses, no content of tensors but their hash."""
+    return told(value, _special)
+
+
+def _special(value: Any) -> str | None:
     if isinstance(value, Tensor):
         return f"tensor {fingerprint_data(value):016x}"
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, (bool, int, float)):
-        return repr(value)
-    if isinstance(value, str):
-        return repr(value) if len(value) < 60 else f"text {zlib.crc32(value.encode()):08x}"
-    if isinstance(value, CompatibilityLoss):
-        return f"{type(value).__name__}({_told(_settings(value))})"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_told(part)}" for key, part in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_told, value)) + "]"
-    if isinstance(value, functools.partial):
-        return f"partial({_told(value.func)}, {_told(value.args)}, {_told(value.keywords)})"
-    code = getattr(value, "__code__", None)
-    if code is not None:
-        # Functions of one name differ by what they do and by the numbers and texts they read; their lines may move.
-        cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if _is_filled(cell)]
-        names = [value.__globals__[name] for name in code.co_names if name in getattr(value, "__globals__", {})]
-        reads = [part for part in (*cells, *names) if _is_plain(part)]
-        reads += [value.__defaults__, value.__kwdefaults__]
-        does = repr((code.co_code, _constants(code), code.co_names, [_told(part) for part in reads if _is_plain(part)]))
-        return f"{value.__qualname__} {zlib.crc32(does.encode()):08x}"
-    named = getattr(value, "__qualname__", None)
-    if named is not None:
-        return str(named)
-    return f"{type(value).__qualname__}{_plain_attributes(value)}"
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value is made of numbers and texts alone, which do not change as they are used."""
-    if isinstance(value, (tuple, list)):
-        return bool(value) and all(map(_is_plain, value))
-    if isinstance(value, Mapping):
-        return bool(value) and all(map(_is_plain, value.values()))
-    return isinstance(value, (bool, int, float, str, np.generic))
+    return f"{type(value).__name__}({_told(_settings(value))})" if isinstance(value, CompatibilityLoss) else None
 
 
 def _listed(callbacks: Any) -> list[Any]:
     return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not cell
-    except ValueError:
-        return False
-
-
-def _plain_attributes(value: Any) -> str:
-    """The numbers and texts that an object holds, such as a callback's patience or a module's learning rate."""
-    held = getattr(value, "__dict__", {})
-    plain: dict[str, Any] = {
-        name: part
-        for name, part in sorted(held.items())
-        if _is_plain(part) and not name.startswith("_") and name != "training"
-    }
-    hyperparameters = getattr(value, "hparams", None)
-    if isinstance(hyperparameters, Mapping) and hyperparameters:
-        plain["hparams"] = dict(hyperparameters)
-    return _told(plain) if plain else ""
-
-
-def _constants(code: Any) -> list[Any]:
-    constants: list[Any] = []
-    for part in code.co_consts:
-        if hasattr(part, "co_consts"):
-            constants.append((part.co_code, _constants(part), part.co_names))
-        else:
-            # A frozenset of texts has another order in every process.
-            constants.append(sorted(map(repr, part)) if isinstance(part, frozenset) else part)
-    return constants
 
 
 @contextmanager

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # How often the dashboard looks at a running sweep.
 _LOOK_SECONDS = 0.5
 
+_Comparisons = dict[str, dict[str, list[Comparison]]]
+
 
 class CompatibilityAnalysis:
     """A sweep over lambda_c in the notebook: `start` runs it in the background, and the dashboard shows how it goes.
@@ -172,6 +174,23 @@ class CompatibilityAnalysis:
             "A sweep is started by the CompatibilityAnalysis of bc_lightning or of bc_keras; this one opens."
         )
 
+    def _losses(self, new_error: Any, strict_imitation: Any) -> dict[str, Any]:
+        """The two losses by name, as they are on outputs; the given ones where the caller named none."""
+        given = {
+            "new_error": (self.NewErrorLossClass or new_error, self.new_error_loss_kwargs),
+            "strict_imitation": (
+                self.StrictImitationLossClass or strict_imitation,
+                self.strict_imitation_loss_kwargs,
+            ),
+        }
+        # What is no loss on models is for the sweep to take or to refuse.
+        return {
+            name: loss.on_outputs(1.0, **(options or {}))
+            if isinstance(loss, type) and hasattr(loss, "on_outputs")
+            else loss
+            for name, (loss, options) in given.items()
+        }
+
     def _mlflow(self) -> Any:
         if not self.use_ml_flow:
             return None
@@ -179,15 +198,19 @@ class CompatibilityAnalysis:
 
     def _follow(self, sweep: Sweep) -> None:
         shown: tuple[int, float] | None = None
+        comparisons: _Comparisons = {}
         while sweep.is_running:
             now = len(sweep.points), round(sweep.status, 2)
             if now != shown:
+                if shown is None or now[0] != shown[0]:
+                    # Read only when there are more: progress is shown more often.
+                    comparisons = sweep.comparisons()
                 shown = now
-                self._show_sweep(sweep, sweep.status)
+                self._show_sweep(sweep, comparisons, sweep.status)
             time.sleep(_LOOK_SECONDS)
-        self._show_sweep(sweep, None)
+        self._show_sweep(sweep, sweep.comparisons(), None)
 
-    def _show_sweep(self, sweep: SweepResults, progress: float | None) -> None:
+    def _show_sweep(self, sweep: SweepResults, comparisons: _Comparisons, progress: float | None) -> None:
         notes = [f"{failure.point.name} failed: {failure.error}" for failure in sweep.failures]
         error = sweep.error if isinstance(sweep, Sweep) else None
         if error is not None:
@@ -197,14 +220,13 @@ class CompatibilityAnalysis:
                 f"{len(sweep.unfinished)} of its points are not finished: it was interrupted, or runs elsewhere; "
                 "start() goes on with it."
             )
-        comparisons = sweep.comparisons() if sweep.points else {}
         self.view.replace(comparisons, warnings=notes, progress=progress, dissonance=sweep.dissonances() or None)
 
     def refresh(self) -> None:
         """Read the folder again, and show what is in it now; what is looked at stays so."""
         if not self.is_running and is_sweep_folder(self.folder_name):
             self.sweep = self.sweep if isinstance(self.sweep, Sweep) else SweepResults.open(self.folder_name)
-            self._show_sweep(self.sweep, None)
+            self._show_sweep(self.sweep, self.sweep.comparisons(), None)
         elif not self.is_running:
             self.evaluations, notes = _read(Path(self.folder_name))
             self.view.replace(self.evaluations, warnings=notes)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bc_core import SCORES
+from bc_core._sweep._folder import SweepFolder
+from bc_core._sweep._points import PLAIN
 from bc_tensorboard import summary
 from bc_tensorboard._event_file import EventFile
 from bc_tensorboard._media import media_path
@@ -21,12 +23,32 @@ if TYPE_CHECKING:
     from bc_core._sweep._points import Point
 
 # What a point without a loss, plain training, is called among the hyperparameters.
-PLAIN = "plain"
+# Where the runs of the points are, in the folder of their sweep.
+_RUNS = "tensorboard"
 # In the order of the columns: what one chooses by comes first.
 _METRICS = ("accuracy_h2", "btc", "nfr", "bec_given_h1_wrong", "bec_given_h2_wrong", "pfr", "nfi", "accuracy_h1")
 _PERFORMANCES = {"performance_h2": "Performance of h2", "performance_h1": "Performance of h1"}
 # Ends the names of our files, so that another writer's in the same folder are told apart.
 _ENDING = ".sweep"
+
+
+def log_plan(folder: Path, datasets: Sequence[str], performance: bool) -> None:
+    """Say for the HPARAMS tab what the sweep in a folder tries, all that was ever planned.
+
+    Args:
+        folder: Folder of the sweep.
+        datasets: Names of the data sets.
+        performance: Whether there is a metric of the caller's.
+    """
+    sweep = SweepFolder(folder)
+    plan = sweep.plan
+    lambdas, seeds = sorted({point.lambda_c for point in plan}), sorted({point.seed for point in plan})
+    write_experiment(folder / _RUNS, sweep.losses, lambdas, seeds, datasets, performance=performance)
+
+
+def log_point(folder: Path, point: Point, trained: Trained) -> None:
+    """Write the run of a point of the sweep in a folder."""
+    write_point(folder / _RUNS / point.name, point, trained, (point.loss or PLAIN).replace("_", " "))
 
 
 def write_point(logdir: Path, point: Point, trained: Trained, dissonance: str) -> None:

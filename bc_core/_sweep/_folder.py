@@ -42,13 +42,11 @@ class Trained:
         comparisons: h1 and h2 by data set.
         performances: By data set what the caller's metric says of h1 and of h2.
         model: Name of the model's file in the folder of the point.
-        scalars: Further figures of the training, for the table.
     """
 
     comparisons: Mapping[str, Comparison]
     performances: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     model: str | None = None
-    scalars: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -211,7 +209,11 @@ class SweepFolder:
 
     def comparison(self, point: Point, dataset: str) -> Comparison:
         """The comparison of a finished point on a data set."""
-        return Comparison.load(self.folder_of(point) / _comparison_name(dataset))
+        return Comparison.load(self.comparison_path(point, dataset))
+
+    def comparison_path(self, point: Point, dataset: str) -> Path:
+        """Where the comparison of a finished point is."""
+        return self.folder_of(point) / comparison_name(dataset)
 
     def failures(self) -> list[Failure]:
         """The points that failed and have not succeeded since."""
@@ -265,11 +267,11 @@ class SweepFolder:
             aside.mkdir(parents=True)
             trained = train(point, aside, _Reporter(aside / _PROGRESS))
             for dataset, comparison in trained.comparisons.items():
-                comparison.save(aside / _comparison_name(dataset))
+                comparison.save(aside / comparison_name(dataset))
             datasets = {
                 dataset: {
                     "overlap": comparison.overlap.to_dict(),
-                    "performance": [_json_number(value) for value in trained.performances.get(dataset, ())] or None,
+                    "performance": [json_number(value) for value in trained.performances.get(dataset, ())] or None,
                 }
                 for dataset, comparison in trained.comparisons.items()
             }
@@ -277,7 +279,6 @@ class SweepFolder:
                 "point": point.to_dict(),
                 "datasets": datasets,
                 "model": trained.model,
-                "scalars": {name: _json_number(value) for name, value in trained.scalars.items()},
                 "seconds": time.perf_counter() - began,
             }
             (aside / _PROGRESS).unlink(missing_ok=True)
@@ -322,11 +323,11 @@ class _Reporter:
             self._path.write_text(f"{share:.4f}")
 
 
-def _comparison_name(dataset: str) -> str:
+def comparison_name(dataset: str) -> str:
     return f"comparison-{dataset}.json.gz"
 
 
-def _json_number(value: float) -> float | None:
+def json_number(value: float) -> float | None:
     # JSON has no NaN.
     return float(value) if math.isfinite(value) else None
 

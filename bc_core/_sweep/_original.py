@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bc_core._comparison import _write_whole
+from bc_core._sweep._folder import json_number
 
 if TYPE_CHECKING:
     from bc_core._sweep._results import SweepResults
@@ -68,7 +68,7 @@ def _entry(
 ) -> dict[str, Any]:
     evaluation = results.comparison(row["loss"], row["lambda_c"], seed, row["dataset"]).to_dict()
     h1, h2 = (
-        _plain(row[f"performance_{model}"]) if f"performance_{model}" in row else row[f"accuracy_{model}"]
+        json_number(row[f"performance_{model}"]) if f"performance_{model}" in row else row[f"accuracy_{model}"]
         for model in ("h1", "h2")
     )
     return {
@@ -91,10 +91,6 @@ def _dissonance(loss: str) -> str | None:
     if loss.endswith("Loss"):
         return "strict-imitation" if "StrictImitation" in loss else "new-error"
     return None
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -122,7 +122,6 @@ class SweepResults:
                 if performances is not None:
                     h1, h2 = (float("nan") if value is None else value for value in performances)
                     row |= {"performance_h1": h1, "performance_h2": h2}
-                row |= {key: float("nan") if value is None else value for key, value in result["scalars"].items()}
                 row["seconds"] = result["seconds"]
                 rows.append(row)
         return rows
@@ -188,20 +187,22 @@ class SweepResults:
         A run is a loss (and a seed, where there are several); its comparisons are the values of lambda_c.
         """
         wanted = self.datasets if dataset is None else [self._checked_dataset(dataset)]
-        several = len({point.seed for point in self.points}) > 1
         runs: dict[str, dict[str, list[Comparison]]] = {}
-        for loss, point in self._by_loss():
-            run = f"{loss}, seed {point.seed}" if several else loss
+        for run, _, point in self._runs():
             for name in wanted:
                 if name in self._result(point)["datasets"]:
-                    comparison = self._folder.comparison(point, name)
-                    runs.setdefault(run, {}).setdefault(name, []).append(comparison)
+                    runs.setdefault(run, {}).setdefault(name, []).append(self._folder.comparison(point, name))
         return runs
 
     def dissonances(self) -> dict[str, str]:
         """How h2 was trained, by run: the second thing that `to_html` and `ComparisonView` take."""
-        runs = self.comparisons(self.datasets[-1]) if self.points else {}
-        return {run: run.split(", seed ")[0].replace("_", " ") for run in runs}
+        return {run: loss.replace("_", " ") for run, loss, _ in self._runs()}
+
+    def _runs(self) -> list[tuple[str, str, Point]]:
+        """Each finished point with its loss and the run that it is shown in."""
+        pairs = self._by_loss()
+        several = len({point.seed for _, point in pairs}) > 1
+        return [(f"{loss}, seed {point.seed}" if several else loss, loss, point) for loss, point in pairs]
 
     def to_html(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write the dashboard with all points as one HTML file.
@@ -289,7 +290,7 @@ class SweepResults:
             overlap=candidate.overlap,
             test=others["test"]["overlap"] if "test" in others and name != "test" else None,
             verdicts=verdicts,
-            comparison_path=self._folder.folder_of(candidate.point) / f"comparison-{name}.json.gz",
+            comparison_path=self._folder.comparison_path(candidate.point, name),
             model_path=None if model is None else self._folder.folder_of(candidate.point) / model,
         )
 

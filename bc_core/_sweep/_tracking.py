@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bc_core._comparison import _write_whole
 from bc_core._scores import SCORES
-from bc_core._sweep._folder import Failure, SweepFolder
+from bc_core._sweep._folder import Failure, SweepFolder, comparison_name
 from bc_core._sweep._points import PLAIN, Point
 
 if TYPE_CHECKING:
@@ -425,7 +425,6 @@ class Tracking:
         run_id = child["run_id"]
         result = results._folder.result(point)
         metrics: dict[str, float] = {"seconds": result["seconds"]}
-        metrics |= {name: value for name, value in result["scalars"].items() if value is not None}
         for dataset, data in result["datasets"].items():
             metrics |= {f"{dataset}/{score}": data["overlap"].score(score) for score in SCORES}
             h1, h2 = data["performance"] or (None, None)
@@ -433,7 +432,7 @@ class Tracking:
             metrics |= {name: value for name, value in performances.items() if value is not None}
         self._log(run_id, {_name(name): value for name, value in metrics.items()}, 0)
         place = results._folder.folder_of(point)
-        paths = [place / f"comparison-{dataset}.json.gz" for dataset in result["datasets"]]
+        paths = [place / comparison_name(dataset) for dataset in result["datasets"]]
         if result["model"] is not None:
             paths.append(place / result["model"])
         for path in paths:
