@@ -106,6 +106,7 @@ class CompatibilityLoss(nn.Module):
             dissonance=self.dissonance,
             normalization=self.normalization,
             validate_args=self.validate_args,
+            outputs_checked=outputs_checked,
             **self.options,
         )
 

@@ -16,7 +16,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence, Sized
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -340,7 +340,7 @@ class _Attached(Dataset[WithReference]):
     def __getitem__(self, index: int) -> WithReference:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[WithReference]:
+    def __getitems__(self, indices: Sequence[int]) -> _Items:
         # PyTorch asks for a whole batch when it can: the rows are then one read of the map.
         length = len(self)
         numbers = [int(index) + length if index < 0 else int(index) for index in indices]
@@ -352,8 +352,30 @@ class _Attached(Dataset[WithReference]):
         if self.verify:
             for number, sample in zip(numbers, samples, strict=True):
                 self.stored._check_item(number, sample)
-        rows = self.stored[numbers]
-        return [WithReference(*item) for item in zip(samples, numbers, rows, strict=True)]
+        return _Items(list(samples), numbers, self.stored[numbers])
+
+
+class _Items(Sequence[WithReference]):
+    """Items of one batch, each made when it is asked for: `collate_fn` takes the rows as the one tensor they are."""
+
+    def __init__(self, samples: list[Any], indices: list[int], rows: Tensor) -> None:
+        self.samples = samples
+        self.indices = indices
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, position: int) -> WithReference: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> _Items: ...
+
+    def __getitem__(self, position: int | slice) -> WithReference | _Items:
+        if isinstance(position, slice):
+            return _Items(self.samples[position], self.indices[position], self.rows[position])
+        return WithReference(self.samples[position], self.indices[position], self.rows[position])
 
 
 def stored_behind(dataset: Any) -> StoredOutputs | None:
@@ -367,7 +389,9 @@ class _CollateWithReference:
     def __init__(self, inner: Collate) -> None:
         self.inner = inner
 
-    def __call__(self, items: list[WithReference]) -> WithReference:
+    def __call__(self, items: Sequence[WithReference]) -> WithReference:
+        if isinstance(items, _Items):
+            return WithReference(self.inner(items.samples), torch.tensor(items.indices), items.rows)
         samples, indices, rows = zip(*items, strict=True)
         return WithReference(self.inner(list(samples)), torch.tensor(indices), torch.stack(rows))
 
