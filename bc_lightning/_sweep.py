@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import importlib.util
 import io
 import json
 import logging
+import math
 import os
 import random
 import shutil
@@ -290,10 +292,7 @@ class _Recipe:
             first = self.made_h2()
         self.initial = f"{fingerprint(first)} {_told(str(first))} {plain_attributes(first, _special)}"
         self.plain = _lightning_module_class(type(first)) is None
-        self.augments = any(
-            getattr(type(first), hook, None) is not getattr(_lightning_module_class(type(first)) or object, hook, None)
-            for hook in ("on_before_batch_transfer", "on_after_batch_transfer", "transfer_batch_to_device")
-        )
+        self.augments = any(_is_own_hook(owner, hook) for owner in (first, self.data.module) for hook in _BATCH_HOOKS)
         # What does not fit is told before the first hour of training.
         for name in self.losses:
             self.wrapped(copy.deepcopy(first), Point(name, 1.0, 0), self.reference)
@@ -383,12 +382,15 @@ class _Recipe:
             or not self.data.are_objects
             or not _is_read_whole(loader)
             or self.reference.is_stored
+            or self.augments
         ):
             if self.store_h1 is True:
+                hooked = " whose batches are changed by a transfer hook" if self.augments else ""
                 raise ValueError(
-                    "store_h1=True needs a torch DataLoader over a whole map-style data set, and an h1 that can be "
-                    "asked. Received: "
-                    f"{type(loader).__name__} of {type(getattr(loader, 'dataset', None)).__name__}; leave store_h1 out."
+                    "store_h1=True needs a torch DataLoader over a whole map-style data set, whose batches reach the "
+                    "model as they are, and an h1 that can be asked. Received: "
+                    f"{type(loader).__name__} of {type(getattr(loader, 'dataset', None)).__name__}{hooked}; leave "
+                    "store_h1 out."
                 )
             return None
         try:
@@ -419,14 +421,26 @@ class _Recipe:
 
     def _measure_h1(self, loaders: Mapping[str, Any], path: Path) -> None:
         """h1's own performance, asked of the caller's metric once for the whole sweep."""
+        shown = [name for name in loaders if name != "train" or self.evaluate_on_train]
+        if self.reference.is_stored:
+            # Answers are no model that a metric could ask.
+            self.h1_performances = dict.fromkeys(shown, math.nan)
+            return
         if not path.is_file():
             asked = self.reference.module if self.reference.module is not None else self.h1
+            values = {}
             with _evaluating(asked):
-                values = {
-                    name: performance(self.performance_metric(asked, loaders[name], "cpu"), "h1")
-                    for name in loaders
-                    if name != "train" or self.evaluate_on_train
-                }
+                for name in shown:
+                    try:
+                        value = self.performance_metric(asked, loaders[name], "cpu")
+                    except Exception as error:
+                        # Before the first hour of training: it would hardly do better on any h2.
+                        raise ValueError(
+                            f"performance_metric(h1, {name} data, 'cpu') raised {type(error).__name__}: {error}. It is "
+                            "called with a model, the data loader and a device, and must return one number. Nothing "
+                            "was trained."
+                        ) from error
+                    values[name] = performance(value, "h1")
             _write_whole(path, json.dumps({name: repr(value) for name, value in values.items()}).encode())
         self.h1_performances = {name: float(value) for name, value in json.loads(path.read_text()).items()}
 
@@ -451,13 +465,16 @@ class _Recipe:
             h2 = self.made_h2()
             loaders = self.data.loaders()
             attached = {name: self._attached(name, loader) for name, loader in loaders.items()}
-            reads = self.store_h1 is not False and not self.augments and attached["train"] is not None
+            reads = self.store_h1 is not False and attached["train"] is not None
             reads = reads and ("val" not in attached or attached["val"] is not None)
             reference = attached["train"][1] if reads and attached["train"] is not None else None
             module = self.wrapped(h2, point, self.reference if reference is None else self._rows_of(reference))
             given = {name: attached[name][0] if reads and attached[name] else loaders[name] for name in loaders}  # type: ignore[index]
             trainer = self._trainer(module, point, report, check=reads)
-            trainer.fit(module, given["train"], given.get("val"))
+            if self.data.module is None:
+                trainer.fit(module, given["train"], given.get("val"))
+            else:
+                trainer.fit(module, datamodule=self.data.set_up(loaders))
             if getattr(trainer, "interrupted", False):
                 raise KeyboardInterrupt
             model = unwrap(module)
@@ -465,7 +482,7 @@ class _Recipe:
             for name in loaders:
                 if name == "train" and not self.evaluate_on_train:
                     continue
-                comparisons[name] = self._compared(name, model, loaders[name], attached[name], point)
+                comparisons[name] = self._compared(trainer, model, loaders[name], attached[name], point)
                 if self.performance_metric is not None:
                     device = next((p.device for p in model.parameters()), torch.device("cpu"))
                     with _evaluating(model):
@@ -556,7 +573,7 @@ class _Recipe:
         return trainer
 
     def _compared(
-        self, name: str, model: Any, loader: Any, attached: tuple[Any, StoredOutputs] | None, point: Point
+        self, trainer: Any, model: Any, loader: Any, attached: tuple[Any, StoredOutputs] | None, point: Point
     ) -> Comparison:
         data, h1 = loader, self.reference
         if _is_read_whole(loader):
@@ -569,6 +586,8 @@ class _Recipe:
                 collate_fn=brings.collate_fn,
                 num_workers=loader.num_workers,
             )
+        if self.augments:
+            data = _Hooked(data, trainer, model, getattr(trainer, "datamodule", None))
         criterion = criterion_of(*self._loss_of(point))
         found = evaluate(
             h1,
@@ -678,6 +697,41 @@ def _close(answer: Tensor, rows: Tensor) -> bool:
     return bool((answer - rows).abs().max() <= _SAME_ANSWER * scale)
 
 
+_BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+def _is_own_hook(owner: Any, hook: str) -> bool:
+    """Whether a module or data module brings a hook of its own, and not Lightning's."""
+    found = getattr(owner, hook, None)
+    return found is not None and not str(getattr(found, "__module__", "")).endswith(".core.hooks")
+
+
+class _Hooked:
+    """Batches as the models get them in the Trainer's own evaluation: through the batch hooks.
+
+    As in Lightning, a hook of the data module goes before the model's own.
+    """
+
+    def __init__(self, loader: Any, trainer: Any, model: Any, data_module: Any) -> None:
+        self.loader = loader
+        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.owners = {
+            hook: data_module if data_module is not None and _is_own_hook(data_module, hook) else model
+            for hook in _BATCH_HOOKS
+        }
+        for owner in {id(owner): owner for owner in self.owners.values()}.values():
+            # Hooks ask `self.trainer.training`, which is over.
+            if getattr(owner, "_trainer", trainer) is None:
+                owner.trainer = trainer
+
+    def __iter__(self) -> Iterator[Any]:
+        before, move, after = (getattr(self.owners[hook], hook, None) for hook in _BATCH_HOOKS)
+        for brought in self.loader:
+            given = before(brought, 0) if before else brought
+            moved = move(given, self.device, 0) if move else given
+            yield after(moved, 0) if after else moved
+
+
 def unwrapped_view(module: Any) -> Any:
     """The module seen as its user's class, without unwrapping it."""
     view = object.__new__(module._user_class)
@@ -719,6 +773,13 @@ class _Data:
         if self.module is not None and len(self.given) > 1:
             raise TypeError("A LightningDataModule brings all data: leave out val and test.")
         for name, data in self.given.items():
+            if hasattr(data, "__next__"):
+                raise TypeError(
+                    f"{name} is an iterator, which can be read once only, and every point reads the data. Received: "
+                    f"{type(data).__name__}; pass a DataLoader, list(batches), or a function that makes the iterator."
+                )
+            if isinstance(data, (list, tuple)) and any(isinstance(part, DataLoader) for part in data):
+                raise TypeError(f"{name} must be one DataLoader. Received: a {type(data).__name__} of several.")
             if self.module is None and not callable(data) and not _is_loader(data):
                 raise TypeError(
                     f"{name} must be a DataLoader, another iterable of batches, or a function that makes one. "
@@ -735,19 +796,32 @@ class _Data:
     def loaders(self) -> dict[str, Any]:
         """The loaders by data set; made anew where functions make them."""
         if self.module is None:
-            return {name: data if _is_loader(data) else data() for name, data in self.given.items()}
+            made = {name: data if _is_loader(data) else data() for name, data in self.given.items()}
+            # A Trainer takes a list to be several loaders.
+            return {
+                name: DataLoader(cast("Any", data), batch_size=None) if isinstance(data, (list, tuple)) else data
+                for name, data in made.items()
+            }
+        # Where a module has no loader, Lightning's own answer is an exception.
+        has = [name for name in DATASETS if _is_own_hook(self.module, f"{name}_dataloader")]
         if not self.ready:
-            self.module.prepare_data()
-            for stage in ("fit", "test"):
-                self.module.setup(stage)
+            with _seeded(0):
+                self.module.prepare_data()
+                self.module.setup("fit")
+                if "test" in has:
+                    self.module.setup("test")
             self.ready = True
-        made = {}
-        for name in DATASETS:
-            loader = getattr(self.module, f"{name}_dataloader")()
-            # Where a module has none, Lightning's own answer is an empty list or an exception.
-            if loader is not None and loader != []:
-                made[name] = loader
-        return made
+        made = {name: getattr(self.module, f"{name}_dataloader")() for name in has}
+        return {name: loader for name, loader in made.items() if loader is not None and loader != []}
+
+    def set_up(self, loaders: Mapping[str, Any]) -> Any:
+        """The data module for a Trainer, which would set it up anew, at every point with other random numbers."""
+        module = copy.copy(self.module)
+        for hook in ("prepare_data", "setup", "teardown"):
+            setattr(module, hook, lambda *args, **kwargs: None)
+        for name, loader in loaders.items():
+            setattr(module, f"{name}_dataloader", functools.partial(_given, loader))
+        return module
 
     @property
     def are_objects(self) -> bool:
@@ -771,7 +845,9 @@ class _Data:
             loaders = self.loaders()
         for name, loader in loaders.items():
             dataset: Any = getattr(loader, "dataset", None)
-            if _is_read_whole(loader):
+            if isinstance(dataset, (list, tuple)):
+                told[name] = f"{len(dataset)} batches {fingerprint_data(dataset) % 2**32:08x}"
+            elif _is_read_whole(loader):
                 items = [f"{fingerprint_data(dataset[index]) % 2**32:08x}" for index in sampled(len(dataset))[:4]]
                 again = [f"{fingerprint_data(dataset[index]) % 2**32:08x}" for index in sampled(len(dataset))[:4]]
                 # Augmented items differ from reading to reading.
@@ -812,6 +888,10 @@ class _Data:
     def __getstate__(self) -> dict[str, Any]:
         # Loaders with workers at work, and running iterators, stay behind.
         return self.__dict__
+
+
+def _given(loader: Any) -> Any:
+    return loader
 
 
 def _state_of(generator: Any) -> Any:

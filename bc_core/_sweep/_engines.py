@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from bc_core._comparison import _write_whole
 from bc_core._sweep._folder import FullDiskError, Report, SweepFolder, Trained
 from bc_core._sweep._points import Point
 
@@ -60,8 +61,12 @@ def run_points(
     stop: threading.Event,
     workers: int,
     options: Mapping[str, Any],
+    prepare: bool = False,
 ) -> None:
     """Train the points; an error in one is passed to `done`, and the others go on.
+
+    With `prepare`, what all points share is done first, in a worker too: in the background nothing may draw from the
+    random numbers of the caller's process. Not for the engine "in_process".
 
     Raises:
         FullDiskError: No further point could be kept.
@@ -70,9 +75,9 @@ def run_points(
     if engine == "in_process":
         _in_process(recipe, folder, points, done, stop)
     elif engine == "processes":
-        _processes(recipe, folder, points, done, stop, workers, options)
+        _processes(recipe, folder, points, done, stop, workers, options, prepare)
     else:
-        _ray(recipe, folder, points, done, stop, workers, options)
+        _ray(recipe, folder, points, done, stop, workers, options, prepare)
 
 
 def _in_process(
@@ -113,11 +118,37 @@ _RECIPES: dict[str, Recipe] = {}
 def _train_in_worker(pickled: str, path: str, point: Point) -> str | None:
     """Train a point in a worker process; errors travel as text, as not every error can be pickled."""
     folder = SweepFolder(path)
+    try:
+        recipe = _recipe_in_worker(pickled)
+    except _NotImportableError as reason:
+        return folder.note_failure(point, str(reason)).error
+    error = _error_of(recipe, folder, point)
+    return None if error is None else folder.note_failure(point, error).error
+
+
+def _prepare_in_worker(pickled: str, path: str) -> None:
+    """Do what all points share, and leave the recipe that knows of it to all workers."""
+    recipe = _recipe_in_worker(pickled)
+    recipe.prepare(Path(path))
+    _write_whole(Path(pickled), importlib.import_module("cloudpickle").dumps(recipe))
+
+
+class _NotImportableError(RuntimeError):
+    """A recipe could not be made again in a worker."""
+
+
+def _recipe_in_worker(pickled: str) -> Recipe:
     if pickled not in _RECIPES:
         threading.Thread(target=_exit_with_parent, daemon=True).start()
-        _RECIPES[pickled] = importlib.import_module("cloudpickle").loads(Path(pickled).read_bytes())
-    error = _error_of(_RECIPES[pickled], folder, point)
-    return None if error is None else folder.note_failure(point, error).error
+        try:
+            _RECIPES[pickled] = importlib.import_module("cloudpickle").loads(Path(pickled).read_bytes())
+        except Exception as error:
+            raise _NotImportableError(
+                f"{type(error).__name__}: {error} - the models, data and functions of the sweep could not be made "
+                "again in another process. What they are defined in must be importable there: a module beside the "
+                "script, or an installed package; or use engine='in_process'"
+            ) from None
+    return _RECIPES[pickled]
 
 
 def _exit_with_parent() -> None:
@@ -136,6 +167,7 @@ def _processes(
     stop: threading.Event,
     workers: int,
     options: Mapping[str, Any],
+    prepare: bool,
 ) -> None:
     loky = _imported("loky", "Several processes need")
     waiting, tried = list(points), dict.fromkeys(points, 0)
@@ -145,6 +177,14 @@ def _processes(
             executor = loky.ProcessPoolExecutor(max_workers=min(workers, len(waiting)), env=environment, timeout=None)
             broken = False
             try:
+                if prepare:
+                    ready = executor.submit(_prepare_in_worker, pickled, str(folder.path))
+                    while not stop.is_set() and not loky.wait([ready], timeout=_LOOK_SECONDS)[0]:
+                        pass
+                    if stop.is_set():
+                        return
+                    ready.result()
+                    prepare = False
                 at_work: dict[Any, Point] = {}
                 queue, waiting = waiting, []
                 while (queue or at_work) and not stop.is_set():
@@ -209,6 +249,7 @@ def _ray(
     stop: threading.Event,
     workers: int,
     options: Mapping[str, Any],
+    prepare: bool,
 ) -> None:
     ray = _imported("ray", 'engine="ray" needs')
     tune = _imported("ray.tune", 'engine="ray" needs')
@@ -228,6 +269,19 @@ def _ray(
         threads = max(1, int(resources.get("cpu", 1)))
         content = ray.put(cloudpickle.dumps(recipe))
         environment, places, path = recipe.environment(threads), list(sys.path), str(folder.path)
+
+        def prepared(pickled: bytes) -> bytes:
+            os.environ.update(environment)
+            sys.path += [entry for entry in places if entry not in sys.path]
+            pickler = importlib.import_module("cloudpickle")
+            there = pickler.loads(pickled)
+            there.prepare(Path(path))
+            return bytes(pickler.dumps(there))
+
+        if prepare:
+            task = ray.remote(prepared)
+            content = task.options(num_cpus=threads, num_gpus=resources.get("gpu", 0)).remote(content)
+            ray.get(content)
 
         def trial(config: dict[str, Any]) -> None:
             os.environ.update(environment)

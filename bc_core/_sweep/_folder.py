@@ -219,7 +219,11 @@ class SweepFolder:
         """The points that failed and have not succeeded since."""
         found = []
         for path in sorted((self.path / _FAILURES).glob("*.json")):
-            data = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                data = json.loads(path.read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                # Tried again, or succeeded, since the folder was listed.
+                continue
             point = Point.from_dict(data["point"])
             if not self.is_finished(point):
                 found.append(Failure(point, data["error"], data["traceback"]))

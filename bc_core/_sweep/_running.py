@@ -69,7 +69,7 @@ class Sweep(SweepResults):
             timeout: Seconds to wait at most.
 
         Returns:
-            This sweep.
+            This sweep; after `cancel` with the points that were finished until then.
 
         Raises:
             TimeoutError: It is not finished after that time; it goes on.
@@ -90,7 +90,15 @@ class Sweep(SweepResults):
         if self._thread is not None:
             self._thread.join()
 
-    def _run(self, recipe: Recipe, engine: Engine, workers: int, options: Mapping[str, Any], tracking: Any) -> None:
+    def _run(
+        self,
+        recipe: Recipe,
+        engine: Engine,
+        workers: int,
+        options: Mapping[str, Any],
+        tracking: Any,
+        prepare: bool,
+    ) -> None:
         todo = [point for point in self._asked if not self._is_finished(point)]
         told: set[Point] = set()
 
@@ -109,12 +117,13 @@ class Sweep(SweepResults):
 
         for point in todo:
             self._folder.forget_failure(point)
-        run_points(engine, recipe, self._folder, todo, done, self._stop, workers, options)
+        run_points(engine, recipe, self._folder, todo, done, self._stop, workers, options, prepare)
         failures = [failure for failure in self.failures if failure.point in set(self._asked)]
         if failures and not any(map(self._is_finished, self._asked)):
             raise SweepFailedError(
-                f"All {len(failures)} points failed; the first, {failures[0].point.name}, with {failures[0].error}\n"
-                f"{failures[0].traceback}"
+                f"All {len(failures)} points failed; the first, {failures[0].point.name}, with {failures[0].error}. "
+                "The traceback of each is in failures of bc_core.SweepResults(folder), and under failures/ in "
+                f"{self._folder.path}."
             )
         if failures:
             warnings.warn(
@@ -195,9 +204,10 @@ def run_sweep(
         ended: BaseException | None = None
         with held, _Bar(sweep, progress_bar):
             try:
-                if not all(map(place.is_finished, points)):
+                todo = not all(map(place.is_finished, points))
+                if todo and not background:
                     recipe.prepare(place.path)
-                sweep._run(recipe, chosen, number, ray_options or {}, tracking)
+                sweep._run(recipe, chosen, number, ray_options or {}, tracking, prepare=todo and background)
             except BaseException as error:
                 ended = error
                 raise
