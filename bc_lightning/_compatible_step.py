@@ -577,7 +577,7 @@ def _record(
     if state.batch_idx is not None and state.recorded_batch == this_batch:
         return
     state.recorded_batch = this_batch
-    record.update(labels.h2, labels.target, labels.h1, keep, terms.base if base is None else base, terms)
+    record.add(labels.h2, labels.target, labels.h1, keep, terms.base if base is None else base, terms)
     instances = state.instances.get((state.stage, dataloader_idx))
     if instances is not None and state.comparisons is not None:
         size = len(labels.target)
@@ -639,7 +639,7 @@ def _log_epoch(module: Any, stage: Stage) -> None:
     _raise_if_not_finite(state)
     keys = [key for key in state.records if key[0] == stage]
     for key in keys:
-        result = state.records.pop(key).compute()
+        result = state.records.pop(key).result()
         suffix = f"/dataloader_idx_{key[1]}" if len(keys) > 1 else ""
         for name, value in result.logged.items():
             key_name = f"{state.log_prefix}{stage}_{name}{suffix}"

@@ -11,6 +11,10 @@ from torchmetrics import Metric
 from bc_lightning.functional import LossTerms, overlap_counts
 from bc_lightning.functional._scores import score_from_counts
 
+# Counting takes a dozen small operations, as many for a thousand labels as for ten: batches wait until it pays, and no
+# longer than until their labels take up half a megabyte or so.
+_BATCHES_AT_ONCE, _LABELS_AT_ONCE = 64, 16384
+
 LOGGED_SCORES = ("btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "accuracy_h1", "accuracy_h2")
 
 
@@ -37,16 +41,41 @@ class EpochRecord(Metric):
         self.add_state("counts", torch.zeros(num_classes, 2, 2, dtype=torch.long), dist_reduce_fx="sum")
         # base loss and its weight, dissonance and its weight
         self.add_state("sums", torch.zeros(4, dtype=torch.float32), dist_reduce_fx="sum")
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._labels_waiting = 0
 
-    def update(
+    def add(
         self, h2_labels: Tensor, target: Tensor, h1_labels: Tensor, keep: int | None, base: Tensor, terms: LossTerms
     ) -> None:
         """Add a batch: loss terms over all of it, counts over its first `keep` instances (None: all)."""
+        # Stacked, so copied: a loader may fill the same buffer again.
+        labels = torch.stack([h2_labels.reshape(-1), target.reshape(-1), h1_labels.reshape(-1)])
         if keep is not None:
-            h2_labels, target, h1_labels = h2_labels[:keep], target[:keep], h1_labels[:keep]
+            labels = labels[:, : keep * (target.numel() // max(1, len(target)))]
+        sums = (base.detach(), terms.base_weight, terms.dissonance_sum, terms.dissonance_weight)
+        self._waiting.append((labels, torch.stack([each.float() for each in sums])))
+        self._labels_waiting += labels.shape[1]
+        if len(self._waiting) >= _BATCHES_AT_ONCE or self._labels_waiting >= _LABELS_AT_ONCE:
+            self._count()
+
+    def _count(self) -> None:
+        if self._waiting:
+            labels, sums = zip(*self._waiting, strict=True)
+            self._waiting, self._labels_waiting = [], 0
+            self.update(torch.cat(labels, dim=1), torch.stack(sums))
+
+    def result(self) -> EpochResult:
+        """What all batches, of all processes, came to."""
+        self._count()
+        found: EpochResult = self.compute()
+        return found
+
+    def update(self, labels: Tensor, sums: Tensor) -> None:
+        """Count labels (3, N) of h2, target and h1, and add sums (batches, 4): base, its weight, dissonance, its."""
+        h2_labels, target, h1_labels = labels
         self.counts += overlap_counts(h2_labels, target, h1_labels, self.num_classes)
-        weights = (base * terms.base_weight, terms.base_weight, terms.dissonance_sum, terms.dissonance_weight)
-        self.sums += torch.stack([weight.float() for weight in weights])
+        base, base_weight, dissonance, dissonance_weight = sums.unbind(1)
+        self.sums += torch.stack([base * base_weight, base_weight, dissonance, dissonance_weight]).sum(1)
 
     def compute(self) -> EpochResult:
         """Mean base loss and dissonance, and the scores that a training log needs."""

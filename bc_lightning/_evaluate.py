@@ -372,7 +372,7 @@ def _answers_of(h1: Any) -> Tensor | None:
     """h1's labels or scores for all instances, if that is what it is."""
     if callable(h1) or not (isinstance(h1, (tuple, list)) or hasattr(h1, "shape")):
         return None
-    answers = h1.detach() if isinstance(h1, Tensor) else torch.as_tensor(np.ascontiguousarray(to_numpy(h1, "h1")))
+    answers = h1.detach() if isinstance(h1, Tensor) else _tensor_of(to_numpy(h1, "h1"))
     if answers.ndim == 0 or answers.dtype == torch.bool or answers.is_complex():
         raise TypeError(
             "h1: expected a model, or its answers for all instances as integer labels (N,) or scores (N, C), got "
@@ -478,7 +478,7 @@ def _scores(model: Any, x: Any, device: Any, name: str, pick: Callable[[Any], An
     if pick is not None:
         output = pick(output)
     if isinstance(output, (np.ndarray, np.generic)):
-        output = torch.as_tensor(output)
+        output = _tensor_of(output)
     return scores_from_output(output, model=name).detach()
 
 
@@ -489,7 +489,12 @@ def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _as_tensors(x: Any) -> Any:
-    return torch.as_tensor(x) if isinstance(x, np.ndarray) else x
+    return _tensor_of(x) if isinstance(x, np.ndarray) else x
+
+
+def _tensor_of(array: np.ndarray[Any, Any] | np.generic) -> Tensor:
+    # torch warns of memory that it may not write to, such as JAX's or a read-only map's.
+    return torch.as_tensor(np.require(array, requirements=["C", "W"]))
 
 
 _PLACES = (
@@ -504,7 +509,7 @@ def _as_target(target: Any) -> Tensor:
     array = to_numpy(target, "target")
     if array.dtype.kind not in "iufb":
         raise TypeError(f"target: expected class numbers, got {array.dtype}. {_PLACES}")
-    return torch.as_tensor(array)
+    return _tensor_of(array)
 
 
 def _checked_ids(ids: Any) -> list[Any]:

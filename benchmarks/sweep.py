@@ -38,7 +38,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from bc_core import linear_lambdas
 from bc_lightning import sweep
 
-STEP, EPOCHS, BATCH = 0.1, 3, 50
+STEP, EPOCHS, BATCH = 0.25, 8, 50
 TRAINED_ON = 4000
 LAMBDAS = linear_lambdas(STEP)
 
