@@ -9,7 +9,6 @@ import gc
 import hashlib
 import importlib.util
 import io
-import json
 import os
 import random
 import sys
@@ -31,7 +30,8 @@ from bc_core import Comparison
 from bc_core._arrays import id_array, to_numpy
 from bc_core._comparison import Metadata, _write_whole
 from bc_core._evaluation import performance
-from bc_core._sweep._folder import DATASETS, Report, Trained
+from bc_core._sweep._folder import DATASETS, LOSS, Report, Trained
+from bc_core._sweep._h1_performance import measured_h1
 from bc_core._sweep._points import Point
 from bc_core._sweep._running import Sweep, run_sweep
 from bc_core._sweep._told import told
@@ -321,7 +321,9 @@ class _Recipe:
             "compile": _told(compiled),
             "fit": _told(fit),
             "model_options": _told(self.options),
+            "performance_metric": _told(self.performance_metric),
             "evaluated on training data": str(self.evaluate_on_train),
+            **{f"{LOSS}{name}": _told(loss) for name, loss in self.losses.items()},
         }
 
     def environment(self, threads: int) -> dict[str, str]:
@@ -447,7 +449,6 @@ class _Recipe:
         self.folder = folder
         self._attached = {}
         (folder / "h1").mkdir(parents=True, exist_ok=True)
-        self._check_same_losses(folder / "h1" / "losses.json")
         if self.tensorboard:
             # By name and only here: the folder is complete without it.
             log = importlib.import_module("bc_tensorboard._sweep_log")
@@ -463,7 +464,13 @@ class _Recipe:
                 elif not (path := folder / "h1" / f"{name}.npz").is_file():
                     _Answers.asked(self.h1, ValidationData(data)).save(path)
             if self.performance_metric is not None:
-                self._measure_h1(made, folder / "h1" / "performance.json")
+                self.h1_performances = measured_h1(
+                    self.performance_metric,
+                    self.h1,
+                    made,
+                    self._evaluated,
+                    folder / "h1" / "performance.json",
+                )
 
     @property
     def _evaluated(self) -> list[str]:
@@ -475,27 +482,6 @@ class _Recipe:
 
     def _batch_size(self, name: str) -> int:
         return int(self.fit.get("batch_size") or _BATCH_SIZE)
-
-    def _check_same_losses(self, path: Path) -> None:
-        """The same name is the same loss, whatever losses are added."""
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        now = {name: _told(loss) for name, loss in self.losses.items()}
-        for name in known:
-            if name in now and known[name] != now[name]:
-                raise ValueError(
-                    f"{path.parent.parent} is the folder of another sweep: the loss {name!r} was {known[name]}, and is "
-                    f"now {now[name]}. Give it another name, or another folder."
-                )
-        _write_whole(path, json.dumps({**known, **now}).encode())
-
-    def _measure_h1(self, made: Mapping[str, Any], path: Path) -> None:
-        """h1's own performance, asked of the caller's metric once for the whole sweep."""
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        for name in self._evaluated:
-            if name not in known:
-                known[name] = repr(performance(self.performance_metric(self.h1, made[name], "cpu"), "h1"))
-        _write_whole(path, json.dumps(known).encode())
-        self.h1_performances = {name: float(value) for name, value in known.items()}
 
     # One point
 

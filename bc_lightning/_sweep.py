@@ -7,9 +7,7 @@ import dataclasses
 import functools
 import importlib.util
 import io
-import json
 import logging
-import math
 import os
 import random
 import shutil
@@ -29,6 +27,7 @@ from bc_core._comparison import Metadata, _write_whole
 from bc_core._evaluation import performance
 from bc_core._stored_rows import sampled
 from bc_core._sweep._folder import DATASETS, LOSS, Report, Trained
+from bc_core._sweep._h1_performance import measured_h1
 from bc_core._sweep._points import Point
 from bc_core._sweep._running import run_sweep
 from bc_core._sweep._told import plain_attributes, told
@@ -371,7 +370,16 @@ class _Recipe:
             for name in self.evaluated(loaders):
                 self.kept[name] = self._keep(loaders[name], folder / "h1" / name)
             if self.performance_metric is not None:
-                self._measure_h1(loaders, folder / "h1" / "performance.json")
+                shown = [name for name in loaders if name != "train" or self.evaluate_on_train]
+                asked = self.reference.module if self.reference.module is not None else self.h1
+                with _evaluating(asked):
+                    self.h1_performances = measured_h1(
+                        self.performance_metric,
+                        None if self.reference.is_stored else asked,
+                        loaders,
+                        shown,
+                        folder / "h1" / "performance.json",
+                    )
 
     def evaluated(self, loaders: Mapping[str, Any]) -> list[str]:
         return [name for name in loaders if name != "train" or self.evaluate_on_train or self.store_h1 is not False]
@@ -418,31 +426,6 @@ class _Recipe:
                 raise
             return None
         return path
-
-    def _measure_h1(self, loaders: Mapping[str, Any], path: Path) -> None:
-        """h1's own performance, asked of the caller's metric once for the whole sweep."""
-        shown = [name for name in loaders if name != "train" or self.evaluate_on_train]
-        if self.reference.is_stored:
-            # Answers are no model that a metric could ask.
-            self.h1_performances = dict.fromkeys(shown, math.nan)
-            return
-        if not path.is_file():
-            asked = self.reference.module if self.reference.module is not None else self.h1
-            values = {}
-            with _evaluating(asked):
-                for name in shown:
-                    try:
-                        value = self.performance_metric(asked, loaders[name], "cpu")
-                    except Exception as error:
-                        # Before the first hour of training: it would hardly do better on any h2.
-                        raise ValueError(
-                            f"performance_metric(h1, {name} data, 'cpu') raised {type(error).__name__}: {error}. It is "
-                            "called with a model, the data loader and a device, and must return one number. Nothing "
-                            "was trained."
-                        ) from error
-                    values[name] = performance(value, "h1")
-            _write_whole(path, json.dumps({name: repr(value) for name, value in values.items()}).encode())
-        self.h1_performances = {name: float(value) for name, value in json.loads(path.read_text()).items()}
 
     # One point
 

@@ -479,12 +479,13 @@ def draw(found: dict[int, list[dict[str, Any]]], path: Path, dark: bool) -> None
                         path_effects=[withStroke(linewidth=3, foreground=paper)],
                     )
             goal = {target.measure: target.value for target in TARGETS[name] if target.lambda_c == 0}
-            panel.plot(goal["btc"], goal["roc_h2"], "*", color=ink, markersize=15, label="target, λ_c = 0", zorder=3)
+            label = r"target, $\lambda_c$ = 0"
+            panel.plot(goal["btc"], goal["roc_h2"], "*", color=ink, markersize=15, label=label, zorder=3)
         panels[0].set_ylabel("ROC AUC of h2")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         figure.suptitle(
             "From 200 to 5,000 training instances: what the update gains and breaks\n"
-            "(numbers are λ_c; between 0 and 1 lie 0.25 and 0.5)"
+            "(numbers are $\\lambda_c$; between 0 and 1 lie 0.25 and 0.5)"
         )
         figure.savefig(path, dpi=150)
 

@@ -122,7 +122,9 @@ def draw(runs: list[Run], path: Path, dark: bool) -> None:
             panel.margins(0.08, 0.12)
         panels[0].set_ylabel("accuracy on the test images (%)")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-        figure.suptitle("Updates of one digit classifier: what they gain and what they break (numbers are λ_c)")
+        figure.suptitle(
+            r"Updates of one digit classifier: what they gain and what they break (numbers are $\lambda_c$)"
+        )
         figure.savefig(path, dpi=150)
 
 

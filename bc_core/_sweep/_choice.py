@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,8 +110,16 @@ def constraint_of(text: str) -> Constraint:
         raise ValueError(f'A constraint reads like "nfr <= 0.5%" or "btc >= 0.98". Received: {text!r}.') from None
     score, sign = match[1].lower(), match[2]
     directed = [name for name, known in SCORES.items() if known.higher_is_better is not None]
+    if score in SCORES and score not in directed:
+        raise ValueError(
+            f"{score} is better neither high nor low, as repairing h1's errors lowers it: nothing to keep. "
+            f"Take one of {', '.join(directed)}. Received: {text!r}."
+        )
     if score not in directed:
-        raise ValueError(f"Unknown score in {text!r}: take one of {', '.join(directed)}.")
+        near = [f"{name}_h2" for name in (score,) if f"{name}_h2" in directed]
+        near = near or get_close_matches(score, directed, 1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"Unknown score in {text!r}: take one of {', '.join(directed)}.{meant}")
     if sign != (wanted := ">=" if SCORES[score].higher_is_better else "<="):
         raise ValueError(f"{score} is kept by {wanted}. Received: {text!r}.")
     limit = value / 100 if match[4] else value

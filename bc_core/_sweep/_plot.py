@@ -34,6 +34,7 @@ _COLOURS = (
     ("#0d7f8c", "#66d5e2"),
 )
 _MARKERS = "os^DvP*X"
+_PLAIN_MARKER = "h"
 _DPI = 160
 # What h1 has, by what h2 has.
 _OF_H1 = {"accuracy_h2": "accuracy_h1", "performance_h2": "performance_h1"}
@@ -193,8 +194,8 @@ def _draw_losses(
             axes.plot(
                 [row[score]],
                 [row[performance]],
-                marker="s" if plain else marker,
-                ms=7.5,
+                marker=_PLAIN_MARKER if plain else marker,
+                ms=9 if plain else 7.5,
                 mew=1.8,
                 mec=dye,
                 mfc=dye if (row[score], row[performance]) in on_front else theme.paper,
@@ -204,6 +205,8 @@ def _draw_losses(
             marks.append(_Mark(row[score], row[performance], f"{row['lambda_c']:g}", dye))
         # For the legend: the line with a filled point.
         axes.plot([], [], color=colour, lw=1.8, marker=marker, ms=7, label=loss.replace("_", " "))
+    if shared and any(mark.colour == theme.ink for mark in marks):
+        axes.plot([], [], color=theme.ink, marker=_PLAIN_MARKER, ms=8, ls="none", label="plain training")
     return marks
 
 
@@ -270,9 +273,9 @@ def _overlap_of(row: dict[str, Any]) -> ErrorOverlap | None:
 
 
 def _caption(rows: Sequence[dict[str, Any]], score: str, performance: str, several: bool) -> str:
-    told = "Numbers are λ_c."
+    told = r"Numbers are $\lambda_c$."
     if SCORES[score].higher_is_better is not None:
-        told = "Numbers are λ_c; filled points are on the Pareto front."
+        told = r"Numbers are $\lambda_c$; filled points are on the Pareto front."
     if several:
         seeds = len({row["seed"] for row in rows})
         return f"{told} Bars: ± standard deviation over up to {seeds} seeds."

@@ -288,7 +288,7 @@ class _Bar:
                 initial=begun,
                 desc="sweep",
                 unit="point",
-                bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} points [{elapsed}<{remaining}]",
+                bar_format="{desc}: {percentage:3.0f}%|{bar}| of {total} points [{elapsed}<{remaining}]",
             )
 
     def __enter__(self) -> None:

@@ -21,7 +21,7 @@ PLAIN, MIDDLE = Point(None, 0.0, 3), Point("new_error", 2.0, 3)
 COMPILED = {"optimizer": "adam", "loss": "sparse_categorical_crossentropy"}
 # Compiling takes most of the time of so small trainings.
 COMPILE = {**COMPILED, "run_eagerly": True}
-FIT = {"epochs": 2, "batch_size": 8}
+FIT = {"epochs": 2, "batch_size": 16}
 
 
 def net(units=3, activation="softmax"):
@@ -376,11 +376,11 @@ def test_a_function_makes_data_after_the_seed_was_set(h1, tmp_path):
 def test_tf_data(h1, tmp_path):
     tf = pytest.importorskip("tensorflow")
     x, y = data()
-    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
     counted = Counting()
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        made = recipe(net, counted, dataset, test=tf.data.Dataset.from_tensor_slices(data(32, 1)).batch(8))
+        made = recipe(net, counted, dataset, test=tf.data.Dataset.from_tensor_slices(data(32, 1)).batch(16))
     place = trained(made, tmp_path, PLAIN, MIDDLE)
     assert counted.rows == 40 + 32
     assert made._reads_h1
@@ -398,7 +398,7 @@ def test_tf_data_that_is_shuffled(h1, tmp_path):
     tf = pytest.importorskip("tensorflow")
 
     def shuffled():
-        return tf.data.Dataset.from_tensor_slices(data()).shuffle(40).batch(8)
+        return tf.data.Dataset.from_tensor_slices(data()).shuffle(40).batch(16)
 
     with pytest.warns(UserWarning, match="pass a function that makes the data set"):
         made = recipe(net, h1, shuffled())
@@ -486,7 +486,7 @@ def test_another_sweep_is_refused(h1, tmp_path):
 
 def test_a_loss_of_the_same_name_is_the_same_loss(h1, tmp_path):
     run(net, h1, data(), tmp_path, lambdas=[0, 1], losses={"mine": "new_error"})
-    with pytest.raises(ValueError, match="the loss 'mine' was 'new_error'"):
+    with pytest.raises(ValueError, match="loss mine was 'new_error', and is now 'imitation'"):
         run(net, h1, data(), tmp_path, lambdas=[2], losses={"mine": "imitation"})
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import errno
 import functools
+import importlib
+import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from bc_core import FullDiskError, SweepFailedError, SweepResults, compare, linear_lambdas, log_lambdas
 from bc_core._sweep import _folder
-from bc_lightning import BCLightningModule, CompatibilityLoss, sweep, unwrap
+from bc_lightning import BCLightningModule, CompatibilityLoss, StoredOutputs, sweep, unwrap
 from bc_lightning._sweep import _Recipe
 from bc_tensorboard import read_original_sweep
 
@@ -622,3 +625,87 @@ def test_a_checkpoint_callback_of_the_caller_works(tmp_path, h1, data):
     found = sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0], trainer=trainer)
     assert not found.failures
     assert list((tmp_path / "checkpoints").glob("*.ckpt"))
+
+
+def batches(seed, number=4):
+    random_numbers = torch.Generator().manual_seed(seed)
+    x = torch.randn(10 * number, 4, generator=random_numbers)
+    return list(zip(x.split(10), (x.argmax(1) % 3).split(10), strict=True))
+
+
+def few(train, h1, folder, **options):
+    return sweep(
+        lambda: nn.Linear(4, 3), h1, train, folder=folder, lambdas=[0, 1], losses=["new_error"],
+        trainer={"max_epochs": 2, "accelerator": "cpu"}, optimizer=torch.optim.Adam, tensorboard=False,
+        progress_bar=False, **options,
+    )  # fmt: skip
+
+
+def test_a_list_of_batches_is_trained_on_as_a_loader_that_gives_them(tmp_path):
+    h1 = nn.Linear(4, 3)
+    listed = few(batches(0), h1, tmp_path / "list", test=batches(1))
+    data = {seed: TensorDataset(*map(torch.cat, zip(*batches(seed), strict=True))) for seed in (0, 1)}
+    loaded = few(DataLoader(data[0], batch_size=10), h1, tmp_path / "s", test=DataLoader(data[1], batch_size=10))
+    assert rows_of(listed) == rows_of(loaded)
+    with pytest.raises(ValueError, match="train data was 4 batches"):
+        few(batches(2), h1, tmp_path / "list", test=batches(1))
+
+
+@pytest.mark.parametrize(
+    ("train", "match"),
+    [
+        (lambda: iter(batches(0)), "can be read once only"),
+        (lambda: [DataLoader(batches(0)), DataLoader(batches(1))], "must be one DataLoader"),
+    ],
+)
+def test_data_that_cannot_be_read_again_are_refused(tmp_path, train, match):
+    with pytest.raises(TypeError, match=match):
+        few(train(), nn.Linear(4, 3), tmp_path / "s")
+
+
+def test_a_metric_that_fails_on_h1_is_told_before_anything_is_trained(tmp_path):
+    def broken(model, dataset, device):
+        raise KeyError("label")
+
+    with pytest.raises(ValueError, match=r"performance_metric\(h1, train data, 'cpu'\) raised KeyError: 'label'"):
+        few(batches(0), nn.Linear(4, 3), tmp_path / "s", performance_metric=broken)
+    assert not SweepResults(tmp_path / "s").points
+
+
+def test_stored_answers_of_h1_have_no_performance_of_their_own(tmp_path):
+    data = TensorDataset(*map(torch.cat, zip(*batches(0), strict=True)))
+    stored = StoredOutputs.from_table(torch.arange(40) % 3)
+    train = DataLoader(stored.attach(data), batch_size=10)
+    found = few(train, stored, tmp_path / "s", performance_metric=lambda model, dataset, device: 0.25)
+    for row in found.rows("train"):
+        assert math.isnan(row["performance_h1"])
+        assert row["performance_h2"] == 0.25
+
+
+def test_a_worker_that_cannot_make_the_models_says_what_is_missing(tmp_path, monkeypatch):
+    place = tmp_path / "modules"
+    place.mkdir()
+    (place / "only_here.py").write_text("import torch\n\ndef new():\n    return torch.nn.Linear(4, 3)\n")
+    monkeypatch.syspath_prepend(place)
+    new = importlib.import_module("only_here").new
+    (place / "only_here.py").unlink()
+    shutil.rmtree(place / "__pycache__", ignore_errors=True)
+    with pytest.raises(SweepFailedError, match="No module named 'only_here'.*must be importable there"):
+        sweep(
+            new, nn.Linear(4, 3), batches(0), folder=tmp_path / "s", lambdas=[0, 1], losses=["new_error"],
+            trainer={"max_epochs": 1, "accelerator": "cpu"}, optimizer=torch.optim.Adam, tensorboard=False,
+            progress_bar=False, engine="processes",
+        )  # fmt: skip
+
+
+def test_the_background_draws_nothing_from_the_callers_random_numbers(tmp_path):
+    h1 = nn.Linear(4, 3)
+    states = [torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()]  # noqa: NPY002
+    seen = set()
+    running = few(batches(0), h1, tmp_path / "s", background=True)
+    while running.is_running:
+        seen.add(torch.equal(torch.get_rng_state(), states[0]))
+        time.sleep(0.001)
+    running.wait()
+    assert seen <= {True}
+    assert [random.getstate(), np.random.get_state()[1].tolist()] == states[1:]  # noqa: NPY002

@@ -1,0 +1,551 @@
+"""`evaluate` in Lightning: equal to hand counts, one question per batch, and models as they were before."""
+
+import math
+import warnings
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+
+from bc_lightning import BCLightningModule, Reference, StoredOutputs, evaluate, store_outputs
+
+# Eight instances by hand. Right: both 0, 4; h1 alone 1, 2, 5; h2 alone 3, 6; none 7.
+TARGET = [0, 0, 1, 1, 2, 2, 0, 1]
+H1 = [0, 0, 1, 0, 2, 2, 2, 2]
+H2 = [0, 1, 2, 1, 2, 0, 0, 0]
+
+
+class Table(nn.Module):
+    """A model that knows its answers: its input is the number of an instance. Notes its mode at each question."""
+
+    def __init__(self, answers, classes=3):
+        super().__init__()
+        self.register_buffer("scores", torch.eye(classes)[torch.tensor(answers)])
+        self.asked = []
+
+    def forward(self, x):
+        self.asked.append((x.reshape(-1).long().tolist(), self.training, torch.is_grad_enabled()))
+        return self.scores[x.reshape(-1).long()]
+
+    @property
+    def rows(self):
+        return Counter(row for rows, *_ in self.asked for row in rows)
+
+
+class Normalised(nn.Module):
+    """BatchNorm, Dropout and a frozen part, as many who finetune have it."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.body = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 3))
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+class Items(torch.utils.data.Dataset):
+    """Items as a function of their index makes them."""
+
+    def __init__(self, item, size=8):
+        self.item, self.size = item, size
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.size:
+            raise IndexError
+        return self.item(index)
+
+
+def data(target=TARGET):
+    return TensorDataset(torch.arange(float(len(target)))[:, None], torch.tensor(target))
+
+
+def images(rows=20, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return TensorDataset(torch.randn(rows, 6, generator=generator), torch.randint(0, 3, (rows,), generator=generator))
+
+
+def modes(module):
+    return {name: child.training for name, child in module.named_modules()}
+
+
+def by_hand(comparison, ids=range(8)):
+    """Whether a comparison is the one that was counted by hand."""
+    ids = list(ids)
+    overlap = comparison.overlap
+    assert (overlap.both_right, overlap.h1_only_right, overlap.h2_only_right, overlap.both_wrong) == (2, 3, 2, 1)
+    assert (overlap.btc, overlap.nfr, overlap.accuracy_h1, overlap.accuracy_h2) == (2 / 5, 3 / 8, 5 / 8, 4 / 8)
+    table = {row["id"]: (row["target"], row["h1_pred"], row["h2_pred"]) for row in comparison.instances}
+    assert table == {ids[index]: (TARGET[index], H1[index], H2[index]) for index in (1, 2, 3, 5, 6, 7)}
+    return True
+
+
+@pytest.fixture
+def _torch_warns_each_time():
+    """Not once in a process, in whichever test is the first."""
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(before)
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
+def test_numbers_are_those_counted_by_hand_whatever_the_batch_size(batch_size):
+    h1, h2 = Table(H1), Table(H2)
+    for given in (data(), DataLoader(data(), batch_size=batch_size)):
+        found = evaluate(h1, h2, given, batch_size=batch_size)
+        assert by_hand(found.comparison)
+        assert (found.h1_performance, found.h2_performance) == (5 / 8, 4 / 8)
+        assert found.comparison.instances.ids.tolist() == [1, 2, 3, 5, 6, 7]
+
+
+def test_numbers_are_those_of_sklearn():
+    dataset, h1, h2 = images(200), Normalised(1), Normalised(2)
+    found = evaluate(h1, h2, DataLoader(dataset, batch_size=64))
+    x, y = dataset.tensors
+    with torch.no_grad():
+        first, second = (model.eval()(x).argmax(1) for model in (h1, h2))
+    assert found.h1_performance == accuracy_score(y, first)
+    assert found.h2_performance == accuracy_score(y, second)
+    cells = confusion_matrix(first == y, second == y)
+    overlap = found.comparison.overlap
+    assert cells.tolist() == [
+        [overlap.both_wrong, overlap.h2_only_right], [overlap.h1_only_right, overlap.both_right]
+    ]  # fmt: skip
+
+
+def test_a_class_that_is_absent_a_perfect_h1_and_a_perfect_h2():
+    target = [0, 0, 1, 3, 3, 3, 1, 0]  # no instance of class 2
+    right, wrong = Table(target, 5), Table([2] * 8, 5)
+    lost = evaluate(right, wrong, data(target), class_names=list("abcde"))
+    assert (lost.h1_performance, lost.h2_performance) == (1.0, 0.0)
+    assert (lost.comparison.overlap.btc, lost.comparison.overlap.nfr, lost.comparison.overlap.pfr) == (0, 1, 0)
+    assert lost.comparison.overlap.total_by_class.tolist() == [3, 2, 0, 3, 0]
+    assert {entry["class"]: entry["accuracy"] for entry in lost.to_dict()["h1_accuracy_by_class"]} == {
+        "a": 1.0, "b": 1.0, "c": None, "d": 1.0, "e": None,
+    }  # fmt: skip
+    won = evaluate(wrong, right, data(target))
+    assert (won.h1_performance, won.h2_performance) == (0.0, 1.0)
+    assert (won.comparison.overlap.nfr, won.comparison.overlap.pfr) == (0, 1)
+    # Of no right answer no share is kept: 0 by definition, where BTC has nothing to divide by.
+    assert (won.comparison.overlap.btc, won.comparison.overlap.bec()) == (0, 0)
+    same = evaluate(right, right, data(target))
+    assert len(same.comparison.instances) == 0
+    assert same.comparison.overlap.btc == 1
+
+
+# One question per batch
+
+
+def test_each_model_is_asked_once_about_each_batch():
+    h1, h2 = Table(H1), Table(H2)
+    evaluate(h1, h2, DataLoader(data(), batch_size=3))
+    for model in (h1, h2):
+        assert [rows for rows, *_ in model.asked] == [[0, 1, 2], [3, 4, 5], [6, 7]]
+
+
+def test_a_metric_asks_again_but_the_comparison_still_asks_once():
+    h1, h2 = Table(H1), Table(H2)
+    evaluate(h1, h2, DataLoader(data(), batch_size=4), performance_metric=lambda model, dataset, device: 0.5)
+    assert (len(h1.asked), len(h2.asked)) == (2, 2)
+
+
+def test_the_data_are_read_once():
+    read = []
+
+    def item(index):
+        read.append(index)
+        return torch.tensor([float(index)]), TARGET[index]
+
+    evaluate(Table(H1), Table(H2), Items(item), batch_size=3)
+    assert read == list(range(8))
+
+
+def test_a_model_compared_with_itself_is_asked_as_both():
+    model = Table(H1)
+    evaluate(model, model, data())
+    assert len(model.asked) == 2
+
+
+def test_the_network_of_a_wrapped_module_is_asked_once(h1):
+    module = BCLightningModule(nn.Linear(8, 3), h1=h1, lambda_c=1.0, optimizer=torch.optim.SGD, comparisons=False)
+    asked = []
+    module.register_forward_hook(lambda *_: asked.append(None))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 8, generator=generator)
+    found = evaluate(h1, module, DataLoader(TensorDataset(x, torch.arange(30) % 3), batch_size=10))
+    assert len(asked) == 3
+    with torch.no_grad():
+        assert found.h2_performance == accuracy_score(torch.arange(30) % 3, module(x).argmax(1))
+
+
+# Modes, gradients and statistics
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_models_are_run_in_eval_mode_without_gradients(training):
+    h1, h2 = Table(H1).train(training), Table(H2).train(training)
+    evaluate(h1, h2, data())
+    assert {(mode, gradients) for model in (h1, h2) for _, mode, gradients in model.asked} == {(False, False)}
+    assert (h1.training, h2.training) == (training, training)
+    assert torch.is_grad_enabled()
+
+
+def mixed():
+    """Two models, each with submodules in another mode than the whole."""
+    h1, h2 = Normalised(1).train(), Normalised(2).eval()
+    h1.body.eval()
+    h1.body[2].train()
+    h2.head.train()
+    h2.body[1].train()
+    return h1, h2
+
+
+def test_submodules_are_in_the_modes_they_were_in():
+    h1, h2 = mixed()
+    before = modes(h1), modes(h2)
+    assert len(set(before[0].values())) == len(set(before[1].values())) == 2
+    evaluate(h1, h2, images())
+    assert (modes(h1), modes(h2)) == before
+
+
+def test_submodules_are_in_the_modes_they_were_in_after_a_metric_that_changed_them():
+    def metric(model, dataset, device):
+        model.train()
+        return 0.5
+
+    h1, h2 = mixed()
+    before = modes(h1), modes(h2)
+    evaluate(h1, h2, images(), performance_metric=metric)
+    assert (modes(h1), modes(h2)) == before
+
+
+class BreaksInTheMiddle(Normalised):
+    """Fails at its second batch."""
+
+    questions = 0
+
+    def forward(self, x):
+        self.questions += 1
+        if self.questions == 2:
+            raise ArithmeticError("no memory")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("broken", ["h1", "h2", "data", "metric"])
+def test_modes_and_gradients_are_back_after_an_error_in_the_middle(broken):
+    h1, h2 = mixed()
+    if broken == "h1":
+        h1.__class__ = BreaksInTheMiddle
+    if broken == "h2":
+        h2.__class__ = BreaksInTheMiddle
+    before = modes(h1), modes(h2)
+    dataset = images()
+
+    def batches():
+        yield from DataLoader(Subset(dataset, range(10)), batch_size=5)
+        raise ArithmeticError("no memory")
+
+    def metric(model, dataset, device):
+        raise ArithmeticError("no memory")
+
+    given = batches() if broken == "data" else DataLoader(dataset, batch_size=5)
+    with pytest.raises(ArithmeticError, match="no memory"):
+        evaluate(h1, h2, given, performance_metric=metric if broken == "metric" else None)
+    assert (modes(h1), modes(h2)) == before
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, Reference, lambda model: model.forward])
+def test_statistics_and_weights_stay_and_answers_do_not_depend_on_the_mode(wrap):
+    dataset = images(60)
+    wanted = evaluate(Normalised(1).eval(), Normalised(2).eval(), dataset)
+    h1, h2 = Normalised(1).train(), Normalised(2).train()
+    before = [{key: value.clone() for key, value in model.state_dict().items()} for model in (h1, h2)]
+    found = evaluate(wrap(h1), h2, DataLoader(dataset, batch_size=7))
+    for model, state in zip((h1, h2), before, strict=True):
+        assert modes(model) == dict.fromkeys(modes(model), True)
+        assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+    # Dropout and the statistics of a batch would give others.
+    assert found == wanted
+
+
+# The caller's metric
+
+
+def accuracy(model, dataset, device):
+    right = [(model(x).argmax(1) == y).float() for x, y in dataset]
+    return torch.cat(right).mean()
+
+
+KINDS = {
+    "float": float,
+    "tensor without axes": lambda value: value,
+    "tensor with a gradient": lambda value: value.clone().requires_grad_(),
+    "bfloat16": lambda value: value.bfloat16(),
+    "numpy float32": np.float32,
+    "numpy float64": np.float64,
+    "array without axes": lambda value: value.numpy(),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_metric_may_return_any_one_number(kind):
+    found = evaluate(
+        Table(H1), Table(H2), data(), performance_metric=lambda *given: KINDS[kind](accuracy(*given)), batch_size=3
+    )
+    # Eighths are exact in every one of these types.
+    assert (found.h1_performance, found.h2_performance) == (0.625, 0.5)
+    assert {type(found.h1_performance), type(found.h2_performance)} == {float}
+
+
+@pytest.mark.parametrize(
+    "nan", [math.nan, np.float32("nan"), torch.tensor(math.nan)], ids=lambda nan: type(nan).__name__
+)
+def test_a_metric_that_says_nan_is_nan_and_leaves_the_comparison(nan):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = evaluate(Table(H1), Table(H2), data(), performance_metric=lambda *_: nan)
+    assert [str(entry.message).split(":")[0] for entry in told] == [
+        "performance_metric says NaN for h1", "performance_metric says NaN for h2",
+    ]  # fmt: skip
+    # They point at the caller's line.
+    assert {entry.filename for entry in told} == {__file__}
+    assert math.isnan(found.h1_performance)
+    assert math.isnan(found.h2_performance)
+    assert by_hand(found.comparison)
+    assert found.to_dict()["h2_performance"] is None
+
+
+def test_a_metric_gets_the_model_the_batches_and_the_device():
+    given = []
+    h1, h2, loader = Table(H1), Table(H2), DataLoader(data(), batch_size=3)
+
+    def metric(model, dataset, device):
+        given.append((model, dataset, device, model.training, torch.is_grad_enabled()))
+        return 0.0
+
+    evaluate(h1, h2, loader, performance_metric=metric)
+    evaluate(h1, h2, loader, performance_metric=metric, device=torch.device("cpu"))
+    assert given == [
+        (h1, loader, "cpu", False, False), (h2, loader, "cpu", False, False),
+        (h1, loader, torch.device("cpu"), False, False), (h2, loader, torch.device("cpu"), False, False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", ["good", None, [0.5], torch.tensor([0.5]), True])
+def test_a_metric_that_returns_no_number_is_refused_by_name(answer):
+    with pytest.raises(TypeError, match="performance_metric must return one number for h1"):
+        evaluate(Table(H1), Table(H2), data(), performance_metric=lambda *_: answer)
+
+
+# Data
+
+
+def test_a_loader_that_shuffles_gives_the_same_counts_and_no_positions():
+    shuffled = DataLoader(data(), batch_size=3, shuffle=True, generator=torch.Generator().manual_seed(4))
+    found = evaluate(Table(H1), Table(H2), shuffled).comparison
+    assert found.overlap == evaluate(Table(H1), Table(H2), data()).comparison.overlap
+    rows = sorted((row["target"], row["h1_pred"], row["h2_pred"]) for row in found.instances)
+    assert rows == sorted((TARGET[index], H1[index], H2[index]) for index in (1, 2, 3, 5, 6, 7))
+    # A number would be taken for a position in the data set.
+    assert all(isinstance(name, str) for name in found.instances.ids.tolist())
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("name", ["scan-{}".format, lambda index: 100 + index, "é\0{}".format])
+def test_ids_of_the_batches_name_the_instances(shuffle, name):
+    items = Items(lambda index: (name(index), torch.tensor([float(index)]), TARGET[index]))
+    found = evaluate(Table(H1), Table(H2), DataLoader(items, batch_size=3, shuffle=shuffle))
+    assert by_hand(found.comparison, [name(index) for index in range(8)])
+
+
+def test_metadata_are_asked_for_by_id_and_only_for_errors():
+    asked = []
+
+    def text(name):
+        asked.append(name)
+        return f"text of {name}"
+
+    items = Items(lambda index: (f"scan-{index}", torch.tensor([float(index)]), TARGET[index]))
+    found = evaluate(Table(H1), Table(H2), items, metadata=text).comparison
+    assert sorted(set(asked)) == [f"scan-{index}" for index in (1, 2, 3, 5, 6, 7)]
+    assert [row["metadata"] for row in found.instances] == [f"text of {row['id']}" for row in found.instances]
+
+
+def test_an_id_that_comes_twice_is_refused():
+    items = Items(lambda index: (index % 4, torch.tensor([float(index)]), TARGET[index]))
+    with pytest.raises(ValueError, match=r"(?i)unique|twice|duplicate"):
+        evaluate(Table(H1), Table(H2), items)
+
+
+class OfKeyword(Table):
+    """Takes its input by name, as the models of Hugging Face do."""
+
+    def forward(self, number):
+        return super().forward(number)
+
+
+@pytest.mark.parametrize("model", [Table, OfKeyword])
+def test_batches_that_are_dictionaries(model):
+    def item(index):
+        return {"name": f"scan-{index}", "number": torch.tensor([float(index)]), "label": TARGET[index]}
+
+    inputs = "number" if model is Table else (lambda batch: {"number": batch["number"]})
+    h1, h2 = model(H1), model(H2)
+    for options, names in (({}, range(8)), ({"ids": "name"}, [f"scan-{index}" for index in range(8)])):
+        found = evaluate(h1, h2, DataLoader(Items(item), batch_size=3), inputs=inputs, target="label", **options)
+        assert by_hand(found.comparison, names)
+
+
+def test_a_dictionary_without_a_place_of_the_inputs_is_refused_with_its_keys():
+    items = Items(lambda index: {"number": torch.tensor([float(index)]), "label": TARGET[index]})
+    with pytest.raises(ValueError, match="number"):
+        evaluate(Table(H1), Table(H2), items)
+
+
+def test_an_iterable_data_set_and_a_list_of_batches_of_numpy():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter([(torch.tensor([float(index)]), TARGET[index]) for index in range(8)])
+
+    batches = [
+        (np.arange(start, min(start + 3, 8))[:, None].astype("float32"), np.array(TARGET[start : start + 3]))
+        for start in (0, 3, 6)
+    ]
+    assert by_hand(evaluate(Table(H1), Table(H2), batches).comparison)
+    found = evaluate(Table(H1), Table(H2), DataLoader(Stream(), batch_size=3)).comparison
+    assert found.overlap == evaluate(Table(H1), Table(H2), data()).comparison.overlap
+
+
+def unwritable(values, dtype=None):
+    """As jax and memory maps hand out arrays."""
+    array = np.array(values, dtype)
+    array.setflags(write=False)
+    return array
+
+
+# Of arrays that may not be written to torch makes tensors with a warning, which is nothing that a caller could act on;
+# bc_core's arrays of lists are among them.
+@pytest.mark.usefixtures("_torch_warns_each_time")
+@pytest.mark.parametrize("what", ["inputs", "target", "a list as target", "h1's answers", "scores of a callable"])
+def test_arrays_that_may_not_be_written_to_cause_no_warning(what):
+    h1, x, y = Table(H1), np.arange(8, dtype="float32")[:, None], np.array(TARGET)
+    if what == "inputs":
+        x = unwritable(x)
+    elif what == "target":
+        y = unwritable(y)
+    elif what == "a list as target":
+        y = TARGET
+    elif what == "h1's answers":
+        h1 = unwritable(np.eye(3)[H1])
+    else:
+        scores = unwritable(np.eye(3)[H1])
+        h1 = lambda x: scores  # noqa: E731 - a callable among models
+    assert by_hand(evaluate(h1, Table(H2), [(x, y)]).comparison)
+
+
+@pytest.mark.parametrize("empty", [[], DataLoader(TensorDataset(torch.zeros(0, 1), torch.zeros(0, dtype=torch.long)))])
+def test_empty_data_are_refused(empty):
+    h1 = Table(H1).train()
+    with pytest.raises(ValueError, match="at least one batch"):
+        evaluate(h1, Table(H2), empty)
+    assert h1.training
+
+
+# h1 that is no model
+
+
+def test_stored_outputs_answer_for_h1_in_any_order(tmp_path):
+    model = Table(H1)
+    stored = store_outputs(model, data(), tmp_path / "h1", batch_size=4)
+    model.asked.clear()
+    h2 = Table(H2)
+    attached = stored.attach(data())
+    for given in (attached, DataLoader(attached, batch_size=3), DataLoader(attached, batch_size=3, shuffle=True)):
+        for h1 in (stored, Reference(stored), StoredOutputs.open(tmp_path / "h1")):
+            # The index comes with each item, so that it is named however the data are shuffled.
+            assert by_hand(evaluate(h1, h2, given).comparison)
+    assert not model.asked
+    assert set(h2.rows.values()) == {9}
+
+
+def test_stored_outputs_of_labels_and_a_class_map():
+    # h1's classes are 2, 0, 1 of h2's; its label 0 stands for 2.
+    stored = StoredOutputs.from_table([[2, 0, 1].index(label) for label in H1])
+    reference = Reference(stored, class_map=[2, 0, 1])
+    assert by_hand(evaluate(reference, Table(H2), stored.attach(data())).comparison)
+
+
+def test_stored_outputs_without_attached_data_are_refused():
+    with pytest.raises(ValueError, match=r"stored\.attach"):
+        evaluate(StoredOutputs.from_table(H1), Table(H2), data())
+
+
+def test_a_metric_is_not_asked_of_stored_outputs():
+    asked = []
+
+    def metric(model, dataset, device):
+        asked.append(model)
+        return 0.25
+
+    stored, h2 = StoredOutputs.from_table(H1), Table(H2)
+    found = evaluate(stored, h2, stored.attach(data()), performance_metric=metric)
+    assert math.isnan(found.h1_performance)
+    assert (found.h2_performance, asked) == (0.25, [h2])
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [H1, np.array(H1), torch.tensor(H1), torch.eye(3)[H1], np.eye(3)[H1]],
+    ids=["list", "array", "tensor", "scores", "scores in numpy"],
+)
+@pytest.mark.usefixtures("_torch_warns_each_time")
+def test_the_answers_themselves_may_be_given(answers):
+    h2 = Table(H2)
+    found = evaluate(answers, h2, DataLoader(data(), batch_size=3))
+    assert by_hand(found.comparison)
+    assert (found.h1_performance, found.h2_performance) == (5 / 8, 4 / 8)
+    assert len(h2.asked) == 3
+
+
+@pytest.mark.parametrize(
+    "answers", [torch.tensor(H1[:7]), torch.tensor([*H1, 0]), torch.eye(3)[H1[:2]]], ids=["7", "9", "2"]
+)
+def test_answers_of_another_number_are_refused(answers):
+    with pytest.raises(ValueError, match="one for each of the .*8 instances|one for each of the at least"):
+        evaluate(answers, Table(H2), DataLoader(data(), batch_size=3))
+
+
+def test_answers_and_a_loader_that_shuffles_are_refused():
+    with pytest.raises(ValueError, match="in order"):
+        evaluate(H1, Table(H2), DataLoader(data(), batch_size=3, shuffle=True))
+
+
+# Binary models
+
+
+@pytest.mark.parametrize(("logits", "shape"), [(False, (8,)), (False, (8, 1)), (True, (8, 1))])
+def test_a_binary_model_by_hand(logits, shape):
+    y = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    p1, p2 = torch.tensor([[0.1, 0.2, 0.6, 0.7, 0.9, 0.8, 0.3, 0.55], [0.1, 0.6, 0.2, 0.6, 0.5, 0.4, 0.9, 0.2]])
+    # Class 1 from a probability of 0.5 on. Right: h1 0, 1, 4, 5, 7; h2 0, 2, 4, 6.
+    scores = [(torch.logit(p) if logits else p).reshape(shape) for p in (p1, p2)]
+    answer = [lambda x, s=s: s[x.reshape(-1).long()] for s in scores]
+    found = evaluate(*answer, TensorDataset(torch.arange(8.0)[:, None], y), from_logits=logits)
+    overlap = found.comparison.overlap
+    assert (overlap.both_right, overlap.h1_only_right, overlap.h2_only_right, overlap.both_wrong) == (2, 3, 2, 1)
+    stricter = evaluate(*answer, TensorDataset(torch.arange(8.0)[:, None], y), from_logits=logits, threshold=0.58)
+    # h1 loses 7 (0.55), h2 loses 4 (0.5).
+    assert (stricter.h1_performance, stricter.h2_performance) == (4 / 8, 3 / 8)
