@@ -22,6 +22,8 @@ COMPILED = {"optimizer": "adam", "loss": "sparse_categorical_crossentropy"}
 # Compiling takes most of the time of so small trainings.
 COMPILE = {**COMPILED, "run_eagerly": True}
 FIT = {"epochs": 2, "batch_size": 16}
+# What is Keras's and this package's own code, without a line that depends on the backend, is tested on one of them.
+once = pytest.mark.skipif(BACKEND != "torch", reason="the same code on every backend: tested on torch, the quickest")
 
 
 def net(units=3, activation="softmax"):
@@ -167,6 +169,7 @@ def test_points_depend_neither_on_order_nor_on_each_other(h1, tmp_path):
         assert there.comparison(point, "train") == back.comparison(point, "train")
 
 
+@once
 def test_seeds_differ(h1, tmp_path):
     place = trained(recipe(net, h1, data()), tmp_path, PLAIN, Point(None, 0.0, 4))
     first, second = weights_of(place, PLAIN), weights_of(place, Point(None, 0.0, 4))
@@ -205,6 +208,7 @@ def test_the_caller_keeps_the_random_numbers(h1, tmp_path):
     assert numbers() == expected
 
 
+@once
 def test_optimizer_metrics_and_callbacks_are_not_shared(h1, tmp_path):
     optimizer, metric = keras.optimizers.Adam(0.01), BTC()
 
@@ -232,6 +236,7 @@ def test_optimizer_metrics_and_callbacks_are_not_shared(h1, tmp_path):
     assert not optimizer.built
 
 
+@once
 def test_functions_make_callbacks_and_compile_arguments(h1, tmp_path):
     made_callbacks, made_arguments = [], []
 
@@ -275,6 +280,7 @@ def test_h1_is_asked_once_about_each_row_for_the_whole_sweep(tmp_path, labels_on
     assert [point.lambda_c for point in found.points] == [0, 1, 2]
 
 
+@once
 def test_h1_is_asked_once_about_data_in_any_order(tmp_path):
     # Those of training are asked about in every step, as the order is none of ours.
     h1 = Counting()
@@ -289,6 +295,7 @@ def test_h1_is_asked_once_about_data_in_any_order(tmp_path):
     assert max(map(max, ids)) < 32
 
 
+@once
 def test_a_class_map_and_a_perfect_h1(tmp_path):
     class Other:
         def __call__(self, x):
@@ -304,6 +311,7 @@ def test_a_class_map_and_a_perfect_h1(tmp_path):
         assert overlap.h1_only_right + overlap.both_right == overlap.total
 
 
+@once
 def test_a_class_that_is_absent(h1, tmp_path):
     x, y = data(32, 5)
     place = trained(recipe(net, h1, data(), test=(x[y != 1], y[y != 1]), class_names=["a", "b", "c"]), tmp_path, MIDDLE)
@@ -326,6 +334,7 @@ def test_a_binary_model(tmp_path):
 # Data
 
 
+@once
 def test_ids_and_texts(h1, tmp_path):
     ids = [f"photo {index:02}" for index in range(32)]
     x, y = data(32, 1)
@@ -342,6 +351,7 @@ def test_ids_and_texts(h1, tmp_path):
             assert row["metadata"] == f"text of {row['id']}"
 
 
+@once
 def test_ids_of_data_in_another_order_are_refused(h1, tmp_path):
     with pytest.raises(ValueError, match="ids need data that give the same instances in the same order"):
         trained(recipe(net, h1, data(), test=Pieces(*data(32, 1)), ids={"test": range(32)}), tmp_path, MIDDLE)
@@ -359,6 +369,7 @@ def test_data_that_are_augmented_at_random(tmp_path):
     assert place.comparison(MIDDLE, "test").dataset_size == 24
 
 
+@once
 def test_a_function_makes_data_after_the_seed_was_set(h1, tmp_path):
     x, y = data()
 
@@ -423,7 +434,15 @@ def test_a_torch_loader(h1, tmp_path):
 # The caller's metric
 
 
-@pytest.mark.parametrize("kind", [float, np.float32, ops.convert_to_tensor, lambda value: value * np.nan])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(float, marks=once),
+        pytest.param(np.float32, marks=once),
+        ops.convert_to_tensor,
+        pytest.param(lambda value: value * np.nan, marks=once),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:performance_metric")
 def test_the_callers_metric(h1, tmp_path, kind):
     asked = []
@@ -462,6 +481,7 @@ def test_a_sweep_as_users_run_it(h1, tmp_path):
     assert keras.saving.load_model(more.model_path("imitation", 0.1, 1)).predict(data()[0], verbose=0).shape == (40, 3)
 
 
+@once
 def test_tensorboard_runs(h1, tmp_path):
     pytest.importorskip("tensorboard")
     place = trained(recipe(net, h1, data(), tensorboard=True), tmp_path, PLAIN, MIDDLE)
@@ -469,6 +489,7 @@ def test_tensorboard_runs(h1, tmp_path):
         assert list((place.path / "tensorboard" / point.name).rglob("*tfevents*"))
 
 
+@once
 def test_another_sweep_is_refused(h1, tmp_path):
     run(net, h1, data(), tmp_path, lambdas=[0])
     for name, options in {
@@ -484,12 +505,14 @@ def test_another_sweep_is_refused(h1, tmp_path):
         run(net, net(), data(), tmp_path, lambdas=[0])
 
 
+@once
 def test_a_loss_of_the_same_name_is_the_same_loss(h1, tmp_path):
     run(net, h1, data(), tmp_path, lambdas=[0, 1], losses={"mine": "new_error"})
     with pytest.raises(ValueError, match="loss mine was 'new_error', and is now 'imitation'"):
         run(net, h1, data(), tmp_path, lambdas=[2], losses={"mine": "imitation"})
 
 
+@once
 def test_an_error_in_one_point_leaves_the_others(h1, tmp_path):
     class Failing(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -510,6 +533,7 @@ def test_a_training_that_diverges_is_a_failure(h1, tmp_path):
         trained(made, tmp_path, MIDDLE)
 
 
+@once
 def test_losses_with_bases_of_their_own(tmp_path):
     keras.utils.set_random_seed(2)
     h1 = net(1, "sigmoid")
@@ -541,6 +565,7 @@ class Halving(keras.layers.Layer):
         return x / 2
 
 
+@once
 def test_a_recipe_travels(tmp_path):
     keras.utils.set_random_seed(2)
     h1 = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), Halving(), keras.layers.Softmax()])
