@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ from bc_core._comparison import Metadata
 from bc_core._evaluation import performance
 from bc_keras._callbacks import CompatibilityCallback
 from bc_keras._model import BCModel
+from bc_keras._stored import StoredOutputs
 
 
 def evaluate(
@@ -73,6 +76,13 @@ def evaluate(
         ids = given.ids if ids is None else ids
     if from_logits is None and getattr(h2, "loss", None) is None:
         from_logits = False
+    if metadata is not None and ids is None and _shuffles(given):
+        warnings.warn(
+            "The loader does not go through its data set in order (leave out shuffle=True, or give ids), so texts "
+            "cannot be asked for by position: they are left out",
+            stacklevel=2,
+        )
+        metadata = None
     callback = CompatibilityCallback(
         given,
         h1,
@@ -90,11 +100,19 @@ def evaluate(
     performances = comparison.overlap.accuracy_h1, comparison.overlap.accuracy_h2
     if performance_metric is not None:
         asked = h2.h2 if isinstance(h2, BCModel) else h2
+        # Answers are no model that a metric could ask.
+        has_answers = isinstance(h1, StoredOutputs) or not callable(h1)
         performances = (
-            performance(performance_metric(h1, data, "cpu"), "h1"),
-            performance(performance_metric(asked, data, "cpu"), "h2"),
+            math.nan if has_answers else performance(performance_metric(h1, data, "cpu"), "h1", stacklevel=3),
+            performance(performance_metric(asked, data, "cpu"), "h2", stacklevel=3),
         )
     return Evaluation(comparison, *performances)
+
+
+def _shuffles(data: Any) -> bool:
+    """Whether a torch loader gives its items in another order than the data set has them."""
+    sampler = getattr(data, "sampler", None)
+    return sampler is not None and type(sampler).__name__ != "SequentialSampler"
 
 
 class _Batches:

@@ -100,6 +100,8 @@ class SweepResults:
         Raises:
             ValueError: No point was evaluated on that data set.
         """
+        if dataset in DATASETS and not self.points:
+            return []
         wanted = self.datasets if dataset is None else [self._checked_dataset(dataset)]
         rows = []
         for name in wanted:
