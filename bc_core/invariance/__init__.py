@@ -24,9 +24,11 @@ from bc_core.invariance._measures import (
     SameEquivarianceDistance,
     Variance,
 )
+from bc_core.invariance._probes import Interval, PairedInterval, Probes
 from bc_core.invariance._resampling import NumpySpatial, SpatialOps
 from bc_core.invariance._result import InvarianceResult, LayerMeasures
 from bc_core.invariance._transforms import Transform, TransformSet, apply_transform, invert_tile, make_tile
+from bc_core.invariance._update import InvarianceUpdate, compare_predictions, depth_intervals
 
 __all__ = [
     "Anova",
@@ -34,7 +36,9 @@ __all__ = [
     "FeaturesVariance",
     "FiringBackend",
     "Goodfellow",
+    "Interval",
     "InvarianceResult",
+    "InvarianceUpdate",
     "LayerMeasures",
     "MeasureValues",
     "Moments",
@@ -46,6 +50,8 @@ __all__ = [
     "NumpyBackend",
     "NumpyFiring",
     "NumpySpatial",
+    "PairedInterval",
+    "Probes",
     "SameEquivariance",
     "SameEquivarianceDistance",
     "SpatialOps",
@@ -57,6 +63,8 @@ __all__ = [
     "Variance",
     "accumulator_bytes",
     "apply_transform",
+    "compare_predictions",
+    "depth_intervals",
     "invert_tile",
     "make_tile",
 ]
