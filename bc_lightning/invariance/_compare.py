@@ -129,8 +129,8 @@ def compare_invariance(
             check_once_only(rows, passes > 1)
             if passes > 1 and rows.shuffles:
                 raise ValueError(
-                    "data: with max_memory they are gone through several times, so samples must come in the same order: "
-                    "leave out shuffle=True and samplers, or pass list(loader)"
+                    "data: with max_memory they are gone through several times, so samples must come in the same "
+                    "order: leave out shuffle=True and samplers, or pass list(loader)"
                 )
         pieces = chain([first], pieces)
         for number in range(passes):
@@ -149,10 +149,10 @@ def compare_invariance(
                             kept.append(classes.reshape(len(x), -1).cpu())
                     if not number and labels is not None:
                         targets.append(labels.cpu())
-            pieces = iter(rows)  # type: ignore[assignment]
-        predicted = [torch.cat(kept).numpy() for kept in predictions]
+            pieces = iter(rows)
+        h1_pred, h2_pred = (torch.cat(kept).numpy() for kept in predictions)
         truth = torch.cat(targets).numpy() if targets else None
-        update = compare_predictions(*predicted, truth, transforms=transforms)
+        update = compare_predictions(h1_pred, h2_pred, truth, transforms=transforms)
         if only_predictions:
             return replace(update, statistic=statistic, how=how)
         samples = update.samples

@@ -134,10 +134,11 @@ class Network:
 
     @contextmanager
     def _watching(self, measured: set[str], consume: Any) -> Iterator[Any]:
+        # 0: it is run by someone else, e.g. as h2, or inside of it.
         now = {"rows": 0}
 
         def look(label: str, _name: str, _child: nn.Module, tensor: Tensor) -> None:
-            if label in measured:
+            if now["rows"] and label in measured:
                 consume(label, tensor, now["rows"])
 
         hooks = Hooks(self.module, look)
@@ -145,7 +146,10 @@ class Network:
 
             def run(tile: Tensor, rows: int) -> Any:
                 now["rows"] = rows
-                return hooks.run(tile)
+                try:
+                    return hooks.run(tile)
+                finally:
+                    now["rows"] = 0
 
             yield run
 
@@ -253,8 +257,8 @@ def _split(layers: Sequence[Layer], columns: int, max_memory: int | None) -> lis
         if need > max_memory:
             raise ValueError(
                 f"max_memory: layer {layer.name!r} with {layer.units} units under {columns} transformations alone "
-                f"needs {need:,} bytes, got {max_memory:,}; raise max_memory, leave the layer out (layers=...), or take "
-                "fewer transformations"
+                f"needs {need:,} bytes, got {max_memory:,}; raise max_memory, leave the layer out (layers=...), or "
+                "take fewer transformations"
             )
         if need > room or not groups:
             groups.append([])
