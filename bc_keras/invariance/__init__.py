@@ -1,0 +1,3 @@
+from bc_keras.invariance._keras_arrays import KerasBackend, KerasSpatial
+
+__all__ = ["KerasBackend", "KerasSpatial"]
