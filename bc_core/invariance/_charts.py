@@ -117,20 +117,21 @@ def curve(update: InvarianceUpdate, score: str, confidence: float = 0.95) -> lis
     return [Point(overlap.score(name, math.nan), *overlap.interval(name, confidence)) for overlap in overlaps]
 
 
-def heat_row(layer: LayerMeasures, level: Level, statistic: Statistic, order: Order) -> Floats:
-    """NV of a layer's units or features in at most `MOST_CELLS` cells; nan where all of a cell are dead.
+def heat_row(layer: LayerMeasures, level: Level, statistic: Statistic, order: Order, most: int = MOST_CELLS) -> Floats:
+    """NV of a layer's units or features in a bounded number of cells; nan where all of a cell are dead.
 
     Args:
         layer: The layer.
         level: Of what.
         statistic: The spread.
         order: `"sorted"`, from invariant to sensitive, dead ones last; or `"index"`, as they are numbered.
+        most: Cells, beyond which neighbours share one.
     """
-    return pooled(_in_order(_values(layer, level, statistic), order))
+    return pooled(_in_order(_values(layer, level, statistic), order), most)
 
 
 def heat_difference(
-    h1: LayerMeasures, h2: LayerMeasures, level: Level, statistic: Statistic, order: Order
+    h1: LayerMeasures, h2: LayerMeasures, level: Level, statistic: Statistic, order: Order, most: int = MOST_CELLS
 ) -> Floats | None:
     """NV of h2 less that of h1, in cells; None where numbers cannot be told to be of the same feature.
 
@@ -139,9 +140,9 @@ def heat_difference(
     """
     values = [_values(layer, level, statistic) for layer in (h1, h2)]
     if order == "index":
-        return pooled(values[1] - values[0]) if len(values[0]) == len(values[1]) else None
+        return pooled(values[1] - values[0], most) if len(values[0]) == len(values[1]) else None
     alive = [part[~np.isnan(part)] for part in values]
-    cells = min(MOST_CELLS, *(len(part) for part in values))
+    cells = min(most, *(len(part) for part in values))
     if not all(part.size for part in alive):
         return np.full(cells, np.nan)
     ranks = (np.arange(cells) + 0.5) / cells
