@@ -192,10 +192,8 @@ def _has_rows(data: Any) -> bool:
 
 
 def _is_of_arrays(data: Any) -> bool:
-    # (x, y) of arrays; batches in a list or a tuple are tuples or dictionaries themselves.
-    return isinstance(data, tuple) and 1 <= len(data) <= 3 and all(map(_has_rows, keras.tree.flatten(data))) and (
-        _has_rows(data[-1]) and not all(isinstance(part, (tuple, list)) for part in data)
-    )
+    # (x, y) of arrays, where x may be a structure; batches in a tuple would be tuples or dictionaries themselves.
+    return isinstance(data, tuple) and 1 <= len(data) <= 3 and _has_rows(data[-1])
 
 
 def _shapes(x: Any) -> str:
