@@ -20,6 +20,7 @@ from bc_core.invariance import (
     TransformSet,
     Variance,
 )
+from bc_lightning.invariance._callback import InvarianceCallback
 from bc_lightning.invariance._compare import compare_invariance
 from bc_lightning.invariance._measure import measure
 from bc_lightning.invariance._torch_arrays import TorchBackend, TorchSpatial
@@ -29,6 +30,7 @@ __all__ = [
     "Distance",
     "FeaturesVariance",
     "Goodfellow",
+    "InvarianceCallback",
     "InvarianceResult",
     "InvarianceUpdate",
     "LayerMeasures",
