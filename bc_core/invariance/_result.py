@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from bc_core._comparison import _write_whole
 from bc_core.invariance._accumulator import Moments
 from bc_core.invariance._distributions import f_upper_tail
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
 Statistic = Literal["std", "var"]
@@ -466,6 +469,32 @@ class InvarianceResult(Mapping[str, LayerMeasures]):
 
     def __hash__(self) -> int:
         return id(self)
+
+    def plot_heat_map(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        level: Level = "feature",
+        statistic: Statistic = "std",
+        order: Literal["sorted", "index"] = "sorted",
+        dark: bool = False,
+    ) -> Figure:
+        """Draw NV of all features, a row for each layer; dead ones are grey.
+
+        Args:
+            path: File to write, its kind by its ending. Default: none.
+            level: `"feature"`, or `"unit"` for every single activation.
+            statistic: The spread.
+            order: `"sorted"`, within each layer from invariant to sensitive, or `"index"`, as they are numbered.
+            dark: For a dark page.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+        """
+        # Here, as matplotlib is optional and large.
+        from bc_core.invariance._plot import heat_map
+
+        return heat_map(self, path, dark, level=level, statistic=statistic, order=order)
 
     def __repr__(self) -> str:
         rows = [("layer", "shape", "NV (std)", "dead")]

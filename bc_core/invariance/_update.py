@@ -8,9 +8,10 @@ invariance negative flips, its BTC the share of h1's consistency that h2 keeps.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,10 @@ from bc_core._intervals import wilson_interval
 from bc_core._overlap import ErrorOverlap
 from bc_core._scores import count_cells
 from bc_core.invariance._probes import PairedInterval, Probes, paired_intervals, percentiles, resample_weights
-from bc_core.invariance._result import InvarianceResult, Statistic, Summary
+from bc_core.invariance._result import InvarianceResult, Level, Statistic, Summary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _RATES = {"consistency_h1": "accuracy_h1", "consistency_h2": "accuracy_h2", "negative_flip_rate": "nfr"}
 
@@ -164,6 +168,65 @@ class InvarianceUpdate:
                 }
             )
         return rows
+
+    def plot_curves(
+        self, path: str | os.PathLike[str] | None = None, *, confidence: float = 0.95, dark: bool = False
+    ) -> Figure:
+        """Draw accuracy, BTC, consistency and negative flips against how far a transformation goes.
+
+        Args:
+            path: File to write, its kind by its ending. Default: none.
+            confidence: Coverage of the intervals.
+            dark: For a dark page.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+        """
+        from bc_core.invariance._plot import curves
+
+        return curves(self, path, dark, confidence=confidence)
+
+    def plot_depth(self, path: str | os.PathLike[str] | None = None, *, dark: bool = False) -> Figure:
+        """Draw NV of every layer of h1 and h2 over depth, and their difference with its paired interval.
+
+        Args:
+            path: File to write, its kind by its ending. Default: none.
+            dark: For a dark page.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            ValueError: If only predictions were compared.
+        """
+        from bc_core.invariance._plot import depth
+
+        return depth(self, path, dark)
+
+    def plot_heat_maps(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        level: Level = "feature",
+        order: Literal["sorted", "index"] = "sorted",
+        dark: bool = False,
+    ) -> Figure:
+        """Draw the heat maps of h1 and h2 on one scale, and what h2 has more.
+
+        Args:
+            path: File to write, its kind by its ending. Default: none.
+            level: `"feature"`, or `"unit"` for every single activation.
+            order: `"sorted"`, from invariant to sensitive, for any two networks; or `"index"`, feature by feature, for
+                an h2 that was trained on from h1.
+            dark: For a dark page.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            ValueError: If only predictions were compared.
+        """
+        from bc_core.invariance._plot import heat_maps
+
+        if self.h1 is None or self.h2 is None:
+            raise ValueError("only predictions were compared; compare_invariance measures the layers too")
+        return heat_maps(self.h1, self.h2, path, dark, level=level, statistic=self.statistic, order=order)
 
     @property
     def _others(self) -> list[int]:
