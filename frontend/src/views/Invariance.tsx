@@ -44,7 +44,7 @@ function Parts({ update, theme }: { update: Update; theme: Theme }) {
           estimate={overall.flips}
         />
       </dl>
-      <h3>By size of the transformation</h3>
+      <h3>By transformation</h3>
       <InvarianceCurves update={update} />
       {depth === null ? (
         <p class="bc-note">Only predictions were compared; compare_invariance measures the layers too.</p>

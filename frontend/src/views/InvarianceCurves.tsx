@@ -239,7 +239,7 @@ export function InvarianceCurves({ update }: { update: Invariance }) {
               panels.map((panel, i) => (
                 <div key={panel.title} class="bc-chart" style={{ width: `${each}px` }}>
                   <SizePanel
-                    title={panel.title}
+                    title={`${panel.title}, ${panel.note}`}
                     group={group}
                     curves={panel.curves}
                     cursor={cursor?.place ?? null}

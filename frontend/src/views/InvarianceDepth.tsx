@@ -87,7 +87,7 @@ export function InvarianceDepth({ depth }: { depth: Depth }) {
   const x = scaleLinear(named ? [-0.5, layers.length - 0.5] : [-0.03, 1.03], [left, left + inner]);
   const upper: Plot = { left, top: 1.9 * em, width: inner, height: 13 * em };
   const middle = upper.top + upper.height;
-  const lower: Plot = { left, top: middle + 2.8 * em, width: inner, height: 7 * em };
+  const lower: Plot = { left, top: middle + 2.8 * em, width: inner, height: 9 * em };
   const hasDifferences = differences.length > 0;
   const bottom = hasDifferences ? lower.top + lower.height : middle;
   const height = bottom + foot;
@@ -170,7 +170,7 @@ export function InvarianceDepth({ depth }: { depth: Depth }) {
             )}
             {hasDifferences && (
               <>
-                <g transform={`translate(0 ${lower.top - 1.9 * em})`} aria-hidden="true">
+                <g class="bc-axes" transform={`translate(0 ${lower.top - 1.9 * em})`} aria-hidden="true">
                   <text class="bc-axis-title" x={0} y={0.95 * em}>
                     h2 − h1
                   </text>

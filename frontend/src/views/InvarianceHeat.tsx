@@ -86,7 +86,7 @@ export function InvarianceHeat({ depth, theme }: { depth: InvarianceDepth; theme
       </p>
       <div class="bc-heat-frame" ref={frame}>
         <div class="bc-heat-scroll">
-          <table class="bc-heat">
+          <table class={`bc-heat${layers.length <= 8 ? " bc-heat-few" : ""}`}>
             <thead>
               <tr>
                 <th scope="col">
@@ -145,7 +145,9 @@ export function InvarianceHeat({ depth, theme }: { depth: InvarianceDepth; theme
                           )}
                         />
                       ) : (
-                        <span class="bc-heat-none">cannot be compared</span>
+                        layer.heat.every((row) => row !== null) && (
+                          <span class="bc-heat-none">cannot be compared</span>
+                        )
                       )}
                     </td>
                   )}

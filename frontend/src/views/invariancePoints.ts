@@ -35,7 +35,7 @@ export const PANELS: readonly ScorePanel[] = [
   },
   {
     title: "Consistency",
-    note: "same prediction as untransformed, higher is better",
+    note: "higher is better",
     lines: [
       { mark: "consistency_h1", label: "h1", score: "accuracy_h1", labels: false },
       { mark: "consistency_h2", label: "h2", score: "accuracy_h2", labels: false },
@@ -46,7 +46,7 @@ export const PANELS: readonly ScorePanel[] = [
     note: "lower is better",
     lines: [
       { mark: "nfr", label: "NFR", score: "nfr", labels: true },
-      { mark: "negative_flip_rate", label: "inv.", score: "nfr", labels: false },
+      { mark: "negative_flip_rate", label: "inv. flips", score: "nfr", labels: false },
     ],
   },
 ];
