@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -284,19 +285,19 @@ class Goodfellow(_Measure):
         return _mean(known[len(known) - math.ceil(self.best * len(known)) :])
 
 
+@lru_cache(maxsize=256)
 def _f_limit(p: float, numerator: int, denominator: int) -> float:
     """The F whose upper tail is p, by bisection: comparing with it spares a p-value for each of millions of units."""
     low, high = 0.0, 1.0
     while f_upper_tail(high, numerator, denominator) > p:
         low, high = high, high * 2
-    while True:
+    while high - low > 1e-12 * high:
         middle = (low + high) / 2
-        if not low < middle < high:
-            return high
         if f_upper_tail(middle, numerator, denominator) > p:
             low = middle
         else:
             high = middle
+    return high
 
 
 def _mean(values: Floats) -> float:

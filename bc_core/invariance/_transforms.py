@@ -560,9 +560,7 @@ def _own_parts(entry: Any) -> tuple[str, Function, Function | None, float]:
     advice = "expected (name, function), (name, function, inverse) or (name, function, inverse, size)"
     if not isinstance(entry, (tuple, list)) or not 2 <= len(entry) <= 4:
         raise TypeError(f"functions: {advice}, got {entry!r}")
-    name, function, back, size = [*entry, None, math.nan][:4] if len(entry) < 4 else entry
-    if len(entry) == 2:
-        back, size = None, math.nan
+    name, function, back, size = [*entry, *(None, math.nan)[len(entry) - 2 :]]
     if not isinstance(name, str) or not callable(function) or not (back is None or callable(back)):
         raise TypeError(f"functions: {advice}, got {entry!r}")
     return name, function, back, float(size)
