@@ -6,7 +6,7 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -96,12 +96,12 @@ def placed_updates(given: Any, collection: Collection, dataset: str) -> dict[Key
     return found
 
 
-def series_of(keys: Any) -> list[dict[str, Any]]:
-    """Lay places out as the index lists them: steps with the times at which they were written."""
+def series_of(keys: Iterable[Key]) -> list[dict[str, Any]]:
+    """Lay places out as the index lists them: steps without a time."""
     series: dict[tuple[str, str], list[list[Any]]] = {}
-    for run, dataset, step in sorted(keys):
+    for run, dataset, step in keys:
         series.setdefault((run, dataset), []).append([step, None])
-    return [{"run": run, "dataset": dataset, "steps": steps} for (run, dataset), steps in series.items()]
+    return [{"run": run, "dataset": dataset, "steps": sorted(steps)} for (run, dataset), steps in series.items()]
 
 
 def _flattened(given: Mapping[Any, Any], dataset: str) -> Iterator[tuple[str, str, int | None, Any]]:

@@ -1,7 +1,7 @@
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { stepText } from "../layout/format";
 import { useInvariance } from "../state/loading";
-import { preferredDataset } from "../state/selection";
+import { latestRun, preferredDataset } from "../state/selection";
 import { useViewState } from "../state/viewState";
 import type { DashboardProps } from "./App";
 import { Invariance } from "./Invariance";
@@ -34,7 +34,7 @@ export function InvarianceAlone({ source, host, index, theme, reload, reloading,
   const [state, patch] = useViewState(host);
   const [attempt, setAttempt] = useState(0);
   const runs = useMemo(() => [...new Set(index.invariance.map(({ run }) => run))], [index]);
-  const run = state.run !== null && runs.includes(state.run) ? state.run : runs.at(-1)!;
+  const run = state.run !== null && runs.includes(state.run) ? state.run : latestRun({ series: index.invariance })!;
   const datasets = index.invariance.filter((series) => series.run === run).map(({ dataset }) => dataset);
   const dataset =
     state.dataset !== null && datasets.includes(state.dataset) ? state.dataset : preferredDataset(datasets)!;
