@@ -175,7 +175,7 @@ def paired_intervals(
     Args:
         h1: Its activations for the probed units, shape (n, m, U1), or None.
         h2: Its activations for the same samples in the same order, shape (n, m, U2), or None.
-        estimates: NV of all units of the layer, of h1 and h2; what the probed units say is scaled to it.
+        estimates: NV of all units of the layer, of h1 and h2; the draws are scaled to have it as their mean.
         statistic: The spread.
         how: Summary over units.
         confidence: Wanted coverage.
@@ -203,17 +203,16 @@ def paired_intervals(
         raise ValueError(f"expected activations of h1 and h2 for the same samples, got {sorted(sizes)} of them")
     weights = resample_weights(sizes.pop(), resamples, seed)
     drawn: list[Floats | None] = []
-    # A resample repeats samples, so its variance is (n - 1) / n of the samples' own on average, and its NV too large.
-    samples = weights.shape[1]
-    even = np.full((1, samples), 1 / samples)
-    shrink = ((samples - 1) / samples) ** (0.5 if statistic == "std" else 1.0)
     for found, estimate in zip((h1, h2), estimates, strict=True):
         if found is None:
             drawn.append(None)
             continue
-        values, own = (resampled_nv(found, by, statistic, how) for by in (weights, even))
-        scale = estimate / own[0] if own[0] > 0 and math.isfinite(estimate) else 1.0
-        drawn.append(values * (scale * shrink))
+        values = resampled_nv(found, weights, statistic, how)
+        known = values[np.isfinite(values)]
+        centre = float(known.mean()) if known.size else 0.0
+        # A resample repeats samples, so its SV is too small and its NV too large, by about 1 / n; with many units that
+        # is more than the spread. So the draws say how far NV may lie from its estimate, not where it lies.
+        drawn.append(values * (estimate / centre) if centre > 0 and math.isfinite(estimate) else values)
     difference = None if drawn[0] is None or drawn[1] is None else drawn[1] - drawn[0]
     return PairedInterval(*(None if v is None else percentiles(v, confidence) for v in (*drawn, difference)))
 

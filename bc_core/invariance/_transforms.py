@@ -560,7 +560,9 @@ def _own_parts(entry: Any) -> tuple[str, Function, Function | None, float]:
     advice = "expected (name, function), (name, function, inverse) or (name, function, inverse, size)"
     if not isinstance(entry, (tuple, list)) or not 2 <= len(entry) <= 4:
         raise TypeError(f"functions: {advice}, got {entry!r}")
-    name, function, back, size = [*entry, *(None, math.nan)[len(entry) - 2 :]]
+    defaults: tuple[Any, ...] = (None, math.nan)
+    given = tuple(entry)
+    name, function, back, size = given + defaults[len(given) - 2 :]
     if not isinstance(name, str) or not callable(function) or not (back is None or callable(back)):
         raise TypeError(f"functions: {advice}, got {entry!r}")
     return name, function, back, float(size)
