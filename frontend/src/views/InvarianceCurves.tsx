@@ -151,11 +151,11 @@ export function InvarianceCurves({ update }: { update: Invariance }) {
   );
   if (group === undefined) return <p class="bc-empty">There is no transformation besides the identity.</p>;
 
-  const columns = Math.max(1, Math.min(panels.length, Math.floor(width / (24 * em))));
+  const columns = Math.max(1, Math.min(panels.length, Math.floor(width / (28 * em))));
   // Four in two rows rather than three and one.
   const across = panels.length === 4 && columns === 3 ? 2 : columns;
   const each = Math.floor((width - (across - 1) * 1.5 * em) / across);
-  const height = Math.round(Math.min(17 * em, Math.max(12 * em, each * 0.5)));
+  const height = Math.round(Math.min(17 * em, Math.max(13 * em, each * 0.5)));
   const at = places(group);
   const members = cursor === null ? [] : at.flatMap((place, i) => (place === cursor.place ? [i] : []));
   const names = members.map((i) => update.transforms[group.members[i]!]!);
