@@ -8,11 +8,13 @@ import html
 import json
 import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from bc_core._comparison import _write_whole
 from bc_tensorboard._collection import Collection, Dissonance, Texts
+from bc_tensorboard._invariance import decode_invariance, encode_invariance, placed_updates, series_of
 
 STATIC = Path(__file__).parent / "static"
 # Comparisons that are put into words for a browser without JavaScript.
@@ -31,6 +33,7 @@ def to_html(
     metadata: Texts | None = None,
     image_size: int = 96,
     max_images: int = 1000,
+    invariance: Any = None,
 ) -> Path:
     """Write comparisons as one HTML file, with the dashboard and all data in it.
 
@@ -43,6 +46,7 @@ def to_html(
             may mix runs. Comparisons of one name are one run over steps; without steps they are the points of a sweep
             if their lambda_c differs, otherwise they are numbered. Or a dictionary from the name of a run to a
             comparison or a list of them; or, in place of these, to a dictionary from the name of a data set to them.
+            None where there is only `invariance`.
         path: The file, ending in `.html`. Missing folders are made.
         title: Title of the page. Default: what the comparisons are called.
         dataset: Name of the data set, where the comparisons do not say.
@@ -52,6 +56,8 @@ def to_html(
         metadata: Text of an instance, a mapping or a function from id to text, in place of those in the comparisons.
         image_size: Longer side of the thumbnails, in pixels.
         max_images: How many images the file holds at most; negative flips come first. A photograph takes about 4 KB.
+        invariance: What `compare_invariance` returned, to be shown below the comparison of its run; or a mapping from
+            the name of a run to it, or to a mapping from the name of a data set, or a step, to it.
 
     Returns:
         The path written.
@@ -77,11 +83,23 @@ def to_html(
     if isinstance(max_images, bool) or not isinstance(max_images, int) or max_images < 0:
         raise ValueError(f"max_images: expected a number of at least 0, got {max_images!r}")
     collection = Collection(image_size)
-    collection.add(comparisons, dataset=dataset, dissonance=dissonance, images=images, metadata=metadata)
-    if not collection.keys:
+    if comparisons is not None:
+        collection.add(comparisons, dataset=dataset, dissonance=dissonance, images=images, metadata=metadata)
+    updates = {} if invariance is None else placed_updates(invariance, collection, dataset)
+    if not collection.keys and not updates:
         raise ValueError("comparisons: expected at least one, got none")
     data = _data(collection, max_images)
-    page = _page(_title(collection, title), _description(collection), data, (STATIC / "page.js").read_text("utf-8"))
+    if updates:
+        data["index"]["invariance"] = series_of(updates)
+        data["invariance"] = {
+            f"{run}\0{name}\0{step}": json.loads(decode_invariance(encode_invariance(update)))
+            for (run, name, step), update in updates.items()
+        }
+    described = "\n\n".join(
+        [_description(collection)] * bool(collection.keys)
+        + [f"Invariance of {run} on {name}, step {step}\n{update}" for (run, name, step), update in updates.items()]
+    )
+    page = _page(_title(collection, updates, title), described, data, (STATIC / "page.js").read_text("utf-8"))
     _write_whole(path, page.encode("utf-8", "replace"))
     return path
 
@@ -147,9 +165,9 @@ def _page(title: str, description: str, data: dict[str, Any], script: str) -> st
 """
 
 
-def _title(collection: Collection, title: str | None) -> str:
+def _title(collection: Collection, updates: Iterable[tuple[str, str, int]], title: str | None) -> str:
     if title is None:
-        runs = collection.runs
+        runs = collection.runs or list(dict.fromkeys(run for run, _, _ in updates))
         title = f"Compatibility of {runs[0] if len(runs) == 1 else f'{len(runs)} updates'}"
     title = str(title)
     return title if len(title) <= _TITLE_LENGTH else f"{title[: _TITLE_LENGTH - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -19,6 +19,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
 from bc_tensorboard._collection import NotShownError
+from bc_tensorboard._invariance import decode_invariance
 from bc_tensorboard._loader import PLUGIN_NAME
 from bc_tensorboard._plugin_data import LogFolders, LoggedComparisons, MediaPack, OriginalSweeps
 
@@ -97,6 +98,7 @@ class BackwardCompatibilityPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  
             "/table": self._serve_table,
             "/media": self._serve_media,
             "/image": self._serve_image,
+            "/invariance": self._serve_invariance,
             **{f"/static/{name}": self._serve_script for name in SCRIPTS},
         }
 
@@ -112,31 +114,37 @@ class BackwardCompatibilityPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  
     def _serve_index(self, request: wrappers.Request) -> wrappers.Response:
         logged, warnings = self._logged.series(*_origin(request))
         sweeps, sweep_warnings = self._sweeps.series()
+        invariance, more_warnings = self._logged.invariance_series(*_origin(request))
         series = {(entry["run"], entry["dataset"]): {**entry, "has_media": False} for entry in sweeps}
         for entry in logged:
             has_media = self._folders.media_file(entry["run"], entry["dataset"]) is not None
             series[entry["run"], entry["dataset"]] = {**entry, "has_media": has_media}
         index = {
             "series": [series[key] for key in sorted(series)],
-            "warnings": warnings + sweep_warnings,
+            "warnings": warnings + sweep_warnings + more_warnings,
             "progress": None,
         }
+        if invariance:
+            index["invariance"] = sorted(invariance, key=lambda entry: (entry["run"], entry["dataset"]))
         return _respond(request, json.dumps(index, allow_nan=False), "application/json")
 
     @_route
     def _serve_table(self, request: wrappers.Request) -> wrappers.Response:
-        run, dataset = _argument(request, "run"), _argument(request, "dataset")
-        text = _argument(request, "step")
-        try:
-            step = int(text)
-        except ValueError:
-            raise RequestError(f"step: expected a whole number, got {text[:40]!r}.", "Take one of the index.") from None
+        run, dataset, step = _place(request)
         blob = self._logged.table(*_origin(request), run, dataset, step)
         if blob is None and step == 0:
             blob = self._sweeps.table(run, dataset)
         if blob is None:
             raise _no_series(run, dataset)
         return _respond(request, blob, "application/octet-stream")
+
+    @_route
+    def _serve_invariance(self, request: wrappers.Request) -> wrappers.Response:
+        run, dataset, step = _place(request)
+        blob = self._logged.invariance(*_origin(request), run, dataset, step)
+        if blob is None:
+            raise _no_series(run, dataset)
+        return _respond(request, decode_invariance(blob).decode("utf-8"), "application/json")
 
     @_route
     def _serve_media(self, request: wrappers.Request) -> wrappers.Response:
@@ -199,6 +207,14 @@ def _argument(request: wrappers.Request, name: str) -> str:
     if value is None:
         raise RequestError(f"The argument {name!r} is missing.", "Take the run, data set and step from the index.")
     return str(value)
+
+
+def _place(request: wrappers.Request) -> tuple[str, str, int]:
+    run, dataset, text = (_argument(request, name) for name in ("run", "dataset", "step"))
+    try:
+        return run, dataset, int(text)
+    except ValueError:
+        raise RequestError(f"step: expected a whole number, got {text[:40]!r}.", "Take one of the index.") from None
 
 
 def _no_series(run: str, dataset: str) -> NotShownError:

@@ -28,6 +28,8 @@ from bc_tensorboard._original_sweep import (
 )
 
 EVENTS_VERSION = 1
+# Last part of the tag of an invariance update.
+INVARIANCE = "invariance"
 
 # A provider takes 0 for "nothing" and has no word for "all".
 ALL_STEPS = 2**30
@@ -81,7 +83,43 @@ class LoggedComparisons:
 
     def table(self, ctx: Any, experiment: str, run: str, dataset: str, step: int) -> bytes | None:
         """Return the encoded comparison of one step; None if nothing of the data set was logged in the run."""
-        tag = _tag(dataset, "table")
+        return self._blob(ctx, experiment, run, dataset, "table", step)
+
+    def invariance(self, ctx: Any, experiment: str, run: str, dataset: str, step: int) -> bytes | None:
+        """Return the encoded invariance update of one step; None if none of the data set was logged in the run."""
+        return self._blob(ctx, experiment, run, dataset, INVARIANCE, step)
+
+    def invariance_series(self, ctx: Any, experiment: str) -> tuple[list[Series], list[str]]:
+        """List the runs and data sets that have invariance updates, with their steps, and what had to be left out."""
+        asked = {"ctx": ctx, "experiment_id": experiment, "plugin_name": PLUGIN_NAME}
+        warnings: list[str] = []
+        described = {}
+        for run, tags in (self._provider.list_blob_sequences(**asked) or {}).items():
+            for tag, blobs in tags.items():
+                dataset = _dataset_of(tag, INVARIANCE)
+                if dataset is None:
+                    continue
+                if _content(blobs.plugin_content) is None:
+                    warnings.append(f"Invariance of run {run}, data set {dataset}: {_NEWER}")
+                    continue
+                described[run, tag] = {"run": run, "dataset": dataset}
+        if not described:
+            return [], warnings
+        only = provider.RunTagFilter(runs={run for run, _ in described}, tags={tag for _, tag in described})
+        data = self._provider.read_blob_sequences(**asked, downsample=ALL_STEPS, run_tag_filter=only) or {}
+        series = []
+        for (run, tag), entry in described.items():
+            # Of several records of one step a provider reads the first.
+            steps: dict[int, float] = {}
+            for datum in data.get(run, {}).get(tag, ()):
+                if datum.values:
+                    steps.setdefault(int(datum.step), float(datum.wall_time))
+            if steps:
+                series.append({**entry, "steps": [[step, steps[step]] for step in sorted(steps)]})
+        return series, warnings
+
+    def _blob(self, ctx: Any, experiment: str, run: str, dataset: str, part: str, step: int) -> bytes | None:
+        tag = _tag(dataset, part)
         asked = _one(experiment, run, tag)
         found = (self._provider.list_blob_sequences(ctx, **asked) or {}).get(run, {}).get(tag)
         if found is None:
@@ -95,7 +133,7 @@ class LoggedComparisons:
                 return blob
         kept = ", ".join(str(datum.step) for datum in list(rows)[-5:])
         raise NotShownError(
-            f"Run {run}, data set {dataset} has no table of step {step}; its last steps are {kept or 'none'}.",
+            f"Run {run}, data set {dataset} has no {part} of step {step}; its last steps are {kept or 'none'}.",
             f"Reload. Of a run with very many steps TensorBoard keeps a choice: --samples_per_plugin {PLUGIN_NAME}=0 "
             "keeps all.",
         )
@@ -297,8 +335,8 @@ def _tag(dataset: str, part: str) -> str:
     return f"{PLUGIN_NAME}/{quote(dataset, safe='')}/{part}"
 
 
-def _dataset_of(tag: str) -> str | None:
-    start, end = f"{PLUGIN_NAME}/", "/counts"
+def _dataset_of(tag: str, part: str = "counts") -> str | None:
+    start, end = f"{PLUGIN_NAME}/", f"/{part}"
     return unquote(tag[len(start) : -len(end)]) if tag.startswith(start) and tag.endswith(end) else None
 
 

@@ -31,8 +31,16 @@ export interface Series {
   readonly steps: readonly Step[];
 }
 
+/** Where invariance was measured: of one run on one data set, by ascending step. */
+export interface InvarianceSeries {
+  readonly run: string;
+  readonly dataset: string;
+  readonly steps: readonly { readonly step: number; readonly wallTime: number | null }[];
+}
+
 export interface Index {
   readonly series: readonly Series[];
+  readonly invariance: readonly InvarianceSeries[];
   /** What could not be read, for a person; the rest is shown all the same. */
   readonly warnings: readonly string[];
   /** A sweep that is still running: share done in 0..1. */
@@ -72,11 +80,74 @@ export interface Media {
   readonly images: ReadonlySet<InstanceId>;
 }
 
+/** A number with its interval; NaN bounds where there is none. */
+export interface Estimate {
+  readonly value: number;
+  readonly low: number;
+  readonly high: number;
+}
+
+/** Transformations that stand on one axis. */
+export interface TransformGroup {
+  /** "rotate", "scale", ...; empty for those that have no size. */
+  readonly kind: string;
+  readonly axis: string;
+  /** Which transformations, by ascending size. */
+  readonly members: readonly number[];
+  /** Their sizes; null where they stand by name. */
+  readonly sizes: readonly number[] | null;
+}
+
+/** One layer; what comes in pairs is of h1 and h2, null where that network has no such layer. */
+export interface InvarianceLayer {
+  readonly name: string;
+  /** Share of the depth, 0 for the first layer and 1 for the last. */
+  readonly depth: readonly [number | null, number | null];
+  readonly nv: readonly [Estimate | null, Estimate | null];
+  readonly difference: Estimate | null;
+  readonly features: readonly [number | null, number | null];
+  readonly dead: readonly [number | null, number | null];
+  /** NV of features in steps of 1/254 of `end`; 255 is dead. */
+  readonly heat: readonly [Uint8Array | null, Uint8Array | null];
+  /** Difference from `-reach` to `reach` in the same way. */
+  readonly change: Uint8Array | null;
+}
+
+export interface InvarianceDepth {
+  readonly kind: "invariance" | "same_equivariance";
+  readonly statistic: string;
+  readonly how: string;
+  readonly order: string;
+  readonly end: number;
+  /** Whether values beyond `end` are shown as `end`. */
+  readonly beyond: boolean;
+  readonly reach: number;
+  readonly farther: boolean;
+  readonly layers: readonly InvarianceLayer[];
+}
+
+/** An update under transformations. */
+export interface Invariance {
+  readonly samples: number;
+  readonly transforms: readonly string[];
+  readonly identity: number;
+  readonly groups: readonly TransformGroup[];
+  /** For each transformation, where "right" means: says of t x what it says of x. */
+  readonly consistency: readonly Cells[];
+  /** Against the labels; null without labels. */
+  readonly overlaps: readonly Cells[] | null;
+  /** Over all pairs of a sample and a transformation. */
+  readonly overall: { readonly h1: Estimate; readonly h2: Estimate; readonly flips: Estimate };
+  /** Null where only predictions were compared. */
+  readonly depth: InvarianceDepth | null;
+}
+
 /** Where data come from: TensorBoard's server, a notebook's kernel, or the file itself. */
 export interface DataSource {
   index(): Promise<Index>;
   table(ref: TableRef): Promise<Table>;
   media(run: string, dataset: string): Promise<Media | null>;
+  invariance(ref: TableRef): Promise<Invariance>;
   /** Something for <img src>. */
   image(run: string, dataset: string, id: InstanceId): Promise<string | null>;
 }

@@ -29,6 +29,7 @@ test("an index comes back with its steps in order", () => {
         ],
       },
     ],
+    invariance: [],
     warnings: ["one run left out"],
     progress: 0.25,
   });
@@ -67,4 +68,25 @@ test.each<[string, unknown]>([
   expect(error).toBeInstanceOf(DataError);
   expect((error as DataError).message.length).toBeLessThan(200);
   expect((error as DataError).advice).toMatch(/reload/);
+});
+
+test("where invariance was measured comes in order of steps", () => {
+  const steps = [
+    [20, 1700000020.5],
+    [10, null],
+  ];
+  const index = indexFromJson({ series: [], invariance: [{ run: "a", dataset: "test", steps }] });
+  expect(index.invariance).toEqual([
+    {
+      run: "a",
+      dataset: "test",
+      steps: [
+        { step: 10, wallTime: null },
+        { step: 20, wallTime: 1700000020.5 },
+      ],
+    },
+  ]);
+  expect(() => indexFromJson({ series: [], invariance: [{ run: "a", dataset: "test", steps: [[-1]] }] })).toThrow(
+    DataError,
+  );
 });

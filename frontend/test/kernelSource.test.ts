@@ -26,7 +26,7 @@ describe("data from a kernel", () => {
   afterEach(() => vi.useRealTimers());
 
   it("takes the index from the trait", async () => {
-    expect(await kernelSource(fakeModel().model).index()).toEqual({ series: [], warnings: [], progress: null });
+    expect(await kernelSource(fakeModel().model).index()).toEqual({ series: [], invariance: [], warnings: [], progress: null });
   });
 
   it("makes a data URL of the bytes that answer its own request", async () => {

@@ -22,7 +22,8 @@ const index: Index = {
     series("b", "test", [10, 30]),
     series("c", "test", [10], 2),
   ],
-  warnings: [],
+  invariance: [],
+    warnings: [],
   progress: null,
 };
 const state = { ...DEFAULT_STATE, run: "a", dataset: "test" };

@@ -81,7 +81,7 @@ describe("the search for a run", () => {
       { ...common, dataset: "train", steps: steps(1) },
       { ...common, dataset: "test", steps: steps(2) },
     ];
-    const index = { series, warnings: [], progress: null };
+    const index = { series, invariance: [], warnings: [], progress: null };
     expect(runOptions(index, "test")).toEqual([{ run: "a", dissonance: null, lambda: 1, nfr: 0.2 }]);
     expect(runOptions(index, "val")).toEqual([{ run: "a", dissonance: null, lambda: 1, nfr: null }]);
   });

@@ -65,6 +65,26 @@ describe("data from a server", () => {
 
   const source = (): DataSource => httpSource({ base });
 
+  test("an invariance update is asked for once for each time it was written", async () => {
+    const overall = { consistency_h1: [1, 1, 1], consistency_h2: [1, 1, 1], negative_flip_rate: [0, 0, 0] };
+    const update = { version: 1, samples: 7, transforms: [], identity: 0, groups: [], consistency: [], overall };
+    let time = 1;
+    answer = (request, response) => {
+      const listed = { ...index(), invariance: [{ run: REF.run, dataset: REF.dataset, steps: [[2, time]] }] };
+      send(response, JSON.stringify(request.url!.includes("/index") ? listed : update));
+    };
+    const from = source();
+    for (time of [1, 1, 2]) {
+      await from.index();
+      expect((await from.invariance(REF)).samples).toBe(7);
+    }
+    const urls = asked.map((path) => new URL(path, base)).filter(({ pathname }) => pathname.endsWith("/invariance"));
+    expect(urls.length).toBe(2);
+    expect(Object.fromEntries(urls[0]!.searchParams)).toEqual({ ...REF, step: "2" });
+    answer = (_, response) => send(response, "<html>", 200);
+    expect((await failure(from.invariance({ ...REF, step: 3 }))).message).toContain("an invariance update");
+  });
+
   test("index, table and media come from routes beside the page", async () => {
     const from = source();
     expect((await from.index()).series[0]!.run).toBe(REF.run);

@@ -1,6 +1,7 @@
-import { type DataSource, DataError, type Index, type Media, type Table } from "../model";
+import { type DataSource, DataError, type Index, type Invariance, type Media, type Table } from "../model";
 import { decodeComparison, decodeMedia } from "./format";
 import { indexFromJson } from "./indexFromJson";
+import { invarianceFromJson } from "./invarianceFromJson";
 import { Recent } from "./recent";
 
 export interface HttpOptions {
@@ -22,6 +23,7 @@ export function httpSource(options: HttpOptions = {}): DataSource {
   const load = options.fetch ?? ((...request: Parameters<typeof fetch>) => fetch(...request));
   const tables = new Recent<Table>(TABLES);
   const media = new Recent<Media | null>(MEDIA);
+  const updates = new Recent<Invariance>(TABLES);
   let index: Index | null = null;
 
   const address = (route: string, query: Readonly<Record<string, string>>) => {
@@ -34,6 +36,16 @@ export function httpSource(options: HttpOptions = {}): DataSource {
       return await load(url);
     } catch {
       throw new DataError("The server does not answer.", "Is TensorBoard still running? Start it again, then reload.");
+    }
+  };
+  const json = async (response: Response, what: string): Promise<unknown> => {
+    try {
+      return await response.json();
+    } catch {
+      throw new DataError(
+        `The server answered something else than ${what}.`,
+        "A proxy or a login page may have answered in its place; reload the whole page.",
+      );
     }
   };
   const bytes = async (response: Response) => {
@@ -56,16 +68,7 @@ export function httpSource(options: HttpOptions = {}): DataSource {
       if (!response.ok) {
         throw await refusal(response);
       }
-      let json: unknown;
-      try {
-        json = await response.json();
-      } catch {
-        throw new DataError(
-          "The server answered something else than the list of comparisons.",
-          "A proxy or a login page may have answered in its place; reload the whole page.",
-        );
-      }
-      index = indexFromJson(json);
+      index = indexFromJson(await json(response, "the list of comparisons"));
       return index;
     },
 
@@ -89,6 +92,18 @@ export function httpSource(options: HttpOptions = {}): DataSource {
           throw await refusal(response);
         }
         return decodeMedia(await bytes(response));
+      });
+    },
+
+    invariance({ run, dataset, step }) {
+      const series = index?.invariance.find((each) => each.run === run && each.dataset === dataset);
+      const time = series?.steps.find((each) => each.step === step)?.wallTime ?? "";
+      return updates.get(JSON.stringify([run, dataset, step, time]), async () => {
+        const response = await get(address("invariance", { run, dataset, step: String(step) }));
+        if (!response.ok) {
+          throw await refusal(response);
+        }
+        return invarianceFromJson(await json(response, "an invariance update"));
       });
     },
 

@@ -1,6 +1,7 @@
-import { type Cells, DataError, type Index, type Series, type Step } from "../model";
+import type { Cells, Index, InvarianceSeries, Series, Step } from "../model";
+import { checked } from "./checked";
 
-type Json = Readonly<Record<string, unknown>>;
+const { finiteOrNull, list, object, text, unreadable, whole } = checked("The list of comparisons");
 
 /** Check and convert what `./index` answers; the same JSON is embedded in a page and sent by a notebook. */
 export function indexFromJson(json: unknown): Index {
@@ -12,6 +13,8 @@ export function indexFromJson(json: unknown): Index {
   }
   return {
     series: list(index["series"], "series").map(seriesFrom),
+    // Pages of earlier releases have none.
+    invariance: list(index["invariance"] ?? [], "invariance").map(invarianceFrom),
     warnings: warnings.map(String),
     progress: progress === null ? null : Math.min(1, progress),
   };
@@ -26,6 +29,19 @@ function seriesFrom(json: unknown): Series {
     dissonance: series["dissonance"] == null ? null : text(series["dissonance"], "dissonance"),
     numClasses: whole(series["num_classes"], "num_classes"),
     hasMedia: series["has_media"] === true,
+    steps: steps.sort((a, b) => a.step - b.step),
+  };
+}
+
+function invarianceFrom(json: unknown): InvarianceSeries {
+  const series = object(json, "a series");
+  const steps = list(series["steps"], "steps").map((row) => {
+    const [step, wallTime] = list(row, "a step");
+    return { step: whole(step, "a step's number"), wallTime: finiteOrNull(wallTime, "wall_time") };
+  });
+  return {
+    run: text(series["run"], "run"),
+    dataset: text(series["dataset"], "dataset"),
     steps: steps.sort((a, b) => a.step - b.step),
   };
 }
@@ -45,50 +61,4 @@ function stepFrom(json: unknown): Step {
     lambda: finiteOrNull(lambda, "lambda"),
     cells: row.slice(3).map((cell) => whole(cell, "a count")) as unknown as Cells,
   };
-}
-
-function object(value: unknown, what: string): Json {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw unreadable(what, value);
-  }
-  return value as Json;
-}
-
-function list(value: unknown, what: string): readonly unknown[] {
-  if (!Array.isArray(value)) {
-    throw unreadable(what, value);
-  }
-  return value;
-}
-
-function text(value: unknown, what: string): string {
-  if (typeof value !== "string") {
-    throw unreadable(what, value);
-  }
-  return value;
-}
-
-function whole(value: unknown, what: string): number {
-  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) {
-    throw unreadable(what, value);
-  }
-  return value;
-}
-
-function finiteOrNull(value: unknown, what: string): number | null {
-  if (value === null || value === undefined) {
-    return null;
-  }
-  if (typeof value !== "number" || !Number.isFinite(value)) {
-    throw unreadable(what, value);
-  }
-  return value;
-}
-
-function unreadable(what: string, value: unknown): DataError {
-  const shown = JSON.stringify(value) ?? "nothing";
-  return new DataError(
-    `The list of comparisons cannot be read: ${what} is ${shown.length > 60 ? `${shown.slice(0, 60)}…` : shown}.`,
-    "Page and data may come from different releases; update backward-compat-ml, restart what serves them and reload.",
-  );
 }

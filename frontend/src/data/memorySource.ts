@@ -1,6 +1,7 @@
 import { type DataSource, DataError, type Media, type Table } from "../model";
 import { decodeComparison, decodeMedia } from "./format";
 import { indexFromJson } from "./indexFromJson";
+import { invarianceFromJson } from "./invarianceFromJson";
 import { Recent } from "./recent";
 
 /** Base64 in a page; bytes in a message from a notebook's kernel. */
@@ -19,6 +20,8 @@ export interface MemoryContent {
   readonly tables: Readonly<Record<string, Blobs>>;
   /** By run and data set with "\0" between them. */
   readonly media?: Readonly<Record<string, MemoryMedia>>;
+  /** By run, data set and step, as `./invariance` answers. */
+  readonly invariance?: Readonly<Record<string, unknown>>;
 }
 
 const TABLES = 6;
@@ -53,6 +56,17 @@ export function memorySource(content: MemoryContent): DataSource {
       return found === undefined
         ? null
         : media.get(`${run}\0${dataset}`, async () => decodeMedia(bytesOf(found.blob)));
+    },
+
+    async invariance({ run, dataset, step }) {
+      const found = own(content.invariance ?? {}, `${run}\0${dataset}\0${step}`);
+      if (found === undefined) {
+        throw new DataError(
+          `The invariance of "${run}" on "${dataset}" at step ${step} is not in this view.`,
+          "Write the page again with this update in it.",
+        );
+      }
+      return invarianceFromJson(found);
     },
 
     async image(run, dataset, id) {

@@ -118,6 +118,12 @@ export function kernelSource(model: WidgetModel): KernelSource {
       const bytes = await ask({ type: "media", run, dataset });
       return bytes === null ? null : decodeMedia(bytes);
     },
+    async invariance({ run, step }) {
+      throw new DataError(
+        `The invariance of ${run} at step ${step} is not shown in notebooks yet.`,
+        "Write it with to_html, or log it for TensorBoard.",
+      );
+    },
     image(run: string, dataset: string, id: InstanceId) {
       return images.get(JSON.stringify([run, dataset, id]), async () => {
         const bytes = await ask({ type: "image", run, dataset, instance: id });

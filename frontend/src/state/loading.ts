@@ -2,7 +2,7 @@
 
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Host } from "../hosts/host";
-import type { DataSource, Index, Media, Series, Table, TableRef } from "../model";
+import type { DataSource, Index, Invariance, Media, Series, Table, TableRef } from "../model";
 
 const POLL_MS = 30_000;
 /** While nothing is there yet, or a sweep is running, somebody is waiting for it. */
@@ -127,7 +127,8 @@ export function useIndex(source: DataSource, host: Host): LoadedIndex {
     reload();
     return host.onData?.(latest.load);
   }, [latest, reload, host]);
-  const eager = index !== null && (index.series.length === 0 || index.progress !== null);
+  const empty = index !== null && index.series.length === 0 && index.invariance.length === 0;
+  const eager = index !== null && (empty || index.progress !== null);
   useEffect(() => {
     if (!host.live) return;
     const timer = setInterval(
@@ -163,6 +164,11 @@ export function useTables(
     useLoaded(firstKey, () => source.table(first!), DRAG_MS),
     useLoaded(secondKey, () => source.table(second!), DRAG_MS),
   ];
+}
+
+/** The invariance update of a place, as far as there is one. */
+export function useInvariance(source: DataSource, place: TableRequest | null, epoch: number): Loaded<Invariance> {
+  return useLoaded(tableKey(place, epoch), () => source.invariance(place!), DRAG_MS);
 }
 
 /** Texts and images of a series; a run that goes on may bring more of them with each step. */

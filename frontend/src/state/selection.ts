@@ -36,7 +36,9 @@ function distinct(values: Iterable<string>): string[] {
 }
 
 /** The run that was written to last; the first one where nobody knows. */
-export function latestRun(index: Index): string | null {
+export function latestRun(index: {
+  readonly series: readonly { readonly run: string; readonly steps: readonly { readonly wallTime: number | null }[] }[];
+}): string | null {
   let latest: { run: string; time: number } | null = null;
   for (const { run, steps } of index.series) {
     const time = steps.at(-1)?.wallTime ?? -1;

@@ -1,10 +1,18 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { classRows, labelsOf, totals } from "../data/engine";
-import type { Host } from "../hosts/host";
+import type { Host, Theme } from "../hosts/host";
 import { count, lambdaText, stepText } from "../layout/format";
-import type { DataSource, Filter, Index, Series, Step, Table, ViewState } from "../model";
-import { type Loaded, tableKey, type TableRequest, useIndex, useMedia, useTables } from "../state/loading";
+import type { DataSource, Filter, Index, Invariance as Update, Series, Step, Table, ViewState } from "../model";
+import {
+  type Loaded,
+  tableKey,
+  type TableRequest,
+  useIndex,
+  useInvariance,
+  useMedia,
+  useTables,
+} from "../state/loading";
 import { latestRun, moveTo, select, type Selection } from "../state/selection";
 import { encodeState } from "../state/url";
 import { type Patch, useViewState } from "../state/viewState";
@@ -15,6 +23,9 @@ import { Compared } from "./Compared";
 import { Curves } from "./Curves";
 import { FlipMatrix } from "./FlipMatrix";
 import { Instances } from "./Instances";
+import { Invariance } from "./Invariance";
+import { InvarianceAlone } from "./InvarianceAlone";
+import { type InvariancePlace, placeOf } from "./invariancePoints";
 import { MountId } from "./mountId";
 import { Scores } from "./Scores";
 import { Failed, Gone, Loading, Nothing, Progress, Skeleton, Warnings } from "./States";
@@ -50,7 +61,8 @@ export function App({ source, host, mountId }: AppProps) {
   const { index, error, busy, reload } = useIndex(source, host);
   /** Null until the dashboard says whether it is waiting for something. */
   const [waiting, setWaiting] = useState<boolean | null>(null);
-  const waits = index === null ? busy : index.series.length > 0 && waiting !== false;
+  const empty = index !== null && index.series.length === 0 && index.invariance.length === 0;
+  const waits = index === null ? busy : !empty && waiting !== false;
   useEffect(() => {
     if (!waits) document.documentElement.dataset["bcReady"] = "true";
   }, [waits]);
@@ -76,18 +88,15 @@ export function App({ source, host, mountId }: AppProps) {
               )}
               <Progress share={index.progress} />
               <Warnings warnings={index.warnings} />
-              {index.series.length === 0 ? (
+              {empty ? (
                 <Nothing kind={host.kind} onReload={reload} />
               ) : (
                 <Guard attempt={index}>
-                  <Dashboard
-                    source={source}
-                    host={host}
-                    index={index}
-                    reload={reload}
-                    reloading={busy}
-                    onBusy={setWaiting}
-                  />
+                  {index.series.length === 0 ? (
+                    <InvarianceAlone {...{ source, host, index, reload, theme }} reloading={busy} onBusy={setWaiting} />
+                  ) : (
+                    <Dashboard {...{ source, host, index, reload, theme }} reloading={busy} onBusy={setWaiting} />
+                  )}
                 </Guard>
               )}
             </>
@@ -98,10 +107,11 @@ export function App({ source, host, mountId }: AppProps) {
   );
 }
 
-interface DashboardProps {
+export interface DashboardProps {
   readonly source: DataSource;
   readonly host: Host;
   readonly index: Index;
+  readonly theme: Theme;
   readonly reload: () => void;
   readonly reloading: boolean;
   readonly onBusy: (busy: boolean) => void;
@@ -116,7 +126,7 @@ function pinned(index: Index, state: ViewState): ViewState {
   return { ...state, run, dataset: state.dataset ?? dataset ?? null };
 }
 
-function Dashboard({ source, host, index, reload, reloading, onBusy }: DashboardProps) {
+function Dashboard({ source, host, index, theme, reload, reloading, onBusy }: DashboardProps) {
   const [given, patch] = useViewState(host);
   const state = useMemo(() => pinned(index, given), [index, given]);
   useEffect(() => {
@@ -131,7 +141,13 @@ function Dashboard({ source, host, index, reload, reloading, onBusy }: Dashboard
   const [loaded, loadedOther] = useTables(source, first, second, attempt);
   const media = useMedia(source, series, attempt);
 
-  const busy = loaded.busy || loadedOther.busy || media.busy;
+  const place = useMemo(
+    () => placeOf(index, state.run, state.dataset, state.step),
+    [index, state.run, state.dataset, state.step],
+  );
+  const invariance = useInvariance(source, place.request, attempt);
+
+  const busy = loaded.busy || loadedOther.busy || media.busy || invariance.busy;
   useEffect(() => onBusy(busy), [busy, onBusy]);
 
   const retry = () => setAttempt(attempt + 1);
@@ -163,7 +179,7 @@ function Dashboard({ source, host, index, reload, reloading, onBusy }: Dashboard
       </div>
       {missing !== null && <MissingPlace selection={selection} state={state} index={index} patch={patch} />}
       <Cards
-        {...{ source, index, state, selection, patch, attempt, retry, loaded, loadedOther, media }}
+        {...{ source, index, state, selection, patch, attempt, retry, loaded, loadedOther, media, theme, place, invariance }}
         firstKey={tableKey(first, attempt)}
         secondKey={tableKey(second, attempt)}
       />
@@ -221,6 +237,9 @@ interface CardsProps {
   readonly media: ReturnType<typeof useMedia>;
   readonly firstKey: string | null;
   readonly secondKey: string | null;
+  readonly theme: Theme;
+  readonly place: InvariancePlace;
+  readonly invariance: Loaded<Update>;
 }
 
 function Cards(props: CardsProps) {
@@ -368,6 +387,17 @@ function Cards(props: CardsProps) {
             onState={(change) => patch(change)}
           />
         </Card>
+      )}
+      {index.invariance.length > 0 && (
+        <Invariance
+          place={props.place}
+          loaded={props.invariance}
+          epoch={attempt}
+          theme={props.theme}
+          step={state.step}
+          retry={retry}
+          onPick={({ run, dataset }) => patch({ ...moveTo(index, state, run, dataset), run, dataset, step: null }, true)}
+        />
       )}
     </div>
   );

@@ -28,7 +28,8 @@ const index: Index = {
     series("b", "train", null, [0, 0, 1, 99]),
     series("empty", "test", 1),
   ],
-  warnings: [],
+  invariance: [],
+    warnings: [],
   progress: null,
 };
 const all = { datasets: null, dissonances: null, lambdaMin: null, lambdaMax: null };

@@ -1,0 +1,514 @@
+"""InvarianceResult: what one pass found of every layer, from which all measures are read."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bc_core._comparison import _write_whole
+from bc_core.invariance._accumulator import Moments
+from bc_core.invariance._distributions import f_upper_tail
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+Statistic = Literal["std", "var"]
+Summary = Literal["ratio_of_means", "mean_of_ratios"]
+Level = Literal["unit", "feature"]
+Kind = Literal["invariance", "same_equivariance"]
+
+FORMAT = "backward-compat-invariance"
+VERSION = 1
+
+_COLUMNS = ("tv_std", "tv_var", "sv_std", "sv_var", "between", "mean")
+_FIRING = ("firing_local", "firing_global")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerMeasures:
+    """What is known of each of the K units of a layer, from n samples under m transformations.
+
+    Arrays that are returned have the shape of the layer's activation for one input, or, of features, shape (C,).
+
+    Attributes:
+        name: Name of the layer; of further calls of one layer `"name:2"` and so on.
+        shape: Shape of its activation for one input.
+        feature_axis: Axis of `shape` that counts features (channels); the others are positions.
+        samples: Number of samples n.
+        transformations: Number of transformations m.
+        tv_std: Shape (K,): mean over samples of the standard deviation over transformations.
+        tv_var: Shape (K,): the same of the variance.
+        sv_std: Shape (K,): mean over transformations of the standard deviation over samples.
+        sv_var: Shape (K,): the same of the variance.
+        between: Shape (K,): variance over transformations of the mean over samples.
+        mean: Shape (K,): mean over everything.
+        firing_local: Shape (K,) or None: of the samples that a unit fires for, the mean share of the other
+            transformations for which it fires too (L of Goodfellow et al.).
+        firing_global: Shape (K,) or None: share of samples that it fires for (G).
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.invariance import LayerMeasures, StreamingMoments
+        >>> rng = np.random.default_rng(0)
+        >>> a = rng.normal(size=(500, 1, 3)) + 0.5 * rng.normal(size=(1, 6, 3))  # sample effect + transformation effect
+        >>> moments = StreamingMoments(columns=6)
+        >>> moments.update(a.reshape(-1, 3), rows=500)
+        >>> layer = LayerMeasures.from_moments(moments.moments(), name="fc", shape=(3,))
+        >>> layer
+        LayerMeasures('fc', shape=(3,), NV=0.3961, dead=0%)
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    feature_axis: int
+    samples: int
+    transformations: int
+    tv_std: Floats
+    tv_var: Floats
+    sv_std: Floats
+    sv_var: Floats
+    between: Floats
+    mean: Floats
+    firing_local: Floats | None = None
+    firing_global: Floats | None = None
+
+    @classmethod
+    def from_moments(
+        cls,
+        moments: Moments,
+        *,
+        name: str = "layer",
+        shape: Sequence[int] | None = None,
+        feature_axis: int = 0,
+        firing: tuple[Floats, Floats] | None = None,
+    ) -> LayerMeasures:
+        """Read off what the measures need.
+
+        Args:
+            moments: Of all rows, shards merged.
+            name: Name of the layer, also for errors.
+            shape: Shape of its activation for one input. Default: (K,).
+            feature_axis: Axis of `shape` with the features.
+            firing: Local and global firing rates, each (K,).
+
+        Raises:
+            ValueError: If there are fewer than two samples or transformations, the shape is not that of K units, or an
+                activation was NaN, infinite or too large for its square.
+        """
+        columns, units = moments.mean.shape
+        shape = (units,) if shape is None else tuple(int(length) for length in shape)
+        if math.prod(shape) != units:
+            raise ValueError(f"layer {name!r}: expected a shape of {units} units, got {shape}")
+        if moments.count < 2 or columns < 2:
+            raise ValueError(
+                f"layer {name!r}: a spread needs at least two samples and two transformations, got {moments.count} "
+                f"samples and {columns} transformations"
+            )
+        every = (moments.mean, moments.m2, moments.row_std, moments.row_var)
+        if not all(bool(np.isfinite(part).all()) for part in every):
+            bad = ~(np.isfinite(moments.mean).all(0) & np.isfinite(moments.m2).all(0) & np.isfinite(moments.row_var))
+            raise ValueError(
+                f"layer {name!r}: {int(bad.sum())} of {units} units had activations that are NaN, infinite, or too "
+                "large for their square; look for a diverged or half-loaded model or inputs that are NaN, or leave the "
+                "layer out (layers=...)"
+            )
+        variances = moments.m2 / (moments.count - 1)
+        local, fired = (None, None) if firing is None else firing
+        return cls(
+            name=name,
+            shape=shape,
+            feature_axis=feature_axis % max(1, len(shape)),
+            samples=moments.count,
+            transformations=columns,
+            tv_std=moments.row_std / moments.count,
+            tv_var=moments.row_var / moments.count,
+            sv_std=np.sqrt(variances).mean(axis=0),
+            sv_var=variances.mean(axis=0),
+            # Shifted by the first column for the sake of a unit whose means are all equal.
+            between=(moments.mean - moments.mean[:1]).var(axis=0, ddof=1),
+            mean=moments.mean.mean(axis=0),
+            firing_local=local,
+            firing_global=fired,
+        )
+
+    @property
+    def units(self) -> int:
+        """Number of units K."""
+        return len(self.tv_std)
+
+    @property
+    def features(self) -> int:
+        """Number of features C."""
+        return self.shape[self.feature_axis] if self.shape else 1
+
+    @property
+    def dead_fraction(self) -> float:
+        """Share of units that no sample moves: SV is 0, so NV is not defined."""
+        return float((self.sv_var == 0).mean())
+
+    def transformation_variance(self, statistic: Statistic = "std") -> Floats:
+        """TV, mean over samples of the spread over transformations, per unit."""
+        return self._shaped(self._of("tv", statistic))
+
+    def sample_variance(self, statistic: Statistic = "std") -> Floats:
+        """SV, mean over transformations of the spread over samples, per unit."""
+        return self._shaped(self._of("sv", statistic))
+
+    def normalized_variance(self, statistic: Statistic = "std", zero_division: float = math.nan) -> Floats:
+        """NV = TV / SV, per unit: 0 is invariant, about 1 as sensitive to the transformation as to the sample.
+
+        With `"std"` unrelated activations give c4(m) / c4(n) rather than 1, as a standard deviation of few values is
+        too small on average (c4(4) = 0.92); with `"var"` they give 1.
+
+        Args:
+            statistic: The spread: `"std"` or `"var"`, with ddof=1. Their values cannot be compared.
+            zero_division: Value of dead units, for which SV is 0.
+        """
+        return self._shaped(_ratio(self._of("tv", statistic), self._of("sv", statistic), zero_division))
+
+    def feature_transformation_variance(self, statistic: Statistic = "std") -> Floats:
+        """TV of each feature, the mean over its positions; shape (C,)."""
+        return self._by_feature(self._of("tv", statistic))
+
+    def feature_sample_variance(self, statistic: Statistic = "std") -> Floats:
+        """SV of each feature, the mean over its positions; shape (C,)."""
+        return self._by_feature(self._of("sv", statistic))
+
+    def feature_normalized_variance(self, statistic: Statistic = "std", zero_division: float = math.nan) -> Floats:
+        """NV of each feature: TV and SV are averaged over positions, then divided; shape (C,)."""
+        return _ratio(
+            self.feature_transformation_variance(statistic), self.feature_sample_variance(statistic), zero_division
+        )
+
+    def summary(
+        self,
+        statistic: Statistic = "std",
+        how: Summary = "ratio_of_means",
+        zero_division: float = math.nan,
+        level: Level = "unit",
+    ) -> float:
+        """NV of the whole layer.
+
+        Args:
+            statistic: The spread.
+            how: `"ratio_of_means"`, mean TV / mean SV, in which large activations weigh more; or `"mean_of_ratios"`,
+                the mean NV of the units that are not dead (of all, where `zero_division` is a number).
+            zero_division: Value of dead units, and of a layer that has no others.
+            level: Of what the mean of ratios is taken, `"unit"` or `"feature"`.
+
+        Raises:
+            ValueError: If an option has no such value.
+        """
+        if how not in ("ratio_of_means", "mean_of_ratios") or level not in ("unit", "feature"):
+            raise ValueError(
+                "expected how='ratio_of_means' or 'mean_of_ratios' and level='unit' or 'feature', "
+                f"got how={how!r}, level={level!r}"
+            )
+        if how == "ratio_of_means":
+            tv, sv = (np.asarray([self._of(part, statistic).mean()]) for part in ("tv", "sv"))
+            return float(_ratio(tv, sv, zero_division)[0])
+        per_unit = level == "unit"
+        ratios = (self.normalized_variance if per_unit else self.feature_normalized_variance)(statistic, zero_division)
+        known = ratios[~np.isnan(ratios)]
+        return float(known.mean()) if known.size else math.nan
+
+    def transformation_distance(self) -> Floats:
+        """Mean squared distance of two transformations of one sample, over all pairs, per unit: 2 TV of `"var"`."""
+        return self._shaped(2 * self.tv_var)
+
+    def sample_distance(self) -> Floats:
+        """Mean squared distance of two samples under one transformation, over all pairs, per unit: 2 SV of `"var"`."""
+        return self._shaped(2 * self.sv_var)
+
+    def anova_f(self) -> Floats:
+        """F of a one-way analysis of variance with the transformations as groups, per unit; nan of constant units.
+
+        n Var_j(mean_i a_ij) / mean_j Var_i(a_ij). It sees what a transformation does to the mean, and is blind to a
+        pure interaction, where the transformation moves samples in different directions; NV is not.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._shaped(self.samples * self.between / self.sv_var)
+
+    @property
+    def anova_degrees(self) -> tuple[int, int]:
+        """Degrees of freedom of F: m - 1 and m (n - 1)."""
+        return self.transformations - 1, self.transformations * (self.samples - 1)
+
+    def anova_p(self) -> Floats:
+        """Chance of so large an F where the transformation does nothing to the mean, per unit; not yet corrected."""
+        return f_upper_tail(self.anova_f(), *self.anova_degrees)
+
+    @property
+    def firing_ratio(self) -> Floats | None:
+        """Goodfellow's S = L / G: 1 is unrelated, 1 / G invariant; nan where it never fires, None if unasked."""
+        if self.firing_local is None or self.firing_global is None:
+            return None
+        return self._shaped(_ratio(self.firing_local, self.firing_global, math.nan))
+
+    def _of(self, part: str, statistic: str) -> Floats:
+        if statistic not in ("std", "var"):
+            raise ValueError(f"statistic: expected 'std' or 'var', got {statistic!r}")
+        found: Floats = getattr(self, f"{part}_{statistic}")
+        return found
+
+    def _shaped(self, values: Floats) -> Floats:
+        return values.reshape(self.shape)
+
+    def _by_feature(self, values: Floats) -> Floats:
+        shaped = values.reshape(self.shape or (1,))
+        means: Floats = np.moveaxis(shaped, self.feature_axis, 0).reshape(self.features, -1).mean(axis=1)
+        return means
+
+    def __repr__(self) -> str:
+        return (
+            f"LayerMeasures({self.name!r}, shape={self.shape}, NV={self.summary():.4g}, dead={self.dead_fraction:.0%})"
+        )
+
+
+class InvarianceResult(Mapping[str, LayerMeasures]):
+    """Measures of all layers of one network on one data set under one set of transformations, in the network's order.
+
+    Args:
+        layers: What was found of each layer.
+        transforms: Names of the transformations.
+        sizes: How far each goes; nan where there is no such number.
+        kind: `"invariance"`, of a_ij = f(t_j x_i); or `"same_equivariance"`, of b_ij = T_j^-1 f(t_j x_i).
+        left_out: Layers that were not measured, and why.
+        firing_rate: The share of samples that units were made to fire for, if that was asked for.
+
+    Raises:
+        ValueError: If there is no layer, a name comes twice, or the numbers do not fit each other.
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.invariance import InvarianceResult, LayerMeasures, StreamingMoments
+        >>> moments = StreamingMoments(columns=2)
+        >>> moments.update(np.random.default_rng(0).normal(size=(200, 5)).repeat(2, axis=0), rows=200)
+        >>> layer = LayerMeasures.from_moments(moments.moments(), name="relu", shape=(5,))
+        >>> result = InvarianceResult([layer], transforms=["identity", "identity"])
+        >>> result
+        InvarianceResult(invariance, 200 samples x 2 transformations)
+        layer  shape  NV (std)  dead
+        relu   (5,)   0         0%
+        >>> result["relu"].summary()
+        0.0
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[LayerMeasures],
+        transforms: Sequence[str],
+        sizes: Sequence[float] | None = None,
+        kind: Kind = "invariance",
+        left_out: Mapping[str, str] | None = None,
+        firing_rate: float | None = None,
+    ) -> None:
+        found = list(layers)
+        if not found:
+            raise ValueError("layers: expected at least one layer, got none")
+        self._layers = {layer.name: layer for layer in found}
+        if len(self._layers) != len(found):
+            raise ValueError(f"layers: expected names that differ, got {[layer.name for layer in found]}")
+        if kind not in ("invariance", "same_equivariance"):
+            raise ValueError(f"kind: expected 'invariance' or 'same_equivariance', got {kind!r}")
+        self.transforms = tuple(str(name) for name in transforms)
+        self.sizes = (math.nan,) * len(self.transforms) if sizes is None else tuple(float(size) for size in sizes)
+        for layer in found:
+            if layer.transformations != len(self.transforms) or len(self.sizes) != len(self.transforms):
+                raise ValueError(
+                    f"layer {layer.name!r} was measured under {layer.transformations} transformations, but there are "
+                    f"{len(self.transforms)} names and {len(self.sizes)} sizes"
+                )
+        self.kind: Kind = kind
+        self.left_out = dict(left_out or {})
+        self.firing_rate = firing_rate
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the layers, in order."""
+        return tuple(self._layers)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples n."""
+        return next(iter(self._layers.values())).samples
+
+    def table(self, statistic: Statistic = "std", zero_division: float = math.nan) -> list[dict[str, Any]]:
+        """One row for each layer, in order, ready for `pandas.DataFrame`.
+
+        Args:
+            statistic: The spread.
+            zero_division: Value of dead units.
+
+        Returns:
+            Dictionaries with `layer`, `shape`, `units`, `features`, `transformation_variance` and `sample_variance`
+            (means over units), `ratio_of_means`, `mean_of_ratios` and `dead_fraction`.
+        """
+        return [
+            {
+                "layer": layer.name,
+                "shape": layer.shape,
+                "units": layer.units,
+                "features": layer.features,
+                "transformation_variance": float(layer.transformation_variance(statistic).mean()),
+                "sample_variance": float(layer.sample_variance(statistic).mean()),
+                "ratio_of_means": layer.summary(statistic, "ratio_of_means", zero_division),
+                "mean_of_ratios": layer.summary(statistic, "mean_of_ratios", zero_division),
+                "dead_fraction": layer.dead_fraction,
+            }
+            for layer in self._layers.values()
+        ]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one `.npz` file, which appears whole or not at all.
+
+        Args:
+            path: Where to; the name is taken as it is.
+
+        Example:
+            >>> import tempfile, pathlib, numpy as np
+            >>> from bc_core.invariance import InvarianceResult, LayerMeasures, StreamingMoments
+            >>> moments = StreamingMoments(columns=2)
+            >>> moments.update(np.arange(8.0).reshape(8, 1), rows=4)
+            >>> result = InvarianceResult([LayerMeasures.from_moments(moments.moments(), name="a")], ["x", "y"])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     result.save(pathlib.Path(folder) / "result.npz")
+            ...     InvarianceResult.load(pathlib.Path(folder) / "result.npz")["a"].sv_var
+            array([6.66666667])
+        """
+        arrays: dict[str, Any] = {}
+        described = []
+        for number, layer in enumerate(self._layers.values()):
+            described.append(
+                {
+                    "name": layer.name,
+                    "shape": layer.shape,
+                    "feature_axis": layer.feature_axis,
+                    "samples": layer.samples,
+                    "transformations": layer.transformations,
+                }
+            )
+            for column in (*_COLUMNS, *_FIRING):
+                if (values := getattr(layer, column)) is not None:
+                    arrays[f"{number}.{column}"] = values
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "kind": self.kind,
+            "transforms": self.transforms,
+            "sizes": [None if math.isnan(size) else size for size in self.sizes],
+            "left_out": self.left_out,
+            "firing_rate": self.firing_rate,
+            "layers": described,
+        }
+        content = io.BytesIO()
+        np.savez_compressed(content, header=np.frombuffer(json.dumps(header).encode(), dtype=np.uint8), **arrays)
+        _write_whole(Path(path), content.getvalue())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> InvarianceResult:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: If the file is no such result, or of a later version.
+            OSError: If it cannot be read.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                header = json.loads(bytes(stored["header"]).decode())
+                if header["format"] != FORMAT or header["version"] > VERSION:
+                    raise ValueError(f"format {header['format']!r}, version {header['version']}")
+                layers = [
+                    LayerMeasures(
+                        **{**described, "shape": tuple(described["shape"])},
+                        **{
+                            column: stored[key]
+                            for column in (*_COLUMNS, *_FIRING)
+                            if (key := f"{number}.{column}") in stored
+                        },
+                    )
+                    for number, described in enumerate(header["layers"])
+                ]
+        except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(
+                f"{os.fspath(path)!r} is no invariance result of version {VERSION} or earlier ({error}); expected a "
+                "file that InvarianceResult.save wrote"
+            ) from error
+        sizes = [math.nan if size is None else size for size in header["sizes"]]
+        return cls(layers, header["transforms"], sizes, header["kind"], header["left_out"], header["firing_rate"])
+
+    def __getitem__(self, name: str) -> LayerMeasures:
+        try:
+            return self._layers[name]
+        except KeyError:
+            why = f" (left out: {self.left_out[name]})" if name in self.left_out else ""
+            raise KeyError(f"no layer {name!r}{why}; there are {', '.join(self._layers)}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._layers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def plot_heat_map(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        level: Level = "feature",
+        statistic: Statistic = "std",
+        order: Literal["sorted", "index"] = "sorted",
+        dark: bool = False,
+    ) -> Figure:
+        """Draw NV of all features, a row for each layer; dead ones are grey.
+
+        Args:
+            path: File to write, its kind by its ending. Default: none.
+            level: `"feature"`, or `"unit"` for every single activation.
+            statistic: The spread.
+            order: `"sorted"`, within each layer from invariant to sensitive, or `"index"`, as they are numbered.
+            dark: For a dark page.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+        """
+        # Here, as matplotlib is optional and large.
+        from bc_core.invariance._plot import heat_map
+
+        return heat_map(self, path, dark, level=level, statistic=statistic, order=order)
+
+    def __repr__(self) -> str:
+        rows = [("layer", "shape", "NV (std)", "dead")]
+        rows += [
+            (layer.name, str(layer.shape), f"{layer.summary():.4g}", f"{layer.dead_fraction:.0%}")
+            for layer in self._layers.values()
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        head = f"InvarianceResult({self.kind}, {self.samples} samples x {len(self.transforms)} transformations)"
+        return "\n".join([head, *lines])
+
+
+def _ratio(above: Floats, below: Floats, zero_division: float) -> Floats:
+    ratio = np.full(below.shape, zero_division, dtype=np.float64)
+    np.divide(above, below, out=ratio, where=below != 0)
+    return ratio

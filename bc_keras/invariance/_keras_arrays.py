@@ -1,0 +1,255 @@
+"""The arithmetic of `bc_core.invariance` on tensors of whichever backend Keras runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from bc_core.invariance import TileSums
+from bc_keras._labels import is_float
+
+# Entries that a processor works on at a time: intermediate results then stay in its cache, and are never allocated
+# anew, which takes longer than the sums. An accelerator wants few large kernels instead.
+_CPU_BLOCK = 1 << 18
+_DEVICE_BLOCK = 1 << 26
+
+
+class KerasBackend:
+    """`TileBackend` and `FiringBackend` of Keras: a tile's sums in its own type, tiles together in float64.
+
+    Works eagerly and inside of compiled functions, on all three backends.
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.invariance import StreamingMoments
+        >>> from bc_keras.invariance import KerasBackend
+        >>> moments = StreamingMoments(columns=2, backend=KerasBackend())
+        >>> moments.update(np.array([[1.0], [1.0], [4.0], [4.0]], "float32"), rows=2)
+        >>> moments.moments().row_var, moments.moments().mean[:, 0]
+        (array([0.]), array([2.5, 2.5]))
+    """
+
+    def tile(self, activation: Any, rows: int, columns: int) -> Any:
+        """(rows * columns, ...) as (rows, columns, K), in float32 or float64."""
+        activation = ops.convert_to_tensor(activation)
+        if keras.backend.standardize_dtype(activation.dtype) not in ("float32", "float64"):
+            activation = ops.cast(activation, "float32")
+        return ops.reshape(activation, (rows, columns, -1))
+
+    def shift(self, tile: Any) -> Any:
+        """Column shifts (m, K) from the first tile."""
+        return tile[0] + ops.mean(tile - tile[:1], axis=0)
+
+    def sums(self, tile: Any, shift: Any) -> TileSums:
+        """Sums of one tile, in its type."""
+        rows, columns, units = tile.shape
+        width = _width(units, max(1, _block() // (rows * columns)))
+        blocks = units // width
+        if blocks == 1 or is_concrete(tile):
+            found = [
+                _block_sums(tile[:, :, start : start + width], shift[:, start : start + width])
+                for start in range(0, units, width)
+            ]
+            packed = found[0] if len(found) == 1 else ops.concatenate(found, axis=1)
+        else:
+
+            def one(number: Any) -> Any:
+                start = number * width
+                return _block_sums(
+                    ops.slice(tile, (0, 0, start), (rows, columns, width)), ops.slice(shift, (0, start), (columns, width))
+                )
+
+            packed = ops.map(one, ops.arange(blocks, dtype="int32"))
+            packed = ops.reshape(ops.transpose(packed, (1, 0, 2)), (2 * columns + 2, blocks * width))
+            if units % width:
+                rest = _block_sums(tile[:, :, blocks * width :], shift[:, blocks * width :])
+                packed = ops.concatenate([packed, rest], axis=1)
+        return TileSums(packed[:columns], packed[columns : 2 * columns], packed[-2], packed[-1])
+
+    def add(self, totals: TileSums | None, sums: TileSums) -> TileSums:
+        """Add in float64, on the host, in place."""
+        return add_on_host(totals, sums)
+
+    def host(self, array: Any) -> NDArray[np.float64]:
+        """A tensor as float64 of numpy."""
+        return np.asarray(ops.convert_to_numpy(array), dtype=np.float64)
+
+    def largest(self, kept: Any | None, values: Any, count: int) -> Any:
+        """The `count` largest of both along axis 0, largest first."""
+        both = values if kept is None else ops.concatenate([kept, values], axis=0)
+        found, _ = ops.top_k(ops.transpose(both), min(count, both.shape[0]))
+        return ops.transpose(found)
+
+    def firing(self, tile: Any, threshold: Any, identity: int) -> tuple[Any, Any]:
+        """How often units fire for other transformations of what they fire for, and for how many samples."""
+        fires = ops.cast(tile > threshold, tile.dtype)
+        own = fires[:, identity]
+        others = ops.sum(fires, axis=1) - own
+        return ops.sum(own * others, axis=0), ops.sum(own, axis=0)
+
+
+class SummedTile(NamedTuple):
+    """A tile whose sums a compiled function has taken already."""
+
+    shift: Any
+    sums: TileSums
+
+
+class SummedTiles:
+    """`TileBackend` that hands on what a `SummedTile` holds, so that only sums ever leave the compiled function."""
+
+    def tile(self, activation: SummedTile, rows: int, columns: int) -> SummedTile:
+        """The tile itself."""
+        return activation
+
+    def shift(self, tile: SummedTile) -> NDArray[Any]:
+        """A copy, as the next run of the function may use the memory again."""
+        return np.array(ops.convert_to_numpy(tile.shift))
+
+    def sums(self, tile: SummedTile, shift: Any) -> TileSums:
+        """The sums."""
+        return tile.sums
+
+    def add(self, totals: TileSums | None, sums: TileSums) -> TileSums:
+        """Add in float64, on the host, in place."""
+        return add_on_host(totals, sums)
+
+    def host(self, array: Any) -> NDArray[np.float64]:
+        """As float64 of numpy."""
+        return np.asarray(array, dtype=np.float64)
+
+
+class KerasSpatial:
+    """`SpatialOps` of Keras; keeps a tensor of each plan's arrays.
+
+    Example:
+        >>> from keras import ops
+        >>> from bc_core.invariance import TransformSet, make_tile
+        >>> from bc_keras.invariance import KerasSpatial
+        >>> image = ops.reshape(ops.convert_to_tensor([1.0, 2.0]), (1, 1, 2, 1))
+        >>> tile = make_tile(TransformSet.flips(), image, data_format="channels_last", ops=KerasSpatial())
+        >>> ops.convert_to_numpy(tile).ravel()
+        array([1., 2., 2., 1.], dtype=float32)
+    """
+
+    def __init__(self) -> None:
+        # With the array itself, whose number must not come to name another one.
+        self._copies: dict[tuple[int, str], tuple[NDArray[Any], Any]] = {}
+
+    def shape(self, x: Any) -> tuple[int, ...]:
+        """Shape of a tensor."""
+        return tuple(x.shape)
+
+    def reshape(self, x: Any, shape: tuple[int, ...]) -> Any:
+        """`x` with another shape."""
+        return ops.reshape(x, shape)
+
+    def take(self, x: Any, indices: NDArray[np.int64], axis: int) -> Any:
+        """Entries of `x` at `indices` along `axis`."""
+        return ops.take(x, self._as_tensor(x, indices, "int32"), axis=axis)
+
+    def scale(self, x: Any, weights: NDArray[np.float32]) -> Any:
+        """`x * weights`, broadcast from the right."""
+        if not is_float(x):
+            raise TypeError(
+                "pixels are interpolated or filled here, which needs a floating-point tensor: convert the inputs "
+                "(x.astype('float32') / 255), or use exact transformations (c4, d4, flips, rolls). "
+                f"Received: {keras.backend.standardize_dtype(x.dtype)}."
+            )
+        return x * self._as_tensor(x, weights, keras.backend.standardize_dtype(x.dtype))
+
+    def add(self, a: Any, b: Any) -> Any:
+        """`a + b`."""
+        return a + b
+
+    def stack(self, xs: Sequence[Any], axis: int) -> Any:
+        """Tensors of one shape along a new axis."""
+        return ops.stack(list(xs), axis=axis)
+
+    def split(self, x: Any, axis: int) -> list[Any]:
+        """The entries of `x` along `axis`, without it."""
+        return list(ops.unstack(x, axis=axis))
+
+    def _as_tensor(self, x: Any, array: NDArray[Any], dtype: str) -> Any:
+        if not is_concrete(x):
+            return ops.convert_to_tensor(array, dtype=dtype)  # a constant of the function that is being compiled
+        key = (id(array), dtype)
+        if key not in self._copies:
+            self._copies[key] = array, ops.convert_to_tensor(array, dtype=dtype)
+        return self._copies[key][1]
+
+
+def is_concrete(x: Any) -> bool:
+    """Whether a tensor holds numbers now, and is no step of a function that is being compiled."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.executing_eagerly())
+    if backend == "jax":
+        import jax
+
+        return not isinstance(x, jax.core.Tracer)
+    return True
+
+
+def add_on_host(totals: TileSums | None, sums: TileSums) -> TileSums:
+    """Add in float64 of numpy, in place."""
+    parts = [ops.convert_to_numpy(part) for part in sums]
+    if totals is None:
+        return TileSums(*(part.astype(np.float64) for part in parts))
+    for total, part in zip(totals, parts, strict=True):
+        total += part  # noqa: PLW2901 - in place
+    return totals
+
+
+def _block_sums(tile: Any, shift: Any) -> Any:
+    """Sums of (rows, m, width), one under the other: (2 m + 2, width)."""
+    columns = tile.shape[1]
+    apart = tile - tile[:, :1]
+    total = ops.sum(apart, axis=1)
+    spread = ops.maximum(ops.sum(ops.square(apart), axis=1) - ops.square(total) / columns, 0) / (columns - 1)
+    shifted = tile - shift
+    return ops.concatenate(
+        [
+            ops.sum(shifted, axis=0),
+            ops.sum(ops.square(shifted), axis=0),
+            ops.sum(ops.sqrt(spread), axis=0, keepdims=True),
+            ops.sum(spread, axis=0, keepdims=True),
+        ],
+        axis=0,
+    )
+
+
+def _width(units: int, most: int) -> int:
+    """Width of blocks of at most so many units; one that leaves no rest, where there is one of half of that or more."""
+    if units <= most:
+        return max(1, units)
+    for width in range(most, most // 2, -1):
+        if units % width == 0:
+            return width
+    return most
+
+
+@lru_cache(maxsize=1)
+def _block() -> int:
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        has_device = bool(tf.config.list_logical_devices("GPU"))
+    elif backend == "jax":
+        import jax
+
+        has_device = jax.default_backend() != "cpu"
+    else:
+        from keras.src.backend.torch.core import get_device  # public nowhere
+
+        has_device = get_device() != "cpu"
+    return _DEVICE_BLOCK if has_device else _CPU_BLOCK

@@ -1,0 +1,479 @@
+"""The passes of one model over tiles of data, layers split so that what is gathered fits into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from bc_core.invariance import (
+    Moments,
+    Probes,
+    StreamingMoments,
+    TileSums,
+    TransformSet,
+    accumulator_bytes,
+    apply_transform,
+    invert_tile,
+    make_tile,
+)
+from bc_keras._reference import _without_gradients
+from bc_keras.invariance._activations import Choice, Finder, Layer, LayerChoice, Seen, Watch
+from bc_keras.invariance._data import Piece
+from bc_keras.invariance._keras_arrays import KerasBackend, KerasSpatial, SummedTile, SummedTiles
+
+# What is computed of one layer: from its name, its tile (r, m, K) and arrays given for it, to tensors.
+PerLayer = Callable[[str, Any, Sequence[Any]], Sequence[Any]]
+State = Mapping[str, Sequence[Any]]
+
+
+class Network:
+    """One model whose layers are measured.
+
+    Args:
+        model: The model.
+        transforms: The m transformations.
+        layers: Which layers.
+        feature_axis: Where features are.
+        same_equivariance: Whether feature maps are turned back before they are compared.
+        max_memory: Bytes of accumulators at a time; None for all layers in one pass.
+        transformed: Which of several inputs is transformed.
+        data_format: Where the channels of images are.
+        run_eagerly: Whether the model is run without compiling; None for what it says itself.
+        called: What the caller calls it, for errors.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        transforms: TransformSet,
+        layers: LayerChoice | None,
+        feature_axis: int | Mapping[str, int] | None,
+        same_equivariance: bool,
+        max_memory: int | None,
+        transformed: str | int | None,
+        data_format: str | None,
+        run_eagerly: bool | None,
+        called: str,
+    ) -> None:
+        if not isinstance(model, keras.Layer):
+            raise TypeError(f"{called} must be a Keras model, whose layers are watched. Received: {called}={model!r}.")
+        if not isinstance(transforms, TransformSet):
+            raise TypeError(
+                "transforms must be a TransformSet, such as TransformSet.rotations([0, 30, 60]). Received: "
+                f"{type(transforms).__name__}."
+            )
+        if same_equivariance:
+            for transform in transforms:
+                _ = transform.inverse  # says which one has none
+        if max_memory is not None and max_memory < 1:
+            raise ValueError(f"max_memory must be a number of bytes above 0. Received: max_memory={max_memory!r}.")
+        if data_format not in (None, "channels_first", "channels_last"):
+            raise ValueError(
+                f"data_format must be 'channels_first' or 'channels_last'. Received: data_format={data_format!r}."
+            )
+        StreamingMoments(len(transforms))  # refuses fewer than two
+        self.model, self.transforms = model, transforms
+        self.turned_back = same_equivariance
+        self._chosen, self._feature_axis, self._max_memory = layers, feature_axis, max_memory
+        self._transformed, self._called = transformed, called
+        self._data_format = data_format or keras.config.image_data_format()
+        if run_eagerly is None:
+            run_eagerly = bool(getattr(model, "run_eagerly", False))
+        self._run_eagerly = run_eagerly
+        self._backend, self._spatial = KerasBackend(), KerasSpatial()
+        self._input_size: tuple[int, int] | None = None
+        self._watched: dict[str, str] = {}
+        self._moments: dict[str, StreamingMoments] = {}
+        self._functions: dict[Any, _Function] = {}
+        self.layers: list[Layer] = []
+        self.groups: list[list[Layer]] = []
+        self.left_out: dict[str, str] = {}
+        self.probes: Probes | None = None
+
+    # Inputs.
+
+    def tile(self, piece: Piece) -> Any:
+        """All transformations of some samples, sample by sample."""
+        return self._each_input(piece, lambda x: make_tile(self.transforms, x, **self._image_options))
+
+    def column(self, piece: Piece, number: int) -> Any:
+        """One transformation of some samples."""
+        return self._each_input(
+            piece, lambda x: apply_transform(self.transforms[number], x, **self._image_options), repeats=1
+        )
+
+    @property
+    def _image_options(self) -> dict[str, Any]:
+        return {"data_format": self._data_format, "ops": self._spatial}
+
+    def _each_input(self, piece: Piece, transform: Callable[[Any], Any], repeats: int | None = None) -> Any:
+        repeats = len(self.transforms) if repeats is None else repeats
+        leaves = keras.tree.flatten(piece.x)
+        which = self._which(piece.x, leaves)
+        given = []
+        for number, leaf in enumerate(leaves):
+            tensor = ops.convert_to_tensor(leaf)
+            if number == which:
+                tensor = transform(tensor)
+            elif repeats > 1:
+                tensor = ops.repeat(tensor, repeats, axis=0)
+            given.append(tensor)
+        return keras.tree.pack_sequence_as(piece.x, given)
+
+    def _which(self, x: Any, leaves: Sequence[Any]) -> int:
+        """Which of the inputs is transformed."""
+        if self._transformed is not None:
+            try:
+                chosen = x[self._transformed]
+            except (KeyError, IndexError, TypeError):
+                chosen = None
+            for number, leaf in enumerate(leaves):
+                if leaf is chosen and len(leaves) > 1:
+                    return number
+            raise ValueError(
+                "transformed must name one of several inputs. Received: "
+                f"transformed={self._transformed!r}, inputs {keras.tree.map_structure(lambda leaf: leaf.shape, x)}."
+            )
+        if len(leaves) == 1:
+            return 0
+        images = [number for number, leaf in enumerate(leaves) if len(leaf.shape) == 4]
+        if len(images) != 1:
+            raise ValueError(
+                "The model takes several inputs: say which one is transformed (transformed=its key or its number). "
+                f"Received: inputs {keras.tree.map_structure(lambda leaf: leaf.shape, x)}."
+            )
+        return images[0]
+
+    # Layers.
+
+    def prepare(self, piece: Piece) -> None:
+        """Find the layers, with one sample, and split them into passes."""
+        if self.layers:
+            return
+        tile = self.tile(Piece(keras.tree.map_structure(lambda leaf: leaf[:1], piece.x), None))
+        leaves = keras.tree.flatten(tile)
+        image = leaves[self._which(tile, leaves)]
+        shape = tuple(image.shape)
+        if len(shape) == 4:
+            self._input_size = shape[1:3] if self._data_format == "channels_last" else shape[2:4]
+        if self.turned_back and len(shape) < 3:
+            raise ValueError(
+                "Same-equivariance needs inputs with spatial axes: measure invariance. Received: inputs of shape "
+                f"{shape[1:]}."
+            )
+        if not all(layer.built for layer in self.model._flatten_layers()):
+            # Weights come into being outside of whatever is compiled.
+            with _without_gradients():
+                self.model(tile, training=False)
+        choice = Choice(self.model, self._chosen)
+        finder = Finder(
+            choice, shape[0], len(shape) if self.turned_back else None, self._feature_axis, self._data_format
+        )
+        _run_once(self.model, Watch(self.model), finder.look, tile)
+        if self.turned_back:
+            for name, layer in list(finder.layers.items()):
+                if (why := self._why_not_turned(layer)) is not None:
+                    finder.left_out[name] = why
+                    del finder.layers[name]
+        finder.finish()
+        self.layers, self._watched = list(finder.layers.values()), finder.watched
+        self.left_out = finder.left_out
+        self.groups = _split(self.layers, len(self.transforms), self._max_memory)
+
+    def _why_not_turned(self, layer: Layer) -> str | None:
+        try:
+            self._turn(layer, ops.zeros((len(self.transforms), *layer.shape)))
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def _turn(self, layer: Layer, activation: Any) -> Any:
+        return invert_tile(
+            self.transforms,
+            activation,
+            data_format=layer.data_format,  # type: ignore[arg-type]  # one of the two
+            input_size=self._input_size,
+            ops=self._spatial,
+        )
+
+    # Runs.
+
+    def function(self, kind: str, names: Sequence[str], columns: int, per_layer: PerLayer) -> _Function:
+        """What runs the model and computes of some layers; kept, so that it is compiled once.
+
+        Args:
+            kind: What is computed; with the names it says which function this is.
+            names: The activations.
+            columns: Number of inputs of each sample: m, or 1.
+            per_layer: What is computed of a layer.
+        """
+        key = (kind, tuple(names), columns)
+        if key not in self._functions:
+            known = {layer.name: layer for layer in self.layers}
+
+            def of_activation(name: str, tensor: Any, rows: int, state: Sequence[Any]) -> Sequence[Any]:
+                layer = known[name]
+                if tensor.shape[0] not in (None, rows * columns):
+                    raise ValueError(
+                        f"layer {name!r}: its output of shape {tuple(tensor.shape)} has no axis of the "
+                        f"{rows * columns} inputs in front; leave it out (layers=...)."
+                    )
+                tensor = ops.reshape(tensor, (rows * columns, *layer.shape))
+                if self.turned_back and columns > 1:
+                    tensor = self._turn(layer, tensor)
+                return per_layer(name, self._backend.tile(tensor, rows, columns), state)
+
+            self._functions[key] = _Function(
+                self.model, names, {self._watched[name] for name in names}, of_activation, self._run_eagerly
+            )
+        return self._functions[key]
+
+    @contextmanager
+    def passing(self, group: Sequence[Layer]) -> Iterator[Callable[[Piece], Any]]:
+        """One pass; yields a function of some samples that returns the model's output."""
+        columns = len(self.transforms)
+        names = [layer.name for layer in group]
+        probed = {
+            layer.name: self.probes.choose(layer.name, layer.units) for layer in group if self.probes is not None
+        }
+
+        def per_layer(name: str, tile: Any, state: Sequence[Any]) -> Sequence[Any]:
+            first, shift, chosen = state
+            shift = _either(first, lambda: self._backend.shift(tile), lambda: ops.cast(shift, tile.dtype))
+            kept = [] if chosen is None else [ops.take(tile, chosen, axis=2)]
+            return [shift, *self._backend.sums(tile, shift), *kept]
+
+        function = self.function("sums" if self.probes is None else "probes", names, columns, per_layer)
+        shifts = {layer.name: np.zeros((columns, layer.units), _float_of(layer)) for layer in group}
+        backend = SummedTiles()
+        with function.watching():
+
+            def run(piece: Piece) -> Any:
+                state = {
+                    name: (name not in self._moments, shifts[name], probed.get(name)) for name in names
+                }
+                found, output = function(self.tile(piece), piece.rows, state)
+                for name, (shift, *rest) in found.items():
+                    if name not in self._moments:
+                        self._moments[name] = StreamingMoments(columns, backend)
+                        shifts[name] = shift
+                    self._moments[name].update(SummedTile(shift, TileSums(*rest[:4])), piece.rows)
+                    if self.probes is not None:
+                        chosen = self.probes.choose(name, shift.shape[1])
+                        self.probes.add(name, ops.convert_to_numpy(rest[4])[:, :, : len(chosen)])
+                return output
+
+            yield run
+
+    def moments(self, name: str) -> Moments | None:
+        """What was gathered of a layer; None if there was no sample. Only once: the memory is given back."""
+        found = self._moments.pop(name, None)
+        return None if found is None else found.moments()
+
+    def forget(self) -> None:
+        """Drop what an interrupted pass has gathered."""
+        self._moments.clear()
+
+    # Firing rates: first the largest activations of the samples as they are, then counts.
+
+    def largest(self, group: Sequence[Layer], pieces: Any, count: int, identity: int) -> dict[str, NDArray[Any]]:
+        """The largest activations of the layers of a group, each (count, K), for untransformed samples."""
+
+        def per_layer(name: str, tile: Any, state: Sequence[Any]) -> Sequence[Any]:
+            return [self._backend.largest(ops.cast(state[0], tile.dtype), tile[:, 0], count)]
+
+        function = self.function(f"largest {count}", [layer.name for layer in group], 1, per_layer)
+        kept: dict[str, Any] = {
+            layer.name: (np.full((count, layer.units), -np.inf, _float_of(layer)),) for layer in group
+        }
+        with function.watching():
+            for piece in pieces:
+                kept |= function(self.column(piece, identity), piece.rows, kept)[0]
+        return {name: ops.convert_to_numpy(values) for name, (values,) in kept.items()}
+
+    def firing(
+        self, group: Sequence[Layer], pieces: Any, thresholds: Mapping[str, NDArray[Any]], identity: int
+    ) -> dict[str, list[NDArray[np.float64]]]:
+        """Counts of firing of the layers of a group, as (local, own)."""
+
+        def per_layer(name: str, tile: Any, state: Sequence[Any]) -> Sequence[Any]:
+            return self._backend.firing(tile, ops.cast(state[0], tile.dtype), identity)
+
+        function = self.function("firing", [layer.name for layer in group], len(self.transforms), per_layer)
+        state = {name: (ops.convert_to_tensor(values),) for name, values in thresholds.items()}
+        counts: dict[str, list[NDArray[np.float64]]] = {}
+        with function.watching():
+            for piece in pieces:
+                for name, sums in function(self.tile(piece), piece.rows, state)[0].items():
+                    found = [self._backend.host(part) for part in sums]
+                    before = counts.get(name)
+                    counts[name] = found if before is None else [a + b for a, b in zip(before, found, strict=True)]
+        return counts
+
+
+class _Function:
+    """A model's run that returns what was computed of its layers, compiled where the backend compiles.
+
+    Layers are met while the function is traced; the compiled function then holds what is computed of them, and gives
+    back nothing but that and the model's output. Activations live as long as in any run of the model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        names: Sequence[str],
+        watched: set[str],
+        of_activation: Callable[[str, Any, int, Sequence[Any]], Sequence[Any]],
+        run_eagerly: bool,
+    ) -> None:
+        self._model, self._names, self._watched = model, set(names), watched
+        self._of_activation = of_activation
+        self._watch = Watch(model)
+        self._run: Any = None
+        self._look: Callable[[Seen], None] | None = None
+        self._is_compiled = not run_eagerly and keras.backend.backend() != "torch"
+        self._compiled: dict[int, tuple[Any, list[Any]]] = {}
+        self._sizes: set[int] = set()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """For the time of a pass."""
+
+        def look(seen: Seen) -> None:
+            if self._look is not None:
+                self._look(seen)
+
+        with self._watch.on(look, self._watched) as run:
+            self._run = run
+            try:
+                yield
+            finally:
+                self._run = None
+
+    def __call__(self, x: Any, rows: int, state: State) -> tuple[dict[str, Sequence[Any]], Any]:
+        """Run the model.
+
+        Args:
+            x: Its inputs.
+            rows: Number of samples among them.
+            state: Arrays for each layer.
+
+        Returns:
+            What was computed of each layer that was called, and the model's output.
+        """
+        is_jax = keras.backend.backend() == "jax"
+        # A size that comes once, such as that of the rest at the end, is not worth compiling for; but JAX would compile
+        # every operation alone.
+        if not self._is_compiled or (not is_jax and rows not in self._sizes):
+            self._sizes.add(rows)
+            with _without_gradients():
+                return self._trace(x, rows, state)
+        if rows not in self._compiled:
+            self._compiled[rows] = self._compile(rows, sorted(state))
+        run, structure = self._compiled[rows]
+        arrays = _arrays_of(state)
+        if is_jax:
+            values = [variable.value for variable in self._model.variables]
+            flat, output = run(values, x, arrays)
+        else:
+            flat, output = run(x, arrays)
+        return {name: [flat[index] for index in places] for name, places in structure}, output
+
+    def _trace(self, x: Any, rows: int, state: State) -> tuple[dict[str, Sequence[Any]], Any]:
+        found: dict[str, Sequence[Any]] = {}
+
+        def look(seen: Seen) -> None:
+            if seen.label in self._names and seen.is_here:
+                found[seen.label] = self._of_activation(seen.label, seen.tensor, rows, state.get(seen.label, ()))
+
+        self._look = look
+        try:
+            output = self._run(x)
+        finally:
+            self._look = None
+        return found, output
+
+    def _compile(self, rows: int, names: list[str]) -> tuple[Any, list[Any]]:
+        structure: list[Any] = []
+
+        def traced(x: Any, arrays: Any) -> tuple[list[Any], Any]:
+            found, output = self._trace(x, rows, {name: arrays[name] for name in names})
+            flat: list[Any] = []
+            structure.clear()
+            for name, tensors in found.items():
+                structure.append((name, range(len(flat), len(flat) + len(tensors))))
+                flat.extend(tensors)
+            return flat, output
+
+        if keras.backend.backend() == "jax":
+            import jax
+
+            def stateless(values: list[Any], x: Any, arrays: Any) -> tuple[list[Any], Any]:
+                with keras.StatelessScope(state_mapping=zip(self._model.variables, values, strict=True)):
+                    return traced(x, arrays)
+
+            return jax.jit(stateless), structure
+        import tensorflow as tf
+
+        return tf.function(traced, autograph=False), structure
+
+
+def _arrays_of(state: State) -> dict[str, list[Any]]:
+    return {
+        name: [None if part is None else ops.convert_to_tensor(part) for part in parts] for name, parts in state.items()
+    }
+
+
+def _run_once(model: Any, watch: Watch, look: Callable[[Seen], None], x: Any) -> None:
+    """Run a model to see its layers, on JAX without computing anything."""
+    with watch.on(look) as run:
+        if keras.backend.backend() != "jax":
+            with _without_gradients():
+                run(x)
+            return
+        import jax
+
+        def stateless(values: list[Any], inputs: Any) -> Any:
+            with keras.StatelessScope(state_mapping=zip(model.variables, values, strict=True)):
+                run(inputs)
+            return ()
+
+        jax.eval_shape(stateless, [variable.value for variable in model.variables], x)
+
+
+def _either(first: Any, of_first: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+    if isinstance(first, (bool, np.bool_)):
+        return of_first() if first else otherwise()
+    return ops.cond(first, of_first, otherwise)
+
+
+def _float_of(layer: Layer) -> str:
+    return "float64" if layer.itemsize == 8 else "float32"
+
+
+def _split(layers: Sequence[Layer], columns: int, max_memory: int | None) -> list[list[Layer]]:
+    """Layers in order, in groups whose accumulators fit into memory."""
+    if max_memory is None:
+        return [list(layers)]
+    groups: list[list[Layer]] = []
+    room = 0
+    for layer in layers:
+        need = accumulator_bytes(layer.units, columns, layer.itemsize)
+        if need > max_memory:
+            raise ValueError(
+                f"max_memory: layer {layer.name!r} with {layer.units} units under {columns} transformations alone needs "
+                f"{need:,} bytes; raise max_memory, leave the layer out (layers=...), or take fewer transformations. "
+                f"Received: max_memory={max_memory:,}."
+            )
+        if need > room or not groups:
+            groups.append([])
+            room = max_memory
+        groups[-1].append(layer)
+        room -= need
+    return groups

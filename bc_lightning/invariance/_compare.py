@@ -1,0 +1,207 @@
+"""`compare_invariance`: what an update does to predictions and layers under transformations, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bc_core.invariance import (
+    InvarianceResult,
+    InvarianceUpdate,
+    Probes,
+    TransformSet,
+    compare_predictions,
+    depth_intervals,
+)
+from bc_core.invariance._result import Statistic, Summary
+from bc_lightning._model_outputs import scores_from_output
+from bc_lightning.invariance._activations import LayerChoice
+from bc_lightning.invariance._data import Rows, Where
+from bc_lightning.invariance._measure import _rows_of, check_once_only
+from bc_lightning.invariance._passes import Network, watching
+
+
+def compare_invariance(
+    h1: Any,
+    h2: Any,
+    data: Any,
+    transforms: TransformSet,
+    *,
+    layers: LayerChoice | None = None,
+    feature_axis: int | Mapping[str, int] | None = None,
+    inputs: Where | None = None,
+    target: Where | None = None,
+    threshold: float = 0.5,
+    from_logits: bool = False,
+    statistic: Statistic = "std",
+    how: Summary = "ratio_of_means",
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    probe_units: int = 256,
+    probe_memory: int = 1 << 28,
+    device: str | torch.device | None = None,
+    batch_size: int = 256,
+    max_memory: int | None = None,
+) -> InvarianceUpdate:
+    """Compare an update with the model in use under transformations: predictions, and NV layer by layer.
+
+    Both see the same transformed samples, in eval mode and without gradients, and are then, also after an error, in the
+    modes they were in. Intervals of NV come from drawing samples again, the same for both, of the activations of
+    `probe_units` units of each layer (all of smaller layers).
+
+    Args:
+        h1: The model in use, a ``torch.nn.Module``.
+        h2: Its update. Layers of the same name are compared pairwise, all are shown by depth.
+        data: As for `measure`; with labels, where batches hold them.
+        transforms: The transformations; the identity must be one, as predictions for t x are compared with those for x.
+        layers: As for `measure`, for both; an empty list compares predictions only.
+        feature_axis: As for `measure`.
+        inputs: Where the inputs are in a batch.
+        target: Where the class numbers (N,) are in a batch. Default: the second of two, the last of three, and of a
+            mapping what `bc_lightning` calls a target; batches without any give no scores against labels.
+        threshold: A binary model, of one score per sample, says class 1 from this probability on.
+        from_logits: Whether binary scores are logits.
+        statistic: The spread that intervals are of.
+        how: The summary that intervals are of.
+        confidence: Wanted coverage of the intervals.
+        resamples: Number of resamples.
+        seed: Of the choice of units and of the draws.
+        probe_units: Most units of a layer to keep the activations of.
+        probe_memory: Bytes that these may take for each network; with many samples, fewer units are kept.
+        device: Where inputs go, for networks without weights.
+        batch_size: Inputs at a time, transformed ones counted.
+        max_memory: Bytes that the sums of both may take together; with more layers than fit, the data are gone through
+            several times, for which they must come in the same order each time.
+
+    Returns:
+        The comparison; `h1` and `h2` hold the measures of the layers.
+
+    Raises:
+        TypeError: As `measure`.
+        ValueError: As `measure`, or a model returned NaN, or there is no identity.
+
+    Example:
+        >>> import torch
+        >>> from bc_core.invariance import TransformSet
+        >>> from bc_lightning.invariance import compare_invariance
+        >>> _ = torch.manual_seed(0)
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 3))
+        >>> update = compare_invariance(net, net, torch.randn(30, 1, 8, 8), TransformSet.c4())
+        >>> update.negative_flip_rate
+        0.0
+        >>> [row["difference_interval"] for row in update.depth_table()][:1]
+        [Interval(low=0.0, high=0.0)]
+    """
+    if transforms.identity_index is None:
+        raise ValueError("transforms: expected the identity among them, got none; use TransformSet.identity() | ...")
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold must lie between 0 and 1. Received: threshold={threshold!r}.")
+    only_predictions = layers is not None and not callable(layers) and len(layers) == 0
+    share = None if max_memory is None else max(1, max_memory // 2)
+    networks = [
+        Network(model, transforms, layers, feature_axis, False, share, device, name)
+        for model, name in ((h1, "h1"), (h2, "h2"))
+    ]
+    for network in networks:
+        network.probes = Probes(probe_units, probe_memory, seed)
+    rows = Rows(data, _rows_of(batch_size, len(transforms)), inputs, target, with_target=True)
+    predictions: tuple[list[Tensor], list[Tensor]] = ([], [])
+    targets: list[Tensor] = []
+    # A network counts once where it is compared with itself.
+    with watching(*({id(network.module): network for network in networks}.values())):
+        pieces = iter(rows)
+        first = next(pieces, None)
+        if first is None:
+            raise ValueError("data: expected at least two samples, got none; look at the loader's data set")
+        passes = 1
+        if not only_predictions:
+            for network in networks:
+                network.prepare(first[0])
+            passes = max(len(network.groups) for network in networks)
+            check_once_only(rows, passes > 1)
+            if passes > 1 and rows.shuffles:
+                raise ValueError(
+                    "data: with max_memory they are gone through several times, so samples must come in the same "
+                    "order: leave out shuffle=True and samplers, or pass list(loader)"
+                )
+        pieces = chain([first], pieces)
+        for number in range(passes):
+            with ExitStack() as stack:
+                runs = [
+                    stack.enter_context(network.passing(network.groups[number] if number < len(network.groups) else []))
+                    for network in networks
+                ]
+                for x, labels in pieces:
+                    for network, run, name, kept in zip(networks, runs, ("h1", "h2"), predictions, strict=True):
+                        if number and number >= len(network.groups):
+                            continue
+                        output = run(network.tile(x), len(x))
+                        if not number:
+                            classes = _classes(output, name, threshold, from_logits, len(x) * len(transforms))
+                            kept.append(classes.reshape(len(x), -1).cpu())
+                    if not number and labels is not None:
+                        targets.append(labels.cpu())
+            pieces = iter(rows)
+        h1_pred, h2_pred = (torch.cat(kept).numpy() for kept in predictions)
+        truth = torch.cat(targets).numpy() if targets else None
+        update = compare_predictions(h1_pred, h2_pred, truth, transforms=transforms)
+        if only_predictions:
+            return replace(update, statistic=statistic, how=how)
+        samples = update.samples
+        results = [_result(network, samples) for network in networks]
+    intervals = depth_intervals(
+        results[0],
+        results[1],
+        (_probes_of(networks[0]), _probes_of(networks[1])),
+        statistic=statistic,
+        how=how,
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
+    return replace(update, h1=results[0], h2=results[1], intervals=intervals, statistic=statistic, how=how)
+
+
+def _result(network: Network, samples: int) -> InvarianceResult:
+    moments = {layer.name: network.moments(layer.name) for layer in network.layers}
+    return network.result({name: found for name, found in moments.items() if found is not None}, samples)
+
+
+def _probes_of(network: Network) -> Probes:
+    assert network.probes is not None
+    return network.probes
+
+
+def _classes(output: Any, name: str, threshold: float, from_logits: bool, inputs: int) -> Tensor:
+    """Predicted class of each input."""
+    scores = torch.as_tensor(output) if isinstance(output, np.ndarray) else scores_from_output(output, model=name)
+    if scores.ndim > 2 or scores.shape[:1] != (inputs,):
+        raise ValueError(
+            f"{name}: expected scores of shape ({inputs}, C), one row for each input, got {tuple(scores.shape)}"
+        )
+    if scores.is_floating_point() and bool(torch.isnan(scores).any()):
+        raise ValueError(
+            f"{name} returned NaN (output of shape {tuple(scores.shape)}), so it has no prediction there: look for a "
+            "diverged or half-loaded model, or inputs that are already NaN"
+        )
+    if scores.ndim == 2 and scores.shape[1] > 1:
+        return scores.argmax(1)
+    scores = scores.reshape(-1)
+    if not scores.is_floating_point():
+        return scores.long()
+    if from_logits:
+        scores = scores.sigmoid()
+    elif bool(((scores < 0) | (scores > 1)).any()):
+        raise ValueError(
+            f"{name} returned {scores.min().item():g} to {scores.max().item():g} where probabilities in 0..1 were "
+            "expected; if the models return logits, pass from_logits=True"
+        )
+    return (scores >= threshold).long()

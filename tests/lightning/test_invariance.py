@@ -1,0 +1,576 @@
+import gc
+import json
+import math
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from bc_core.invariance import StreamingMoments, make_tile
+from bc_lightning.invariance import (
+    Anova,
+    Goodfellow,
+    NormalizedSameEquivariance,
+    NormalizedVariance,
+    TorchBackend,
+    TorchSpatial,
+    TransformSet,
+    compare_invariance,
+    measure,
+)
+
+D4, C4 = TransformSet.d4(), TransformSet.c4()
+FIVE = TransformSet.rotations([0, 30, 90]) | TransformSet.translations([(0, 2), (3, -1)])
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def images(n=24, c=1, size=12):
+    return torch.randn(n, c, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def small_net():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 6, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(6 * 16, 5),
+    )
+
+
+def activations(module, name, x, transforms):
+    """(n, m, ...) of one layer by plain loops over transformations, cloned before anything can overwrite it."""
+    columns = []
+    for transform in transforms:
+        found = []
+        layer = dict(module.named_modules())[name]
+        handle = layer.register_forward_hook(lambda _, __, output, found=found: found.append(output.clone()))
+        with torch.no_grad():
+            module(torch.from_numpy(np.ascontiguousarray(transform(x.numpy()))).to(x.dtype))
+        handle.remove()
+        columns.append(found[0].double().numpy())
+    return np.stack(columns, axis=1)
+
+
+def definition(a, statistic="std"):
+    spread = {"std": np.std, "var": np.var}[statistic]
+    return spread(a, axis=1, ddof=1).mean(axis=0), spread(a, axis=0, ddof=1).mean(axis=0)
+
+
+@pytest.mark.parametrize("statistic", ["std", "var"])
+def test_every_layer_is_the_definition(statistic):
+    net, x = small_net().eval(), images()
+    result = measure(net, x, FIVE)
+    assert result.layer_names == ("0", "1", "2", "3", "4", "6")
+    assert result.left_out == {"5": "returns what '4' returned", "(output)": "returns what '6' returned"}
+    for name, layer in result.items():
+        a = activations(net, name, x, FIVE)
+        tv, sv = definition(a, statistic)
+        assert layer.shape == a.shape[2:]
+        # float32 activations and tile sums
+        np.testing.assert_allclose(layer.transformation_variance(statistic), tv, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(layer.sample_variance(statistic), sv, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 40}, {"max_memory": 70_000}])
+def test_neither_tile_size_nor_order_nor_passes_matter(options):
+    net, x = small_net(), images()
+    expected = measure(net, x, FIVE)
+    found = measure(net, DataLoader(TensorDataset(x, torch.arange(24)), batch_size=7, shuffle=True), FIVE, **options)
+    assert found.layer_names == expected.layer_names
+    for name in expected:
+        for part in ("tv_std", "tv_var", "sv_std", "sv_var"):
+            # Other batch sizes take other convolution kernels: a few float32 digits.
+            np.testing.assert_allclose(
+                getattr(found[name], part), getattr(expected[name], part), rtol=2e-4, atol=1e-6, err_msg=name
+            )
+
+
+def test_torch_sums_are_those_of_numpy():
+    a = (1e4 + 0.01 * np.random.default_rng(0).normal(size=(300, 6, 50))).astype(np.float32)
+    expected, found = StreamingMoments(6), StreamingMoments(6, TorchBackend())
+    for rows in np.split(a, [17, 130, 299]):
+        expected.update(rows.reshape(-1, 50), len(rows))
+        found.update(torch.from_numpy(rows.reshape(-1, 50)), len(rows))
+    expected, found = expected.moments(), found.moments()
+    np.testing.assert_allclose(found.m2, expected.m2, rtol=1e-5)
+    np.testing.assert_allclose(found.row_std, expected.row_std, rtol=1e-5)
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
+    np.testing.assert_allclose(found.m2, a.astype(np.float64).var(axis=0) * 300, rtol=1e-5)
+
+
+def test_blocks_of_units_are_put_together(monkeypatch):
+    a = torch.randn(40, 3, 1000)
+    whole = TorchBackend().sums(a, TorchBackend().shift(a))
+    monkeypatch.setattr("bc_lightning.invariance._torch_arrays._CPU_BLOCK", 40 * 3 * 64)
+    for part, expected in zip(TorchBackend().sums(a, TorchBackend().shift(a)), whole, strict=True):
+        torch.testing.assert_close(part, expected)
+
+
+def test_torch_transforms_to_the_numbers_of_numpy():
+    x = images(3, 2)
+    every = D4 | FIVE | TransformSet.scales([0.7]) | TransformSet.rolls([(3, -2)])
+    torch.testing.assert_close(
+        make_tile(every, x, ops=TorchSpatial()), torch.from_numpy(make_tile(every, x.numpy())), rtol=0, atol=1e-6
+    )
+
+
+# Oracles
+
+
+def test_copies_of_the_identity_have_no_spread_at_all():
+    # One row at a time, as a convolution may round differently from place to place in a batch.
+    result = measure(small_net(), images(), TransformSet.identity(4))
+    for name, layer in result.items():
+        assert (layer.transformation_variance() == 0).all(), name
+        assert layer.summary() == 0
+
+
+def pooled(*layers, pool):
+    return nn.Sequential(*layers, pool, nn.Flatten())
+
+
+def test_pooling_under_rotations():
+    x = images(64, 1, 16)
+    one, three = nn.Conv2d(1, 8, 1), nn.Conv2d(1, 8, 3, padding=1)
+    largest = measure(pooled(one, pool=nn.AdaptiveMaxPool2d(1)), x, D4, layers=["1"])
+    assert (largest["1"].transformation_variance() == 0).all()
+    mean = measure(pooled(one, nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1)), x, D4)
+    assert mean["2"].summary() < 1e-5
+    # Global pooling alone makes no network invariant to rotations.
+    random = measure(pooled(three, nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1)), x, D4)
+    assert 0.2 < random["2"].summary() < 0.8
+
+
+def test_same_equivariance_under_rotations():
+    x = images(64, 1, 16)
+    pointwise = nn.Sequential(nn.Conv2d(1, 8, 1), nn.ReLU())
+    for layer in measure(pointwise, x, D4, same_equivariance=True).values():
+        assert (layer.transformation_variance() == 0).all()
+    kernel = torch.randn(8, 1, 3, 3)
+    symmetric = sum(torch.rot90(side, k, (2, 3)) for side in (kernel, kernel.flip(3)) for k in range(4)) / 8
+    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False))
+    with torch.no_grad():
+        net[0].weight.copy_(symmetric)
+    result = measure(net, x, D4, same_equivariance=True)
+    assert NormalizedSameEquivariance().compute(result).layers["0"] < 1e-6
+    with torch.no_grad():
+        net[0].weight.copy_(kernel)
+    assert measure(net, x, D4, same_equivariance=True)["0"].summary() == pytest.approx(0.86, abs=0.1)
+
+
+def test_same_equivariance_under_rolls_and_pooling():
+    x = images(32, 1, 16)
+    rolls = TransformSet.rolls([(0, 0), (2, 0), (0, -4), (6, 8)])
+    for mode, low, high in (("circular", 0, 1e-6), ("zeros", 0.1, 0.5)):
+        net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, padding_mode=mode), nn.ReLU(), nn.MaxPool2d(2))
+        result = measure(net, x, rolls, same_equivariance=True)
+        # Shifts are halved behind the pooling.
+        for layer in result.values():
+            assert low <= layer.summary() <= high, mode
+
+
+def test_same_equivariance_is_the_definition_on_resampled_maps():
+    net, x = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.AvgPool2d(2)).eval(), images()
+    transforms = TransformSet.rotations([0, 25]) * TransformSet.translations([(0, 0), (2, -1)])
+    result = measure(net, x, transforms, same_equivariance=True)
+    for name in ("0", "1"):
+        a = activations(net, name, x, transforms)
+        b = np.stack([t.inverse(a[:, j], input_size=(12, 12)) for j, t in enumerate(transforms)], axis=1)
+        tv, sv = definition(b)
+        np.testing.assert_allclose(result[name].transformation_variance(), tv, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(result[name].sample_variance(), sv, rtol=1e-3, atol=1e-5)
+    flat = measure(small_net(), x, C4, same_equivariance=True)
+    assert flat.layer_names == ("0", "1", "2", "3", "4")
+    assert "nothing to turn back" in flat.left_out["6"]
+
+
+def test_goodfellow_is_the_definition():
+    net, x = small_net().eval(), images(60)
+    result = measure(net, x, FIVE, firing_rate=0.1)
+    for name, values in Goodfellow().compute(result).units.items():
+        a = activations(net, name, x, FIVE).reshape(60, 5, -1)
+        threshold = np.sort(a[:, 0], axis=0)[::-1][6]
+        fires = a > threshold
+        own = fires[:, 0]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            local = (own[:, None] & fires[:, 1:]).sum(axis=(0, 1)) / own.sum(axis=0) / 4
+            expected = local / (own.sum(axis=0) / 60)
+        found = values.reshape(-1)
+        same = np.isclose(found, expected, equal_nan=True)
+        # Convolutions of other batch sizes round differently, which may tip an activation over a threshold.
+        assert same.mean() > 0.98, name
+    with pytest.raises(ValueError, match="identity"):
+        measure(net, x, TransformSet.rotations([10, 20]), firing_rate=0.1)
+
+
+def test_layers_can_be_split_for_goodfellow_too():
+    net, x = small_net(), images()
+    expected = measure(net, x, FIVE, firing_rate=0.2)
+    found = measure(net, x, FIVE, firing_rate=0.2, max_memory=70_000)
+    for name in expected:
+        np.testing.assert_array_equal(found[name].firing_ratio, expected[name].firing_ratio)
+
+
+# Networks as they come
+
+
+def test_modes_hooks_and_gradients_are_as_before_also_after_an_error():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5), nn.Flatten())
+    net[1].eval()
+    modes = [module.training for module in net.modules()]
+    statistics = net[1].running_mean.clone()
+    first = measure(net, images(), C4)
+    assert [module.training for module in net.modules()] == modes
+    torch.testing.assert_close(net[1].running_mean, statistics)
+    second = measure(net, images(), C4)  # dropout is off, and nothing is left over from the first time
+    for name in first:
+        np.testing.assert_array_equal(second[name].tv_std, first[name].tv_std)
+    with pytest.raises(ValueError, match="layer '0': 200 of 200 units"):
+        measure(net, images() * math.nan, C4)
+    with pytest.raises(RuntimeError):
+        measure(net, torch.randn(4, 3, 8, 8), C4)
+    assert [module.training for module in net.modules()] == modes
+    assert not any(module._forward_hooks for module in net.modules())
+    assert torch.is_grad_enabled()
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+class Reused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3, padding=1)
+        self.mix = nn.Conv2d(3, 3, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.block = nn.ModuleDict({"pair": Pair()})
+
+    def forward(self, x):
+        x = self.relu(self.conv(x))
+        x = x + self.relu(self.mix(x))
+        return self.block["pair"](x)
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x):
+        out, _ = self.lstm(x.mean(2).transpose(1, 2))
+        return {"logits": out[:, -1] * 2, "names": ["a"], "parts": (out, torch.ones(3))}
+
+
+def test_reused_nested_tuple_and_in_place_layers():
+    net, x = Reused().eval(), images()
+    result = measure(net, x, D4)
+    assert result.layer_names == (
+        "conv",
+        "relu",
+        "mix",
+        "relu:2",
+        "block.pair.lstm[0]",
+        "block.pair[logits]",
+    )
+    assert "no axis of the" in result.left_out["block.pair[parts][1]"]
+    assert "no axis of the" in result.left_out["block.pair.lstm[1][0]"]
+    assert result.left_out["(output)[logits]"] == "returns what 'block.pair[logits]' returned"
+    # What the in-place activation overwrote was measured before.
+    for name, a in (("conv", activations(net, "conv", x, D4)), ("relu", activations(net, "relu", x, D4))):
+        np.testing.assert_allclose(result[name].tv_std, definition(a)[0].reshape(-1), rtol=1e-4, atol=1e-6)
+    assert (result["relu"].mean >= 0).all()
+    assert (result["conv"].mean < 0).any()
+    assert result["block.pair.lstm[0]"].shape == (12, 4)
+    assert result["block.pair.lstm[0]"].features == 4
+    assert not np.allclose(result["relu:2"].tv_std, result["relu"].tv_std)
+
+
+def test_layers_can_be_chosen():
+    net, x = Reused(), images()
+    assert measure(net, x, C4, layers=["relu"]).layer_names == ("relu", "relu:2")
+    assert measure(net, x, C4, layers=["relu:2", "conv"]).layer_names == ("conv", "relu:2")
+    assert measure(net, x, C4, layers=lambda _, module: isinstance(module, nn.Conv2d)).layer_names == ("conv", "mix")
+    assert measure(small_net(), x, C4, layers=["5"]).layer_names == ("5",)
+    with pytest.raises(ValueError, match="no layer 'head'; there are conv, mix"):
+        measure(net, x, C4, layers=["head"])
+    net.unused = nn.ReLU()
+    with pytest.raises(ValueError, match="'unused' was not called"):
+        measure(net, x, C4, layers=["conv", "unused"])
+    with pytest.raises(ValueError, match="cannot be measured"):
+        measure(net, x, C4, layers=["block.pair[parts][1]"])
+    with pytest.raises(TypeError, match=r"\['conv'\]"):
+        measure(net, x, C4, layers="conv")
+
+
+def test_features_of_sequences_and_by_hand():
+    x = torch.randn(20, 2, 9)
+    louder = TransformSet.from_functions([("louder", lambda x: 2 * x), ("back", lambda x: x.flip(2))])
+    net = nn.Sequential(nn.Conv1d(2, 5, 3), nn.ReLU())
+    assert measure(net, x, louder)["1"].features == 5
+    assert measure(net, x, louder, feature_axis={"1": -1})["1"].features == 7
+    with pytest.raises(ValueError, match="no axis 4"):
+        measure(net, x, louder, feature_axis=4)
+
+
+def test_tables_of_numbers_with_functions_of_ones_own():
+    x = torch.randn(200, 6)
+    swap = TransformSet.from_functions({"swap": lambda x: x.flip(1)})
+    net = nn.Linear(6, 3)
+    with torch.no_grad():
+        net.weight.fill_(0.5)
+    result = measure(net, x, swap)
+    assert result.layer_names == ("(output)",)
+    assert result["(output)"].summary() < 1e-6
+    with pytest.raises(ValueError, match="functions of your own"):
+        measure(net, x, C4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types(dtype):
+    net, x = small_net().to(dtype), images().to(dtype)
+    result = measure(net, x, C4)
+    expected = measure(small_net_like(net), x.float(), C4)
+    rtol = {torch.float64: 1e-4, torch.bfloat16: 0.2}[dtype]
+    for name in result:
+        assert result[name].summary() == pytest.approx(expected[name].summary(), rel=rtol)
+
+
+def small_net_like(net):
+    other = small_net()
+    other.load_state_dict({key: value.float() for key, value in net.state_dict().items()})
+    return other
+
+
+# Data as they come
+
+
+def test_data_of_every_kind():
+    net, x = small_net(), images()
+    y, ids = torch.arange(24) % 5, torch.arange(24)
+    expected = measure(net, x, C4)
+    same = {
+        "array": x.numpy(),
+        "dataset": TensorDataset(x, y),
+        "loader": DataLoader(TensorDataset(x, y), batch_size=5),
+        "batches": [(x[:3], y[:3]), (x[3:], y[3:])],
+        "generator": ((x[i : i + 1], y[i]) for i in range(24)),
+        "with ids": DataLoader(TensorDataset(ids, x, y), batch_size=5),
+        "tensors": iter([x[:10], x[10:]]),
+    }
+    for name, data in same.items():
+        found = measure(net, data, C4)
+        assert found.samples == 24, name
+        assert found["6"].summary() == pytest.approx(expected["6"].summary(), rel=1e-4), name
+    mappings = [{"image": x[:10], "label": y[:10]}, {"image": x[10:], "label": y[10:]}]
+    assert measure(net, mappings, C4, inputs="image")["6"].summary() == pytest.approx(expected["6"].summary(), rel=1e-4)
+
+
+def test_bad_input_is_refused():
+    net, x = small_net(), images()
+    with pytest.raises(ValueError, match='inputs="key"'):
+        measure(net, [{"image": x}], C4)
+    with pytest.raises(TypeError, match="TensorDataset"):
+        measure(net, [x, torch.arange(24)], C4)
+    with pytest.raises(ValueError, match="got none"):
+        measure(net, [], C4)
+    with pytest.raises(ValueError, match="at least two samples"):
+        measure(net, x[:1], C4)
+    with pytest.raises(ValueError, match="at least two transformations"):
+        measure(net, x, TransformSet.identity())
+    with pytest.raises(TypeError, match="TransformSet"):
+        measure(net, x, [lambda x: x])
+    with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
+        measure(lambda x: x, x, C4)
+    with pytest.raises(TypeError, match="got of type int"):
+        measure(net, 3, C4)
+    with pytest.raises(ValueError, match="batch_size"):
+        measure(net, x, C4, batch_size=0)
+    with pytest.raises(ValueError, match="'0' with 576 units under 4 transformations alone needs"):
+        measure(net, x, C4, max_memory=1000)
+    with pytest.raises(TypeError, match="only once"):
+        measure(net, iter([x]), C4, max_memory=60_000)
+    with pytest.raises(TypeError, match="floating-point"):
+        measure(net, x.to(torch.uint8), FIVE)
+    with pytest.raises(ValueError, match="without an inverse"):
+        measure(net, x, TransformSet.from_functions({"negate": torch.neg}), same_equivariance=True)
+    with pytest.raises(RuntimeError, match="init_process_group"):
+        measure(net, x, C4, distributed=True)
+
+
+def test_layers_that_only_some_samples_reach_are_left_out():
+    class Sometimes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.always, self.rare = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            x = self.always(x)
+            return x + self.rare(x) if bool(x.sum() > 0) or x.shape[0] == 2 else x * 1
+
+    shift = TransformSet.from_functions({"shift": lambda x: x + 1})
+    data = torch.cat([torch.full((3, 4), -50.0), torch.full((3, 4), 50.0)]) + torch.randn(6, 4)
+    result = measure(Sometimes(), data, shift, batch_size=2 * 3)
+    assert "rare" not in result
+    assert "of 6 samples only" in result.left_out["rare"]
+
+
+def test_nothing_of_the_activations_is_kept():
+    net, x = small_net(), images(64)
+    measure(net, x, C4)
+    gc.collect()
+    alive = [obj for obj in gc.get_objects() if isinstance(obj, torch.Tensor) and obj.numel() > 64 * 144]
+    assert len(alive) <= 1  # x itself
+
+
+def test_memory_is_bounded_by_splitting_layers(monkeypatch):
+    import bc_lightning.invariance._passes as passes
+
+    held = []
+    original = passes.StreamingMoments.update
+
+    def update(self, activation, rows):
+        original(self, activation, rows)
+        live = [m for m in gc.get_objects() if isinstance(m, StreamingMoments) and m._totals is not None]
+        held.append(sum(p.nbytes for m in live for p in (*m._totals, m._shift)))
+
+    monkeypatch.setattr(passes.StreamingMoments, "update", update)
+    measure(small_net(), images(), FIVE, max_memory=70_000)
+    assert max(held) <= 70_000
+
+
+# h1 and h2
+
+
+def classifiers():
+    def one():
+        body = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4)
+        return nn.Sequential(*body, nn.Flatten(), nn.Linear(64, 3)).eval()
+
+    return one(), one()
+
+
+def predicted(net, x, transforms):
+    with torch.no_grad():
+        columns = [net(torch.from_numpy(np.ascontiguousarray(t(x.numpy())))).argmax(1) for t in transforms]
+    return torch.stack(columns, 1).numpy()
+
+
+@pytest.mark.parametrize("max_memory", [None, 150_000])
+def test_an_update_is_compared_in_one_go(max_memory):
+    (h1, h2), x = classifiers(), images(50)
+    y = torch.arange(50) % 3
+    loader = DataLoader(TensorDataset(x, y), batch_size=8)
+    update = compare_invariance(h1, h2, loader, FIVE, max_memory=max_memory, resamples=200)
+    a, b = predicted(h1, x, FIVE), predicted(h2, x, FIVE)
+    np.testing.assert_array_equal(update.h1_pred, a)
+    np.testing.assert_array_equal(update.h2_pred, b)
+    kept = a[:, 1:] == a[:, :1]
+    assert update.negative_flip_rate == pytest.approx((kept & (b[:, 1:] != b[:, :1])).mean())
+    assert update.table()[2]["nfr"] == ((a[:, 2] == y.numpy()) & (b[:, 2] != y.numpy())).mean()
+    alone = measure(h2, x, FIVE)
+    rows = update.depth_table()
+    assert [row["layer"] for row in rows] == ["0", "1", "2", "4"]
+    assert [row["depth_h1"] for row in rows] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    for row in rows:
+        assert row["h2"] == pytest.approx(alone[row["layer"]].summary(), rel=1e-4)
+        low, high = row["h2_interval"]
+        assert low < row["h2"] < high
+        low, high = row["difference_interval"]
+        assert low <= row["difference"] <= high
+        assert high - low > 0
+
+
+def test_binary_models_and_predictions_alone():
+    x = images(30)
+    h1 = nn.Sequential(nn.Flatten(), nn.Linear(144, 1), nn.Sigmoid())
+    update = compare_invariance(h1, h1, x, FIVE, layers=[])
+    assert update.h1 is None
+    assert update.overlaps is None
+    assert set(np.unique(update.h1_pred)) <= {0, 1}
+    assert update.negative_flip_rate == 0
+    with pytest.raises(ValueError, match="from_logits"):
+        compare_invariance(h1[:2], h1[:2], x * 100, FIVE, layers=[])
+    logits = compare_invariance(h1[:2], h1[:2], x, FIVE, layers=[], from_logits=True)
+    np.testing.assert_array_equal(logits.h1_pred, update.h1_pred)
+
+
+def test_bad_comparisons_are_refused():
+    (h1, h2), x = classifiers(), images(20)
+    shuffled = DataLoader(TensorDataset(x, torch.zeros(20, dtype=torch.long)), shuffle=True)
+    with pytest.raises(ValueError, match="same order"):
+        compare_invariance(h1, h2, shuffled, FIVE, max_memory=150_000)
+    with pytest.raises(ValueError, match="identity"):
+        compare_invariance(h1, h2, x, TransformSet.rotations([10, 20]))
+    with pytest.raises(TypeError, match="h2: expected a torch"):
+        compare_invariance(h1, "h2", x, FIVE)
+    with pytest.raises(ValueError, match="h1 returned NaN"):
+        compare_invariance(h1, h2, x * math.nan, FIVE)
+    with pytest.raises(ValueError, match="target"):
+        compare_invariance(h1, h2, [(x, torch.zeros(20, 4))], FIVE)
+
+
+# Two processes
+
+SHARDS = (slice(0, 23), slice(23, 24))
+
+
+def in_process(rank, world, meeting_place):
+    where = f"file://{meeting_place}"
+    dist.init_process_group("gloo", where, rank=rank, world_size=world, timeout=timedelta(seconds=120))
+    torch.manual_seed(0)
+    data = images()[SHARDS[rank]] if rank < len(SHARDS) else []
+    result = measure(small_net(), data, FIVE, distributed=True, firing_rate=0.2, max_memory=70_000)
+    print(
+        json.dumps(
+            {
+                "samples": result.samples,
+                "layers": result.layer_names,
+                "nv": [layer.summary() for layer in result.values()],
+                "tv": result["6"].tv_std.tolist(),
+                "firing": [float(np.nanmean(layer.firing_ratio)) for layer in result.values()],
+                "anova": list(Anova().compute(result).layers.values()),
+            }
+        )
+    )
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_processes_merge_to_the_result_of_all_samples(tmp_path):
+    # The second holds one sample, which has no spread of its own, and the last holds none.
+    command = [sys.executable, str(Path(__file__)), str(tmp_path / "meeting")]
+    processes = [
+        subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for rank in range(3)
+    ]
+    results = []
+    for running in processes:
+        out, err = running.communicate(timeout=240)
+        assert running.returncode == 0, err
+        results.append(json.loads(out.splitlines()[-1]))
+    torch.manual_seed(0)
+    whole = measure(small_net(), images(), FIVE, firing_rate=0.2)
+    for result in results:
+        assert result == results[0]
+        assert result["samples"] == 24
+        assert tuple(result["layers"]) == whole.layer_names
+        np.testing.assert_allclose(result["nv"], list(NormalizedVariance().compute(whole).layers.values()), rtol=1e-4)
+        np.testing.assert_allclose(result["tv"], whole["6"].tv_std, rtol=1e-4)
+        expected = [float(np.nanmean(layer.firing_ratio)) for layer in whole.values()]
+        np.testing.assert_allclose(result["firing"], expected, rtol=0.02)
+
+
+if __name__ == "__main__":
+    in_process(int(sys.argv[2]), 3, sys.argv[1])

@@ -1,0 +1,136 @@
+"""`InvarianceCallback`: numbers of every epoch, against those of `compare_invariance` asked by hand."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from bc_core.invariance import TransformSet
+from bc_lightning import BCLightningModule
+from bc_lightning.invariance import InvarianceCallback, compare_invariance
+
+TURNS = TransformSet.c4()
+
+
+class Classifier(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.05)
+
+
+class AtEachEnd(pl.Callback):
+    """Keeps the weights of every epoch."""
+
+    def __init__(self):
+        self.weights = []
+
+    def on_train_epoch_end(self, trainer, module):
+        self.weights.append({key: value.clone() for key, value in module.state_dict().items()})
+
+
+@pytest.fixture
+def images():
+    return torch.randn(30, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def h1():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+
+
+def fit(module, images, *callbacks, epochs=3, logger=False, **options):
+    labels = torch.arange(len(images)) % 3
+    trainer = pl.Trainer(
+        max_epochs=epochs, accelerator="cpu", devices=1, logger=logger, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        callbacks=list(callbacks), log_every_n_steps=1, **options,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(TensorDataset(images, labels), batch_size=10))
+    return trainer
+
+
+def numbers(update):
+    return update.consistency_h1, update.consistency_h2, update.negative_flip_rate
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_every_epochs_comparison_is_the_one_asked_by_hand(images, h1, wrapped):
+    watch, kept, module = InvarianceCallback(h1, images, TURNS), AtEachEnd(), Classifier()
+    if wrapped:
+        module = BCLightningModule(module, h1=h1, lambda_c=1.0)
+    trainer = fit(module, images, watch, kept)
+    assert [epoch for epoch, _ in watch.history] == [0, 1, 2]
+    assert module.training
+    for (_, update), weights in zip(watch.history, kept.weights, strict=True):
+        again = Classifier()
+        again.load_state_dict(weights)
+        assert numbers(update) == numbers(compare_invariance(h1, again, images, TURNS, layers=[]))
+    assert len({numbers(update) for _, update in watch.history}) > 1
+    names = ("invariance_consistency_h1", "invariance_consistency_h2", "invariance_negative_flip_rate")
+    logged = [float(trainer.callback_metrics[name]) for name in names]
+    assert logged == pytest.approx(numbers(watch.update), abs=1e-7)
+
+
+def test_what_is_logged_can_choose_the_checkpoint(tmp_path, images, h1):
+    watch = InvarianceCallback(h1, images, TURNS)
+    best = ModelCheckpoint(tmp_path, monitor="invariance_negative_flip_rate", save_on_train_epoch_end=True)
+    fit(Classifier(), images, watch, best)
+    least = min(update.negative_flip_rate for _, update in watch.history)
+    assert float(best.best_model_score) == pytest.approx(least, abs=1e-7)
+
+
+def test_every_second_epoch_with_layers_of_the_network_inside(images, h1):
+    watch = InvarianceCallback(h1, images, TURNS, every=2, layers=None, network=lambda module: module.net, resamples=50)
+    fit(Classifier(), images, watch, epochs=4)
+    assert [epoch for epoch, _ in watch.history] == [1, 3]
+    assert watch.update.h2.layer_names[0] == "0"
+    assert all(update.h1 is None for _, update in watch.history)
+
+
+def test_training_goes_as_without_it(images, h1):
+    weights = []
+    for callbacks in ([], [InvarianceCallback(h1, images, TURNS)]):
+        torch.manual_seed(5)
+        module = Classifier()
+        fit(module, images, *callbacks)
+        weights.append(module.net[1].weight.detach().clone())
+    assert torch.equal(*weights)
+
+
+def test_tensorboard_gets_each_comparison(tmp_path, images, h1):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path)
+    fit(Classifier(), images, InvarianceCallback(h1, images, TURNS), logger=logger)
+    logger.finalize("success")
+    events = EventAccumulator(logger.log_dir, size_guidance={"tensors": 0})
+    events.Reload()
+    found = events.Tensors("backward_compatibility/invariance/invariance")
+    assert [event.step for event in found] == [3, 6, 9]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "match"),
+    [
+        ({"h1": len}, TypeError, "torch.nn.Module"),
+        ({"transforms": [1]}, TypeError, "TransformSet"),
+        ({"transforms": TransformSet.rotations([30])}, ValueError, "identity"),
+        ({"every": 0}, ValueError, "at least 1"),
+    ],
+)
+def test_bad_arguments_are_refused(images, h1, given, error, match):
+    with pytest.raises(error, match=match):
+        InvarianceCallback(**{"h1": h1, "data": images, "transforms": TURNS, **given})
