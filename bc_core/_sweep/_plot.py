@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._figure import DARK, DPI, LIGHT, Theme, percent, png
 from bc_core._overlap import ErrorOverlap
 from bc_core._scores import SCORES
 from bc_core._sweep._choice import front
@@ -35,24 +35,11 @@ _COLOURS = (
 )
 _MARKERS = "os^DvP*X"
 _PLAIN_MARKER = "h"
-_DPI = 160
 # What h1 has, by what h2 has.
 _OF_H1 = {"accuracy_h2": "accuracy_h1", "performance_h2": "performance_h1"}
 _DATASET_NAMES = {"train": "training data", "val": "validation data", "test": "test data"}
 
 Box = tuple[float, float, float, float]
-
-
-class _Theme(NamedTuple):
-    ink: str
-    muted: str
-    paper: str
-    front: str
-    dark: bool
-
-
-_LIGHT = _Theme("#222222", "#60666f", "#ffffff", "#e2c044", False)
-_DARK = _Theme("#e8e8e8", "#a3a9b3", "#16181d", "#b3952c", True)
 
 
 class _Mark(NamedTuple):
@@ -94,7 +81,7 @@ def tradeoff(
             'The picture of a sweep needs matplotlib: pip install "backward-compat-ml[sweep]".'
         ) from error
 
-    theme = _DARK if dark else _LIGHT
+    theme = DARK if dark else LIGHT
     figure = Figure(figsize=(8, 5), dpi=100, layout="constrained", facecolor=theme.paper)
     axes = figure.subplots()
     _dress(axes, theme, score, performance, _DATASET_NAMES.get(dataset, f"data set {dataset!r}"))
@@ -126,21 +113,15 @@ def tradeoff(
     )
     _label(figure, axes, theme, marks, told)
     # So that a notebook shows it, which knows figures of pyplot only.
-    figure.__dict__["_repr_png_"] = partial(_png, figure)
+    figure.__dict__["_repr_png_"] = partial(png, figure)
     if path is not None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(target, dpi=_DPI)
+        figure.savefig(target, dpi=DPI)
     return figure
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI / 1.6)
-    return buffer.getvalue()
-
-
-def _dress(axes: Axes, theme: _Theme, score: str, performance: str, where: str) -> None:
+def _dress(axes: Axes, theme: Theme, score: str, performance: str, where: str) -> None:
     """Colours and names; set one by one, as matplotlib's defaults are shared by all threads."""
     axes.set_facecolor(theme.paper)
     axes.grid(color=theme.ink, alpha=0.13, lw=0.8)
@@ -157,7 +138,7 @@ def _dress(axes: Axes, theme: _Theme, score: str, performance: str, where: str) 
 
 def _draw_losses(
     axes: Axes,
-    theme: _Theme,
+    theme: Theme,
     known: Sequence[dict[str, Any]],
     best: Sequence[dict[str, Any]],
     rows: Sequence[dict[str, Any]],
@@ -225,7 +206,7 @@ def _is_shared(
     return len(twins) == len(losses)
 
 
-def _draw_h1(axes: Axes, theme: _Theme, rows: Sequence[dict[str, Any]], performance: str) -> Text | None:
+def _draw_h1(axes: Axes, theme: Theme, rows: Sequence[dict[str, Any]], performance: str) -> Text | None:
     """The line of h1, with its label; where it lies so far off that it would flatten all else, only the label."""
     from matplotlib.patheffects import withStroke
 
@@ -234,7 +215,7 @@ def _draw_h1(axes: Axes, theme: _Theme, rows: Sequence[dict[str, Any]], performa
     if not values:
         return None
     level = float(np.mean(values))
-    told = f"h1: {level:.4g}" if performance == "performance_h2" else f"h1: {_percent(round(level, 4))}"
+    told = f"h1: {level:.4g}" if performance == "performance_h2" else f"h1: {percent(round(level, 4))}"
     low, high = axes.dataLim.intervaly
     reach = 1.5 * (high - low)
     style: dict[str, Any] = {"fontsize": 9.5, "color": theme.muted, "zorder": 6}
@@ -291,18 +272,13 @@ def _set_ticks(axes: Axes, score: str, performance: str) -> None:
     for axis, name in ((axes.xaxis, score), (axes.yaxis, performance)):
         axis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
         if name in SCORES:
-            axis.set_major_formatter(FuncFormatter(_percent))
-
-
-def _percent(value: float, _: int | None = None) -> str:
-    # Rounded, as 0.57 * 100 is not 57.
-    return f"{round(100 * value, 8):g} %"
+            axis.set_major_formatter(FuncFormatter(percent))
 
 
 # Labels
 
 
-def _label(figure: Figure, axes: Axes, theme: _Theme, marks: Sequence[_Mark], told: Text | None) -> None:
+def _label(figure: Figure, axes: Axes, theme: Theme, marks: Sequence[_Mark], told: Text | None) -> None:
     """Write lambda_c beside each point where it covers no other label, and as little else as may be."""
     from matplotlib.collections import LineCollection
     from matplotlib.font_manager import FontProperties

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._sweep._plot import _DARK, _DPI, _LIGHT, _percent, _png, _Theme
+from bc_core._figure import DARK, DPI, LIGHT, Theme, percent, png
 from bc_core.invariance._charts import (
     Group,
     Order,
@@ -120,7 +120,7 @@ def heat_map(
     """
     layers = list(result.values())
     rows: list[Floats | None] = [heat_row(layer, level, statistic, order) for layer in layers]
-    theme = _DARK if dark else _LIGHT
+    theme = DARK if dark else LIGHT
     figure, axes, fonts = _heat_figure(theme, len(rows), 1)
     top, beyond = scale_end(row for row in rows if row is not None)
     shown = _draw_rows(axes[0], theme, rows, _values_map(theme), 0, top)
@@ -177,7 +177,7 @@ def heat_maps(
         heat_difference(h1[name], h2[name], level, statistic, order) if name in h1 and name in h2 else None
         for name in names
     ]
-    theme = _DARK if dark else _LIGHT
+    theme = DARK if dark else LIGHT
     figure, axes, fonts = _heat_figure(theme, len(names), 3)
     top, beyond = scale_end(row for row in (*of_h1, *of_h2) if row is not None)
     shown = None
@@ -222,7 +222,7 @@ def depth(update: InvarianceUpdate, path: str | os.PathLike[str] | None = None, 
     table = update.depth_table()
     assert update.h1 is not None  # as depth_table found
     assert update.h2 is not None
-    theme = _DARK if dark else _LIGHT
+    theme = DARK if dark else LIGHT
     same = update.h1.layer_names == update.h2.layer_names
     paired = [row for row in table if not math.isnan(row["difference"])]
     figure_class = _figure_class()
@@ -304,7 +304,7 @@ def curves(
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    theme = _DARK if dark else _LIGHT
+    theme = DARK if dark else LIGHT
     groups = transformation_groups(update.transforms, update.sizes, update.identity)
     labelled = update.overlaps is not None
     panels = [panel for panel in _PANELS if labelled or not panel.labels]
@@ -369,7 +369,7 @@ def curves(
 # Heat maps
 
 
-def _heat_figure(theme: _Theme, rows: int, columns: int) -> tuple[Figure, list[Axes], _Fonts]:
+def _heat_figure(theme: Theme, rows: int, columns: int) -> tuple[Figure, list[Axes], _Fonts]:
     """A figure in which rows have room for their names, as far as there is any."""
     height = min(0.42 if rows <= 6 else 0.28 if rows <= 16 else 0.19, 12.25 / rows)
     size = 10.0 if height >= 0.28 else 8.5
@@ -391,7 +391,7 @@ def _heat_figure(theme: _Theme, rows: int, columns: int) -> tuple[Figure, list[A
     return figure, axes, _Fonts(size, max(1, math.ceil(1.15 * size / (72 * height))))
 
 
-def _draw_rows(axes: Axes, theme: _Theme, rows: Sequence[Floats | None], colours: Any, low: float, high: float) -> Any:
+def _draw_rows(axes: Axes, theme: Theme, rows: Sequence[Floats | None], colours: Any, low: float, high: float) -> Any:
     shown = None
     for number, row in enumerate(rows):
         if row is None:
@@ -419,25 +419,25 @@ def _draw_rows(axes: Axes, theme: _Theme, rows: Sequence[Floats | None], colours
     return shown
 
 
-def _values_map(theme: _Theme) -> Any:
+def _values_map(theme: Theme) -> Any:
     from matplotlib import colormaps
 
     return colormaps["viridis"].with_extremes(bad=_DEAD[theme.dark])
 
 
-def _difference_map(theme: _Theme) -> Any:
+def _difference_map(theme: Theme) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
     ends = [_BETTER[theme.dark], _SAME[theme.dark], _WORSE[theme.dark]]
     return LinearSegmentedColormap.from_list("difference", ends).with_extremes(bad=_DEAD[theme.dark])
 
 
-def _name_rows(axes: Axes, theme: _Theme, names: Sequence[str], fonts: _Fonts) -> None:
+def _name_rows(axes: Axes, theme: Theme, names: Sequence[str], fonts: _Fonts) -> None:
     places = [row + 0.5 for row in range(0, len(names), fonts.every)]
     axes.set_yticks(places, [_short(name) for name in names[:: fonts.every]], fontsize=fonts.size, color=theme.ink)
 
 
-def _columns(axes: Axes, theme: _Theme, fonts: _Fonts, columns: dict[str, list[str]]) -> None:
+def _columns(axes: Axes, theme: Theme, fonts: _Fonts, columns: dict[str, list[str]]) -> None:
     """Numbers to the right of the rows."""
     for number, (head, texts) in enumerate(columns.items()):
         place = 1.105 + 0.085 * number
@@ -447,13 +447,13 @@ def _columns(axes: Axes, theme: _Theme, fonts: _Fonts, columns: dict[str, list[s
             axes.text(place, row + 0.5, texts[row], va="center", color=theme.ink, **style)
 
 
-def _say_missing(axes: Axes, theme: _Theme, rows: Sequence[Floats | None], fonts: _Fonts, told: str) -> None:
+def _say_missing(axes: Axes, theme: Theme, rows: Sequence[Floats | None], fonts: _Fonts, told: str) -> None:
     for number, row in enumerate(rows):
         if row is None and number % fonts.every == 0:
             axes.text(0.5, number + 0.5, told, ha="center", va="center", fontsize=fonts.size - 1, color=theme.muted)
 
 
-def _colour_bar(figure: Figure, theme: _Theme, shown: Any, axes: Sequence[Axes], label: str, extend: str) -> None:
+def _colour_bar(figure: Figure, theme: Theme, shown: Any, axes: Sequence[Axes], label: str, extend: str) -> None:
     bar = figure.colorbar(
         shown,
         ax=list(axes),
@@ -468,7 +468,7 @@ def _colour_bar(figure: Figure, theme: _Theme, shown: Any, axes: Sequence[Axes],
     bar.set_label(label, color=theme.ink, fontsize=9.5)
 
 
-def _legend_of_dead(figure: Figure, theme: _Theme, rows: Sequence[Floats | None], level: str) -> None:
+def _legend_of_dead(figure: Figure, theme: Theme, rows: Sequence[Floats | None], level: str) -> None:
     from matplotlib.patches import Patch
 
     if any(row is not None and bool(np.isnan(row).any()) for row in rows):
@@ -500,7 +500,7 @@ def _told_scale(kind: str) -> str:
 # Lines
 
 
-def _draw_difference(axes: Axes, theme: _Theme, table: Sequence[dict[str, Any]], same: bool, many: bool) -> None:
+def _draw_difference(axes: Axes, theme: Theme, table: Sequence[dict[str, Any]], same: bool, many: bool) -> None:
     _dress(axes, theme)
     axes.axhline(0, color=theme.muted, lw=1.2, zorder=1.5)
     used = dict.fromkeys(("worse", "better", "open"), False)
@@ -541,7 +541,7 @@ def _draw_difference(axes: Axes, theme: _Theme, table: Sequence[dict[str, Any]],
     _legend(axes, theme)
 
 
-def _draw_curve(axes: Axes, theme: _Theme, group: Group, points: Sequence[Point], line: _Line, aside: float) -> None:
+def _draw_curve(axes: Axes, theme: Theme, group: Group, points: Sequence[Point], line: _Line, aside: float) -> None:
     members = [points[number] for number in group.members]
     many = len(members) > 30
     if group.sizes is None:
@@ -563,7 +563,7 @@ def _draw_curve(axes: Axes, theme: _Theme, group: Group, points: Sequence[Point]
 
 def _line(
     axes: Axes,
-    theme: _Theme,
+    theme: Theme,
     places: Sequence[float],
     points: Sequence[Point],
     label: str,
@@ -587,7 +587,7 @@ def _line(
     )
 
 
-def _bars(axes: Axes, theme: _Theme, places: Sequence[float], points: Sequence[Point], line: _Line) -> None:
+def _bars(axes: Axes, theme: Theme, places: Sequence[float], points: Sequence[Point], line: _Line) -> None:
     """Points with bars, where no line leads from one to the next."""
     colour = line.colour[theme.dark]
     values = np.array([point.value for point in points])
@@ -608,7 +608,7 @@ def _bars(axes: Axes, theme: _Theme, places: Sequence[float], points: Sequence[P
     )
 
 
-def _size_axis(axes: Axes, theme: _Theme, group: Group, names: Sequence[str]) -> None:
+def _size_axis(axes: Axes, theme: Theme, group: Group, names: Sequence[str]) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, MultipleLocator, NullLocator
 
     axes.set_xlabel(group.axis, color=theme.ink, fontsize=10)
@@ -653,10 +653,10 @@ def _percent_axis(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+    axes.yaxis.set_major_formatter(FuncFormatter(percent))
 
 
-def _dress(axes: Axes, theme: _Theme) -> None:
+def _dress(axes: Axes, theme: Theme) -> None:
     """Colours; set one by one, as matplotlib's defaults are shared by all threads."""
     axes.set_facecolor(theme.paper)
     axes.grid(color=theme.ink, alpha=0.13, lw=0.8)
@@ -667,7 +667,7 @@ def _dress(axes: Axes, theme: _Theme) -> None:
         spine.set_visible(name in ("left", "bottom"))
 
 
-def _legend(axes: Axes, theme: _Theme) -> None:
+def _legend(axes: Axes, theme: Theme) -> None:
     handles, names = axes.get_legend_handles_labels()
     if names:
         axes.legend(
@@ -713,9 +713,9 @@ def _figure_class() -> Any:
 
 def _finish(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
     # So that a notebook shows it, which knows figures of pyplot only.
-    figure.__dict__["_repr_png_"] = partial(_png, figure)
+    figure.__dict__["_repr_png_"] = partial(png, figure)
     if path is not None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(target, dpi=_DPI)
+        figure.savefig(target, dpi=DPI)
     return figure

@@ -1,0 +1,38 @@
+"""What all pictures share: colours of a light and a dark page, numbers on axes, and how a notebook shows a figure."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 160
+
+
+class Theme(NamedTuple):
+    """Colours of a page."""
+
+    ink: str
+    muted: str
+    paper: str
+    front: str
+    dark: bool
+
+
+LIGHT = Theme("#222222", "#60666f", "#ffffff", "#e2c044", False)
+DARK = Theme("#e8e8e8", "#a3a9b3", "#16181d", "#b3952c", True)
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a notebook shows it, which knows figures of pyplot only."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI / 1.6)
+    return buffer.getvalue()
+
+
+def percent(value: float, _: int | None = None) -> str:
+    """A share on an axis."""
+    # Rounded, as 0.57 * 100 is not 57.
+    return f"{round(100 * value, 8):g} %"
