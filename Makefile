@@ -85,9 +85,13 @@ bench: $(VENV)/.dev  ## Side by side with the alternatives, which are installed 
 	$(BIN)/python benchmarks/keras_step_time.py
 	$(BIN)/python benchmarks/dashboard.py
 	$(BIN)/python benchmarks/sweep.py
+	test -x .venv-tmeasures/bin/python || $(PYTHON) -m venv .venv-tmeasures
+	.venv-tmeasures/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt torch
+	.venv-tmeasures/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt tmeasures==1.2.11 statsmodels mlxtend
+	$(BIN)/python benchmarks/invariance.py --tmeasures .venv-tmeasures/bin/python
 	$(BIN)/python benchmarks/sweep_search.py
 	$(BIN)/python benchmarks/real_updates.py
 	$(BIN)/python benchmarks/mnist_losses.py
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) .venv-tmeasures runs

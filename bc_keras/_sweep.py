@@ -34,7 +34,7 @@ from bc_core._sweep._folder import DATASETS, LOSS, Report, Trained
 from bc_core._sweep._h1_performance import measured_h1
 from bc_core._sweep._points import Point
 from bc_core._sweep._running import Sweep, run_sweep
-from bc_core._sweep._told import told
+from bc_core._sweep._told import code_of, told
 from bc_keras._attached import join_reference
 from bc_keras._callbacks import CompatibilityCallback
 from bc_keras._compatibility_loss import CompatibilityLoss
@@ -321,6 +321,8 @@ class _Recipe:
             "compile": _told(compiled),
             "fit": _told(fit),
             "model_options": _told(self.options),
+            "ids": _told(self.ids),
+            "class_names": _told(self.class_names),
             "performance_metric": _told(self.performance_metric),
             "evaluated on training data": str(self.evaluate_on_train),
             **{f"{LOSS}{name}": _told(loss) for name, loss in self.losses.items()},
@@ -665,6 +667,9 @@ class _Data:
 
     def made(self) -> Any:
         """The data, made anew where a function makes them."""
+        if isinstance(self.given, keras.utils.PyDataset):
+            # Its order may go on from epoch to epoch; every point begins with the one that was given.
+            return copy.deepcopy(self.given)
         return self.given() if self.is_function else self.given
 
 
@@ -927,10 +932,9 @@ def _check_finite(h2: Any) -> None:
 
 
 def _name_of(h2: Any) -> str:
-    if h2.built:
-        return fingerprint(h2)
-    layers = [type(layer).__name__ for layer in h2._flatten_layers()]
-    return f"unbuilt {', '.join(layers)}"
+    layers = list(h2._flatten_layers())
+    name = fingerprint(h2) if h2.built else f"unbuilt {', '.join(type(layer).__name__ for layer in layers)}"
+    return f"{name} {code_of(map(type, [h2, *layers]), _special)}".strip()
 
 
 def _first_batches(dataset: Any) -> list[str]:
@@ -981,7 +985,8 @@ def _told(value: Any) -> str:
 
 def _special(value: Any) -> str | None:
     if isinstance(value, _Remade):
-        return f"{value.kind.__name__}({_told(value.config)})"
+        # Keras numbers names of its own making, anew with every object.
+        return f"{value.kind.__name__}({_told({key: part for key, part in value.config.items() if key != 'name'})})"
     if isinstance(value, ModelLoss):
         return f"{type(value).__name__}({_told(value.criterion.get_config())})"
     if isinstance(value, keras.losses.Loss | keras.optimizers.schedules.LearningRateSchedule):

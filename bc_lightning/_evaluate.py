@@ -175,7 +175,8 @@ def compared(
                 if called == "h1" and (reader.has_answers or _is_stored(h1)):
                     measured.append(math.nan)
                 else:
-                    measured.append(performance(performance_metric(model, dataset, where), called, stacklevel=4))
+                    asked = model if not isinstance(model, Reference) else model.module or model.h1
+                    measured.append(performance(performance_metric(asked, dataset, where), called, stacklevel=4))
     nameable = reader.unnamed is None
     if not nameable and named is not None:
         warnings.warn(

@@ -49,6 +49,10 @@ _PACKAGES = ("pytorch_lightning", "lightning.pytorch")
 _FEW_BATCHES = 8
 
 
+class NotRepeatableError(ValueError):
+    """An item of the data set is another one when it is read again."""
+
+
 class WithReference(NamedTuple):
     """A data-set item, or a collated batch of them, with h1's answer beside it.
 
@@ -723,7 +727,7 @@ def _length_of(dataset: Any) -> int:
 def _check_repeatable(dataset: Dataset[Any], length: int) -> None:
     for index in sampled(length):
         if fingerprint_data(dataset[index]) != fingerprint_data(dataset[index]):
-            raise ValueError(
+            raise NotRepeatableError(
                 f"item {index} of the data set differs when it is read twice, so one stored output cannot belong "
                 "to it: pass the data set without random augmentation (and augment batches after it), or use "
                 "h1 itself instead of stored outputs"

@@ -20,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, default_collate, default_convert
 
 from bc_core import Comparison, Sweep
 from bc_core._comparison import Metadata, _write_whole
@@ -30,7 +30,7 @@ from bc_core._sweep._folder import DATASETS, LOSS, Report, Trained
 from bc_core._sweep._h1_performance import measured_h1
 from bc_core._sweep._points import Point
 from bc_core._sweep._running import run_sweep
-from bc_core._sweep._told import plain_attributes, told
+from bc_core._sweep._told import code_of, plain_attributes, told
 from bc_lightning._evaluate import _evaluating, evaluate
 from bc_lightning._fingerprint import fingerprint, fingerprint_data
 from bc_lightning._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
@@ -44,12 +44,27 @@ from bc_lightning._module import (
     unwrap,
 )
 from bc_lightning._reference import Reference
-from bc_lightning._stored import StoredOutputs, store_outputs
+from bc_lightning._stored import NotRepeatableError, StoredOutputs, store_outputs
 from bc_lightning.functional._compatibility_loss import known
 
 DISSONANCES = ("new_error", "strict_imitation", "imitation")
 # h1's kept scores may differ from its answer on another device or in another precision by this much of their size.
 _SAME_ANSWER = 1e-2
+
+# Arguments of a Trainer that say how long it trains, and those that change nothing about what it finds.
+_LENGTHS = ("max_epochs", "max_steps", "max_time", "fast_dev_run")
+_WITHOUT_EFFECT = (
+    "default_root_dir",
+    "enable_checkpointing",
+    "enable_model_summary",
+    "enable_progress_bar",
+    "log_every_n_steps",
+    "logger",
+    "profiler",
+)
+
+# Items of a data set that are looked at to know it again.
+_LOOKED_AT = 200
 
 Loss = str | CompatibilityLoss | ModelLoss | type[ModelLoss]
 Where = str | int | Callable[[Any], Any]
@@ -280,6 +295,11 @@ class _Recipe:
                 'trainer must hold arguments of the Trainer, such as {"max_epochs": 10}, or be a function that makes '
                 f"one. Received: trainer={self.trainer!r}."
             )
+        if isinstance(self.trainer, Mapping) and not any(self.trainer.get(name) for name in _LENGTHS):
+            raise ValueError(
+                "The trainer must say how long to train, or Lightning trains each point for 1000 epochs: "
+                f'trainer={{"max_epochs": 10}}. Received: trainer={self.trainer!r}.'
+            )
         if self.performance_metric is not None and not callable(self.performance_metric):
             raise TypeError(
                 "performance_metric must be a function (model, dataset, device). Received: "
@@ -289,7 +309,8 @@ class _Recipe:
         # Of one seed, whichever are asked for: more may be added later.
         with _seeded(0):
             first = self.made_h2()
-        self.initial = f"{fingerprint(first)} {_told(str(first))} {plain_attributes(first, _special)}"
+        code = code_of(map(type, first.modules()), _special)
+        self.initial = f"{fingerprint(first)} {_told(str(first))} {plain_attributes(first, _special)} {code}".strip()
         self.plain = _lightning_module_class(type(first)) is None
         self.augments = any(_is_own_hook(owner, hook) for owner in (first, self.data.module) for hook in _BATCH_HOOKS)
         # What does not fit is told before the first hour of training.
@@ -317,6 +338,8 @@ class _Recipe:
 
     def describe(self) -> dict[str, str]:
         trainer = self.trainer
+        if isinstance(trainer, Mapping):
+            trainer = {name: value for name, value in trainer.items() if name not in _WITHOUT_EFFECT}
         return {
             "framework": "Lightning",
             "h1": fingerprint(self.h1) if not isinstance(self.h1, StoredOutputs) else self.h1.fingerprint,
@@ -325,6 +348,8 @@ class _Recipe:
             "trainer": _told(trainer),
             **{name: _told(value) for name, value in self.module.items()},
             "base of plain training": self.plain_base(),
+            "ids": _told(self.ids),
+            "class_names": _told(self.class_names),
             "performance_metric": _told(self.performance_metric),
             "evaluated on training data": str(self.evaluate_on_train),
             **{
@@ -420,11 +445,16 @@ class _Recipe:
                 inputs=self.module["inputs"],
                 collate_fn=loader.collate_fn,
             )
-        except ValueError:
-            # Most often items that differ when they are read twice: random augmentation.
+        except NotRepeatableError:
+            # Random augmentation.
             if self.store_h1 is True:
                 raise
             return None
+        except ValueError as error:
+            if not (path / "header.json").exists() and self.store_h1 is not True:
+                # An h1 that this cannot store, such as one without a row for each instance.
+                return None
+            raise ValueError(f"{path.parent.parent} is the folder of another sweep, or h1 changed: {error}") from error
         return path
 
     # One point
@@ -439,8 +469,7 @@ class _Recipe:
             self.store_h1 = False
             return self._train(point, directory, report)
         finally:
-            # The next call in this process begins with them, too.
-            self.data.rewind()
+            self.data.rewind(to_the_call=True)
 
     def _train(self, point: Point, directory: Path, report: Report) -> Trained:
         with _seeded(point.seed), _quiet():
@@ -461,6 +490,8 @@ class _Recipe:
             if getattr(trainer, "interrupted", False):
                 raise KeyboardInterrupt
             model = unwrap(module)
+            # Lightning takes it off the device at the end.
+            model.to(trainer.strategy.root_device)
             comparisons, performances = {}, {}
             for name in loaders:
                 if name == "train" and not self.evaluate_on_train:
@@ -610,6 +641,21 @@ def _curves_only(logger: Any, closes: bool = True) -> Any:
     """A Lightning logger without the module's hyperparameters: those of a run of the sweep are its point's."""
 
     class CurvesOnly(logger):  # type: ignore[misc]
+        is_lost = False
+
+        def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+            # Curves are no reason to lose a training.
+            if not self.is_lost:
+                try:
+                    super().log_metrics(*args, **kwargs)
+                except Exception as error:
+                    self.is_lost = True
+                    warnings.warn(
+                        f"The curves of this point are no longer logged by {logger.__name__}: {error}.",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
+
         def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
             pass
 
@@ -774,7 +820,9 @@ class _Data:
                     )
                 )
         self.ready = False
-        self.states = [_state_of(generator) for generator in self._generators()]
+        # A data module is set up once; until then its generators are where each call begins.
+        self.generators = self._generators()
+        self.given_states = self.states = [_state_of(generator) for generator in self.generators]
 
     def loaders(self) -> dict[str, Any]:
         """The loaders by data set; made anew where functions make them."""
@@ -793,7 +841,14 @@ class _Data:
                 self.module.setup("fit")
                 if "test" in has:
                     self.module.setup("test")
+            before = dict(zip(map(id, self.generators), self.given_states, strict=True))
+            self.generators = self._generators()
+            self.states = [_state_of(generator) for generator in self.generators]
+            self.given_states = [
+                before.get(id(each), state) for each, state in zip(self.generators, self.states, strict=True)
+            ]
             self.ready = True
+            self.rewind(to_the_call=True)
         made = {name: getattr(self.module, f"{name}_dataloader")() for name in has}
         return {name: loader for name, loader in made.items() if loader is not None and loader != []}
 
@@ -816,9 +871,14 @@ class _Data:
         """Names of the data sets."""
         return list(self.given if self.module is None else self.loaders())
 
-    def rewind(self) -> None:
-        """Put every random generator of the loaders, their samplers and data sets where it was at the beginning."""
-        for generator, state in zip(self._generators(), self.states, strict=True):
+    def rewind(self, to_the_call: bool = False) -> None:
+        """Put every random generator of the loaders, their samplers and data sets where it was at the beginning.
+
+        With `to_the_call` where the caller had it, for the next call; a data module draws while it is set up.
+        """
+        if self.module is not None and not self.ready:
+            self.loaders()
+        for generator, state in zip(self._generators(), self.given_states if to_the_call else self.states, strict=True):
             _set_state(generator, copy.deepcopy(state))
 
     def describe(self) -> dict[str, str]:
@@ -831,16 +891,22 @@ class _Data:
             if isinstance(dataset, (list, tuple)):
                 told[name] = f"{len(dataset)} batches {fingerprint_data(dataset) % 2**32:08x}"
             elif _is_read_whole(loader):
-                items = [f"{fingerprint_data(dataset[index]) % 2**32:08x}" for index in sampled(len(dataset))[:4]]
-                again = [f"{fingerprint_data(dataset[index]) % 2**32:08x}" for index in sampled(len(dataset))[:4]]
+                first = [fingerprint_data(dataset[index]) for index in sampled(len(dataset))]
+                again = [fingerprint_data(dataset[index]) for index in sampled(len(dataset))]
                 # Augmented items differ from reading to reading.
-                shown = "-".join(items) if items == again else "augmented"
+                shown = "augmented"
+                if first == again:
+                    spread = range(0, len(dataset), -(-len(dataset) // _LOOKED_AT))
+                    items = [fingerprint_data(dataset[index]) for index in spread]
+                    shown = f"{fingerprint_data(items) % 2**32:08x}"
                 if type(dataset) is torch.utils.data.TensorDataset:
                     shown = f"{fingerprint_data(dataset.tensors) % 2**32:08x}"
                 order = f"{type(loader.sampler).__name__}{', drop_last' if loader.drop_last else ''}"
                 told[name] = f"{len(dataset)} items {shown}, batch_size {loader.batch_size}, {order}"
             else:
                 told[name] = f"{type(loader).__name__} of {type(dataset).__name__}"
+            if (collate := getattr(loader, "collate_fn", None)) not in (None, default_collate, default_convert):
+                told[name] += f", {_told(collate)}"
         return told
 
     def _generators(self) -> list[Any]:
@@ -864,13 +930,9 @@ class _Data:
                 look(part, depth + 1)
 
         for data in self.given.values():
-            if self.module is None and _is_loader(data):
+            if self.module is not None or _is_loader(data):
                 look(data, 0)
         return list(found.values())
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Loaders with workers at work, and running iterators, stay behind.
-        return self.__dict__
 
 
 def _given(loader: Any) -> Any:

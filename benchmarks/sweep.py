@@ -170,6 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--net", choices=list(NETS), default="cnn")
+    parser.add_argument("--without", nargs="*", default=[], help="contestants to leave out, such as original")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in ("pytorch_lightning", "lightning_fabric"):
@@ -184,6 +185,7 @@ def main() -> None:
         nn.functional.cross_entropy(h1(sets["train"].tensors[0][:500]), sets["train"].tensors[1][:500]).backward()
         optimizer.step()
     rivals = contestants(sets, h1, options.net)
+    rivals = {name: run for name, run in rivals.items() if name not in options.without}
     times: dict[str, list[float]] = {name: [] for name in rivals}
     for number in range(options.rounds):
         for name, run in rivals.items():
@@ -210,6 +212,8 @@ def main() -> None:
     for header in ("ratio", "value", "target", "met"):
         ratios.add_column(header, justify="left" if header == "ratio" else "right")
     for above, below, limit, kind in TARGETS:
+        if above not in times or below not in times:
+            continue
         ratio = statistics.median(times[above]) / statistics.median(times[below])
         met = ratio <= limit if kind == "at most" else ratio >= limit
         ratios.add_row(f"({above}) / ({below})", f"{ratio:.2f}", f"{kind} {limit:g}", "yes" if met else "NO")

@@ -126,6 +126,11 @@ def _train_in_worker(pickled: str, path: str, point: Point) -> str | None:
     return None if error is None else folder.note_failure(point, error).error
 
 
+def _leave_ctrl_c_to_the_caller() -> None:
+    """A terminal sends it to all processes. Who waits for the sweep decides; a sweep in the background goes on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _prepare_in_worker(pickled: str, path: str) -> None:
     """Do what all points share, and leave the recipe that knows of it to all workers."""
     recipe = _recipe_in_worker(pickled)
@@ -174,7 +179,12 @@ def _processes(
     with _pickled(recipe) as pickled:
         environment = {**recipe.environment(int(options.get("threads", 1))), **dict(options.get("env", {}))}
         while waiting and not stop.is_set():
-            executor = loky.ProcessPoolExecutor(max_workers=min(workers, len(waiting)), env=environment, timeout=None)
+            executor = loky.ProcessPoolExecutor(
+                max_workers=min(workers, len(waiting)),
+                env=environment,
+                timeout=None,
+                initializer=_leave_ctrl_c_to_the_caller,
+            )
             broken = False
             try:
                 if prepare:
@@ -317,6 +327,10 @@ def _ray(
             point = Point.from_dict((result.config or {})["point"])
             if result.error is not None and point not in told and not folder.is_finished(point):
                 done(point, f"Ray: {result.error}".strip().splitlines()[-1])
+                told[point] = str(result.error)
+        if not stop.is_set() and not all(point in told or folder.is_finished(point) for point in points):
+            # Ray keeps it to itself.
+            raise KeyboardInterrupt
     finally:
         if started:
             ray.shutdown()

@@ -9,11 +9,14 @@ import os
 import shutil
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
 
 from bc_core._comparison import Comparison, _write_whole
 from bc_core._overlap import ErrorOverlap
@@ -29,6 +32,8 @@ DATASETS = ("train", "val", "test")
 _HEADER, _LOCK = "sweep.json", "sweep.lock"
 _POINTS, _FAILURES, _RUNNING = "points", "failures", "running"
 _RESULT, _PROGRESS = "result.json", "progress"
+# How far h1's right answers may be apart in two points: instances, and a share of them.
+_TIES, _SHARE_OF_TIES = 2, 0.01
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 Report = Callable[[float], None]
@@ -254,6 +259,57 @@ class SweepFolder:
                     shares += min(1.0, max(0.0, float((running / _PROGRESS).read_text())))
         return shares
 
+    @contextmanager
+    def telling_of_a_full_disk(self, what: str) -> Iterator[None]:
+        """Say what there was no room for, and that nothing is lost.
+
+        Raises:
+            FullDiskError: In place of an OSError for want of space.
+        """
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _FULL_DISK and not isinstance(error, FullDiskError):
+                raise FullDiskError(
+                    error.errno,
+                    f"No space is left for {what}. The finished points are kept: make room, then call again with the "
+                    "same folder to go on",
+                    os.fspath(self.path),
+                ) from error
+            raise
+
+    def _check_h1(self, point: Point, comparisons: Mapping[str, Comparison]) -> None:
+        """h1 and the data are the same for all points of a seed, whatever h2 is: so are h1's right answers by class."""
+        for entry in sorted((self.path / _POINTS).iterdir()):
+            try:
+                known = json.loads((entry / _RESULT).read_text(encoding="utf-8"))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if known["point"]["seed"] != point.seed:
+                continue
+            for dataset, comparison in comparisons.items():
+                if dataset not in known["datasets"]:
+                    continue
+                before = ErrorOverlap.from_dict(known["datasets"][dataset]["overlap"])
+                now = comparison.overlap
+                if before.num_classes == now.num_classes:
+                    apart = np.abs(before.counts.sum(axis=2) - now.counts.sum(axis=2)).sum() / 2
+                    # h1 may be asked in other batches, and a tie decided otherwise.
+                    if apart <= _TIES + _SHARE_OF_TIES * now.total:
+                        continue
+                told = (
+                    f"h1 is right on {now.accuracy_h1:.2%} of {now.total} instances of the {dataset} data, and was on "
+                    f"{before.accuracy_h1:.2%} of {before.total} for the point {entry.name}"
+                )
+                if dataset == "train":
+                    # Augmentation at random may be why.
+                    warnings.warn(
+                        f"{told}: if h1 or the data changed, give another folder.", RuntimeWarning, stacklevel=2
+                    )
+                    continue
+                raise ValueError(f"{self.path} is the folder of another sweep: {told}. Give another folder.")
+            return
+
     def train(self, point: Point, train: Callable[[Point, Path, Report], Trained]) -> None:
         """Train one point into a folder aside, then rename it.
 
@@ -264,12 +320,19 @@ class SweepFolder:
         Raises:
             FullDiskError: Its files could not be written for want of space.
         """
+        with self.telling_of_a_full_disk(f"the point {point.name}"):
+            self._train(point, train)
+        with suppress(OSError):
+            self.forget_failure(point)
+
+    def _train(self, point: Point, train: Callable[[Point, Path, Report], Trained]) -> None:
         aside = self.path / _RUNNING / point.name
         shutil.rmtree(aside, ignore_errors=True)
         began = time.perf_counter()
         try:
             aside.mkdir(parents=True)
             trained = train(point, aside, _Reporter(aside / _PROGRESS))
+            self._check_h1(point, trained.comparisons)
             for dataset, comparison in trained.comparisons.items():
                 comparison.save(aside / comparison_name(dataset))
             datasets = {
@@ -292,19 +355,8 @@ class SweepFolder:
             shutil.rmtree(final, ignore_errors=True)
             final.parent.mkdir(exist_ok=True)
             os.rename(aside, final)
-        except OSError as error:
-            if error.errno in _FULL_DISK:
-                raise FullDiskError(
-                    error.errno,
-                    f"No space is left for the point {point.name}. The finished points are kept: make room, then call "
-                    "again with the same folder to go on",
-                    os.fspath(self.path),
-                ) from error
-            raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        with suppress(OSError):
-            self.forget_failure(point)
 
     @staticmethod
     def _write_json(path: Path, content: Mapping[str, Any]) -> None:

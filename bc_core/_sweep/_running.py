@@ -188,7 +188,8 @@ def run_sweep(
     held = ExitStack()
     held.enter_context(place.locked())
     try:
-        place.begin(description, checked, points)
+        with place.telling_of_a_full_disk("the plan of the sweep"):
+            place.begin(description, checked, points)
         place.clear_running()
         sweep = Sweep(place, points)
         if tracking is not None:
@@ -206,7 +207,8 @@ def run_sweep(
             try:
                 todo = not all(map(place.is_finished, points))
                 if todo and not background:
-                    recipe.prepare(place.path)
+                    with place.telling_of_a_full_disk("h1's outputs"):
+                        recipe.prepare(place.path)
                 sweep._run(recipe, chosen, number, ray_options or {}, tracking, prepare=todo and background)
             except BaseException as error:
                 ended = error

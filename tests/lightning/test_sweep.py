@@ -709,3 +709,139 @@ def test_the_background_draws_nothing_from_the_callers_random_numbers(tmp_path):
     running.wait()
     assert seen <= {True}
     assert [random.getstate(), np.random.get_state()[1].tolist()] == states[1:]  # noqa: NPY002
+
+
+class Labelled(torch.utils.data.Dataset):
+    """A data set of a class of the user's own."""
+
+    def __init__(self, shift=0, number=400):
+        self.x = torch.randn(number, 4, generator=torch.Generator().manual_seed(3))
+        self.y = (self.x.argmax(1) + shift) % 3
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, index):
+        return self.x[index], int(self.y[index])
+
+
+class Streamed(torch.utils.data.IterableDataset):
+    def __init__(self, shift=0):
+        self.inner = Labelled(shift)
+
+    def __iter__(self):
+        return iter([self.inner[index] for index in range(len(self.inner))])
+
+
+def more(train, h1, folder, **options):
+    return sweep(
+        lambda: nn.Linear(4, 3), h1, train, folder=folder, lambdas=[0, 1, 2], losses=["new_error"],
+        trainer={"max_epochs": 2, "accelerator": "cpu"}, optimizer=torch.optim.Adam, tensorboard=False,
+        progress_bar=False, **options,
+    )  # fmt: skip
+
+
+def test_other_labels_of_a_data_set_of_ones_own_are_another_sweep(tmp_path):
+    h1 = nn.Linear(4, 3)
+    few(DataLoader(Labelled(), batch_size=10), h1, tmp_path / "s")
+    other = Labelled()
+    # Where a look at a few items does not find it.
+    other.y[100:300] = (other.y[100:300] + 1) % 3
+    with pytest.raises(ValueError, match="folder of another sweep, or h1 changed: .*another data set"):
+        more(DataLoader(other, batch_size=10), h1, tmp_path / "s")
+
+
+def test_a_callable_h1_that_answers_otherwise_is_another_sweep(tmp_path):
+    class Service:
+        def __init__(self, sign):
+            self.sign = sign
+
+        def __call__(self, x):
+            return self.sign * x[:, :3]
+
+    train = DataLoader(Labelled(), batch_size=10)
+    few(train, Service(1.0), tmp_path / "s")
+    with pytest.raises(ValueError, match="h1 changed"):
+        more(train, Service(-1.0), tmp_path / "s")
+
+
+def test_labels_that_change_in_a_stream_are_seen_by_h1s_right_answers(tmp_path):
+    h1 = nn.Linear(4, 3)
+    stream = {shift: DataLoader(Streamed(shift), batch_size=10) for shift in (0, 1)}
+    few(stream[0], h1, tmp_path / "s", val=stream[0])
+    with pytest.warns(RuntimeWarning, match="1 of 3 points failed.*h1 is right on .* of the val data"):
+        found = more(stream[0], h1, tmp_path / "s", val=stream[1])
+    assert {row["lambda_c"] for row in found.rows("val")} == {0.0, 1.0}
+
+
+def test_code_that_changed_is_another_sweep(tmp_path):
+    def module(rate):
+        class Classifier(pl.LightningModule):
+            def __init__(self):
+                super().__init__()
+                self.net = nn.Linear(4, 3)
+
+            def forward(self, x):
+                return self.net(x)
+
+            def training_step(self, batch, batch_idx):
+                return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+            def configure_optimizers(self):
+                return torch.optim.Adam(self.parameters(), lr=rate)
+
+        return Classifier
+
+    h1 = nn.Linear(4, 3)
+
+    def run_it(rate):
+        return sweep(
+            module(rate), h1, batches(0), folder=tmp_path / "s", lambdas=[0, 1], losses=["new_error"],
+            trainer={"max_epochs": 1, "accelerator": "cpu"}, tensorboard=False, progress_bar=False,
+        )  # fmt: skip
+
+    first = run_it(0.01)
+    assert rows_of(run_it(0.01)) == rows_of(first)
+    with pytest.raises(ValueError, match="h2 before training was .*code"):
+        run_it(0.5)
+
+
+def test_what_a_trainer_shows_may_change(tmp_path):
+    h1, given = nn.Linear(4, 3), {"max_epochs": 1, "accelerator": "cpu"}
+
+    def run_it(trainer):
+        return sweep(
+            lambda: nn.Linear(4, 3), h1, batches(0), folder=tmp_path / "s", lambdas=[0], losses=["new_error"],
+            trainer=trainer, optimizer=torch.optim.Adam, tensorboard=False, progress_bar=False,
+        )  # fmt: skip
+
+    assert rows_of(run_it(given)) == rows_of(run_it({**given, "log_every_n_steps": 3, "enable_model_summary": False}))
+
+
+def test_a_trainer_that_does_not_say_how_long_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="1000 epochs"):
+        sweep(lambda: nn.Linear(4, 3), nn.Linear(4, 3), batches(0), folder=tmp_path, trainer={"accelerator": "cpu"})
+
+
+def test_ctrl_c_in_the_terminal_leaves_a_sweep_in_the_background_alone(tmp_path):
+    running = few(batches(0, 40), nn.Linear(4, 3), tmp_path / "s", background=True)
+    workers = set()
+    while running.is_running:
+        found = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "LokyProcess"], capture_output=True, text=True)
+        for pid in {int(line) for line in found.stdout.split()} - workers:
+            if running.status > 0:
+                workers.add(pid)
+                os.kill(pid, signal.SIGINT)
+        time.sleep(0.02)
+    running.wait()
+    assert workers
+    assert len(running.points) == 2
+
+
+def test_a_disk_that_is_full_from_the_beginning_is_told(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_folder, "_write_whole", full)
+    with pytest.raises(FullDiskError, match="No space is left for the plan of the sweep"):
+        few(batches(0), nn.Linear(4, 3), tmp_path / "s")

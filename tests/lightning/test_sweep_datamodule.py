@@ -402,3 +402,42 @@ def test_the_same_sweep_is_taken_up_and_another_data_module_is_refused(tmp_path)
 
     with pytest.raises(ValueError, match="train data was"):
         run(Other(), tmp_path / "s")
+
+
+class OwnGenerator(pl.LightningDataModule):
+    """Shuffles, and splits, by a generator of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.random = torch.Generator().manual_seed(5)
+
+    def setup(self, stage):
+        x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+        data = TensorDataset(x, x.argmax(1) % 3)
+        self.part, self.rest = torch.utils.data.random_split(data, [40, 20], generator=self.random)
+
+    def train_dataloader(self):
+        return DataLoader(self.part, batch_size=10, shuffle=True, generator=self.random)
+
+    def val_dataloader(self):
+        return DataLoader(self.rest, batch_size=10)
+
+
+def test_a_generator_of_the_data_module_begins_anew_at_every_point_and_call(tmp_path):
+    torch.manual_seed(0)
+    h1 = nn.Linear(4, 3)
+
+    def run_it(data, folder, lambdas):
+        found = sweep(
+            lambda: nn.Linear(4, 3), h1, data, folder=tmp_path / folder, lambdas=lambdas, losses=["new_error"],
+            trainer={"max_epochs": 2, "accelerator": "cpu"}, optimizer=torch.optim.Adam, tensorboard=False,
+            progress_bar=False,
+        )  # fmt: skip
+        return torch.load(found.model_path("new_error", 2.0))
+
+    data = OwnGenerator()
+    after_others = run_it(data, "all", [0, 1, 2])
+    # The same object again, and a new one: alone, so that none was trained before.
+    for again in (run_it(data, "again", [2]), run_it(OwnGenerator(), "new", [2])):
+        for key, value in after_others.items():
+            assert torch.equal(value, again[key])
