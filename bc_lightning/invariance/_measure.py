@@ -58,7 +58,8 @@ def measure(
         device: Where inputs go, for a network without weights.
         batch_size: Inputs at a time, transformed ones counted; at least all m of one sample.
         max_memory: Bytes that the sums may take on the device, about 20 m for each unit; with more layers than fit, the
-            data are gone through several times. Default: one pass.
+            data are gone through several times. Default: one pass. Beside it there are the network's own memory, 48
+            bytes for each unit of the result, and a copy of one layer's sums while they are read off.
         distributed: Merge with the other processes of the default group, each with its own share of the data. Every
             process then returns the same result, exactly that of all samples.
 

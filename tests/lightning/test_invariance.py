@@ -132,7 +132,6 @@ def test_torch_transforms_to_the_numbers_of_numpy():
 
 
 def test_copies_of_the_identity_have_no_spread_at_all():
-    # One row at a time, as a convolution may round differently from place to place in a batch.
     result = measure(small_net(), images(), TransformSet.identity(4))
     for name, layer in result.items():
         assert (layer.transformation_variance() == 0).all(), name
