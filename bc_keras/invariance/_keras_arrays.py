@@ -51,7 +51,7 @@ class KerasBackend:
         return ops.reshape(activation, (rows, columns, -1))
 
     def shift(self, tile: Any) -> Any:
-        """Column shifts (m, K) from the first tile, of its first rows: a point among the rows, wherever it lies exactly."""
+        """Column shifts (m, K) from the first tile, a mean of its first rows."""
         rows = min(_SHIFT_ROWS, tile.shape[0])
         # Row by row, which XLA makes one loop of; its reduction over a first axis takes several times as long.
         apart = [tile[row] - tile[0] for row in range(1, rows)]
