@@ -18,6 +18,7 @@ from bc_keras._labels import is_float
 # anew, which takes longer than the sums. An accelerator wants few large kernels instead.
 _CPU_BLOCK = {"tensorflow": 1 << 18, "jax": 1 << 16, "torch": 1 << 18}
 _DEVICE_BLOCK = 1 << 26
+_SMALL = 4
 
 # Rows of the first tile that the shift is a mean of: so few that a compiled function can take it of every tile.
 _SHIFT_ROWS = 4
@@ -70,7 +71,9 @@ class KerasBackend:
     def _packed(tile: Any, shift: Any) -> Any:
         """All sums, one under the other, (2 m + 2, K)."""
         rows, columns, units = tile.shape
-        width = _width(units, max(1, _block() // (rows * columns)))
+        # A loop takes longer to compile than it spares on a tile that is small anyway.
+        is_small = rows * columns * units <= _SMALL * _block()
+        width = units if is_small else _width(units, max(1, _block() // (rows * columns)))
         blocks = units // width
         if blocks == 1 or is_concrete(tile):
             found = [

@@ -12,8 +12,7 @@ import pytest
 from keras import layers as L
 from keras import ops
 
-from bc_core.invariance import StreamingMoments, make_tile
-from bc_core.invariance._accumulator import Moments
+from bc_core.invariance import LayerMeasures, Moments, StreamingMoments, make_tile
 from bc_keras.invariance import (
     Anova,
     Goodfellow,
@@ -27,6 +26,8 @@ from bc_keras.invariance import (
 )
 from bc_keras.invariance import _keras_arrays as keras_arrays
 from bc_keras.invariance import _passes as passes
+from bc_keras.invariance._data import Piece, Rows
+from bc_keras.invariance._measure import _passes
 
 BACKEND = keras.backend.backend()
 D4, C4 = TransformSet.d4(), TransformSet.c4()
@@ -141,6 +142,7 @@ def test_sums_are_those_of_numpy():
 @pytest.mark.parametrize("units", [53, 64])
 def test_blocks_of_units_are_put_together(monkeypatch, units):
     monkeypatch.setattr(keras_arrays, "_block", lambda: 15 * 8)
+    monkeypatch.setattr(keras_arrays, "_SMALL", 1)
     net = one_layer(L.Flatten(), 8, 1, L.Dense(units, name="fc"))
     x = images(24, size=8)
     found = measure(net, x, TransformSet.rotations([0, 20, 40, 60, 80]), batch_size=15)
@@ -163,9 +165,13 @@ def test_keras_transforms_to_the_numbers_of_numpy():
 
 def test_copies_of_the_identity_have_no_spread_at_all():
     result = measure(small_net(), images(), TransformSet.identity(4))
-    for layer in result.values():
-        assert layer.transformation_variance().max() == 0
-        assert layer.summary() == 0
+    for name, layer in result.items():
+        # The rows of a matrix product may differ in the last digit, by where they are in the batch.
+        assert layer.transformation_variance().max() <= (1e-6 if name == "e" else 0)
+    same = np.random.default_rng(0).normal(size=(20, 1, 5)).repeat(4, axis=1).astype("float32")
+    moments = StreamingMoments(4, KerasBackend())
+    moments.update(ops.convert_to_tensor(same.reshape(80, 5)), 20)
+    assert moments.moments().row_std.max() == 0
 
 
 def test_sum_of_a_sample_and_a_transformation_effect():
@@ -201,8 +207,6 @@ def test_unrelated_activations_and_the_bias_of_the_standard_deviation():
         measure(keras.Sequential([keras.Input((m * units,)), L.Activation("linear")]), a.reshape(n, -1), columns)
     moments = StreamingMoments(m, KerasBackend())
     moments.update(ops.convert_to_tensor(a.reshape(n * m, units)), n)
-    from bc_core.invariance import LayerMeasures
-
     layer = LayerMeasures.from_moments(moments.moments(), shape=(units,))
     # The mean of 3000 ratios scatters by about 0.3 %.
     assert layer.summary("std") == pytest.approx(c4(m) / c4(n), abs=0.01)
@@ -307,13 +311,13 @@ def test_goodfellow_is_the_definition(max_memory):
 
 def test_shares_merge_to_the_result_of_all_samples():
     net, x = small_net(), images(30)
-    shares = [gather(net, part, FIVE, batch_size=15) for part in (x[:7], x[7:18], x[18:])]
+    shares = [gather(net, part, FIVE, batch_size=15) for part in (x[:6], x[6:18], x[18:])]
     shares[1] = pickle.loads(pickle.dumps(shares[1]))
     merged = shares[0].merge(shares[1]).merge(shares[2])
     assert merged.samples == 30
     assert_same(merged.result(), measure(net, x, FIVE))
     # Merging itself is exact: it does not matter where the data were cut.
-    other = gather(net, x[:7], FIVE, batch_size=15).merge(gather(net, x[7:], FIVE, batch_size=15))
+    other = gather(net, x[:9], FIVE, batch_size=15).merge(gather(net, x[9:], FIVE, batch_size=15))
     assert isinstance(merged.moments["e"], Moments)
     np.testing.assert_allclose(merged.moments["e"].row_var, other.moments["e"].row_var, rtol=1e-5)
     with pytest.raises(ValueError, match="same transformations"):
@@ -455,12 +459,15 @@ def test_layers_can_be_chosen():
 
 def test_the_model_is_as_before_also_after_an_error():
     class Fails(L.Layer):
+        armed = False
+
         def call(self, x):
-            if x.shape[0] not in (None, 4):
+            if self.armed and x.shape[0] != 4:
                 raise RuntimeError("out of order")
             return x + 1
 
     net = one_layer(L.Dropout(0.5, name="drop"), 12, 1, Fails(name="fails"))
+    Fails.armed = True
     before = [dict(layer.__dict__) for layer in net._flatten_layers()]
     with pytest.raises(RuntimeError, match="out of order"):
         measure(net, images(), C4)
@@ -480,9 +487,6 @@ def test_the_model_is_as_before_also_after_an_error():
 def test_weights_that_change_are_seen():
     net, x = one_layer(L.Conv2D(2, 3, name="c")), images()
     network = passes.Network(net, C4, None, None, False, None, None, None, None, "model")
-    from bc_keras.invariance._data import Rows
-    from bc_keras.invariance._measure import _passes
-
     means = []
     for factor in (1.0, 3.0):
         net.get_layer("c").set_weights([factor * np.ones((3, 3, 1, 2)), np.zeros(2)])
@@ -547,7 +551,8 @@ class Pieces(keras.utils.PyDataset):
 
 
 def test_data_of_every_kind():
-    net, x = small_net(), images()
+    # One small layer: what is compiled on JAX each time takes longer than everything else.
+    net, x = one_layer(L.Conv2D(1, 1, strides=6, name="c")), images()
     y = np.arange(24) % 5
     expected = measure(net, x, C4)
     kinds = [
@@ -658,8 +663,6 @@ def test_bad_input_is_refused():
 def test_memory_is_bounded_by_splitting_layers():
     net, x = small_net(), images()
     network = passes.Network(net, C4, None, None, False, 60_000, None, None, None, "model")
-    from bc_keras.invariance._data import Piece
-
     network.prepare(Piece(x[:2], None))
     assert [[layer.name for layer in group] for group in network.groups] == [["a"], ["b"], ["c", "d", "e"]]
     assert_same(measure(net, x, C4, max_memory=60_000), measure(net, x, C4))
