@@ -15,6 +15,7 @@ first needs to be fast, and only it is written for each array library: `TileBack
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -94,9 +95,7 @@ class NumpyBackend:
         """Sums of one tile, in float64."""
         rows, columns, units = tile.shape
         sums = TileSums(np.empty((columns, units)), np.empty((columns, units)), np.empty(units), np.empty(units))
-        width = max(1, _BLOCK // (rows * columns))
-        for start in range(0, units, width):
-            part = slice(start, start + width)
+        for part in unit_blocks(rows * columns, units):
             block = tile[:, :, part]
             shifted = block - shift[:, part]
             sums.column_sum[:, part] = shifted.sum(axis=0, dtype=np.float64)
@@ -237,13 +236,25 @@ class StreamingMoments:
             raise ValueError("expected at least one row, got none; look at the data")
         shift = self._backend.host(self._shift)
         total, square, row_std, row_var = (self._backend.host(part) for part in self._totals)
-        return Moments(
-            self._count,
-            shift + total / self._count,
-            np.maximum(square - total * total / self._count, 0),
-            row_std,
-            row_var,
-        )
+        mean, m2 = np.empty_like(shift), np.empty_like(shift)
+        # In blocks, as a layer may fill a good part of the memory.
+        for part in unit_blocks(*shift.shape):
+            moved = total[:, part] / self._count
+            mean[:, part] = shift[:, part] + moved
+            m2[:, part] = np.maximum(square[:, part] - total[:, part] * moved, 0)
+        return Moments(self._count, mean, m2, row_std, row_var)
+
+
+def unit_blocks(rows: int, units: int) -> Iterator[slice]:
+    """Slices of the units for which (rows, units) fits into the cache.
+
+    Example:
+        >>> from bc_core.invariance._accumulator import unit_blocks
+        >>> list(unit_blocks(rows=1 << 17, units=3))
+        [slice(0, 2, None), slice(2, 4, None)]
+    """
+    width = max(1, _BLOCK // rows)
+    return (slice(start, start + width) for start in range(0, units, width))
 
 
 def accumulator_bytes(units: int, columns: int, itemsize: int = 4) -> int:

@@ -97,7 +97,17 @@ class Variance(_Measure):
 
 @dataclass(frozen=True)
 class FeaturesVariance(Variance):
-    """`Variance` of features: the mean over their positions; shape (C,)."""
+    """`Variance` of features: the mean over their positions; shape (C,).
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.invariance import FeaturesVariance, InvarianceResult, LayerMeasures, StreamingMoments
+        >>> moments = StreamingMoments(columns=2)
+        >>> moments.update(np.array([[0.0], [2.0], [1.0], [3.0]]), rows=2)
+        >>> layer = LayerMeasures.from_moments(moments.moments(), name="a")
+        >>> FeaturesVariance(statistic="var").compute(InvarianceResult([layer], ["x", "y"])).layers
+        {'a': 2.0}
+    """
 
     def _units(self, layer: LayerMeasures) -> Floats:
         axes = (layer.feature_transformation_variance, layer.feature_sample_variance)
@@ -136,7 +146,17 @@ class NormalizedVariance(_Measure):
 
 @dataclass(frozen=True)
 class NormalizedFeaturesVariance(NormalizedVariance):
-    """`NormalizedVariance` of features: TV and SV are averaged over their positions, then divided; shape (C,)."""
+    """`NormalizedVariance` of features: TV and SV are averaged over their positions, then divided; shape (C,).
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.invariance import InvarianceResult, LayerMeasures, NormalizedFeaturesVariance, StreamingMoments
+        >>> moments = StreamingMoments(columns=2)
+        >>> moments.update(np.array([[0.0], [2.0], [1.0], [3.0]]), rows=2)
+        >>> layer = LayerMeasures.from_moments(moments.moments(), name="a")
+        >>> NormalizedFeaturesVariance(statistic="var").compute(InvarianceResult([layer], ["x", "y"])).layers
+        {'a': 4.0}
+    """
 
     def _units(self, layer: LayerMeasures) -> Floats:
         return layer.feature_normalized_variance(self.statistic, self.zero_division)
@@ -147,14 +167,36 @@ class NormalizedFeaturesVariance(NormalizedVariance):
 
 @dataclass(frozen=True)
 class SameEquivariance(Variance):
-    """`Variance` of T_j^-1 f(t_j x_i): 0 where a feature map moves as the image does."""
+    """`Variance` of T_j^-1 f(t_j x_i): 0 where a feature map moves as the image does.
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.invariance import InvarianceResult, LayerMeasures, SameEquivariance, StreamingMoments
+        >>> moments = StreamingMoments(columns=2)
+        >>> moments.update(np.array([[0.0], [2.0], [1.0], [3.0]]), rows=2)
+        >>> layer = LayerMeasures.from_moments(moments.moments(), name="a")
+        >>> result = InvarianceResult([layer], ["x", "y"], kind="same_equivariance")
+        >>> SameEquivariance(statistic="var").compute(result).layers
+        {'a': 2.0}
+    """
 
     kind: ClassVar[Kind] = "same_equivariance"
 
 
 @dataclass(frozen=True)
 class NormalizedSameEquivariance(NormalizedVariance):
-    """`NormalizedVariance` of T_j^-1 f(t_j x_i)."""
+    """`NormalizedVariance` of T_j^-1 f(t_j x_i).
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.invariance import InvarianceResult, LayerMeasures, NormalizedSameEquivariance, StreamingMoments
+        >>> moments = StreamingMoments(columns=2)
+        >>> moments.update(np.array([[0.0], [2.0], [1.0], [3.0]]), rows=2)
+        >>> layer = LayerMeasures.from_moments(moments.moments(), name="a")
+        >>> result = InvarianceResult([layer], ["x", "y"], kind="same_equivariance")
+        >>> NormalizedSameEquivariance(statistic="var").compute(result).layers
+        {'a': 4.0}
+    """
 
     kind: ClassVar[Kind] = "same_equivariance"
 
@@ -167,6 +209,15 @@ class Distance(_Measure):
 
     Args:
         axis: `"transformation"` or `"sample"`.
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.invariance import Distance, InvarianceResult, LayerMeasures, StreamingMoments
+        >>> moments = StreamingMoments(columns=2)
+        >>> moments.update(np.array([[0.0], [2.0], [1.0], [3.0]]), rows=2)
+        >>> layer = LayerMeasures.from_moments(moments.moments(), name="a")
+        >>> Distance().compute(InvarianceResult([layer], ["x", "y"])).layers
+        {'a': 4.0}
     """
 
     axis: Literal["transformation", "sample"] = "transformation"
@@ -177,7 +228,17 @@ class Distance(_Measure):
 
 @dataclass(frozen=True)
 class NormalizedDistance(NormalizedVariance):
-    """Transformation distance / sample distance: equal to `NormalizedVariance(statistic="var")`."""
+    """Transformation distance / sample distance: equal to `NormalizedVariance(statistic="var")`.
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.invariance import InvarianceResult, LayerMeasures, NormalizedDistance, StreamingMoments
+        >>> moments = StreamingMoments(columns=2)
+        >>> moments.update(np.array([[0.0], [2.0], [1.0], [3.0]]), rows=2)
+        >>> layer = LayerMeasures.from_moments(moments.moments(), name="a")
+        >>> NormalizedDistance().compute(InvarianceResult([layer], ["x", "y"])).layers
+        {'a': 4.0}
+    """
 
     statistic: Statistic = "var"
 
@@ -188,14 +249,37 @@ class NormalizedDistance(NormalizedVariance):
 
 @dataclass(frozen=True)
 class SameEquivarianceDistance(Distance):
-    """`Distance` of T_j^-1 f(t_j x_i)."""
+    """`Distance` of T_j^-1 f(t_j x_i).
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.invariance import InvarianceResult, LayerMeasures, SameEquivarianceDistance, StreamingMoments
+        >>> moments = StreamingMoments(columns=2)
+        >>> moments.update(np.array([[0.0], [2.0], [1.0], [3.0]]), rows=2)
+        >>> layer = LayerMeasures.from_moments(moments.moments(), name="a")
+        >>> result = InvarianceResult([layer], ["x", "y"], kind="same_equivariance")
+        >>> SameEquivarianceDistance().compute(result).layers
+        {'a': 4.0}
+    """
 
     kind: ClassVar[Kind] = "same_equivariance"
 
 
 @dataclass(frozen=True)
 class NormalizedSameEquivarianceDistance(NormalizedDistance):
-    """`NormalizedDistance` of T_j^-1 f(t_j x_i)."""
+    """`NormalizedDistance` of T_j^-1 f(t_j x_i).
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.invariance import InvarianceResult, LayerMeasures, StreamingMoments
+        >>> from bc_core.invariance import NormalizedSameEquivarianceDistance
+        >>> moments = StreamingMoments(columns=2)
+        >>> moments.update(np.array([[0.0], [2.0], [1.0], [3.0]]), rows=2)
+        >>> layer = LayerMeasures.from_moments(moments.moments(), name="a")
+        >>> result = InvarianceResult([layer], ["x", "y"], kind="same_equivariance")
+        >>> NormalizedSameEquivarianceDistance().compute(result).layers
+        {'a': 4.0}
+    """
 
     kind: ClassVar[Kind] = "same_equivariance"
 
@@ -264,6 +348,16 @@ class Goodfellow(_Measure):
     Reference:
         Goodfellow, Lee, Le, Saxe and Ng, "Measuring Invariances in Deep Networks", NeurIPS 2009 (with s_i = 1:
         a unit fires when it is above its threshold).
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.invariance import Goodfellow, InvarianceResult, LayerMeasures, StreamingMoments
+        >>> moments = StreamingMoments(columns=2)
+        >>> moments.update(np.array([[0.0], [2.0], [1.0], [3.0]]), rows=2)
+        >>> rates = np.array([0.5]), np.array([0.1])  # L and G, which `measure(..., firing_rate=0.1)` counts
+        >>> layer = LayerMeasures.from_moments(moments.moments(), name="a", firing=rates)
+        >>> Goodfellow().compute(InvarianceResult([layer], ["x", "y"])).layers
+        {'a': 5.0}
     """
 
     best: float = 1.0

@@ -80,7 +80,13 @@ class Probes:
 
 
 class Interval(NamedTuple):
-    """Lower and upper bound."""
+    """Lower and upper bound.
+
+    Example:
+        >>> from bc_core.invariance import Interval
+        >>> Interval(0.25, 0.5).high
+        0.5
+    """
 
     low: float
     high: float

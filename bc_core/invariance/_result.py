@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._comparison import _write_whole
-from bc_core.invariance._accumulator import Moments
+from bc_core.invariance._accumulator import Moments, unit_blocks
 from bc_core.invariance._distributions import f_upper_tail
 
 if TYPE_CHECKING:
@@ -115,15 +115,27 @@ class LayerMeasures:
                 f"layer {name!r}: a spread needs at least two samples and two transformations, got {moments.count} "
                 f"samples and {columns} transformations"
             )
-        every = (moments.mean, moments.m2, moments.row_std, moments.row_var)
-        if not all(bool(np.isfinite(part).all()) for part in every):
-            bad = ~(np.isfinite(moments.mean).all(0) & np.isfinite(moments.m2).all(0) & np.isfinite(moments.row_var))
+        sv_std, sv_var, between, mean = (np.empty(units) for _ in range(4))
+        bad = 0
+        # In blocks, as a layer may fill a good part of the memory.
+        for part in unit_blocks(columns, units):
+            means, variances = moments.mean[:, part], moments.m2[:, part] / (moments.count - 1)
+            # A NaN or infinity stays one in every sum.
+            fine = np.isfinite(means.sum(axis=0)) & np.isfinite(variances.sum(axis=0))
+            bad += int((~(fine & np.isfinite(moments.row_var[part]))).sum())
+            if bad:
+                continue
+            sv_std[part] = np.sqrt(variances).mean(axis=0)
+            sv_var[part] = variances.mean(axis=0)
+            # Shifted by the first column for the sake of a unit whose means are all equal.
+            between[part] = (means - means[:1]).var(axis=0, ddof=1)
+            mean[part] = means.mean(axis=0)
+        if bad:
             raise ValueError(
-                f"layer {name!r}: {int(bad.sum())} of {units} units had activations that are NaN, infinite, or too "
+                f"layer {name!r}: {bad} of {units} units had activations that are NaN, infinite, or too "
                 "large for their square; look for a diverged or half-loaded model or inputs that are NaN, or leave the "
                 "layer out (layers=...)"
             )
-        variances = moments.m2 / (moments.count - 1)
         local, fired = (None, None) if firing is None else firing
         return cls(
             name=name,
@@ -133,11 +145,10 @@ class LayerMeasures:
             transformations=columns,
             tv_std=moments.row_std / moments.count,
             tv_var=moments.row_var / moments.count,
-            sv_std=np.sqrt(variances).mean(axis=0),
-            sv_var=variances.mean(axis=0),
-            # Shifted by the first column for the sake of a unit whose means are all equal.
-            between=(moments.mean - moments.mean[:1]).var(axis=0, ddof=1),
-            mean=moments.mean.mean(axis=0),
+            sv_std=sv_std,
+            sv_var=sv_var,
+            between=between,
+            mean=mean,
             firing_local=local,
             firing_global=fired,
         )

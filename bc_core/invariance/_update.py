@@ -46,6 +46,14 @@ class InvarianceUpdate:
         intervals: Intervals of the NV of layers, by name.
         statistic: The spread that `intervals` are of.
         how: The summary that `intervals` are of.
+
+    Example:
+        >>> from bc_core.invariance import TransformSet, compare_predictions
+        >>> h1, h2 = [[0, 0], [1, 1], [2, 0]], [[0, 0], [1, 2], [2, 0]]
+        >>> compare_predictions(h1, h2, transforms=TransformSet.flips())
+        InvarianceUpdate(3 samples x 2 transformations)
+        consistency: h1 66.67%, h2 33.33%
+        invariance negative flips: 33.33% (0.00% to 100.00%)
     """
 
     transforms: tuple[str, ...]
@@ -336,6 +344,19 @@ def depth_intervals(
         confidence: Wanted coverage.
         resamples: Number of resamples.
         seed: Of the draws.
+
+    Returns:
+        By name of the layer, in order.
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.invariance import InvarianceResult, LayerMeasures, Probes, StreamingMoments, depth_intervals
+        >>> a, moments, probes = np.random.default_rng(0).normal(size=(50, 3, 8)), StreamingMoments(columns=3), Probes()
+        >>> moments.update(a.reshape(-1, 8), rows=50)
+        >>> probes.add("fc", a[:, :, probes.choose("fc", 8)])
+        >>> result = InvarianceResult([LayerMeasures.from_moments(moments.moments(), name="fc")], "abc")
+        >>> depth_intervals(result, result, (probes, probes))["fc"].difference
+        Interval(low=0.0, high=0.0)
     """
     intervals = {}
     for name in [*h1.layer_names, *(name for name in h2.layer_names if name not in h1)]:

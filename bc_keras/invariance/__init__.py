@@ -21,6 +21,8 @@ from bc_core.invariance import (
     Variance,
 )
 from bc_core.invariance import Distance as TransformationDistance
+from bc_keras.invariance._callback import InvarianceCallback
+from bc_keras.invariance._compare import compare_invariance
 from bc_keras.invariance._keras_arrays import KerasBackend, KerasSpatial
 from bc_keras.invariance._measure import LayerMoments, gather, measure
 
@@ -29,6 +31,7 @@ __all__ = [
     "Distance",
     "FeaturesVariance",
     "Goodfellow",
+    "InvarianceCallback",
     "InvarianceResult",
     "InvarianceUpdate",
     "KerasBackend",
@@ -47,6 +50,7 @@ __all__ = [
     "TransformSet",
     "TransformationDistance",
     "Variance",
+    "compare_invariance",
     "gather",
     "measure",
 ]

@@ -213,7 +213,9 @@ class Choice:
         for one in chosen:
             if isinstance(one, keras.Layer):
                 if id(one) not in by_layer:
-                    raise ValueError(f"layers must be the model's own. Received: {one.name!r}, which is not among them.")
+                    raise ValueError(
+                        f"layers must be the model's own. Received: {one.name!r}, which is not among them."
+                    )
                 self._asked.add(by_layer[id(one)])
             elif isinstance(one, str):
                 self._asked.add(one or OUTPUT)

@@ -126,14 +126,14 @@ class Rows:
             return Piece(x, None)
         if self._target is not None:
             y = _part(batch, self._target, "target")
-        return Piece(x, None if y is None else _classes(y, next(iter(lengths))))
+        return Piece(x, None if y is None else _classes(y, keras.tree.flatten(x)[0].shape[0]))
 
 
 def _input(leaf: Any) -> NDArray[Any]:
     if not hasattr(leaf, "shape") and not hasattr(leaf, "__array__"):
         raise TypeError(
-            "inputs must be arrays or tensors; say where they are in a batch (inputs=key, index or function). Received: "
-            f"{_kind(leaf)}."
+            "inputs must be arrays or tensors; say where they are in a batch (inputs=key, index or function). "
+            f"Received: {_kind(leaf)}."
         )
     array: NDArray[Any] = ops.convert_to_numpy(leaf) if ops.is_tensor(leaf) else to_numpy(leaf, "inputs")
     if array.dtype == np.float64:
@@ -147,8 +147,8 @@ def _classes(y: Any, rows: int) -> NDArray[Any]:
         classes = classes[:, 0] if classes.shape[1] == 1 else classes.argmax(axis=1)
     if classes.shape != (rows,) or (classes.dtype.kind == "f" and (classes != np.rint(classes)).any()):
         raise ValueError(
-            f"target must hold a class number, or one-hot scores, for each of the {rows} inputs of a batch; say where it "
-            f"is (target=key, index or function). Received: {classes.dtype} of shape {classes.shape}."
+            f"target must hold a class number, or one-hot scores, for each of the {rows} inputs of a batch; say where "
+            f"it is (target=key, index or function). Received: {classes.dtype} of shape {classes.shape}."
         )
     return classes.astype(np.int64)
 

@@ -11,13 +11,22 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from bc_core.invariance import TileSums
+from bc_core.invariance import NumpySpatial, TileSums
 from bc_keras._labels import is_float
 
 # Entries that a processor works on at a time: intermediate results then stay in its cache, and are never allocated
 # anew, which takes longer than the sums. An accelerator wants few large kernels instead.
-_CPU_BLOCK = 1 << 18
+_CPU_BLOCK = {"tensorflow": 1 << 18, "jax": 1 << 16, "torch": 1 << 18}
 _DEVICE_BLOCK = 1 << 26
+_SMALL = 4
+
+# Rows of the first tile that the shift is a mean of: so few that a compiled function can take it of every tile.
+_SHIFT_ROWS = 4
+
+NEEDS_FLOATS = (
+    "Pixels are interpolated or filled by these transformations, which needs floating-point inputs: convert them, such "
+    "as x.astype('float32') / 255, or use exact transformations (c4, d4, flips, rolls)."
+)
 
 
 class KerasBackend:
@@ -43,34 +52,48 @@ class KerasBackend:
         return ops.reshape(activation, (rows, columns, -1))
 
     def shift(self, tile: Any) -> Any:
-        """Column shifts (m, K) from the first tile."""
-        return tile[0] + ops.mean(tile - tile[:1], axis=0)
+        """Column shifts (m, K) from the first tile, a mean of its first rows."""
+        rows = min(_SHIFT_ROWS, tile.shape[0])
+        # Row by row, which XLA makes one loop of; its reduction over a first axis takes several times as long.
+        apart = [tile[row] - tile[0] for row in range(1, rows)]
+        return tile[0] + sum(apart[1:], apart[0]) / rows if apart else tile[0]
 
     def sums(self, tile: Any, shift: Any) -> TileSums:
         """Sums of one tile, in its type."""
+        if keras.backend.backend() == "tensorflow":
+            packed = _compiled_for_tensorflow()(tile, shift)
+        else:
+            packed = self._packed(tile, shift)
+        columns = tile.shape[1]
+        return TileSums(packed[:columns], packed[columns : 2 * columns], packed[-2], packed[-1])
+
+    @staticmethod
+    def _packed(tile: Any, shift: Any) -> Any:
+        """All sums, one under the other, (2 m + 2, K)."""
         rows, columns, units = tile.shape
-        width = _width(units, max(1, _block() // (rows * columns)))
+        # A loop takes longer to compile than it spares on a tile that is small anyway.
+        is_small = rows * columns * units <= _SMALL * _block()
+        width = units if is_small else _width(units, max(1, _block() // (rows * columns)))
         blocks = units // width
         if blocks == 1 or is_concrete(tile):
             found = [
                 _block_sums(tile[:, :, start : start + width], shift[:, start : start + width])
                 for start in range(0, units, width)
             ]
-            packed = found[0] if len(found) == 1 else ops.concatenate(found, axis=1)
-        else:
+            return found[0] if len(found) == 1 else ops.concatenate(found, axis=1)
 
-            def one(number: Any) -> Any:
-                start = number * width
-                return _block_sums(
-                    ops.slice(tile, (0, 0, start), (rows, columns, width)), ops.slice(shift, (0, start), (columns, width))
-                )
+        def one(number: Any) -> Any:
+            start = number * width
+            return _block_sums(
+                ops.slice(tile, (0, 0, start), (rows, columns, width)), ops.slice(shift, (0, start), (columns, width))
+            )
 
-            packed = ops.map(one, ops.arange(blocks, dtype="int32"))
-            packed = ops.reshape(ops.transpose(packed, (1, 0, 2)), (2 * columns + 2, blocks * width))
-            if units % width:
-                rest = _block_sums(tile[:, :, blocks * width :], shift[:, blocks * width :])
-                packed = ops.concatenate([packed, rest], axis=1)
-        return TileSums(packed[:columns], packed[columns : 2 * columns], packed[-2], packed[-1])
+        packed = ops.map(one, ops.arange(blocks, dtype="int32"))
+        packed = ops.reshape(ops.transpose(packed, (1, 0, 2)), (2 * columns + 2, blocks * width))
+        if units % width:
+            rest = _block_sums(tile[:, :, blocks * width :], shift[:, blocks * width :])
+            packed = ops.concatenate([packed, rest], axis=1)
+        return packed
 
     def add(self, totals: TileSums | None, sums: TileSums) -> TileSums:
         """Add in float64, on the host, in place."""
@@ -157,11 +180,7 @@ class KerasSpatial:
     def scale(self, x: Any, weights: NDArray[np.float32]) -> Any:
         """`x * weights`, broadcast from the right."""
         if not is_float(x):
-            raise TypeError(
-                "pixels are interpolated or filled here, which needs a floating-point tensor: convert the inputs "
-                "(x.astype('float32') / 255), or use exact transformations (c4, d4, flips, rolls). "
-                f"Received: {keras.backend.standardize_dtype(x.dtype)}."
-            )
+            raise TypeError(f"{NEEDS_FLOATS} Received: {keras.backend.standardize_dtype(x.dtype)}.")
         return x * self._as_tensor(x, weights, keras.backend.standardize_dtype(x.dtype))
 
     def add(self, a: Any, b: Any) -> Any:
@@ -183,6 +202,16 @@ class KerasSpatial:
         if key not in self._copies:
             self._copies[key] = array, ops.convert_to_tensor(array, dtype=dtype)
         return self._copies[key][1]
+
+
+class HostSpatial(NumpySpatial):
+    """`SpatialOps` of numpy that refuses to round weights to whole numbers."""
+
+    def scale(self, x: Any, weights: NDArray[np.float32]) -> Any:
+        """`x * weights`, broadcast from the right."""
+        if x.dtype.kind in "iub":
+            raise TypeError(f"{NEEDS_FLOATS} Received: {x.dtype}.")
+        return super().scale(x, weights)
 
 
 def is_concrete(x: Any) -> bool:
@@ -207,6 +236,14 @@ def add_on_host(totals: TileSums | None, sums: TileSums) -> TileSums:
     for total, part in zip(totals, parts, strict=True):
         total += part  # noqa: PLW2901 - in place
     return totals
+
+
+@lru_cache(maxsize=1)
+def _compiled_for_tensorflow() -> Any:
+    """`KerasBackend._packed`, compiled once for each shape, whichever layer or model it comes from."""
+    import tensorflow as tf
+
+    return tf.function(KerasBackend._packed, autograph=False)
 
 
 def _block_sums(tile: Any, shift: Any) -> Any:
@@ -237,19 +274,22 @@ def _width(units: int, most: int) -> int:
     return most
 
 
-@lru_cache(maxsize=1)
 def _block() -> int:
+    return _DEVICE_BLOCK if has_accelerator() else _CPU_BLOCK[keras.backend.backend()]
+
+
+@lru_cache(maxsize=1)
+def has_accelerator() -> bool:
+    """Whether the backend computes on something else than a processor."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
-        has_device = bool(tf.config.list_logical_devices("GPU"))
-    elif backend == "jax":
+        return bool(tf.config.list_logical_devices("GPU"))
+    if backend == "jax":
         import jax
 
-        has_device = jax.default_backend() != "cpu"
-    else:
-        from keras.src.backend.torch.core import get_device  # public nowhere
+        return bool(jax.default_backend() != "cpu")
+    from keras.src.backend.torch.core import get_device  # public nowhere
 
-        has_device = get_device() != "cpu"
-    return _DEVICE_BLOCK if has_device else _CPU_BLOCK
+    return bool(get_device() != "cpu")

@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 
 from bc_core.invariance import InvarianceResult, LayerMeasures, Moments, TransformSet
 from bc_core.invariance._firing import firing_rates, kept_for
+from bc_core.invariance._result import Kind
 from bc_keras.invariance._activations import Layer, LayerChoice
 from bc_keras.invariance._data import Piece, Rows, Where
 from bc_keras.invariance._passes import Network
+
+# By how much an activation may differ in batches of other sizes, as a share of the largest.
+_ROUNDING = 1e-5
 
 
 def measure(
@@ -63,7 +67,8 @@ def measure(
         data_format: ``"channels_last"`` or ``"channels_first"``. Defaults to `None`, what Keras is configured for.
         batch_size: inputs at a time, transformed ones counted; at least all m of one sample.
         max_memory: bytes that the sums may take, about 20 m for each unit; with more layers than fit, the data are gone
-            through several times. Defaults to `None`, one pass.
+            through several times. Defaults to `None`, one pass. Beside it there are the model's own memory and 48 bytes
+            for each unit of the result.
         run_eagerly: whether to run the model without compiling it. Defaults to `None`: what the model was compiled
             with.
 
@@ -108,10 +113,21 @@ def measure(
                 f"TransformSet.identity() | .... Received: {transforms!r}, same_equivariance={same_equivariance}."
             )
     rows = Rows(data, rows_of(batch_size, len(transforms)), inputs)
-    moments = gather_from(network, rows, again=firing_rate is not None)
-    if firing_rate is None or identity is None:
-        return moments.result()
-    return moments._result(_firing(network, rows, firing_rate, moments.samples, identity), firing_rate)
+    found: list[LayerMeasures] = []
+    samples = 0
+    for group, samples, moments in _passes(network, rows, again=firing_rate is not None):
+        # At once, since moments take as much memory as the sums they come from.
+        found += [
+            measures
+            for layer in group
+            if (measures := measures_of(layer, moments.pop(layer.name, None), samples, network.left_out)) is not None
+        ]
+    if firing_rate is not None and identity is not None:
+        rates = _firing(network, rows, {layer.name for layer in found}, firing_rate, samples, identity)
+        found = [
+            replace(layer, firing_local=rates[layer.name][0], firing_global=rates[layer.name][1]) for layer in found
+        ]
+    return result_of(found, transforms, network.left_out, same_equivariance, firing_rate)
 
 
 def gather(
@@ -174,7 +190,13 @@ def gather(
         run_eagerly,
         "model",
     )
-    return gather_from(network, Rows(data, rows_of(batch_size, len(transforms)), inputs))
+    rows = Rows(data, rows_of(batch_size, len(transforms)), inputs)
+    gathered: dict[str, Moments] = {}
+    samples = 0
+    for _, seen, moments in _passes(network, rows):
+        samples = seen
+        gathered |= moments
+    return LayerMoments(samples, transforms, tuple(network.layers), gathered, network.left_out, same_equivariance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,36 +247,10 @@ class LayerMoments:
         Raises:
             ValueError: If there are fewer than two samples, or activations were NaN or infinite.
         """
-        return self._result(None, None)
-
-    def _result(self, firing: Mapping[str, Any] | None, rate: float | None) -> InvarianceResult:
         left_out = dict(self.left_out)
-        found = []
-        for layer in self.layers:
-            moments = self.moments.get(layer.name)
-            if moments is None or moments.count != self.samples:
-                seen = 0 if moments is None else moments.count
-                left_out[layer.name] = f"called for {seen} of {self.samples} samples only"
-                continue
-            found.append(
-                LayerMeasures.from_moments(
-                    moments,
-                    name=layer.name,
-                    shape=layer.shape,
-                    feature_axis=layer.feature_axis,
-                    firing=None if firing is None else firing[layer.name],
-                )
-            )
-        if not found:
-            raise ValueError(f"No layer was called for all samples: {left_out}.")
-        return InvarianceResult(
-            found,
-            self.transforms.names,
-            self.transforms.sizes,
-            "same_equivariance" if self.same_equivariance else "invariance",
-            left_out,
-            rate,
-        )
+        found = [measures_of(layer, self.moments.get(layer.name), self.samples, left_out) for layer in self.layers]
+        known = [layer for layer in found if layer is not None]
+        return result_of(known, self.transforms, left_out, self.same_equivariance)
 
 
 @dataclass(frozen=True)
@@ -272,8 +268,8 @@ def rows_of(batch_size: int, columns: int) -> int:
     return max(1, batch_size // columns)
 
 
-def gather_from(network: Network, rows: Rows, again: bool = False) -> LayerMoments:
-    """One pass, or several, over the data.
+def _passes(network: Network, rows: Rows, again: bool = False) -> Iterator[tuple[list[Layer], int, dict[str, Moments]]]:
+    """Pass over the data once for each group of layers; yields the group, the number of samples, and the moments.
 
     Args:
         network: The model.
@@ -284,10 +280,9 @@ def gather_from(network: Network, rows: Rows, again: bool = False) -> LayerMomen
         TypeError: If data can be gone through only once, and that is not enough.
         ValueError: If there is no sample, or another pass brought another number of them.
     """
-    merged: dict[str, Moments] = {}
-    samples = 0
     network.forget()
     pieces = opened([network], rows, again)
+    samples = 0
     for number, group in enumerate(network.groups):
         seen = 0
         with network.passing(group) as run:
@@ -297,12 +292,34 @@ def gather_from(network: Network, rows: Rows, again: bool = False) -> LayerMomen
         if number and seen != samples:
             raise ValueError(f"data must have the same samples in each pass. Received: {samples}, then {seen}.")
         samples = seen
-        for layer in group:
-            if (moments := network.moments(layer.name)) is not None:
-                merged[layer.name] = moments
-    return LayerMoments(
-        samples, network.transforms, tuple(network.layers), merged, network.left_out, network.turned_back
-    )
+        moments = {layer.name: network.moments(layer.name) for layer in group}
+        yield group, samples, {name: found for name, found in moments.items() if found is not None}
+
+
+def measures_of(layer: Layer, moments: Moments | None, samples: int, left_out: dict[str, str]) -> LayerMeasures | None:
+    """Read a layer's measures off; None, and a reason, where not every sample passed through it."""
+    if moments is None or moments.count != samples:
+        left_out[layer.name] = f"called for {0 if moments is None else moments.count} of {samples} samples only"
+        return None
+    return LayerMeasures.from_moments(moments, name=layer.name, shape=layer.shape, feature_axis=layer.feature_axis)
+
+
+def result_of(
+    found: Sequence[LayerMeasures],
+    transforms: TransformSet,
+    left_out: Mapping[str, str],
+    same_equivariance: bool = False,
+    firing_rate: float | None = None,
+) -> InvarianceResult:
+    """The result of all layers.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not found:
+        raise ValueError(f"No layer was called for all samples: {dict(left_out)}.")
+    kind: Kind = "same_equivariance" if same_equivariance else "invariance"
+    return InvarianceResult(found, transforms.names, transforms.sizes, kind, left_out, firing_rate)
 
 
 def opened(networks: Sequence[Network], rows: Rows, again: bool) -> Iterator[Piece]:
@@ -315,22 +332,32 @@ def opened(networks: Sequence[Network], rows: Rows, again: bool) -> Iterator[Pie
         network.prepare(first)
     if rows.once_only and (again or any(len(network.groups) > 1 for network in networks)):
         raise TypeError(
-            "An iterator can be gone through only once, and this takes several passes (max_memory, firing_rate): pass a "
-            "data set or list(data). Received: an iterator."
+            "An iterator can be gone through only once, and this takes several passes (max_memory, firing_rate): pass "
+            "a data set or list(data). Received: an iterator."
         )
     return chain([first], pieces)
 
 
 def _firing(
-    network: Network, rows: Rows, rate: float, samples: int, identity: int
+    network: Network, rows: Rows, measured: set[str], rate: float, samples: int, identity: int
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     firing = {}
     count = kept_for(rate, samples)
-    for group in network.groups:
+    for group in network.firing_groups(measured, count):
         kept = network.largest(group, rows, count, identity)
-        # With n the kept ones, all but the last may lie above it.
-        counts = network.firing(group, rows, {name: values[-1] for name, values in kept.items()}, identity)
+        thresholds = {name: _threshold(values) for name, values in kept.items()}
+        counts = network.firing(group, rows, thresholds, identity)
         for name, (local, fired) in counts.items():
             firing[name] = firing_rates(local, fired, samples, len(network.transforms) - 1)
     return firing
 
+
+def _threshold(largest: NDArray[Any]) -> NDArray[Any]:
+    """What all but the last of the largest activations lie above; also where they are computed anew in other batches.
+
+    The last itself would do but for rounding: in a batch of another size it may come out a digit larger.
+    """
+    last = largest[-1]
+    room = _ROUNDING * np.maximum(abs(largest[0]), abs(last))
+    above: NDArray[Any] = np.minimum(last + room, (last + largest[max(0, len(largest) - 2)]) / 2)
+    return above.astype(largest.dtype)

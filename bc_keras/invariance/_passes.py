@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -25,7 +26,14 @@ from bc_core.invariance import (
 from bc_keras._reference import _without_gradients
 from bc_keras.invariance._activations import Choice, Finder, Layer, LayerChoice, Seen, Watch
 from bc_keras.invariance._data import Piece
-from bc_keras.invariance._keras_arrays import KerasBackend, KerasSpatial, SummedTile, SummedTiles
+from bc_keras.invariance._keras_arrays import (
+    HostSpatial,
+    KerasBackend,
+    KerasSpatial,
+    SummedTile,
+    SummedTiles,
+    has_accelerator,
+)
 
 # What is computed of one layer: from its name, its tile (r, m, K) and arrays given for it, to tensors.
 PerLayer = Callable[[str, Any, Sequence[Any]], Sequence[Any]]
@@ -86,9 +94,10 @@ class Network:
         if run_eagerly is None:
             run_eagerly = bool(getattr(model, "run_eagerly", False))
         self._run_eagerly = run_eagerly
-        self._backend, self._spatial = KerasBackend(), KerasSpatial()
+        self._backend, self._spatial, self._host_spatial = KerasBackend(), KerasSpatial(), HostSpatial()
         self._input_size: tuple[int, int] | None = None
         self._watched: dict[str, str] = {}
+        self._shown: dict[str, str] = {}
         self._moments: dict[str, StreamingMoments] = {}
         self._functions: dict[Any, _Function] = {}
         self.layers: list[Layer] = []
@@ -100,30 +109,30 @@ class Network:
 
     def tile(self, piece: Piece) -> Any:
         """All transformations of some samples, sample by sample."""
-        return self._each_input(piece, lambda x: make_tile(self.transforms, x, **self._image_options))
+        return self._each_input(piece, lambda x, options: make_tile(self.transforms, x, **options))
 
     def column(self, piece: Piece, number: int) -> Any:
         """One transformation of some samples."""
-        return self._each_input(
-            piece, lambda x: apply_transform(self.transforms[number], x, **self._image_options), repeats=1
-        )
+        one = self.transforms[number]
+        return self._each_input(piece, lambda x, options: apply_transform(one, x, **options), repeats=1)
 
-    @property
-    def _image_options(self) -> dict[str, Any]:
-        return {"data_format": self._data_format, "ops": self._spatial}
-
-    def _each_input(self, piece: Piece, transform: Callable[[Any], Any], repeats: int | None = None) -> Any:
+    def _each_input(
+        self, piece: Piece, transform: Callable[[Any, dict[str, Any]], Any], repeats: int | None = None
+    ) -> Any:
         repeats = len(self.transforms) if repeats is None else repeats
+        # Gathering pixels takes TensorFlow 30 times as long as numpy; on an accelerator it takes no time at all.
+        on_host = self.transforms.is_affine and not has_accelerator()
+        options = {"data_format": self._data_format, "ops": self._host_spatial if on_host else self._spatial}
         leaves = keras.tree.flatten(piece.x)
         which = self._which(piece.x, leaves)
         given = []
         for number, leaf in enumerate(leaves):
-            tensor = ops.convert_to_tensor(leaf)
-            if number == which:
-                tensor = transform(tensor)
-            elif repeats > 1:
-                tensor = ops.repeat(tensor, repeats, axis=0)
-            given.append(tensor)
+            if number != which:
+                given.append(ops.convert_to_tensor(np.repeat(leaf, repeats, axis=0)))
+            elif on_host:
+                given.append(ops.convert_to_tensor(transform(leaf, options)))
+            else:
+                given.append(transform(ops.convert_to_tensor(leaf), options))
         return keras.tree.pack_sequence_as(piece.x, given)
 
     def _which(self, x: Any, leaves: Sequence[Any]) -> int:
@@ -184,7 +193,49 @@ class Network:
         finder.finish()
         self.layers, self._watched = list(finder.layers.values()), finder.watched
         self.left_out = finder.left_out
-        self.groups = _split(self.layers, len(self.transforms), self._max_memory)
+        self._shown = {name: name for name in finder.layers}
+        self._group()
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Show layers under other names."""
+        self._shown = {label: names.get(shown, shown) for label, shown in self._shown.items()}
+        self._watched = {names.get(name, name): layer for name, layer in self._watched.items()}
+        self.layers = [replace(layer, name=names.get(layer.name, layer.name)) for layer in self.layers]
+        self.left_out = {names.get(name, name): why for name, why in self.left_out.items()}
+        self._functions.clear()
+        self._group()
+
+    def _group(self) -> None:
+        columns = len(self.transforms)
+        need = {layer.name: accumulator_bytes(layer.units, columns, layer.itemsize) for layer in self.layers}
+        self.groups = self._split(self.layers, need, f"{columns} transformations")
+
+    def firing_groups(self, names: set[str], count: int) -> list[list[Layer]]:
+        """The named layers in groups for which `count` largest activations of each unit fit into memory."""
+        layers = [layer for layer in self.layers if layer.name in names]
+        # What is kept, and what it is merged with.
+        need = {layer.name: layer.units * (2 * count * layer.itemsize + 16) for layer in layers}
+        return self._split(layers, need, f"a threshold from {count} activations")
+
+    def _split(self, layers: Sequence[Layer], need: Mapping[str, int], what: str) -> list[list[Layer]]:
+        """Layers in order, in groups of which what is gathered fits into memory."""
+        if self._max_memory is None:
+            return [list(layers)]
+        groups: list[list[Layer]] = []
+        room = 0
+        for layer in layers:
+            if need[layer.name] > self._max_memory:
+                raise ValueError(
+                    f"max_memory: layer {layer.name!r} with {layer.units} units and {what} alone needs "
+                    f"{need[layer.name]:,} bytes; raise max_memory, leave the layer out (layers=...), or ask for less. "
+                    f"Received: max_memory={self._max_memory:,}."
+                )
+            if need[layer.name] > room or not groups:
+                groups.append([])
+                room = self._max_memory
+            groups[-1].append(layer)
+            room -= need[layer.name]
+        return groups
 
     def _why_not_turned(self, layer: Layer) -> str | None:
         try:
@@ -204,7 +255,9 @@ class Network:
 
     # Runs.
 
-    def function(self, kind: str, names: Sequence[str], columns: int, per_layer: PerLayer) -> _Function:
+    def function(
+        self, kind: str, names: Sequence[str], columns: int, per_layer: PerLayer, output: bool = False
+    ) -> _Function:
         """What runs the model and computes of some layers; kept, so that it is compiled once.
 
         Args:
@@ -212,8 +265,9 @@ class Network:
             names: The activations.
             columns: Number of inputs of each sample: m, or 1.
             per_layer: What is computed of a layer.
+            output: Whether the model's output is wanted too; else what comes behind the last layer is left out.
         """
-        key = (kind, tuple(names), columns)
+        key = (kind, tuple(names), columns, output)
         if key not in self._functions:
             known = {layer.name: layer for layer in self.layers}
 
@@ -229,36 +283,41 @@ class Network:
                     tensor = self._turn(layer, tensor)
                 return per_layer(name, self._backend.tile(tensor, rows, columns), state)
 
-            self._functions[key] = _Function(
-                self.model, names, {self._watched[name] for name in names}, of_activation, self._run_eagerly
-            )
+            shown = {label: name for label, name in self._shown.items() if name in names}
+            watched = {self._watched[name] for name in names}
+            self._functions[key] = _Function(self.model, shown, watched, of_activation, output, self._run_eagerly)
         return self._functions[key]
 
     @contextmanager
-    def passing(self, group: Sequence[Layer]) -> Iterator[Callable[[Piece], Any]]:
-        """One pass; yields a function of some samples that returns the model's output."""
+    def passing(self, group: Sequence[Layer], output: bool = False) -> Iterator[Callable[..., Any]]:
+        """One pass; yields a function of some samples, and of their tile where it is known.
+
+        Args:
+            group: The layers to measure.
+            output: Whether the function returns the model's output.
+        """
         columns = len(self.transforms)
         names = [layer.name for layer in group]
-        probed = {
-            layer.name: self.probes.choose(layer.name, layer.units) for layer in group if self.probes is not None
-        }
+        probed = {layer.name: self.probes.choose(layer.name, layer.units) for layer in group if self.probes is not None}
 
         def per_layer(name: str, tile: Any, state: Sequence[Any]) -> Sequence[Any]:
             first, shift, chosen = state
-            shift = _either(first, lambda: self._backend.shift(tile), lambda: ops.cast(shift, tile.dtype))
+            if not isinstance(first, bool):
+                shift = ops.where(first, self._backend.shift(tile), ops.cast(shift, tile.dtype))
+            elif first:
+                shift = self._backend.shift(tile)
             kept = [] if chosen is None else [ops.take(tile, chosen, axis=2)]
             return [shift, *self._backend.sums(tile, shift), *kept]
 
-        function = self.function("sums" if self.probes is None else "probes", names, columns, per_layer)
+        function = self.function("sums" if self.probes is None else "probes", names, columns, per_layer, output)
         shifts = {layer.name: np.zeros((columns, layer.units), _float_of(layer)) for layer in group}
         backend = SummedTiles()
         with function.watching():
 
-            def run(piece: Piece) -> Any:
-                state = {
-                    name: (name not in self._moments, shifts[name], probed.get(name)) for name in names
-                }
-                found, output = function(self.tile(piece), piece.rows, state)
+            def run(piece: Piece, tile: Any = None) -> Any:
+                tile = self.tile(piece) if tile is None else tile
+                state = {name: (name not in self._moments, shifts[name], probed.get(name)) for name in names}
+                found, outputs = function(tile, piece.rows, state)
                 for name, (shift, *rest) in found.items():
                     if name not in self._moments:
                         self._moments[name] = StreamingMoments(columns, backend)
@@ -267,7 +326,7 @@ class Network:
                     if self.probes is not None:
                         chosen = self.probes.choose(name, shift.shape[1])
                         self.probes.add(name, ops.convert_to_numpy(rest[4])[:, :, : len(chosen)])
-                return output
+                return outputs
 
             yield run
 
@@ -327,13 +386,14 @@ class _Function:
     def __init__(
         self,
         model: Any,
-        names: Sequence[str],
+        shown: Mapping[str, str],
         watched: set[str],
         of_activation: Callable[[str, Any, int, Sequence[Any]], Sequence[Any]],
+        output: bool,
         run_eagerly: bool,
     ) -> None:
-        self._model, self._names, self._watched = model, set(names), watched
-        self._of_activation = of_activation
+        self._model, self._shown, self._watched = model, shown, watched
+        self._of_activation, self._output = of_activation, output
         self._watch = Watch(model)
         self._run: Any = None
         self._look: Callable[[Seen], None] | None = None
@@ -389,15 +449,16 @@ class _Function:
         found: dict[str, Sequence[Any]] = {}
 
         def look(seen: Seen) -> None:
-            if seen.label in self._names and seen.is_here:
-                found[seen.label] = self._of_activation(seen.label, seen.tensor, rows, state.get(seen.label, ()))
+            name = self._shown.get(seen.label)
+            if name is not None and seen.is_here:
+                found[name] = self._of_activation(name, seen.tensor, rows, state.get(name, ()))
 
         self._look = look
         try:
             output = self._run(x)
         finally:
             self._look = None
-        return found, output
+        return found, output if self._output else None
 
     def _compile(self, rows: int, names: list[str]) -> tuple[Any, list[Any]]:
         structure: list[Any] = []
@@ -447,33 +508,5 @@ def _run_once(model: Any, watch: Watch, look: Callable[[Seen], None], x: Any) ->
         jax.eval_shape(stateless, [variable.value for variable in model.variables], x)
 
 
-def _either(first: Any, of_first: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
-    if isinstance(first, (bool, np.bool_)):
-        return of_first() if first else otherwise()
-    return ops.cond(first, of_first, otherwise)
-
-
 def _float_of(layer: Layer) -> str:
     return "float64" if layer.itemsize == 8 else "float32"
-
-
-def _split(layers: Sequence[Layer], columns: int, max_memory: int | None) -> list[list[Layer]]:
-    """Layers in order, in groups whose accumulators fit into memory."""
-    if max_memory is None:
-        return [list(layers)]
-    groups: list[list[Layer]] = []
-    room = 0
-    for layer in layers:
-        need = accumulator_bytes(layer.units, columns, layer.itemsize)
-        if need > max_memory:
-            raise ValueError(
-                f"max_memory: layer {layer.name!r} with {layer.units} units under {columns} transformations alone needs "
-                f"{need:,} bytes; raise max_memory, leave the layer out (layers=...), or take fewer transformations. "
-                f"Received: max_memory={max_memory:,}."
-            )
-        if need > room or not groups:
-            groups.append([])
-            room = max_memory
-        groups[-1].append(layer)
-        room -= need
-    return groups

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from bc_core.invariance import (
-    InvarianceResult,
     InvarianceUpdate,
+    LayerMeasures,
     Probes,
     TransformSet,
     compare_predictions,
@@ -115,6 +115,7 @@ def compare_invariance(
     rows = Rows(data, _rows_of(batch_size, len(transforms)), inputs, target, with_target=True)
     predictions: tuple[list[Tensor], list[Tensor]] = ([], [])
     targets: list[Tensor] = []
+    found: tuple[list[LayerMeasures | None], list[LayerMeasures | None]] = ([], [])
     # A network counts once where it is compared with itself.
     with watching(*({id(network.module): network for network in networks}.values())):
         pieces = iter(rows)
@@ -136,7 +137,11 @@ def compare_invariance(
         for number in range(passes):
             with ExitStack() as stack:
                 runs = [
-                    stack.enter_context(network.passing(network.groups[number] if number < len(network.groups) else []))
+                    stack.enter_context(
+                        network.passing(
+                            network.groups[number] if number < len(network.groups) else [], output=number == 0
+                        )
+                    )
                     for network in networks
                 ]
                 for x, labels in pieces:
@@ -150,13 +155,17 @@ def compare_invariance(
                     if not number and labels is not None:
                         targets.append(labels.cpu())
             pieces = iter(rows)
+            # At once, since these are the sums that `max_memory` bounds.
+            samples = sum(len(kept) for kept in predictions[0])
+            for network, measures in zip(networks, found, strict=True):
+                for layer in network.groups[number] if number < len(network.groups) else []:
+                    measures.append(network.measures(layer, network.moments(layer.name), samples))
         h1_pred, h2_pred = (torch.cat(kept).numpy() for kept in predictions)
         truth = torch.cat(targets).numpy() if targets else None
         update = compare_predictions(h1_pred, h2_pred, truth, transforms=transforms)
         if only_predictions:
             return replace(update, statistic=statistic, how=how)
-        samples = update.samples
-        results = [_result(network, samples) for network in networks]
+        results = [network.result(measures) for network, measures in zip(networks, found, strict=True)]
     intervals = depth_intervals(
         results[0],
         results[1],
@@ -168,11 +177,6 @@ def compare_invariance(
         seed=seed,
     )
     return replace(update, h1=results[0], h2=results[1], intervals=intervals, statistic=statistic, how=how)
-
-
-def _result(network: Network, samples: int) -> InvarianceResult:
-    moments = {layer.name: network.moments(layer.name) for layer in network.layers}
-    return network.result({name: found for name, found in moments.items() if found is not None}, samples)
 
 
 def _probes_of(network: Network) -> Probes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from bc_core.invariance import InvarianceResult, Moments, TransformSet
+from bc_core.invariance import InvarianceResult, LayerMeasures, Moments, TransformSet
 from bc_core.invariance._firing import firing_rates, kept_for
 from bc_lightning.invariance._activations import LayerChoice
 from bc_lightning.invariance._data import Rows, Where
@@ -57,7 +58,8 @@ def measure(
         device: Where inputs go, for a network without weights.
         batch_size: Inputs at a time, transformed ones counted; at least all m of one sample.
         max_memory: Bytes that the sums may take on the device, about 20 m for each unit; with more layers than fit, the
-            data are gone through several times. Default: one pass.
+            data are gone through several times. Default: one pass. Beside it there are the network's own memory, 48
+            bytes for each unit of the result, and a copy of one layer's sums while they are read off.
         distributed: Merge with the other processes of the default group, each with its own share of the data. Every
             process then returns the same result, exactly that of all samples.
 
@@ -92,11 +94,13 @@ def measure(
             )
     rows = Rows(data, _rows_of(batch_size, len(transforms)), inputs)
     with watching(network):
-        samples, merged = _moments(network, rows, firing_rate is not None, distributed)
-        firing = None
+        samples, found = _measured(network, rows, firing_rate is not None, distributed)
         if firing_rate is not None and identity is not None:
-            firing = _firing(network, rows, firing_rate, samples, identity, distributed)
-        return network.result(merged, samples, firing, firing_rate)
+            rates = _firing(network, rows, {layer.name for layer in found}, firing_rate, samples, identity, distributed)
+            found = [
+                replace(layer, firing_local=rates[layer.name][0], firing_global=rates[layer.name][1]) for layer in found
+            ]
+        return network.result(found, firing_rate)
 
 
 def _rows_of(batch_size: int, columns: int) -> int:
@@ -105,8 +109,9 @@ def _rows_of(batch_size: int, columns: int) -> int:
     return max(1, batch_size // columns)
 
 
-def _moments(network: Network, rows: Rows, again: bool, distributed: bool) -> tuple[int, dict[str, Moments]]:
-    merged: dict[str, Moments] = {}
+def _measured(network: Network, rows: Rows, again: bool, distributed: bool) -> tuple[int, list[LayerMeasures]]:
+    """Number of samples, and the measures of the layers that all of them passed through."""
+    found: list[LayerMeasures] = []
     samples = number = 0
     while True:
         pieces = iter(rows)
@@ -135,11 +140,13 @@ def _moments(network: Network, rows: Rows, again: bool, distributed: bool) -> tu
             moments = network.moments(layer.name)
             if distributed:
                 moments = _merged(_gathered(moments))
-            if moments is not None:
-                merged[layer.name] = moments
+            # At once, since moments take as much memory as the sums they come from.
+            measures = network.measures(layer, moments, samples)
+            if measures is not None:
+                found.append(measures)
         number += 1
         if number == len(network.groups):
-            return samples, merged
+            return samples, found
 
 
 def check_once_only(rows: Rows, several: bool) -> None:
@@ -152,12 +159,12 @@ def check_once_only(rows: Rows, several: bool) -> None:
 
 
 def _firing(
-    network: Network, rows: Rows, rate: float, samples: int, identity: int, distributed: bool
+    network: Network, rows: Rows, measured: set[str], rate: float, samples: int, identity: int, distributed: bool
 ) -> dict[str, Any]:
     firing = {}
     count = kept_for(rate, samples)
     others = len(network.transform_names) - 1
-    for group in network.groups:
+    for group in network.firing_groups(measured, count):
         kept: dict[str, Any] = network.largest(group, rows, count)
         if distributed:
             for layer in group:

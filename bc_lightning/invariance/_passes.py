@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import Any
@@ -24,6 +24,13 @@ from bc_core.invariance import (
 from bc_lightning._evaluate import _evaluating
 from bc_lightning.invariance._activations import Hooks, Layer, LayerChoice, find_layers
 from bc_lightning.invariance._torch_arrays import TorchBackend, TorchSpatial
+
+
+class _EnoughError(BaseException):
+    """All layers of a pass were seen: what comes behind them need not be computed.
+
+    No `Exception`, which a network might handle itself.
+    """
 
 
 class Network:
@@ -112,11 +119,18 @@ class Network:
         self.layers, self._watched, self.left_out = find_layers(
             self.module, tile, self._chosen, self._feature_axis, self._turned_back
         )
-        self.groups = _split(self.layers, len(self._transforms), self._max_memory)
+        columns = len(self._transforms)
+        need = {layer.name: accumulator_bytes(layer.units, columns, layer.itemsize) for layer in self.layers}
+        self.groups = self._split(self.layers, need, f"{columns} transformations")
 
     @contextmanager
-    def passing(self, group: Sequence[Layer]) -> Iterator[Any]:
-        """One pass; yields a function of a tile and its number of samples that returns the network's output."""
+    def passing(self, group: Sequence[Layer], output: bool = False) -> Iterator[Any]:
+        """One pass; yields a function of a tile and its number of samples.
+
+        Args:
+            group: The layers to measure.
+            output: Whether the function must return the network's output, or may stop behind the last of the layers.
+        """
         measured = {layer.name for layer in group}
 
         def consume(label: str, tensor: Tensor, rows: int) -> None:
@@ -129,25 +143,30 @@ class Network:
                 chosen = torch.as_tensor(self.probes.choose(label, tile.shape[2]), device=tile.device)
                 self.probes.add(label, tile.index_select(2, chosen).cpu().numpy())
 
-        with self._watching(measured, consume) as run:
+        with self._watching(measured, consume, output) as run:
             yield run
 
     @contextmanager
-    def _watching(self, measured: set[str], consume: Any) -> Iterator[Any]:
-        # 0: it is run by someone else, e.g. as h2, or inside of it.
-        now = {"rows": 0}
+    def _watching(self, measured: set[str], consume: Any, output: bool = False) -> Iterator[Any]:
+        # 0 rows: it is run by someone else, e.g. as h2, or inside of it.
+        now = {"rows": 0, "left": 0}
 
         def look(label: str, _name: str, _child: nn.Module, tensor: Tensor) -> None:
             if now["rows"] and label in measured:
                 consume(label, tensor, now["rows"])
+                now["left"] -= 1
+                if not now["left"] and not output:
+                    raise _EnoughError
 
         hooks = Hooks(self.module, look)
         with hooks.on({name for label in measured for name in self._watched[label]}):
 
             def run(tile: Tensor, rows: int) -> Any:
-                now["rows"] = rows
+                now["rows"], now["left"] = rows, len(measured)
                 try:
                     return hooks.run(tile)
+                except _EnoughError:
+                    return None
                 finally:
                     now["rows"] = 0
 
@@ -168,6 +187,13 @@ class Network:
         """What was gathered of a layer; None if there was no sample. Only once: the memory is given back."""
         found = self._moments.pop(name, None)
         return None if found is None else found.moments()
+
+    def firing_groups(self, names: set[str], count: int) -> list[list[Layer]]:
+        """The named layers in groups for which `count` largest activations of each unit fit into memory."""
+        layers = [layer for layer in self.layers if layer.name in names]
+        # What is kept, and what it is merged with.
+        need = {layer.name: layer.units * (2 * count * layer.itemsize + 16) for layer in layers}
+        return self._split(layers, need, f"a threshold from {count} activations")
 
     # Firing rates: first the largest activations of the samples as they are, then counts.
 
@@ -202,40 +228,47 @@ class Network:
                 run(self.tile(x), len(x))
         return counts
 
-    def result(
-        self,
-        measured: Mapping[str, Moments],
-        samples: int,
-        firing: Mapping[str, Any] | None = None,
-        rate: float | None = None,
-    ) -> InvarianceResult:
-        """What was found, of the layers that every sample passed through."""
-        left_out = dict(self.left_out)
-        found = []
-        for layer in self.layers:
-            moments = measured.get(layer.name)
-            if moments is None or moments.count != samples:
-                seen = 0 if moments is None else moments.count
-                left_out[layer.name] = f"called for {seen} of {samples} samples only"
-                continue
-            found.append(measures_of(layer, moments, None if firing is None else firing[layer.name]))
-        if not found:
-            raise ValueError(f"no layer was called for all samples: {left_out}")
+    def _split(self, layers: Sequence[Layer], need: Mapping[str, int], reason: str) -> list[list[Layer]]:
+        """Layers in order, in groups whose bytes fit into memory."""
+        if self._max_memory is None:
+            return [list(layers)]
+        groups: list[list[Layer]] = []
+        room = 0
+        for layer in layers:
+            if need[layer.name] > self._max_memory:
+                raise ValueError(
+                    f"max_memory: layer {layer.name!r} with {layer.units} units, under {reason}, alone needs "
+                    f"{need[layer.name]:,} bytes, got {self._max_memory:,}; raise max_memory, leave the layer out "
+                    "(layers=...), or take fewer transformations"
+                )
+            if need[layer.name] > room or not groups:
+                groups.append([])
+                room = self._max_memory
+            groups[-1].append(layer)
+            room -= need[layer.name]
+        return groups
+
+    def measures(self, layer: Layer, moments: Moments | None, samples: int) -> LayerMeasures | None:
+        """Read a layer's measures off; None, and a note why, if not every sample passed through it."""
+        if moments is None or moments.count != samples:
+            seen = 0 if moments is None else moments.count
+            self.left_out[layer.name] = f"called for {seen} of {samples} samples only"
+            return None
+        return LayerMeasures.from_moments(moments, name=layer.name, shape=layer.shape, feature_axis=layer.feature_axis)
+
+    def result(self, found: Iterable[LayerMeasures | None], firing_rate: float | None = None) -> InvarianceResult:
+        """What was found of all layers."""
+        measured = [layer for layer in found if layer is not None]
+        if not measured:
+            raise ValueError(f"no layer was called for all samples: {self.left_out}")
         return InvarianceResult(
-            found,
+            measured,
             self._transforms.names,
             self._transforms.sizes,
             "same_equivariance" if self._turned_back else "invariance",
-            left_out,
-            rate,
+            self.left_out,
+            firing_rate,
         )
-
-
-def measures_of(layer: Layer, moments: Moments, firing: Any = None) -> LayerMeasures:
-    """Read a layer's measures off."""
-    return LayerMeasures.from_moments(
-        moments, name=layer.name, shape=layer.shape, feature_axis=layer.feature_axis, firing=firing
-    )
 
 
 @contextmanager
@@ -244,25 +277,3 @@ def watching(*networks: Network) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(_evaluating(*(network.module for network in networks)))
         yield
-
-
-def _split(layers: Sequence[Layer], columns: int, max_memory: int | None) -> list[list[Layer]]:
-    """Layers in order, in groups whose accumulators fit into memory."""
-    if max_memory is None:
-        return [list(layers)]
-    groups: list[list[Layer]] = []
-    room = 0
-    for layer in layers:
-        need = accumulator_bytes(layer.units, columns, layer.itemsize)
-        if need > max_memory:
-            raise ValueError(
-                f"max_memory: layer {layer.name!r} with {layer.units} units under {columns} transformations alone "
-                f"needs {need:,} bytes, got {max_memory:,}; raise max_memory, leave the layer out (layers=...), or "
-                "take fewer transformations"
-            )
-        if need > room or not groups:
-            groups.append([])
-            room = max_memory
-        groups[-1].append(layer)
-        room -= need
-    return groups

@@ -132,7 +132,6 @@ def test_torch_transforms_to_the_numbers_of_numpy():
 
 
 def test_copies_of_the_identity_have_no_spread_at_all():
-    # One row at a time, as a convolution may round differently from place to place in a batch.
     result = measure(small_net(), images(), TransformSet.identity(4))
     for name, layer in result.items():
         assert (layer.transformation_variance() == 0).all(), name
@@ -397,7 +396,7 @@ def test_bad_input_is_refused():
         measure(net, 3, C4)
     with pytest.raises(ValueError, match="batch_size"):
         measure(net, x, C4, batch_size=0)
-    with pytest.raises(ValueError, match="'0' with 576 units under 4 transformations alone needs"):
+    with pytest.raises(ValueError, match="'0' with 576 units, under 4 transformations, alone needs"):
         measure(net, x, C4, max_memory=1000)
     with pytest.raises(TypeError, match="only once"):
         measure(net, iter([x]), C4, max_memory=60_000)
@@ -430,7 +429,7 @@ def test_nothing_of_the_activations_is_kept():
     net, x = small_net(), images(64)
     measure(net, x, C4)
     gc.collect()
-    alive = [obj for obj in gc.get_objects() if isinstance(obj, torch.Tensor) and obj.numel() > 64 * 144]
+    alive = [obj for obj in gc.get_objects() if type(obj) is torch.Tensor and obj.numel() > 64 * 144]
     assert len(alive) <= 1  # x itself
 
 
@@ -442,7 +441,7 @@ def test_memory_is_bounded_by_splitting_layers(monkeypatch):
 
     def update(self, activation, rows):
         original(self, activation, rows)
-        live = [m for m in gc.get_objects() if isinstance(m, StreamingMoments) and m._totals is not None]
+        live = [m for m in gc.get_objects() if type(m) is StreamingMoments and m._totals is not None]
         held.append(sum(p.nbytes for m in live for p in (*m._totals, m._shift)))
 
     monkeypatch.setattr(passes.StreamingMoments, "update", update)
