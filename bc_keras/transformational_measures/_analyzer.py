@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bc_core._sweep._plot import _DARK, _LIGHT
+from bc_core._figure import DARK, LIGHT
 from bc_core.invariance import TransformSet
 from bc_core.invariance._plot import _dress, _figure_class, _finish
 from bc_keras.transformational_measures._data_sets import DataSet, TransformationsDataSet
@@ -128,7 +128,7 @@ class Analyzer:
             ImportError: If matplotlib is not installed.
         """
         rows = self.compute() if rows is None else rows
-        theme = _DARK if dark else _LIGHT
+        theme = DARK if dark else LIGHT
         figure = _figure_class()(figsize=(max(5.0, 2 + 0.8 * len(rows)), 3.6), layout="constrained")
         figure.set_facecolor(theme.paper)
         axes = figure.subplots()

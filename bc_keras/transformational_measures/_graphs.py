@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bc_core._sweep._plot import _DARK, _LIGHT
+from bc_core._figure import DARK, LIGHT
 from bc_core.invariance import MeasureValues
 from bc_core.invariance._plot import _dress, _figure_class, _finish, _legend
 
@@ -46,7 +46,7 @@ class Graphs:
             'NV'
         """
         several = {values.name: values} if isinstance(values, MeasureValues) else dict(values)
-        theme = _DARK if dark else _LIGHT
+        theme = DARK if dark else LIGHT
         names = list(dict.fromkeys(name for each in several.values() for name in each.layers))
         figure = _figure_class()(figsize=(max(5.0, 1.8 + 0.5 * len(names)), 3.6), layout="constrained")
         figure.set_facecolor(theme.paper)
@@ -88,7 +88,7 @@ class Graphs:
         """
         import matplotlib as mpl
 
-        theme = _DARK if dark else _LIGHT
+        theme = DARK if dark else LIGHT
         columns = {name: _by_feature(values, name) for name in values.units}
         known = np.concatenate([column[np.isfinite(column)] for column in columns.values()] + [np.zeros(1)])
         figure = _figure_class()(figsize=(max(4.0, 1.5 + 0.7 * len(columns)), 4.0), layout="constrained")

@@ -138,9 +138,7 @@ class Model:
         self.layers = layers
         # Of single inputs: the transformations are in the matrix already.
         single = TransformSet.identity(2)
-        self._network = Network(
-            self.model_keras, single, layers, None, False, None, None, None, None, "model_keras"
-        )
+        self._network = Network(self.model_keras, single, layers, None, False, None, None, None, None, "model_keras")
 
     def predict(self, tensor_input: Any) -> Block:
         """Activations of every layer; all are kept, so this is for small matrices. Measures keep none.
