@@ -222,7 +222,7 @@ class Model:
             scores = ops.convert_to_numpy(ops.stop_gradient(only_tensor(output, "model_keras")))
             predicted = scores.argmax(axis=1) if scores.shape[-1] > 1 else scores.reshape(-1) >= 0.5
             right += int((predicted.reshape(len(rows), width) == classes[rows.start : rows.stop, None]).sum())
-        return right / (height * width)
+        return float(right / (height * width))
 
     def _found(self, inputs: NDArray[Any] | None = None) -> list[Layer]:
         if not self._network.layers:
