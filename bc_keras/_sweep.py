@@ -506,11 +506,14 @@ class _Recipe:
         model = self._wrapped(h2, point, self._stored("train") if reads else self.h1)
         model.compile(**self._compile_arguments())
         arguments = self._fit_arguments(report)
+        curves: list[Any] = []
         if (tracking := self.tracking) is not None:
-            curves = keras.callbacks.LambdaCallback(
-                on_epoch_end=lambda epoch, logs: tracking.log_epoch(point, epoch, logs)
-            )
-            arguments["callbacks"] = [*arguments.get("callbacks", []), curves]
+            curves.append(lambda epoch, logs: tracking.log_epoch(point, epoch, logs))
+        if self.tensorboard:
+            curves.append(importlib.import_module("bc_tensorboard._sweep_log").curves_of(self.folder, point))
+        if curves:
+            told = [keras.callbacks.LambdaCallback(on_epoch_end=each) for each in curves]
+            arguments["callbacks"] = [*arguments.get("callbacks", []), *told]
         if self._fit_validates:
             validation = self._joined("val", data["val"], columns) if reads else data["val"]
             arguments["validation_data"] = tuple(validation) if isinstance(validation, list) else validation

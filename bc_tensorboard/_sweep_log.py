@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import time
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from bc_core._sweep._folder import Trained
     from bc_core._sweep._points import Point
 
-# What a point without a loss, plain training, is called among the hyperparameters.
 # Where the runs of the points are, in the folder of their sweep.
 _RUNS = "tensorboard"
 # In the order of the columns: what one chooses by comes first.
@@ -49,6 +50,31 @@ def log_plan(folder: Path, datasets: Sequence[str], performance: bool) -> None:
 def log_point(folder: Path, point: Point, trained: Trained) -> None:
     """Write the run of a point of the sweep in a folder."""
     write_point(folder / _RUNS / point.name, point, trained, (point.loss or PLAIN).replace("_", " "))
+
+
+def curves_of(folder: Path, point: Point) -> Callable[[int, Mapping[str, Any] | None], None]:
+    """A function of an epoch and what was logged of it, which writes the training curves of a point.
+
+    Curves of an interrupted attempt are removed. What cannot be written is told once, and ends no training.
+    """
+    place = folder / _RUNS / point.name / "training"
+    shutil.rmtree(place, ignore_errors=True)
+    file = EventFile(place, supersedes=False)
+    lost = False
+
+    def write(epoch: int, logs: Mapping[str, Any] | None) -> None:
+        nonlocal lost
+        if lost:
+            return
+        try:
+            file.add(epoch, {name: float(value) for name, value in (logs or {}).items()}, {})
+        except (OSError, TypeError, ValueError) as error:
+            lost = True
+            warnings.warn(
+                f"The curves of the point {point.name} are not logged: {error}.", RuntimeWarning, stacklevel=2
+            )
+
+    return write
 
 
 def write_point(logdir: Path, point: Point, trained: Trained, dissonance: str) -> None:

@@ -484,9 +484,16 @@ def test_a_sweep_as_users_run_it(h1, tmp_path):
 @once
 def test_tensorboard_runs(h1, tmp_path):
     pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     place = trained(recipe(net, h1, data(), tensorboard=True), tmp_path, PLAIN, MIDDLE)
     for point in (PLAIN, MIDDLE):
-        assert list((place.path / "tensorboard" / point.name).rglob("*tfevents*"))
+        assert list((place.path / "tensorboard" / point.name).glob("*tfevents*"))
+        curves = EventAccumulator(str(place.path / "tensorboard" / point.name / "training"))
+        curves.Reload()
+        logged = curves.Scalars("loss")
+        assert [entry.step for entry in logged] == [0, 1]
+        assert all(entry.value > 0 for entry in logged)
 
 
 @once
