@@ -16,6 +16,7 @@ from bc_core._comparison import Metadata
 from bc_core._evaluation import performance
 from bc_keras._callbacks import CompatibilityCallback
 from bc_keras._model import BCModel
+from bc_keras._reference import Reference
 from bc_keras._stored import StoredOutputs
 
 
@@ -101,9 +102,10 @@ def evaluate(
     if performance_metric is not None:
         asked = h2.h2 if isinstance(h2, BCModel) else h2
         # Answers are no model that a metric could ask.
-        has_answers = isinstance(h1, StoredOutputs) or not callable(h1)
+        measured = h1.h1 if isinstance(h1, Reference) else h1
+        has_answers = isinstance(measured, StoredOutputs) or not callable(measured)
         performances = (
-            math.nan if has_answers else performance(performance_metric(h1, data, "cpu"), "h1", stacklevel=3),
+            math.nan if has_answers else performance(performance_metric(measured, data, "cpu"), "h1", stacklevel=3),
             performance(performance_metric(asked, data, "cpu"), "h2", stacklevel=3),
         )
     return Evaluation(comparison, *performances)

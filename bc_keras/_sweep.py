@@ -462,7 +462,13 @@ class _Recipe:
                     x = data if is_dataset(data) else data[0]
                     labels = None if is_dataset(data) else data[1]
                     path = folder / "h1" / name
-                    store_outputs(self.h1, x, path, y=labels, batch_size=self._batch_size(name), verbose=0)
+                    begun = path.exists()
+                    try:
+                        store_outputs(self.h1, x, path, y=labels, batch_size=self._batch_size(name), verbose=0)
+                    except ValueError as error:
+                        if not begun:
+                            raise
+                        raise ValueError(f"{folder} is the folder of another sweep, or h1 changed: {error}") from error
                 elif not (path := folder / "h1" / f"{name}.npz").is_file():
                     _Answers.asked(self.h1, ValidationData(data)).save(path)
             if self.performance_metric is not None:

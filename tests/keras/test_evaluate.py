@@ -552,3 +552,16 @@ def test_texts_are_left_out_where_a_shuffling_loader_gives_no_positions():
         found = evaluate(table(H1), table(H2), loader, metadata=str).comparison
     assert found.overlap == evaluate(table(H1), table(H2), (x, y)).comparison.overlap
     assert found.instances.metadata is None
+
+
+def test_a_metric_is_asked_of_the_model_behind_a_reference():
+    asked = []
+
+    def metric(model, dataset, device):
+        asked.append(model)
+        return 0.5
+
+    h1, h2 = table(H1), table(H2)
+    found = evaluate(Reference(h1), h2, arrays(), performance_metric=metric)
+    assert asked == [h1, h2]
+    assert (found.h1_performance, found.h2_performance) == (0.5, 0.5)
