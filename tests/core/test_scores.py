@@ -222,4 +222,5 @@ def test_importing_the_package_brings_no_framework_along():
 
 def test_the_package_lists_exactly_its_public_names():
     public = {name for name in vars(bc_core) if not name.startswith("_")}
-    assert public == set(bc_core.__all__)
+    # A subpackage of its own, there once something has imported it.
+    assert public - {"invariance"} == set(bc_core.__all__)

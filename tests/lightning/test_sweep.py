@@ -304,6 +304,15 @@ class Interrupted(Digits):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def _hearing_ctrl_c():
+    """Tests that a shell runs in the background are deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_hearing_ctrl_c")
 def test_ctrl_c_ends_the_sweep_and_the_same_call_goes_on(tmp_path, h1, data, capsys):
     Interrupted.trainings = 0
     with pytest.raises(KeyboardInterrupt):
