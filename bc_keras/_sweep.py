@@ -620,6 +620,8 @@ class _Data:
     def __init__(self, name: str, given: Any, h1: Any) -> None:
         self.given = given
         self.length: int | None = None
+        # Data that are trained on go on from epoch to epoch; others are read as they are, whatever their order.
+        self.pristine = given if name == "train" and isinstance(given, keras.utils.PyDataset) else None
         self.is_function = (
             callable(given) and not hasattr(given, "__iter__") and not isinstance(given, keras.utils.PyDataset)
         )
@@ -676,9 +678,9 @@ class _Data:
 
     def made(self) -> Any:
         """The data, made anew where a function makes them."""
-        if isinstance(self.given, keras.utils.PyDataset):
+        if self.pristine is not None:
             # Its order may go on from epoch to epoch; every point begins with the one that was given.
-            return copy.deepcopy(self.given)
+            return copy.deepcopy(self.pristine)
         return self.given() if self.is_function else self.given
 
 

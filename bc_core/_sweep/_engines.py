@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from bc_core._comparison import _write_whole
 from bc_core._sweep._folder import FullDiskError, Report, SweepFolder, Trained
 from bc_core._sweep._points import Point
 
@@ -115,11 +114,11 @@ def _error_of(recipe: Recipe, folder: SweepFolder, point: Point) -> Exception | 
 _RECIPES: dict[str, Recipe] = {}
 
 
-def _train_in_worker(pickled: str, path: str, point: Point) -> str | None:
+def _train_in_worker(pickled: str, path: str, point: Point, prepare: bool) -> str | None:
     """Train a point in a worker process; errors travel as text, as not every error can be pickled."""
     folder = SweepFolder(path)
     try:
-        recipe = _recipe_in_worker(pickled)
+        recipe = _recipe_in_worker(pickled, path if prepare else None)
     except _NotImportableError as reason:
         return folder.note_failure(point, str(reason)).error
     error = _error_of(recipe, folder, point)
@@ -132,17 +131,16 @@ def _leave_ctrl_c_to_the_caller() -> None:
 
 
 def _prepare_in_worker(pickled: str, path: str) -> None:
-    """Do what all points share, and leave the recipe that knows of it to all workers."""
-    recipe = _recipe_in_worker(pickled)
-    recipe.prepare(Path(path))
-    _write_whole(Path(pickled), importlib.import_module("cloudpickle").dumps(recipe))
+    """Do what all points share; the other workers find it done in the folder."""
+    _recipe_in_worker(pickled, path)
 
 
 class _NotImportableError(RuntimeError):
     """A recipe could not be made again in a worker."""
 
 
-def _recipe_in_worker(pickled: str) -> Recipe:
+def _recipe_in_worker(pickled: str, path: str | None) -> Recipe:
+    """The recipe as it came, prepared where the caller did not: `path` is the sweep's folder then."""
     if pickled not in _RECIPES:
         threading.Thread(target=_exit_with_parent, daemon=True).start()
         try:
@@ -153,6 +151,8 @@ def _recipe_in_worker(pickled: str) -> Recipe:
                 "again in another process. What they are defined in must be importable there: a module beside the "
                 "script, or an installed package; or use engine='in_process'"
             ) from None
+        if path is not None:
+            _RECIPES[pickled].prepare(Path(path))
     return _RECIPES[pickled]
 
 
@@ -194,7 +194,6 @@ def _processes(
                     if stop.is_set():
                         return
                     ready.result()
-                    prepare = False
                 at_work: dict[Any, Point] = {}
                 queue, waiting = waiting, []
                 while (queue or at_work) and not stop.is_set():
@@ -202,7 +201,7 @@ def _processes(
                     while queue and len(at_work) < workers and not broken:
                         point = queue.pop(0)
                         tried[point] += 1
-                        at_work[executor.submit(_train_in_worker, pickled, str(folder.path), point)] = point
+                        at_work[executor.submit(_train_in_worker, pickled, str(folder.path), point, prepare)] = point
                     finished, _ = loky.wait(at_work, timeout=_LOOK_SECONDS, return_when=loky.FIRST_COMPLETED)
                     for future in finished:
                         point = at_work.pop(future)
@@ -280,28 +279,26 @@ def _ray(
         content = ray.put(cloudpickle.dumps(recipe))
         environment, places, path = recipe.environment(threads), list(sys.path), str(folder.path)
 
-        def prepared(pickled: bytes) -> bytes:
-            os.environ.update(environment)
-            sys.path += [entry for entry in places if entry not in sys.path]
-            pickler = importlib.import_module("cloudpickle")
-            there = pickler.loads(pickled)
-            there.prepare(Path(path))
-            return bytes(pickler.dumps(there))
-
-        if prepare:
-            task = ray.remote(prepared)
-            content = task.options(num_cpus=threads, num_gpus=resources.get("gpu", 0)).remote(content)
-            ray.get(content)
-
-        def trial(config: dict[str, Any]) -> None:
+        def recipe_there() -> Recipe:
             os.environ.update(environment)
             sys.path += [entry for entry in places if entry not in sys.path]
             key = content.hex()
             if key not in _RECIPES:
                 _RECIPES[key] = importlib.import_module("cloudpickle").loads(ray.get(content))
+                if prepare:
+                    _RECIPES[key].prepare(Path(path))
+            return _RECIPES[key]
+
+        if prepare:
+            # Once, before several do: they find it done in the folder.
+            task = ray.remote(lambda: recipe_there() and None)
+            ray.get(task.options(num_cpus=threads, num_gpus=resources.get("gpu", 0)).remote())
+
+        def trial(config: dict[str, Any]) -> None:
+            recipe = recipe_there()
             point = Point.from_dict(config["point"])
             place = SweepFolder(path)
-            error = _error_of(_RECIPES[key], place, point)
+            error = _error_of(recipe, place, point)
             if error is not None:
                 place.note_failure(point, error)
             tune.report({"done": 1, "failed": int(error is not None)})
