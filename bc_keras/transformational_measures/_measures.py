@@ -15,7 +15,7 @@ from bc_core.invariance._result import Statistic
 from bc_keras.invariance._data import Piece, Rows
 from bc_keras.invariance._measure import _passes, measures_of, result_of, rows_of
 from bc_keras.invariance._passes import Network
-from bc_keras.transformational_measures._data_sets import DataSet, TransformationsDataSet, _Transposed
+from bc_keras.transformational_measures._data_sets import TransformationsDataSet, _Transposed
 from bc_keras.transformational_measures._iterator import Iterator
 
 
