@@ -23,6 +23,7 @@ from bc_core.invariance import (
     invert_tile,
     make_tile,
 )
+from bc_keras._model import BCModel
 from bc_keras._reference import _without_gradients
 from bc_keras.invariance._activations import Choice, Finder, Layer, LayerChoice, Seen, Watch
 from bc_keras.invariance._data import Piece
@@ -86,7 +87,7 @@ class Network:
                 f"data_format must be 'channels_first' or 'channels_last'. Received: data_format={data_format!r}."
             )
         StreamingMoments(len(transforms))  # refuses fewer than two
-        self.model, self.transforms = model, transforms
+        self.model, self.transforms = plain(model), transforms
         self.turned_back = same_equivariance
         self._chosen, self._feature_axis, self._max_memory = layers, feature_axis, max_memory
         self._transformed, self._called = transformed, called
@@ -374,6 +375,11 @@ class Network:
                     before = counts.get(name)
                     counts[name] = found if before is None else [a + b for a, b in zip(before, found, strict=True)]
         return counts
+
+
+def plain(model: Any) -> Any:
+    """What of a model is measured: of a `BCModel` its h2."""
+    return model.h2 if isinstance(model, BCModel) else model
 
 
 class _Function:

@@ -46,6 +46,12 @@ class ModelStructure:
 
     Attributes:
         layers: Each of them.
+
+    Example:
+        >>> from bc_keras.transformational_measures import LayerStructure, ModelStructure
+        >>> structure = ModelStructure((LayerStructure("conv", (4, 4, 3), features=3),))
+        >>> structure.names, structure["conv"].size
+        (('conv',), 48)
     """
 
     layers: tuple[LayerStructure, ...]
