@@ -16,7 +16,6 @@ from bc_core.invariance import (
     Moments,
     Probes,
     StreamingMoments,
-    TileSums,
     TransformSet,
     accumulator_bytes,
     apply_transform,
@@ -34,6 +33,7 @@ from bc_keras.invariance._keras_arrays import (
     SummedTile,
     SummedTiles,
     has_accelerator,
+    unpacked,
 )
 
 # What is computed of one layer: from its name, its tile (r, m, K) and arrays given for it, to tensors.
@@ -303,12 +303,12 @@ class Network:
 
         def per_layer(name: str, tile: Any, state: Sequence[Any]) -> Sequence[Any]:
             first, shift, chosen = state
-            if not isinstance(first, bool):
-                shift = ops.where(first, self._backend.shift(tile), ops.cast(shift, tile.dtype))
-            elif first:
-                shift = self._backend.shift(tile)
             kept = [] if chosen is None else [ops.take(tile, chosen, axis=2)]
-            return [shift, *self._backend.sums(tile, shift), *kept]
+            if first is False:
+                return [self._backend.packed(tile, shift), None, *kept]
+            own = self._backend.shift(tile)
+            shift = own if first is True else ops.where(first, own, shift)
+            return [self._backend.packed(tile, shift), shift, *kept]
 
         function = self.function("sums" if self.probes is None else "probes", names, columns, per_layer, output)
         shifts = {layer.name: np.zeros((columns, layer.units), _float_of(layer)) for layer in group}
@@ -319,14 +319,15 @@ class Network:
                 tile = self.tile(piece) if tile is None else tile
                 state = {name: (name not in self._moments, shifts[name], probed.get(name)) for name in names}
                 found, outputs = function(tile, piece.rows, state)
-                for name, (shift, *rest) in found.items():
+                for name, (packed, shift, *kept) in found.items():
                     if name not in self._moments:
                         self._moments[name] = StreamingMoments(columns, backend)
                         shifts[name] = shift
-                    self._moments[name].update(SummedTile(shift, TileSums(*rest[:4])), piece.rows)
+                    sums = unpacked(ops.convert_to_numpy(packed))
+                    self._moments[name].update(SummedTile(shift, sums), piece.rows)
                     if self.probes is not None:
-                        chosen = self.probes.choose(name, shift.shape[1])
-                        self.probes.add(name, ops.convert_to_numpy(rest[4])[:, :, : len(chosen)])
+                        chosen = self.probes.choose(name, packed.shape[1])
+                        self.probes.add(name, ops.convert_to_numpy(kept[0])[:, :, : len(chosen)])
                 return outputs
 
             yield run
@@ -436,7 +437,8 @@ class _Function:
         is_jax = keras.backend.backend() == "jax"
         # A size that comes once, such as that of the rest at the end, is not worth compiling for; but JAX would compile
         # every operation alone.
-        if not self._is_compiled or (not is_jax and rows not in self._sizes):
+        is_first = any(part is True for parts in state.values() for part in parts)
+        if not self._is_compiled or (not is_jax and (is_first or rows not in self._sizes)):
             self._sizes.add(rows)
             with _without_gradients():
                 return self._trace(x, rows, state)
@@ -493,7 +495,9 @@ class _Function:
 
 def _arrays_of(state: State) -> dict[str, list[Any]]:
     return {
-        name: [None if part is None else ops.convert_to_tensor(part) for part in parts] for name, parts in state.items()
+        # What is true or false is a constant to TensorFlow, and a number to JAX, which need not compile twice.
+        name: [part if part is None or isinstance(part, bool) else ops.convert_to_tensor(part) for part in parts]
+        for name, parts in state.items()
     }
 
 

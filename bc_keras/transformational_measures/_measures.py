@@ -128,7 +128,8 @@ class NormalizedFeaturesVariance(Measure):
     Example:
         >>> import keras, numpy as np
         >>> from bc_keras.invariance import TransformSet
-        >>> from bc_keras.transformational_measures import NormalizedFeaturesVariance, Iterator, Model, TransformationsDataSet
+        >>> from bc_keras.transformational_measures import Iterator, Model, TransformationsDataSet
+        >>> from bc_keras.transformational_measures import NormalizedFeaturesVariance
         >>> net = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.GlobalMaxPooling2D(name="a")])
         >>> data = TransformationsDataSet(np.random.default_rng(0).normal(size=(9, 4, 4, 1)), TransformSet.flips())
         >>> NormalizedFeaturesVariance().compute(Iterator(Model(net), data)).layers
@@ -161,7 +162,8 @@ class NormalizedSameEquivariance(Measure):
     Example:
         >>> import keras, numpy as np
         >>> from bc_keras.invariance import TransformSet
-        >>> from bc_keras.transformational_measures import NormalizedSameEquivariance, Iterator, Model, TransformationsDataSet
+        >>> from bc_keras.transformational_measures import Iterator, Model, TransformationsDataSet
+        >>> from bc_keras.transformational_measures import NormalizedSameEquivariance
         >>> net = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.ReLU(name="a")])
         >>> data = TransformationsDataSet(np.random.default_rng(0).normal(size=(9, 4, 4, 1)), TransformSet.flips())
         >>> NormalizedSameEquivariance().compute(Iterator(Model(net), data)).layers
