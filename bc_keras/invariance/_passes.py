@@ -182,10 +182,14 @@ class Network:
             with _without_gradients():
                 self.model(tile, training=False)
         choice = Choice(self.model, self._chosen)
-        finder = Finder(
-            choice, shape[0], len(shape) if self.turned_back else None, self._feature_axis, self._data_format
-        )
+        found = (choice, shape[0], len(shape) if self.turned_back else None, self._feature_axis, self._data_format)
+        finder = Finder(*found)
         _run_once(self.model, Watch(self.model), finder.look, tile)
+        calls_again = any(":" in label for label in finder.layers)
+        if calls_again and keras.backend.backend() == "tensorflow" and not self._run_eagerly:
+            # Each round of a loop is a call when it is run, and none can be looked into when it is compiled.
+            finder = Finder(*found, within_reach=_traced_labels(Watch(self.model), tile))
+            _run_once(self.model, Watch(self.model), finder.look, tile)
         if self.turned_back:
             for name, layer in list(finder.layers.items()):
                 if (why := self._why_not_turned(layer)) is not None:
@@ -533,6 +537,21 @@ def _run_once(model: Any, watch: Watch, look: Callable[[Seen], None], x: Any) ->
             return ()
 
         jax.eval_shape(stateless, [variable.value for variable in model.variables], x)
+
+
+def _traced_labels(watch: Watch, x: Any) -> set[str]:
+    """Activations that TensorFlow gives out of a compiled run."""
+    import tensorflow as tf
+
+    labels: set[str] = set()
+
+    def look(seen: Seen) -> None:
+        if seen.is_here:
+            labels.add(seen.label)
+
+    with watch.on(look) as run:
+        tf.function(run, autograph=False).get_concrete_function(x)
+    return labels
 
 
 def _float_of(layer: Layer) -> str:
