@@ -258,6 +258,7 @@ class Finder:
         rank: Axes of the transformed input; where it is given, other activations are left out.
         feature_axis: Where features are, for all or by name, counted in the shape for one input.
         data_format: Where the channels of images are.
+        within_reach: Names of the activations that a compiled run gives; None where all are.
     """
 
     def __init__(
@@ -267,8 +268,9 @@ class Finder:
         rank: int | None,
         feature_axis: int | Mapping[str, int] | None,
         data_format: str,
+        within_reach: set[str] | None = None,
     ) -> None:
-        self._choice, self._inputs, self._rank = choice, inputs, rank
+        self._choice, self._inputs, self._rank, self._within_reach = choice, inputs, rank, within_reach
         self._feature_axis, self._data_format = feature_axis, data_format
         self.layers: dict[str, Layer] = {}
         self.watched: dict[str, str] = {}
@@ -279,16 +281,18 @@ class Finder:
 
     def look(self, seen: Seen) -> None:
         """Take note of an activation."""
+        is_here = seen.is_here and (self._within_reach is None or seen.label in self._within_reach)
         twin = self._twin(seen.tensor)
         if twin is None and isinstance(seen.layer, _HAND_ON):
             twin = self._twin(seen.given)
-        self._known.append((seen.tensor, twin or seen.label))
+        if is_here:
+            self._known.append((seen.tensor, twin or seen.label))
         if not self._choice.wants(seen):
             return
         self._called.add(seen.name or OUTPUT)
         tensor = seen.tensor
         shape = tuple(tensor.shape)
-        if not seen.is_here:
+        if not is_here:
             why: str | None = _NOT_HERE
         elif not shape or shape[0] != self._inputs:
             why = f"its output of shape {shape} has no axis of the {self._inputs} inputs in front"

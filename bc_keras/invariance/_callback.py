@@ -15,6 +15,7 @@ from bc_keras._callbacks import _check_count
 from bc_keras._reference import Reference, check_no_shared_variables
 from bc_keras.invariance._activations import LayerChoice
 from bc_keras.invariance._compare import Comparing, check_identity
+from bc_keras.invariance._passes import plain
 from bc_tensorboard import summary
 from bc_tensorboard._event_file import EventFile
 
@@ -102,10 +103,9 @@ class InvarianceCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start anew."""
-        h2 = getattr(self.model, "h2", self.model)
-        check_no_shared_variables(self.h1, h2)
+        check_no_shared_variables(self.h1, plain(self.model))
         self.update, self.history, self._epoch = None, {}, None
-        self._comparing = Comparing(self.h1, h2, self.data, self.transforms, layers=self.layers, **self.options)
+        self._comparing = Comparing(self.h1, self.model, self.data, self.transforms, layers=self.layers, **self.options)
         if self.log_dir is not None:
             self._events = EventFile(self.log_dir / _RUN)
 

@@ -24,11 +24,12 @@ from bc_core.invariance import (
 )
 from bc_core.invariance._result import Statistic, Summary
 from bc_keras._compiled_loss import CompiledLoss
+from bc_keras._model import BCModel
 from bc_keras._reference import only_tensor
 from bc_keras.invariance._activations import OUTPUT, LayerChoice, layers_of
 from bc_keras.invariance._data import Rows, Where
 from bc_keras.invariance._measure import measures_of, opened, result_of, rows_of
-from bc_keras.invariance._passes import Network
+from bc_keras.invariance._passes import Network, plain
 
 
 def compare_invariance(
@@ -181,7 +182,8 @@ class Comparing:
         share = None if max_memory is None else max(1, max_memory // 2)
         for_h1 = layers
         if isinstance(h1, keras.Layer) and isinstance(h2, keras.Layer):
-            for_h1 = _in_names_of(h1, h2, layers)
+            for_h1 = _in_names_of(plain(h1), plain(h2), layers)
+        self._models = (h1, h2)
         self._networks = [
             Network(model, transforms, chosen, feature_axis, False, share, transformed, data_format, run_eagerly, name)
             for model, chosen, name in ((h1, for_h1, "h1"), (h2, layers, "h2"))
@@ -228,7 +230,7 @@ class Comparing:
                             continue
                         output = runs[which](piece, tile)
                         if not number:
-                            classes = self._classes(networks[which].model, output, name, piece.rows * columns)
+                            classes = self._classes(self._models[which], output, name, piece.rows * columns)
                             predictions[which].append(classes.reshape(piece.rows, columns))
                     if not number and piece.target is not None:
                         targets.append(piece.target)
@@ -287,8 +289,9 @@ class Comparing:
         if scores.dtype.kind != "f":
             return _as_classes(scores)
         from_logits = self._from_logits
-        if from_logits is None and getattr(model, "loss", None) is not None:
-            from_logits = CompiledLoss.of(model.loss).from_logits
+        loss = model._base if isinstance(model, BCModel) else getattr(model, "loss", None)
+        if from_logits is None and loss is not None:
+            from_logits = CompiledLoss.of(loss).from_logits
         if from_logits:
             return _as_classes(scores >= np.log(self._threshold / (1 - self._threshold)))
         if ((scores < 0) | (scores > 1)).any():

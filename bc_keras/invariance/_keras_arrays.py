@@ -60,16 +60,16 @@ class KerasBackend:
 
     def sums(self, tile: Any, shift: Any) -> TileSums:
         """Sums of one tile, in its type."""
+        return unpacked(self.packed(tile, shift))
+
+    def packed(self, tile: Any, shift: Any) -> Any:
+        """All sums of one tile in one tensor, one under the other, (2 m + 2, K)."""
         if keras.backend.backend() == "tensorflow":
-            packed = _compiled_for_tensorflow()(tile, shift)
-        else:
-            packed = self._packed(tile, shift)
-        columns = tile.shape[1]
-        return TileSums(packed[:columns], packed[columns : 2 * columns], packed[-2], packed[-1])
+            return _compiled_for_tensorflow(tuple(tile.shape), tile.dtype)(tile, shift)
+        return self._packed(tile, shift)
 
     @staticmethod
     def _packed(tile: Any, shift: Any) -> Any:
-        """All sums, one under the other, (2 m + 2, K)."""
         rows, columns, units = tile.shape
         # A loop takes longer to compile than it spares on a tile that is small anyway.
         is_small = rows * columns * units <= _SMALL * _block()
@@ -238,12 +238,28 @@ def add_on_host(totals: TileSums | None, sums: TileSums) -> TileSums:
     return totals
 
 
-@lru_cache(maxsize=1)
-def _compiled_for_tensorflow() -> Any:
-    """`KerasBackend._packed`, compiled once for each shape, whichever layer or model it comes from."""
+def unpacked(packed: Any) -> TileSums:
+    """The sums in a tensor, or an array, that holds them one under the other."""
+    columns = packed.shape[0] // 2 - 1
+    return TileSums(packed[:columns], packed[columns : 2 * columns], packed[-2], packed[-1])
+
+
+@lru_cache(maxsize=4096)
+def _compiled_for_tensorflow(shape: tuple[int, ...], dtype: Any) -> Any:
+    """`KerasBackend._packed`, compiled once for each shape, whichever layer or model it comes from.
+
+    It stays a function of its own within others, as TensorFlow would optimise each of a hundred copies for itself.
+    """
     import tensorflow as tf
 
-    return tf.function(KerasBackend._packed, autograph=False)
+    function = tf.function(
+        KerasBackend._packed,
+        input_signature=(tf.TensorSpec(shape, dtype), tf.TensorSpec(shape[1:], dtype)),
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
+    with tf.init_scope():  # not as a part of what happens to be traced now
+        return function.get_concrete_function()
 
 
 def _block_sums(tile: Any, shift: Any) -> Any:

@@ -44,8 +44,8 @@ def measure(
     order of the samples nor `batch_size` matters, but for the last digits.
 
     Args:
-        model: a Keras model of any kind: sequential, functional, nested, subclassed. One that is not built yet is built
-            by the first inputs.
+        model: a Keras model of any kind: sequential, functional, nested, subclassed; of a `BCModel` its h2. One that is
+            not built yet is built by the first inputs.
         data: inputs (N, ...), ``(x, y)`` of arrays, a ``tf.data.Dataset``, a ``PyDataset`` or another iterable of
             batches ``x`` or ``(x, y, ...)``. Labels are passed over.
         transforms: the m >= 2 transformations. Those of images need inputs (N, H, W, C), or (N, C, H, W) if
@@ -201,7 +201,7 @@ def gather(
 
 @dataclass(frozen=True, eq=False)
 class LayerMoments:
-    """What is known of every layer after some samples; made by `gather`.
+    """What is known of every layer after some samples; made by `gather`, whose example merges two.
 
     Attributes:
         samples: Number of samples n.

@@ -16,13 +16,13 @@ from bc_core.invariance import (
     Moments,
     Probes,
     StreamingMoments,
-    TileSums,
     TransformSet,
     accumulator_bytes,
     apply_transform,
     invert_tile,
     make_tile,
 )
+from bc_keras._model import BCModel
 from bc_keras._reference import _without_gradients
 from bc_keras.invariance._activations import Choice, Finder, Layer, LayerChoice, Seen, Watch
 from bc_keras.invariance._data import Piece
@@ -33,6 +33,7 @@ from bc_keras.invariance._keras_arrays import (
     SummedTile,
     SummedTiles,
     has_accelerator,
+    unpacked,
 )
 
 # What is computed of one layer: from its name, its tile (r, m, K) and arrays given for it, to tensors.
@@ -86,7 +87,7 @@ class Network:
                 f"data_format must be 'channels_first' or 'channels_last'. Received: data_format={data_format!r}."
             )
         StreamingMoments(len(transforms))  # refuses fewer than two
-        self.model, self.transforms = model, transforms
+        self.model, self.transforms = plain(model), transforms
         self.turned_back = same_equivariance
         self._chosen, self._feature_axis, self._max_memory = layers, feature_axis, max_memory
         self._transformed, self._called = transformed, called
@@ -181,10 +182,14 @@ class Network:
             with _without_gradients():
                 self.model(tile, training=False)
         choice = Choice(self.model, self._chosen)
-        finder = Finder(
-            choice, shape[0], len(shape) if self.turned_back else None, self._feature_axis, self._data_format
-        )
+        found = (choice, shape[0], len(shape) if self.turned_back else None, self._feature_axis, self._data_format)
+        finder = Finder(*found)
         _run_once(self.model, Watch(self.model), finder.look, tile)
+        calls_again = any(":" in label for label in finder.layers)
+        if calls_again and keras.backend.backend() == "tensorflow" and not self._run_eagerly:
+            # Each round of a loop is a call when it is run, and none can be looked into when it is compiled.
+            finder = Finder(*found, within_reach=_traced_labels(Watch(self.model), tile))
+            _run_once(self.model, Watch(self.model), finder.look, tile)
         if self.turned_back:
             for name, layer in list(finder.layers.items()):
                 if (why := self._why_not_turned(layer)) is not None:
@@ -302,12 +307,12 @@ class Network:
 
         def per_layer(name: str, tile: Any, state: Sequence[Any]) -> Sequence[Any]:
             first, shift, chosen = state
-            if not isinstance(first, bool):
-                shift = ops.where(first, self._backend.shift(tile), ops.cast(shift, tile.dtype))
-            elif first:
-                shift = self._backend.shift(tile)
             kept = [] if chosen is None else [ops.take(tile, chosen, axis=2)]
-            return [shift, *self._backend.sums(tile, shift), *kept]
+            if first is False:
+                return [self._backend.packed(tile, shift), None, *kept]
+            own = self._backend.shift(tile)
+            shift = own if first is True else ops.where(first, own, shift)
+            return [self._backend.packed(tile, shift), shift, *kept]
 
         function = self.function("sums" if self.probes is None else "probes", names, columns, per_layer, output)
         shifts = {layer.name: np.zeros((columns, layer.units), _float_of(layer)) for layer in group}
@@ -318,14 +323,15 @@ class Network:
                 tile = self.tile(piece) if tile is None else tile
                 state = {name: (name not in self._moments, shifts[name], probed.get(name)) for name in names}
                 found, outputs = function(tile, piece.rows, state)
-                for name, (shift, *rest) in found.items():
+                for name, (packed, shift, *kept) in found.items():
                     if name not in self._moments:
                         self._moments[name] = StreamingMoments(columns, backend)
                         shifts[name] = shift
-                    self._moments[name].update(SummedTile(shift, TileSums(*rest[:4])), piece.rows)
+                    sums = unpacked(ops.convert_to_numpy(packed))
+                    self._moments[name].update(SummedTile(shift, sums), piece.rows)
                     if self.probes is not None:
-                        chosen = self.probes.choose(name, shift.shape[1])
-                        self.probes.add(name, ops.convert_to_numpy(rest[4])[:, :, : len(chosen)])
+                        chosen = self.probes.choose(name, packed.shape[1])
+                        self.probes.add(name, ops.convert_to_numpy(kept[0])[:, :, : len(chosen)])
                 return outputs
 
             yield run
@@ -374,6 +380,11 @@ class Network:
                     before = counts.get(name)
                     counts[name] = found if before is None else [a + b for a, b in zip(before, found, strict=True)]
         return counts
+
+
+def plain(model: Any) -> Any:
+    """What of a model is measured: of a `BCModel` its h2."""
+    return model.h2 if isinstance(model, BCModel) else model
 
 
 class _Function:
@@ -430,7 +441,8 @@ class _Function:
         is_jax = keras.backend.backend() == "jax"
         # A size that comes once, such as that of the rest at the end, is not worth compiling for; but JAX would compile
         # every operation alone.
-        if not self._is_compiled or (not is_jax and rows not in self._sizes):
+        is_first = any(part is True for parts in state.values() for part in parts)
+        if not self._is_compiled or (not is_jax and (is_first or rows not in self._sizes)):
             self._sizes.add(rows)
             with _without_gradients():
                 return self._trace(x, rows, state)
@@ -440,18 +452,21 @@ class _Function:
         arrays = _arrays_of(state)
         if is_jax:
             values = [variable.value for variable in self._model.variables]
-            flat, output = run(values, x, arrays)
+            flat, output = run(values, x, arrays, True)
         else:
             flat, output = run(x, arrays)
         return {name: [flat[index] for index in places] for name, places in structure}, output
 
-    def _trace(self, x: Any, rows: int, state: State) -> tuple[dict[str, Sequence[Any]], Any]:
+    def _trace(
+        self, x: Any, rows: int, state: State, apart: Callable[..., Sequence[Any]] | None = None
+    ) -> tuple[dict[str, Sequence[Any]], Any]:
         found: dict[str, Sequence[Any]] = {}
 
         def look(seen: Seen) -> None:
             name = self._shown.get(seen.label)
             if name is not None and seen.is_here:
-                found[name] = self._of_activation(name, seen.tensor, rows, state.get(name, ()))
+                arguments = (name, seen.tensor, rows, state.get(name, ()))
+                found[name] = self._of_activation(*arguments) if apart is None else apart(*arguments)
 
         self._look = look
         try:
@@ -463,8 +478,8 @@ class _Function:
     def _compile(self, rows: int, names: list[str]) -> tuple[Any, list[Any]]:
         structure: list[Any] = []
 
-        def traced(x: Any, arrays: Any) -> tuple[list[Any], Any]:
-            found, output = self._trace(x, rows, {name: arrays[name] for name in names})
+        def traced(x: Any, arrays: Any, apart: Any = None) -> tuple[list[Any], Any]:
+            found, output = self._trace(x, rows, {name: arrays[name] for name in names}, apart)
             flat: list[Any] = []
             structure.clear()
             for name, tensors in found.items():
@@ -475,9 +490,23 @@ class _Function:
         if keras.backend.backend() == "jax":
             import jax
 
-            def stateless(values: list[Any], x: Any, arrays: Any) -> tuple[list[Any], Any]:
+            def stateless(values: list[Any], x: Any, arrays: Any, always: Any) -> tuple[list[Any], Any]:
+                def apart(name: str, tensor: Any, rows: int, state: Sequence[Any]) -> Sequence[Any]:
+                    # Behind a condition, which XLA cannot know is always met. Otherwise it takes apart what makes the
+                    # activation to fuse it with the sums, and a convolution with its bias and activation function
+                    # then takes up to twice as long.
+                    def compute(tensor: Any, state: Sequence[Any]) -> list[Any]:
+                        return list(self._of_activation(name, tensor, rows, state))
+
+                    def spare(tensor: Any, state: Sequence[Any]) -> list[Any]:
+                        shapes = jax.eval_shape(compute, tensor, state)
+                        return [jax.numpy.zeros(shape.shape, shape.dtype) for shape in shapes]
+
+                    found: Sequence[Any] = jax.lax.cond(always, compute, spare, tensor, state)
+                    return found
+
                 with keras.StatelessScope(state_mapping=zip(self._model.variables, values, strict=True)):
-                    return traced(x, arrays)
+                    return traced(x, arrays, apart)
 
             return jax.jit(stateless), structure
         import tensorflow as tf
@@ -487,7 +516,9 @@ class _Function:
 
 def _arrays_of(state: State) -> dict[str, list[Any]]:
     return {
-        name: [None if part is None else ops.convert_to_tensor(part) for part in parts] for name, parts in state.items()
+        # What is true or false is a constant to TensorFlow, and a number to JAX, which need not compile twice.
+        name: [part if part is None or isinstance(part, bool) else ops.convert_to_tensor(part) for part in parts]
+        for name, parts in state.items()
     }
 
 
@@ -506,6 +537,21 @@ def _run_once(model: Any, watch: Watch, look: Callable[[Seen], None], x: Any) ->
             return ()
 
         jax.eval_shape(stateless, [variable.value for variable in model.variables], x)
+
+
+def _traced_labels(watch: Watch, x: Any) -> set[str]:
+    """Activations that TensorFlow gives out of a compiled run."""
+    import tensorflow as tf
+
+    labels: set[str] = set()
+
+    def look(seen: Seen) -> None:
+        if seen.is_here:
+            labels.add(seen.label)
+
+    with watch.on(look) as run:
+        tf.function(run, autograph=False).get_concrete_function(x)
+    return labels
 
 
 def _float_of(layer: Layer) -> str:

@@ -30,15 +30,15 @@ class Analysis:
         group: Its name.
         transformations: Their number.
         accuracy: Accuracy under all of them.
-        value: The measure, the mean over layers.
-        values: The measure of every layer.
+        value: The measure, the mean over layers; nan of a single transformation, which has no spread.
+        values: The measure of every layer, or None.
     """
 
     group: str
     transformations: int
     accuracy: float
     value: float
-    values: LayerValues
+    values: LayerValues | None
 
 
 class Analyzer:
@@ -98,8 +98,8 @@ class Analyzer:
             data: DataSet = TransformationsDataSet(
                 self.dataset.x, transforms, self.dataset.y, data_format=self.dataset.data_format
             )
-            values = self.measure.compute(Iterator(self.model, data))
-            known = [value for value in values.layers.values() if not math.isnan(value)]
+            values = self.measure.compute(Iterator(self.model, data)) if len(transforms) > 1 else None
+            known = [] if values is None else [each for each in values.layers.values() if not math.isnan(each)]
             rows.append(
                 Analysis(
                     name,
@@ -140,7 +140,7 @@ class Analyzer:
         axes.set_xticks(places, [f"{row.group}\n({row.transformations})" for row in rows], fontsize=8)
         axes.set_ylim(bottom=0)
         other.set_ylim(0, 1)
-        axes.set_ylabel(rows[0].values.name, color="#c2410c")
+        axes.set_ylabel(type(self.measure).__name__, color="#c2410c")
         other.set_ylabel("accuracy", color="#1f6fc4")
         other.tick_params(colors=theme.muted, labelsize=8)
         return _finish(figure, path)

@@ -24,6 +24,21 @@ class DataSet(ABC):
     """A matrix of inputs: entry (i, j) is what the model is asked about, in measures normally t_j x_i.
 
     Write your own by its four methods; `TransformationsDataSet` is the one for samples and transformations.
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_keras.transformational_measures import DataSet
+        >>> class Sums(DataSet):
+        ...     def get_data_shape(self):
+        ...         return (1,)
+        ...     def get_height(self):
+        ...         return 5
+        ...     def get_width(self):
+        ...         return 3
+        ...     def get_matrix(self, rows, columns):
+        ...         return np.add.outer(np.array(rows), np.array(columns))[:, :, None].astype("float32")
+        >>> Sums().transpose().get_matrix([2], [0, 4])[0, :, 0]
+        array([2., 6.], dtype=float32)
     """
 
     @abstractmethod

@@ -91,32 +91,84 @@ class Variance(Measure):
 
 
 class FeaturesVariance(Measure):
-    """`Variance` of features, the mean over positions."""
+    """`Variance` of features, the mean over positions.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras.invariance import TransformSet
+        >>> from bc_keras.transformational_measures import FeaturesVariance, Iterator, Model, TransformationsDataSet
+        >>> net = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.GlobalMaxPooling2D(name="a")])
+        >>> data = TransformationsDataSet(np.random.default_rng(0).normal(size=(9, 4, 4, 1)), TransformSet.flips())
+        >>> FeaturesVariance().compute(Iterator(Model(net), data)).layers
+        {'a': 0.0}
+    """
 
     _kind = measures.FeaturesVariance
 
 
 class NormalizedVariance(Measure):
-    """`Variance` over columns divided by that over rows: 0 is invariant to what the columns are."""
+    """`Variance` over columns divided by that over rows: 0 is invariant to what the columns are.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras.invariance import TransformSet
+        >>> from bc_keras.transformational_measures import NormalizedVariance, Iterator, Model, TransformationsDataSet
+        >>> net = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.GlobalMaxPooling2D(name="a")])
+        >>> data = TransformationsDataSet(np.random.default_rng(0).normal(size=(9, 4, 4, 1)), TransformSet.flips())
+        >>> NormalizedVariance().compute(Iterator(Model(net), data)).layers
+        {'a': 0.0}
+    """
 
     _kind = measures.NormalizedVariance
 
 
 class NormalizedFeaturesVariance(Measure):
-    """`NormalizedVariance` of features: both are averaged over positions, then divided."""
+    """`NormalizedVariance` of features: both are averaged over positions, then divided.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras.invariance import TransformSet
+        >>> from bc_keras.transformational_measures import Iterator, Model, TransformationsDataSet
+        >>> from bc_keras.transformational_measures import NormalizedFeaturesVariance
+        >>> net = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.GlobalMaxPooling2D(name="a")])
+        >>> data = TransformationsDataSet(np.random.default_rng(0).normal(size=(9, 4, 4, 1)), TransformSet.flips())
+        >>> NormalizedFeaturesVariance().compute(Iterator(Model(net), data)).layers
+        {'a': 0.0}
+    """
 
     _kind = measures.NormalizedFeaturesVariance
 
 
 class SameEquivariance(Measure):
-    """`Variance` of feature maps that were turned back: 0 where a map moves as the image does."""
+    """`Variance` of feature maps that were turned back: 0 where a map moves as the image does.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras.invariance import TransformSet
+        >>> from bc_keras.transformational_measures import SameEquivariance, Iterator, Model, TransformationsDataSet
+        >>> net = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.ReLU(name="a")])
+        >>> data = TransformationsDataSet(np.random.default_rng(0).normal(size=(9, 4, 4, 1)), TransformSet.flips())
+        >>> SameEquivariance().compute(Iterator(Model(net), data)).layers
+        {'a': 0.0}
+    """
 
     _kind = measures.SameEquivariance
     _same_equivariance = True
 
 
 class NormalizedSameEquivariance(Measure):
-    """`NormalizedVariance` of feature maps that were turned back."""
+    """`NormalizedVariance` of feature maps that were turned back.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras.invariance import TransformSet
+        >>> from bc_keras.transformational_measures import Iterator, Model, TransformationsDataSet
+        >>> from bc_keras.transformational_measures import NormalizedSameEquivariance
+        >>> net = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.ReLU(name="a")])
+        >>> data = TransformationsDataSet(np.random.default_rng(0).normal(size=(9, 4, 4, 1)), TransformSet.flips())
+        >>> NormalizedSameEquivariance().compute(Iterator(Model(net), data)).layers
+        {'a': 0.0}
+    """
 
     _kind = measures.NormalizedSameEquivariance
     _same_equivariance = True

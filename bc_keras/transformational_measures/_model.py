@@ -13,7 +13,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from bc_core.invariance import TransformSet
-from bc_keras._reference import only_tensor
+from bc_keras._reference import _without_gradients, only_tensor
 from bc_keras.invariance._activations import Layer, LayerChoice
 from bc_keras.invariance._data import Piece
 from bc_keras.invariance._passes import Network
@@ -46,6 +46,12 @@ class ModelStructure:
 
     Attributes:
         layers: Each of them.
+
+    Example:
+        >>> from bc_keras.transformational_measures import LayerStructure, ModelStructure
+        >>> structure = ModelStructure((LayerStructure("conv", (4, 4, 3), features=3),))
+        >>> structure.names, structure["conv"].size
+        (('conv',), 48)
     """
 
     layers: tuple[LayerStructure, ...]
@@ -216,10 +222,10 @@ class Model:
         for start in range(0, height, step):
             rows = range(start, min(height, start + step))
             matrix = data.get_matrix(rows, range(width))
-            output = self.model_keras(
-                ops.convert_to_tensor(matrix.reshape(len(rows) * width, *matrix.shape[2:])), training=False
-            )
-            scores = ops.convert_to_numpy(ops.stop_gradient(only_tensor(output, "model_keras")))
+            inputs = ops.convert_to_tensor(matrix.reshape(len(rows) * width, *matrix.shape[2:]))
+            with _without_gradients():
+                output = self.model_keras(inputs, training=False)
+            scores = ops.convert_to_numpy(only_tensor(output, "model_keras"))
             predicted = scores.argmax(axis=1) if scores.shape[-1] > 1 else scores.reshape(-1) >= 0.5
             right += int((predicted.reshape(len(rows), width) == classes[rows.start : rows.stop, None]).sum())
         return float(right / (height * width))

@@ -35,8 +35,17 @@ FIVE = TransformSet.rotations([0, 30, 90]) | TransformSet.translations([(0, 2), 
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _seed(request):
     keras.utils.set_random_seed(0)
+    if BACKEND != "jax" or request.node.name.startswith("test_every_layer"):
+        yield
+        return
+    import jax
+
+    # Compiling takes longer than everything else here: as fast code is of no use, it need not be that good.
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def images(n=24, channels=1, size=12):
@@ -433,6 +442,30 @@ def test_recurrent_and_attention_layers_count_as_one():
     # Attention without positions moves as its input does.
     alone = keras.Model(given, L.MultiHeadAttention(2, 2, name="attention")(given, given))
     assert measure(alone, x, reverse, same_equivariance=True)["attention"].summary() < 1e-5
+
+
+class Loop(L.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.cell = L.Dense(4, name="cell")
+
+    def build(self, shape):
+        self.cell.build((None, 4))
+        self.built = True
+
+    def call(self, x):
+        return ops.fori_loop(0, 3, lambda i, value: self.cell(value), x)
+
+
+def test_a_loop_of_ones_own_is_measured_as_a_whole():
+    given = keras.Input((4,))
+    net = keras.Model(given, L.Dense(2, name="d")(Loop(name="loop")(given)))
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    result = measure(net, x, TransformSet.from_functions({"negated": lambda x: -x}), batch_size=16)
+    last = "loop/cell:3" if BACKEND == "torch" else "loop"
+    assert {last, "d"} <= set(result)
+    spread = ops.convert_to_numpy(ops.abs(net.get_layer("loop")(x) - net.get_layer("loop")(-x))) / np.sqrt(2)
+    np.testing.assert_allclose(result[last].transformation_variance(), spread.mean(axis=0), rtol=1e-4)
 
 
 def test_layers_can_be_chosen():

@@ -7,6 +7,7 @@ from keras import layers as L
 from keras import ops
 
 from bc_core.invariance import compare_predictions
+from bc_keras import BCModel
 from bc_keras.invariance import InvarianceCallback, TransformSet, compare_invariance, measure
 
 BACKEND = keras.backend.backend()
@@ -14,8 +15,17 @@ C4 = TransformSet.c4()
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _seed(request):
     keras.utils.set_random_seed(0)
+    if BACKEND != "jax" or request.node.name.startswith("test_every_layer"):
+        yield
+        return
+    import jax
+
+    # Compiling takes longer than everything else here: as fast code is of no use, it need not be that good.
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def net(classes=3, activation="softmax", **names):
@@ -179,6 +189,19 @@ def test_every_epochs_comparison_is_the_one_asked_by_hand(tmp_path):
     by_now = measure(model, data()[0], C4, layers=["head"])["head"]
     np.testing.assert_allclose(watch.update.h2["head"].tv_std, by_now.tv_std, rtol=1e-4, atol=1e-7)
     assert "call" not in model.layers[0].__dict__
+
+
+def test_a_bc_model_is_compared_as_its_h2():
+    h1, h2 = net(), net()
+    x, y = data()
+    model = BCModel(h2, h1=h1)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    watch = InvarianceCallback(h1, (x, y), C4, layers=None, resamples=50)
+    model.fit(x, y, verbose=0, callbacks=[watch])
+    by_hand = compare_invariance(h1, h2, (x, y), C4, layers=[])
+    assert watch.update.negative_flip_rate == by_hand.negative_flip_rate
+    assert watch.update.h2.layer_names == tuple(layer.name for layer in h2.layers)
+    assert measure(model, x, C4).layer_names == watch.update.h2.layer_names
 
 
 def test_training_goes_as_without_it():
