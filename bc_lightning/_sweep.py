@@ -878,7 +878,7 @@ class _Data:
         """
         if self.module is not None and not self.ready:
             self.loaders()
-        for generator, state in zip(self._generators(), self.given_states if to_the_call else self.states, strict=True):
+        for generator, state in zip(self.generators, self.given_states if to_the_call else self.states, strict=True):
             _set_state(generator, copy.deepcopy(state))
 
     def describe(self) -> dict[str, str]:

@@ -116,8 +116,7 @@ def constraint_of(text: str) -> Constraint:
             f"Take one of {', '.join(directed)}. Received: {text!r}."
         )
     if score not in directed:
-        near = [f"{name}_h2" for name in (score,) if f"{name}_h2" in directed]
-        near = near or get_close_matches(score, directed, 1)
+        near = [f"{score}_h2"] if f"{score}_h2" in directed else get_close_matches(score, directed, 1)
         meant = f" Did you mean {near[0]}?" if near else ""
         raise ValueError(f"Unknown score in {text!r}: take one of {', '.join(directed)}.{meant}")
     if sign != (wanted := ">=" if SCORES[score].higher_is_better else "<="):

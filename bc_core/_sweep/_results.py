@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -449,9 +448,3 @@ def _pandas() -> Any:
         raise ImportError(
             'The table needs pandas: pip install "backward-compat-ml[sweep]". rows() needs none.'
         ) from error
-
-
-def names_of(points: Sequence[Point]) -> str:
-    """Name a few points, for messages."""
-    shown = ", ".join(point.name for point in points[:5])
-    return shown + (f" and {len(points) - 5} more" if len(points) > 5 else "")

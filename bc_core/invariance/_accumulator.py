@@ -15,14 +15,15 @@ first needs to be fast, and only it is written for each array library: `TileBack
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+L = TypeVar("L")
 
 # Entries that numpy works on at a time, so that intermediate results stay in the processor's cache.
 _BLOCK = 1 << 18
@@ -271,3 +272,29 @@ def accumulator_bytes(units: int, columns: int, itemsize: int = 4) -> int:
         141295616
     """
     return units * (columns * (16 + itemsize) + 16)
+
+
+def in_groups(layers: Sequence[L], need: Sequence[int], room: int | None) -> list[list[L]]:
+    """Layers in order, in as few groups as go into `room` bytes each; none may need more by itself.
+
+    Args:
+        layers: The layers.
+        need: Bytes that each takes.
+        room: Bytes that a group may take; None for one group.
+
+    Example:
+        >>> from bc_core.invariance._accumulator import in_groups
+        >>> in_groups("abcd", [3, 2, 4, 1], room=5), in_groups("abcd", [3, 2, 4, 1], room=None)
+        ([['a', 'b'], ['c', 'd']], [['a', 'b', 'c', 'd']])
+    """
+    if room is None:
+        return [list(layers)]
+    groups: list[list[L]] = []
+    left = 0
+    for layer, size in zip(layers, need, strict=True):
+        if size > left or not groups:
+            groups.append([])
+            left = room
+        groups[-1].append(layer)
+        left -= size
+    return groups

@@ -570,3 +570,21 @@ def _own_parts(entry: Any) -> tuple[str, Function, Function | None, float]:
 
 def _called(function: Function) -> str:
     return f"the function {getattr(function, '__name__', repr(function))!r}"
+
+
+def check_identity(transforms: Any) -> None:
+    """Refuse transformations that predictions cannot be compared under.
+
+    Raises:
+        TypeError: If they are no `TransformSet`.
+        ValueError: If the identity is not among them.
+    """
+    if not isinstance(transforms, TransformSet):
+        raise TypeError(
+            f"transforms must be a TransformSet, such as TransformSet.c4(). Received: {type(transforms).__name__}."
+        )
+    if transforms.identity_index is None:
+        raise ValueError(
+            "The identity must be among the transformations, as predictions for t x are compared with those for x: use "
+            f"TransformSet.identity() | .... Received: {transforms!r}."
+        )

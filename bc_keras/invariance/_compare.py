@@ -23,6 +23,7 @@ from bc_core.invariance import (
     depth_intervals,
 )
 from bc_core.invariance._result import Statistic, Summary
+from bc_core.invariance._transforms import check_identity
 from bc_keras._compiled_loss import CompiledLoss
 from bc_keras._model import BCModel
 from bc_keras._reference import only_tensor
@@ -300,24 +301,6 @@ class Comparing:
                 f"{scores.min():g} to {scores.max():g}."
             )
         return _as_classes(scores >= self._threshold)
-
-
-def check_identity(transforms: Any) -> None:
-    """Refuse transformations that predictions cannot be compared under.
-
-    Raises:
-        TypeError: If they are no `TransformSet`.
-        ValueError: If the identity is not among them.
-    """
-    if not isinstance(transforms, TransformSet):
-        raise TypeError(
-            f"transforms must be a TransformSet, such as TransformSet.c4(). Received: {type(transforms).__name__}."
-        )
-    if transforms.identity_index is None:
-        raise ValueError(
-            "The identity must be among the transformations, as predictions for t x are compared with those for x: use "
-            f"TransformSet.identity() | .... Received: {transforms!r}."
-        )
 
 
 def _as_classes(array: Any) -> NDArray[np.int64]:

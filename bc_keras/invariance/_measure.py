@@ -113,15 +113,7 @@ def measure(
                 f"TransformSet.identity() | .... Received: {transforms!r}, same_equivariance={same_equivariance}."
             )
     rows = Rows(data, rows_of(batch_size, len(transforms)), inputs)
-    found: list[LayerMeasures] = []
-    samples = 0
-    for group, samples, moments in _passes(network, rows, again=firing_rate is not None):
-        # At once, since moments take as much memory as the sums they come from.
-        found += [
-            measures
-            for layer in group
-            if (measures := measures_of(layer, moments.pop(layer.name, None), samples, network.left_out)) is not None
-        ]
+    found, samples = measures_in(network, rows, again=firing_rate is not None)
     if firing_rate is not None and identity is not None:
         rates = _firing(network, rows, {layer.name for layer in found}, firing_rate, samples, identity)
         found = [
@@ -294,6 +286,20 @@ def _passes(network: Network, rows: Rows, again: bool = False) -> Iterator[tuple
         samples = seen
         moments = {layer.name: network.moments(layer.name) for layer in group}
         yield group, samples, {name: found for name, found in moments.items() if found is not None}
+
+
+def measures_in(network: Network, rows: Rows, again: bool = False) -> tuple[list[LayerMeasures], int]:
+    """The measures of every layer, and the number of samples; as `_passes`."""
+    found: list[LayerMeasures] = []
+    samples = 0
+    for group, samples, moments in _passes(network, rows, again):
+        # At once, since moments take as much memory as the sums they come from.
+        found += [
+            measures
+            for layer in group
+            if (measures := measures_of(layer, moments.pop(layer.name, None), samples, network.left_out)) is not None
+        ]
+    return found, samples
 
 
 def measures_of(layer: Layer, moments: Moments | None, samples: int, left_out: dict[str, str]) -> LayerMeasures | None:

@@ -22,6 +22,7 @@ from bc_core.invariance import (
     invert_tile,
     make_tile,
 )
+from bc_core.invariance._accumulator import in_groups
 from bc_keras._model import BCModel
 from bc_keras._reference import _without_gradients
 from bc_keras.invariance._activations import Choice, Finder, Layer, LayerChoice, Seen, Watch
@@ -224,23 +225,14 @@ class Network:
 
     def _split(self, layers: Sequence[Layer], need: Mapping[str, int], what: str) -> list[list[Layer]]:
         """Layers in order, in groups of which what is gathered fits into memory."""
-        if self._max_memory is None:
-            return [list(layers)]
-        groups: list[list[Layer]] = []
-        room = 0
         for layer in layers:
-            if need[layer.name] > self._max_memory:
+            if self._max_memory is not None and need[layer.name] > self._max_memory:
                 raise ValueError(
                     f"max_memory: layer {layer.name!r} with {layer.units} units and {what} alone needs "
                     f"{need[layer.name]:,} bytes; raise max_memory, leave the layer out (layers=...), or ask for less. "
                     f"Received: max_memory={self._max_memory:,}."
                 )
-            if need[layer.name] > room or not groups:
-                groups.append([])
-                room = self._max_memory
-            groups[-1].append(layer)
-            room -= need[layer.name]
-        return groups
+        return in_groups(layers, [need[layer.name] for layer in layers], self._max_memory)
 
     def _why_not_turned(self, layer: Layer) -> str | None:
         try:

@@ -9,11 +9,11 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from bc_core.invariance import InvarianceResult, LayerMeasures, MeasureValues, TransformSet
+from bc_core.invariance import InvarianceResult, MeasureValues, TransformSet
 from bc_core.invariance import _measures as measures
 from bc_core.invariance._result import Statistic
 from bc_keras.invariance._data import Piece, Rows
-from bc_keras.invariance._measure import _passes, measures_of, result_of, rows_of
+from bc_keras.invariance._measure import measures_in, result_of, rows_of
 from bc_keras.invariance._passes import Network
 from bc_keras.transformational_measures._data_sets import TransformationsDataSet, _Transposed
 from bc_keras.transformational_measures._iterator import Iterator
@@ -182,11 +182,7 @@ def measured(iterator: Iterator, same_equivariance: bool = False, batch_size: in
         return _transposed(measured(straight, same_equivariance, batch_size))
     network = _Matrix(iterator, same_equivariance)
     rows = Rows(np.arange(dataset.get_height()), rows_of(batch_size, dataset.get_width()))
-    found: list[LayerMeasures] = []
-    for group, samples, moments in _passes(network, rows):
-        for layer in group:
-            if (read := measures_of(layer, moments.pop(layer.name), samples, network.left_out)) is not None:
-                found.append(read)  # noqa: PERF401 - the moments are let go of one by one
+    found, _ = measures_in(network, rows)
     return result_of(found, network.transforms, network.left_out, same_equivariance)
 
 

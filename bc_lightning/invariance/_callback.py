@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
 from bc_core.invariance import InvarianceUpdate, TransformSet
+from bc_core.invariance._transforms import check_identity
 from bc_lightning._comparisons import tensorboard_loggers
 from bc_lightning._reference import Reference
 from bc_lightning.invariance._activations import LayerChoice
@@ -73,12 +74,7 @@ class InvarianceCallback(pl.Callback):
         module = h1.module if isinstance(h1, Reference) else h1
         if not isinstance(module, nn.Module):
             raise TypeError(f"h1 must be a torch.nn.Module, whose layers can be looked at. Received: {h1!r}.")
-        if not isinstance(transforms, TransformSet):
-            raise TypeError(f"transforms must be a TransformSet, such as TransformSet.c4(). Received: {transforms!r}.")
-        if transforms.identity_index is None:
-            raise ValueError(
-                "transforms: expected the identity among them, got none; use TransformSet.identity() | ..."
-            )
+        check_identity(transforms)
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be a whole number of epochs, at least 1. Received: every={every!r}.")
         self._h1 = module

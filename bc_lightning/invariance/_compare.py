@@ -21,11 +21,13 @@ from bc_core.invariance import (
     depth_intervals,
 )
 from bc_core.invariance._result import Statistic, Summary
+from bc_core.invariance._transforms import check_identity
+from bc_lightning._evaluate import _evaluating
 from bc_lightning._model_outputs import scores_from_output
 from bc_lightning.invariance._activations import LayerChoice
 from bc_lightning.invariance._data import Rows, Where
 from bc_lightning.invariance._measure import _rows_of, check_once_only
-from bc_lightning.invariance._passes import Network, watching
+from bc_lightning.invariance._passes import Network
 
 
 def compare_invariance(
@@ -100,8 +102,7 @@ def compare_invariance(
         >>> [row["difference_interval"] for row in update.depth_table()][:1]
         [Interval(low=0.0, high=0.0)]
     """
-    if transforms.identity_index is None:
-        raise ValueError("transforms: expected the identity among them, got none; use TransformSet.identity() | ...")
+    check_identity(transforms)
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must lie between 0 and 1. Received: threshold={threshold!r}.")
     only_predictions = layers is not None and not callable(layers) and len(layers) == 0
@@ -117,7 +118,7 @@ def compare_invariance(
     targets: list[Tensor] = []
     found: tuple[list[LayerMeasures | None], list[LayerMeasures | None]] = ([], [])
     # A network counts once where it is compared with itself.
-    with watching(*({id(network.module): network for network in networks}.values())):
+    with _evaluating(*{id(network.module): network.module for network in networks}.values()):
         pieces = iter(rows)
         first = next(pieces, None)
         if first is None:

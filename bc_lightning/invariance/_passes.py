@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -21,7 +21,7 @@ from bc_core.invariance import (
     invert_tile,
     make_tile,
 )
-from bc_lightning._evaluate import _evaluating
+from bc_core.invariance._accumulator import in_groups
 from bc_lightning.invariance._activations import Hooks, Layer, LayerChoice, find_layers
 from bc_lightning.invariance._torch_arrays import TorchBackend, TorchSpatial
 
@@ -230,23 +230,14 @@ class Network:
 
     def _split(self, layers: Sequence[Layer], need: Mapping[str, int], reason: str) -> list[list[Layer]]:
         """Layers in order, in groups whose bytes fit into memory."""
-        if self._max_memory is None:
-            return [list(layers)]
-        groups: list[list[Layer]] = []
-        room = 0
         for layer in layers:
-            if need[layer.name] > self._max_memory:
+            if self._max_memory is not None and need[layer.name] > self._max_memory:
                 raise ValueError(
                     f"max_memory: layer {layer.name!r} with {layer.units} units, under {reason}, alone needs "
                     f"{need[layer.name]:,} bytes, got {self._max_memory:,}; raise max_memory, leave the layer out "
                     "(layers=...), or take fewer transformations"
                 )
-            if need[layer.name] > room or not groups:
-                groups.append([])
-                room = self._max_memory
-            groups[-1].append(layer)
-            room -= need[layer.name]
-        return groups
+        return in_groups(layers, [need[layer.name] for layer in layers], self._max_memory)
 
     def measures(self, layer: Layer, moments: Moments | None, samples: int) -> LayerMeasures | None:
         """Read a layer's measures off; None, and a note why, if not every sample passed through it."""
@@ -269,11 +260,3 @@ class Network:
             self.left_out,
             firing_rate,
         )
-
-
-@contextmanager
-def watching(*networks: Network) -> Iterator[None]:
-    """Eval mode and no gradients, whatever happens."""
-    with ExitStack() as stack:
-        stack.enter_context(_evaluating(*(network.module for network in networks)))
-        yield
