@@ -265,7 +265,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
                 )
             except OSError as error:
                 # Such as a full disk: the training is worth more than its record.
-                warnings.warn(f"The comparison of epoch {epoch + 1} was not logged whole: {error}.", stacklevel=2)
+                warnings.warn(f"The comparison of epoch {epoch + 1} was not logged whole: {error}", stacklevel=2)
         self._report(f"Epoch {epoch + 1}", scores)
         return scores
 

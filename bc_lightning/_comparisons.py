@@ -346,4 +346,4 @@ def _told_of(comparison: Comparison, dataset: str) -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError, TypeError, ValueError) as error:
-        rank_zero_warn(f"The comparison of step {comparison.step} ({dataset}) was not written whole: {error}.")
+        rank_zero_warn(f"The comparison of step {comparison.step} ({dataset}) was not written whole: {error}")

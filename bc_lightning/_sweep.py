@@ -651,7 +651,7 @@ def _curves_only(logger: Any, closes: bool = True) -> Any:
                 except Exception as error:
                     self.is_lost = True
                     warnings.warn(
-                        f"The curves of this point are no longer logged by {logger.__name__}: {error}.",
+                        f"The curves of this point are no longer logged by {logger.__name__}: {error}",
                         RuntimeWarning,
                         stacklevel=2,
                     )
@@ -850,7 +850,14 @@ class _Data:
             self.ready = True
             self.rewind(to_the_call=True)
         made = {name: getattr(self.module, f"{name}_dataloader")() for name in has}
-        return {name: loader for name, loader in made.items() if loader is not None and loader != []}
+        for name, loader in made.items():
+            if isinstance(loader, (list, tuple)) and all(isinstance(part, DataLoader) for part in loader):
+                if len(loader) > 1:
+                    raise TypeError(
+                        f"{name} must be one data loader. Received from {name}_dataloader: {len(loader)} of them."
+                    )
+                made[name] = loader[0] if loader else None
+        return {name: loader for name, loader in made.items() if loader is not None}
 
     def set_up(self, loaders: Mapping[str, Any]) -> Any:
         """The data module for a Trainer, which would set it up anew, at every point with other random numbers."""

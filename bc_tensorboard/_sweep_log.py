@@ -70,9 +70,7 @@ def curves_of(folder: Path, point: Point) -> Callable[[int, Mapping[str, Any] | 
             file.add(epoch, {name: float(value) for name, value in (logs or {}).items()}, {})
         except (OSError, TypeError, ValueError) as error:
             lost = True
-            warnings.warn(
-                f"The curves of the point {point.name} are not logged: {error}.", RuntimeWarning, stacklevel=2
-            )
+            warnings.warn(f"The curves of the point {point.name} are not logged: {error}", RuntimeWarning, stacklevel=2)
 
     return write
 

@@ -120,7 +120,8 @@ def constraint_of(text: str) -> Constraint:
         meant = f" Did you mean {near[0]}?" if near else ""
         raise ValueError(f"Unknown score in {text!r}: take one of {', '.join(directed)}.{meant}")
     if sign != (wanted := ">=" if SCORES[score].higher_is_better else "<="):
-        raise ValueError(f"{score} is kept by {wanted}. Received: {text!r}.")
+        meant = f"{score} {wanted} {match[3]}{match[4]}"
+        raise ValueError(f'Write "{meant}": it is decided on a bound, which has to keep the limit. Received: {text!r}.')
     limit = value / 100 if match[4] else value
     if not 0 <= limit <= 1:
         raise ValueError(f"{text!r}: the limit must be a share from 0 to 1, or 0% to 100%.")
@@ -178,6 +179,16 @@ def _nobody(candidates: Sequence[Candidate], constraints: Sequence[Constraint], 
     wanted = " and ".join(map(str, constraints)) or "a performance that is a number"
     if not candidates or not constraints:
         return f"No finished point has {wanted} on the data set {dataset!r}."
+
+    undefined = [
+        c for c in constraints if all(math.isnan(each.overlap.score(c.score, math.nan)) for each in candidates)
+    ]
+    if undefined:
+        return (
+            f"{undefined[0].score} is undefined at every point on the data set {dataset!r}, as no instance counts for "
+            "it: BTC needs instances that h1 gets right, BEC such that it gets wrong. Take other data, or leave that "
+            "constraint out."
+        )
 
     def lack(candidate: Candidate) -> float:
         return max(

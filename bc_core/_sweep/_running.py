@@ -16,6 +16,7 @@ from bc_core._sweep._engines import ENGINES, Engine, Recipe, run_points
 from bc_core._sweep._folder import SweepFolder
 from bc_core._sweep._points import Point, checked_lambdas, checked_seeds, planned
 from bc_core._sweep._results import SweepResults
+from bc_core._sweep._told import ended
 
 # How often the progress bar looks at the folder.
 _LOOK_SECONDS = 0.25
@@ -121,14 +122,14 @@ class Sweep(SweepResults):
         failures = [failure for failure in self.failures if failure.point in set(self._asked)]
         if failures and not any(map(self._is_finished, self._asked)):
             raise SweepFailedError(
-                f"All {len(failures)} points failed; the first, {failures[0].point.name}, with {failures[0].error}. "
-                "The traceback of each is in failures of bc_core.SweepResults(folder), and under failures/ in "
-                f"{self._folder.path}."
+                f"All {len(failures)} points failed; the first, {failures[0].point.name}, with "
+                f"{ended(failures[0].error)} The traceback of each is in failures of bc_core.SweepResults(folder), and "
+                f"under failures/ in {self._folder.path}."
             )
         if failures:
             warnings.warn(
                 f"{len(failures)} of {len(self._asked)} points failed, the first, {failures[0].point.name}, with "
-                f"{failures[0].error}. See failures for all; the same call tries them again.",
+                f"{ended(failures[0].error)} See failures for all; the same call tries them again.",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -61,6 +61,18 @@ def told(value: Any, special: Special) -> str:
     return str(named) if named is not None else f"{type(value).__qualname__}{plain_attributes(value, special)}"
 
 
+def ended(error: object) -> str:
+    """What an error says, with one full stop, to go on from in a sentence of ours.
+
+    Example:
+        >>> from bc_core._sweep._told import ended
+        >>> ended(ValueError("x must be 1. Received: 2.")), ended("no space left")
+        ('x must be 1. Received: 2.', 'no space left.')
+    """
+    said = str(error).rstrip()
+    return said if said.endswith((".", "!", "?")) else f"{said}."
+
+
 def plain_attributes(value: Any, special: Special) -> str:
     """The numbers and texts that an object holds, such as a callback's patience or a module's learning rate."""
     plain: dict[str, Any] = {

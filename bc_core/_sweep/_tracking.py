@@ -238,10 +238,6 @@ class Tracking:
 
     # Its points
 
-    def point_started(self, point: Point) -> None:
-        """Open the run of a point; in the process of the sweep or in a worker."""
-        self.child_run(point)
-
     def child_run(self, point: Point) -> tuple[str, str] | None:
         """The run of a point at work, for loggers of the framework; it is opened where there is none yet.
 

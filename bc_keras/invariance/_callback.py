@@ -135,5 +135,5 @@ class InvarianceCallback(keras.callbacks.Callback):
                 summary.invariance(self._events, update, step=epoch, dataset=self.dataset)
             except OSError as error:
                 # Such as a full disk: the training is worth more than its record.
-                warnings.warn(f"The invariance of epoch {epoch + 1} was not logged whole: {error}.", stacklevel=2)
+                warnings.warn(f"The invariance of epoch {epoch + 1} was not logged whole: {error}", stacklevel=2)
         return {f"{self.prefix}{name}": float(getattr(update, name)) for name in _LOGGED}

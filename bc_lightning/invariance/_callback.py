@@ -129,4 +129,4 @@ class InvarianceCallback(pl.Callback):
                 summary.invariance(logger, update, step=trainer.global_step, dataset=self._dataset)
         except (OSError, TypeError, ValueError) as error:
             # The record must not cost the training.
-            rank_zero_warn(f"The invariance of step {trainer.global_step} was not written: {error}.")
+            rank_zero_warn(f"The invariance of step {trainer.global_step} was not written: {error}")

@@ -79,6 +79,16 @@ def test_a_promise_that_nobody_can_be_sure_to_keep_says_why(tmp_path):
         many.best("accuracy_h2 >= 0.999")
 
 
+def test_a_constraint_on_a_score_without_instances_says_so(tmp_path):
+    folder = SweepFolder(tmp_path)
+    point = SweepPoint(None, 0.0, 0)
+    folder.begin({"h1": "never right"}, ["new_error"], [point])
+    comparison = compare([0, 1, 2], [1, 2, 0], [0, 1, 2], num_classes=3)
+    folder.train(point, lambda *_: Trained({"val": comparison}, {}))
+    with pytest.raises(LookupError, match="btc is undefined at every point on the data set 'val'"):
+        SweepResults.open(tmp_path).best("btc >= 0.98")
+
+
 def test_all_constraints_hold_at_once(tmp_path):
     found = made(tmp_path)
     choice = found.best("nfr <= 5%", "btc >= 0.98")
@@ -113,8 +123,8 @@ def test_choosing_needs_validation_data_or_a_word(tmp_path):
 @pytest.mark.parametrize(
     ("constraint", "error", "message"),
     [
-        ("nfr < 0.5%", ValueError, "kept by <="),
-        ("nfr >= 0.5%", ValueError, "kept by <="),
+        ("nfr < 0.5%", ValueError, 'Write "nfr <= 0.5%"'),
+        ("nfr >= 0.5%", ValueError, 'Write "nfr <= 0.5%"'),
         ("btc >= 98", ValueError, "share from 0 to 1"),
         ("speed >= 0.5", ValueError, "Unknown score"),
         ("accuracy >= 0.5", ValueError, "Did you mean accuracy_h2"),

@@ -61,7 +61,7 @@ class Fabricated:
 
     def run(self, tracking, points=None):
         for point in self.points if points is None else points:
-            tracking.point_started(point)
+            tracking.child_run(point)
             self.train(point)
             tracking.point_finished(self.results, point)
 
@@ -221,7 +221,7 @@ def test_an_interrupted_sweep_is_taken_up_in_the_same_run(tmp_path, uri):
     first = sweep.tracking(uri)
     first.start()
     sweep.run(first, sweep.points[:2])
-    first.point_started(sweep.points[2])
+    first.child_run(sweep.points[2])
     first.close(KeyboardInterrupt())
     _, [parent], children = runs_of(uri)
     assert parent.info.status == "KILLED"
@@ -247,8 +247,8 @@ def test_a_process_that_was_killed_leaves_no_run_open(tmp_path, uri):
     sweep = Fabricated(tmp_path / "sweep")
     first = sweep.tracking(uri)
     first.start()
-    first.point_started(sweep.points[0])
-    first.point_started(sweep.points[1])
+    first.child_run(sweep.points[0])
+    first.child_run(sweep.points[1])
     sweep.train(sweep.points[1])
     again = sweep.tracking(uri)
     again.start()
@@ -318,7 +318,7 @@ def test_a_sweep_that_ends_early_closes_its_runs(tmp_path, uri, error, status):
     sweep = Fabricated(tmp_path / "sweep")
     tracking = sweep.tracking(uri)
     tracking.start()
-    tracking.point_started(sweep.points[0])
+    tracking.child_run(sweep.points[0])
     tracking.close(error)
     _, [parent], children = runs_of(uri)
     assert parent.info.status == status
@@ -361,7 +361,7 @@ def test_mlflow_that_fails_in_the_middle_ends_no_sweep_and_gets_the_rest_in_the_
     with monkeypatch.context() as patched:
         patched.setattr(mlflow.MlflowClient, "log_batch", away)
         with pytest.warns(RuntimeWarning, match="goes on without it.*no route"):
-            tracking.point_started(sweep.points[1])
+            tracking.child_run(sweep.points[1])
         # Of all that follows nothing is said, and nothing tried: a server that is down costs minutes of waiting.
         tracking.log_epoch(sweep.points[1], 0, {"loss": 1.0})
         assert tracking.child_run(sweep.points[1]) is None

@@ -404,6 +404,28 @@ def test_the_same_sweep_is_taken_up_and_another_data_module_is_refused(tmp_path)
         run(Other(), tmp_path / "s")
 
 
+class InLists(Split):
+    """Gives its loaders in lists, as Lightning lets it."""
+
+    def val_dataloader(self):
+        return [super().val_dataloader()]
+
+
+def test_a_list_of_one_loader_is_that_loader(tmp_path):
+    found = run(InLists(), tmp_path / "list", lambdas=[1])
+    alone = run(Split(), tmp_path / "alone", lambdas=[1])
+    assert rows_of(found) == rows_of(alone)
+
+
+def test_several_loaders_of_one_kind_are_refused(tmp_path):
+    class Two(Split):
+        def val_dataloader(self):
+            return [super().val_dataloader()] * 2
+
+    with pytest.raises(TypeError, match="val must be one data loader. Received from val_dataloader: 2 of them"):
+        run(Two(), tmp_path / "s", lambdas=[1])
+
+
 class OwnGenerator(pl.LightningDataModule):
     """Shuffles, and splits, by a generator of its own."""
 
