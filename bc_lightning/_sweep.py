@@ -312,6 +312,14 @@ class _Recipe:
         code = code_of(map(type, first.modules()), _special)
         self.initial = f"{fingerprint(first)} {_told(str(first))} {plain_attributes(first, _special)} {code}".strip()
         self.plain = _lightning_module_class(type(first)) is None
+        places = ("ids", "inputs", "target")
+        given = [self.ids, self.module["inputs"], self.module["target"]]
+        if self.plain and given == [None, None, None] and self.data.begin_with_ids():
+            raise ValueError(
+                "The batches have three parts, of which the first looks like ids, and a plain module is given the "
+                f"first: say what they are, {', '.join(f'{name}={place}' for place, name in enumerate(places))}. "
+                "Received: train with batches of three, and none of these."
+            )
         self.augments = any(_is_own_hook(owner, hook) for owner in (first, self.data.module) for hook in _BATCH_HOOKS)
         # What does not fit is told before the first hour of training.
         for name in self.losses:
@@ -878,6 +886,17 @@ class _Data:
         """Names of the data sets."""
         return list(self.given if self.module is None else self.loaders())
 
+    def begin_with_ids(self) -> bool:
+        """Whether the training data are triples ``(ids, x, y)``, as far as can be told without asking a loader."""
+        train = self.given["train"]
+        if isinstance(train, (list, tuple)) and train:
+            return _is_triple(train[0], 1)
+        if self.module is not None or not _is_read_whole(train) or not len(train.dataset):
+            return False
+        # Items may be augmented at random.
+        with _seeded(0):
+            return _is_triple(train.dataset[0])
+
     def rewind(self, to_the_call: bool = False) -> None:
         """Put every random generator of the loaders, their samplers and data sets where it was at the beginning.
 
@@ -940,6 +959,14 @@ class _Data:
             if self.module is not None or _is_loader(data):
                 look(data, 0)
         return list(found.values())
+
+
+def _is_triple(parts: Any, batched: int = 0) -> bool:
+    """Whether these are an id, inputs of more dimensions and a target; of a batch if `batched` is 1."""
+    if not isinstance(parts, (list, tuple)) or len(parts) != 3:
+        return False
+    ids, x = np.asarray(parts[0].cpu() if isinstance(parts[0], Tensor) else parts[0]), parts[1]
+    return ids.ndim == batched and ids.dtype.kind in "iuUSO" and len(getattr(x, "shape", ())) > batched
 
 
 def _given(loader: Any) -> Any:
