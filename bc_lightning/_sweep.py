@@ -43,6 +43,7 @@ from bc_lightning._module import (
     criterion_of,
     unwrap,
 )
+from bc_lightning._random_numbers import seeded
 from bc_lightning._reference import Reference
 from bc_lightning._stored import NotRepeatableError, StoredOutputs, store_outputs
 from bc_lightning.functional._compatibility_loss import known
@@ -307,7 +308,7 @@ class _Recipe:
             )
         self.reference = Reference.of(self.h1, class_map=self.module["class_map"])
         # Of one seed, whichever are asked for: more may be added later.
-        with _seeded(0):
+        with seeded(0):
             first = self.made_h2()
         code = code_of(map(type, first.modules()), _special)
         self.initial = f"{fingerprint(first)} {_told(str(first))} {plain_attributes(first, _special)} {code}".strip()
@@ -398,7 +399,7 @@ class _Recipe:
 
             shown = [name for name in self.data.names if name != "train" or self.evaluate_on_train]
             log_plan(folder, shown, self.performance_metric is not None)
-        with _seeded(0), _quiet():
+        with seeded(0), _quiet():
             loaders = self.data.loaders()
             for name in self.evaluated(loaders):
                 self.kept[name] = self._keep(loaders[name], folder / "h1" / name)
@@ -480,7 +481,7 @@ class _Recipe:
             self.data.rewind(to_the_call=True)
 
     def _train(self, point: Point, directory: Path, report: Report) -> Trained:
-        with _seeded(point.seed), _quiet():
+        with seeded(point.seed), _quiet():
             self.data.rewind()
             h2 = self.made_h2()
             loaders = self.data.loaders()
@@ -844,7 +845,7 @@ class _Data:
         # Where a module has no loader, Lightning's own answer is an exception.
         has = [name for name in DATASETS if _is_own_hook(self.module, f"{name}_dataloader")]
         if not self.ready:
-            with _seeded(0):
+            with seeded(0):
                 self.module.prepare_data()
                 self.module.setup("fit")
                 if "test" in has:
@@ -894,7 +895,7 @@ class _Data:
         if self.module is not None or not _is_read_whole(train) or not len(train.dataset):
             return False
         # Items may be augmented at random.
-        with _seeded(0):
+        with seeded(0):
             return _is_triple(train.dataset[0])
 
     def rewind(self, to_the_call: bool = False) -> None:
@@ -910,7 +911,7 @@ class _Data:
     def describe(self) -> dict[str, str]:
         """What data these are, in short."""
         told = {}
-        with _seeded(0):
+        with seeded(0):
             loaders = self.loaders()
         for name, loader in loaders.items():
             dataset: Any = getattr(loader, "dataset", None)
@@ -1061,22 +1062,6 @@ def _special(value: Any) -> str | None:
 
 def _listed(callbacks: Any) -> list[Any]:
     return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Random numbers of a seed; afterwards the caller's generators are where they were."""
-    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - users' transforms draw from it
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-            torch.manual_seed(seed)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 @contextmanager

@@ -322,6 +322,21 @@ def compare_predictions(
     return InvarianceUpdate(names, sizes, identity, h1, h2, consistency, overlaps)
 
 
+def classes_of_h2(
+    h1_pred: NDArray[np.int64], class_map: Sequence[int], h2_pred: NDArray[np.int64], target: NDArray[Any] | None
+) -> NDArray[np.int64]:
+    """Predictions of an h1 with other classes, in h2's; those that h2 lacks (-1) stay apart behind all known ones.
+
+    Example:
+        >>> from bc_core.invariance._update import classes_of_h2
+        >>> classes_of_h2(np.array([[0, 1, 2]]), [1, -1, -1], np.array([[0, 0, 1]]), None)
+        array([[1, 3, 4]])
+    """
+    known = [part.max(initial=0) for part in (np.asarray(class_map), h2_pred, *([] if target is None else [target]))]
+    behind = int(max(known)) + 1
+    return np.array([to if to >= 0 else behind + own for own, to in enumerate(class_map)], np.int64)[h1_pred]
+
+
 def depth_intervals(
     h1: InvarianceResult,
     h2: InvarianceResult,

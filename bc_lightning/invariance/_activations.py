@@ -100,11 +100,11 @@ def find_layers(
     feature_axis: int | Mapping[str, int] | None,
     maps_only: bool,
 ) -> tuple[list[Layer], dict[str, set[str]], dict[str, str]]:
-    """Run a network once and see which activations it has.
+    """Run a network and see which activations it has.
 
     Args:
         module: The network, in eval mode.
-        x: Inputs, a number of them that no other axis is likely to have.
+        x: Inputs. The network is run a second time with one more, to tell their axis from one that has that length.
         chosen: Names of modules or of activations, or a function of name and module; None for all that differ.
         feature_axis: Where features are, for all or by name, counted in the shape for one input.
         maps_only: Leave out what has other axes than the input.
@@ -162,6 +162,9 @@ def find_layers(
     hooks = Hooks(module, look)
     with hooks.on():
         hooks.run(x)
+    for label, wrong in _of_other_axes(module, torch.cat([x, x[:1]]), layers, watched).items():
+        left_out[label] = f"its output of shape {wrong} for {len(x) + 1} inputs has no axis of theirs in front"
+        del layers[label], watched[label]
     if asked is not None:
         met = {*layers, *left_out}
         met |= {label.split("[")[0] for label in met} | {name or OUTPUT for names in watched.values() for name in names}
@@ -180,6 +183,22 @@ def find_layers(
             f"no layer to measure: {'; '.join(f'{name!r}: {why}' for name, why in left_out.items()) or 'none chosen'}"
         )
     return list(layers.values()), watched, left_out
+
+
+def _of_other_axes(
+    module: nn.Module, x: Tensor, layers: Mapping[str, Layer], watched: Mapping[str, set[str]]
+) -> dict[str, tuple[int, ...]]:
+    """Activations that have not as many rows as there are inputs, with their shapes."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def look(label: str, _name: str, _child: nn.Module, tensor: Tensor) -> None:
+        if label in layers and (tensor.ndim == 0 or len(tensor) != len(x)):
+            found[label] = tuple(tensor.shape)
+
+    hooks = Hooks(module, look)
+    with hooks.on({name for names in watched.values() for name in names}):
+        hooks.run(x)
+    return found
 
 
 def _seen_as(tensor: Tensor, seen: list[tuple[str, weakref.ref[Tensor], int]]) -> str | None:

@@ -20,10 +20,13 @@ from bc_core.invariance import (
     compare_predictions,
     depth_intervals,
 )
+from bc_core.invariance._update import classes_of_h2
 from bc_core.invariance._result import Statistic, Summary
 from bc_core.invariance._transforms import check_identity
 from bc_lightning._evaluate import _evaluating
 from bc_lightning._model_outputs import scores_from_output
+from bc_lightning._random_numbers import random_numbers_kept
+from bc_lightning._reference import Reference
 from bc_lightning.invariance._activations import LayerChoice
 from bc_lightning.invariance._data import Rows, Where
 from bc_lightning.invariance._measure import _rows_of, check_once_only
@@ -60,7 +63,8 @@ def compare_invariance(
     `probe_units` units of each layer (all of smaller layers).
 
     Args:
-        h1: The model in use, a ``torch.nn.Module``.
+        h1: The model in use, a ``torch.nn.Module``, or a `Reference` to one, with a class map where it has other
+            classes.
         h2: Its update. Layers of the same name are compared pairwise, all are shown by depth.
         data: As for `measure`; with labels, where batches hold them.
         transforms: The transformations; the identity must be one, as predictions for t x are compared with those for x.
@@ -107,6 +111,9 @@ def compare_invariance(
         raise ValueError(f"threshold must lie between 0 and 1. Received: threshold={threshold!r}.")
     only_predictions = layers is not None and not callable(layers) and len(layers) == 0
     share = None if max_memory is None else max(1, max_memory // 2)
+    class_map = None
+    if isinstance(h1, Reference):
+        class_map, h1 = h1.class_map, h1.module if h1.module is not None else h1.h1
     networks = [
         Network(model, transforms, layers, feature_axis, False, share, device, name)
         for model, name in ((h1, "h1"), (h2, "h2"))
@@ -118,7 +125,8 @@ def compare_invariance(
     targets: list[Tensor] = []
     found: tuple[list[LayerMeasures | None], list[LayerMeasures | None]] = ([], [])
     # A network counts once where it is compared with itself.
-    with _evaluating(*{id(network.module): network.module for network in networks}.values()):
+    models = {id(network.module): network.module for network in networks}.values()
+    with random_numbers_kept(), _evaluating(*models):
         pieces = iter(rows)
         first = next(pieces, None)
         if first is None:
@@ -146,10 +154,14 @@ def compare_invariance(
                     for network in networks
                 ]
                 for x, labels in pieces:
+                    # Made once: a transformation may draw random numbers.
+                    tile = networks[0].tile(x)
                     for network, run, name, kept in zip(networks, runs, ("h1", "h2"), predictions, strict=True):
                         if number and number >= len(network.groups):
                             continue
-                        output = run(network.tile(x), len(x))
+                        # A network may begin with an operation in place.
+                        given = tile.clone() if network is networks[0] else network.moved(tile)
+                        output = run(given, len(x))
                         if not number:
                             classes = _classes(output, name, threshold, from_logits, len(x) * len(transforms))
                             kept.append(classes.reshape(len(x), -1).cpu())
@@ -163,6 +175,8 @@ def compare_invariance(
                     measures.append(network.measures(layer, network.moments(layer.name), samples))
         h1_pred, h2_pred = (torch.cat(kept).numpy() for kept in predictions)
         truth = torch.cat(targets).numpy() if targets else None
+        if class_map is not None:
+            h1_pred = classes_of_h2(h1_pred, class_map, h2_pred, truth)
         update = compare_predictions(h1_pred, h2_pred, truth, transforms=transforms)
         if only_predictions:
             return replace(update, statistic=statistic, how=how)

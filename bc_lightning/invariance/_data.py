@@ -112,6 +112,12 @@ class Rows:
         target = torch.as_tensor(target)
         if target.ndim == 2 and target.shape[1] == 1:
             target = target[:, 0]
+        elif target.ndim == 2 and bool(((target.sum(1).double() - 1).abs() < 1e-3).all()):
+            # One-hot, or shares of classes.
+            target = target.argmax(1)
+        if target.is_floating_point() and bool((target == target.round()).all()):
+            # As binary losses want them.
+            target = target.long()
         if target.shape != x.shape[:1] or target.is_floating_point():
             raise ValueError(
                 f"target: expected one class number for each of the {len(x)} inputs of a batch, got {target.dtype} of "

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from bc_core.invariance import InvarianceResult, LayerMeasures, Moments, TransformSet
 from bc_core.invariance._firing import firing_rates, kept_for
 from bc_lightning._evaluate import _evaluating
+from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning.invariance._activations import LayerChoice
 from bc_lightning.invariance._data import Rows, Where
 from bc_lightning.invariance._passes import Network
@@ -94,7 +95,7 @@ def measure(
                 "TransformSet.identity() | ..."
             )
     rows = Rows(data, _rows_of(batch_size, len(transforms)), inputs)
-    with _evaluating(network.module):
+    with random_numbers_kept(), _evaluating(network.module):
         samples, found = _measured(network, rows, firing_rate is not None, distributed)
         if firing_rate is not None and identity is not None:
             rates = _firing(network, rows, {layer.name for layer in found}, firing_rate, samples, identity, distributed)

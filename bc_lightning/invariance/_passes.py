@@ -102,8 +102,11 @@ class Network:
 
     def tile(self, x: Tensor) -> Tensor:
         """All transformations of some samples, on the network's device."""
-        x = x if self._device is None else x.to(self._device)
-        return make_tile(self._transforms, x, ops=self._spatial)  # type: ignore[no-any-return]
+        return make_tile(self._transforms, self.moved(x), ops=self._spatial)  # type: ignore[no-any-return]
+
+    def moved(self, x: Tensor) -> Tensor:
+        """Some inputs on the network's device."""
+        return x if self._device is None else x.to(self._device)
 
     def prepare(self, x: Tensor) -> None:
         """Find the layers, with one sample, and split them into passes."""
@@ -207,7 +210,7 @@ class Network:
 
         with self._watching({layer.name for layer in group}, consume) as run:
             for x, _ in pieces:
-                run(x if self._device is None else x.to(self._device), len(x))
+                run(self.moved(x), len(x))
         return kept
 
     def firing(

@@ -1,0 +1,44 @@
+"""Random numbers that are the caller's: kept where they were, whatever is drawn in between."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def random_numbers_kept() -> Iterator[None]:
+    """Afterwards the generators of Python, NumPy and torch, on all devices, are where they were.
+
+    Going through a data loader draws from them, even where nothing is shuffled.
+
+    Example:
+        >>> import torch
+        >>> from bc_lightning._random_numbers import random_numbers_kept
+        >>> with random_numbers_kept():
+        ...     first = torch.rand(3)
+        >>> bool((torch.rand(3) == first).all())
+        True
+    """
+    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - users' transforms draw from it
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of a seed; afterwards the caller's generators are where they were."""
+    with random_numbers_kept():
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        yield

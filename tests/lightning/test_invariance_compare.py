@@ -1,0 +1,117 @@
+"""Two models under the same transformations: what they are given, and what is left as it was."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from bc_core.invariance import TransformSet, compare_predictions, make_tile
+from bc_lightning import Reference
+from bc_lightning.invariance import TorchSpatial, compare_invariance, measure
+
+C4 = TransformSet.c4()
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def images(n=40):
+    return torch.randn(n, 1, 8, 8)
+
+
+def net(classes=3):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, classes)).eval()
+
+
+def test_a_transformation_that_draws_random_numbers_is_the_same_for_both():
+    noise = TransformSet.from_functions({"noise": lambda x: x + torch.randn_like(x)})
+    h1 = net()
+    update = compare_invariance(h1, h1, images(), TransformSet.identity() | noise)
+    # A network compared with itself: every difference comes from what the two were given.
+    assert update.negative_flip_rate == 0
+    assert update.consistency_h1 < 1
+    assert [row["difference"] for row in update.depth_table()] == [0.0] * len(update.depth_table())
+
+
+def test_a_network_that_begins_in_place_leaves_the_other_its_inputs():
+    h1 = nn.Sequential(nn.ReLU(inplace=True), net())
+    h2 = net()
+    x = images()
+    update = compare_invariance(h1, h2, x, C4, layers=[])
+    tile = make_tile(C4, x, ops=TorchSpatial())
+    with torch.no_grad():
+        expected = compare_predictions(
+            h1(tile.clone()).argmax(1).reshape(40, 4).numpy(), h2(tile).argmax(1).reshape(40, 4).numpy(), transforms=C4
+        )
+    assert (update.h1_pred == expected.h1_pred).all()
+    assert (update.h2_pred == expected.h2_pred).all()
+
+
+class Recurrent(nn.Module):
+    """Its state has the layers in front, and the inputs behind them."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(8, 5, num_layers=2, batch_first=True)
+        self.out = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.out(self.lstm(x[:, 0])[0][:, -1])
+
+
+@pytest.mark.parametrize("batch_size", [1, 256])
+def test_an_axis_as_long_as_the_transformations_is_not_taken_for_the_inputs(batch_size):
+    # Two layers and two transformations: the state of one sample has shape (2, 2, 5).
+    flips = TransformSet.identity() | TransformSet.from_functions({"flip": lambda x: x.flip(-1)})
+    result = measure(Recurrent(), images(), flips, batch_size=batch_size)
+    assert result.layer_names == ("lstm[0]", "out")
+    assert {"lstm[1][0]", "lstm[1][1]"} <= set(result.left_out)
+    assert "for 3 inputs has no axis of theirs in front" in result.left_out["lstm[1][0]"]
+    with pytest.raises(ValueError, match=r"'lstm\[1\]\[0\]' cannot be measured"):
+        measure(Recurrent(), images(), flips, layers=["lstm[1][0]"])
+
+
+def test_random_numbers_are_the_callers():
+    loader = DataLoader(TensorDataset(images(), torch.arange(40) % 3), batch_size=8, shuffle=True)
+    model = net()
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    measure(model, loader, C4)
+    compare_invariance(model, model, loader, C4)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]  # noqa: NPY002
+
+
+def test_targets_of_binary_losses_and_one_hot_ones():
+    x, y = images(), torch.arange(40) % 2
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    expected = compare_invariance(model, model, TensorDataset(x, y), C4, layers=[], from_logits=True)
+    for target in (y.float(), y.float()[:, None], nn.functional.one_hot(y), nn.functional.one_hot(y).float()):
+        found = compare_invariance(model, model, TensorDataset(x, target), C4, layers=[], from_logits=True)
+        assert found.table() == expected.table()
+    with pytest.raises(ValueError, match="expected one class number for each"):
+        compare_invariance(model, model, TensorDataset(x, torch.rand(40)), C4, layers=[], from_logits=True)
+
+
+def test_a_reference_brings_its_class_map():
+    x, y = images(), torch.arange(40) % 3
+    h1, h2 = net(4), net(3)
+    class_map = [2, -1, 0, 1]
+    update = compare_invariance(Reference(h1, class_map=class_map), h2, TensorDataset(x, y), C4)
+    with torch.no_grad():
+        of_h1 = h1(make_tile(C4, x, ops=TorchSpatial())).argmax(1).reshape(40, 4)
+    # The one that h2 lacks stands behind the three that it has: its own number, 1, after theirs.
+    expected = torch.tensor([2, 4, 0, 1])[of_h1]
+    assert torch.equal(torch.as_tensor(update.h1_pred), expected)
+    assert update.consistency_h1 == (of_h1[:, 1:] == of_h1[:, :1]).double().mean().item()
+    accuracy = [row["accuracy_h1"] for row in update.table()]
+    assert accuracy == pytest.approx((expected == y[:, None]).double().mean(0).tolist())
+
+
+def test_a_reference_without_layers_is_refused():
+    with pytest.raises(TypeError, match=r"h1: expected a torch\.nn\.Module"):
+        compare_invariance(Reference(lambda x: x.flatten(1)), net(), images(), C4)
