@@ -20,9 +20,9 @@ from bc_core.invariance import (
     compare_predictions,
     depth_intervals,
 )
-from bc_core.invariance._update import classes_of_h2
 from bc_core.invariance._result import Statistic, Summary
 from bc_core.invariance._transforms import check_identity
+from bc_core.invariance._update import classes_of_h2
 from bc_lightning._evaluate import _evaluating
 from bc_lightning._model_outputs import scores_from_output
 from bc_lightning._random_numbers import random_numbers_kept
