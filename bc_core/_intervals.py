@@ -8,6 +8,7 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 Side = Literal["two", "lower", "upper"]
 
@@ -45,13 +46,55 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95, side:
     successes, trials, error = _checked(successes, trials, confidence, side)
     if trials == 0:
         return 0.0, 1.0
-    z = -NormalDist().inv_cdf(error)
-    share = successes / trials
+    low, high = _wilson(successes / trials, trials, -NormalDist().inv_cdf(error))
+    return 0.0 if side == "upper" else low, 1.0 if side == "lower" else high
+
+
+def clustered_interval(shares: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
+    """Interval for the mean of shares, one of each instance, that was asked about several times.
+
+    Answers about one instance go together, so they are worth fewer trials than there are: Wilson's interval for as many
+    as a plain share would need to have the variance of this mean.
+
+    Args:
+        shares: Shape (n,), n >= 1, each between 0 and 1.
+        confidence: Wanted coverage, between 0 and 1 exclusive.
+
+    Returns:
+        The lower and the upper bound; where all shares are 0, or all 1, Wilson's for n trials.
+
+    Raises:
+        ValueError: If the confidence is no such number.
+
+    Reference:
+        Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts estimated
+        from survey data", Survey Methodology 24 (1998), with Wilson's interval in place of Clopper's and Pearson's.
+
+    Example:
+        Ten questions to each of four instances, all answered alike, are four trials:
+
+        >>> import numpy as np
+        >>> from bc_core._intervals import clustered_interval, wilson_interval
+        >>> clustered_interval(np.zeros(4)) == wilson_interval(0, 4)
+        True
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: expected a number between 0 and 1 such as 0.95, got {confidence!r}")
+    mean, trials = float(np.mean(shares)), float(len(shares))
+    if 0 < mean < 1:
+        variance = float(np.var(shares, ddof=1)) / trials if trials > 1 else math.inf
+        trials = max(1.0, mean * (1 - mean) / variance) if variance > 0 else math.inf
+    if math.isinf(trials):
+        return mean, mean
+    return _wilson(mean, trials, -NormalDist().inv_cdf((1 - confidence) / 2))
+
+
+def _wilson(share: float, trials: float, z: float) -> tuple[float, float]:
     centre = share + z * z / (2 * trials)
     reach = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    low = 0.0 if successes == 0 or side == "upper" else max(0.0, (centre - reach) / scale)
-    high = 1.0 if successes == trials or side == "lower" else min(1.0, (centre + reach) / scale)
+    low = 0.0 if share == 0 else max(0.0, (centre - reach) / scale)
+    high = 1.0 if share == 1 else min(1.0, (centre + reach) / scale)
     return low, high
 
 

@@ -261,7 +261,7 @@ def depth(update: InvarianceUpdate, path: str | os.PathLike[str] | None = None, 
     intervals = any(row["h1_interval"] or row["h2_interval"] for row in table)
     told = f"{_told_size(update.h1)}. Spread: {update.statistic}, {update.how.replace('_', ' ')}."
     if intervals:
-        told += " Bands and bars: intervals over samples."
+        told += f" Bands and bars: {100 * update.confidence:g} % intervals."
     upper.set_title(told, loc="left", fontsize=9, color=theme.muted)
     if lower is not None:
         _draw_difference(lower, theme, table, same, many)
@@ -276,6 +276,7 @@ def depth(update: InvarianceUpdate, path: str | os.PathLike[str] | None = None, 
             fontsize=9 if len(names) <= 25 else 8,
         )
         last.set_xlim(-0.5, len(names) - 0.5)
+        last.set_xlabel("layers, first to last", color=theme.ink, fontsize=10)
     else:
         last.set_xticks([0, 0.25, 0.5, 0.75, 1], ["first layer", "¼", "½ of the depth", "¾", "last layer"])
     return _finish(figure, path)

@@ -1,15 +1,17 @@
-"""Probes: activations of a few units of every layer, kept whole, so that samples can be drawn again.
+"""Probes: activations of a few units of every layer, kept whole, to see what single samples contribute to NV.
 
-An interval for NV needs what one sample contributes, and SV is no sum over samples. All activations would not fit
-anywhere; a bounded random choice of units of each layer does, and samples differ for it as they do for the layer.
-Where a layer has no more units than are kept, the resampling is of the very number that is reported.
+An interval for NV needs that, and SV is no sum over samples. All activations would not fit anywhere; a bounded random
+choice of units of each layer does, and samples differ for it as they do for the layer. Where a layer has no more units
+than are kept, the interval is of the very number that is reported.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +21,7 @@ from bc_core.invariance._result import Statistic, Summary
 
 Floats = NDArray[np.float64]
 
-# Entries of intermediate arrays while resampling, 8 bytes each.
+# Entries of intermediate arrays, 8 bytes each.
 _BLOCK = 1 << 22
 
 
@@ -47,6 +49,7 @@ class Probes:
             raise ValueError(f"expected units and max_memory of at least 1, got {units} and {max_memory}")
         self._most, self._max_memory, self._seed = units, max_memory, seed
         self._kept: dict[str, list[NDArray[np.float32]]] = {}
+        self._bytes = 0
         self._chosen: dict[str, NDArray[np.int64]] = {}
 
     def choose(self, layer: str, units: int) -> NDArray[np.int64]:
@@ -59,18 +62,25 @@ class Probes:
 
     def add(self, layer: str, activations: Any) -> None:
         """Take in the chosen units of a tile, shape (r, m, U)."""
-        self._kept.setdefault(layer, []).append(np.array(activations, dtype=np.float32))
+        tile = np.array(activations, dtype=np.float32)
+        self._kept.setdefault(layer, []).append(tile)
+        self._bytes += tile.nbytes
         while self.bytes > self._max_memory and max(map(len, self._chosen.values())) > 1:
             for name, chosen in self._chosen.items():
                 # A random choice, halved, is a random choice.
                 self._chosen[name] = chosen[: max(1, len(chosen) // 2)]
                 width = len(self._chosen[name])
                 self._kept[name] = [tile[:, :, :width].copy() for tile in self._kept.get(name, [])]
+            self._bytes = sum(tile.nbytes for tiles in self._kept.values() for tile in tiles)
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give layers other names, once everything was added."""
+        self._kept = {names.get(name, name): tiles for name, tiles in self._kept.items()}
 
     @property
     def bytes(self) -> int:
         """Bytes taken."""
-        return sum(tile.nbytes for tiles in self._kept.values() for tile in tiles)
+        return self._bytes
 
     def __getitem__(self, layer: str) -> NDArray[np.float32]:
         return np.concatenate(self._kept[layer])
@@ -107,62 +117,70 @@ class PairedInterval:
     difference: Interval | None
 
 
-def resample_weights(samples: int, resamples: int, seed: int) -> NDArray[np.float64]:
-    """How often each sample is drawn in each resample, shape (resamples, samples), as shares that sum to 1.
-
-    Example:
-        >>> from bc_core.invariance._probes import resample_weights
-        >>> resample_weights(samples=4, resamples=2, seed=0).sum(axis=1)
-        array([1., 1.])
-    """
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(samples, np.full(samples, 1 / samples), size=resamples) / samples
-
-
-def resampled_nv(
-    activations: Any, weights: Floats, statistic: Statistic = "std", how: Summary = "ratio_of_means"
-) -> Floats:
-    """NV of a layer for resampled samples.
+def nv_influence(
+    activations: Any, statistic: Statistic = "std", how: Summary = "ratio_of_means"
+) -> tuple[float, Floats]:
+    """NV of a layer, and what each sample does to it: how fast NV changes with the weight of the sample.
 
     Args:
         activations: Shape (n, m, U).
-        weights: Shape (R, n), rows that sum to 1; equal weights give NV itself.
         statistic: The spread.
         how: Summary over units.
 
     Returns:
-        Shape (R,). Variances over samples have ddof=1.
+        NV, and the influences, shape (n,), whose mean is 0 and whose standard deviation over sqrt(n) is NV's standard
+        error. Variances over samples have ddof=1. NaN where NV is.
+
+    Reference:
+        Efron, "The Jackknife, the Bootstrap and Other Resampling Plans", SIAM (1982), chapter 6: the infinitesimal
+        jackknife.
 
     Example:
         >>> import numpy as np
-        >>> from bc_core.invariance._probes import resampled_nv
+        >>> from bc_core.invariance._probes import nv_influence
         >>> a = np.array([[0.0, 2.0], [1.0, 3.0]])[:, :, None]
-        >>> resampled_nv(a, np.full((1, 2), 0.5), "var")
-        array([4.])
+        >>> nv_influence(a, "var")
+        (4.0, array([0., 0.]))
     """
-    matrix = np.asarray(activations, dtype=np.float64)
-    samples, columns, units = matrix.shape
-    flat = matrix.reshape(samples, -1)
-    flat = flat - flat.mean(axis=0)
-    spread = matrix.var(axis=1, ddof=1)
-    if statistic == "std":
-        spread = np.sqrt(spread)
-    values = np.empty(len(weights))
-    step = max(1, _BLOCK // max(1, columns * units))
-    for start in range(0, len(weights), step):
-        part = weights[start : start + step]
-        mean = part @ flat
-        variance = np.maximum(part @ (flat * flat) - mean * mean, 0) * (samples / (samples - 1))
-        sv = (np.sqrt(variance) if statistic == "std" else variance).reshape(-1, columns, units).mean(axis=1)
-        tv = part @ spread
-        with np.errstate(divide="ignore", invalid="ignore"):
-            if how == "ratio_of_means":
-                values[start : start + step] = tv.mean(axis=1) / sv.mean(axis=1)
-            else:
-                ratio = np.where(sv > 0, tv / sv, np.nan)
-                alive = ~np.isnan(ratio)
-                values[start : start + step] = np.where(alive, ratio, 0).sum(axis=1) / alive.sum(axis=1)
-    return values
+    samples, columns, units = np.shape(activations)
+    width = max(1, _BLOCK // max(1, samples * columns))
+    # Sums over units: of TV, of SV and of what each sample does to either; or of their ratios.
+    tv_sum = sv_sum = ratio_sum = 0.0
+    alive = 0
+    to_tv, to_sv, to_ratio = np.zeros(samples), np.zeros(samples), np.zeros(samples)
+    for start in range(0, units, width):
+        block = np.asarray(activations[:, :, start : start + width], dtype=np.float64)
+        within = block.var(axis=1, ddof=1)
+        over = block - block.mean(axis=0)
+        over *= over
+        if samples > 1:
+            over *= samples / (samples - 1)
+        across = over.mean(axis=0)
+        over -= across
+        if statistic == "std":
+            within, across = np.sqrt(within), np.sqrt(across)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                # Of a unit that never changes nothing changes.
+                over *= np.where(across > 0, 0.5 / across, 0)
+        tv, sv, of_sv = within.mean(axis=0), across.mean(axis=0), over.mean(axis=1)
+        of_tv = within - tv
+        if how == "ratio_of_means":
+            tv_sum, sv_sum = tv_sum + tv.sum(), sv_sum + sv.sum()
+            to_tv += of_tv.sum(axis=1)
+            to_sv += of_sv.sum(axis=1)
+            continue
+        lives = sv > 0
+        ratio = tv[lives] / sv[lives]
+        ratio_sum, alive = ratio_sum + ratio.sum(), alive + int(lives.sum())
+        to_ratio += ((of_tv[:, lives] - ratio * of_sv[:, lives]) / sv[lives]).sum(axis=1)
+    if how == "ratio_of_means":
+        if not sv_sum > 0:
+            return math.nan, np.full(samples, math.nan)
+        value = float(tv_sum / sv_sum)
+        return value, (to_tv - value * to_sv) / sv_sum
+    if not alive:
+        return math.nan, np.full(samples, math.nan)
+    return float(ratio_sum / alive), to_ratio / alive
 
 
 def paired_intervals(
@@ -173,26 +191,21 @@ def paired_intervals(
     statistic: Statistic = "std",
     how: Summary = "ratio_of_means",
     confidence: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
 ) -> PairedInterval:
-    """Bootstrap intervals of NV of one layer of two networks, with the same samples drawn for both.
+    """Intervals of NV of one layer of two networks, which saw the same samples.
+
+    From the influence of each sample (see `nv_influence`), so that it takes one pass over what was kept.
 
     Args:
         h1: Its activations for the probed units, shape (n, m, U1), or None.
         h2: Its activations for the same samples in the same order, shape (n, m, U2), or None.
-        estimates: NV of all units of the layer, of h1 and h2; the draws are scaled to have it as their mean.
+        estimates: NV of all units of the layer, of h1 and h2, about which the intervals are laid.
         statistic: The spread.
         how: Summary over units.
         confidence: Wanted coverage.
-        resamples: Number of resamples.
-        seed: Of the draws.
 
     Raises:
         ValueError: If the two are not of the same samples.
-
-    Reference:
-        Percentiles of Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7 (1979).
 
     Example:
         >>> import numpy as np
@@ -207,27 +220,30 @@ def paired_intervals(
     sizes = {len(found) for found in (h1, h2) if found is not None}
     if len(sizes) != 1:
         raise ValueError(f"expected activations of h1 and h2 for the same samples, got {sorted(sizes)} of them")
-    weights = resample_weights(sizes.pop(), resamples, seed)
-    drawn: list[Floats | None] = []
+    influences: list[Floats | None] = []
     for found, estimate in zip((h1, h2), estimates, strict=True):
         if found is None:
-            drawn.append(None)
+            influences.append(None)
             continue
-        values = resampled_nv(found, weights, statistic, how)
-        known = values[np.isfinite(values)]
-        centre = float(known.mean()) if known.size else 0.0
-        # A resample repeats samples, so its SV is too small and its NV too large, by about 1 / n; with many units that
-        # is more than the spread. So the draws say how far NV may lie from its estimate, not where it lies.
-        drawn.append(values * (estimate / centre) if centre > 0 and math.isfinite(estimate) else values)
-    difference = None if drawn[0] is None or drawn[1] is None else drawn[1] - drawn[0]
-    return PairedInterval(*(None if v is None else percentiles(v, confidence) for v in (*drawn, difference)))
+        value, influence = nv_influence(found, statistic, how)
+        # The probed units have an NV of their own; how far it may lie off is carried over in proportion.
+        influences.append(influence * (estimate / value) if value > 0 and math.isfinite(estimate) else influence)
+    difference = None
+    if influences[0] is not None and influences[1] is not None:
+        difference = _around(estimates[1] - estimates[0], influences[1] - influences[0], confidence)
+    # NV is not below 0.
+    alone = [
+        None if each is None else _around(estimate, each, confidence, least=0.0)
+        for each, estimate in zip(influences, estimates, strict=True)
+    ]
+    return PairedInterval(alone[0], alone[1], difference)
 
 
-def percentiles(values: Floats, confidence: float) -> Interval:
-    """The middle share of resampled values; nan where none is a number."""
-    known = values[np.isfinite(values)]
-    if not known.size:
+def _around(estimate: float, influence: Floats, confidence: float, least: float = -math.inf) -> Interval:
+    samples = len(influence)
+    if samples < 2 or not math.isfinite(estimate):
         return Interval(math.nan, math.nan)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(known, [tail, 1 - tail])
-    return Interval(float(low), float(high))
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    # Student's quantile to first order: the standard error is itself an estimate.
+    reach = z * (1 + (z * z + 1) / (4 * (samples - 1))) * float(np.std(influence, ddof=1)) / math.sqrt(samples)
+    return Interval(max(least, estimate - reach), estimate + reach)

@@ -153,11 +153,16 @@ class Affine:
         ((e, f), (g, h)) = first.matrix
         moved = _matvec(self.matrix, first.shift)
         return Affine(
-            ((a * e + b * g + 0.0, a * f + b * h + 0.0), (c * e + d * g + 0.0, c * f + d * h + 0.0)),
-            (moved[0] + self.shift[0], moved[1] + self.shift[1]),
+            ((_settled(a * e + b * g), _settled(a * f + b * h)), (_settled(c * e + d * g), _settled(c * f + d * h))),
+            (_settled(moved[0] + self.shift[0]), _settled(moved[1] + self.shift[1])),
             cyclic,
             self.exact and first.exact,
         )
+
+
+def _settled(value: float) -> float:
+    """A number within rounding of a whole one as that, so that a turn and the turn back are the identity."""
+    return float(round(value)) + 0.0 if abs(value - round(value)) < 1e-12 else value
 
 
 @dataclass(frozen=True, eq=False)

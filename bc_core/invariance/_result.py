@@ -213,8 +213,10 @@ class LayerMeasures:
 
         Args:
             statistic: The spread.
-            how: `"ratio_of_means"`, mean TV / mean SV, in which large activations weigh more; or `"mean_of_ratios"`,
-                the mean NV of the units that are not dead (of all, where `zero_division` is a number).
+            how: `"ratio_of_means"`, mean TV / mean SV of all units, in which large activations weigh more, and where a
+                unit that no sample changes (SV is 0) and a transformation does counts with its TV; or
+                `"mean_of_ratios"`, the mean NV of the units that are not dead (of all, where `zero_division` is a
+                number).
             zero_division: Value of dead units, and of a layer that has no others.
             level: Of what the mean of ratios is taken, `"unit"` or `"feature"`.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
+
+import numpy as np
 
 from bc_core.invariance._resampling import Affine, DataFormat, NumpySpatial, SpatialOps, plan_of, resample
 
@@ -56,6 +58,11 @@ class Transform:
     def is_identity(self) -> bool:
         """Whether it leaves every image as it is; a function of one's own never counts as that."""
         return not self.steps
+
+    @property
+    def does(self) -> tuple[Affine | _Own, ...]:
+        """The steps, without whether a map they do not fit is refused."""
+        return tuple(replace(step, exact=False) if isinstance(step, Affine) else step for step in self.steps)
 
     @property
     def is_affine(self) -> bool:
@@ -217,7 +224,7 @@ class TransformSet(Sequence[Transform]):
         On a pooled map, shifts that are no longer whole are interpolated, cyclically too.
 
         Args:
-            shifts: Pairs of whole numbers; (0, 0) is the identity.
+            shifts: Pairs of whole numbers; (0, 0) is the identity. Sizes are as for `translations`.
 
         Raises:
             ValueError: If a shift is not whole.
@@ -227,13 +234,14 @@ class TransformSet(Sequence[Transform]):
             >>> TransformSet.rolls([(0, 0), (3, 4)]).sizes
             (0.0, 5.0)
         """
-        transforms = []
-        for shift in shifts:
-            y, x = _pair(shift, "shifts")
-            if y != round(y) or x != round(x):
-                raise ValueError(f"shifts: a cyclic shift is exact for whole pixels only, got {shift!r}")
-            transforms.append(_affine(f"roll ({y:g}, {x:g})", Affine(_UNIT, (y, x), True, True), math.hypot(y, x)))
-        return cls(transforms)
+        pairs = [_pair(shift, "shifts") for shift in shifts]
+        for pair in pairs:
+            if any(part != round(part) for part in pair):
+                raise ValueError(f"shifts: a cyclic shift is exact for whole pixels only, got {pair!r}")
+        return cls(
+            _affine(f"roll ({y:g}, {x:g})", Affine(_UNIT, (y, x), True, True), size)
+            for (y, x), size in zip(pairs, _lengths(pairs), strict=True)
+        )
 
     @classmethod
     def rotations(cls, degrees: Iterable[float]) -> TransformSet:
@@ -268,7 +276,8 @@ class TransformSet(Sequence[Transform]):
         """Shifts by (down, right) pixels of the input, with zeros where nothing comes from; parts of a pixel bilinear.
 
         Args:
-            shifts: Pairs of numbers; (0, 0) is the identity. The size is the length of the shift.
+            shifts: Pairs of numbers; (0, 0) is the identity. The size is the length of the shift; where all go down or
+                up, or all right or left, it is below 0 for up and left.
 
         Raises:
             ValueError: If a shift is no pair of finite numbers.
@@ -281,7 +290,10 @@ class TransformSet(Sequence[Transform]):
                    [0., 2.]])
         """
         pairs = [_pair(shift, "shifts") for shift in shifts]
-        return cls(_affine(f"translate ({y:g}, {x:g})", Affine(_UNIT, (y, x)), math.hypot(y, x)) for y, x in pairs)
+        return cls(
+            _affine(f"translate ({y:g}, {x:g})", Affine(_UNIT, (y, x)), size)
+            for (y, x), size in zip(pairs, _lengths(pairs), strict=True)
+        )
 
     @classmethod
     def scales(cls, factors: Iterable[float]) -> TransformSet:
@@ -363,8 +375,9 @@ class TransformSet(Sequence[Transform]):
     def __or__(self, other: TransformSet) -> TransformSet:
         if not isinstance(other, TransformSet):
             return NotImplemented
-        seen = {transform.steps for transform in self._transforms}
-        return TransformSet([*self._transforms, *(new for new in other if new.steps not in seen)])
+        # A quarter turn of `c4` and one of `rotations` do the same.
+        seen = {transform.does for transform in self._transforms}
+        return TransformSet([*self._transforms, *(new for new in other if new.does not in seen)])
 
     def __mul__(self, other: TransformSet) -> TransformSet:
         if not isinstance(other, TransformSet):
@@ -428,7 +441,7 @@ def apply_transform(
         raise ValueError(f"data_format: expected 'channels_first' or 'channels_last', got {data_format!r}")
     for step in transform.steps:
         if isinstance(step, _Own):
-            x = step.function(x)
+            x = _own(transform, step, x)
             continue
         shape = ops.shape(x)
         if len(shape) != 4:
@@ -440,6 +453,27 @@ def apply_transform(
         size = (shape[2], shape[3]) if data_format == "channels_first" else (shape[1], shape[2])
         x = resample(x, plan_of(step, size, input_size or size), data_format, ops)
     return x
+
+
+def _own(transform: Transform, step: _Own, x: Any) -> Any:
+    """A function of one's own, which is caught where it changes what all transformations are made of."""
+    advice = f"{transform.name!r} changed its input in place, which other transformations see too; work on a copy"
+    if isinstance(x, np.ndarray) and x.flags.writeable:
+        x.flags.writeable = False
+        try:
+            return step.function(x)
+        except ValueError as error:
+            if "read-only" in str(error):
+                raise ValueError(advice) from error
+            raise
+        finally:
+            x.flags.writeable = True
+    # Torch counts what happens to a tensor in place.
+    before = getattr(x, "_version", None)
+    found = step.function(x)
+    if getattr(x, "_version", None) != before:
+        raise ValueError(advice)
+    return found
 
 
 def make_tile(
@@ -540,6 +574,8 @@ _FLIP = _exact("flip left-right", ((1.0, 0.0), (0.0, -1.0)), math.nan)
 
 def _numbers(values: Iterable[float], name: str) -> list[float]:
     try:
+        if isinstance(values, (str, bytes)):
+            raise TypeError
         numbers = [float(value) for value in values]
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected numbers, such as [0, 15, 30], got {values!r}") from None
@@ -550,10 +586,18 @@ def _numbers(values: Iterable[float], name: str) -> list[float]:
 
 
 def _pair(shift: Any, name: str) -> tuple[float, float]:
-    if not isinstance(shift, Sequence) or isinstance(shift, str) or len(shift) != 2:
+    if isinstance(shift, (str, bytes)) or not hasattr(shift, "__len__") or len(shift) != 2:
         raise ValueError(f"{name}: expected pairs (down, right) of pixels, such as (0, 3), got {shift!r}")
     y, x = _numbers(shift, name)
     return y, x
+
+
+def _lengths(shifts: Sequence[tuple[float, float]]) -> list[float]:
+    """How far shifts go; along one axis with the direction as the sign."""
+    for axis in (0, 1):
+        if all(shift[1 - axis] == 0 for shift in shifts):
+            return [shift[axis] for shift in shifts]
+    return [math.hypot(*shift) for shift in shifts]
 
 
 def _own_parts(entry: Any) -> tuple[str, Function, Function | None, float]:

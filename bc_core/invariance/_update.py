@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import label_array, to_numpy
-from bc_core._intervals import wilson_interval
+from bc_core._intervals import clustered_interval
 from bc_core._overlap import ErrorOverlap
 from bc_core._scores import count_cells
-from bc_core.invariance._probes import PairedInterval, Probes, paired_intervals, percentiles, resample_weights
+from bc_core.invariance._probes import PairedInterval, Probes, paired_intervals
 from bc_core.invariance._result import InvarianceResult, Level, Statistic, Summary
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class InvarianceUpdate:
         intervals: Intervals of the NV of layers, by name.
         statistic: The spread that `intervals` are of.
         how: The summary that `intervals` are of.
+        confidence: Their coverage.
 
     Example:
         >>> from bc_core.invariance import TransformSet, compare_predictions
@@ -53,7 +54,7 @@ class InvarianceUpdate:
         >>> compare_predictions(h1, h2, transforms=TransformSet.flips())
         InvarianceUpdate(3 samples x 2 transformations)
         consistency: h1 66.67%, h2 33.33%
-        invariance negative flips: 33.33% (0.00% to 100.00%)
+        invariance negative flips: 33.33% (4.53% to 84.06%)
     """
 
     transforms: tuple[str, ...]
@@ -68,6 +69,7 @@ class InvarianceUpdate:
     intervals: Mapping[str, PairedInterval] = field(default_factory=dict)
     statistic: Statistic = "std"
     how: Summary = "ratio_of_means"
+    confidence: float = 0.95
 
     @property
     def samples(self) -> int:
@@ -89,19 +91,15 @@ class InvarianceUpdate:
         """Share of pairs (x, t) where h1 was consistent and h2 is not: invariance negative flips."""
         return self._overall.nfr
 
-    def interval(
-        self, name: str, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
-    ) -> tuple[float, float]:
-        """Interval of a rate over all pairs (x, t), by drawing samples again: pairs of one sample go together.
+    def interval(self, name: str, confidence: float = 0.95) -> tuple[float, float]:
+        """Interval of a rate over all pairs (x, t), of which those of one sample go together.
 
         Args:
             name: `"consistency_h1"`, `"consistency_h2"` or `"negative_flip_rate"`.
             confidence: Wanted coverage.
-            resamples: Number of resamples.
-            seed: Of the draws.
 
         Returns:
-            Lower and upper bound. Where all samples agree, so that drawing says nothing, Wilson's for n samples.
+            Lower and upper bound: Wilson's for as many pairs as these are worth, n samples where all agree.
 
         Raises:
             ValueError: If there is no such rate.
@@ -110,11 +108,7 @@ class InvarianceUpdate:
             raise ValueError(f"name: expected one of {', '.join(_RATES)}, got {name!r}")
         kept_h1, kept_h2 = (kept[:, self._others] for kept in self._kept)
         pairs = {"consistency_h1": kept_h1, "consistency_h2": kept_h2, "negative_flip_rate": kept_h1 & ~kept_h2}[name]
-        rates = pairs.mean(axis=1)
-        if rates.min() == rates.max() and rates[0] in (0, 1):
-            return wilson_interval(self.samples * int(rates[0]), self.samples, confidence)
-        low, high = percentiles(resample_weights(self.samples, resamples, seed) @ rates, confidence)
-        return low, high
+        return clustered_interval(pairs.mean(axis=1), confidence)
 
     def table(self, confidence: float = 0.95) -> list[dict[str, Any]]:
         """One row for each transformation, in order: a curve over angle or shift.
@@ -345,8 +339,6 @@ def depth_intervals(
     statistic: Statistic = "std",
     how: Summary = "ratio_of_means",
     confidence: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
 ) -> dict[str, PairedInterval]:
     """Intervals of the NV of every layer of either network, paired where both have a layer of that name.
 
@@ -357,8 +349,6 @@ def depth_intervals(
         statistic: The spread.
         how: Summary of a layer.
         confidence: Wanted coverage.
-        resamples: Number of resamples.
-        seed: Of the draws.
 
     Returns:
         By name of the layer, in order.
@@ -386,8 +376,6 @@ def depth_intervals(
             statistic=statistic,
             how=how,
             confidence=confidence,
-            resamples=resamples,
-            seed=seed,
         )
     return intervals
 

@@ -50,7 +50,6 @@ def compare_invariance(
     statistic: Statistic = "std",
     how: Summary = "ratio_of_means",
     confidence: float = 0.95,
-    resamples: int = 1000,
     seed: int = 0,
     probe_units: int = 256,
     probe_memory: int = 1 << 28,
@@ -61,8 +60,8 @@ def compare_invariance(
     """Compare an update with the model in use under transformations: predictions, and NV layer by layer.
 
     Both see the same transformed samples, in inference mode and without gradients, and are as they were afterwards,
-    also after an error. Intervals of NV come from drawing samples again, the same for both, of the activations of
-    `probe_units` units of each layer (all of smaller layers).
+    also after an error. Intervals of NV come from what each sample does to it, the same samples for both, in the
+    activations of `probe_units` units of each layer (all of smaller layers).
 
     Layers are compared pairwise where they have the same name. Names that Keras gave by itself, such as ``"conv2d_7"``,
     differ from model to model: the third of its kind in h1 is compared with the third of its kind in h2, under h2's
@@ -86,8 +85,7 @@ def compare_invariance(
         statistic: the spread that intervals are of.
         how: the summary that intervals are of.
         confidence: wanted coverage of the intervals.
-        resamples: number of resamples.
-        seed: of the choice of units and of the draws.
+        seed: of the choice of units.
         probe_units: most units of a layer to keep the activations of.
         probe_memory: bytes that these may take for each model; with many samples, fewer units are kept.
         batch_size: inputs at a time, transformed ones counted.
@@ -129,7 +127,6 @@ def compare_invariance(
         statistic=statistic,
         how=how,
         confidence=confidence,
-        resamples=resamples,
         seed=seed,
         probe_units=probe_units,
         probe_memory=probe_memory,
@@ -168,7 +165,6 @@ class Comparing:
         statistic: Statistic = "std",
         how: Summary = "ratio_of_means",
         confidence: float = 0.95,
-        resamples: int = 1000,
         seed: int = 0,
         probe_units: int = 256,
         probe_memory: int = 1 << 28,
@@ -193,7 +189,6 @@ class Comparing:
         self._transforms = transforms
         self._threshold, self._from_logits = threshold, from_logits
         self._statistic, self._how, self._confidence = statistic, how, confidence
-        self._resamples, self._seed = resamples, seed
         self._probes = (probe_units, probe_memory, seed)
 
     def run(self) -> InvarianceUpdate:
@@ -265,8 +260,6 @@ class Comparing:
             statistic=self._statistic,
             how=self._how,
             confidence=self._confidence,
-            resamples=self._resamples,
-            seed=self._seed,
         )
         return replace(update, h1=results[0], h2=results[1], intervals=intervals)
 

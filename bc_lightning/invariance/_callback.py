@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,9 +17,11 @@ from torch import nn
 from bc_core.invariance import InvarianceUpdate, TransformSet
 from bc_core.invariance._transforms import check_identity
 from bc_lightning._comparisons import tensorboard_loggers
+from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning._reference import Reference
 from bc_lightning.invariance._activations import LayerChoice
 from bc_lightning.invariance._compare import compare_invariance
+from bc_lightning.invariance._data import few_of
 
 _LOGGED = ("consistency_h1", "consistency_h2", "negative_flip_rate")
 
@@ -75,9 +79,21 @@ class InvarianceCallback(pl.Callback):
         if not isinstance(module, nn.Module):
             raise TypeError(f"h1 must be a torch.nn.Module, whose layers can be looked at. Received: {h1!r}.")
         check_identity(transforms)
+        if hasattr(data, "__next__"):
+            raise TypeError(
+                "data are gone through at every comparison, which an iterator cannot be: pass a data loader or "
+                f"list(data). Received: {type(data).__name__}."
+            )
+        known = inspect.signature(compare_invariance).parameters
+        if unknown := [name for name in options if name not in known]:
+            near = get_close_matches(unknown[0], known, 1)
+            raise TypeError(
+                f"{unknown[0]} is no option of compare_invariance{f'; perhaps {near[0]}' if near else ''}. It takes "
+                f"{', '.join(list(known)[4:])}."
+            )
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be a whole number of epochs, at least 1. Received: every={every!r}.")
-        self._h1 = module
+        self._h1, self._asked = module, h1
         self._data = data
         self._transforms = transforms
         self._every = every
@@ -89,13 +105,21 @@ class InvarianceCallback(pl.Callback):
         self.update: InvarianceUpdate | None = None
         self.history: list[tuple[int, InvarianceUpdate]] = []
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare a few samples: what does not fit is told before the first epoch, not after it."""
+        if trainer.is_global_zero:
+            with random_numbers_kept():
+                few = few_of(self._data)
+            if few is not None:
+                self._compared(pl_module, few)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare, log, and write for the dashboard."""
         if (trainer.current_epoch + 1) % self._every:
             return
         values: dict[str, float] | None = None
         if trainer.is_global_zero:
-            update = self._compared(pl_module)
+            update = self._compared(pl_module, self._data)
             values = {name: float(getattr(update, name)) for name in _LOGGED}
             self.update = update
             self.history.append((trainer.current_epoch, replace(update, h1=None, h2=None, intervals={})))
@@ -106,7 +130,7 @@ class InvarianceCallback(pl.Callback):
             # Every process holds the value of the first.
             pl_module.log(f"{self._prefix}{name}", value, on_step=False, on_epoch=True, batch_size=1)
 
-    def _compared(self, pl_module: pl.LightningModule) -> InvarianceUpdate:
+    def _compared(self, pl_module: pl.LightningModule, data: Any) -> InvarianceUpdate:
         h2 = pl_module if self._network is None else self._network(pl_module)
         weight = next(self._h1.parameters(), None)
         home = None if weight is None else weight.device
@@ -114,7 +138,7 @@ class InvarianceCallback(pl.Callback):
         if home is not None and home != pl_module.device:
             self._h1.to(pl_module.device)
         try:
-            return compare_invariance(self._h1, h2, self._data, self._transforms, layers=self._layers, **self._options)
+            return compare_invariance(self._asked, h2, data, self._transforms, layers=self._layers, **self._options)
         finally:
             if home is not None:
                 self._h1.to(home)

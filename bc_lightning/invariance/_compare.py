@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain
@@ -23,11 +23,11 @@ from bc_core.invariance import (
 from bc_core.invariance._result import Statistic, Summary
 from bc_core.invariance._transforms import check_identity
 from bc_core.invariance._update import classes_of_h2
-from bc_lightning._evaluate import _evaluating
+from bc_lightning._evaluate import _evaluating, _reading, _trained_with
 from bc_lightning._model_outputs import scores_from_output
 from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning._reference import Reference
-from bc_lightning.invariance._activations import LayerChoice
+from bc_lightning.invariance._activations import OUTPUT, LayerChoice
 from bc_lightning.invariance._data import Rows, Where
 from bc_lightning.invariance._measure import _rows_of, check_once_only
 from bc_lightning.invariance._passes import Network
@@ -43,12 +43,11 @@ def compare_invariance(
     feature_axis: int | Mapping[str, int] | None = None,
     inputs: Where | None = None,
     target: Where | None = None,
-    threshold: float = 0.5,
-    from_logits: bool = False,
+    threshold: float | None = None,
+    from_logits: bool | None = None,
     statistic: Statistic = "std",
     how: Summary = "ratio_of_means",
     confidence: float = 0.95,
-    resamples: int = 1000,
     seed: int = 0,
     probe_units: int = 256,
     probe_memory: int = 1 << 28,
@@ -59,13 +58,16 @@ def compare_invariance(
     """Compare an update with the model in use under transformations: predictions, and NV layer by layer.
 
     Both see the same transformed samples, in eval mode and without gradients, and are then, also after an error, in the
-    modes they were in. Intervals of NV come from drawing samples again, the same for both, of the activations of
-    `probe_units` units of each layer (all of smaller layers).
+    modes they were in. Intervals of NV come from what each sample does to it, the same samples for both, in the
+    activations of `probe_units` units of each layer (all of smaller layers).
 
     Args:
         h1: The model in use, a ``torch.nn.Module``, or a `Reference` to one, with a class map where it has other
             classes.
-        h2: Its update. Layers of the same name are compared pairwise, all are shown by depth.
+        h2: Its update. Of a `BCLightningModule` what it is trained with is the default of `inputs`, `target`,
+            `threshold` and `from_logits`. Layers of the same name are compared pairwise, all are shown by depth. Where
+            one network stands inside of the other, as ``net`` in a LightningModule, ``"0"`` and ``"net.0"`` are one
+            layer, under h2's name.
         data: As for `measure`; with labels, where batches hold them.
         transforms: The transformations; the identity must be one, as predictions for t x are compared with those for x.
         layers: As for `measure`, for both; an empty list compares predictions only.
@@ -73,13 +75,12 @@ def compare_invariance(
         inputs: Where the inputs are in a batch.
         target: Where the class numbers (N,) are in a batch. Default: the second of two, the last of three, and of a
             mapping what `bc_lightning` calls a target; batches without any give no scores against labels.
-        threshold: A binary model, of one score per sample, says class 1 from this probability on.
-        from_logits: Whether binary scores are logits.
+        threshold: A binary model, of one score per sample, says class 1 from this probability on. Default: 0.5.
+        from_logits: Whether binary scores are logits. Default: no.
         statistic: The spread that intervals are of.
         how: The summary that intervals are of.
         confidence: Wanted coverage of the intervals.
-        resamples: Number of resamples.
-        seed: Of the choice of units and of the draws.
+        seed: Of the choice of units.
         probe_units: Most units of a layer to keep the activations of.
         probe_memory: Bytes that these may take for each network; with many samples, fewer units are kept.
         device: Where inputs go, for networks without weights.
@@ -107,8 +108,12 @@ def compare_invariance(
         [Interval(low=0.0, high=0.0)]
     """
     check_identity(transforms)
-    if not 0 < threshold < 1:
+    if threshold is not None and not 0 < threshold < 1:
         raise ValueError(f"threshold must lie between 0 and 1. Received: threshold={threshold!r}.")
+    multilabel, reading = _reading(h2, threshold, from_logits, None)
+    if (state := _trained_with(h2)) is not None:
+        inputs = state.inputs if inputs is None else inputs
+        target = state.target if target is None else target
     only_predictions = layers is not None and not callable(layers) and len(layers) == 0
     share = None if max_memory is None else max(1, max_memory // 2)
     class_map = None
@@ -163,7 +168,7 @@ def compare_invariance(
                         given = tile.clone() if network is networks[0] else network.moved(tile)
                         output = run(given, len(x))
                         if not number:
-                            classes = _classes(output, name, threshold, from_logits, len(x) * len(transforms))
+                            classes = _classes(output, name, reading, multilabel, len(x) * len(transforms))
                             kept.append(classes.reshape(len(x), -1).cpu())
                     if not number and labels is not None:
                         targets.append(labels.cpu())
@@ -180,6 +185,13 @@ def compare_invariance(
         update = compare_predictions(h1_pred, h2_pred, truth, transforms=transforms)
         if only_predictions:
             return replace(update, statistic=statistic, how=how)
+        renamed = _names_in(*([layer.name for layer in measures if layer is not None] for measures in found))
+        if renamed:
+            found = (
+                [layer and replace(layer, name=renamed.get(layer.name, layer.name)) for layer in found[0]],
+                found[1],
+            )
+            _probes_of(networks[0]).rename(renamed)
         results = [network.result(measures) for network, measures in zip(networks, found, strict=True)]
     intervals = depth_intervals(
         results[0],
@@ -188,10 +200,23 @@ def compare_invariance(
         statistic=statistic,
         how=how,
         confidence=confidence,
-        resamples=resamples,
-        seed=seed,
     )
-    return replace(update, h1=results[0], h2=results[1], intervals=intervals, statistic=statistic, how=how)
+    return replace(
+        update, h1=results[0], h2=results[1], intervals=intervals, statistic=statistic, how=how, confidence=confidence
+    )
+
+
+def _names_in(h1: Sequence[str], h2: Sequence[str]) -> dict[str, str]:
+    """The names that h1's layers have in h2, where none is the same and one network stands inside of the other."""
+    if not h1 or not h2 or set(h1) & set(h2):
+        return {}
+    for inner, outer in ((h1, h2), (h2, h1)):
+        for name in outer:
+            around = name[: -len(inner[0])]
+            if name.endswith(f".{inner[0]}") and all(f"{around}{each}" in outer for each in inner if each != OUTPUT):
+                pairs = {each: f"{around}{each}" for each in inner if each != OUTPUT}
+                return pairs if inner is h1 else {of_h1: of_h2 for of_h2, of_h1 in pairs.items()}
+    return {}
 
 
 def _probes_of(network: Network) -> Probes:
@@ -199,8 +224,8 @@ def _probes_of(network: Network) -> Probes:
     return network.probes
 
 
-def _classes(output: Any, name: str, threshold: float, from_logits: bool, inputs: int) -> Tensor:
-    """Predicted class of each input."""
+def _classes(output: Any, name: str, reading: Mapping[str, Any], multilabel: bool, inputs: int) -> Tensor:
+    """Predicted class of each input; of a model of several labels there is none."""
     scores = torch.as_tensor(output) if isinstance(output, np.ndarray) else scores_from_output(output, model=name)
     if scores.ndim > 2 or scores.shape[:1] != (inputs,):
         raise ValueError(
@@ -211,16 +236,21 @@ def _classes(output: Any, name: str, threshold: float, from_logits: bool, inputs
             f"{name} returned NaN (output of shape {tuple(scores.shape)}), so it has no prediction there: look for a "
             "diverged or half-loaded model, or inputs that are already NaN"
         )
+    if multilabel and scores.ndim == 2 and scores.shape[1] > 1:
+        raise ValueError(
+            f"{name}: expected one score per input, as h2 is trained with a binary loss, got {scores.shape[1]} labels, "
+            "of which each is kept or lost by itself; compare one at a time, with modules that return its column"
+        )
     if scores.ndim == 2 and scores.shape[1] > 1:
         return scores.argmax(1)
     scores = scores.reshape(-1)
     if not scores.is_floating_point():
         return scores.long()
-    if from_logits:
+    if reading["from_logits"]:
         scores = scores.sigmoid()
     elif bool(((scores < 0) | (scores > 1)).any()):
         raise ValueError(
             f"{name} returned {scores.min().item():g} to {scores.max().item():g} where probabilities in 0..1 were "
             "expected; if the models return logits, pass from_logits=True"
         )
-    return (scores >= threshold).long()
+    return torch.ge(scores, reading["threshold"]).long()

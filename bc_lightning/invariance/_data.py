@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,17 @@ class Rows:
                 f"shape {tuple(target.shape)}; say where it is (target=key, index or function)"
             )
         return x, target
+
+
+def few_of(data: Any) -> Any:
+    """The first samples of some data, as data; None where there are none, or only one."""
+    if isinstance(data, (Tensor, np.ndarray)):
+        return data[:2] if len(data) > 1 else None
+    if isinstance(data, Dataset):
+        data = DataLoader(data, batch_size=2)
+    # Two batches, as each may hold one sample.
+    few = [(batch,) if isinstance(batch, Tensor) else batch for batch in islice(data, 2)]
+    return few or None
 
 
 def _joined(pieces: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:

@@ -63,6 +63,10 @@ class Network:
             raise TypeError(
                 f"{called}: expected a torch.nn.Module, whose layers are watched, got {type(module).__name__}"
             )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(
+                f"{called}: a scripted module cannot be watched while it runs; pass the module that it was made of"
+            )
         if not isinstance(transforms, TransformSet):
             raise TypeError(f"transforms: expected a TransformSet, got {type(transforms).__name__}")
         if same_equivariance:

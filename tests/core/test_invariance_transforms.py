@@ -82,7 +82,9 @@ def test_translations_fill_with_zeros(shift):
     (move,) = TransformSet.translations([shift])
     expected = bilinear(x[0, 0], lambda y, x: (y - shift[0], x - shift[1]))
     np.testing.assert_allclose(move(x)[0, 0], expected, atol=1e-6)
-    assert move.size == pytest.approx(math.hypot(*shift))
+    # Along one axis the sign says where to.
+    along = [part for part in shift if part]
+    assert move.size == pytest.approx(along[0] if len(along) == 1 else math.hypot(*shift))
 
 
 def test_whole_translations_copy_pixels():
@@ -218,3 +220,34 @@ def test_bad_input_is_refused():
         apply_transform(Transform("identity"), images(), data_format="NCHW")
     with pytest.raises(ValueError, match="keep the shape"):
         make_tile(TransformSet.from_functions({"crop": lambda x: x[..., 1:]}), images())
+
+
+def test_sizes_of_shifts_along_one_axis_have_a_sign():
+    assert TransformSet.translations([(0, 0), (0, -3), (0, 3)]).sizes == (0, -3, 3)
+    assert TransformSet.rolls(np.array([[0, 0], [-2, 0], [4, 0]])).sizes == (0, -2, 4)
+    assert TransformSet.translations([(0, 0), (-3, 0), (0, -3)]).sizes == (0, 3, 3)
+
+
+def test_what_does_the_same_is_one_transformation():
+    assert (TransformSet.c4() | TransformSet.rotations([90, 45])).names[-2:] == ("rotate 270", "rotate 45")
+    for angle in (45, 30, 11.5):
+        both = TransformSet.rotations([angle]) * TransformSet.rotations([-angle])
+        assert both[0].is_identity
+    with pytest.raises(TypeError, match="degrees: expected numbers"):
+        TransformSet.rotations("30")
+
+
+def test_a_function_that_changes_its_input_is_caught():
+    def doubled(x):
+        x *= 2
+        return x
+
+    own = TransformSet.from_functions({"doubled": doubled})
+    x = images()
+    before = x.copy()
+    with pytest.raises(ValueError, match="'doubled' changed its input in place.*work on a copy"):
+        make_tile(own, x)
+    np.testing.assert_array_equal(x, before)
+    assert x.flags.writeable
+    tripled = TransformSet.from_functions({"tripled": lambda x: 3 * x})
+    np.testing.assert_array_equal(make_tile(tripled, x)[1::2], 3 * x)

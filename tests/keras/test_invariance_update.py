@@ -58,7 +58,7 @@ def predictions(model, x, transforms=C4):
 def test_an_update_is_compared_in_one_go(max_memory):
     h1, h2 = net(), net()
     x, y = data()
-    update = compare_invariance(h1, h2, (x, y), C4, batch_size=64, max_memory=max_memory, resamples=200)
+    update = compare_invariance(h1, h2, (x, y), C4, batch_size=64, max_memory=max_memory)
     expected = compare_predictions(predictions(h1, x), predictions(h2, x), y, transforms=C4)
     np.testing.assert_array_equal(update.h1_pred, expected.h1_pred)
     np.testing.assert_array_equal(update.h2_pred, expected.h2_pred)
@@ -78,15 +78,15 @@ def test_an_update_is_compared_in_one_go(max_memory):
 def test_layers_are_paired_by_name_or_by_what_keras_numbered():
     h1, h2 = net(conv="edges"), net(conv="edges")
     x, _ = data()
-    update = compare_invariance(h1, h2, x, C4, resamples=50)
+    update = compare_invariance(h1, h2, x, C4)
     assert update.overlaps is None
     assert update.h1.layer_names == update.h2.layer_names
     assert update.h1["edges"].name == "edges"
-    chosen = compare_invariance(h1, h2, x, C4, layers=[h2.layers[2].name], resamples=50)
+    chosen = compare_invariance(h1, h2, x, C4, layers=[h2.layers[2].name])
     assert chosen.h1.layer_names == (h2.layers[2].name,)
-    chosen = compare_invariance(h1, h2, x, C4, layers=[h2.layers[1]], resamples=50)
+    chosen = compare_invariance(h1, h2, x, C4, layers=[h2.layers[1]])
     assert chosen.h1.layer_names == (h2.layers[1].name,)
-    other = compare_invariance(h1, net(conv="corners"), x, C4, resamples=50)
+    other = compare_invariance(h1, net(conv="corners"), x, C4)
     assert "edges" in other.h1
     assert "edges" not in other.h2
     assert len(other.depth_table()) == 4
@@ -95,7 +95,7 @@ def test_layers_are_paired_by_name_or_by_what_keras_numbered():
 def test_a_model_compared_with_itself():
     model, (x, y) = net(), data()
     model.compile("sgd", "sparse_categorical_crossentropy")
-    update = compare_invariance(model, model, [(x[:13], y[:13]), (x[13:], y[13:])], C4, resamples=50)
+    update = compare_invariance(model, model, [(x[:13], y[:13]), (x[13:], y[13:])], C4)
     assert update.negative_flip_rate == 0
     assert {tuple(row["difference_interval"]) for row in update.depth_table()} == {(0.0, 0.0)}
 
@@ -174,7 +174,7 @@ class AtEachEnd(keras.callbacks.Callback):
 
 def test_every_epochs_comparison_is_the_one_asked_by_hand(tmp_path):
     h1, model = net(), net()
-    watch, by_hand = InvarianceCallback(h1, data(), C4, layers=["head"], resamples=50), AtEachEnd(h1)
+    watch, by_hand = InvarianceCallback(h1, data(), C4, layers=["head"]), AtEachEnd(h1)
     model = net(head="head")
     h1.layers[-1].name = "head"
     model.compile(keras.optimizers.SGD(2.0), "sparse_categorical_crossentropy")
@@ -196,7 +196,7 @@ def test_a_bc_model_is_compared_as_its_h2():
     x, y = data()
     model = BCModel(h2, h1=h1)
     model.compile("sgd", "sparse_categorical_crossentropy")
-    watch = InvarianceCallback(h1, (x, y), C4, layers=None, resamples=50)
+    watch = InvarianceCallback(h1, (x, y), C4, layers=None)
     model.fit(x, y, verbose=0, callbacks=[watch])
     by_hand = compare_invariance(h1, h2, (x, y), C4, layers=[])
     assert watch.update.negative_flip_rate == by_hand.negative_flip_rate
@@ -229,7 +229,7 @@ def test_a_later_callback_sees_it_and_a_stopped_training_is_compared():
 
 
 def test_tensorboard_gets_each_comparison(tmp_path):
-    watch = InvarianceCallback(net(), data(), C4, layers=None, log_dir=tmp_path, dataset="turned", resamples=50)
+    watch = InvarianceCallback(net(), data(), C4, layers=None, log_dir=tmp_path, dataset="turned")
     fit(net(), [watch])
     files = list((tmp_path / "compatibility").iterdir())
     assert sum(file.stat().st_size for file in files) > 1000

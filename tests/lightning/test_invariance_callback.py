@@ -93,16 +93,34 @@ def test_what_is_logged_can_choose_the_checkpoint(tmp_path, images, h1):
 
 
 def test_every_second_epoch_with_layers_of_the_network_inside(images, h1):
-    watch = InvarianceCallback(h1, images, TURNS, every=2, layers=None, network=lambda module: module.net, resamples=50)
+    watch = InvarianceCallback(h1, images, TURNS, every=2, layers=None, network=lambda module: module.net)
     fit(Classifier(), images, watch, epochs=4)
     assert [epoch for epoch, _ in watch.history] == [1, 3]
     assert watch.update.h2.layer_names[0] == "0"
     assert all(update.h1 is None for _, update in watch.history)
 
 
-def test_training_goes_as_without_it(images, h1):
+def test_layers_are_paired_with_those_of_the_network_inside(images, h1):
+    watch = InvarianceCallback(h1, images, TURNS, layers=None)
+    by_hand = InvarianceCallback(h1, images, TURNS, layers=None, network=lambda module: module.net)
+    torch.manual_seed(0)
+    module = Classifier()
+    fit(module, images, by_hand, watch, epochs=1)
+    expected = {f"net.{row['layer']}": row for row in by_hand.update.depth_table()}
+    assert expected["net.1"]["difference"] == pytest.approx(expected["net.1"]["h2"] - expected["net.1"]["h1"])
+    assert [row["layer"] for row in watch.update.depth_table()] == list(expected)
+    for row in watch.update.depth_table():
+        for key in ("h1", "h2", "difference_interval"):
+            assert row[key] == pytest.approx(expected[row["layer"]][key], nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "data set", "loader"])
+def test_training_goes_as_without_it(images, h1, kind):
+    data = images if kind == "tensor" else TensorDataset(images)
+    if kind == "loader":
+        data = DataLoader(data, batch_size=8, shuffle=True)
     weights = []
-    for callbacks in ([], [InvarianceCallback(h1, images, TURNS)]):
+    for callbacks in ([], [InvarianceCallback(h1, data, TURNS)]):
         torch.manual_seed(5)
         module = Classifier()
         fit(module, images, *callbacks)

@@ -4,13 +4,14 @@ import random
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bc_core.invariance import TransformSet, compare_predictions, make_tile
-from bc_lightning import Reference
-from bc_lightning.invariance import TorchSpatial, compare_invariance, measure
+from bc_lightning import BCLightningModule, Reference, unwrap
+from bc_lightning.invariance import InvarianceCallback, TorchSpatial, compare_invariance, measure
 
 C4 = TransformSet.c4()
 
@@ -115,3 +116,97 @@ def test_a_reference_brings_its_class_map():
 def test_a_reference_without_layers_is_refused():
     with pytest.raises(TypeError, match=r"h1: expected a torch\.nn\.Module"):
         compare_invariance(Reference(lambda x: x.flatten(1)), net(), images(), C4)
+
+
+def test_a_function_that_changes_its_input_is_caught():
+    own = TransformSet.from_functions({"doubled": lambda x: x.mul_(2)})
+    with pytest.raises(ValueError, match="'doubled' changed its input in place"):
+        measure(net(), images(), own)
+
+
+def test_a_scripted_module_is_refused():
+    with pytest.raises(TypeError, match="module: a scripted module cannot be watched"):
+        measure(torch.jit.script(net()), images(), C4)
+
+
+class Binary(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.binary_cross_entropy_with_logits(self(batch["x"]), batch["y"])
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.1)
+
+
+def test_a_wrapped_update_is_read_as_it_is_trained():
+    batches = [{"x": images(), "y": (torch.arange(40) % 2).float()[:, None]}]
+    h1 = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    h2 = BCLightningModule(
+        Binary(), h1=h1, loss="BCBinaryCrossEntropyLoss", lambda_c=1.0, inputs="x", target="y",
+        loss_options={"from_logits": True},
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"probabilities in 0\.\.1 were expected"):
+        compare_invariance(h1, h2, batches, C4, from_logits=False)
+    found = compare_invariance(h1, h2, batches, C4)
+    told = {"inputs": "x", "target": "y", "from_logits": True}
+    assert found.table() == compare_invariance(h1, unwrap(h2), batches, C4, **told).table()
+    row = found.depth_table()[-1]
+    assert row["layer"] == "net.1"
+    assert np.isfinite(row["difference"])
+
+
+def test_several_labels_are_no_class():
+    h1 = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    h2 = BCLightningModule(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), h1=h1, loss="BCBinaryCrossEntropyLoss", lambda_c=1.0,
+        optimizer=torch.optim.Adam,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="got 3 labels"):
+        compare_invariance(h1, h2, images(), C4, layers=[])
+
+
+def test_what_does_not_fit_is_told_before_the_first_epoch():
+    h1, x = net(), images()
+    trained = []
+
+    class Classifier(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, x):
+            return self.net(x)
+
+        def training_step(self, batch, batch_idx):
+            trained.append(batch_idx)
+            return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters())
+
+    def fit(watch):
+        trainer = pl.Trainer(
+            max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[watch],
+        )  # fmt: skip
+        trainer.fit(Classifier(), DataLoader(TensorDataset(x, torch.arange(40) % 3), batch_size=20))
+
+    with pytest.raises(ValueError, match="layers: no layer 'conv'"):
+        fit(InvarianceCallback(h1, x, C4, layers=["conv"]))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        fit(InvarianceCallback(h1, DataLoader(torch.randn(10, 1, 4, 4)), C4))
+    assert not trained
+    watch = InvarianceCallback(h1, DataLoader(x, batch_size=16), C4)
+    fit(watch)
+    assert trained
+    assert [epoch for epoch, _ in watch.history] == [0]
+    with pytest.raises(TypeError, match="confidenc is no option of compare_invariance; perhaps confidence"):
+        InvarianceCallback(h1, x, C4, confidenc=0.9)
+    with pytest.raises(TypeError, match="an iterator cannot be"):
+        InvarianceCallback(h1, iter([x]), C4)
