@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { NO_ACTIONS } from "../src/data/indexFromJson";
 import { invarianceFromJson } from "../src/data/invarianceFromJson";
 import { memorySource } from "../src/data/memorySource";
 import { wilson } from "../src/data/scores";
@@ -169,6 +170,7 @@ describe("what is measured of what is looked at", () => {
     series: [],
     warnings: [],
     progress: null,
+    actions: NO_ACTIONS,
     invariance: [
       { run: "a", dataset: "test", steps: [2, 4].map((step) => ({ step, wallTime: step * 10 })) },
       { run: "b", dataset: "test", steps: [{ step: 1, wallTime: null }] },
