@@ -6,7 +6,7 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,9 +71,7 @@ def check_update(update: Any) -> None:
         )
 
 
-def placed_updates(
-    given: Any, keys: Sequence[Key], dataset: str, runs: Sequence[str]
-) -> dict[Key, InvarianceUpdate]:
+def placed_updates(given: Any, keys: Sequence[Key], dataset: str, runs: Sequence[str]) -> dict[Key, InvarianceUpdate]:
     """Find the run, data set and step of updates that a page shows beside comparisons.
 
     Args:

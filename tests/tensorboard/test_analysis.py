@@ -1,0 +1,136 @@
+"""The buttons of `CompatibilityAnalysis`: what is offered when, and what a press does."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from gated_sweep import Analysis, analysis, let_finish
+
+from bc_tensorboard._original_widgets import CompatibilityAnalysis
+
+ORIGINALS = Path(__file__).parents[1] / "data" / "original_sweep"
+
+
+def buttons(shown):
+    return [action["label"] for action in shown.view.index["actions"]["offered"]]
+
+
+def press(shown, label):
+    shown.view._handle_msg(
+        {
+            "content": {"data": {"method": "custom", "content": {"type": "action", "id": 1, "label": label}}},
+            "buffers": [],
+        }
+    )
+
+
+def wait_for(shown, condition):
+    """Wait for an index that fulfils the condition."""
+    fulfilled = threading.Event()
+
+    def look(change):
+        if condition(change["new"]):
+            fulfilled.set()
+
+    shown.view.observe(look, "index")
+    if not condition(shown.view.index):
+        assert fulfilled.wait(120), shown.view.index
+    shown.view.unobserve(look, "index")
+
+
+def offers(label):
+    """Only this one, with nothing else at work."""
+
+    def condition(index):
+        actions = index["actions"]
+        return [action["label"] for action in actions["offered"]] == [label] and actions["doing"] is None
+
+    return condition
+
+
+def test_it_is_offered_to_start_only_what_can_be_started(tmp_path):
+    shown = analysis(tmp_path / "sweep", tmp_path / "gates")
+    assert buttons(shown) == ["Start the sweep"]
+    [action] = shown.view.index["actions"]["offered"]
+    assert "lambda_c from 0 to 1 in steps of 1, 2 epochs each" in action["note"]
+    assert str(tmp_path / "sweep") in action["note"]
+    # That there is no folder yet is no warning where the button makes it.
+    assert shown.view.index["warnings"] == []
+    for name in ("number_of_epochs", "h1", "h2", "training_set"):
+        assert buttons(analysis(tmp_path / "sweep", tmp_path / "gates", **{name: None})) == []
+    assert buttons(CompatibilityAnalysis(tmp_path / "sweep", 1, 2, 3, 4)) == []
+    # One of the original is finished, and nobody's to go on with.
+    assert buttons(analysis(ORIGINALS / "one_batch", tmp_path / "gates")) == []
+
+
+def test_why_it_did_not_start_is_shown(tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "letter.txt").touch()
+    shown = analysis(tmp_path / "sweep", tmp_path / "gates")
+    press(shown, "Start the sweep")
+    failed = shown.view.index["actions"]["failed"]
+    assert failed["label"] == "Start the sweep"
+    assert "ValueError" in failed["error"]
+    assert "holds no sweep, but letter.txt. Give a new or empty folder." in failed["error"]
+    assert buttons(shown) == ["Start the sweep"]
+    assert not shown.is_running
+    shown.refresh()
+    assert shown.view.index["actions"]["failed"] is None
+
+
+@pytest.mark.slow
+def test_it_is_started_stopped_gone_on_with_and_finished_by_its_buttons(tmp_path):
+    gates = tmp_path / "gates"
+    shown = analysis(tmp_path / "sweep", gates)
+    press(shown, "Start the sweep")
+    assert shown.is_running
+    sweep = shown.sweep
+    wait_for(shown, offers("Stop"))
+    assert shown.view.index["progress"] == 0
+    # A press of another view, which did not know yet.
+    press(shown, "Start the sweep")
+    assert shown.sweep is sweep
+
+    let_finish(gates, sweep._asked[:1])
+    wait_for(shown, lambda index: len(index["series"]) == 1)
+    press(shown, "Stop")
+    assert shown.view.index["actions"]["doing"] == "Stopping the sweep; what is finished stays"
+    wait_for(shown, offers("Go on"))
+    assert not shown.is_running
+    assert shown.view.index["progress"] is None
+    [action] = shown.view.index["actions"]["offered"]
+    assert action["note"] == "2 of its 3 points are not finished."
+    assert shown.view.index["warnings"] == []
+
+    # Who opens the folder to look gets told; who has what it needs gets the button.
+    [warning] = Analysis(tmp_path / "sweep").view.index["warnings"]
+    assert "start() goes on with it" in warning
+    again = analysis(tmp_path / "sweep", gates)
+    assert buttons(again) == ["Go on"]
+    press(again, "Go on")
+    assert again.is_running
+    # Two cannot train in one folder, and the page says so.
+    press(shown, "Go on")
+    assert "RuntimeError" in shown.view.index["actions"]["failed"]["error"]
+
+    let_finish(gates, again.sweep._asked)
+    again.sweep.wait(120)
+    wait_for(again, lambda index: index["progress"] is None)
+    assert len(again.view.index["series"]) == 3
+    assert again.view.index["actions"] == {"offered": [], "doing": None, "failed": None}
+
+
+@pytest.mark.slow
+def test_going_on_keeps_what_it_was_started_with(tmp_path):
+    gates = tmp_path / "gates"
+    shown = analysis(tmp_path / "sweep", gates)
+    shown.start(seeds=2)
+    wait_for(shown, offers("Stop"))
+    press(shown, "Stop")
+    wait_for(shown, offers("Go on"))
+    assert shown.view.index["actions"]["offered"][0]["note"] == "6 of its 6 points are not finished."
+    press(shown, "Go on")
+    assert len(shown.sweep._asked) == 6
+    shown.sweep.cancel()
