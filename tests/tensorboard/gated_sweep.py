@@ -51,14 +51,29 @@ class Analysis(CompatibilityAnalysis):
         )
 
 
-def analysis(folder, gates, **options):
-    """One that has what it needs to start: three points, where nothing else is said."""
-    gates.mkdir(exist_ok=True)
-    given = {"number_of_epochs": 2, "h1": gates, "h2": "h2", "training_set": [1], "lambda_c_stepsize": 1.0}
-    return Analysis(folder, **{**given, **options})
+class Analyses:
+    """Makes some, and ends what they started: a process that waits at a gate would wait for ever."""
 
+    def __init__(self, path):
+        self.path, self.gates = path, path / "gates"
+        self.gates.mkdir()
+        self.made = []
 
-def let_finish(gates, points):
-    """Open the gates of these points."""
-    for point in points:
-        (gates / point.name).touch()
+    def __enter__(self):
+        return self
+
+    def __call__(self, folder=None, **options):
+        """One that has what it needs to start: three points, where nothing else is said."""
+        given = {"number_of_epochs": 2, "h1": self.gates, "h2": "h2", "training_set": [1], "lambda_c_stepsize": 1.0}
+        self.made.append(Analysis(folder or self.path / "sweep", **{**given, **options}))
+        return self.made[-1]
+
+    def let_finish(self, points):
+        """Open the gates of these points."""
+        for point in points:
+            (self.gates / point.name).touch()
+
+    def __exit__(self, *_):
+        for one in self.made:
+            if one.is_running:
+                one.sweep.cancel()

@@ -6,11 +6,17 @@ import threading
 from pathlib import Path
 
 import pytest
-from gated_sweep import Analysis, analysis, let_finish
+from gated_sweep import Analyses, Analysis
 
 from bc_tensorboard._original_widgets import CompatibilityAnalysis
 
 ORIGINALS = Path(__file__).parents[1] / "data" / "original_sweep"
+
+
+@pytest.fixture
+def analysis(tmp_path):
+    with Analyses(tmp_path) as made:
+        yield made
 
 
 def buttons(shown):
@@ -36,7 +42,7 @@ def wait_for(shown, condition):
 
     shown.view.observe(look, "index")
     if not condition(shown.view.index):
-        assert fulfilled.wait(120), shown.view.index
+        assert fulfilled.wait(60), shown.view.index
     shown.view.unobserve(look, "index")
 
 
@@ -50,8 +56,8 @@ def offers(label):
     return condition
 
 
-def test_it_is_offered_to_start_only_what_can_be_started(tmp_path):
-    shown = analysis(tmp_path / "sweep", tmp_path / "gates")
+def test_it_is_offered_to_start_only_what_can_be_started(analysis, tmp_path):
+    shown = analysis()
     assert buttons(shown) == ["Start the sweep"]
     [action] = shown.view.index["actions"]["offered"]
     assert "lambda_c from 0 to 1 in steps of 1, 2 epochs each" in action["note"]
@@ -59,16 +65,16 @@ def test_it_is_offered_to_start_only_what_can_be_started(tmp_path):
     # That there is no folder yet is no warning where the button makes it.
     assert shown.view.index["warnings"] == []
     for name in ("number_of_epochs", "h1", "h2", "training_set"):
-        assert buttons(analysis(tmp_path / "sweep", tmp_path / "gates", **{name: None})) == []
+        assert buttons(analysis(**{name: None})) == []
     assert buttons(CompatibilityAnalysis(tmp_path / "sweep", 1, 2, 3, 4)) == []
     # One of the original is finished, and nobody's to go on with.
-    assert buttons(analysis(ORIGINALS / "one_batch", tmp_path / "gates")) == []
+    assert buttons(analysis(ORIGINALS / "one_batch")) == []
 
 
-def test_why_it_did_not_start_is_shown(tmp_path):
+def test_why_it_did_not_start_is_shown(analysis, tmp_path):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "letter.txt").touch()
-    shown = analysis(tmp_path / "sweep", tmp_path / "gates")
+    shown = analysis()
     press(shown, "Start the sweep")
     failed = shown.view.index["actions"]["failed"]
     assert failed["label"] == "Start the sweep"
@@ -81,9 +87,8 @@ def test_why_it_did_not_start_is_shown(tmp_path):
 
 
 @pytest.mark.slow
-def test_it_is_started_stopped_gone_on_with_and_finished_by_its_buttons(tmp_path):
-    gates = tmp_path / "gates"
-    shown = analysis(tmp_path / "sweep", gates)
+def test_it_is_started_stopped_gone_on_with_and_finished_by_its_buttons(analysis, tmp_path):
+    shown = analysis()
     press(shown, "Start the sweep")
     assert shown.is_running
     sweep = shown.sweep
@@ -93,8 +98,8 @@ def test_it_is_started_stopped_gone_on_with_and_finished_by_its_buttons(tmp_path
     press(shown, "Start the sweep")
     assert shown.sweep is sweep
 
-    let_finish(gates, sweep._asked[:1])
-    wait_for(shown, lambda index: len(index["series"]) == 1)
+    analysis.let_finish(sweep._asked[:1])
+    wait_for(shown, lambda index: len(index["series"]) == 2)  # plain training is of both losses
     press(shown, "Stop")
     assert shown.view.index["actions"]["doing"] == "Stopping the sweep; what is finished stays"
     wait_for(shown, offers("Go on"))
@@ -107,7 +112,7 @@ def test_it_is_started_stopped_gone_on_with_and_finished_by_its_buttons(tmp_path
     # Who opens the folder to look gets told; who has what it needs gets the button.
     [warning] = Analysis(tmp_path / "sweep").view.index["warnings"]
     assert "start() goes on with it" in warning
-    again = analysis(tmp_path / "sweep", gates)
+    again = analysis()
     assert buttons(again) == ["Go on"]
     press(again, "Go on")
     assert again.is_running
@@ -115,22 +120,20 @@ def test_it_is_started_stopped_gone_on_with_and_finished_by_its_buttons(tmp_path
     press(shown, "Go on")
     assert "RuntimeError" in shown.view.index["actions"]["failed"]["error"]
 
-    let_finish(gates, again.sweep._asked)
+    analysis.let_finish(again.sweep._asked)
     again.sweep.wait(120)
     wait_for(again, lambda index: index["progress"] is None)
-    assert len(again.view.index["series"]) == 3
+    assert len(again.view.index["series"]) == 4
     assert again.view.index["actions"] == {"offered": [], "doing": None, "failed": None}
 
 
 @pytest.mark.slow
-def test_going_on_keeps_what_it_was_started_with(tmp_path):
-    gates = tmp_path / "gates"
-    shown = analysis(tmp_path / "sweep", gates)
-    shown.start(seeds=2)
+def test_going_on_keeps_what_it_was_started_with(analysis):
+    shown = analysis()
+    shown.start(seeds=[0, 1])
     wait_for(shown, offers("Stop"))
     press(shown, "Stop")
     wait_for(shown, offers("Go on"))
     assert shown.view.index["actions"]["offered"][0]["note"] == "6 of its 6 points are not finished."
     press(shown, "Go on")
     assert len(shown.sweep._asked) == 6
-    shown.sweep.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from browser import console, require_browser, start_browser
-from gated_sweep import analysis, let_finish
+from gated_sweep import Analyses
 from notebook_page import Notebook
 
 pytestmark = pytest.mark.slow
@@ -18,6 +18,12 @@ def driver():
     driver = start_browser()
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def analysis(tmp_path):
+    with Analyses(tmp_path) as made:
+        yield made
 
 
 class Page:
@@ -61,9 +67,8 @@ class Page:
         self.notebook.wait_until(both, what=text)
 
 
-def test_a_click_starts_the_sweep_and_both_outputs_follow_it_to_its_end(driver, tmp_path):
-    gates = tmp_path / "gates"
-    shown = analysis(tmp_path / "sweep", gates)
+def test_a_click_starts_the_sweep_and_both_outputs_follow_it_to_its_end(driver, analysis, tmp_path):
+    shown = analysis()
     page = Page(driver, shown, tmp_path / "notebook.html")
     page.wait_for("Start the sweep")
     assert all("2 epochs each" in text for [text] in page.texts(".bc-nothing"))
@@ -81,7 +86,7 @@ def test_a_click_starts_the_sweep_and_both_outputs_follow_it_to_its_end(driver, 
     page.wait_for_text("[data-testid=progress]", "A sweep is running: 0% done")
     page.wait_for_text("[role=status]", "Waiting for the first point")
 
-    let_finish(gates, shown.sweep._asked[:1])
+    analysis.let_finish(shown.sweep._asked[:1])
     page.wait_for_text("[data-testid=progress]", "33% done")
     # The first point breaks 9 of the 50 that h1 gets right.
     page.wait_for_text("[data-score=nfr] .bc-score-count", "9 of 60")
@@ -92,7 +97,7 @@ def test_a_click_starts_the_sweep_and_both_outputs_follow_it_to_its_end(driver, 
     assert not shown.is_running
     assert all("2 of its 3 points are not finished." in text for [text] in page.texts("[data-testid=actions]"))
 
-    let_finish(gates, shown.sweep._asked)
+    analysis.let_finish(shown.sweep._asked)
     page.click()
     page.notebook.wait_until(
         lambda: (
@@ -109,10 +114,10 @@ def test_a_click_starts_the_sweep_and_both_outputs_follow_it_to_its_end(driver, 
     assert console(driver) == []
 
 
-def test_why_a_sweep_does_not_start_is_said_in_the_page(driver, tmp_path):
+def test_why_a_sweep_does_not_start_is_said_in_the_page(driver, analysis, tmp_path):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "<b>letter.txt").touch()
-    shown = analysis(tmp_path / "sweep", tmp_path / "gates")
+    shown = analysis()
     page = Page(driver, shown, tmp_path / "notebook.html")
     page.wait_for("Start the sweep")
     page.click()
@@ -122,8 +127,8 @@ def test_why_a_sweep_does_not_start_is_said_in_the_page(driver, tmp_path):
     page.wait_for("Start the sweep")
 
 
-def test_who_can_only_look_has_no_button(driver, tmp_path):
-    shown = analysis(tmp_path / "sweep", tmp_path / "gates", h1=None)
+def test_who_can_only_look_has_no_button(driver, analysis, tmp_path):
+    shown = analysis(h1=None)
     page = Page(driver, shown, tmp_path / "notebook.html")
     page.wait_for_text(".bc-nothing h2", "No comparison yet")
     assert page.buttons() == [[], []]
