@@ -300,7 +300,7 @@ class Collection:
                 there = self._series[run, dataset].steps.get(step) if (run, dataset) in self._series else None
                 if there is not None and weight is not None and there.comparison.lambda_c != weight:
                     # The next point of a sweep that is added one by one.
-                    run = f"{base}, lambda_c {_short(weight)}"
+                    run = point_name(base, weight)
                 if (run, step) in taken:
                     raise ValueError(
                         f"comparisons: two of the run {run[:200]!r} on {dataset!r} have the step {step}; name them "
@@ -412,7 +412,7 @@ def _runs_and_steps(base: str, members: list[_Given]) -> tuple[list[str], list[i
     if of_sweep or (
         len(members) > 1 and None not in lambdas and len(set(zip(lambdas, steps, strict=True))) == len(members)
     ):
-        runs = [base if weight is None else f"{base}, lambda_c {_short(weight)}" for weight in lambdas]
+        runs = [base if weight is None else point_name(base, weight) for weight in lambdas]
         numbered = [
             f"{run}, evaluation {one.evaluation}" if runs.count(run) > 1 and one.evaluation is not None else run
             for run, one in zip(runs, members, strict=True)
@@ -423,8 +423,10 @@ def _runs_and_steps(base: str, members: list[_Given]) -> tuple[list[str], list[i
     return [base] * len(members), [_checked_step(step) for step in steps]
 
 
-def _short(weight: float) -> str:
-    return f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight)
+def point_name(run: str, weight: float) -> str:
+    """Name a point of a sweep apart from the others of its run."""
+    short = f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight)
+    return f"{run}, lambda_c {short}"
 
 
 def _checked_step(step: int | None) -> int:

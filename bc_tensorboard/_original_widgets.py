@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bc_core import Comparison, Sweep, SweepResults
 from bc_core._sweep._folder import is_sweep_folder
 from bc_tensorboard._actions import Action
-from bc_tensorboard._collection import Texts
+from bc_tensorboard._collection import Texts, point_name
 from bc_tensorboard._original_sweep import (
     OriginalEvaluation,
     caveats,
@@ -254,9 +254,8 @@ class CompatibilityAnalysis:
                 f"{len(sweep.unfinished)} of its points are not finished: it was interrupted, or runs elsewhere; "
                 "start() goes on with it."
             )
-        self.view.replace(
-            comparisons, warnings=notes, progress=progress, dissonance=sweep.dissonances() or None, actions=actions
-        )
+        points, dissonances = _by_point(comparisons, sweep.dissonances())
+        self.view.replace(points, warnings=notes, progress=progress, dissonance=dissonances or None, actions=actions)
 
     def refresh(self) -> None:
         """Read the folder again, and show what is in it now; what is looked at stays so."""
@@ -355,6 +354,19 @@ def images_of(get_instance_image_by_id: Any) -> Any:
         return image.getvalue() if hasattr(image, "getvalue") else image
 
     return image_of
+
+
+def _by_point(comparisons: _Comparisons, dissonances: Mapping[str, str]) -> tuple[_Comparisons, dict[str, str]]:
+    """A run for each point, and its dissonance: the name of the one that is looked at stays when there are more."""
+    points: _Comparisons = {}
+    named: dict[str, str] = {}
+    for run, by_dataset in comparisons.items():
+        for dataset, of_run in by_dataset.items():
+            for comparison in of_run:
+                name = run if comparison.lambda_c is None else point_name(run, comparison.lambda_c)
+                points.setdefault(name, {}).setdefault(dataset, []).append(comparison)
+                named[name] = dissonances[run]
+    return points, named
 
 
 def _read(folder: Path) -> tuple[list[OriginalEvaluation], list[str]]:

@@ -99,7 +99,13 @@ def test_it_is_started_stopped_gone_on_with_and_finished_by_its_buttons(analysis
     assert shown.sweep is sweep
 
     analysis.let_finish(sweep._asked[:1])
-    wait_for(shown, lambda index: len(index["series"]) == 2)  # plain training is of both losses
+    wait_for(shown, lambda index: index["series"])
+    # Plain training is of both losses. Who looks at the first point must find it by that name when there are more.
+    plain = ["new_error, lambda_c 0", "strict_imitation, lambda_c 0"]
+    assert [(each["run"], each["dissonance"]) for each in shown.view.index["series"]] == [
+        (plain[0], "new error"),
+        (plain[1], "strict imitation"),
+    ]
     press(shown, "Stop")
     assert shown.view.index["actions"]["doing"] == "Stopping the sweep; what is finished stays"
     wait_for(shown, offers("Go on"))
@@ -123,7 +129,8 @@ def test_it_is_started_stopped_gone_on_with_and_finished_by_its_buttons(analysis
     analysis.let_finish(again.sweep._asked)
     again.sweep.wait(120)
     wait_for(again, lambda index: index["progress"] is None)
-    assert len(again.view.index["series"]) == 4
+    runs = [each["run"] for each in again.view.index["series"]]
+    assert sorted(runs) == sorted([*plain, "new_error, lambda_c 1", "strict_imitation, lambda_c 1"])
     assert again.view.index["actions"] == {"offered": [], "doing": None, "failed": None}
 
 
@@ -137,3 +144,7 @@ def test_going_on_keeps_what_it_was_started_with(analysis):
     assert shown.view.index["actions"]["offered"][0]["note"] == "6 of its 6 points are not finished."
     press(shown, "Go on")
     assert len(shown.sweep._asked) == 6
+    # One seed is finished, and the other will be.
+    analysis.let_finish(shown.sweep._asked[:1])
+    wait_for(shown, lambda index: index["series"])
+    assert shown.view.index["series"][0]["run"] == "new_error, seed 0, lambda_c 0"

@@ -46,7 +46,7 @@ function linesOf(layers: readonly InvarianceLayer[], others: readonly Invariance
   const firsts = of(layers, false);
   const isRepeated = ({ of: network, points }: Line) =>
     network === "h1" && points.every(({ value }, i) => value === firsts[0]!.points[i]?.value);
-  return [...firsts, ...of(others, true).filter((line) => !isRepeated(line))];
+  return [...firsts, ...of(others, true).filter((line) => line.points.length > 0 && !isRepeated(line))];
 }
 
 function bounded(points: readonly DepthPoint[]): boolean {
