@@ -153,7 +153,7 @@ function NoSecond({ second, dataset, retry }: { second: InvarianceProps["second"
   const { run, place, loaded } = second;
   if (place.request === null) {
     return (
-      <p class="bc-note" data-testid="no-second">
+      <p class="bc-note bc-no-second" data-testid="no-second">
         Of run B, “{run}”, invariance was not measured on “{dataset}”: only run A is shown here.
       </p>
     );

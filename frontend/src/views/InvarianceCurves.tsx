@@ -97,7 +97,7 @@ function Strips({ update, group, panels }: { update: Invariance; group: Transfor
   );
   const name = (member: number) => update.transforms[member]!;
   return (
-    <div class="bc-table-scroll">
+    <div class="bc-strips-scroll">
       <table class="bc-strips">
         <thead>
           <tr>
