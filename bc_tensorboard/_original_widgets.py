@@ -165,6 +165,7 @@ class CompatibilityAnalysis:
             raise TypeError(f"To start a sweep CompatibilityAnalysis needs {', '.join(missing)}. Received: None.")
         sweep = self._begun({"background": True, "progress_bar": False, **options})
         self.sweep, self._options = sweep, options
+        self._show_sweep(sweep, sweep.comparisons(), sweep.status if sweep.is_running else None)
         threading.Thread(target=self._follow, args=(sweep,), name="sweep view", daemon=True).start()
         return sweep
 
@@ -183,7 +184,7 @@ class CompatibilityAnalysis:
         sweep = self.sweep
         if isinstance(sweep, Sweep) and sweep.is_running:
             # It waits until the processes that train have ended.
-            return [Action("Stop", "Stopping the sweep; what is finished stays", sweep.cancel, background=True)]
+            return [Action("Stop", "Stopping the sweep; what is finished stays", self._stop, background=True)]
         if sweep is not None:
             left = len(sweep.unfinished)
             note = f"{left} of its {left + len(sweep.points)} points are not finished."
@@ -199,6 +200,11 @@ class CompatibilityAnalysis:
 
     def _start_again(self) -> None:
         self.start(**{**self._options, "background": True})
+
+    def _stop(self) -> None:
+        if isinstance(self.sweep, Sweep):
+            self.sweep.cancel()
+            self._show_sweep(self.sweep, self.sweep.comparisons(), None)
 
     def _begun(self, options: dict[str, Any]) -> Sweep:
         raise TypeError(
