@@ -99,14 +99,10 @@ def test_a_click_starts_the_sweep_and_both_outputs_follow_it_to_its_end(driver, 
 
     analysis.let_finish(shown.sweep._asked)
     page.click()
-    page.notebook.wait_until(
-        lambda: (
-            page.of_each("root.querySelectorAll('[data-testid=sweep] .bc-mark, [data-testid=sweep] path').length > 2")
-            == [True, True]
-            and page.texts("[data-testid=progress]") == [[], []]
-        ),
-        what="the end of the sweep",
-    )
+    # Two losses at two lambdas each.
+    points = "root.querySelector('.bc-scatter')?.querySelectorAll('.bc-point').length"
+    page.notebook.wait_until(lambda: page.of_each(points) == [4, 4], what="all points")
+    page.notebook.wait_until(lambda: page.texts("[data-testid=progress]") == [[], []], what="the end of the sweep")
     assert len(shown.sweep.points) == 3
     page.wait_for()
     assert page.texts("[role=alert]") == [[], []]
