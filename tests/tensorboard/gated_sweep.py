@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from bc_core import compare, linear_lambdas
@@ -72,6 +74,17 @@ class Analyses:
         """Open the gates of these points."""
         for point in points:
             (self.gates / point.name).touch()
+
+    @contextmanager
+    def held_at_the_stop(self, sweep):
+        """Within it the sweep does not come to its end, however soon it is cancelled."""
+        let_go, cancel = threading.Event(), sweep.cancel
+        sweep.cancel = lambda: let_go.wait(60) and cancel()
+        try:
+            yield
+        finally:
+            let_go.set()
+            sweep.cancel = cancel
 
     def __exit__(self, *_):
         for one in self.made:

@@ -107,8 +107,9 @@ def test_it_is_started_stopped_gone_on_with_and_finished_by_its_buttons(analysis
         (plain[0], "new error"),
         (plain[1], "strict imitation"),
     ]
-    press(shown, "Stop")
-    assert shown.view.index["actions"]["doing"] == "Stopping the sweep; what is finished stays"
+    with analysis.held_at_the_stop(sweep):
+        press(shown, "Stop")
+        assert shown.view.index["actions"]["doing"] == "Stopping the sweep; what is finished stays"
     wait_for(shown, offers("Go on"))
     assert not shown.is_running
     assert shown.view.index["progress"] is None

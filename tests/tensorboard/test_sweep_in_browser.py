@@ -91,8 +91,9 @@ def test_a_click_starts_the_sweep_and_both_outputs_follow_it_to_its_end(driver, 
     # The first point breaks 9 of the 50 that h1 gets right.
     page.wait_for_text("[data-score=nfr] .bc-score-count", "9 of 60")
 
-    page.click()
-    page.wait_for_text("[data-testid=doing]", "Stopping the sweep; what is finished stays")
+    with analysis.held_at_the_stop(shown.sweep):
+        page.click()
+        page.wait_for_text("[data-testid=doing]", "Stopping the sweep; what is finished stays")
     page.wait_for("Go on")
     assert not shown.is_running
     assert all("2 of its 3 points are not finished." in text for [text] in page.texts("[data-testid=actions]"))
