@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -86,6 +86,14 @@ class Collection:
         # Share of a running sweep that is done.
         self.progress: float | None = None
 
+    def copy(self) -> Collection:
+        """A collection of the same; what is added to it is not in this one."""
+        other = Collection(self.image_size)
+        other._series = {key: replace(series, steps=dict(series.steps)) for key, series in self._series.items()}
+        other._unnamed = self._unnamed
+        other.warnings, other.progress = list(self.warnings), self.progress
+        return other
+
     def add(
         self,
         comparisons: Any,
@@ -95,7 +103,7 @@ class Collection:
         images: Any = None,
         metadata: Texts | None = None,
         wall_time: float | None = None,
-    ) -> None:
+    ) -> list[tuple[str, str, int]]:
         """Add comparisons; one of the same run, data set and step takes the place of the earlier one.
 
         Args:
@@ -105,6 +113,9 @@ class Collection:
             images: Images of the instances, for all, or by data set.
             metadata: Texts of the instances, in place of those in the comparisons.
             wall_time: Seconds since 1970.
+
+        Returns:
+            Run, data set and step of each of them.
 
         Raises:
             TypeError: If something is no comparison, or images or texts are of an unknown kind.
@@ -120,7 +131,8 @@ class Collection:
         for source in images.values() if by_dataset else [images]:
             if source is not None:
                 by_id(source, "images")  # refuses what nothing can be asked of, before anything changes
-        for one, run, step in self._placed(given):
+        placed = self._placed(given)
+        for one, run, step in placed:
             source = images.get(one.dataset) if by_dataset else images
             series = self._series.setdefault(
                 (run, one.dataset), _Series(run, one.dataset, one.dissonance, source, metadata)
@@ -130,6 +142,7 @@ class Collection:
             series.metadata = metadata if metadata is not None else series.metadata
             series.steps[step] = _Step(one.comparison, one.uncertain_classes, wall_time)
             series.ids = series.texts = None
+        return [(run, one.dataset, step) for one, run, step in placed]
 
     @property
     def runs(self) -> list[str]:
@@ -287,7 +300,7 @@ class Collection:
                 there = self._series[run, dataset].steps.get(step) if (run, dataset) in self._series else None
                 if there is not None and weight is not None and there.comparison.lambda_c != weight:
                     # The next point of a sweep that is added one by one.
-                    run = f"{base}, lambda_c {_short(weight)}"
+                    run = point_name(base, weight)
                 if (run, step) in taken:
                     raise ValueError(
                         f"comparisons: two of the run {run[:200]!r} on {dataset!r} have the step {step}; name them "
@@ -399,7 +412,7 @@ def _runs_and_steps(base: str, members: list[_Given]) -> tuple[list[str], list[i
     if of_sweep or (
         len(members) > 1 and None not in lambdas and len(set(zip(lambdas, steps, strict=True))) == len(members)
     ):
-        runs = [base if weight is None else f"{base}, lambda_c {_short(weight)}" for weight in lambdas]
+        runs = [base if weight is None else point_name(base, weight) for weight in lambdas]
         numbered = [
             f"{run}, evaluation {one.evaluation}" if runs.count(run) > 1 and one.evaluation is not None else run
             for run, one in zip(runs, members, strict=True)
@@ -410,8 +423,10 @@ def _runs_and_steps(base: str, members: list[_Given]) -> tuple[list[str], list[i
     return [base] * len(members), [_checked_step(step) for step in steps]
 
 
-def _short(weight: float) -> str:
-    return f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight)
+def point_name(run: str, weight: float) -> str:
+    """Name a point of a sweep apart from the others of its run."""
+    short = f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight)
+    return f"{run}, lambda_c {short}"
 
 
 def _checked_step(step: int | None) -> int:

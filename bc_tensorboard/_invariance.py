@@ -6,7 +6,7 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bc_core.invariance import InvarianceResult, InvarianceUpdate
 from bc_core.invariance._charts import Order, heat_difference, heat_row, scale_end, transformation_groups
-from bc_tensorboard._collection import Collection, NotShownError
+from bc_tensorboard._collection import NotShownError
 
 VERSION = 1
 TAG = "invariance"
@@ -38,8 +38,12 @@ def encode_invariance(update: InvarianceUpdate, order: Order = "sorted") -> byte
         update: What `compare_predictions` or `compare_invariance` returned.
         order: Of features within a layer: `"sorted"` from invariant to sensitive, or `"index"`.
     """
-    text = json.dumps(_document(update, order), allow_nan=False, separators=(",", ":"))
-    return zlib.compress(text.encode("utf-8"), 6)
+    return zlib.compress(invariance_json(update, order), 6)
+
+
+def invariance_json(update: InvarianceUpdate, order: Order = "sorted") -> bytes:
+    """The JSON of an update, as the dashboard reads it; see `encode_invariance`."""
+    return json.dumps(_document(update, order), allow_nan=False, separators=(",", ":")).encode("utf-8")
 
 
 def decode_invariance(blob: bytes) -> bytes:
@@ -67,22 +71,22 @@ def check_update(update: Any) -> None:
         )
 
 
-def placed_updates(given: Any, collection: Collection, dataset: str) -> dict[Key, InvarianceUpdate]:
+def placed_updates(given: Any, keys: Sequence[Key], dataset: str, runs: Sequence[str]) -> dict[Key, InvarianceUpdate]:
     """Find the run, data set and step of updates that a page shows beside comparisons.
 
     Args:
         given: One update; or a mapping from the name of a run to an update, or to a mapping from data set or step.
-        collection: The comparisons; an update stands at the last step that its run has on its data set.
+        keys: Where comparisons are, by ascending step; an update stands at the last that its run has on its data set.
         dataset: Name of the data set, where it is not said.
+        runs: The runs that one update may be of.
 
     Raises:
         TypeError: If something is no update.
         ValueError: If there are several runs, and it is not said whose the update is.
     """
-    last = {(run, name): step for run, name, step in collection.keys}
+    last = {(run, name): step for run, name, step in keys}
     if not isinstance(given, Mapping):
         check_update(given)
-        runs = collection.runs
         if len(runs) > 1:
             raise ValueError(
                 f"invariance: expected a mapping from the name of a run, as there are {', '.join(runs[:4])}, to its "
@@ -96,12 +100,15 @@ def placed_updates(given: Any, collection: Collection, dataset: str) -> dict[Key
     return found
 
 
-def series_of(keys: Iterable[Key]) -> list[dict[str, Any]]:
-    """Lay places out as the index lists them: steps without a time."""
+def series_of(times: Mapping[Key, float | None]) -> list[dict[str, Any]]:
+    """Lay places out as the index lists them, with the time at which each was written, where it is known."""
     series: dict[tuple[str, str], list[list[Any]]] = {}
-    for run, dataset, step in keys:
-        series.setdefault((run, dataset), []).append([step, None])
-    return [{"run": run, "dataset": dataset, "steps": sorted(steps)} for (run, dataset), steps in series.items()]
+    for (run, dataset, step), time in times.items():
+        series.setdefault((run, dataset), []).append([step, time])
+    return [
+        {"run": run, "dataset": dataset, "steps": sorted(steps, key=lambda row: row[0])}
+        for (run, dataset), steps in series.items()
+    ]
 
 
 def _flattened(given: Mapping[Any, Any], dataset: str) -> Iterator[tuple[str, str, int | None, Any]]:

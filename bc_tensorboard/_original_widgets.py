@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from bc_core import Comparison, Sweep, SweepResults
 from bc_core._sweep._folder import is_sweep_folder
-from bc_tensorboard._collection import Texts
+from bc_tensorboard._actions import Action
+from bc_tensorboard._collection import Texts, point_name
 from bc_tensorboard._original_sweep import (
     OriginalEvaluation,
     caveats,
@@ -34,6 +35,9 @@ _Comparisons = dict[str, dict[str, list[Comparison]]]
 
 class CompatibilityAnalysis:
     """A sweep over lambda_c in the notebook: `start` runs it in the background, and the dashboard shows how it goes.
+
+    With what the training needs, the dashboard has a button that calls `start`, one that stops the sweep while it runs,
+    and one that goes on with a sweep that is not finished.
 
     A folder that holds a sweep already is shown at once: one of `sweep`, finished or not, or one that
     `CompatibilityAnalysis` or `SweepManager` of BackwardCompatibilityML wrote, with every score computed from their
@@ -136,6 +140,7 @@ class CompatibilityAnalysis:
 
         self.evaluations: list[OriginalEvaluation] = []
         self.sweep: SweepResults | None = None
+        self._options: dict[str, Any] = {}
         self.view = made_view(images=images_of(get_instance_image_by_id), metadata=get_instance_metadata)
         self.refresh()
         self.show()
@@ -156,11 +161,11 @@ class CompatibilityAnalysis:
         """
         if self.is_running:
             raise RuntimeError("The sweep is running; wait for it with .sweep.wait(), or stop it with .sweep.cancel().")
-        missing = [name for name in ("number_of_epochs", "h1", "h2", "training_set") if getattr(self, name) is None]
-        if missing:
+        if missing := self._missing():
             raise TypeError(f"To start a sweep CompatibilityAnalysis needs {', '.join(missing)}. Received: None.")
         sweep = self._begun({"background": True, "progress_bar": False, **options})
-        self.sweep = sweep
+        self.sweep, self._options = sweep, options
+        self._show_sweep(sweep, sweep.comparisons(), sweep.status if sweep.is_running else None)
         threading.Thread(target=self._follow, args=(sweep,), name="sweep view", daemon=True).start()
         return sweep
 
@@ -168,6 +173,38 @@ class CompatibilityAnalysis:
     def is_running(self) -> bool:
         """Whether the sweep that `start` began is at work."""
         return isinstance(self.sweep, Sweep) and self.sweep.is_running
+
+    def _missing(self) -> list[str]:
+        return [name for name in ("number_of_epochs", "h1", "h2", "training_set") if getattr(self, name) is None]
+
+    def _actions(self) -> list[Action]:
+        """The buttons of the dashboard, for what can be done just now."""
+        if self._missing() or type(self)._begun is CompatibilityAnalysis._begun:
+            return []
+        sweep = self.sweep
+        if isinstance(sweep, Sweep) and sweep.is_running:
+            # It waits until the processes that train have ended.
+            return [Action("Stop", "Stopping the sweep; what is finished stays", self._stop, background=True)]
+        if sweep is not None:
+            left = len(sweep.unfinished)
+            note = f"{left} of its {left + len(sweep.points)} points are not finished."
+            return [Action("Go on", "Going on with the sweep", self._start_again, note)] if left else []
+        if self.evaluations:
+            return []
+        note = (
+            f"It trains h2 with either loss at lambda_c from 0 to 1 in steps of {self.lambda_c_stepsize:g}, "
+            f"{self.number_of_epochs} epoch{'' if self.number_of_epochs == 1 else 's'} each, in the background, and "
+            f"keeps everything in {self.folder_name}."
+        )
+        return [Action("Start the sweep", "Starting the sweep", self.start, note)]
+
+    def _start_again(self) -> None:
+        self.start(**{**self._options, "background": True})
+
+    def _stop(self) -> None:
+        if isinstance(self.sweep, Sweep):
+            self.sweep.cancel()
+            self._show_sweep(self.sweep, self.sweep.comparisons(), None)
 
     def _begun(self, options: dict[str, Any]) -> Sweep:
         raise TypeError(
@@ -208,19 +245,23 @@ class CompatibilityAnalysis:
                 shown = now
                 self._show_sweep(sweep, comparisons, sweep.status)
             time.sleep(_LOOK_SECONDS)
-        self._show_sweep(sweep, sweep.comparisons(), None)
+        # It may have been started again meanwhile.
+        if self.sweep is sweep:
+            self._show_sweep(sweep, sweep.comparisons(), None)
 
     def _show_sweep(self, sweep: SweepResults, comparisons: _Comparisons, progress: float | None) -> None:
         notes = [f"{failure.point.name} failed: {failure.error}" for failure in sweep.failures]
         error = sweep.error if isinstance(sweep, Sweep) else None
         if error is not None:
             notes.insert(0, f"The sweep ended: {type(error).__name__}: {error}")
-        elif progress is None and sweep.unfinished and not notes:
+        actions = self._actions()
+        if progress is None and sweep.unfinished and not notes and not actions:
             notes.append(
                 f"{len(sweep.unfinished)} of its points are not finished: it was interrupted, or runs elsewhere; "
                 "start() goes on with it."
             )
-        self.view.replace(comparisons, warnings=notes, progress=progress, dissonance=sweep.dissonances() or None)
+        points, dissonances = _by_point(comparisons, sweep.dissonances())
+        self.view.replace(points, warnings=notes, progress=progress, dissonance=dissonances or None, actions=actions)
 
     def refresh(self) -> None:
         """Read the folder again, and show what is in it now; what is looked at stays so."""
@@ -229,7 +270,10 @@ class CompatibilityAnalysis:
             self._show_sweep(self.sweep, self.sweep.comparisons(), None)
         elif not self.is_running:
             self.evaluations, notes = _read(Path(self.folder_name))
-            self.view.replace(self.evaluations, warnings=notes)
+            actions = self._actions()
+            # A folder that the button makes is missing for no reason worth a word.
+            missing = bool(actions) and not Path(self.folder_name).is_dir()
+            self.view.replace(self.evaluations, warnings=[] if missing else notes, actions=actions)
 
     def show(self) -> None:
         """Show the sweep below the cell that is running; outside of a notebook nothing happens."""
@@ -316,6 +360,19 @@ def images_of(get_instance_image_by_id: Any) -> Any:
         return image.getvalue() if hasattr(image, "getvalue") else image
 
     return image_of
+
+
+def _by_point(comparisons: _Comparisons, dissonances: Mapping[str, str]) -> tuple[_Comparisons, dict[str, str]]:
+    """A run for each point, and its dissonance: the name of the one that is looked at stays when there are more."""
+    points: _Comparisons = {}
+    named: dict[str, str] = {}
+    for run, by_dataset in comparisons.items():
+        for dataset, of_run in by_dataset.items():
+            for comparison in of_run:
+                name = run if comparison.lambda_c is None else point_name(run, comparison.lambda_c)
+                points.setdefault(name, {}).setdefault(dataset, []).append(comparison)
+                named[name] = dissonances[run]
+    return points, named
 
 
 def _read(folder: Path) -> tuple[list[OriginalEvaluation], list[str]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from bc_core._comparison import _write_whole
 from bc_tensorboard._collection import Collection, Dissonance, Texts
-from bc_tensorboard._invariance import decode_invariance, encode_invariance, placed_updates, series_of
+from bc_tensorboard._invariance import invariance_json, placed_updates, series_of
 
 STATIC = Path(__file__).parent / "static"
 # Comparisons that are put into words for a browser without JavaScript.
@@ -85,14 +85,14 @@ def to_html(
     collection = Collection(image_size)
     if comparisons is not None:
         collection.add(comparisons, dataset=dataset, dissonance=dissonance, images=images, metadata=metadata)
-    updates = {} if invariance is None else placed_updates(invariance, collection, dataset)
+    updates = {} if invariance is None else placed_updates(invariance, collection.keys, dataset, collection.runs)
     if not collection.keys and not updates:
         raise ValueError("comparisons: expected at least one, got none")
     data = _data(collection, max_images)
     if updates:
-        data["index"]["invariance"] = series_of(updates)
+        data["index"]["invariance"] = series_of(dict.fromkeys(updates))
         data["invariance"] = {
-            f"{run}\0{name}\0{step}": json.loads(decode_invariance(encode_invariance(update)))
+            f"{run}\0{name}\0{step}": json.loads(invariance_json(update))
             for (run, name, step), update in updates.items()
         }
     described = "\n\n".join(

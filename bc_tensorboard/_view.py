@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from bc_core.invariance import InvarianceUpdate
+from bc_tensorboard._actions import Action, Actions
 from bc_tensorboard._collection import Collection, Dissonance, NotShownError, Texts
+from bc_tensorboard._invariance import Key, invariance_json, placed_updates, series_of
 
 try:
     import anywidget
@@ -18,6 +23,14 @@ except ImportError as error:
     ) from error
 
 STATIC = Path(__file__).parent / "static"
+_ASKED = ("table", "media", "image", "invariance")
+
+
+class _Update(NamedTuple):
+    """An invariance update, and when it was given: the front end asks anew for one of another time."""
+
+    update: InvarianceUpdate
+    wall_time: float
 
 
 class ComparisonView(anywidget.AnyWidget):
@@ -34,6 +47,8 @@ class ComparisonView(anywidget.AnyWidget):
             set to such. One is asked for when it is looked at; what a function of yours raises is shown in its place.
         metadata: Text of an instance, a mapping or a function from id to text, in place of those in the comparisons.
         image_size: Longer side of the thumbnails, in pixels.
+        invariance: What `compare_invariance` returned, as `bc_tensorboard.to_html` takes it; `comparisons` may be left
+            out then.
 
     Attributes:
         state: What is looked at, as text such as "run=update&region=regress". It follows the view, and may be set.
@@ -41,8 +56,9 @@ class ComparisonView(anywidget.AnyWidget):
 
     Raises:
         ImportError: If anywidget is not installed.
-        TypeError: If something is no comparison.
-        ValueError: If two comparisons are of one run, data set and step.
+        TypeError: If something is no comparison, or no invariance update.
+        ValueError: If two comparisons are of one run, data set and step, or it is not said of which run an invariance
+            update is.
 
     Example:
         >>> from bc_core import compare
@@ -66,36 +82,44 @@ class ComparisonView(anywidget.AnyWidget):
         images: Any = None,
         metadata: Texts | None = None,
         image_size: int = 96,
+        invariance: Any = None,
         **widget_options: Any,
     ) -> None:
         self._collection = Collection(image_size)
+        self._invariance: dict[Key, _Update] = {}
+        self._actions = Actions(self._show)
+        # A thread that follows a sweep changes what is shown, beside the one that answers.
+        self._lock = threading.RLock()
         self._defaults: dict[str, Any] = {
             "dataset": dataset,
             "dissonance": dissonance,
             "images": images,
             "metadata": metadata,
         }
-        self._collection.add(comparisons, **self._defaults, wall_time=time.time())
-        super().__init__(index=self._collection.index(), **widget_options)
+        self._take(comparisons, invariance, self._defaults)
+        super().__init__(index=self._index(), **widget_options)
         self.on_msg(self._answer)
 
-    def add(self, comparisons: Any, **options: Any) -> None:
+    def add(self, comparisons: Any = (), *, invariance: Any = None, **options: Any) -> None:
         """Show more comparisons; one of the same run, data set and step takes the place of the earlier one.
 
         Args:
             comparisons: As for the constructor.
+            invariance: As for the constructor; a single update is of the run that is added with it, or else of the
+                only run there is.
             options: `dataset`, `dissonance`, `images` and `metadata`, as for the constructor, whose values hold where
                 nothing is said.
 
         Raises:
-            TypeError: If something is no comparison, or there is no such option.
+            TypeError: If something is no comparison or no invariance update, or there is no such option.
             ValueError: As the constructor.
         """
         unknown = sorted(set(options) - set(self._defaults))
         if unknown:
             raise TypeError(f"{unknown[0]}: no option of add; there are {', '.join(self._defaults)}")
-        self._collection.add(comparisons, **{**self._defaults, **options}, wall_time=time.time())
-        self.index = self._collection.index()
+        with self._lock:
+            self._take(comparisons, invariance, {**self._defaults, **options})
+            self._show()
 
     def replace(
         self,
@@ -103,6 +127,7 @@ class ComparisonView(anywidget.AnyWidget):
         warnings: Any = (),
         progress: float | None = None,
         dissonance: Dissonance = None,
+        actions: Iterable[Action] = (),
     ) -> None:
         """Show these comparisons in place of all that were shown.
 
@@ -111,6 +136,7 @@ class ComparisonView(anywidget.AnyWidget):
             warnings: Sentences that are shown above them, such as what could not be read.
             progress: The share that is done, from 0 to 1, of what is still making more of them, such as a sweep.
             dissonance: As for the constructor, whose value holds where nothing is said.
+            actions: Buttons that the view offers now.
 
         Raises:
             TypeError: As the constructor; what was shown then stays.
@@ -121,27 +147,57 @@ class ComparisonView(anywidget.AnyWidget):
         collection.add(comparisons, **given, wall_time=time.time())
         collection.progress = progress
         collection.warnings = [str(warning) for warning in warnings]
+        with self._lock:
+            self._collection, self._invariance = collection, {}
+            self._actions.offer(actions)
+            self._show()
+
+    def _take(self, comparisons: Any, invariance: Any, options: dict[str, Any]) -> None:
+        """Take comparisons and updates in, all or none."""
+        now = time.time()
+        collection = self._collection.copy()
+        added = collection.add(() if comparisons is None else comparisons, **options, wall_time=now)
+        updates = {}
+        if invariance is not None:
+            runs = list(dict.fromkeys(run for run, _, _ in added)) or collection.runs
+            updates = placed_updates(invariance, [*collection.keys, *added], options["dataset"], runs)
         self._collection = collection
-        self.index = collection.index()
+        self._invariance |= {key: _Update(update, now) for key, update in updates.items()}
+
+    def _index(self) -> dict[str, Any]:
+        return {
+            **self._collection.index(),
+            "invariance": series_of({key: given.wall_time for key, given in self._invariance.items()}),
+            "actions": self._actions.index(),
+        }
+
+    def _show(self) -> None:
+        with self._lock:
+            self.index = self._index()
 
     def _answer(self, _widget: Any, content: Any, _buffers: Any) -> None:
         """Answer a message of the front end; nothing that goes wrong stays in the log of the kernel."""
-        if not isinstance(content, dict) or content.get("type") not in ("table", "media", "image"):
+        if not isinstance(content, dict) or content.get("type") not in (*_ASKED, "action"):
             return
         reply: dict[str, Any] = {"type": "reply", "id": content.get("id"), "ok": True}
         found: bytes | None = None
         try:
-            found = self._asked_for(content)
+            if content["type"] == "action":
+                self._actions.press(content.get("label"))
+            else:
+                found = self._asked_for(content)
         except NotShownError as error:
             reply.update(ok=False, error={"error": str(error), "advice": error.advice})
         except Exception as error:  # images and texts come from code of the user's
-            what = {"image": "The image", "media": "The texts"}.get(content["type"], "The comparison")
+            what = {"image": "The image", "media": "The texts", "invariance": "The invariance"}.get(
+                content["type"], "The comparison"
+            )
             reply.update(
                 ok=False,
                 error={
                     "error": f"{what} could not be made: {type(error).__name__}: {error}",
                     "advice": "It was raised in the kernel, by what the view was given as images= or metadata=."
-                    if content["type"] != "table"
+                    if content["type"] in ("image", "media")
                     else None,
                 },
             )
@@ -153,10 +209,28 @@ class ComparisonView(anywidget.AnyWidget):
             return self._collection.table(run, dataset, content.get("step"))  # type: ignore[arg-type]
         if content["type"] == "media":
             return self._collection.media(run, dataset)  # type: ignore[arg-type]
+        if content["type"] == "invariance":
+            return self._update_at(run, dataset, content.get("step"))
         return self._collection.image(run, dataset, content.get("instance"))  # type: ignore[arg-type]
 
+    def _update_at(self, run: Any, dataset: Any, step: Any) -> bytes:
+        for key, given in self._invariance.items():
+            if key == (run, dataset, step):
+                return invariance_json(given.update)
+        raise NotShownError(
+            f"There is no invariance of the run {str(run)[:200]!r} on the data set {str(dataset)[:200]!r} at step "
+            f"{str(step)[:80]} here.",
+            "The view may be older than its data: run the cell that shows it again.",
+        )
+
     def __repr__(self) -> str:
-        runs = self._collection.runs
+        runs = list(dict.fromkeys([*self._collection.runs, *(run for run, _, _ in self._invariance)]))
         named = f"; runs: {', '.join(runs[:3])}{', ...' if len(runs) > 3 else ''}" if runs else ""
-        number = len(self._collection.keys)
-        return f"ComparisonView({number} comparison{'' if number == 1 else 's'}{named})"
+        numbers = [_counted(len(self._collection.keys), "comparison")]
+        if self._invariance:
+            numbers.append(_counted(len(self._invariance), "invariance update"))
+        return f"ComparisonView({', '.join(numbers)}{named})"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -202,7 +202,8 @@ class SweepResults:
     def _runs(self) -> list[tuple[str, str, Point]]:
         """Each finished point with its loss and the run that it is shown in."""
         pairs = self._by_loss()
-        several = len({point.seed for _, point in pairs}) > 1
+        # Of the plan, so that names stay as they are while points finish.
+        several = len({point.seed for point in self._folder.plan}) > 1
         return [(f"{loss}, seed {point.seed}" if several else loss, loss, point) for loss, point in pairs]
 
     def to_html(self, path: str | os.PathLike[str], **options: Any) -> Path:

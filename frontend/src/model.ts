@@ -38,9 +38,20 @@ export interface InvarianceSeries {
   readonly steps: readonly { readonly step: number; readonly wallTime: number | null }[];
 }
 
+/** What a person may have done where the data come from, such as to start a sweep. */
+export interface Actions {
+  /** Buttons; no two have the same label. */
+  readonly offered: readonly { readonly label: string; readonly note: string }[];
+  /** What is being done just now; nothing is offered meanwhile. */
+  readonly doing: string | null;
+  /** The button that was pressed last, where that ended in an error. */
+  readonly failed: { readonly label: string; readonly error: string } | null;
+}
+
 export interface Index {
   readonly series: readonly Series[];
   readonly invariance: readonly InvarianceSeries[];
+  readonly actions: Actions;
   /** What could not be read, for a person; the rest is shown all the same. */
   readonly warnings: readonly string[];
   /** A sweep that is still running: share done in 0..1. */
@@ -150,6 +161,8 @@ export interface DataSource {
   invariance(ref: TableRef): Promise<Invariance>;
   /** Something for <img src>. */
   image(run: string, dataset: string, id: InstanceId): Promise<string | null>;
+  /** Press a button of the index; settled when it was taken notice of. Only where there is somebody to act. */
+  act?(label: string): Promise<void>;
 }
 
 /** An error to be shown as it is: what went wrong and what to do about it. */

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { indexFromJson } from "../src/data/indexFromJson";
+import { indexFromJson, NO_ACTIONS } from "../src/data/indexFromJson";
 import { DataError } from "../src/model";
 
 const SERIES = {
@@ -30,6 +30,7 @@ test("an index comes back with its steps in order", () => {
       },
     ],
     invariance: [],
+    actions: NO_ACTIONS,
     warnings: ["one run left out"],
     progress: 0.25,
   });
@@ -57,6 +58,9 @@ test.each<[string, unknown]>([
   ["a count that is a text", { series: [{ ...SERIES, steps: [[1, null, null, 1, 2, 3, "4"]] }] }],
   ["a weight that is a text", { series: [{ ...SERIES, steps: [[1, null, "0.5", 1, 2, 3, 4]] }] }],
   ["progress that is a text", { series: [], progress: "half" }],
+  ["actions that are a list", { series: [], actions: [] }],
+  ["an action without a label", { series: [], actions: { offered: [{ note: "" }] } }],
+  ["a failure that is a text", { series: [], actions: { offered: [], failed: "no" } }],
   ["warnings that are no list", { series: [], warnings: "one" }],
 ])("%s is refused with advice", (_, json) => {
   let error: unknown;
@@ -89,4 +93,14 @@ test("where invariance was measured comes in order of steps", () => {
   expect(() => indexFromJson({ series: [], invariance: [{ run: "a", dataset: "test", steps: [[-1]] }] })).toThrow(
     DataError,
   );
+});
+
+test("what may be done comes with what is being done and what failed", () => {
+  const actions = {
+    offered: [{ label: "Start", note: "Takes a while." }],
+    doing: "Starting",
+    failed: { label: "Start", error: "TypeError: no" },
+  };
+  expect(indexFromJson({ series: [], actions }).actions).toEqual(actions);
+  expect(indexFromJson({ series: [], actions: { offered: [] } }).actions).toEqual(NO_ACTIONS);
 });

@@ -1,15 +1,19 @@
 import { describe, expect, it } from "vitest";
+import { NO_ACTIONS } from "../src/data/indexFromJson";
 import { invarianceFromJson } from "../src/data/invarianceFromJson";
 import { memorySource } from "../src/data/memorySource";
 import { wilson } from "../src/data/scores";
 import { DataError, type Index, type TransformGroup } from "../src/model";
 import {
+  axisOf,
   cellColour,
   cellFeatures,
   cellText,
+  curvesBeside,
   curvesOf,
   depthPoints,
   differencePoints,
+  isRepeated,
   meansByPlace,
   nvText,
   PANELS,
@@ -18,6 +22,7 @@ import {
   placeText,
   placeTicks,
   sameLayers,
+  sameMeasure,
   verdict,
 } from "../src/views/invariancePoints";
 
@@ -143,6 +148,79 @@ describe("curves by size", () => {
   });
 });
 
+describe("a second update beside the first", () => {
+  const consistency = PANELS.find((panel) => panel.title === "Consistency")!;
+  const first = invarianceFromJson(document());
+  const axis = first.groups[0]!;
+  const secondOf = (change: object) => invarianceFromJson({ ...document(), ...change });
+  const flipped = [
+    [0, 0, 0, 100],
+    [5, 5, 40, 50],
+    [10, 10, 30, 50],
+  ];
+
+  it("draws its own h2, and the h1 of both once", () => {
+    const firsts = curvesOf(first, consistency, axis);
+    const same = curvesBeside(first, secondOf({}), consistency, axis);
+    expect(same.map((curve) => [curve.mark, curve.other, isRepeated(curve, firsts)])).toEqual([
+      ["consistency_h1", true, true],
+      // h2 is another network, even where it says the same.
+      ["consistency_h2", true, false],
+    ]);
+    const [h1, h2] = curvesBeside(first, secondOf({ consistency: flipped }), consistency, axis);
+    expect(h2!.points.map(({ value }) => value)).toEqual([1, 0.55, 0.6]);
+    expect(h1!.points.map(({ value }) => value)).toEqual([1, 0.9, 0.8]);
+    const [other] = curvesBeside(first, secondOf({ consistency: [...flipped.slice(0, 2), [20, 20, 10, 50]] }), consistency, axis);
+    expect(isRepeated(other!, firsts)).toBe(false);
+  });
+
+  it("stands on an axis with the sizes of both", () => {
+    const groups = [{ kind: "rotate", axis: "Angle in degrees", members: [0, 2], sizes: [0, 90] }];
+    const second = secondOf({ groups });
+    expect(axisOf(axis, second.groups[0]!).sizes).toEqual([0, 30, 60, 90]);
+    expect(axisOf(axis, null)).toBe(axis);
+    const [, h2] = curvesBeside(first, second, consistency, axis);
+    expect(h2!.points.map(({ x, value }) => [x, value])).toEqual([
+      [0, 1],
+      [90, 0.7],
+    ]);
+  });
+
+  it("has nothing on an axis of another kind", () => {
+    expect(curvesBeside(first, secondOf({ groups: [{ kind: "scale", axis: "", members: [1], sizes: [2] }] }), consistency, axis)).toEqual([]);
+    expect(curvesBeside(first, secondOf({ groups: [{ kind: "rotate", axis: "", members: [1], sizes: null }] }), consistency, axis)).toEqual([]);
+  });
+
+  it("stands by name where transformations have no size", () => {
+    const named = { ...axis, kind: "", sizes: null };
+    const second = secondOf({
+      transforms: ["rotate 60", "identity", "mirror"],
+      identity: 1,
+      consistency: [[0, 0, 0, 100], [0, 0, 0, 100], [0, 0, 50, 50]],
+      groups: [{ kind: "", axis: "", members: [0, 1, 2], sizes: null }],
+    }); // prettier-ignore
+    const [, h2] = curvesBeside(first, second, consistency, named);
+    // "rotate 30" was not measured there, and "mirror" has no row here.
+    expect(h2!.points.map(({ x, member, value }) => [x, member, value])).toEqual([
+      [0, 0, 1],
+      [1, 1, NaN],
+      [2, 2, 1],
+    ]);
+  });
+
+  it("shares the axis of layers only where these are the same and measured alike", () => {
+    const depthOf = (layers: unknown[], change: object = {}) =>
+      invarianceFromJson({ ...document(), depth: { ...document(layers).depth, ...change } }).depth!;
+    const both = [layer("a"), layer("b", [1, 1])];
+    expect(sameMeasure(depthOf(both), depthOf(both, { end: 3 }))).toBe(true);
+    expect(sameMeasure(depthOf(both), depthOf([layer("a"), layer("c", [1, 1])]))).toBe(false);
+    expect(sameMeasure(depthOf(both), depthOf(both, { statistic: "var" }))).toBe(false);
+    expect(sameMeasure(depthOf(both), depthOf(both, { kind: "same_equivariance" }))).toBe(false);
+    const unlike = [layer("a", [0, null], null), layer("b", [1, 1])];
+    expect(sameMeasure(depthOf(unlike), depthOf(unlike))).toBe(false);
+  });
+});
+
 describe("the axis of a group", () => {
   it("has factors at their logarithm, with 1 among the ticks", () => {
     const scales = group("scale", [0.5, 0.9, 1, 2]);
@@ -169,6 +247,7 @@ describe("what is measured of what is looked at", () => {
     series: [],
     warnings: [],
     progress: null,
+    actions: NO_ACTIONS,
     invariance: [
       { run: "a", dataset: "test", steps: [2, 4].map((step) => ({ step, wallTime: step * 10 })) },
       { run: "b", dataset: "test", steps: [{ step: 1, wallTime: null }] },

@@ -1,14 +1,15 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { NO_ACTIONS } from "../src/data/indexFromJson";
 import { kernelSource, type WidgetModel } from "../src/hosts/kernelSource";
 
 type Message = { id: number; type: string; [name: string]: unknown };
 
 /** A model whose kernel is the test itself. */
-function fakeModel() {
+function fakeModel(index: object = { series: [], warnings: [], progress: null }) {
   const listeners = new Set<(message: unknown, buffers: DataView[]) => void>();
   const sent: Message[] = [];
   const model: WidgetModel = {
-    get: (name) => (name === "index" ? { series: [], warnings: [], progress: null } : ""),
+    get: (name) => (name === "index" ? index : ""),
     set: () => undefined,
     save_changes: () => undefined,
     send: (content) => sent.push(content as Message),
@@ -26,7 +27,13 @@ describe("data from a kernel", () => {
   afterEach(() => vi.useRealTimers());
 
   it("takes the index from the trait", async () => {
-    expect(await kernelSource(fakeModel().model).index()).toEqual({ series: [], invariance: [], warnings: [], progress: null });
+    expect(await kernelSource(fakeModel().model).index()).toEqual({
+      series: [],
+      invariance: [],
+      actions: NO_ACTIONS,
+      warnings: [],
+      progress: null,
+    });
   });
 
   it("makes a data URL of the bytes that answer its own request", async () => {
@@ -77,6 +84,43 @@ describe("data from a kernel", () => {
     });
     await vi.runAllTimersAsync();
     await refusal;
+  });
+
+  it("waits for a button that was pressed as long as the kernel is busy", async () => {
+    vi.useFakeTimers();
+    const { model, sent, reply } = fakeModel();
+    let settled = false;
+    const acted = kernelSource(model).act!("Start the sweep").finally(() => (settled = true));
+    await vi.advanceTimersByTimeAsync(3_600_000);
+    expect(settled).toBe(false);
+    expect(sent).toEqual([{ type: "action", label: "Start the sweep", id: sent[0]!.id }]);
+    reply({ type: "reply", id: sent[0]!.id, ok: true });
+    await expect(acted).resolves.toBeUndefined();
+  });
+
+  it("reads invariance from the bytes that answer, and asks again once it was measured anew", async () => {
+    const steps = [[3, 10]];
+    const { model, sent, reply } = fakeModel({ series: [], invariance: [{ run: "a", dataset: "test", steps }] });
+    const source = kernelSource(model);
+    const ask = () => source.invariance({ run: "a", dataset: "test", step: 3 });
+    await source.index();
+    const first = ask();
+    expect(sent).toEqual([{ type: "invariance", run: "a", dataset: "test", step: 3, id: sent[0]!.id }]);
+    const json = {
+      version: 1, samples: 7, transforms: ["identity"], identity: 0, groups: [], consistency: [[0, 0, 0, 7]],
+      overlaps: null, depth: null,
+      overall: { consistency_h1: [1, 0.9, 1], consistency_h2: [1, 0.9, 1], negative_flip_rate: [0, 0, 0.1] },
+    }; // prettier-ignore
+    reply({ type: "reply", id: sent[0]!.id, ok: true }, [new DataView(new TextEncoder().encode(JSON.stringify(json)).buffer)]);
+    expect((await first).samples).toBe(7);
+    await ask();
+    expect(sent).toHaveLength(1);
+    steps[0] = [3, 11];
+    await source.index();
+    const refused = expect(ask()).rejects.toThrow("cannot be read");
+    expect(sent).toHaveLength(2);
+    reply({ type: "reply", id: sent[1]!.id, ok: true }, [new DataView(new TextEncoder().encode("{}").buffer)]);
+    await refused;
   });
 
   it("leaves no listener behind", () => {

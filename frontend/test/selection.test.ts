@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { NO_ACTIONS } from "../src/data/indexFromJson";
 import type { Cells, Index, Series } from "../src/model";
 import { moveTo, preferredDataset, select } from "../src/state/selection";
 import { DEFAULT_STATE } from "../src/state/url";
@@ -25,6 +26,7 @@ const index: Index = {
   invariance: [],
     warnings: [],
   progress: null,
+  actions: NO_ACTIONS,
 };
 const state = { ...DEFAULT_STATE, run: "a", dataset: "test" };
 

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { NO_ACTIONS } from "../src/data/indexFromJson";
 import { conditions, NO_FILTER } from "../src/views/Chips";
 import { differentSteps, verdict } from "../src/views/Compared";
 import { matching, type RunOption } from "../src/views/RunPicker";
@@ -81,7 +82,7 @@ describe("the search for a run", () => {
       { ...common, dataset: "train", steps: steps(1) },
       { ...common, dataset: "test", steps: steps(2) },
     ];
-    const index = { series, invariance: [], warnings: [], progress: null };
+    const index = { series, invariance: [], actions: NO_ACTIONS, warnings: [], progress: null };
     expect(runOptions(index, "test")).toEqual([{ run: "a", dissonance: null, lambda: 1, nfr: 0.2 }]);
     expect(runOptions(index, "val")).toEqual([{ run: "a", dissonance: null, lambda: 1, nfr: null }]);
   });

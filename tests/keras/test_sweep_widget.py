@@ -25,6 +25,7 @@ def test_the_call_of_the_original_starts_a_sweep(tmp_path):
         OptimizerClass=keras.optimizers.SGD, optimizer_kwargs={"learning_rate": 0.1},
         NewErrorLossClass=BCCrossEntropyLoss, StrictImitationLossClass=StrictImitationCrossEntropyLoss,
     )  # fmt: skip
+    assert [action["label"] for action in shown.view.index["actions"]["offered"]] == ["Start the sweep"]
     # In this process: how workers start is tested with the sweep.
     sweep = shown.start(background=False, tensorboard=False)
     assert [(point.loss, point.lambda_c) for point in sweep.points] == [

@@ -26,6 +26,10 @@ def batches(dataset, size=100):
     ]
 
 
+def buttons(shown):
+    return [action["label"] for action in shown.view.index["actions"]["offered"]]
+
+
 @pytest.mark.slow
 def test_the_call_of_the_original_starts_a_sweep_and_the_dashboard_follows(tmp_path):
     data = digits()
@@ -39,13 +43,15 @@ def test_the_call_of_the_original_starts_a_sweep_and_the_dashboard_follows(tmp_p
         NewErrorLossClass=BCCrossEntropyLoss, StrictImitationLossClass=StrictImitationCrossEntropyLoss,
     )  # fmt: skip
     assert shown.view.index["series"] == []
+    assert buttons(shown) == ["Start the sweep"]
     sweep = shown.start(tensorboard=False)
     assert isinstance(sweep, Sweep)
     with pytest.raises(RuntimeError, match="is running"):
         shown.start()
-    seen = []
+    seen, stops = [], []
     while shown.is_running:
         seen.append(shown.view.index["progress"])
+        stops.append(buttons(shown) == ["Stop"])
         time.sleep(0.1)
     sweep.wait()
     deadline = time.time() + 10
@@ -53,6 +59,8 @@ def test_the_call_of_the_original_starts_a_sweep_and_the_dashboard_follows(tmp_p
         time.sleep(0.1)
     assert any(progress is not None and 0 < progress < 1 for progress in seen)
     assert shown.view.index["progress"] is None
+    assert any(stops)
+    assert buttons(shown) == []
     assert [point.lambda_c for point in sweep.points if point.loss in (None, "new_error")] == [0, 0.5, 1]
     # Two losses of three lambdas, each on training and test data.
     assert len(shown.view.index["series"]) == 2 * 3 * 2

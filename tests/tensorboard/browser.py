@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,3 +79,11 @@ def requests(driver: webdriver.Chrome) -> list[str]:
 def console(driver: webdriver.Chrome) -> list[str]:
     """What was logged as an error since this was last called."""
     return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def opened(driver: webdriver.Chrome, path: Path) -> str:
+    """Open a file, forget what was asked for and logged before, and return its address."""
+    requests(driver)
+    console(driver)
+    driver.get(path.as_uri())
+    return path.as_uri()

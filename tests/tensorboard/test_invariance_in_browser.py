@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from browser import console, require_browser, start_browser, wait_until
 from invariance_updates import measured, predicted, served
+from notebook_page import ROOT, Notebook
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 from werkzeug.serving import make_server
 
 from bc_core import compare
 from bc_core.invariance import TransformSet
-from bc_tensorboard import summary, to_html
+from bc_tensorboard import ComparisonView, summary, to_html
 
 pytestmark = pytest.mark.slow
 
@@ -171,3 +172,103 @@ def test_the_plugin_shows_it_for_the_run_and_the_step_that_have_it(driver, tmp_p
         wait_until(lambda: totals(driver) == wanted_totals(updates[4]), what="the update that was picked")
         assert [line for line in console(driver) if "favicon" not in line] == []
         driver.get("about:blank")
+
+
+def test_the_view_of_a_notebook_gets_it_from_the_kernel(driver, tmp_path):
+    first, second = measured(), measured(seed=1)
+    view = ComparisonView(invariance={"a": {1: first}})
+    notebook = Notebook(driver, view, tmp_path / "notebook.html")
+    values = f"{ROOT} return [...root.querySelectorAll('{CARD} .bc-score-value')].map((each) => each.innerText)"
+
+    def shows(update):
+        notebook.wait_until(lambda: driver.execute_script(values) == wanted_totals(update), what="the totals")
+
+    shows(first)
+    assert driver.execute_script(f"{ROOT} return root.querySelectorAll('{CARD} .bc-heat-row').length") > 4
+    # The next step is followed, and what was measured anew is asked for anew.
+    view.add(invariance={"a": {2: second}})
+    shows(second)
+    view.add(invariance={"a": {2: first}})
+    shows(first)
+    # Beside a comparison it is where the comparison is.
+    view.replace(())
+    view.add(compare([0, 1, 1], [0, 1, 0], [0, 0, 1], name="update", step=2), invariance=second)
+    shows(second)
+    assert driver.execute_script("return errors") == []
+
+
+def compared(name, **options):
+    return compare([0, 1, 1], [0, 1, 0], [0, 0, 1], name=name, **options)
+
+
+def beside(driver):
+    return [found.text for found in all_of(driver, ".bc-score-other")]
+
+
+def dashed(driver, chart):
+    """How many lines of a chart are of the second run."""
+    script = "return arguments[0].querySelectorAll('.bc-curve.bc-other path[d^=M]').length"
+    return driver.execute_script(script, all_of(driver, "svg.bc-curves-surface")[chart])
+
+
+def test_a_second_run_stands_beside_the_first(driver, tmp_path):
+    first, second = measured(), measured(seed=1)
+    runs = [compared(name) for name in ("a", "b", "bare")]
+    path = to_html(runs, tmp_path / "a.html", invariance={"a": first, "b": second})
+    opened(driver, path)
+    driver.get(f"{path.as_uri()}#run=a&other=b")
+    driver.refresh()
+    ready(driver)
+    wait_until(lambda: len(beside(driver)) == 3, what="the totals of run B")
+    assert totals(driver) == wanted_totals(first)
+    assert [text.split()[1] for text in beside(driver)] == wanted_totals(second)
+
+    # Accuracy, BTC, consistency, flips: everything of B, as its h1 was measured on other samples; then NV.
+    assert [dashed(driver, chart) for chart in range(5)] == [2, 1, 2, 2, 1]
+    legends = [legend.text for legend in all_of(driver, ".bc-key")]
+    assert legends[0].split() == ["a", "b"]
+    assert "h2 of b" in legends[1]
+    # Differences of both, each with its mark.
+    diamonds = "return arguments[0].querySelectorAll('.bc-difference path').length"
+    assert driver.execute_script(diamonds, all_of(driver, "svg.bc-curves-surface")[4]) == 2
+
+    all_of(driver, "svg.bc-curves-surface")[0].send_keys(Keys.HOME, Keys.ARROW_RIGHT)
+    rows = wait_until(lambda: [row.text for row in all_of(driver, ".bc-tooltip tbody tr")])
+    shares = [f"{100 * update.table()[1]['accuracy_h2']:.1f}%" for update in (first, second)]
+    assert rows[1] == f"Accuracy of h2 {shares[0]} {shares[1]}"
+    assert console(driver) == []
+
+    # A run without it says so, and the first stays.
+    driver.get(f"{path.as_uri()}#run=a&other=bare")
+    note = wait_until(lambda: all_of(driver, "[data-testid=no-second]"))[0]
+    assert note.text == "Of run B, “bare”, invariance was not measured on “test”: only run A is shown here."
+    assert beside(driver) == []
+    assert totals(driver) == wanted_totals(first)
+
+
+def test_the_same_h1_is_drawn_once(driver, tmp_path):
+    update = measured()
+    path = to_html(None, tmp_path / "a.html", invariance={"a": update, "b": update})
+    opened(driver, path)
+    select = wait_until(lambda: driver.find_elements("css selector", "[data-testid=toolbar] select"))[2]
+    Select(select).select_by_visible_text("b")
+    wait_until(lambda: len(beside(driver)) == 3, what="the totals of run B")
+    assert [dashed(driver, chart) for chart in range(5)] == [1, 1, 1, 2, 1]
+    assert "other=b" in wait_until(lambda: "other=" in driver.current_url and driver.current_url)
+
+
+def test_a_second_run_with_other_layers_or_transformations_is_drawn_apart(driver, tmp_path):
+    names = predicted(transforms=TransformSet.d4(), labels=False)
+    given = {"a": measured(["conv", "fc"]), "deeper": measured(["conv", "conv2", "fc"]), "names": names}
+    path = to_html(None, tmp_path / "a.html", invariance=given)
+    opened(driver, path)
+    driver.get(f"{path.as_uri()}#run=a&dataset=test&other=deeper")
+    wait_until(lambda: len(beside(driver)) == 3, what="the totals of run B")
+    assert "By layer, run B deeper" in [title.text for title in all_of(driver, "h3")]
+    assert len(all_of(driver, "svg.bc-curves-surface")) == 4 + 2
+    assert [dashed(driver, chart) for chart in (4, 5)] == [0, 0]
+
+    driver.get(f"{path.as_uri()}#run=a&dataset=test&other=names")
+    text = "Run B, “names”, was not measured under these transformations."
+    wait_until(lambda: text in [note.text for note in all_of(driver, ".bc-note")])
+    assert "Of run B, “names”, only predictions were compared." in [note.text for note in all_of(driver, ".bc-note")]

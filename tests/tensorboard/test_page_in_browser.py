@@ -1,11 +1,9 @@
 """The HTML file and the notebook's view in a real browser, as a reader opens them from disk."""
 
-import base64
-import json
-
 import numpy as np
 import pytest
-from browser import console, requests, require_browser, start_browser, wait_until
+from browser import console, opened, requests, require_browser, start_browser, wait_until
+from notebook_page import ROOT, Notebook
 from selenium.webdriver.common.by import By
 
 from bc_core import compare
@@ -29,17 +27,6 @@ def comparison_of(seed, **options):
     target = rng.integers(0, 5, 400)
     h1, h2 = (np.where(rng.random(400) < 0.75, target, rng.integers(0, 5, 400)) for _ in range(2))
     return compare(target, h1, h2, num_classes=5, **options)
-
-
-def opened(driver, path):
-    requests(driver)
-    console(driver)
-    driver.get(path.as_uri())
-    return path.as_uri()
-
-
-# A notebook's view is in a shadow root, where the notebook's own styles do not reach.
-ROOT = "const root = document.querySelector('#cell > div')?.shadowRoot ?? document;"
 
 
 def legend(driver):
@@ -144,70 +131,6 @@ def test_the_policy_of_the_file_refuses_other_scripts(driver, tmp_path):
     )
     assert driver.execute_script("return window.ran === undefined")
     assert any("Content Security Policy" in message for message in console(driver))
-
-
-# A page that stands for a notebook: it keeps what the view sends, and hands it what the kernel answers.
-NOTEBOOK = """<!DOCTYPE html><meta charset="utf-8"><link rel="icon" href="data:,">
-<style>#cell dl dt { float: left; width: 20% }</style><body><div id="cell"></div><script>
-const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-window.sent = [];
-window.errors = [];
-addEventListener("error", (event) => errors.push(String(event.message)));
-addEventListener("unhandledrejection", (event) => errors.push(String(event.reason)));
-const listeners = {};
-const call = (event, ...values) => [...(listeners[event] ?? [])].forEach((listener) => listener(...values));
-window.model = {
-  state: STATE,
-  get: (name) => model.state[name],
-  set: (name, value) => { model.state[name] = value; },
-  save_changes: () => {},
-  send: (content) => sent.push(content),
-  on: (event, listener) => (listeners[event] ??= new Set()).add(listener),
-  off: (event, listener) => listeners[event]?.delete(listener),
-};
-window.deliver = (content, buffers) =>
-  call("msg:custom", content, buffers.map((text) => new DataView(bytes(text).buffer)));
-window.change = (name, value) => { model.state[name] = value; call(`change:${name}`); };
-import(URL.createObjectURL(new Blob([new TextDecoder().decode(bytes("MODULE"))], { type: "text/javascript" })))
-  .then((module) => module.default.render({ model, el: document.getElementById("cell") }));
-</script></body>"""
-
-
-class Notebook:
-    """Carries messages between a view in the browser and its widget in Python."""
-
-    kernel = True
-    comm_id = "notebook"
-
-    def __init__(self, driver, view, path):
-        self.driver, self.view = driver, view
-        state = json.dumps({"index": view.index, "state": view.state}).replace("<", "\\u003c")
-        module = base64.b64encode(str(view._esm).encode()).decode()
-        path.write_text(NOTEBOOK.replace("STATE", state, 1).replace("MODULE", module, 1), "utf-8")
-        view.comm = self
-        self.address = opened(driver, path)
-
-    def on_msg(self, callback):
-        pass
-
-    def close(self, *args, **kwargs):
-        pass
-
-    def send(self, data=None, metadata=None, buffers=None):
-        if data["method"] == "custom":
-            texts = [base64.b64encode(bytes(buffer)).decode() for buffer in buffers or []]
-            self.driver.execute_script("deliver(arguments[0], arguments[1])", data["content"], texts)
-        elif data["method"] == "update":
-            for name, value in data["state"].items():
-                self.driver.execute_script("change(arguments[0], arguments[1])", name, value)
-
-    def carry(self):
-        for content in self.driver.execute_script("return sent.splice(0)"):
-            self.view._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
-        return True
-
-    def wait_until(self, condition, what=""):
-        wait_until(lambda: self.carry() and condition(), what=what)
 
 
 def test_the_view_of_a_notebook_asks_the_kernel_and_follows_it(driver, tmp_path):

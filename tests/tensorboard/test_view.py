@@ -6,15 +6,19 @@ import io
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from invariance_updates import measured, predicted
 from PIL import Image
 
 from bc_core import compare
 from bc_tensorboard import ComparisonView
+from bc_tensorboard._actions import Action
 from bc_tensorboard._format import decode
+from bc_tensorboard._invariance import decode_invariance, encode_invariance
 
 ORIGINALS = Path(__file__).parents[1] / "data" / "original_sweep"
 
@@ -124,6 +128,8 @@ def test_what_has_no_texts_and_no_image_is_answered_with_nothing():
         {"type": "image", "run": "u", "dataset": "test", "instance": "../../etc/passwd"},
         {"type": "image", "run": "u", "dataset": "test", "instance": [1]},
         {"type": "image", "run": "u", "dataset": "test"},
+        {"type": "invariance", "run": "u", "dataset": "test", "step": 0},
+        {"type": "invariance", "run": ["u"], "dataset": {}, "step": []},
     ],
     ids=str,
 )
@@ -214,6 +220,143 @@ def test_what_is_refused_changes_nothing():
         view.add(three(), colour="red")
     assert view.index == before
     assert ask(view, type="table", id=1, run="u", dataset="test", step=0)[0]["ok"]
+
+
+def where(view):
+    return {(each["run"], each["dataset"]): [step for step, _ in each["steps"]] for each in view.index["invariance"]}
+
+
+def test_invariance_is_listed_and_answered_as_a_page_has_it():
+    update = measured()
+    view = connected(three(step=4), invariance=update)
+    assert where(view) == {("u", "test"): [4]}
+    reply, [blob] = ask(view, type="invariance", id=1, run="u", dataset="test", step=4.0)
+    assert reply == {"type": "reply", "id": 1, "ok": True}
+    assert blob == decode_invariance(encode_invariance(update))
+    assert repr(view) == "ComparisonView(1 comparison, 1 invariance update; runs: u)"
+
+
+def test_invariance_needs_no_comparison():
+    view = connected(invariance={"a": {"val": predicted(), 3: predicted(seed=1)}})
+    assert where(view) == {("a", "val"): [0], ("a", "test"): [3]}
+    assert view.index["series"] == []
+    assert repr(view) == "ComparisonView(0 comparisons, 2 invariance updates; runs: a)"
+    assert where(ComparisonView(None, invariance=predicted())) == {("update", "test"): [0]}
+
+
+def test_invariance_is_added_to_the_run_that_comes_with_it():
+    view = connected(three(step=1), invariance=predicted())
+    view.add(three(name="other", step=7), invariance=predicted(seed=1))
+    # Alone it is of the one run that it can be of.
+    with pytest.raises(ValueError, match="as there are u, other"):
+        view.add(invariance=predicted(seed=2))
+    view.add(invariance={"u": {1: predicted(seed=3)}})
+    assert where(view) == {("u", "test"): [1], ("other", "test"): [7]}
+    # What took the place of an earlier one is of another time, so that the front end asks anew.
+    assert view.index["invariance"][0]["steps"][0][1] > view.index["invariance"][1]["steps"][0][1]
+    _, [blob] = ask(view, type="invariance", id=1, run="u", dataset="test", step=1)
+    assert blob == decode_invariance(encode_invariance(predicted(seed=3)))
+    view.replace([three(name="alone")])
+    assert where(view) == {}
+
+
+def test_invariance_that_is_refused_changes_nothing():
+    view = connected(three(), invariance=predicted())
+    before = copy.deepcopy(view.index)
+    for wrong, error in ((3, TypeError), ({"u": 3}, TypeError), ({1: predicted()}, TypeError)):
+        with pytest.raises(error):
+            view.add(three(name="new"), invariance=wrong)
+    assert view.index == before
+    assert "new" not in repr(view)
+
+
+class Owner:
+    """Offers a button in a view, and keeps the states that the view was in while the button was at work."""
+
+    def __init__(self, act=lambda: None, **options):
+        self.view = connected(three())
+        self.act, self.calls, self.during = act, 0, []
+        self.view.replace(three(), actions=[Action("Start", "Starting", self.start, "It takes a while.", **options)])
+
+    def start(self):
+        self.calls += 1
+        self.during.append(self.view.index["actions"])
+        return self.act()
+
+    def press(self, label="Start"):
+        return ask(self.view, type="action", id=5, label=label)
+
+    @property
+    def actions(self):
+        return self.view.index["actions"]
+
+
+OFFERED = {"offered": [{"label": "Start", "note": "It takes a while."}], "doing": None, "failed": None}
+STARTING = {"offered": [], "doing": "Starting", "failed": None}
+
+
+def test_a_button_is_offered_pressed_once_and_gone():
+    owner = Owner()
+    assert owner.actions == OFFERED
+    assert owner.press() == ({"type": "reply", "id": 5, "ok": True}, [])
+    assert owner.during == [STARTING]
+    # What can be done next is the owner's to say; until then there is no button, and a second press does nothing.
+    assert owner.actions == {"offered": [], "doing": None, "failed": None}
+    assert owner.press()[0]["ok"]
+    assert owner.calls == 1
+
+
+def test_what_is_offered_while_a_button_is_at_work_stays():
+    owner = Owner()
+    stop = Action("Stop", "Stopping", lambda: None)
+    owner.act = lambda: owner.view.replace(three(), actions=[stop], progress=0.5)
+    owner.press()
+    assert owner.actions["offered"] == [{"label": "Stop", "note": ""}]
+    assert owner.view.index["progress"] == 0.5
+    # One that is not there, or not there any more, does nothing.
+    for label in ("Start", "start", None, ["Stop"]):
+        owner.press(label)
+    assert owner.calls == 1
+
+
+def test_an_exception_of_a_button_is_shown_until_something_else_is_offered(caplog, capsys):
+    def fail():
+        raise ValueError("the folder of another sweep")
+
+    owner = Owner(fail)
+    assert owner.press()[0]["ok"]
+    assert owner.actions == {
+        **OFFERED,
+        "failed": {"label": "Start", "error": "ValueError: the folder of another sweep"},
+    }
+    assert (caplog.text, *capsys.readouterr()) == ("", "", "")
+    owner.act = lambda: None
+    owner.press()
+    assert owner.during[1] == STARTING
+    assert owner.actions["failed"] is None
+
+
+def test_a_button_in_the_background_leaves_the_kernel_free():
+    begun, end = threading.Event(), threading.Event()
+
+    def stop():
+        begun.set()
+        assert end.wait(60)
+        raise OSError("late")
+
+    owner = Owner(stop, background=True)
+    assert owner.press()[0]["ok"]
+    assert begun.wait(60)
+    assert owner.actions == STARTING
+    # It answers meanwhile, and takes no second press.
+    assert ask(owner.view, type="table", id=1, run="u", dataset="test", step=0)[0]["ok"]
+    assert owner.press()[0]["ok"]
+    failed = threading.Event()
+    owner.view.observe(lambda change: failed.set() if change["new"]["actions"]["failed"] else None, "index")
+    end.set()
+    assert failed.wait(60)
+    assert owner.actions == {**OFFERED, "failed": {"label": "Start", "error": "OSError: late"}}
+    assert owner.calls == 1
 
 
 def test_state_is_read_and_set_from_python_and_from_the_browser():

@@ -1,7 +1,9 @@
-import type { Cells, Index, InvarianceSeries, Series, Step } from "../model";
+import type { Actions, Cells, Index, InvarianceSeries, Series, Step } from "../model";
 import { checked } from "./checked";
 
 const { finiteOrNull, list, object, text, unreadable, whole } = checked("The list of comparisons");
+
+export const NO_ACTIONS: Actions = { offered: [], doing: null, failed: null };
 
 /** Check and convert what `./index` answers; the same JSON is embedded in a page and sent by a notebook. */
 export function indexFromJson(json: unknown): Index {
@@ -15,6 +17,7 @@ export function indexFromJson(json: unknown): Index {
     series: list(index["series"], "series").map(seriesFrom),
     // Pages of earlier releases have none.
     invariance: list(index["invariance"] ?? [], "invariance").map(invarianceFrom),
+    actions: index["actions"] == null ? NO_ACTIONS : actionsFrom(index["actions"]),
     warnings: warnings.map(String),
     progress: progress === null ? null : Math.min(1, progress),
   };
@@ -30,6 +33,19 @@ function seriesFrom(json: unknown): Series {
     numClasses: whole(series["num_classes"], "num_classes"),
     hasMedia: series["has_media"] === true,
     steps: steps.sort((a, b) => a.step - b.step),
+  };
+}
+
+function actionsFrom(json: unknown): Actions {
+  const { offered, doing, failed } = object(json, "actions");
+  const failure = failed == null ? null : object(failed, "failed");
+  return {
+    offered: list(offered, "offered").map((each) => {
+      const action = object(each, "an action");
+      return { label: text(action["label"], "label"), note: text(action["note"], "note") };
+    }),
+    doing: doing == null ? null : text(doing, "doing"),
+    failed: failure && { label: text(failure["label"], "label"), error: text(failure["error"], "error") },
   };
 }
 

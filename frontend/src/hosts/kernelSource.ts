@@ -1,7 +1,8 @@
 import { decodeComparison, decodeMedia } from "../data/format";
 import { indexFromJson } from "../data/indexFromJson";
+import { invarianceFromJson } from "../data/invarianceFromJson";
 import { Recent } from "../data/recent";
-import { DataError, type DataSource, type Index, type InstanceId, type Table } from "../model";
+import { DataError, type DataSource, type Index, type InstanceId, type Invariance, type Table } from "../model";
 
 /** The part of anywidget's model that this view uses. */
 export interface WidgetModel {
@@ -23,7 +24,8 @@ interface Reply {
 interface Waiting {
   resolve(bytes: Uint8Array<ArrayBuffer> | null): void;
   reject(error: Error): void;
-  readonly timer: ReturnType<typeof setTimeout>;
+  /** Undefined where the answer may take as long as it likes. */
+  readonly timer: ReturnType<typeof setTimeout> | undefined;
 }
 
 /** A kernel answers between two cells, so this is longer than any server would need. */
@@ -60,6 +62,7 @@ export interface KernelSource extends DataSource {
 export function kernelSource(model: WidgetModel): KernelSource {
   const waiting = new Map<number, Waiting>();
   const tables = new Recent<Table>(TABLES_KEPT);
+  const updates = new Recent<Invariance>(TABLES_KEPT);
   const images = new Recent<string | null>(IMAGES_KEPT);
   // Messages of the kernel reach every view of a model, so two outputs of one widget must not share numbers.
   let request = (crypto.getRandomValues(new Uint32Array(1))[0] ?? 0) * 2 ** 20;
@@ -80,11 +83,11 @@ export function kernelSource(model: WidgetModel): KernelSource {
   }
   model.on("msg:custom", onMessage);
 
-  function ask(content: Record<string, unknown>): Promise<Uint8Array<ArrayBuffer> | null> {
+  function ask(content: Record<string, unknown>, isPatient = false): Promise<Uint8Array<ArrayBuffer> | null> {
     request += 1;
     const id = request;
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
+      const giveUp = () => {
         waiting.delete(id);
         reject(
           new DataError(
@@ -92,8 +95,8 @@ export function kernelSource(model: WidgetModel): KernelSource {
             "It may be busy with another cell: wait for that, then retry. After a restart, run the cell of this view again.",
           ),
         );
-      }, PATIENCE_MS);
-      waiting.set(id, { resolve, reject, timer });
+      };
+      waiting.set(id, { resolve, reject, timer: isPatient ? undefined : setTimeout(giveUp, PATIENCE_MS) });
       model.send({ ...content, id });
     });
   }
@@ -118,11 +121,17 @@ export function kernelSource(model: WidgetModel): KernelSource {
       const bytes = await ask({ type: "media", run, dataset });
       return bytes === null ? null : decodeMedia(bytes);
     },
-    async invariance({ run, step }) {
-      throw new DataError(
-        `The invariance of ${run} at step ${step} is not shown in notebooks yet.`,
-        "Write it with to_html, or log it for TensorBoard.",
-      );
+    invariance({ run, dataset, step }) {
+      const series = index?.invariance.find((each) => each.run === run && each.dataset === dataset);
+      const time = series?.steps.find((each) => each.step === step)?.wallTime ?? null;
+      return updates.get(JSON.stringify([run, dataset, step, time]), async () => {
+        const bytes = await ask({ type: "invariance", run, dataset, step });
+        return invarianceFromJson(JSON.parse(new TextDecoder().decode(bytes ?? new Uint8Array())));
+      });
+    },
+    async act(label) {
+      // A press that was sent is carried out, however long the kernel is busy: nobody should be told to press again.
+      await ask({ type: "action", label }, true);
     },
     image(run: string, dataset: string, id: InstanceId) {
       return images.get(JSON.stringify([run, dataset, id]), async () => {

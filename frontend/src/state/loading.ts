@@ -142,6 +142,39 @@ export function useIndex(source: DataSource, host: Host): LoadedIndex {
   return { index, error, busy, reload };
 }
 
+export interface Pressing {
+  /** Label of the button that was pressed, until that was taken notice of. */
+  readonly asked: string | null;
+  readonly error: Error | null;
+  press(label: string): void;
+}
+
+/** Press buttons of the index, one at a time; null where there is nobody to act. */
+export function usePressing(source: DataSource): Pressing | null {
+  const [asked, setAsked] = useState<string | null>(null);
+  const [error, setError] = useState<Error | null>(null);
+  const isWaiting = useRef(false);
+  const press = useCallback(
+    (label: string) => {
+      if (isWaiting.current) return;
+      isWaiting.current = true;
+      setAsked(label);
+      setError(null);
+      const over = (reason: Error | null) => {
+        isWaiting.current = false;
+        setAsked(null);
+        setError(reason);
+      };
+      source.act?.(label).then(
+        () => over(null),
+        (reason: unknown) => over(asError(reason)),
+      );
+    },
+    [source],
+  );
+  return source.act ? { asked, error, press } : null;
+}
+
 export interface TableRequest extends TableRef {
   /** When the step was written: a step that was logged again is another table. */
   readonly wallTime: number | null;

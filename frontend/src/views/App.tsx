@@ -11,11 +11,13 @@ import {
   useIndex,
   useInvariance,
   useMedia,
+  usePressing,
   useTables,
 } from "../state/loading";
 import { latestRun, moveTo, select, type Selection } from "../state/selection";
 import { encodeState } from "../state/url";
 import { type Patch, useViewState } from "../state/viewState";
+import { Actions, isOffering } from "./Actions";
 import { Card, Guard } from "./Card";
 import { Chips, NO_FILTER } from "./Chips";
 import { ClassBars } from "./ClassBars";
@@ -23,12 +25,12 @@ import { Compared } from "./Compared";
 import { Curves } from "./Curves";
 import { FlipMatrix } from "./FlipMatrix";
 import { Instances } from "./Instances";
-import { Invariance } from "./Invariance";
+import { Invariance, type InvarianceProps } from "./Invariance";
 import { InvarianceAlone } from "./InvarianceAlone";
 import { type InvariancePlace, placeOf } from "./invariancePoints";
 import { MountId } from "./mountId";
 import { Scores } from "./Scores";
-import { Failed, Gone, Loading, Nothing, Progress, Skeleton, Warnings } from "./States";
+import { Failed, Gone, Loading, Nothing, Skeleton, Warnings } from "./States";
 import { Sweep } from "./Sweep";
 import { Toolbar } from "./Toolbar";
 import { Venn } from "./Venn";
@@ -62,6 +64,7 @@ export function App({ source, host, mountId }: AppProps) {
   /** Null until the dashboard says whether it is waiting for something. */
   const [waiting, setWaiting] = useState<boolean | null>(null);
   const empty = index !== null && index.series.length === 0 && index.invariance.length === 0;
+  const pressing = usePressing(source);
   const waits = index === null ? busy : !empty && waiting !== false;
   useEffect(() => {
     if (!waits) document.documentElement.dataset["bcReady"] = "true";
@@ -86,10 +89,10 @@ export function App({ source, host, mountId }: AppProps) {
                   onRetry={reload}
                 />
               )}
-              <Progress share={index.progress} />
+              <Actions actions={index.actions} progress={index.progress} {...{ pressing, empty }} />
               <Warnings warnings={index.warnings} />
               {empty ? (
-                <Nothing kind={host.kind} onReload={reload} />
+                <Empty {...{ index, host, reload }} isOffered={pressing !== null && isOffering(index.actions)} />
               ) : (
                 <Guard attempt={index}>
                   {index.series.length === 0 ? (
@@ -105,6 +108,19 @@ export function App({ source, host, mountId }: AppProps) {
       </div>
     </MountId.Provider>
   );
+}
+
+function Empty({ index, host, reload, isOffered }: EmptyProps) {
+  if (index.progress !== null) return <Skeleton what="Waiting for the first point" />;
+  // How to begin is said beside the button.
+  return isOffered ? null : <Nothing kind={host.kind} onReload={reload} />;
+}
+
+interface EmptyProps {
+  readonly index: Index;
+  readonly host: Host;
+  readonly reload: () => void;
+  readonly isOffered: boolean;
 }
 
 export interface DashboardProps {
@@ -146,8 +162,14 @@ function Dashboard({ source, host, index, theme, reload, reloading, onBusy }: Da
     [index, state.run, state.dataset, state.step],
   );
   const invariance = useInvariance(source, place.request, attempt);
+  const otherRun = other?.run ?? null;
+  const otherPlace = useMemo(
+    () => placeOf(index, otherRun, state.dataset, state.step === null ? null : (otherStep?.step ?? null)),
+    [index, otherRun, state.dataset, state.step, otherStep?.step],
+  );
+  const otherInvariance = useInvariance(source, otherPlace.request, attempt);
 
-  const busy = loaded.busy || loadedOther.busy || media.busy || invariance.busy;
+  const busy = [loaded, loadedOther, media, invariance, otherInvariance].some((each) => each.busy);
   useEffect(() => onBusy(busy), [busy, onBusy]);
 
   const retry = () => setAttempt(attempt + 1);
@@ -180,6 +202,7 @@ function Dashboard({ source, host, index, theme, reload, reloading, onBusy }: Da
       {missing !== null && <MissingPlace selection={selection} state={state} index={index} patch={patch} />}
       <Cards
         {...{ source, index, state, selection, patch, attempt, retry, loaded, loadedOther, media, theme, place, invariance }}
+        second={otherRun === null ? null : { run: otherRun, place: otherPlace, loaded: otherInvariance }}
         firstKey={tableKey(first, attempt)}
         secondKey={tableKey(second, attempt)}
       />
@@ -240,6 +263,7 @@ interface CardsProps {
   readonly theme: Theme;
   readonly place: InvariancePlace;
   readonly invariance: Loaded<Update>;
+  readonly second: InvarianceProps["second"];
 }
 
 function Cards(props: CardsProps) {
@@ -395,6 +419,7 @@ function Cards(props: CardsProps) {
           epoch={attempt}
           theme={props.theme}
           step={state.step}
+          second={props.second}
           retry={retry}
           onPick={({ run, dataset }) => patch({ ...moveTo(index, state, run, dataset), run, dataset, step: null }, true)}
         />

@@ -41,7 +41,12 @@ export function InvarianceAlone({ source, host, index, theme, reload, reloading,
   const steps = index.invariance.find((series) => series.run === run && series.dataset === dataset)?.steps ?? [];
   const place = useMemo(() => placeOf(index, run, dataset, state.step), [index, run, dataset, state.step]);
   const loaded = useInvariance(source, place.request, attempt);
-  useEffect(() => onBusy(loaded.busy), [loaded.busy, onBusy]);
+  const comparable = index.invariance.filter((series) => series.run !== run && series.dataset === dataset);
+  const other = comparable.find((series) => series.run === state.other)?.run ?? null;
+  const otherPlace = useMemo(() => placeOf(index, other, dataset, state.step), [index, other, dataset, state.step]);
+  const otherLoaded = useInvariance(source, otherPlace.request, attempt);
+  const busy = loaded.busy || otherLoaded.busy;
+  useEffect(() => onBusy(busy), [busy, onBusy]);
   const retry = () => setAttempt(attempt + 1);
 
   return (
@@ -60,6 +65,14 @@ export function InvarianceAlone({ source, host, index, theme, reload, reloading,
             options={datasets.map((each) => [each, each])}
             onChoose={(chosen) => patch({ run, dataset: chosen, step: null }, true)}
           />
+          {comparable.length > 0 && (
+            <Choice
+              label="Compare with"
+              value={other ?? ""}
+              options={[["", "no other run"], ...comparable.map((series) => [series.run, series.run] as const)]}
+              onChoose={(chosen) => patch({ other: chosen === "" ? null : chosen }, true)}
+            />
+          )}
           {steps.length > 1 && (
             <Choice
               label="Step"
@@ -91,6 +104,7 @@ export function InvarianceAlone({ source, host, index, theme, reload, reloading,
           {...{ place, loaded, theme, retry }}
           epoch={attempt}
           step={state.step}
+          second={other === null ? null : { run: other, place: otherPlace, loaded: otherLoaded }}
           onPick={(other) => patch({ run: other.run, dataset: other.dataset, step: null }, true)}
         />
       </div>

@@ -3,14 +3,33 @@ import { useMemo, useState } from "preact/hooks";
 import { intervalText, percent, shorten } from "../layout/format";
 import type { Invariance, TransformGroup } from "../model";
 import { shareDomain } from "./Axis";
-import { curvesOf, MARK_TITLES, PANELS, places, type ScorePanel, type SizeCurve, type SizePoint } from "./invariancePoints";
+import {
+  axisOf,
+  curvesBeside,
+  curvesOf,
+  groupLike,
+  isRepeated,
+  MARK_TITLES,
+  type Named,
+  PANELS,
+  places,
+  placeText,
+  type ScorePanel,
+  type SizeCurve,
+  type SizePoint,
+} from "./invariancePoints";
 import { SizePanel } from "./SizePanel";
 import { useSize } from "./size";
 import { Tooltip } from "./Tooltip";
 
 interface Panel extends ScorePanel {
   readonly curves: readonly SizeCurve[];
+  /** The same of the run that is set beside the first. */
+  readonly beside: readonly SizeCurve[];
 }
+
+/** What is drawn: a line of the second run only where it is another. */
+const drawnOf = ({ curves, beside }: Panel) => [...curves, ...beside.filter((curve) => !isRepeated(curve, curves))];
 
 /** So many transformations of one size are told apart in a tooltip. */
 const TOLD = 4;
@@ -21,11 +40,25 @@ function boundsText({ value, low, high }: SizePoint): string {
   return Number.isNaN(value) ? "–" : intervalText(low, high);
 }
 
-function ByTransformation({ update, group, panels }: { update: Invariance; group: TransformGroup; panels: readonly Panel[] }) {
-  const marks = panels.flatMap(({ curves }) => curves);
+/** "12.0%", or "10.0% to 14.0%" where several transformations have one size. */
+function rangeText(points: readonly SizePoint[]): string {
+  const values = points.map(({ value }) => value).filter((value) => !Number.isNaN(value));
+  if (values.length === 0) return "–";
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  return low === high ? percent(low) : intervalText(low, high);
+}
+
+interface ByTransformationProps {
+  readonly label: string;
+  readonly update: Invariance;
+  readonly group: TransformGroup;
+  readonly marks: readonly SizeCurve[];
+}
+
+function ByTransformation({ label, update, group, marks }: ByTransformationProps) {
   return (
     <div class="bc-table-scroll">
-      <table class="bc-table" aria-label="Scores by transformation">
+      <table class="bc-table" aria-label={label}>
         <thead>
           <tr>
             <th scope="col">Transformation</th>
@@ -55,16 +88,16 @@ function ByTransformation({ update, group, panels }: { update: Invariance; group
 
 /** Transformations without a size: a row for each, with its points on the axis of each panel. */
 function Strips({ update, group, panels }: { update: Invariance; group: TransformGroup; panels: readonly Panel[] }) {
-  const domains = panels.map(({ curves }) =>
+  const domains = panels.map((panel) =>
     shareDomain(
-      curves.flatMap(({ points }) =>
+      drawnOf(panel).flatMap(({ points }) =>
         points.flatMap(({ value, low, high }) => (Number.isNaN(value) ? [] : [low, high])),
       ),
     ),
   );
   const name = (member: number) => update.transforms[member]!;
   return (
-    <div class="bc-table-scroll">
+    <div class="bc-strips-scroll">
       <table class="bc-strips">
         <thead>
           <tr>
@@ -91,19 +124,24 @@ function Strips({ update, group, panels }: { update: Invariance; group: Transfor
               <th scope="row" title={name(member)}>
                 {shorten(name(member), 40)}
               </th>
-              {panels.map(({ title, curves }, k) => {
+              {panels.map((panel, k) => {
+                const { title } = panel;
                 const x = scaleLinear(domains[k]!, [2, 98]);
+                const curves = drawnOf(panel);
                 const told = curves
-                  .map(({ mark, points }) => `${MARK_TITLES[mark]} ${percent(points[i]!.value)} (${boundsText(points[i]!)})`)
+                  .map(
+                    ({ mark, points, other }) =>
+                      `${other ? "run B: " : ""}${MARK_TITLES[mark]} ${percent(points[i]!.value)} (${boundsText(points[i]!)})`,
+                  )
                   .join(", ");
                 return (
                   <td key={title} title={told}>
                     <div class="bc-strip" role="img" aria-label={told}>
-                      {curves.map(({ mark, points }) => {
+                      {curves.map(({ mark, points, other }) => {
                         const { value, low, high } = points[i]!;
                         return (
                           !Number.isNaN(value) && (
-                            <div key={mark} class={`bc-strip-line bc-of-${mark}`}>
+                            <div key={`${mark} ${other}`} class={`bc-strip-line bc-of-${mark}${other ? " bc-other" : ""}`}>
                               <span class="bc-strip-range" style={{ left: `${x(low)}%`, width: `${x(high) - x(low)}%` }} />
                               <span class="bc-strip-dot" style={{ left: `${x(value)}%` }} />
                             </div>
@@ -133,21 +171,30 @@ function Strips({ update, group, panels }: { update: Invariance; group: Transfor
   );
 }
 
+export interface InvarianceCurvesProps {
+  readonly first: Named<Invariance>;
+  readonly second: Named<Invariance> | null;
+}
+
 /** Accuracy, compatibility and consistency against how far a transformation goes. */
-export function InvarianceCurves({ update }: { update: Invariance }) {
+export function InvarianceCurves({ first, second }: InvarianceCurvesProps) {
+  const { value: update } = first;
   const [frame, { width, em }] = useSize();
   const [chosen, setChosen] = useState(0);
   const [cursor, setCursor] = useState<{ panel: number; place: number; x: number; byKey: boolean } | null>(null);
   const [tableOpen, setTableOpen] = useState(false);
   const group = update.groups[chosen] ?? update.groups[0];
+  const other = second?.value ?? null;
   const panels = useMemo(
     () =>
       group === undefined
         ? []
-        : PANELS.map((panel) => ({ ...panel, curves: curvesOf(update, panel, group) })).filter(
-            ({ curves }) => curves.length > 0,
-          ),
-    [update, group],
+        : PANELS.map((panel) => ({
+            ...panel,
+            curves: curvesOf(update, panel, group),
+            beside: other === null ? [] : curvesBeside(update, other, panel, group),
+          })).filter(({ curves }) => curves.length > 0),
+    [update, group, other],
   );
   if (group === undefined) return <p class="bc-empty">There is no transformation besides the identity.</p>;
 
@@ -159,7 +206,38 @@ export function InvarianceCurves({ update }: { update: Invariance }) {
   const at = places(group);
   const members = cursor === null ? [] : at.flatMap((place, i) => (place === cursor.place ? [i] : []));
   const names = members.map((i) => update.transforms[group.members[i]!]!);
-  const tooltip = (
+  const otherGroup = other && groupLike(other, group);
+  const axis = axisOf(group, otherGroup);
+  /** Points of a curve where the cursor is. */
+  const pointed = ({ points }: SizeCurve) => points.filter(({ x }) => x === cursor?.place);
+  const both = cursor !== null && second !== null && otherGroup !== null && (
+    <>
+      <strong>{names.length === 1 ? names[0] : placeText(group, cursor.place)}</strong>
+      <table class="bc-tooltip-table">
+        <thead>
+          <tr>
+            <td />
+            <th scope="col">{shorten(first.run, 18)}</th>
+            <th scope="col">{shorten(second.run, 18)}</th>
+          </tr>
+        </thead>
+        <tbody>
+          {panels.flatMap(({ curves, beside }) =>
+            curves.map((curve) => (
+              <tr key={curve.mark}>
+                <th scope="row">
+                  <span class={`bc-line-icon bc-of-${curve.mark}`} aria-hidden="true" /> {MARK_TITLES[curve.mark]}
+                </th>
+                <td>{rangeText(pointed(curve))}</td>
+                <td>{rangeText(beside.filter(({ mark }) => mark === curve.mark).flatMap(pointed))}</td>
+              </tr>
+            )),
+          )}
+        </tbody>
+      </table>
+    </>
+  );
+  const tooltip = both || (
     <>
       <strong>{members.length > TOLD ? `${members.length} transformations, their range` : names.length === 1 ? names[0] : null}</strong>
       <table class="bc-tooltip-table">
@@ -204,10 +282,11 @@ export function InvarianceCurves({ update }: { update: Invariance }) {
     cursor?.byKey === true &&
     `${names.join(", ")}: ` +
       panels
-        .flatMap(({ curves }) =>
-          curves.map(({ mark, points }) =>
-            members.map((i) => `${MARK_TITLES[mark]} ${percent(points[i]!.value)}`).join(", "),
-          ),
+        .flatMap((panel) =>
+          drawnOf(panel).map((curve) => {
+            const whose = curve.other ? "run B: " : "";
+            return pointed(curve).map(({ value }) => `${whose}${MARK_TITLES[curve.mark]} ${percent(value)}`).join(", ");
+          }),
         )
         .join(", ");
 
@@ -230,6 +309,21 @@ export function InvarianceCurves({ update }: { update: Invariance }) {
           ))}
         </div>
       )}
+      {second !== null && otherGroup === null && (
+        <p class="bc-note">Run B, “{second.run}”, was not measured under these transformations.</p>
+      )}
+      {second !== null && otherGroup !== null && (
+        <p class="bc-note bc-key">
+          <span class="bc-key-item">
+            <span class={group.sizes === null ? "bc-strip-dot" : "bc-line-icon"} aria-hidden="true" />{" "}
+            {shorten(first.run, 60)}
+          </span>
+          <span class="bc-key-item">
+            <span class={`${group.sizes === null ? "bc-strip-dot" : "bc-line-icon"} bc-other`} aria-hidden="true" />{" "}
+            {shorten(second.run, 60)}
+          </span>
+        </p>
+      )}
       <div ref={frame}>
         {group.sizes === null ? (
           <Strips update={update} group={group} panels={panels} />
@@ -240,8 +334,8 @@ export function InvarianceCurves({ update }: { update: Invariance }) {
                 <div key={panel.title} class="bc-chart" style={{ width: `${each}px` }}>
                   <SizePanel
                     title={`${panel.title}, ${panel.note}`}
-                    group={group}
-                    curves={panel.curves}
+                    group={axis}
+                    curves={drawnOf(panel)}
                     cursor={cursor?.place ?? null}
                     width={each}
                     height={height}
@@ -263,7 +357,24 @@ export function InvarianceCurves({ update }: { update: Invariance }) {
       </div>
       <details class="bc-as-table" onToggle={(event) => setTableOpen(event.currentTarget.open)}>
         <summary>The same as a table</summary>
-        {tableOpen && <ByTransformation update={update} group={group} panels={panels} />}
+        {tableOpen && (
+          <ByTransformation
+            label="Scores by transformation"
+            {...{ update, group }}
+            marks={panels.flatMap(({ curves }) => curves)}
+          />
+        )}
+        {tableOpen && second !== null && otherGroup !== null && (
+          <>
+            <p class="bc-note">Run B, {second.run}:</p>
+            <ByTransformation
+              label="Scores of run B by transformation"
+              update={second.value}
+              group={otherGroup}
+              marks={PANELS.flatMap((panel) => curvesOf(second.value, panel, otherGroup))}
+            />
+          </>
+        )}
       </details>
     </div>
   );

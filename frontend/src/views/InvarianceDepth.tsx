@@ -1,18 +1,20 @@
 import { scaleLinear } from "d3-scale";
 import { useMemo, useState } from "preact/hooks";
 import { shorten } from "../layout/format";
-import type { InvarianceDepth as Depth } from "../model";
+import type { Estimate, InvarianceDepth as Depth, InvarianceLayer } from "../model";
 import { Axes, type Plot, type Scale } from "./Axis";
 import {
   depthPoints,
   differencePoints,
   type DepthPoint,
   everyOf,
+  type Named,
   nvBounds,
   nvText,
   sameLayers,
   verdict,
 } from "./invariancePoints";
+import { markPath } from "./marks";
 import { textWidth, useSize } from "./size";
 import { Tooltip } from "./Tooltip";
 
@@ -26,6 +28,26 @@ const VERDICTS = [
   { name: "better", label: "h2 more invariant" },
   { name: "open", label: "not told apart" },
 ] as const;
+
+const NO_LAYERS: readonly InvarianceLayer[] = [];
+/** Number of the shape of a second run's differences. */
+const DIAMOND = 3;
+
+interface Line {
+  readonly of: (typeof NETWORKS)[number];
+  readonly points: readonly DepthPoint[];
+  readonly other: boolean;
+}
+
+/** h1 and h2; then h2 of the second run, and its h1 where that is another network or was measured otherwise. */
+function linesOf(layers: readonly InvarianceLayer[], others: readonly InvarianceLayer[]): Line[] {
+  const of = (from: readonly InvarianceLayer[], other: boolean) =>
+    ([0, 1] as const).map((which): Line => ({ of: NETWORKS[which], points: depthPoints(from, which), other }));
+  const firsts = of(layers, false);
+  const isRepeated = ({ of: network, points }: Line) =>
+    network === "h1" && points.every(({ value }, i) => value === firsts[0]!.points[i]?.value);
+  return [...firsts, ...of(others, true).filter((line) => line.points.length > 0 && !isRepeated(line))];
+}
 
 function bounded(points: readonly DepthPoint[]): boolean {
   return points.some(({ low }) => !Number.isNaN(low));
@@ -66,15 +88,72 @@ function LayerAxis({ names, x, bottom, em, upright, every }: LayerAxisProps) {
   );
 }
 
+function EstimateRow({ label, icon, estimate }: { label: string; icon: string | null; estimate: Estimate | null }) {
+  return (
+    <tr>
+      <th scope="row">
+        {icon !== null && <span class={`bc-line-icon ${icon}`} aria-hidden="true" />} {label}
+      </th>
+      <td>{estimate ? nvText(estimate.value) : "no such layer"}</td>
+      <td class="bc-tooltip-note">{estimate && nvBounds(estimate)}</td>
+    </tr>
+  );
+}
+
+function LayerTable({ layers, label }: { layers: readonly InvarianceLayer[]; label: string }) {
+  return (
+    <div class="bc-table-scroll">
+      <table class="bc-table" aria-label={label}>
+        <thead>
+          <tr>
+            <th scope="col">Layer</th>
+            {["h1", "h2", "h2 − h1", "Interval", "Features", "Dead units"].map((title) => (
+              <th key={title} scope="col" class="bc-number">
+                {title}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {layers.map(({ name, nv, difference, features, dead }) => (
+            <tr key={name}>
+              <th scope="row">{name}</th>
+              {nv.map((found, which) => (
+                <td key={which} class="bc-number" title={found ? nvBounds(found) : undefined}>
+                  {nvText(found?.value ?? NaN)}
+                </td>
+              ))}
+              <td class="bc-number">{nvText(difference?.value ?? NaN)}</td>
+              <td class="bc-number">{(difference && nvBounds(difference)) || "–"}</td>
+              <td class="bc-number">{[...new Set(features.map((each) => each ?? "–"))].join(" / ")}</td>
+              <td class="bc-number">
+                {dead.map((share) => (share === null ? "–" : `${Math.round(100 * share)}%`)).join(" / ")}
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+export interface InvarianceDepthProps {
+  readonly depth: Depth;
+  /** A second run, measured alike in the same layers. */
+  readonly second: Named<Depth> | null;
+}
+
 /** NV of the layers of h1 and h2 over depth, and below what h2 has more, with its paired interval. */
-export function InvarianceDepth({ depth }: { depth: Depth }) {
+export function InvarianceDepth({ depth, second }: InvarianceDepthProps) {
   const [frame, { width, em }] = useSize();
   const [cursor, setCursor] = useState<{ layer: number; x: number; byKey: boolean } | null>(null);
   const [tableOpen, setTableOpen] = useState(false);
   const { layers } = depth;
   const named = useMemo(() => sameLayers(layers), [layers]);
-  const lines = useMemo(() => ([0, 1] as const).map((which) => depthPoints(layers, which)), [layers]);
+  const others = second?.value.layers ?? NO_LAYERS;
+  const lines = useMemo(() => linesOf(layers, others), [layers, others]);
   const differences = useMemo(() => differencePoints(layers), [layers]);
+  const otherDifferences = useMemo(() => differencePoints(others), [others]);
 
   const left = 4.2 * em;
   const right = 2.4 * em;
@@ -92,15 +171,15 @@ export function InvarianceDepth({ depth }: { depth: Depth }) {
   const bottom = hasDifferences ? lower.top + lower.height : middle;
   const height = bottom + foot;
 
-  const top = Math.max(0.02, ...lines.flatMap(extent)) * 1.06;
+  const top = Math.max(0.02, ...lines.flatMap(({ points }) => extent(points))) * 1.06;
   const y = scaleLinear([0, top], [middle, upper.top]);
-  const spread = extent(differences);
+  const spread = [...extent(differences), ...extent(otherDifferences)];
   const [least, most] = [Math.min(0, ...spread), Math.max(0, ...spread)];
   const margin = Math.max(0.08 * (most - least), 1e-3);
   const yd = scaleLinear([least - margin, most + margin], [lower.top + lower.height, lower.top]);
 
   const places = useMemo(
-    () => [...new Map([...lines[0]!, ...lines[1]!].map(({ layer, x: at }) => [layer, at])).entries()],
+    () => [...new Map(lines.flatMap(({ points }) => points).map(({ layer, x: at }) => [layer, at])).entries()],
     [lines],
   );
   const order = useMemo(() => [...places].sort((a, b) => a[1] - b[1]), [places]);
@@ -118,8 +197,13 @@ export function InvarianceDepth({ depth }: { depth: Depth }) {
     move(order[Math.min(end, Math.max(0, to))]?.[0], true);
   };
   const shown = cursor === null ? null : layers[cursor.layer]!;
+  const beside = cursor === null ? undefined : others[cursor.layer];
   const told = bounded(differences);
-  const kinds = VERDICTS.filter(({ name }) => differences.some((point) => verdict(point) === name));
+  const kinds = VERDICTS.filter(({ name }) =>
+    [...differences, ...otherDifferences].some((point) => verdict(point) === name),
+  );
+  // Beside the points of the first run, whose whiskers they would cover.
+  const aside = second === null ? 0 : Math.min(0.45 * em, 0.2 * room);
 
   return (
     <div>
@@ -129,6 +213,21 @@ export function InvarianceDepth({ depth }: { depth: Depth }) {
             <span class={`bc-line-icon bc-of-nv_${name}`} aria-hidden="true" /> {name}
           </span>
         ))}
+        {lines
+          .filter(({ other }) => other)
+          .map(({ of }) => (
+            <span key={`other ${of}`} class="bc-key-item">
+              <span class={`bc-line-icon bc-other bc-of-nv_${of}`} aria-hidden="true" /> {of} of {shorten(second!.run, 40)}
+            </span>
+          ))}
+        {second !== null && otherDifferences.length > 0 && (
+          <span class="bc-key-item">
+            <svg class="bc-mark-icon" viewBox="-1.5 -1.5 3 3" aria-hidden="true">
+              <path d={markPath(DIAMOND, 1)} />
+            </svg>{" "}
+            h2 − h1 of {shorten(second.run, 40)}
+          </span>
+        )}
         {told &&
           kinds.map(({ name, label }) => (
             <span key={name} class="bc-key-item">
@@ -137,7 +236,7 @@ export function InvarianceDepth({ depth }: { depth: Depth }) {
           ))}
         <span>
           NV 0 is {depth.kind === "invariance" ? "invariant" : "equivariant"}, about 1 as sensitive as to the sample
-          {lines.some(bounded) && "; bands and bars are intervals over samples"}.
+          {lines.some(({ points }) => bounded(points)) && "; bands and bars are intervals over samples"}.
         </span>
       </p>
       <div ref={frame} class="bc-chart">
@@ -195,21 +294,21 @@ export function InvarianceDepth({ depth }: { depth: Depth }) {
               </g>
             )}
             <g aria-hidden="true">
-              {lines.map((points, which) => {
+              {lines.map(({ of, points, other }) => {
                 const found = points.filter(({ low }) => !Number.isNaN(low));
                 const at = (place: number, value: number) => `${x(place).toFixed(1)} ${y(value).toFixed(1)}`;
                 const back = [...found].reverse();
                 return (
-                  <g key={which}>
-                    {found.length > 1 && (
+                  <g key={`${of} ${other}`}>
+                    {found.length > 1 && !other && (
                       <path
-                        class={`bc-band bc-of-nv_${NETWORKS[which]!}`}
+                        class={`bc-band bc-of-nv_${of}`}
                         d={`M${found.map((point) => at(point.x, point.high)).join("L")}L${back
                           .map((point) => at(point.x, point.low))
                           .join("L")}Z`}
                       />
                     )}
-                    <g class={`bc-curve bc-of-nv_${NETWORKS[which]!}`}>
+                    <g class={`bc-curve bc-of-nv_${of}${other ? " bc-other" : ""}`}>
                       {points.length > 0 && <path d={`M${points.map((point) => at(point.x, point.value)).join("L")}`} />}
                       {points.length <= 40 &&
                         points.map((point) => (
@@ -224,9 +323,30 @@ export function InvarianceDepth({ depth }: { depth: Depth }) {
                 return (
                   <g key={point.layer} class={`bc-difference bc-of-${kind} bc-difference-${kind}`}>
                     {!Number.isNaN(point.low) && (
-                      <line class="bc-whisker" x1={x(point.x)} x2={x(point.x)} y1={yd(point.low)} y2={yd(point.high)} />
+                      <line
+                        class="bc-whisker"
+                        x1={x(point.x) - aside}
+                        x2={x(point.x) - aside}
+                        y1={yd(point.low)}
+                        y2={yd(point.high)}
+                      />
                     )}
-                    <circle cx={x(point.x)} cy={yd(point.value)} r={(differences.length > 40 ? 0.2 : 0.28) * em} />
+                    <circle cx={x(point.x) - aside} cy={yd(point.value)} r={(differences.length > 40 ? 0.2 : 0.28) * em} />
+                  </g>
+                );
+              })}
+              {otherDifferences.map((point) => {
+                const kind = verdict(point);
+                const at = x(point.x) + aside;
+                return (
+                  <g key={`other ${point.layer}`} class={`bc-difference bc-of-${kind} bc-difference-${kind}`}>
+                    {!Number.isNaN(point.low) && (
+                      <line class="bc-whisker" x1={at} x2={at} y1={yd(point.low)} y2={yd(point.high)} />
+                    )}
+                    <path
+                      d={markPath(DIAMOND, (differences.length > 40 ? 0.2 : 0.28) * em)}
+                      transform={`translate(${at} ${yd(point.value)})`}
+                    />
                   </g>
                 );
               })}
@@ -242,20 +362,22 @@ export function InvarianceDepth({ depth }: { depth: Depth }) {
             <table class="bc-tooltip-table">
               <tbody>
                 {NETWORKS.map((name, which) => (
-                  <tr key={name}>
-                    <th scope="row">
-                      <span class={`bc-line-icon bc-of-nv_${name}`} aria-hidden="true" /> {name}
-                    </th>
-                    <td>{shown.nv[which] ? nvText(shown.nv[which]!.value) : "no such layer"}</td>
-                    <td class="bc-tooltip-note">{shown.nv[which] && nvBounds(shown.nv[which]!)}</td>
-                  </tr>
+                  <EstimateRow key={name} label={name} icon={`bc-of-nv_${name}`} estimate={shown.nv[which]!} />
                 ))}
-                {shown.difference && (
-                  <tr>
-                    <th scope="row">h2 − h1</th>
-                    <td>{nvText(shown.difference.value)}</td>
-                    <td class="bc-tooltip-note">{nvBounds(shown.difference)}</td>
-                  </tr>
+                {beside && second && (
+                  <EstimateRow
+                    label={`h2 of ${shorten(second.run, 24)}`}
+                    icon="bc-other bc-of-nv_h2"
+                    estimate={beside.nv[1]}
+                  />
+                )}
+                {shown.difference && <EstimateRow label="h2 − h1" icon={null} estimate={shown.difference} />}
+                {beside?.difference && second && (
+                  <EstimateRow
+                    label={`h2 − h1 of ${shorten(second.run, 24)}`}
+                    icon={null}
+                    estimate={beside.difference}
+                  />
                 )}
               </tbody>
             </table>
@@ -265,56 +387,17 @@ export function InvarianceDepth({ depth }: { depth: Depth }) {
       <div class="bc-hidden" aria-live="polite">
         {cursor?.byKey === true &&
           shown !== null &&
-          `${shown.name}: ${NETWORKS.map((name, which) => `${name} ${nvText(shown.nv[which]?.value ?? NaN)}`).join(", ")}`}
+          `${shown.name}: ${NETWORKS.map((name, which) => `${name} ${nvText(shown.nv[which]?.value ?? NaN)}`).join(", ")}` +
+            (beside ? `, h2 of run B ${nvText(beside.nv[1]?.value ?? NaN)}` : "")}
       </div>
       <details class="bc-as-table" onToggle={(event) => setTableOpen(event.currentTarget.open)}>
         <summary>The same as a table</summary>
-        {tableOpen && (
-          <div class="bc-table-scroll">
-            <table class="bc-table" aria-label="NV by layer">
-              <thead>
-                <tr>
-                  <th scope="col">Layer</th>
-                  <th scope="col" class="bc-number">
-                    h1
-                  </th>
-                  <th scope="col" class="bc-number">
-                    h2
-                  </th>
-                  <th scope="col" class="bc-number">
-                    h2 − h1
-                  </th>
-                  <th scope="col" class="bc-number">
-                    Interval
-                  </th>
-                  <th scope="col" class="bc-number">
-                    Features
-                  </th>
-                  <th scope="col" class="bc-number">
-                    Dead units
-                  </th>
-                </tr>
-              </thead>
-              <tbody>
-                {layers.map(({ name, nv, difference, features, dead }) => (
-                  <tr key={name}>
-                    <th scope="row">{name}</th>
-                    {nv.map((found, which) => (
-                      <td key={which} class="bc-number" title={found ? nvBounds(found) : undefined}>
-                        {nvText(found?.value ?? NaN)}
-                      </td>
-                    ))}
-                    <td class="bc-number">{nvText(difference?.value ?? NaN)}</td>
-                    <td class="bc-number">{(difference && nvBounds(difference)) || "–"}</td>
-                    <td class="bc-number">{[...new Set(features.map((each) => each ?? "–"))].join(" / ")}</td>
-                    <td class="bc-number">
-                      {dead.map((share) => (share === null ? "–" : `${Math.round(100 * share)}%`)).join(" / ")}
-                    </td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
+        {tableOpen && <LayerTable layers={layers} label="NV by layer" />}
+        {tableOpen && second !== null && (
+          <>
+            <p class="bc-note">Run B, {second.run}:</p>
+            <LayerTable layers={others} label="NV of run B by layer" />
+          </>
         )}
       </details>
     </div>

@@ -7,6 +7,7 @@ import { spread, textWidth } from "./size";
 
 export interface SizePanelProps {
   readonly title: string;
+  /** What stands on the axis. */
   readonly group: TransformGroup;
   readonly curves: readonly SizeCurve[];
   /** Place that is pointed at. */
@@ -18,6 +19,7 @@ export interface SizePanelProps {
 }
 
 const known = ({ value }: SizePoint) => !Number.isNaN(value);
+const classOf = ({ mark, other }: SizeCurve) => `bc-of-${mark}${other ? " bc-other" : ""}`;
 
 /** Scores against the size of a transformation. */
 export function SizePanel({ title, group, curves, cursor, width, height, em, onCursor }: SizePanelProps) {
@@ -34,11 +36,11 @@ export function SizePanel({ title, group, curves, cursor, width, height, em, onC
     first < last ? [first, last] : [first - 1, first + 1],
     [plot.left + 0.4 * em, plot.left + plot.width - 0.4 * em],
   );
-  const points = curves.flatMap((curve) => curve.points.filter(known));
-  const y = scaleLinear(shareDomain(points.flatMap(({ low, high }) => [low, high])), [plot.top + plot.height, plot.top]);
+  const shares = curves.flatMap(({ points, other }) =>
+    points.filter(known).flatMap(({ value, low, high }) => (other ? [value] : [low, high])),
+  );
+  const y = scaleLinear(shareDomain(shares), [plot.top + plot.height, plot.top]);
   const bottom = plot.top + plot.height;
-  /** Several of one size have no band that could be theirs. */
-  const single = distinct.length === group.members.length;
 
   const nearest = (wanted: number) =>
     distinct.reduce((best, place) => (Math.abs(place - wanted) < Math.abs(best - wanted) ? place : best), first);
@@ -55,14 +57,19 @@ export function SizePanel({ title, group, curves, cursor, width, height, em, onC
 
   const drawn = curves.map((curve) => {
     const all = curve.points.filter(known);
+    /** Several of one size have no band that could be theirs. */
+    const single = new Set(curve.points.map((point) => point.x)).size === curve.points.length;
     const line = meansByPlace(all);
     const at = (place: number, share: number) => `${x(place).toFixed(1)} ${y(share).toFixed(1)}`;
     return {
-      ...curve,
+      key: classOf(curve),
+      curve,
       all,
+      single,
       line: line.length > 0 ? `M${line.map((point) => at(point.x, point.value)).join("L")}` : "",
+      // Bands of a second run would hide those of the first.
       band:
-        single && all.length > 1
+        !curve.other && single && all.length > 1
           ? `M${all.map((point) => at(point.x, point.high)).join("L")}L${[...all]
               .reverse()
               .map((point) => at(point.x, point.low))
@@ -71,7 +78,8 @@ export function SizePanel({ title, group, curves, cursor, width, height, em, onC
       end: line.at(-1) ?? null,
     };
   });
-  const ends = drawn.flatMap(({ mark, label, end }) => (end ? [{ mark, label, end }] : []));
+  // Dashed lines have the colours of the others: one label is enough.
+  const ends = drawn.flatMap(({ curve: { mark, label, other }, end }) => (end && !other ? [{ mark, label, end }] : []));
   const labelled = spread(
     ends.map(({ end }) => y(end.value)),
     1.2 * em,
@@ -107,12 +115,13 @@ export function SizePanel({ title, group, curves, cursor, width, height, em, onC
         xTicks={placeTicks(group, Math.floor(plot.width / (3.8 * em)))}
       />
       <g aria-hidden="true">
-        {drawn.map(({ mark, band }) => band && <path key={mark} class={`bc-band bc-of-${mark}`} d={band} />)}
+        {drawn.map(({ key, band }) => band && <path key={key} class={`bc-band ${key}`} d={band} />)}
         {cursor !== null && <line class="bc-step-cursor" x1={x(cursor)} x2={x(cursor)} y1={plot.top} y2={bottom} />}
-        {drawn.map(({ mark, line, all }) => (
-          <g key={mark} class={`bc-curve bc-of-${mark}`}>
+        {drawn.map(({ key, curve, line, all, single }) => (
+          <g key={key} class={`bc-curve ${key}`}>
             <path d={line} />
             {!single &&
+              !curve.other &&
               all.map(({ member, x: place, low, high }) => (
                 <line key={member} class="bc-whisker" x1={x(place)} x2={x(place)} y1={y(low)} y2={y(high)} />
               ))}
@@ -123,13 +132,13 @@ export function SizePanel({ title, group, curves, cursor, width, height, em, onC
           </g>
         ))}
         {cursor !== null &&
-          drawn.map(({ mark, all }) =>
+          drawn.map(({ key, curve, all }) =>
             all
               .filter((point) => point.x === cursor)
               .map((point) => (
                 <circle
-                  key={`${mark} ${point.member}`}
-                  class={`bc-cursor-dot bc-of-${mark}`}
+                  key={`${key} ${point.member}`}
+                  class={`bc-cursor-dot bc-of-${curve.mark}`}
                   cx={x(point.x)}
                   cy={y(point.value)}
                   r={0.32 * em}

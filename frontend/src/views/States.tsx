@@ -123,13 +123,13 @@ export function Warnings({ warnings }: { warnings: readonly string[] }) {
   );
 }
 
-export function Progress({ share }: { share: number | null }) {
-  if (share === null) return null;
+export function Progress({ share, children }: { share: number; children?: ComponentChildren }) {
   const done = Math.floor(100 * Math.min(1, Math.max(0, share)));
   return (
-    <div class="bc-banner" role="status" data-testid="progress">
-      <span>A sweep is running: {done}% done. Points appear as they finish.</span>
+    <div class="bc-banner" data-testid="progress">
+      <span role="status">A sweep is running: {done}% done. Points appear as they finish.</span>
       <progress max={100} value={done} aria-label="Share of the sweep that is done" />
+      {children}
     </div>
   );
 }

@@ -1,6 +1,6 @@
 import { scaleLinear } from "d3-scale";
 import { fraction, interval, value } from "../data/scores";
-import type { Cells, Estimate, Index, Invariance, InvarianceLayer, TableRef, TransformGroup } from "../model";
+import type { Cells, Estimate, Index, Invariance, InvarianceDepth, InvarianceLayer, TableRef, TransformGroup } from "../model";
 import type { TableRequest } from "../state/loading";
 
 /** A byte of a row that stands for a dead feature; the others are steps of the scale. */
@@ -72,10 +72,20 @@ export interface SizeCurve {
   readonly mark: string;
   readonly label: string;
   readonly points: readonly SizePoint[];
+  /** Whether it is of the run that is set beside the first. */
+  readonly other: boolean;
 }
 
+/** An update, or a part of one, with the name of its run. */
+export interface Named<T> {
+  readonly run: string;
+  readonly value: T;
+}
+
+const NONE: Estimate = { value: NaN, low: NaN, high: NaN };
+
 function estimate(score: string, cells: Cells): Estimate {
-  if (fraction(score, cells).trials === 0) return { value: NaN, low: NaN, high: NaN };
+  if (fraction(score, cells).trials === 0) return NONE;
   const [low, high] = interval(score, cells);
   return { value: value(score, cells), low, high };
 }
@@ -113,14 +123,55 @@ export function placeTicks(group: TransformGroup, most: number): number[] {
 }
 
 /** The lines of a panel for one group; without labels some have nothing to show. */
-export function curvesOf(update: Invariance, panel: ScorePanel, group: TransformGroup): SizeCurve[] {
+export function curvesOf(update: Invariance, panel: ScorePanel, group: TransformGroup, other = false): SizeCurve[] {
   const at = places(group);
   return panel.lines.flatMap(({ mark, label, score, labels }) => {
     const counts = labels ? update.overlaps : update.consistency;
     if (counts === null) return [];
     const points = group.members.map((member, i) => ({ ...estimate(score, counts[member]!), x: at[i]!, member }));
-    return [{ mark, label, points }];
+    return [{ mark, label, points, other }];
   });
+}
+
+/** The group of a second update that belongs on the axis of one of the first; null where there is none. */
+export function groupLike(second: Invariance, { kind, sizes }: TransformGroup): TransformGroup | null {
+  return second.groups.find((each) => each.kind === kind && (each.sizes === null) === (sizes === null)) ?? null;
+}
+
+/** The axis of both groups: with every size that one of them has. */
+export function axisOf(group: TransformGroup, other: TransformGroup | null): TransformGroup {
+  if (group.sizes === null || !other?.sizes) return group;
+  return { ...group, sizes: [...new Set([...group.sizes, ...other.sizes])].sort((a, b) => a - b) };
+}
+
+/** The lines of a second update in a panel of the first; without sizes its points stand where the first has their names. */
+export function curvesBeside(
+  first: Invariance,
+  second: Invariance,
+  panel: ScorePanel,
+  group: TransformGroup,
+): SizeCurve[] {
+  const own = groupLike(second, group);
+  if (own === null) return [];
+  const curves = curvesOf(second, panel, own, true);
+  if (group.sizes !== null) return curves;
+  return curves.map((curve) => ({
+    ...curve,
+    points: group.members.map((member, x) => {
+      const found = curve.points.find((point) => second.transforms[point.member] === first.transforms[member]);
+      return { ...(found ?? NONE), x, member };
+    }),
+  }));
+}
+
+/** Two updates have one h1, whose line would lie on itself. */
+export function isRepeated(curve: SizeCurve, firsts: readonly SizeCurve[]): boolean {
+  const points = firsts.find(({ mark }) => mark === curve.mark)?.points;
+  return (
+    curve.mark.endsWith("_h1") &&
+    points?.length === curve.points.length &&
+    curve.points.every(({ x, value: share }, i) => x === points[i]!.x && Object.is(share, points[i]!.value))
+  );
 }
 
 /** One point for each place: of several transformations of one size, such as shifts up and down, their mean. */
@@ -188,6 +239,17 @@ export function differencePoints(layers: readonly InvarianceLayer[]): DepthPoint
   const named = sameLayers(layers);
   return layers.flatMap(({ difference, depth }, layer) =>
     difference === null ? [] : [{ ...difference, x: named ? layer : (depth[1] ?? 0), layer }],
+  );
+}
+
+/** Whether two updates were measured alike in the same layers, so that they can stand on one axis. */
+export function sameMeasure(first: InvarianceDepth, second: InvarianceDepth): boolean {
+  const names = ({ layers }: InvarianceDepth) => layers.map(({ name }) => name).join("\0");
+  return (
+    (["kind", "statistic", "how"] as const).every((part) => first[part] === second[part]) &&
+    sameLayers(first.layers) &&
+    sameLayers(second.layers) &&
+    names(first) === names(second)
   );
 }
 

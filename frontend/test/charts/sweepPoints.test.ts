@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { NO_ACTIONS } from "../../src/data/indexFromJson";
 import type { Cells, Index, Series } from "../../src/model";
 import { startsZoom } from "../../src/views/Scatter";
 import { rankFrom, rankTo } from "../../src/views/SweepFilters";
@@ -31,6 +32,7 @@ const index: Index = {
   invariance: [],
     warnings: [],
   progress: null,
+  actions: NO_ACTIONS,
 };
 const all = { datasets: null, dissonances: null, lambdaMin: null, lambdaMax: null };
 
