@@ -11,7 +11,8 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from bc_core.invariance import NumpySpatial, TileSums
+from bc_core.invariance import TileSums
+from bc_core.invariance._resampling import NEEDS_FLOATS
 from bc_keras._labels import is_float
 
 # Entries that a processor works on at a time: intermediate results then stay in its cache, and are never allocated
@@ -22,11 +23,6 @@ _SMALL = 4
 
 # Rows of the first tile that the shift is a mean of: so few that a compiled function can take it of every tile.
 _SHIFT_ROWS = 4
-
-NEEDS_FLOATS = (
-    "Pixels are interpolated or filled by these transformations, which needs floating-point inputs: convert them, such "
-    "as x.astype('float32') / 255, or use exact transformations (c4, d4, flips, rolls)."
-)
 
 
 class KerasBackend:
@@ -180,7 +176,7 @@ class KerasSpatial:
     def scale(self, x: Any, weights: NDArray[np.float32]) -> Any:
         """`x * weights`, broadcast from the right."""
         if not is_float(x):
-            raise TypeError(f"{NEEDS_FLOATS} Received: {keras.backend.standardize_dtype(x.dtype)}.")
+            raise TypeError(f"{NEEDS_FLOATS}. Received: {keras.backend.standardize_dtype(x.dtype)}.")
         return x * self._as_tensor(x, weights, keras.backend.standardize_dtype(x.dtype))
 
     def add(self, a: Any, b: Any) -> Any:
@@ -202,16 +198,6 @@ class KerasSpatial:
         if key not in self._copies:
             self._copies[key] = array, ops.convert_to_tensor(array, dtype=dtype)
         return self._copies[key][1]
-
-
-class HostSpatial(NumpySpatial):
-    """`SpatialOps` of numpy that refuses to round weights to whole numbers."""
-
-    def scale(self, x: Any, weights: NDArray[np.float32]) -> Any:
-        """`x * weights`, broadcast from the right."""
-        if x.dtype.kind in "iub":
-            raise TypeError(f"{NEEDS_FLOATS} Received: {x.dtype}.")
-        return super().scale(x, weights)
 
 
 def is_concrete(x: Any) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bc_core.invariance import (
     Moments,
+    NumpySpatial,
     Probes,
     StreamingMoments,
     TransformSet,
@@ -28,7 +29,6 @@ from bc_keras._reference import _without_gradients
 from bc_keras.invariance._activations import Choice, Finder, Layer, LayerChoice, Seen, Watch
 from bc_keras.invariance._data import Piece
 from bc_keras.invariance._keras_arrays import (
-    HostSpatial,
     KerasBackend,
     KerasSpatial,
     SummedTile,
@@ -96,7 +96,7 @@ class Network:
         if run_eagerly is None:
             run_eagerly = bool(getattr(model, "run_eagerly", False))
         self._run_eagerly = run_eagerly
-        self._backend, self._spatial, self._host_spatial = KerasBackend(), KerasSpatial(), HostSpatial()
+        self._backend, self._spatial, self._host_spatial = KerasBackend(), KerasSpatial(), NumpySpatial()
         self._input_size: tuple[int, int] | None = None
         self._watched: dict[str, str] = {}
         self._shown: dict[str, str] = {}
