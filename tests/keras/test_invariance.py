@@ -315,6 +315,20 @@ def test_goodfellow_is_the_definition(max_memory):
         Goodfellow().compute(measure(net, x, FIVE))
 
 
+def test_goodfellow_depends_neither_on_tile_size_nor_on_order():
+    # Every image three times, so that activations equal their thresholds; wide sums, which round by the batch's size.
+    net = keras.Sequential(
+        [keras.Input((12, 12, 1)), L.Flatten(), L.Dense(300, "relu", name="hidden"), L.Dense(200, name="last")]
+    )
+    x = images(20).repeat(3, axis=0)
+    expected = measure(net, x, FIVE, firing_rate=0.1)
+    order = np.random.default_rng(0).permutation(len(x))
+    for data, batch_size in ((x, 5), (x[order], 35), (x[order], 300)):
+        found = measure(net, data, FIVE, firing_rate=0.1, batch_size=batch_size)
+        for name in expected:
+            np.testing.assert_array_equal(found[name].firing_ratio, expected[name].firing_ratio, name)
+
+
 # Shares of the data.
 
 
