@@ -89,6 +89,9 @@ bench: $(VENV)/.dev  ## Side by side with the alternatives, which are installed 
 	.venv-tmeasures/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt torch
 	.venv-tmeasures/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt tmeasures==1.2.11 statsmodels mlxtend
 	$(BIN)/python benchmarks/invariance.py --tmeasures .venv-tmeasures/bin/python
+	KERAS_BACKEND=tensorflow $(BIN)/python benchmarks/invariance_keras.py
+	KERAS_BACKEND=jax $(BIN)/python benchmarks/invariance_keras.py
+	KERAS_BACKEND=torch $(BIN)/python benchmarks/invariance_keras.py
 	$(BIN)/python benchmarks/sweep_search.py
 	$(BIN)/python benchmarks/real_updates.py
 	$(BIN)/python benchmarks/mnist_losses.py

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+# By how much an activation may differ in batches of other sizes, as a share of the largest.
+_ROUNDING = 1e-5
+
 
 class FiringBackend(Protocol):
     """What `FiringRates` needs of an array library."""
@@ -62,7 +65,7 @@ class NumpyFiring:
 
 
 def kept_for(firing_rate: float, samples: int) -> int:
-    """How many of the largest activations give the threshold: one more than may lie above it.
+    """How many of the largest activations give `firing_threshold`: one more than may lie above it.
 
     Raises:
         ValueError: If the rate is not between 0 and 1.
@@ -75,6 +78,37 @@ def kept_for(firing_rate: float, samples: int) -> int:
     if not 0 < firing_rate < 1:
         raise ValueError(f"firing_rate: expected a share of samples between 0 and 1, such as 0.01, got {firing_rate!r}")
     return min(samples, max(1, math.floor(firing_rate * samples + 1e-9)) + 1)
+
+
+def firing_threshold(largest: NDArray[Any]) -> NDArray[Any]:
+    """What a unit fires above: activations equal to the last of its largest do not, also when they are computed anew.
+
+    In a batch of another size an activation may come out a digit larger, so the threshold is not the last itself. It is
+    halfway from what equals the last but for rounding to the next larger one, or a rounding above where that is far.
+
+    Args:
+        largest: Shape (count, K): the `kept_for` largest activations of each unit for the samples as they are, largest
+            first.
+
+    Returns:
+        Shape (K,), in the type of the activations.
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.invariance._firing import firing_threshold
+        >>> threshold = firing_threshold(np.array([[4.0], [2.0], [1.0], [1.0]]))
+        >>> (1.0 < threshold < 1.001).all()
+        np.True_
+    """
+    last = largest[-1]
+    room = _ROUNDING * np.maximum(abs(largest[0]), abs(last))
+    # Sorted, so their number says where they are.
+    apart = (largest > last + room).sum(axis=0)[None]
+    equal = np.take_along_axis(largest, np.minimum(apart, len(largest) - 1), axis=0)[0]
+    larger = np.take_along_axis(largest, np.maximum(apart - 1, 0), axis=0)[0]
+    halfway = np.where(apart[0] > 0, (equal + larger) / 2, np.inf)
+    threshold: NDArray[Any] = np.minimum(equal + room, halfway)
+    return threshold.astype(largest.dtype)
 
 
 def firing_rates(local: Floats, fired: Floats, samples: int, others: int) -> tuple[Floats, Floats]:

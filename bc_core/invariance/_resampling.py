@@ -17,6 +17,11 @@ from numpy.typing import NDArray
 
 DataFormat = Literal["channels_first", "channels_last"]
 
+NEEDS_FLOATS = (
+    "Pixels are interpolated or filled by these transformations, which needs floating-point inputs: convert them, such "
+    "as x.astype('float32') / 255, or use exact transformations (c4, d4, flips, rolls)"
+)
+
 # A source within this many pixels of a whole one is that pixel: 64-bit sines leave about 1e-16 of the map's width.
 _WHOLE = 1e-9
 
@@ -80,7 +85,9 @@ class NumpySpatial:
         return np.take(x, indices, axis=axis)
 
     def scale(self, x: Any, weights: NDArray[np.float32]) -> Any:
-        """`x * weights`, broadcast from the right, in the type of `x`."""
+        """`x * weights`, broadcast from the right, in the type of `x`, which must not be one of whole numbers."""
+        if x.dtype.kind in "iub":
+            raise TypeError(f"{NEEDS_FLOATS}. Received: {x.dtype}.")
         return x * weights.astype(x.dtype, copy=False)
 
     def add(self, a: Any, b: Any) -> Any:

@@ -428,6 +428,7 @@ def apply_transform(
 
     Raises:
         ValueError: If `x` has no such axes, or an exact transformation does not fit its shape.
+        TypeError: If pixels of whole numbers are to be interpolated or filled.
 
     Example:
         >>> import numpy as np

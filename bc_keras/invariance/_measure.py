@@ -11,14 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core.invariance import InvarianceResult, LayerMeasures, Moments, TransformSet
-from bc_core.invariance._firing import firing_rates, kept_for
+from bc_core.invariance._firing import firing_rates, firing_threshold, kept_for
 from bc_core.invariance._result import Kind
 from bc_keras.invariance._activations import Layer, LayerChoice
 from bc_keras.invariance._data import Piece, Rows, Where
 from bc_keras.invariance._passes import Network
-
-# By how much an activation may differ in batches of other sizes, as a share of the largest.
-_ROUNDING = 1e-5
 
 
 def measure(
@@ -351,19 +348,8 @@ def _firing(
     count = kept_for(rate, samples)
     for group in network.firing_groups(measured, count):
         kept = network.largest(group, rows, count, identity)
-        thresholds = {name: _threshold(values) for name, values in kept.items()}
+        thresholds = {name: firing_threshold(values) for name, values in kept.items()}
         counts = network.firing(group, rows, thresholds, identity)
         for name, (local, fired) in counts.items():
             firing[name] = firing_rates(local, fired, samples, len(network.transforms) - 1)
     return firing
-
-
-def _threshold(largest: NDArray[Any]) -> NDArray[Any]:
-    """What all but the last of the largest activations lie above; also where they are computed anew in other batches.
-
-    The last itself would do but for rounding: in a batch of another size it may come out a digit larger.
-    """
-    last = largest[-1]
-    room = _ROUNDING * np.maximum(abs(largest[0]), abs(last))
-    above: NDArray[Any] = np.minimum(last + room, (last + largest[max(0, len(largest) - 2)]) / 2)
-    return above.astype(largest.dtype)

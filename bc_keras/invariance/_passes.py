@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bc_core.invariance import (
     Moments,
+    NumpySpatial,
     Probes,
     StreamingMoments,
     TransformSet,
@@ -27,8 +28,8 @@ from bc_keras._model import BCModel
 from bc_keras._reference import _without_gradients
 from bc_keras.invariance._activations import Choice, Finder, Layer, LayerChoice, Seen, Watch
 from bc_keras.invariance._data import Piece
+from bc_keras.invariance._jax_programs import Program
 from bc_keras.invariance._keras_arrays import (
-    HostSpatial,
     KerasBackend,
     KerasSpatial,
     SummedTile,
@@ -96,7 +97,7 @@ class Network:
         if run_eagerly is None:
             run_eagerly = bool(getattr(model, "run_eagerly", False))
         self._run_eagerly = run_eagerly
-        self._backend, self._spatial, self._host_spatial = KerasBackend(), KerasSpatial(), HostSpatial()
+        self._backend, self._spatial, self._host_spatial = KerasBackend(), KerasSpatial(), NumpySpatial()
         self._input_size: tuple[int, int] | None = None
         self._watched: dict[str, str] = {}
         self._shown: dict[str, str] = {}
@@ -401,7 +402,7 @@ class _Function:
         self._run: Any = None
         self._look: Callable[[Seen], None] | None = None
         self._is_compiled = not run_eagerly and keras.backend.backend() != "torch"
-        self._compiled: dict[int, tuple[Any, list[Any]]] = {}
+        self._compiled: dict[Any, tuple[Any, Sequence[str], list[Any]]] = {}
         self._sizes: set[int] = set()
 
     @contextmanager
@@ -438,10 +439,13 @@ class _Function:
             self._sizes.add(rows)
             with _without_gradients():
                 return self._trace(x, rows, state)
-        if rows not in self._compiled:
-            self._compiled[rows] = self._compile(rows, sorted(state))
-        run, structure = self._compiled[rows]
-        arrays = _arrays_of(state)
+        kinds = [(tuple(leaf.shape), str(leaf.dtype)) for leaf in keras.tree.flatten(x)]
+        key = (rows, *kinds)
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(rows, tuple(state))
+        run, names, structure = self._compiled[key]
+        # By number, as layers' names differ between models that JAX need compile only once.
+        arrays = [_arrays(state[name]) for name in names]
         if is_jax:
             values = [variable.value for variable in self._model.variables]
             flat, output = run(values, x, arrays, True)
@@ -467,11 +471,11 @@ class _Function:
             self._look = None
         return found, output if self._output else None
 
-    def _compile(self, rows: int, names: list[str]) -> tuple[Any, list[Any]]:
+    def _compile(self, rows: int, names: Sequence[str]) -> tuple[Any, Sequence[str], list[Any]]:
         structure: list[Any] = []
 
         def traced(x: Any, arrays: Any, apart: Any = None) -> tuple[list[Any], Any]:
-            found, output = self._trace(x, rows, {name: arrays[name] for name in names}, apart)
+            found, output = self._trace(x, rows, dict(zip(names, arrays, strict=True)), apart)
             flat: list[Any] = []
             structure.clear()
             for name, tensors in found.items():
@@ -500,18 +504,15 @@ class _Function:
                 with keras.StatelessScope(state_mapping=zip(self._model.variables, values, strict=True)):
                     return traced(x, arrays, apart)
 
-            return jax.jit(stateless), structure
+            return Program(stateless), names, structure
         import tensorflow as tf
 
-        return tf.function(traced, autograph=False), structure
+        return tf.function(traced, autograph=False), names, structure
 
 
-def _arrays_of(state: State) -> dict[str, list[Any]]:
-    return {
-        # What is true or false is a constant to TensorFlow, and a number to JAX, which need not compile twice.
-        name: [part if part is None or isinstance(part, bool) else ops.convert_to_tensor(part) for part in parts]
-        for name, parts in state.items()
-    }
+def _arrays(parts: Sequence[Any]) -> list[Any]:
+    # What is true or false is a constant to TensorFlow, and a number to JAX, which need not compile twice.
+    return [part if part is None or isinstance(part, bool) else ops.convert_to_tensor(part) for part in parts]
 
 
 def _run_once(model: Any, watch: Watch, look: Callable[[Seen], None], x: Any) -> None:

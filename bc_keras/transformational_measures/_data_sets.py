@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from bc_core._arrays import label_array, to_numpy
 from bc_core.invariance import TransformSet, make_tile
-from bc_keras.invariance._keras_arrays import HostSpatial
 
 DataFormat = Literal["channels_first", "channels_last"]
 
@@ -166,7 +165,7 @@ class TransformationsDataSet(DataSet):
     def get_matrix(self, rows: Sequence[int], columns: Sequence[int]) -> NDArray[Any]:
         """Some samples under some transformations, shape (rows, columns, *data shape)."""
         chosen = TransformSet(self.transforms[int(column)] for column in columns)
-        tile = make_tile(chosen, self.x[np.asarray(rows)], data_format=self.data_format, ops=HostSpatial())
+        tile = make_tile(chosen, self.x[np.asarray(rows)], data_format=self.data_format)
         return np.asarray(tile).reshape(len(rows), len(columns), *self.get_data_shape())
 
     def inverse(self, maps: Any, column: int) -> Any:
@@ -178,7 +177,7 @@ class TransformationsDataSet(DataSet):
         shape = self.get_data_shape()
         size = (shape[0], shape[1]) if self.data_format == "channels_last" else (shape[1], shape[2])
         back = self.transforms[column].inverse
-        return back(np.asarray(maps), data_format=self.data_format, input_size=size, ops=HostSpatial())
+        return back(np.asarray(maps), data_format=self.data_format, input_size=size)
 
 
 class MnistDataSet(TransformationsDataSet):

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from bc_core.invariance import InvarianceResult, LayerMeasures, Moments, TransformSet
-from bc_core.invariance._firing import firing_rates, kept_for
+from bc_core.invariance._firing import firing_rates, firing_threshold, kept_for
 from bc_lightning._evaluate import _evaluating
 from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning.invariance._activations import LayerChoice
@@ -172,8 +172,7 @@ def _firing(
             for layer in group:
                 found = [part for part in _gathered(_on_host(kept.get(layer.name))) if part is not None]
                 kept[layer.name] = torch.cat(found).topk(count, dim=0).values
-        # With n the kept ones, all but the last may lie above it.
-        thresholds = {name: values[-1] for name, values in kept.items()}
+        thresholds = {name: torch.from_numpy(firing_threshold(values.cpu().numpy())) for name, values in kept.items()}
         counts: dict[str, Any] = network.firing(group, rows, thresholds, identity)
         for layer in group:
             sums = [counts.get(layer.name)]

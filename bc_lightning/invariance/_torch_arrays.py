@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bc_core.invariance import TileSums
+from bc_core.invariance._resampling import NEEDS_FLOATS
 
 # Entries that a processor works on at a time: intermediate results then stay in its cache, and are never allocated
 # anew. An accelerator wants few large kernels instead.
@@ -126,10 +127,7 @@ class TorchSpatial:
     def scale(self, x: Tensor, weights: NDArray[np.float32]) -> Tensor:
         """`x * weights`, broadcast from the right."""
         if not x.is_floating_point():
-            raise TypeError(
-                f"pixels are interpolated or filled here, which needs a floating-point tensor, got {x.dtype}; convert "
-                "the inputs (x.float() / 255), or use exact transformations (c4, d4, flips, rolls)"
-            )
+            raise TypeError(f"{NEEDS_FLOATS}. Received: {x.dtype}.")
         return x * self._on(x.device, x.dtype, weights)
 
     def add(self, a: Tensor, b: Tensor) -> Tensor:

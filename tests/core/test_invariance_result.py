@@ -5,7 +5,7 @@ import pytest
 
 import bc_core.invariance as bci
 from bc_core.invariance import InvarianceResult, LayerMeasures, StreamingMoments
-from bc_core.invariance._firing import NumpyFiring, firing_rates, kept_for
+from bc_core.invariance._firing import NumpyFiring, firing_rates, firing_threshold, kept_for
 
 
 def layer(name, a, **options):
@@ -156,18 +156,37 @@ def test_firing_rates_are_the_definition(rate):
     kept = None
     for tile in np.split(a, 7 * np.arange(1, 14)):
         kept = backend.largest(kept, tile[:, 0], count)
-    sums = [backend.firing(tile, kept[-1], 0) for tile in np.split(a, 4)]
+    sums = [backend.firing(tile, firing_threshold(kept), 0) for tile in np.split(a, 4)]
     local, fired = firing_rates(*(sum(parts) for parts in zip(*sums, strict=True)), samples=100, others=3)
     with np.errstate(invalid="ignore"):
         np.testing.assert_allclose(local / fired, goodfellow_by_definition(a, rate))
     assert np.isnan(local[5])
 
 
+@pytest.mark.parametrize("repeats", [1, 2, 5])
+def test_rounding_moves_nothing_over_the_threshold(repeats):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(60 // repeats, 300)).repeat(repeats, axis=0)
+    values[:, 100:200] = np.maximum(values[:, 100:200] - 1.5, 0)  # mostly zeros
+    values[:, 200:] += 100  # where a digit is larger
+    a = values.astype(np.float32)
+    threshold = firing_threshold(NumpyFiring().largest(None, a, kept_for(0.1, 60)))
+    assert threshold.dtype == np.float32
+    # By definition: what is larger than the seventh largest.
+    np.testing.assert_array_equal(a > threshold, a > np.sort(a, axis=0)[::-1][6])
+    for _ in range(5):
+        # A few times what a sum of some hundred float32 products is off by.
+        rounded = a + 1e-6 * abs(a).max(axis=0) * rng.uniform(-1, 1, a.shape).astype(np.float32)
+        np.testing.assert_array_equal(rounded > threshold, a > threshold)
+    assert not (a[:, :3] > firing_threshold(np.full((6, 3), 2, np.float32))).all()
+    assert firing_threshold(np.array([[3.0, 0.0]])).tolist() == pytest.approx([3.0, 0.0], rel=2e-5)
+
+
 def test_unrelated_units_have_a_firing_ratio_of_one():
     a = np.random.default_rng(2).normal(size=(2000, 5, 50))
     backend = NumpyFiring()
     kept = backend.largest(None, a[:, 0], kept_for(0.05, 2000))
-    local, fired = firing_rates(*backend.firing(a, kept[-1], 0), samples=2000, others=4)
+    local, fired = firing_rates(*backend.firing(a, firing_threshold(kept), 0), samples=2000, others=4)
     # With the identity counted it would be 0.8 + 0.2 / 0.05 = 4.8.
     assert (local / fired).mean() == pytest.approx(1, abs=0.05)
     with pytest.raises(ValueError, match="firing_rate"):

@@ -193,6 +193,23 @@ def test_tiles_are_sample_by_sample_and_turn_back():
     np.testing.assert_array_equal(invert_tile(turns, tile), np.repeat(x, 4, axis=0))
 
 
+def test_whole_numbers_are_moved_but_not_mixed():
+    x = (100 * images()).astype(np.uint8)
+    for transform in TransformSet.d4() | TransformSet.rolls([(1, 2)]):
+        moved = transform(x)
+        assert moved.dtype == np.uint8
+        np.testing.assert_array_equal(moved, transform(x.astype(np.float64)))
+    for transforms in (
+        TransformSet.rotations([30]),
+        TransformSet.scales([0.5]),
+        TransformSet.translations([(0, 1)]),
+        TransformSet.translations([(0.5, 0)]),
+    ):
+        for kind in (np.uint8, np.int64, bool):
+            with pytest.raises(TypeError, match=f"floating-point.*Received: {np.dtype(kind)}"):
+                transforms[0](x.astype(kind))
+
+
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="square"):
         TransformSet.c4()[1](images(h=4, w=5))

