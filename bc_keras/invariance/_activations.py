@@ -129,7 +129,11 @@ class Watch:
                 raise
 
         replaced: list[tuple[Any, str, Any]] = []
+        modes = [(one, one._remat_mode) for one in _operations(self._model) if one._remat_mode is not None]
         try:
+            for one, _ in modes:
+                # Of `keras.RematScope`: it matters to gradients only, and runs a layer where no tensor comes out of.
+                one._remat_mode = None
             for name, layer in self._names.items():
                 if names is not None and name not in names:
                     continue
@@ -141,11 +145,23 @@ class Watch:
                         layer.__dict__[method] = wrapped(name, layer, found)
             yield run
         finally:
+            for one, mode in modes:
+                one._remat_mode = mode
             for layer, method, before in reversed(replaced):
                 if before is None:
                     layer.__dict__.pop(method, None)
                 else:
                     layer.__dict__[method] = before
+
+
+def _operations(model: Any) -> Iterator[Any]:
+    """All that a model runs and Keras knows of: layers, and operations of functional models."""
+    met: set[int] = set()
+    for layer in model._flatten_layers():
+        for one in (layer, *getattr(layer, "operations", ())):
+            if id(one) not in met:
+                met.add(id(one))
+                yield one
 
 
 def layers_of(model: Any) -> Iterator[tuple[str, Any]]:

@@ -501,6 +501,24 @@ def test_a_loop_of_ones_own_is_measured_as_a_whole():
     np.testing.assert_allclose(result[last].transformation_variance(), spread.mean(axis=0), rtol=1e-4)
 
 
+@pytest.mark.parametrize("mode", ["full", "activations", "larger_than", "list_of_layers"])
+def test_models_that_recompute_for_gradients_are_measured_as_any(mode):
+    def net():
+        keras.utils.set_random_seed(0)
+        given = keras.Input((12, 12, 1))
+        y = ops.relu(L.Conv2D(3, 3, activation="tanh", name="c")(given)) + 1
+        inner = keras.Sequential([keras.Input((10, 10, 3)), L.Flatten(name="flat"), L.Dense(2, name="d")], name="inner")
+        return keras.Model(given, inner(y))
+
+    with keras.RematScope(mode=mode, output_size_threshold=10, layer_names=["c", "d"]):
+        recomputing = net()
+    assert recomputing.get_layer("c")._remat_mode.mode == mode
+    found, expected = (measure(each, images(), C4, batch_size=32) for each in (recomputing, net()))
+    assert found.layer_names == ("c", "inner/flat", "inner/d")
+    assert_same(found, expected)
+    assert recomputing.get_layer("c")._remat_mode.mode == mode
+
+
 def test_layers_can_be_chosen():
     net, x = small_net(), images()
     assert measure(net, x, C4, layers=["c", "e"]).layer_names == ("c", "e")
