@@ -10,20 +10,17 @@ import hashlib
 import importlib.util
 import io
 import os
-import random
-import sys
 import tempfile
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend.common import global_state  # public nowhere; holds the generator of unseeded random numbers
 from numpy.typing import NDArray
 
 from bc_core import Comparison
@@ -42,6 +39,7 @@ from bc_keras._fingerprint import fingerprint
 from bc_keras._labels import Labels
 from bc_keras._losses import MODEL_LOSSES, ModelLoss
 from bc_keras._model import BCModel
+from bc_keras._random_numbers import seed_torch, seeded
 from bc_keras._reference import Reference
 from bc_keras._stored import StoredOutputs, _asking, store_outputs
 from bc_keras._stored_dataset import DatasetItems, is_dataset
@@ -56,7 +54,6 @@ _SAMPLED_ROWS = 16
 # Seed of the h2 that a folder is known again by: the same, whatever seeds are swept.
 _FIRST_SEED = 0
 _MODEL = "model.keras"
-_GENERATOR, _SEED = "global_seed_generator", "global_random_seed"
 
 Loss = str | CompatibilityLoss | ModelLoss | type[ModelLoss]
 
@@ -259,7 +256,7 @@ class _Recipe:
         if given["train"] is None:
             raise TypeError("train is missing: pass (x, y), or another kind of data. Received: train=None.")
         self.data: dict[str, _Data] = {}
-        with _seeded(_FIRST_SEED):
+        with seeded(_FIRST_SEED):
             for name, each in given.items():
                 if each is not None:
                     self.data[name] = _Data(name, each, self.h1)
@@ -274,7 +271,7 @@ class _Recipe:
         self.folder: Path | None = None
         self.h1_performances: dict[str, float] = {}
         self._attached: dict[str, Any] = {}
-        with _seeded(_FIRST_SEED):
+        with seeded(_FIRST_SEED):
             first = self._made_h2()
             self._initial = _name_of(first)
             self.shares_plain = self._check_losses(first)
@@ -303,7 +300,7 @@ class _Recipe:
 
     def describe(self) -> dict[str, str]:
         """What decides the results, by name."""
-        with _seeded(_FIRST_SEED):
+        with seeded(_FIRST_SEED):
             again = _name_of(self._made_h2())
         if again != self._initial:
             raise ValueError(
@@ -455,7 +452,7 @@ class _Recipe:
             # By name and only here: the folder is complete without it.
             log = importlib.import_module("bc_tensorboard._sweep_log")
             log.log_plan(folder, self._evaluated, self.performance_metric is not None)
-        with _seeded(_FIRST_SEED):
+        with seeded(_FIRST_SEED):
             made = {name: self.data[name].made() for name in self._asked}
             for name, data in made.items():
                 if self.data[name].is_storable:
@@ -496,7 +493,7 @@ class _Recipe:
     def train(self, point: Point, directory: Path, report: Report) -> Trained:
         """Train and evaluate one point."""
         try:
-            with _seeded(point.seed):
+            with seeded(point.seed):
                 return self._train(point, directory, report)
         finally:
             # Models and their compiled steps refer to themselves.
@@ -506,7 +503,7 @@ class _Recipe:
         assert self.folder is not None
         h2 = self._made_h2()
         data = {name: each.made() for name, each in self.data.items()}
-        _seed_torch(point.seed)
+        seed_torch(point.seed)
         reads = self._reads_h1
         columns = self._columns(h2, data["train"])
         model = self._wrapped(h2, point, self._stored("train") if reads else self.h1)
@@ -1005,50 +1002,3 @@ def _special(value: Any) -> str | None:
     if hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, np.generic):
         return f"array {hashlib.blake2b(_bytes_of(to_numpy(value, 'value')), digest_size=4).hexdigest()}"
     return None
-
-
-def _seed_torch(seed: int) -> None:
-    """For loaders of torch on other backends; Keras seeds its own."""
-    if "torch" in sys.modules and keras.backend.backend() != "torch":
-        sys.modules["torch"].manual_seed(seed)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Random numbers of a seed; afterwards the caller's generators are where they were."""
-    restore = [
-        _restorer(random.getstate, random.setstate),
-        _restorer(np.random.get_state, np.random.set_state),
-        *(_restorer(_attribute(name), _setter(name)) for name in (_GENERATOR, _SEED)),
-    ]
-    torch, tensorflow = sys.modules.get("torch"), sys.modules.get("tensorflow")
-    if torch is not None:
-        restore.append(_restorer(torch.get_rng_state, torch.set_rng_state))
-        if torch.cuda.is_initialized():
-            restore.append(_restorer(torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
-    if tensorflow is not None:
-        # TensorFlow has no public way to ask for its seed.
-        with suppress(Exception):
-            context = importlib.import_module("tensorflow.python.eager.context").context()
-            known = context._seed, copy.deepcopy(context._rng)
-            restore.append(lambda: context.__dict__.update(_seed=known[0], _rng=known[1]))
-    try:
-        keras.utils.set_random_seed(seed)
-        _seed_torch(seed)
-        yield
-    finally:
-        for back in restore:
-            back()
-
-
-def _restorer(get: Callable[[], Any], put: Callable[[Any], Any]) -> Callable[[], Any]:
-    state = get()
-    return lambda: put(state)
-
-
-def _attribute(name: str) -> Callable[[], Any]:
-    return lambda: global_state.get_global_attribute(name)
-
-
-def _setter(name: str) -> Callable[[Any], Any]:
-    return lambda value: global_state.set_global_attribute(name, value)

@@ -85,12 +85,19 @@ class InvarianceCallback(keras.callbacks.Callback):
         **options: Any,
     ) -> None:
         super().__init__()
+        asked = h1
         h1 = h1.h1 if isinstance(h1, Reference) else h1
         if not isinstance(h1, keras.Layer):
             raise TypeError(f"h1 must be a Keras model, whose layers can be looked at. Received: h1={h1!r}.")
         check_identity(transforms)
+        if hasattr(data, "__next__"):
+            raise TypeError(
+                "data are gone through at every comparison, which an iterator cannot be: pass arrays, a data set or "
+                f"list(data). Received: {type(data).__name__}."
+            )
         _check_count(every, "every")
         self.h1, self.data, self.transforms = h1, data, transforms
+        self._asked = asked
         self.every, self.layers, self.dataset, self.prefix = every, layers, dataset, prefix
         self.log_dir = None if log_dir is None else Path(log_dir)
         self.options = options
@@ -106,7 +113,9 @@ class InvarianceCallback(keras.callbacks.Callback):
         """Start anew."""
         check_no_shared_variables(self.h1, plain(self.model))
         self.update, self.history, self._epoch = None, {}, None
-        self._comparing = Comparing(self.h1, self.model, self.data, self.transforms, layers=self.layers, **self.options)
+        self._comparing = Comparing(
+            self._asked, self.model, self.data, self.transforms, layers=self.layers, **self.options
+        )
         if self.log_dir is not None:
             self._events = EventFile(self.log_dir / _RUN)
 

@@ -24,9 +24,11 @@ from bc_core.invariance import (
 )
 from bc_core.invariance._result import Statistic, Summary
 from bc_core.invariance._transforms import check_identity
+from bc_core.invariance._update import classes_of_h2
 from bc_keras._compiled_loss import CompiledLoss
 from bc_keras._model import BCModel
-from bc_keras._reference import only_tensor
+from bc_keras._random_numbers import random_numbers_kept
+from bc_keras._reference import Reference, only_tensor
 from bc_keras.invariance._activations import OUTPUT, LayerChoice, layers_of
 from bc_keras.invariance._data import Rows, Where
 from bc_keras.invariance._measure import measures_of, opened, result_of, rows_of
@@ -68,7 +70,7 @@ def compare_invariance(
     name.
 
     Args:
-        h1: the model in use, a Keras model.
+        h1: the model in use, a Keras model, or a `Reference` to one, with a class map where it has other classes.
         h2: its update.
         data: as for `measure`; with labels, class numbers or one-hot, where batches hold them.
         transforms: the transformations; the identity must be one, as predictions for t x are compared with those for x.
@@ -173,6 +175,9 @@ class Comparing:
         run_eagerly: bool | None = None,
     ) -> None:
         check_identity(transforms)
+        self._class_map: Sequence[int] | None = None
+        if isinstance(h1, Reference):
+            self._class_map, h1 = h1.class_map, h1.h1
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1. Received: threshold={threshold!r}.")
         self._only_predictions = layers is not None and not callable(layers) and len(layers) == 0
@@ -193,6 +198,10 @@ class Comparing:
 
     def run(self) -> InvarianceUpdate:
         """Compare the models as they are now."""
+        with random_numbers_kept():
+            return self._run()
+
+    def _run(self) -> InvarianceUpdate:
         rows, networks, columns = self._rows, self._networks, len(self._transforms)
         if self._only_predictions:
             pieces = iter(rows)
@@ -242,6 +251,8 @@ class Comparing:
             raise ValueError("data must hold at least two samples. Received: none.")
         h1_pred, h2_pred = (np.concatenate(kept) for kept in predictions)
         truth = np.concatenate(targets) if targets else None
+        if self._class_map is not None:
+            h1_pred = classes_of_h2(h1_pred, self._class_map, h2_pred, truth)
         update = compare_predictions(h1_pred, h2_pred, truth, transforms=self._transforms)
         update = replace(update, statistic=self._statistic, how=self._how)
         if self._only_predictions:
@@ -261,7 +272,7 @@ class Comparing:
             how=self._how,
             confidence=self._confidence,
         )
-        return replace(update, h1=results[0], h2=results[1], intervals=intervals)
+        return replace(update, h1=results[0], h2=results[1], intervals=intervals, confidence=self._confidence)
 
     def _classes(self, model: Any, output: Any, name: str, inputs: int) -> NDArray[np.int64]:
         """Predicted class of each input."""
@@ -277,15 +288,22 @@ class Comparing:
                 f"{name} returned NaN, so it has no prediction there: look for a diverged or half-loaded model, or "
                 f"inputs that are NaN already. Received: an output of shape {scores.shape}."
             )
+        loss = model._base if isinstance(model, BCModel) else getattr(model, "loss", None)
+        compiled = CompiledLoss.of(loss) if len(keras.tree.flatten(loss)) == 1 and loss is not None else None
         if scores.ndim == 2 and scores.shape[1] > 1:
+            if compiled is not None and compiled.binary:
+                raise ValueError(
+                    f"{name} is compiled with a binary loss and must return one score per input: of several labels "
+                    "each is kept or lost by itself; compare one at a time, with models that return its column. "
+                    f"Received: {scores.shape[1]} labels."
+                )
             return _as_classes(scores.argmax(axis=1))
         scores = scores.reshape(-1)
         if scores.dtype.kind != "f":
             return _as_classes(scores)
         from_logits = self._from_logits
-        loss = model._base if isinstance(model, BCModel) else getattr(model, "loss", None)
-        if from_logits is None and loss is not None:
-            from_logits = CompiledLoss.of(loss).from_logits
+        if from_logits is None and compiled is not None:
+            from_logits = compiled.from_logits
         if from_logits:
             return _as_classes(scores >= np.log(self._threshold / (1 - self._threshold)))
         if ((scores < 0) | (scores > 1)).any():

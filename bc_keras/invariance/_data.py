@@ -143,8 +143,11 @@ def _input(leaf: Any) -> NDArray[Any]:
 
 def _classes(y: Any, rows: int) -> NDArray[Any]:
     classes = ops.convert_to_numpy(y) if ops.is_tensor(y) else to_numpy(y, "target")
-    if classes.ndim == 2:
-        classes = classes[:, 0] if classes.shape[1] == 1 else classes.argmax(axis=1)
+    if classes.ndim == 2 and classes.shape[1] == 1:
+        classes = classes[:, 0]
+    elif classes.ndim == 2 and (np.abs(classes.sum(axis=1, dtype=np.float64) - 1) < 1e-3).all():
+        # One-hot, or shares of classes.
+        classes = classes.argmax(axis=1)
     if classes.shape != (rows,) or (classes.dtype.kind == "f" and (classes != np.rint(classes)).any()):
         raise ValueError(
             f"target must hold a class number, or one-hot scores, for each of the {rows} inputs of a batch; say where "

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bc_core.invariance import InvarianceResult, LayerMeasures, Moments, TransformSet
 from bc_core.invariance._firing import firing_rates, firing_threshold, kept_for
 from bc_core.invariance._result import Kind
+from bc_keras._random_numbers import random_numbers_kept
 from bc_keras.invariance._activations import Layer, LayerChoice
 from bc_keras.invariance._data import Piece, Rows, Where
 from bc_keras.invariance._passes import Network
@@ -110,9 +111,12 @@ def measure(
                 f"TransformSet.identity() | .... Received: {transforms!r}, same_equivariance={same_equivariance}."
             )
     rows = Rows(data, rows_of(batch_size, len(transforms)), inputs)
-    found, samples = measures_in(network, rows, again=firing_rate is not None)
-    if firing_rate is not None and identity is not None:
-        rates = _firing(network, rows, {layer.name for layer in found}, firing_rate, samples, identity)
+    with random_numbers_kept():
+        found, samples = measures_in(network, rows, again=firing_rate is not None)
+        rates = {}
+        if firing_rate is not None and identity is not None:
+            rates = _firing(network, rows, {layer.name for layer in found}, firing_rate, samples, identity)
+    if firing_rate is not None:
         found = [
             replace(layer, firing_local=rates[layer.name][0], firing_global=rates[layer.name][1]) for layer in found
         ]

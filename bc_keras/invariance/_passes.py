@@ -192,6 +192,7 @@ class Network:
             # Each round of a loop is a call when it is run, and none can be looked into when it is compiled.
             finder = Finder(*found, within_reach=_traced_labels(Watch(self.model), tile))
             _run_once(self.model, Watch(self.model), finder.look, tile)
+        self._leave_out_other_axes(finder, tile, shape[0])
         if self.turned_back:
             for name, layer in list(finder.layers.items()):
                 if (why := self._why_not_turned(layer)) is not None:
@@ -202,6 +203,20 @@ class Network:
         self.left_out = finder.left_out
         self._shown = {name: name for name in finder.layers}
         self._group()
+
+    def _leave_out_other_axes(self, finder: Finder, tile: Any, inputs: int) -> None:
+        """An axis may be as long as there are inputs, and not be theirs: with one more input it stays so long."""
+        more = keras.tree.map_structure(lambda leaf: ops.concatenate([leaf, leaf[:1]], axis=0), tile)
+
+        def look(seen: Seen) -> None:
+            shape = tuple(seen.tensor.shape)
+            if seen.label in finder.layers and seen.is_here and shape[:1] != (inputs + 1,):
+                finder.left_out[seen.label] = (
+                    f"its output of shape {shape} for {inputs + 1} inputs has no axis of theirs in front"
+                )
+                del finder.layers[seen.label]
+
+        _run_once(self.model, Watch(self.model), look, more)
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Show layers under other names."""

@@ -1,5 +1,7 @@
 """What an update does to invariance, on Keras models: compare_invariance and InvarianceCallback."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from keras import layers as L
 from keras import ops
 
 from bc_core.invariance import compare_predictions
-from bc_keras import BCModel
+from bc_keras import BCModel, Reference
 from bc_keras.invariance import InvarianceCallback, TransformSet, compare_invariance, measure
 
 BACKEND = keras.backend.backend()
@@ -252,3 +254,73 @@ def test_bad_callbacks_are_refused():
     h1.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.raises(ValueError, match="one model"):
         h1.fit(x, y, verbose=0, callbacks=[InvarianceCallback(h1, x, C4)])
+
+
+def test_a_reference_brings_its_class_map():
+    x, y = data()
+    h1, h2 = net(4), net(3)
+    update = compare_invariance(Reference(h1, class_map=[2, -1, 0, 1]), h2, (x, y), C4, layers=[])
+    # The class that h2 lacks stands behind the three that it has: its own number, 1, after theirs.
+    np.testing.assert_array_equal(update.h1_pred, np.array([2, 4, 0, 1])[predictions(h1, x)])
+    np.testing.assert_array_equal(update.h2_pred, predictions(h2, x))
+
+
+def test_several_labels_are_no_class():
+    h1, h2 = net(activation="sigmoid"), net(activation="sigmoid")
+    for model in (h1, h2):
+        model.compile("sgd", loss="binary_crossentropy")
+    x, y = data()
+    with pytest.raises(ValueError, match="h1 is compiled with a binary loss.*3 labels"):
+        compare_invariance(h1, h2, x, C4, layers=[])
+    with pytest.raises(ValueError, match="target must hold a class number"):
+        compare_invariance(net(), net(), (x, np.ones((40, 3))), C4, layers=[])
+
+
+@keras.saving.register_keras_serializable("tests")
+class TimeFirst(L.Layer):
+    """Hands on sequences with their steps in front, as some recurrent layers want them."""
+
+    def call(self, x):
+        return ops.transpose(x, (1, 0, 2))
+
+
+@pytest.mark.parametrize("batch_size", [1, 256])
+def test_an_axis_as_long_as_the_transformations_is_not_taken_for_the_inputs(batch_size):
+    steps = len(C4)
+    inputs = keras.Input((8, 8, 1))
+    rows = L.Reshape((steps, 16), name="rows")(inputs)
+    turned = TimeFirst(name="turned")(rows)
+    outputs = L.Dense(3, name="head")(L.Flatten()(TimeFirst(name="back")(turned)))
+    model = keras.Model(inputs, outputs)
+    result = measure(model, data()[0], C4, batch_size=batch_size)
+    assert "turned" in result.left_out
+    assert f"for {steps + 1} inputs has no axis of theirs in front" in result.left_out["turned"]
+    assert {"rows", "back", "head"} & set(result.layer_names) >= {"head"}
+    with pytest.raises(ValueError, match="'turned' cannot be measured"):
+        measure(model, data()[0], C4, layers=["turned"])
+
+
+def test_random_numbers_are_the_callers():
+    x, y = data()
+    model, batches = net(), [(x[:20], y[:20]), (x[20:], y[20:])]
+    if BACKEND == "torch":
+        import torch
+
+        rows = torch.utils.data.TensorDataset(torch.as_tensor(x), torch.as_tensor(y))
+        batches = torch.utils.data.DataLoader(rows, batch_size=20, shuffle=True)
+
+    def draws():
+        return [random.random(), np.random.random(), float(keras.random.uniform(()))]  # noqa: NPY002, S311
+
+    keras.utils.set_random_seed(7)
+    expected = draws()
+    keras.utils.set_random_seed(7)
+    measure(model, batches, C4)
+    compare_invariance(model, model, batches, C4, layers=[])
+    assert draws() == expected
+
+
+def test_data_that_can_be_read_once_only_are_refused():
+    x, y = data()
+    with pytest.raises(TypeError, match="an iterator cannot be"):
+        InvarianceCallback(net(), iter([(x, y)]), C4)
