@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -187,6 +187,9 @@ def _processes(
             )
             broken = False
             try:
+                # The pool's own end waits for what is at work, and is prepared for with its first task.
+                executor.submit(os.getpid)
+                _before_exit(stop.set)
                 if prepare:
                     ready = executor.submit(_prepare_in_worker, pickled, str(folder.path))
                     while not stop.is_set() and not loky.wait([ready], timeout=_LOOK_SECONDS)[0]:
@@ -223,6 +226,13 @@ def _processes(
             finally:
                 # Also on Ctrl-C and on a full disk: nothing goes on behind the caller's back.
                 executor.shutdown(wait=True, kill_workers=True)
+
+
+def _before_exit(call: Callable[[], object]) -> None:
+    """Call where the interpreter ends, before the pools that were started until now wait for their processes."""
+    # Public nowhere: what pools register with, of which the last is called first. `atexit` comes after them all.
+    with contextlib.suppress(AttributeError, RuntimeError):
+        threading._register_atexit(call)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

@@ -269,7 +269,7 @@ def test_several_labels_are_no_class():
     h1, h2 = net(activation="sigmoid"), net(activation="sigmoid")
     for model in (h1, h2):
         model.compile("sgd", loss="binary_crossentropy")
-    x, y = data()
+    x, _ = data()
     with pytest.raises(ValueError, match="h1 is compiled with a binary loss.*3 labels"):
         compare_invariance(h1, h2, x, C4, layers=[])
     with pytest.raises(ValueError, match="target must hold a class number"):
@@ -310,7 +310,7 @@ def test_random_numbers_are_the_callers():
         batches = torch.utils.data.DataLoader(rows, batch_size=20, shuffle=True)
 
     def draws():
-        return [random.random(), np.random.random(), float(keras.random.uniform(()))]  # noqa: NPY002, S311
+        return [random.random(), np.random.random(), float(keras.random.uniform(()))]  # noqa: NPY002
 
     keras.utils.set_random_seed(7)
     expected = draws()
