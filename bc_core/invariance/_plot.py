@@ -84,7 +84,7 @@ _PANELS = (
         "lower is better",
         (
             _Line("nfr", "NFR", _WORSE, "v"),
-            _Line("negative_flip_rate", "invariance negative flips", ("#a8871b", "#e8cb5c"), "^"),
+            _Line("negative_flip_rate", "of invariance", ("#a8871b", "#e8cb5c"), "^"),
         ),
         False,
     ),
@@ -356,7 +356,7 @@ def curves(
         _percent_axis(place)
         drawn = [line for line in panel.lines if line.score in found]
         if (column == columns - 1 or len(groups) == 1) and (len(drawn) > 1 or panel.title != drawn[0].label):
-            _legend(place, theme)
+            _legend_above(place, theme)
     figure.suptitle(
         f"{update.samples:,} samples; {100 * confidence:g} % intervals",
         fontsize=9,
@@ -681,6 +681,25 @@ def _legend(axes: Axes, theme: Theme) -> None:
             edgecolor="none",
             framealpha=0.75,
         )
+
+
+def _legend_above(axes: Axes, theme: Theme) -> None:
+    """Beside the title: curves that reach everywhere leave no room among them."""
+    handles, names = axes.get_legend_handles_labels()
+    axes.legend(
+        handles,
+        names,
+        loc="lower right",
+        bbox_to_anchor=(1.01, 0.98),
+        ncols=len(names),
+        fontsize=8.5,
+        labelcolor=theme.ink,
+        frameon=False,
+        borderaxespad=0,
+        handlelength=1.5,
+        handletextpad=0.4,
+        columnspacing=0.9,
+    )
 
 
 def _tilt(names: Sequence[str], width: float) -> tuple[int, int]:

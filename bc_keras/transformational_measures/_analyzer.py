@@ -12,7 +12,7 @@ import numpy as np
 
 from bc_core._figure import DARK, LIGHT
 from bc_core.invariance import TransformSet
-from bc_core.invariance._plot import _dress, _figure_class, _finish
+from bc_core.invariance._plot import _H2, _WORSE, _dress, _figure_class, _finish
 from bc_keras.transformational_measures._data_sets import DataSet, TransformationsDataSet
 from bc_keras.transformational_measures._iterator import Iterator
 from bc_keras.transformational_measures._measures import LayerValues, Measure, NormalizedVariance
@@ -134,13 +134,18 @@ class Analyzer:
         axes = figure.subplots()
         _dress(axes, theme)
         other = axes.twinx()
-        places = range(len(rows))
-        axes.plot(places, [row.value for row in rows], marker="o", color="#c2410c")
-        other.plot(places, [row.accuracy for row in rows], marker="s", color="#1f6fc4")
-        axes.set_xticks(places, [f"{row.group}\n({row.transformations})" for row in rows], fontsize=8)
+        _dress(other, theme)
+        other.grid(visible=False)
+        for place, side, marker, colours, values, label in (
+            (axes, "left", "o", _WORSE, [row.value for row in rows], f"{type(self.measure).__name__}, mean of layers"),
+            (other, "right", "s", _H2, [row.accuracy for row in rows], "accuracy"),
+        ):
+            place.plot(range(len(rows)), values, marker=marker, color=colours[dark])
+            place.set_ylabel(label, color=colours[dark])
+            place.tick_params(axis="y", colors=colours[dark])
+            place.spines[side].set_visible(True)
+        axes.set_xticks(range(len(rows)), [f"{row.group}\n({row.transformations})" for row in rows], fontsize=9)
+        axes.set_xlabel("transformations, and their number", color=theme.ink)
         axes.set_ylim(bottom=0)
         other.set_ylim(0, 1)
-        axes.set_ylabel(type(self.measure).__name__, color="#c2410c")
-        other.set_ylabel("accuracy", color="#1f6fc4")
-        other.tick_params(colors=theme.muted, labelsize=8)
         return _finish(figure, path)
