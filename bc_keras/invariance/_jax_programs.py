@@ -24,7 +24,8 @@ class Program:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._function, self._compiled, self._devices = function, None, frozenset[Any]()
+        self._function, self._devices = function, frozenset[Any]()
+        self._compiled: Any = None
         self._jitted: Any = None
 
     def __call__(self, *arguments: Any) -> Any:
