@@ -78,6 +78,7 @@ class Network:
         weight = next(chain(module.parameters(), module.buffers()), None)
         self.module, self._transforms = module, transforms
         self._device = weight.device if weight is not None else None if device is None else torch.device(device)
+        self._dtype = next((w.dtype for w in module.parameters() if w.is_floating_point()), None)
         self._chosen, self._feature_axis = layers, feature_axis
         self._turned_back, self._max_memory = same_equivariance, max_memory
         self._backend, self._spatial = TorchBackend(), TorchSpatial()
@@ -109,7 +110,9 @@ class Network:
         return make_tile(self._transforms, self.moved(x), ops=self._spatial)  # type: ignore[no-any-return]
 
     def moved(self, x: Tensor) -> Tensor:
-        """Some inputs on the network's device."""
+        """Some inputs on the network's device, and in its type where they are doubles, as numpy makes them."""
+        doubles = x.dtype == torch.float64 and self._dtype not in (None, torch.float64)
+        x = x.to(self._dtype) if doubles else x
         return x if self._device is None else x.to(self._device)
 
     def prepare(self, x: Tensor) -> None:

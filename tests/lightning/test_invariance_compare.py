@@ -210,3 +210,10 @@ def test_what_does_not_fit_is_told_before_the_first_epoch():
         InvarianceCallback(h1, x, C4, confidenc=0.9)
     with pytest.raises(TypeError, match="an iterator cannot be"):
         InvarianceCallback(h1, iter([x]), C4)
+
+
+def test_arrays_of_numpy_are_brought_to_the_type_of_the_network():
+    x = images()
+    assert measure(net(), x.double().numpy(), C4)["1"].features == 16
+    double = net().double()
+    assert measure(double, x.double().numpy(), C4)["1"].summary() > 0
