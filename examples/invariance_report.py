@@ -100,9 +100,14 @@ def tables(found: list[Row], update: InvarianceUpdate) -> list[Table]:
         third.add_column(header, justify="right")
     for row in update.depth_table():
         interval = row["difference_interval"]
-        told = "" if interval is None else f" ({interval.low:+.2f} to {interval.high:+.2f})"
-        third.add_row(row["layer"], f"{row['h1']:.2f}", f"{row['h2']:.2f}", f"{row['difference']:+.2f}{told}")
+        told = "" if interval is None else f" ({_signed(interval.low)} to {_signed(interval.high)})"
+        third.add_row(row["layer"], f"{row['h1']:.2f}", f"{row['h2']:.2f}", f"{_signed(row['difference'])}{told}")
     return [first, second, third]
+
+
+def _signed(value: float) -> str:
+    # Nothing is -0.00.
+    return f"{round(value, 2) + 0.0:+.2f}"
 
 
 def show(found: list[Row], update: InvarianceUpdate, target: Any, out: Path) -> None:

@@ -17,7 +17,7 @@ from bc_keras._labels import is_float
 
 # Entries that a processor works on at a time: intermediate results then stay in its cache, and are never allocated
 # anew, which takes longer than the sums. An accelerator wants few large kernels instead.
-_CPU_BLOCK = {"tensorflow": 1 << 18, "jax": 1 << 16, "torch": 1 << 18}
+_CPU_BLOCK = {"tensorflow": 1 << 18, "jax": 1 << 16, "torch": 1 << 20}
 _DEVICE_BLOCK = 1 << 26
 _SMALL = 4
 

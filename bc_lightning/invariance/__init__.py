@@ -20,6 +20,7 @@ from bc_core.invariance import (
     TransformSet,
     Variance,
 )
+from bc_core.invariance import Distance as TransformationDistance
 from bc_lightning.invariance._callback import InvarianceCallback
 from bc_lightning.invariance._compare import compare_invariance
 from bc_lightning.invariance._measure import measure
@@ -46,6 +47,7 @@ __all__ = [
     "TorchSpatial",
     "Transform",
     "TransformSet",
+    "TransformationDistance",
     "Variance",
     "compare_invariance",
     "measure",
