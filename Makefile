@@ -85,6 +85,7 @@ bench: $(VENV)/.dev  ## Side by side with the alternatives, which are installed 
 	$(BIN)/python benchmarks/keras_step_time.py
 	$(BIN)/python benchmarks/dashboard.py
 	$(BIN)/python benchmarks/sweep.py
+	for backend in tensorflow jax torch; do KERAS_BACKEND=$$backend $(BIN)/python benchmarks/sweep_keras.py; done
 	test -x .venv-tmeasures/bin/python || $(PYTHON) -m venv .venv-tmeasures
 	.venv-tmeasures/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt torch
 	.venv-tmeasures/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt tmeasures==1.2.11 statsmodels mlxtend
