@@ -966,7 +966,10 @@ def _is_triple(parts: Any, batched: int = 0) -> bool:
     """Whether these are an id, inputs of more dimensions and a target; of a batch if `batched` is 1."""
     if not isinstance(parts, (list, tuple)) or len(parts) != 3:
         return False
-    ids, x = np.asarray(parts[0].cpu() if isinstance(parts[0], Tensor) else parts[0]), parts[1]
+    first, x = parts[:2]
+    if isinstance(first, (list, tuple)) and not all(isinstance(each, (int, str)) for each in first):
+        return False
+    ids = np.asarray(first.cpu() if isinstance(first, Tensor) else first)
     return ids.ndim == batched and ids.dtype.kind in "iuUSO" and len(getattr(x, "shape", ())) > batched
 
 

@@ -142,6 +142,10 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
+    # Now, as in a program that uses it: what is imported between two rounds makes the allocator give memory back after
+    # each batch, and plain inference take twice as long.
+    import bc_lightning.invariance  # noqa: F401
+
     model, x = net(), images()
     inputs = torch.stack([symmetry(x, number) for number in range(8)], 1).flatten(0, 1)
     kept: dict[str, Any] = {}

@@ -279,7 +279,7 @@ def cifar10_transformations(group: str, reach: float = 1.0) -> TransformSet:
     Example:
         >>> from bc_keras.transformational_measures import cifar10_transformations
         >>> cifar10_transformations("y").sizes
-        (0.0, 6.0, 3.0, 3.0, 6.0)
+        (0.0, -6.0, -3.0, 3.0, 6.0)
     """
     return _group(group, 3, reach)
 
