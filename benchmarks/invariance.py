@@ -1,11 +1,14 @@
 """What measuring invariance costs: against plain inference of the same inputs, and against the older `tmeasures`.
 
-    python benchmarks/invariance.py [--rounds 5] [--tmeasures path/to/python]
+    python benchmarks/invariance.py [--rounds 5] [--net cnn] [--tmeasures path/to/python]
 
 The normalised variance of every layer of a small convolutional net, of 1,000 MNIST images under the eight symmetries of
 the square (8,000 inputs of 28 x 28), in float32 on one CPU thread. "plain inference" is the same net on the same 8,000
 inputs, already transformed; "ours" transforms them too. `tmeasures` (1.2.11) runs in a Python of its own, as it brings
 other packages; without `--tmeasures` it is left out. The contestants take turns, and their numbers are compared.
+
+`--net resnet` is 50 random images of 64 x 64 (400 inputs) on a net of the shape of ResNet-18, without `tmeasures`: what
+measuring costs depends on how many activations there are for the arithmetic between them, and the small net has many.
 """
 
 from __future__ import annotations
@@ -47,7 +50,36 @@ def net() -> nn.Module:
     ).eval()
 
 
-def images() -> Tensor:
+class Block(nn.Module):
+    """Two convolutions around a short cut, as in ResNet-18."""
+
+    def __init__(self, of: int, to: int, stride: int) -> None:
+        super().__init__()
+        self.way = nn.Sequential(
+            nn.Conv2d(of, to, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(to),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(to, to, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(to),
+        )
+        self.short = nn.Identity() if stride == 1 else nn.Conv2d(of, to, 1, stride, bias=False)
+        self.out = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.way(x) + self.short(x))
+
+
+def resnet() -> nn.Module:
+    torch.manual_seed(0)
+    widths = (64, 64, 128, 128, 256, 256, 512, 512)
+    blocks = [Block(of, to, 1 + (of < to)) for of, to in zip((64, *widths), widths, strict=False)]
+    stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)).eval()
+
+
+def images(of: str) -> Tensor:
+    if of == "resnet":
+        return torch.randn(50, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     x, _ = mnist_data()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:IMAGES]
     return torch.tensor(x, dtype=torch.float32)[order].reshape(-1, 1, 28, 28) / 255
@@ -99,7 +131,7 @@ def theirs(model: nn.Module, x: Tensor) -> dict[str, float]:
 
 def serve_theirs() -> None:
     """A round for each line read, answered by its seconds and its numbers."""
-    model, x = net(), images()
+    model, x = net(), images("cnn")
     for _ in sys.stdin:
         began = time.perf_counter()
         with torch.no_grad():
@@ -133,6 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tmeasures", help="a Python in which tmeasures and mlxtend are installed")
+    parser.add_argument("--net", choices=("cnn", "resnet"), default="cnn")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -146,7 +179,7 @@ def main() -> None:
     # each batch, and plain inference take twice as long.
     import bc_lightning.invariance  # noqa: F401
 
-    model, x = net(), images()
+    model, x = resnet() if options.net == "resnet" else net(), images(options.net)
     inputs = torch.stack([symmetry(x, number) for number in range(8)], 1).flatten(0, 1)
     kept: dict[str, Any] = {}
 
@@ -160,7 +193,7 @@ def main() -> None:
 
     rivals: dict[str, Callable[[], None]] = {"plain inference": plain, "ours": run_ours}
     other = None
-    if options.tmeasures and Path(options.tmeasures).exists():
+    if options.net == "cnn" and options.tmeasures and Path(options.tmeasures).exists():
         other = Other(options.tmeasures)
         rivals["tmeasures"] = other
     times: dict[str, list[float]] = {name: [] for name in rivals}
