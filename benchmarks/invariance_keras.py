@@ -1,6 +1,6 @@
 """What measuring invariance costs in Keras, against plain inference of the same transformed inputs.
 
-    KERAS_BACKEND=jax python benchmarks/invariance_keras.py [--rounds 7]
+    KERAS_BACKEND=jax python benchmarks/invariance_keras.py [--rounds 7] [--net cnn]
 
 The normalised variance of every layer of a small convolutional net, of 1,000 MNIST images under the eight symmetries of
 the square (8,000 inputs of 28 x 28), in float32 on one CPU thread. "plain inference" transforms the images too, in the
@@ -8,6 +8,9 @@ same batches, and is Keras's own compiled `predict_on_batch`; "inference alone" 
 is what `measure` does with the data, compiled before, as for an `InvarianceCallback`; "measure" is whole calls, which
 also look through the model, trace it and, the first time, compile it: with more data its share is less. All take turns,
 and their first rounds are told apart.
+
+`--net resnet` is 50 random images of 64 x 64 (400 inputs) on a net of the shape of ResNet-18: what measuring costs
+depends on how many activations there are for the arithmetic between them, and the small net has many.
 """
 
 from __future__ import annotations
@@ -58,7 +61,27 @@ def net() -> Any:
     )
 
 
-def images() -> Any:
+def resnet() -> Any:
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+
+    def convolved(x: Any, width: int, size: int, stride: int) -> Any:
+        return layers.Conv2D(width, size, stride, "same", use_bias=False)(x)
+
+    inputs = keras.Input((64, 64, 3))
+    x = layers.ReLU()(layers.BatchNormalization()(convolved(inputs, 64, 7, 2)))
+    x = layers.MaxPooling2D(3, 2, "same")(x)
+    for width in (64, 64, 128, 128, 256, 256, 512, 512):
+        stride = 1 if x.shape[-1] == width else 2
+        way = layers.ReLU()(layers.BatchNormalization()(convolved(x, width, 3, stride)))
+        way = layers.BatchNormalization()(convolved(way, width, 3, 1))
+        x = layers.ReLU()(layers.Add()([way, x if stride == 1 else convolved(x, width, 1, 2)]))
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+
+
+def images(of: str) -> Any:
+    if of == "resnet":
+        return np.random.default_rng(0).normal(size=(50, 64, 64, 3)).astype("float32")
     x, _ = mnist_data()
     order = np.random.default_rng(0).permutation(len(x))[:IMAGES]
     return np.asarray(x, "float32")[order].reshape(-1, 28, 28, 1) / 255
@@ -72,7 +95,7 @@ def symmetries(x: Any) -> Any:
 
 def definition(model: Any, x: Any) -> dict[str, float]:
     """Mean NV of the layers, from all of their activations at once, in float64."""
-    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.Flatten)]
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.Flatten | keras.layers.InputLayer)]
     outputs = keras.Model(model.inputs, [layer.output for layer in layers]).predict(symmetries(x), BATCH, verbose=0)
     found = {}
     for layer, output in zip(layers, outputs, strict=True):
@@ -84,6 +107,7 @@ def definition(model: Any, x: Any) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--net", choices=("cnn", "resnet"), default="cnn")
     options = parser.parse_args()
     from rich.console import Console
     from rich.table import Table
@@ -98,7 +122,7 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(1)
-    model, x, transforms = net(), images(), TransformSet.d4()
+    model, x, transforms = resnet() if options.net == "resnet" else net(), images(options.net), TransformSet.d4()
     ready = symmetries(x)
     kept: dict[str, InvarianceResult] = {}
 

