@@ -261,13 +261,23 @@ def _block_sums(tile: Any, shift: Any) -> Any:
     shifted = tile - shift
     return ops.concatenate(
         [
-            ops.sum(shifted, axis=0),
-            ops.sum(ops.square(shifted), axis=0),
+            _over_rows(shifted),
+            _over_rows(ops.square(shifted)),
             ops.sum(ops.sqrt(spread), axis=0, keepdims=True),
             ops.sum(spread, axis=0, keepdims=True),
         ],
         axis=0,
     )
+
+
+def _over_rows(x: Any) -> Any:
+    """The sum over the first axis."""
+    if keras.backend.backend() == "tensorflow" and x.shape[0] is not None and not has_accelerator():
+        import tensorflow as tf
+
+        # Half the time of its reduction, which is made for the last axis.
+        return tf.add_n(tf.unstack(x, axis=0))
+    return ops.sum(x, axis=0)
 
 
 def _chains(tile: Any) -> bool:
