@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import importlib
-import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import keras
-import numpy as np
 from keras.src.backend.common import global_state  # public nowhere; holds the generator of unseeded random numbers
+
+from bc_core._random_numbers import python_and_numpy_kept
 
 _GENERATOR, _SEED = "global_seed_generator", "global_random_seed"
 
@@ -31,11 +31,7 @@ def random_numbers_kept() -> Iterator[None]:
         >>> float(keras.random.uniform(())) == first
         True
     """
-    restore = [
-        _restorer(random.getstate, random.setstate),
-        _restorer(np.random.get_state, np.random.set_state),
-        *(_restorer(_attribute(name), _setter(name)) for name in (_GENERATOR, _SEED)),
-    ]
+    restore = [_restorer(_attribute(name), _setter(name)) for name in (_GENERATOR, _SEED)]
     torch, tensorflow = sys.modules.get("torch"), sys.modules.get("tensorflow")
     if torch is not None:
         restore.append(_restorer(torch.get_rng_state, torch.set_rng_state))
@@ -47,11 +43,12 @@ def random_numbers_kept() -> Iterator[None]:
             context = importlib.import_module("tensorflow.python.eager.context").context()
             known = context._seed, copy.deepcopy(context._rng)
             restore.append(lambda: context.__dict__.update(_seed=known[0], _rng=known[1]))
-    try:
-        yield
-    finally:
-        for back in restore:
-            back()
+    with python_and_numpy_kept():
+        try:
+            yield
+        finally:
+            for back in restore:
+                back()
 
 
 @contextmanager

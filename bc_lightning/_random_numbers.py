@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from bc_core._random_numbers import python_and_numpy_kept
+
 
 @contextmanager
 def random_numbers_kept() -> Iterator[None]:
@@ -24,14 +26,9 @@ def random_numbers_kept() -> Iterator[None]:
         >>> bool((torch.rand(3) == first).all())
         True
     """
-    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - users' transforms draw from it
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+    with python_and_numpy_kept(), torch.random.fork_rng(devices=devices):
+        yield
 
 
 @contextmanager

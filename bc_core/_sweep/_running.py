@@ -16,7 +16,7 @@ from bc_core._sweep._engines import ENGINES, Engine, Recipe, run_points
 from bc_core._sweep._folder import SweepFolder
 from bc_core._sweep._points import Point, checked_lambdas, checked_seeds, planned
 from bc_core._sweep._results import SweepResults
-from bc_core._sweep._told import ended
+from bc_core._sweep._told import full_sentence
 
 # How often the progress bar looks at the folder.
 _LOOK_SECONDS = 0.25
@@ -123,13 +123,13 @@ class Sweep(SweepResults):
         if failures and not any(map(self._is_finished, self._asked)):
             raise SweepFailedError(
                 f"All {len(failures)} points failed; the first, {failures[0].point.name}, with "
-                f"{ended(failures[0].error)} The traceback of each is in failures of bc_core.SweepResults(folder), and "
-                f"under failures/ in {self._folder.path}."
+                f"{full_sentence(failures[0].error)} The traceback of each is in failures of "
+                f"bc_core.SweepResults(folder), and under failures/ in {self._folder.path}."
             )
         if failures:
             warnings.warn(
                 f"{len(failures)} of {len(self._asked)} points failed, the first, {failures[0].point.name}, with "
-                f"{ended(failures[0].error)} See failures for all; the same call tries them again.",
+                f"{full_sentence(failures[0].error)} See failures for all; the same call tries them again.",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -61,12 +61,12 @@ def told(value: Any, special: Special) -> str:
     return str(named) if named is not None else f"{type(value).__qualname__}{plain_attributes(value, special)}"
 
 
-def ended(error: object) -> str:
+def full_sentence(error: object) -> str:
     """What an error says, with one full stop, to go on from in a sentence of ours.
 
     Example:
-        >>> from bc_core._sweep._told import ended
-        >>> ended(ValueError("x must be 1. Received: 2.")), ended("no space left")
+        >>> from bc_core._sweep._told import full_sentence
+        >>> full_sentence(ValueError("x must be 1. Received: 2.")), full_sentence("no space left")
         ('x must be 1. Received: 2.', 'no space left.')
     """
     said = str(error).rstrip()

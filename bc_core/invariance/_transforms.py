@@ -60,7 +60,7 @@ class Transform:
         return not self.steps
 
     @property
-    def does(self) -> tuple[Affine | _Own, ...]:
+    def _does(self) -> tuple[Affine | _Own, ...]:
         """The steps, without whether a map they do not fit is refused."""
         return tuple(replace(step, exact=False) if isinstance(step, Affine) else step for step in self.steps)
 
@@ -376,8 +376,8 @@ class TransformSet(Sequence[Transform]):
         if not isinstance(other, TransformSet):
             return NotImplemented
         # A quarter turn of `c4` and one of `rotations` do the same.
-        seen = {transform.does for transform in self._transforms}
-        return TransformSet([*self._transforms, *(new for new in other if new.does not in seen)])
+        seen = {transform._does for transform in self._transforms}
+        return TransformSet([*self._transforms, *(new for new in other if new._does not in seen)])
 
     def __mul__(self, other: TransformSet) -> TransformSet:
         if not isinstance(other, TransformSet):

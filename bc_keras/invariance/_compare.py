@@ -221,6 +221,7 @@ class Comparing:
         targets: list[NDArray[Any]] = []
         found: tuple[list[LayerMeasures], list[LayerMeasures]] = ([], [])
         samples = 0
+        losses = [_compiled_loss(model) for model in self._models]
         for number in range(passes):
             groups = [network.groups[number] if number < len(network.groups) else [] for network in networks]
             with ExitStack() as stack:
@@ -235,7 +236,7 @@ class Comparing:
                             continue
                         output = runs[which](piece, tile)
                         if not number:
-                            classes = self._classes(self._models[which], output, name, piece.rows * columns)
+                            classes = self._classes(losses[which], output, name, piece.rows * columns)
                             predictions[which].append(classes.reshape(piece.rows, columns))
                     if not number and piece.target is not None:
                         targets.append(piece.target)
@@ -274,7 +275,7 @@ class Comparing:
         )
         return replace(update, h1=results[0], h2=results[1], intervals=intervals, confidence=self._confidence)
 
-    def _classes(self, model: Any, output: Any, name: str, inputs: int) -> NDArray[np.int64]:
+    def _classes(self, compiled: CompiledLoss | None, output: Any, name: str, inputs: int) -> NDArray[np.int64]:
         """Predicted class of each input."""
         scores = ops.convert_to_numpy(only_tensor(output, name))
         if scores.dtype.kind == "V":  # bfloat16
@@ -288,8 +289,6 @@ class Comparing:
                 f"{name} returned NaN, so it has no prediction there: look for a diverged or half-loaded model, or "
                 f"inputs that are NaN already. Received: an output of shape {scores.shape}."
             )
-        loss = model._base if isinstance(model, BCModel) else getattr(model, "loss", None)
-        compiled = CompiledLoss.of(loss) if len(keras.tree.flatten(loss)) == 1 and loss is not None else None
         if scores.ndim == 2 and scores.shape[1] > 1:
             if compiled is not None and compiled.binary:
                 raise ValueError(
@@ -312,6 +311,12 @@ class Comparing:
                 f"{scores.min():g} to {scores.max():g}."
             )
         return _as_classes(scores >= self._threshold)
+
+
+def _compiled_loss(model: Any) -> CompiledLoss | None:
+    """The one loss that a model is compiled with, if it is."""
+    loss = model._base if isinstance(model, BCModel) else getattr(model, "loss", None)
+    return None if loss is None or len(keras.tree.flatten(loss)) != 1 else CompiledLoss.of(loss)
 
 
 def _as_classes(array: Any) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from browser import console, require_browser, start_browser, wait_until
+from browser import console, wait_until
 from invariance_updates import measured, predicted, served
 from notebook_page import ROOT, Notebook
 from selenium.webdriver.common.keys import Keys
@@ -22,14 +22,6 @@ pytestmark = pytest.mark.slow
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 CARD = "[data-testid=invariance]"
-
-
-@pytest.fixture(scope="module")
-def driver():
-    require_browser()
-    driver = start_browser()
-    yield driver
-    driver.quit()
 
 
 def all_of(driver, selector):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from browser import console, opened, requests, require_browser, start_browser, wait_until
+from browser import console, opened, requests, wait_until
 from notebook_page import ROOT, Notebook
 from selenium.webdriver.common.by import By
 
@@ -12,14 +12,6 @@ from bc_tensorboard import ComparisonView, to_html
 pytestmark = pytest.mark.slow
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'\N{CAT FACE}<!--"
-
-
-@pytest.fixture(scope="module")
-def driver():
-    require_browser()
-    driver = start_browser()
-    yield driver
-    driver.quit()
 
 
 def comparison_of(seed, **options):

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from browser import console, require_browser, start_browser
+from browser import console
 from gated_sweep import Analyses
 from notebook_page import Notebook
 
 pytestmark = pytest.mark.slow
 
 CELLS = ("cell", "again")
-
-
-@pytest.fixture(scope="module")
-def driver():
-    require_browser()
-    driver = start_browser()
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture
