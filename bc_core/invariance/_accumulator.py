@@ -15,6 +15,7 @@ first needs to be fast, and only it is written for each array library: `TileBack
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -27,6 +28,9 @@ L = TypeVar("L")
 
 # Entries that numpy works on at a time, so that intermediate results stay in the processor's cache.
 _BLOCK = 1 << 18
+
+# Samples that a block has at least, so that adding up the columns of blocks is little beside making them.
+_LEAST_ROWS = 8
 
 
 class TileSums(NamedTuple):
@@ -256,6 +260,23 @@ def unit_blocks(rows: int, units: int) -> Iterator[slice]:
     """
     width = max(1, _BLOCK // rows)
     return (slice(start, start + width) for start in range(0, units, width))
+
+
+def block_shape(rows: int, columns: int, units: int, entries: int) -> tuple[int, int]:
+    """Samples and units of blocks of a tile (rows, columns, units) with about so many entries.
+
+    All units while there is room for several samples, since these lie in one piece.
+
+    Example:
+        >>> from bc_core.invariance._accumulator import block_shape
+        >>> block_shape(rows=32, columns=8, units=12544, entries=1 << 20)  # four blocks
+        (8, 12544)
+        >>> block_shape(rows=25, columns=8, units=65536, entries=1 << 20)
+        (7, 18724)
+    """
+    height = min(rows, max(_LEAST_ROWS, entries // (columns * units)))
+    height = math.ceil(rows / math.ceil(rows / height))
+    return height, min(units, max(1, entries // (columns * height)))
 
 
 def accumulator_bytes(units: int, columns: int, itemsize: int = 4) -> int:

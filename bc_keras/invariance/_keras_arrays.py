@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
 import keras
@@ -12,6 +14,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from bc_core.invariance import TileSums
+from bc_core.invariance._accumulator import block_shape
 from bc_core.invariance._resampling import NEEDS_FLOATS
 from bc_keras._labels import is_float
 
@@ -24,8 +27,12 @@ _SMALL = 4
 # Additions in a chain: with more of them a function takes longer to compile, and runs no faster.
 _CHAIN = 32
 
+# TensorFlow: samples in what XLA compiles as one, transformations up to which it does, and entries of a tile from which
+# that pays.
+_XLA_ROWS, _XLA_COLUMNS, _XLA_ENTRIES = 16, 80, 1 << 18
+
 # Rows of the first tile that the shift is a mean of: so few that a compiled function can take it of every tile.
-_SHIFT_ROWS = 4
+SHIFT_ROWS = 4
 
 
 class KerasBackend:
@@ -52,7 +59,7 @@ class KerasBackend:
 
     def shift(self, tile: Any) -> Any:
         """Column shifts (m, K) from the first tile, a mean of its first rows."""
-        rows = min(_SHIFT_ROWS, tile.shape[0])
+        rows = min(SHIFT_ROWS, tile.shape[0])
         # Row by row, which XLA makes one loop of; its reduction over a first axis takes several times as long.
         apart = [tile[row] - tile[0] for row in range(1, rows)]
         return tile[0] + sum(apart[1:], apart[0]) / rows if apart else tile[0]
@@ -64,7 +71,8 @@ class KerasBackend:
     def packed(self, tile: Any, shift: Any) -> Any:
         """All sums of one tile in one tensor, one under the other, (2 m + 2, K)."""
         if keras.backend.backend() == "tensorflow":
-            return _compiled_for_tensorflow(tuple(tile.shape), tile.dtype)(tile, shift)
+            by_xla = _pays_for_xla(tile) and _has_xla()
+            return _compiled_for_tensorflow(tuple(tile.shape), tile.dtype, by_xla)(tile, shift)
         return self._packed(tile, shift)
 
     @staticmethod
@@ -72,16 +80,14 @@ class KerasBackend:
         if _chains(tile):
             return _chained_sums(tile, shift)
         rows, columns, units = tile.shape
+        if is_concrete(tile):
+            return _sums_in_blocks(tile, shift)
         # A loop takes longer to compile than it spares on a tile that is small anyway.
         is_small = rows * columns * units <= _SMALL * _block()
         width = units if is_small else _width(units, max(1, _block() // (rows * columns)))
         blocks = units // width
-        if blocks == 1 or is_concrete(tile):
-            found = [
-                _block_sums(tile[:, :, start : start + width], shift[:, start : start + width])
-                for start in range(0, units, width)
-            ]
-            return found[0] if len(found) == 1 else ops.concatenate(found, axis=1)
+        if blocks == 1:
+            return _block_sums(tile, shift)
 
         def one(number: Any) -> Any:
             start = number * width
@@ -228,6 +234,11 @@ def _added(totals: TileSums | None, sums: TileSums) -> TileSums:
     return totals
 
 
+def on_host(tensor: Any) -> NDArray[Any]:
+    """A tensor as an array of numpy to read from, which may be the tensor's own memory."""
+    return np.asarray(tensor if keras.backend.backend() == "tensorflow" else ops.convert_to_numpy(tensor))
+
+
 def unpacked(packed: Any) -> TileSums:
     """The sums in a tensor, or an array, that holds them one under the other."""
     columns = packed.shape[0] // 2 - 1
@@ -235,7 +246,7 @@ def unpacked(packed: Any) -> TileSums:
 
 
 @lru_cache(maxsize=4096)
-def _compiled_for_tensorflow(shape: tuple[int, ...], dtype: Any) -> Any:
+def _compiled_for_tensorflow(shape: tuple[int, ...], dtype: Any, by_xla: bool) -> Any:
     """`KerasBackend._packed`, compiled once for each shape, whichever layer or model it comes from.
 
     It stays a function of its own within others, as TensorFlow would optimise each of a hundred copies for itself.
@@ -243,7 +254,7 @@ def _compiled_for_tensorflow(shape: tuple[int, ...], dtype: Any) -> Any:
     import tensorflow as tf
 
     function = tf.function(
-        KerasBackend._packed,
+        _sums_by_xla if by_xla else KerasBackend._packed,
         input_signature=(tf.TensorSpec(shape, dtype), tf.TensorSpec(shape[1:], dtype)),
         autograph=False,
         experimental_attributes={"_noinline": True},
@@ -252,22 +263,43 @@ def _compiled_for_tensorflow(shape: tuple[int, ...], dtype: Any) -> Any:
         return function.get_concrete_function()
 
 
+def _sums_in_blocks(tile: Any, shift: Any) -> Any:
+    """`_block_sums` of a tile that holds numbers, block by block."""
+    rows, columns, units = tile.shape
+    height, width = block_shape(rows, columns, units, _block())
+    found = []
+    for start in range(0, units, width):
+        part = slice(start, start + width)
+        blocks = (_block_sums(tile[top : top + height, :, part], shift[:, part]) for top in range(0, rows, height))
+        found.append(reduce(operator.add, blocks))
+    return found[0] if len(found) == 1 else ops.concatenate(found, axis=1)
+
+
 def _block_sums(tile: Any, shift: Any) -> Any:
     """Sums of (rows, m, width), one under the other: (2 m + 2, width)."""
     columns = tile.shape[1]
-    apart = tile - tile[:, :1]
-    total = ops.sum(apart, axis=1)
-    spread = ops.maximum(ops.sum(ops.square(apart), axis=1) - ops.square(total) / columns, 0) / (columns - 1)
+    apart = tile[:, 1:] - tile[:, :1]  # the first entry of a row is no distance from itself
+    variance = _variance(ops.sum(apart, axis=1), ops.sum(ops.square(apart), axis=1), columns)
     shifted = tile - shift
     return ops.concatenate(
-        [
-            _over_rows(shifted),
-            _over_rows(ops.square(shifted)),
-            ops.sum(ops.sqrt(spread), axis=0, keepdims=True),
-            ops.sum(spread, axis=0, keepdims=True),
-        ],
+        [_over_rows(shifted), _over_rows(ops.square(shifted)), *_over_samples(variance)],
         axis=0,
     )
+
+
+def _variance(total: Any, square: Any, columns: int) -> Any:
+    """Variances of rows (ddof=1) from the sums of their distances from the first entry, and of the squares of these."""
+    return ops.maximum(square - ops.square(total) / columns, 0) / (columns - 1)
+
+
+def _over_samples(variance: Any) -> tuple[Any, Any]:
+    """Sums of the standard deviations and of the variances of rows, each (1, width)."""
+    if keras.backend.backend() == "torch":
+        # Its square root comes from a vendor's library and takes ten times as long for zeros.
+        deviation = ops.reciprocal(ops.rsqrt(variance))
+    else:
+        deviation = ops.sqrt(variance)
+    return ops.expand_dims(_over_rows(deviation), 0), ops.expand_dims(_over_rows(variance), 0)
 
 
 def _over_rows(x: Any) -> Any:
@@ -291,39 +323,91 @@ def _chained_sums(tile: Any, shift: Any) -> Any:
     """
     rows, columns, units = tile.shape
     if columns <= _CHAIN:
-        apart = [tile[:, column] - tile[:, 0] for column in range(1, columns)]
-        total, square = sum(apart[1:], apart[0]), sum((part * part for part in apart[1:]), apart[0] * apart[0])
+        variance = _chained_variance(tile)
     else:
-        apart = tile - tile[:, :1]
-        total, square = ops.sum(apart, axis=1), ops.sum(ops.square(apart), axis=1)
-    spread = ops.maximum(square - ops.square(total) / columns, 0) / (columns - 1)
-
-    def chained(part: Any, length: int) -> tuple[Any, Any]:
-        shifted = [part[row] - shift for row in range(length)]
-        return sum(shifted[1:], shifted[0]), sum((one * one for one in shifted[1:]), shifted[0] * shifted[0])
-
+        apart = tile[:, 1:] - tile[:, :1]
+        variance = _variance(ops.sum(apart, axis=1), ops.sum(ops.square(apart), axis=1), columns)
     whole = rows // _CHAIN
     if whole < 2:
-        column_sum, column_square = chained(tile, rows)
+        column_sum, column_square = _chained_columns(tile, shift)
     else:
 
         def add(number: Any, sums: tuple[Any, Any]) -> tuple[Any, Any]:
-            part = chained(ops.slice(tile, (number * _CHAIN, 0, 0), (_CHAIN, columns, units)), _CHAIN)
+            part = _chained_columns(ops.slice(tile, (number * _CHAIN, 0, 0), (_CHAIN, columns, units)), shift)
             return sums[0] + part[0], sums[1] + part[1]
 
         column_sum, column_square = ops.fori_loop(0, whole, add, (ops.zeros_like(shift), ops.zeros_like(shift)))
         if rest := rows % _CHAIN:
-            last = chained(tile[rows - rest :], rest)
+            last = _chained_columns(tile[rows - rest :], shift)
             column_sum, column_square = column_sum + last[0], column_square + last[1]
-    return ops.concatenate(
-        [
-            column_sum,
-            column_square,
-            ops.sum(ops.sqrt(spread), axis=0, keepdims=True),
-            ops.sum(spread, axis=0, keepdims=True),
-        ],
-        axis=0,
+    return ops.concatenate([column_sum, column_square, *_over_samples(variance)], axis=0)
+
+
+def _chained_variance(tile: Any) -> Any:
+    """Variances of rows, (r, K)."""
+    apart = [tile[:, column] - tile[:, 0] for column in range(1, tile.shape[1])]
+    total, square = sum(apart[1:], apart[0]), sum((part * part for part in apart[1:]), apart[0] * apart[0])
+    return _variance(total, square, tile.shape[1])
+
+
+def _chained_columns(tile: Any, shift: Any) -> tuple[Any, Any]:
+    """Sums of shifted columns and of their squares."""
+    shifted = [tile[row] - shift for row in range(tile.shape[0])]
+    return sum(shifted[1:], shifted[0]), sum((one * one for one in shifted[1:]), shifted[0] * shifted[0])
+
+
+def _pays_for_xla(tile: Any) -> bool:
+    """Whether TensorFlow should have XLA compile the sums: not for what is run once, or is small.
+
+    It takes a third of the time then; compiling takes about 0.2 s for each shape.
+    """
+    _, columns, _ = tile.shape
+    return not is_concrete(tile) and columns <= _XLA_COLUMNS and math.prod(tile.shape) >= _XLA_ENTRIES
+
+
+@lru_cache(maxsize=1)
+def _has_xla() -> bool:
+    """Whether TensorFlow computes on processors only, and was built with XLA for them."""
+    if has_accelerator():
+        return False
+    import tensorflow as tf
+
+    with tf.init_scope():
+        try:
+            tf.function(lambda x: x + x, jit_compile=True, autograph=False)(tf.zeros(1))
+        except tf.errors.OpError:
+            return False
+    return True
+
+
+def _sums_by_xla(tile: Any, shift: Any) -> Any:
+    """`_block_sums` within a function of TensorFlow."""
+    import tensorflow as tf
+
+    rows = tile.shape[0]
+    # Of one size, if there is one, as each is compiled.
+    sizes = (size for size in range(min(rows, _XLA_ROWS), _XLA_ROWS // 4 - 1, -1) if rows % size == 0)
+    height = next(sizes, math.ceil(rows / math.ceil(rows / _XLA_ROWS)))
+    parts = [tile[top : top + height] for top in range(0, rows, height)]
+    found = [_compiled_by_xla(tuple(part.shape), part.dtype)(part, shift) for part in parts]
+    columns, variances = zip(*found, strict=True)
+    # Here, as XLA would work the variances out anew for each of the two sums.
+    return tf.concat([tf.add_n(columns), *_over_samples(tf.concat(variances, axis=0))], axis=0)
+
+
+@lru_cache(maxsize=4096)
+def _compiled_by_xla(shape: tuple[int, ...], dtype: Any) -> Any:
+    """Sums of columns (2 m, K) and variances of rows (r, K), as loops over the units, compiled once for each shape."""
+    import tensorflow as tf
+
+    function = tf.function(
+        lambda tile, shift: (tf.concat(_chained_columns(tile, shift), axis=0), _chained_variance(tile)),
+        input_signature=(tf.TensorSpec(shape, dtype), tf.TensorSpec(shape[1:], dtype)),
+        autograph=False,
+        jit_compile=True,
     )
+    with tf.init_scope():
+        return function.get_concrete_function()
 
 
 def _width(units: int, most: int) -> int:

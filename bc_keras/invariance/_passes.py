@@ -30,11 +30,13 @@ from bc_keras.invariance._activations import Choice, Finder, Layer, LayerChoice,
 from bc_keras.invariance._data import Piece
 from bc_keras.invariance._jax_programs import Program
 from bc_keras.invariance._keras_arrays import (
+    SHIFT_ROWS,
     KerasBackend,
     KerasSpatial,
     SummedTile,
     SummedTiles,
     has_accelerator,
+    on_host,
     unpacked,
 )
 
@@ -315,6 +317,8 @@ class Network:
 
         def per_layer(name: str, tile: Any, state: Sequence[Any]) -> Sequence[Any]:
             first, shift, chosen = state
+            if shift is None:
+                return [self._backend.shift(tile)]
             kept = [] if chosen is None else [ops.take(tile, chosen, axis=2)]
             if first is False:
                 return [self._backend.packed(tile, shift), None, *kept]
@@ -329,14 +333,25 @@ class Network:
 
             def run(piece: Piece, tile: Any = None) -> Any:
                 tile = self.tile(piece) if tile is None else tile
-                state = {name: (name not in self._moments, shifts[name], probed.get(name)) for name in names}
+                new = {name for name in names if name not in self._moments}
+                if new and function.has_compiled(piece.rows):
+                    # What is compiled takes shifts as they are: these come from some samples alone.
+                    few = min(piece.rows, SHIFT_ROWS)
+                    head = keras.tree.map_structure(lambda leaf: leaf[: few * columns], tile)
+                    unknown = dict.fromkeys(names, (True, None, None))
+                    for name, (shift,) in function.uncompiled(head, few, unknown)[0].items():
+                        if name in new:
+                            shifts[name] = shift
+                            new.remove(name)
+                state = {name: (name in new, shifts[name], probed.get(name)) for name in names}
                 found, outputs = function(tile, piece.rows, state)
                 for name, (packed, shift, *kept) in found.items():
+                    if name in new:
+                        shifts[name] = shift
                     if name not in self._moments:
                         self._moments[name] = StreamingMoments(columns, backend)
-                        shifts[name] = shift
-                    sums = unpacked(ops.convert_to_numpy(packed))
-                    self._moments[name].update(SummedTile(shift, sums), piece.rows)
+                    sums = unpacked(on_host(packed))
+                    self._moments[name].update(SummedTile(shifts[name], sums), piece.rows)
                     if self.probes is not None:
                         chosen = self.probes.choose(name, packed.shape[1])
                         self.probes.add(name, ops.convert_to_numpy(kept[0])[:, :, : len(chosen)])
@@ -452,12 +467,11 @@ class _Function:
         is_first = any(part is True for parts in state.values() for part in parts)
         if not self._is_compiled or (not is_jax and (is_first or rows not in self._sizes)):
             self._sizes.add(rows)
-            with _without_gradients():
-                return self._trace(x, rows, state)
+            return self.uncompiled(x, rows, state)
         kinds = [(tuple(leaf.shape), str(leaf.dtype)) for leaf in keras.tree.flatten(x)]
         key = (rows, *kinds)
         if key not in self._compiled:
-            self._compiled[key] = self._compile(rows, tuple(state))
+            self._compiled[key] = self._compile(x, rows, state)
         run, names, structure = self._compiled[key]
         # By number, as layers' names differ between models that JAX need compile only once.
         arrays = [_arrays(state[name]) for name in names]
@@ -465,8 +479,17 @@ class _Function:
             values = [variable.value for variable in self._model.variables]
             flat, output = run(values, x, arrays, True)
         else:
-            flat, output = run(x, arrays)
+            flat, output = run(*_tensors_of(x, arrays))
         return {name: [flat[index] for index in places] for name, places in structure}, output
+
+    def has_compiled(self, rows: int) -> bool:
+        """Whether so many samples go through a function of TensorFlow, if no layer is met for the first time."""
+        return self._is_compiled and keras.backend.backend() == "tensorflow" and rows in self._sizes
+
+    def uncompiled(self, x: Any, rows: int, state: State) -> tuple[dict[str, Sequence[Any]], Any]:
+        """Run the model operation by operation."""
+        with _without_gradients():
+            return self._trace(x, rows, state)
 
     def _trace(
         self, x: Any, rows: int, state: State, apart: Callable[..., Sequence[Any]] | None = None
@@ -486,8 +509,8 @@ class _Function:
             self._look = None
         return found, output if self._output else None
 
-    def _compile(self, rows: int, names: Sequence[str]) -> tuple[Any, Sequence[str], list[Any]]:
-        structure: list[Any] = []
+    def _compile(self, x: Any, rows: int, state: State) -> tuple[Any, Sequence[str], list[Any]]:
+        names, structure = tuple(state), list[Any]()
 
         def traced(x: Any, arrays: Any, apart: Any = None) -> tuple[list[Any], Any]:
             found, output = self._trace(x, rows, dict(zip(names, arrays, strict=True)), apart)
@@ -522,12 +545,35 @@ class _Function:
             return Program(stateless), names, structure
         import tensorflow as tf
 
-        return tf.function(traced, autograph=False), names, structure
+        arrays = [_arrays(state[name]) for name in names]
+        # Without the tensors, which would live on in the function.
+        structure_given = keras.tree.map_structure(
+            lambda part: _TENSOR if isinstance(part, tf.Tensor) else part, (x, arrays)
+        )
+
+        def of_tensors(*tensors: Any) -> tuple[list[Any], Any]:
+            left = iter(tensors)
+            return traced(
+                *keras.tree.map_structure(lambda part: next(left) if part is _TENSOR else part, structure_given)
+            )
+
+        # Of tensors alone, which TensorFlow need not look through for what they are at each call.
+        run = tf.function(of_tensors, autograph=False).get_concrete_function(*_tensors_of(x, arrays))
+        return run, names, structure
+
+
+_TENSOR = object()
+
+
+def _tensors_of(x: Any, arrays: Any) -> list[Any]:
+    import tensorflow as tf
+
+    return [part for part in keras.tree.flatten((x, arrays)) if isinstance(part, tf.Tensor)]
 
 
 def _arrays(parts: Sequence[Any]) -> list[Any]:
     # What is true or false is a constant to TensorFlow, and a number to JAX, which need not compile twice.
-    return [part if part is None or isinstance(part, bool) else ops.convert_to_tensor(part) for part in parts]
+    return [ops.convert_to_tensor(part) if isinstance(part, np.ndarray) else part for part in parts]
 
 
 def _run_once(model: Any, watch: Watch, look: Callable[[Seen], None], x: Any) -> None:

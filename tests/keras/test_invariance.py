@@ -29,7 +29,7 @@ from bc_keras.invariance import _jax_programs as programs
 from bc_keras.invariance import _keras_arrays as keras_arrays
 from bc_keras.invariance import _passes as passes
 from bc_keras.invariance._data import Piece, Rows
-from bc_keras.invariance._measure import _passes
+from bc_keras.invariance._measure import _passes, measures_in
 
 BACKEND = keras.backend.backend()
 D4, C4 = TransformSet.d4(), TransformSet.c4()
@@ -166,9 +166,55 @@ def test_compiled_sums_are_those_of_numpy(rows, columns):
         assert (np.asarray(part)[..., 3] == 0).all()
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="what TensorFlow leaves to XLA")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 2), (25, 8), (31, 3), (34, 2), (3, 40)])
+def test_sums_by_xla_are_those_of_numpy(monkeypatch, rows, columns, dtype):
+    import tensorflow as tf
+
+    monkeypatch.setattr(keras_arrays, "_XLA_ENTRIES", 1)
+    taken = []
+    monkeypatch.setattr(
+        keras_arrays, "_sums_by_xla", lambda *a, by_xla=keras_arrays._sums_by_xla: taken.append(a) or by_xla(*a)
+    )
+    keras_arrays._compiled_for_tensorflow.cache_clear()
+    a = (1e4 + 0.01 * np.random.default_rng(0).normal(size=(rows, columns, 7))).astype(dtype)
+    a[:, :, 3] = 3.25
+    a[0, -1, 5] = np.nan
+    expected, found = NumpyBackend(), KerasBackend()
+    shift = ops.convert_to_numpy(found.shift(ops.convert_to_tensor(a)))
+    shift[:, 5] = 0
+    sums = tf.function(found.sums)(a, shift)
+    keras_arrays._compiled_for_tensorflow.cache_clear()
+    assert len(taken) == 1
+    for part, reference in zip(sums, expected.sums(a, shift), strict=True):
+        # Up to 34 float32 additions, of numbers of about 0.01.
+        np.testing.assert_allclose(part, reference, rtol=1e-5, atol=1e-6)
+        assert (np.asarray(part)[..., 3] == 0).all()
+    assert np.isnan(sums.row_std[5])
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="what TensorFlow leaves to XLA")
+@pytest.mark.parametrize("has_xla", [True, False])
+def test_whole_passes_with_xla_and_without_are_the_definition(monkeypatch, has_xla):
+    monkeypatch.setattr(keras_arrays, "_XLA_ENTRIES", 1)
+    monkeypatch.setattr(keras_arrays, "_has_xla", lambda: has_xla)
+    keras_arrays._compiled_for_tensorflow.cache_clear()
+    net, x = small_net(), images(25)
+    network = passes.Network(net, C4, None, None, False, None, None, None, None, "model")
+    # Two passes: in the second, shifts come from the first samples alone, and the rest is compiled too.
+    for _ in range(2):
+        for layer in measures_in(network, Rows(x, 6))[0]:
+            tv, sv = definition(activations(net, layer.name, x, C4))
+            np.testing.assert_allclose(layer.transformation_variance(), tv, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(layer.sample_variance(), sv, rtol=1e-4, atol=1e-6)
+    keras_arrays._compiled_for_tensorflow.cache_clear()
+
+
 @pytest.mark.parametrize("units", [53, 64])
 def test_blocks_of_units_are_put_together(monkeypatch, units):
     monkeypatch.setattr(keras_arrays, "_block", lambda: 15 * 8)
+    monkeypatch.setattr("bc_core.invariance._accumulator._LEAST_ROWS", 2)  # of three, where numbers are at hand
     monkeypatch.setattr(keras_arrays, "_SMALL", 1)
     monkeypatch.setattr(keras_arrays, "_chains", lambda tile: False)
     net = one_layer(L.Flatten(), 8, 1, L.Dense(units, name="fc"))
