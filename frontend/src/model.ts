@@ -128,6 +128,8 @@ export interface InvarianceDepth {
   readonly kind: "invariance" | "same_equivariance";
   readonly statistic: string;
   readonly how: string;
+  /** Coverage of the intervals; null where it was not written. */
+  readonly confidence: number | null;
   readonly order: string;
   readonly end: number;
   /** Whether values beyond `end` are shown as `end`. */

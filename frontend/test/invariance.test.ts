@@ -58,6 +58,7 @@ const document = (layers: unknown[] = [layer("conv1"), layer("fc", [1, 1])]) => 
     kind: "invariance",
     statistic: "std",
     how: "ratio_of_means",
+    confidence: 0.9,
     order: "sorted",
     end: 1.27,
     beyond: true,
@@ -82,6 +83,12 @@ describe("an invariance update", () => {
     expect(first!.change).toBeNull();
     expect(second!.difference).toEqual({ value: 0.1, low: NaN, high: NaN });
     expect(update.overall.flips).toEqual({ value: 0.15, low: 0.1, high: 0.2 });
+  });
+
+  it("says how far its intervals can be relied on, if it was written", () => {
+    expect(invarianceFromJson(document()).depth!.confidence).toBe(0.9);
+    const { confidence: _, ...older } = document().depth;
+    expect(invarianceFromJson({ ...document(), depth: older }).depth!.confidence).toBeNull();
   });
 
   it("of predictions alone has no layers", () => {

@@ -71,6 +71,15 @@ def texts(figure):
 # Numbers
 
 
+def test_layers_of_one_network_alone_stand_where_they_are_called():
+    def of(*names):
+        return InvarianceResult([layer(name, 2) for name in names], TURNS.names, TURNS.sizes)
+
+    found = measured(of("stem", "old", "head"), of("norm", "stem", "added", "wide", "head", "scale"))
+    names = [row["layer"] for row in found.depth_table()]
+    assert names == ["norm", "stem", "added", "wide", "old", "head", "scale"]
+
+
 def test_kinds_of_transformations_are_told_apart_and_share_the_identity():
     groups = transformation_groups(MIXED.names, MIXED.sizes, 0)
     assert [(group.kind, group.sizes) for group in groups] == [

@@ -66,6 +66,7 @@ def test_the_file_shows_totals_curves_layers_and_features(driver, tmp_path):
     compared = compare([0, 1, 1], [0, 1, 0], [0, 0, 1], name="update", step=2)
     opened(driver, to_html(compared, tmp_path / "a.html", invariance=update))
     assert totals(driver) == wanted_totals(update)
+    assert "bands and bars are 95% intervals over samples" in driver.find_element("css selector", CARD).text
     # Four panels, and the one by depth.
     assert len(all_of(driver, "svg.bc-curves-surface")) == 5
 

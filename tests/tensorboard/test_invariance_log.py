@@ -51,6 +51,7 @@ def test_counts_and_totals_are_those_of_the_update():
 def test_layers_have_their_nv_with_intervals_and_a_row_of_bytes():
     update = measured()
     depth = document(update, order="index")["depth"]
+    assert depth["confidence"] == 0.95
     conv, fc = depth["layers"]
     assert [one["name"] for one in (conv, fc)] == ["conv", "fc"]
     assert conv["nv"] == [

@@ -54,6 +54,7 @@ function depthFrom(json: unknown): InvarianceDepth {
     kind: depth["kind"] === "same_equivariance" ? "same_equivariance" : "invariance",
     statistic: text(depth["statistic"], "statistic"),
     how: text(depth["how"], "how"),
+    confidence: finiteOrNull(depth["confidence"], "confidence"),
     order: text(depth["order"], "order"),
     end: finite(depth["end"], "end"),
     beyond: depth["beyond"] === true,

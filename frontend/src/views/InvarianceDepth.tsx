@@ -1,6 +1,6 @@
 import { scaleLinear } from "d3-scale";
 import { useMemo, useState } from "preact/hooks";
-import { shorten } from "../layout/format";
+import { percent, shorten } from "../layout/format";
 import type { Estimate, InvarianceDepth as Depth, InvarianceLayer } from "../model";
 import { Axes, type Plot, type Scale } from "./Axis";
 import {
@@ -149,6 +149,7 @@ export function InvarianceDepth({ depth, second }: InvarianceDepthProps) {
   const [cursor, setCursor] = useState<{ layer: number; x: number; byKey: boolean } | null>(null);
   const [tableOpen, setTableOpen] = useState(false);
   const { layers } = depth;
+  const coverage = depth.confidence === null ? "" : `${percent(depth.confidence, 0)} `;
   const named = useMemo(() => sameLayers(layers), [layers]);
   const others = second?.value.layers ?? NO_LAYERS;
   const lines = useMemo(() => linesOf(layers, others), [layers, others]);
@@ -236,7 +237,7 @@ export function InvarianceDepth({ depth, second }: InvarianceDepthProps) {
           ))}
         <span>
           NV 0 is {depth.kind === "invariance" ? "invariant" : "equivariant"}, about 1 as sensitive as to the sample
-          {lines.some(({ points }) => bounded(points)) && "; bands and bars are intervals over samples"}.
+          {lines.some(({ points }) => bounded(points)) && `; bands and bars are ${coverage}intervals over samples`}.
         </span>
       </p>
       <div ref={frame} class="bc-chart">
