@@ -170,6 +170,7 @@ class Network:
         """Find the layers, with one sample, and split them into passes."""
         if self.layers:
             return
+        self._check_structure(piece.x)
         tile = self.tile(Piece(keras.tree.map_structure(lambda leaf: leaf[:1], piece.x), None))
         leaves = keras.tree.flatten(tile)
         image = leaves[self._which(tile, leaves)]
@@ -205,6 +206,19 @@ class Network:
         self.left_out = finder.left_out
         self._shown = {name: name for name in finder.layers}
         self._group()
+
+    def _check_structure(self, x: Any) -> None:
+        """Batches often hold labels and names too, of which a model with one input can only complain."""
+        if isinstance(self.model, keras.Sequential):
+            takes_one = len(getattr(self.model, "inputs", ())) == 1  # not known of one that is not built
+        else:
+            # Known of models made of layers' outputs, which may have been given one input as a dictionary.
+            takes_one = isinstance(getattr(self.model, "input", None), keras.KerasTensor)
+        if takes_one and isinstance(x, Mapping) and len(x) > 1:
+            raise ValueError(
+                "The model takes one input, and a batch is a dictionary of several arrays: say which of them it is, "
+                f"as in inputs={next(iter(x))!r}. Received: {keras.tree.map_structure(lambda leaf: leaf.shape, x)}."
+            )
 
     def _leave_out_other_axes(self, finder: Finder, tile: Any, inputs: int) -> None:
         """An axis may be as long as there are inputs, and not be theirs: with one more input it stays so long."""

@@ -839,6 +839,8 @@ def test_bad_input_is_refused():
         (ValueError, "between 0 and 1", lambda: measure(net, x, C4, firing_rate=2)),
         (TypeError, "data must be", lambda: measure(net, 3, C4)),
         (ValueError, "is not in a batch", lambda: measure(net, [{"x": x}], C4, inputs="image")),
+        (ValueError, "inputs='image'", lambda: measure(net, {"image": x, "label": np.ones(len(x))}, C4)),
+        (ValueError, "inputs='image'", lambda: measure(one_layer(L.ReLU()), [{"image": x, "label": x[:, 0]}], C4)),
         (TypeError, "floating-point", lambda: measure(net, np.ones((5, 12, 12, 1), "uint8"), rotations)),
         (ValueError, "square map", lambda: measure(net, np.ones((5, 12, 10, 1), "float32"), C4)),
         (ValueError, "one shape", lambda: measure(net, [x[:3], x[:3, :8]], C4)),
