@@ -9,8 +9,9 @@ is what `measure` does with the data, compiled before, as for an `InvarianceCall
 also look through the model, trace it and, the first time, compile it: with more data its share is less. All take turns,
 and their first rounds are told apart.
 
-`--net resnet` is 50 random images of 64 x 64 (400 inputs) on a net of the shape of ResNet-18: what measuring costs
-depends on how many activations there are for the arithmetic between them, and the small net has many.
+`--net resnet` is random images of 64 x 64 on a net of the shape of ResNet-18, 50 (400 inputs) or `--images` of them:
+what measuring costs depends on how many activations there are for the arithmetic between them, and the small net has
+many. On TensorFlow it also depends on how long a pass is, as only in a long one the sums are left to XLA.
 """
 
 from __future__ import annotations
@@ -79,9 +80,9 @@ def resnet() -> Any:
     return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
 
 
-def images(of: str) -> Any:
+def images(of: str, number: int = 50) -> Any:
     if of == "resnet":
-        return np.random.default_rng(0).normal(size=(50, 64, 64, 3)).astype("float32")
+        return np.random.default_rng(0).normal(size=(number, 64, 64, 3)).astype("float32")
     x, _ = mnist_data()
     order = np.random.default_rng(0).permutation(len(x))[:IMAGES]
     return np.asarray(x, "float32")[order].reshape(-1, 28, 28, 1) / 255
@@ -108,6 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--net", choices=("cnn", "resnet"), default="cnn")
+    parser.add_argument("--images", type=int, default=50, help="for the net of the shape of ResNet-18")
     options = parser.parse_args()
     from rich.console import Console
     from rich.table import Table
@@ -122,7 +124,8 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(1)
-    model, x, transforms = resnet() if options.net == "resnet" else net(), images(options.net), TransformSet.d4()
+    model, transforms = resnet() if options.net == "resnet" else net(), TransformSet.d4()
+    x = images(options.net, options.images)
     ready = symmetries(x)
     kept: dict[str, InvarianceResult] = {}
 

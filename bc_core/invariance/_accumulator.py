@@ -274,9 +274,9 @@ def block_shape(rows: int, columns: int, units: int, entries: int) -> tuple[int,
         >>> block_shape(rows=25, columns=8, units=65536, entries=1 << 20)
         (7, 18724)
     """
-    height = min(rows, max(_LEAST_ROWS, entries // (columns * units)))
+    height = min(rows, max(_LEAST_ROWS, entries // max(1, columns * units)))
     height = math.ceil(rows / math.ceil(rows / height))
-    return height, min(units, max(1, entries // (columns * height)))
+    return height, max(1, min(units, entries // (columns * height)))
 
 
 def accumulator_bytes(units: int, columns: int, itemsize: int = 4) -> int:

@@ -136,7 +136,9 @@ class InvarianceUpdate:
         return rows
 
     def depth_table(self) -> list[dict[str, Any]]:
-        """NV by depth of h1 and h2, to be drawn over each other: one row for each layer of either, in their order.
+        """NV by depth of h1 and h2, to be drawn over each other: one row for each layer of either.
+
+        In h1's order; layers that h2 alone has follow what they follow in h2.
 
         Returns:
             Dictionaries with `layer`, `depth_h1` and `depth_h2` (from 0, the first layer, to 1, the last; None where
@@ -148,7 +150,6 @@ class InvarianceUpdate:
         """
         if self.h1 is None or self.h2 is None:
             raise ValueError("only predictions were compared; compare_invariance measures the layers too")
-        # Layers that h2 alone has follow what they follow in h2.
         names, place = list(self.h1.layer_names), 0
         for name in self.h2.layer_names:
             if name not in self.h1:

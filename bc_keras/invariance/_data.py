@@ -75,6 +75,11 @@ class Rows:
         return hasattr(self._data, "__next__")
 
     @property
+    def samples(self) -> int | None:
+        """Number of samples, where it is known before."""
+        return None if self._arrays is None else self._arrays.rows
+
+    @property
     def in_order(self) -> bool:
         """Whether another round brings the samples in the same order for sure."""
         return self._arrays is not None or isinstance(self._data, (list, tuple))

@@ -27,9 +27,9 @@ _SMALL = 4
 # Additions in a chain: with more of them a function takes longer to compile, and runs no faster.
 _CHAIN = 32
 
-# TensorFlow: samples in what XLA compiles as one, transformations up to which it does, and entries of a tile from which
-# that pays.
-_XLA_ROWS, _XLA_COLUMNS, _XLA_ENTRIES = 16, 80, 1 << 18
+# TensorFlow: samples in what XLA compiles as one, transformations up to which it does, and entries of a tile and of all
+# of a pass from which that pays.
+_XLA_ROWS, _XLA_COLUMNS, _XLA_TILE, _XLA_PASS = 16, 32, 1 << 18, 1 << 25
 
 # Rows of the first tile that the shift is a mean of: so few that a compiled function can take it of every tile.
 SHIFT_ROWS = 4
@@ -68,10 +68,16 @@ class KerasBackend:
         """Sums of one tile, in its type."""
         return unpacked(self.packed(tile, shift))
 
-    def packed(self, tile: Any, shift: Any) -> Any:
-        """All sums of one tile in one tensor, one under the other, (2 m + 2, K)."""
+    def packed(self, tile: Any, shift: Any, samples: int | None = None) -> Any:
+        """All sums of one tile in one tensor, one under the other, (2 m + 2, K).
+
+        Args:
+            tile: The tile.
+            shift: Shift of the columns, of the tile's type.
+            samples: Number of samples that will come in all, where it is known.
+        """
         if keras.backend.backend() == "tensorflow":
-            by_xla = _pays_for_xla(tile) and _has_xla()
+            by_xla = _pays_for_xla(tile, samples) and _has_xla()
             return _compiled_for_tensorflow(tuple(tile.shape), tile.dtype, by_xla)(tile, shift)
         return self._packed(tile, shift)
 
@@ -356,13 +362,19 @@ def _chained_columns(tile: Any, shift: Any) -> tuple[Any, Any]:
     return sum(shifted[1:], shifted[0]), sum((one * one for one in shifted[1:]), shifted[0] * shifted[0])
 
 
-def _pays_for_xla(tile: Any) -> bool:
-    """Whether TensorFlow should have XLA compile the sums: not for what is run once, or is small.
+def _pays_for_xla(tile: Any, samples: int | None) -> bool:
+    """Whether TensorFlow should have XLA compile the sums: if there will be many.
 
-    It takes a third of the time then; compiling takes about 0.2 s for each shape.
+    They take a third of the time then, but compiling takes 0.2 s for each shape, and more with more transformations. In
+    every further function that is made, TensorFlow spends 0.05 s for each shape, and 1 MB that it never gives back.
     """
-    _, columns, _ = tile.shape
-    return not is_concrete(tile) and columns <= _XLA_COLUMNS and math.prod(tile.shape) >= _XLA_ENTRIES
+    rows, columns, units = tile.shape
+    return (
+        not is_concrete(tile)
+        and columns <= _XLA_COLUMNS
+        and rows * columns * units >= _XLA_TILE
+        and (samples or 0) * columns * units >= _XLA_PASS
+    )
 
 
 @lru_cache(maxsize=1)

@@ -336,6 +336,7 @@ def opened(networks: Sequence[Network], rows: Rows, again: bool) -> Iterator[Pie
     if first is None:
         raise ValueError("data must hold at least two samples. Received: none.")
     for network in networks:
+        network.expected = rows.samples
         network.prepare(first)
     if rows.once_only and (again or any(len(network.groups) > 1 for network in networks)):
         raise TypeError(

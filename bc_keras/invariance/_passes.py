@@ -109,6 +109,8 @@ class Network:
         self.groups: list[list[Layer]] = []
         self.left_out: dict[str, str] = {}
         self.probes: Probes | None = None
+        self.expected: int | None = None
+        """Number of samples of a pass, where it is known before."""
 
     # Inputs.
 
@@ -335,7 +337,7 @@ class Network:
                 return [self._backend.shift(tile)]
             kept = [] if chosen is None else [ops.take(tile, chosen, axis=2)]
             if first is False:
-                return [self._backend.packed(tile, shift), None, *kept]
+                return [self._backend.packed(tile, shift, self.expected), None, *kept]
             own = self._backend.shift(tile)
             shift = own if first is True else ops.where(first, own, shift)
             return [self._backend.packed(tile, shift), shift, *kept]
@@ -479,7 +481,7 @@ class _Function:
         # A size that comes once, such as that of the rest at the end, is not worth compiling for; but JAX would compile
         # every operation alone.
         is_first = any(part is True for parts in state.values() for part in parts)
-        if not self._is_compiled or (not is_jax and (is_first or rows not in self._sizes)):
+        if not self._compiles() or (not is_jax and (is_first or rows not in self._sizes)):
             self._sizes.add(rows)
             return self.uncompiled(x, rows, state)
         kinds = [(tuple(leaf.shape), str(leaf.dtype)) for leaf in keras.tree.flatten(x)]
@@ -498,7 +500,15 @@ class _Function:
 
     def has_compiled(self, rows: int) -> bool:
         """Whether so many samples go through a function of TensorFlow, if no layer is met for the first time."""
-        return self._is_compiled and keras.backend.backend() == "tensorflow" and rows in self._sizes
+        return keras.backend.backend() == "tensorflow" and self._compiles() and rows in self._sizes
+
+    def _compiles(self) -> bool:
+        if not self._is_compiled or keras.backend.backend() != "tensorflow":
+            return self._is_compiled
+        import tensorflow as tf
+
+        # A switch for debugging, which only functions that are not yet traced look at.
+        return not tf.config.functions_run_eagerly()
 
     def uncompiled(self, x: Any, rows: int, state: State) -> tuple[dict[str, Sequence[Any]], Any]:
         """Run the model operation by operation."""

@@ -48,8 +48,6 @@ class TorchBackend:
         """Column shifts (m, K) from the first tile."""
         return tile[0] + (tile - tile[0]).mean(0)
 
-    # Nobody asks for gradients of sums: without what torch notes for them, small layers take a tenth less.
-    @torch.inference_mode()
     def sums(self, tile: Tensor, shift: Tensor) -> TileSums:
         """Sums of one tile, in its type."""
         rows, columns, units = tile.shape
@@ -81,7 +79,7 @@ class TorchBackend:
         row_var.div_(columns - 1)
         return TileSums(column_sum, column_square, row_std, row_var)
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # as totals may have begun in it, and are then changed in it alone
     def add(self, totals: TileSums | None, sums: TileSums) -> TileSums:
         """Add in float64, in place; on the device, unless it has no float64."""
         if sums.row_var.device.type == "mps":

@@ -166,27 +166,39 @@ def test_compiled_sums_are_those_of_numpy(rows, columns):
         assert (np.asarray(part)[..., 3] == 0).all()
 
 
+def xla_sums(monkeypatch):
+    """What is given to XLA from now on, as it is traced."""
+    given, sums = [], keras_arrays._sums_by_xla
+
+    def noted(tile, shift):
+        given.append((tile, shift))
+        return sums(tile, shift)
+
+    monkeypatch.setattr(keras_arrays, "_sums_by_xla", noted)
+    keras_arrays._compiled_for_tensorflow.cache_clear()
+    return given
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="what TensorFlow leaves to XLA")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("rows", "columns"), [(1, 2), (25, 8), (31, 3), (34, 2), (3, 40)])
 def test_sums_by_xla_are_those_of_numpy(monkeypatch, rows, columns, dtype):
     import tensorflow as tf
 
-    monkeypatch.setattr(keras_arrays, "_XLA_ENTRIES", 1)
-    taken = []
-    monkeypatch.setattr(
-        keras_arrays, "_sums_by_xla", lambda *a, by_xla=keras_arrays._sums_by_xla: taken.append(a) or by_xla(*a)
-    )
-    keras_arrays._compiled_for_tensorflow.cache_clear()
+    monkeypatch.setattr(keras_arrays, "_XLA_TILE", 1)
+    monkeypatch.setattr(keras_arrays, "_XLA_PASS", 1)
+    monkeypatch.setattr(keras_arrays, "_XLA_COLUMNS", 40)
+    taken = xla_sums(monkeypatch)
     a = (1e4 + 0.01 * np.random.default_rng(0).normal(size=(rows, columns, 7))).astype(dtype)
     a[:, :, 3] = 3.25
     a[0, -1, 5] = np.nan
     expected, found = NumpyBackend(), KerasBackend()
     shift = ops.convert_to_numpy(found.shift(ops.convert_to_tensor(a)))
     shift[:, 5] = 0
-    sums = tf.function(found.sums)(a, shift)
+    packed = tf.function(lambda tile, shift: found.packed(tile, shift, samples=rows))(a, shift)
     keras_arrays._compiled_for_tensorflow.cache_clear()
     assert len(taken) == 1
+    sums = keras_arrays.unpacked(packed)
     for part, reference in zip(sums, expected.sums(a, shift), strict=True):
         # Up to 34 float32 additions, of numbers of about 0.01.
         np.testing.assert_allclose(part, reference, rtol=1e-5, atol=1e-6)
@@ -197,10 +209,14 @@ def test_sums_by_xla_are_those_of_numpy(monkeypatch, rows, columns, dtype):
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="what TensorFlow leaves to XLA")
 @pytest.mark.parametrize("has_xla", [True, False])
 def test_whole_passes_with_xla_and_without_are_the_definition(monkeypatch, has_xla):
-    monkeypatch.setattr(keras_arrays, "_XLA_ENTRIES", 1)
+    monkeypatch.setattr(keras_arrays, "_XLA_TILE", 1)
+    monkeypatch.setattr(keras_arrays, "_XLA_PASS", 1)
     monkeypatch.setattr(keras_arrays, "_has_xla", lambda: has_xla)
-    keras_arrays._compiled_for_tensorflow.cache_clear()
-    net, x = small_net(), images(25)
+    taken = xla_sums(monkeypatch)
+    # A shift matters where a mean is large and a spread small.
+    far, back = L.Rescaling(0.01, 1e4, name="far"), L.Rescaling(1, -1e4)
+    net = keras.Sequential([keras.Input((12, 12, 1)), far, back, L.Conv2D(4, 3), L.ReLU(), L.Flatten(), L.Dense(3)])
+    x = images(25)
     network = passes.Network(net, C4, None, None, False, None, None, None, None, "model")
     # Two passes: in the second, shifts come from the first samples alone, and the rest is compiled too.
     for _ in range(2):
@@ -209,6 +225,49 @@ def test_whole_passes_with_xla_and_without_are_the_definition(monkeypatch, has_x
             np.testing.assert_allclose(layer.transformation_variance(), tv, rtol=1e-4, atol=1e-6)
             np.testing.assert_allclose(layer.sample_variance(), sv, rtol=1e-4, atol=1e-6)
     keras_arrays._compiled_for_tensorflow.cache_clear()
+    assert bool(taken) == has_xla
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="what TensorFlow leaves to XLA")
+def test_xla_takes_the_sums_of_large_layers_in_long_passes(monkeypatch):
+    taken = xla_sums(monkeypatch)
+    # 81 x 81 positions: more than 2^18 entries in 10 samples under 4 transformations, and 2^25 in 1,300.
+    net = keras.Sequential(
+        [keras.Input((81, 81, 1)), L.Rescaling(2, name="large"), L.AveragePooling2D(9, name="small")]
+    )
+    x = np.broadcast_to(images(1, size=81), (1300, 81, 81, 1))
+    measure(net, x[:100], C4, batch_size=40)
+    measure(net, iter([x[:100]]), C4, batch_size=40)
+    assert not taken
+    result = measure(net, x, C4, batch_size=40)
+    assert [tuple(tile.shape) for tile, _ in taken] == [(10, 4, 81 * 81)]
+    keras_arrays._compiled_for_tensorflow.cache_clear()
+    assert result["large"].sample_variance().max() == 0
+    tv = definition(activations(net, "large", x[:1], C4))[0]
+    np.testing.assert_allclose(result["large"].transformation_variance(), tv, rtol=1e-5)
+
+
+class Debugged(L.Layer):
+    """One that can be looked into only where it is run operation by operation."""
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+    def call(self, x):
+        return x + float(ops.convert_to_numpy(x).sum() * 0)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a switch of TensorFlow")
+def test_functions_that_are_run_eagerly_are_not_compiled():
+    import tensorflow as tf
+
+    net, x = keras.Sequential([keras.Input((12, 12, 1)), Debugged()]), images()
+    tf.config.run_functions_eagerly(True)
+    try:
+        found = measure(net, x, C4, batch_size=8)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert_same(found, measure(keras.Sequential([keras.Input((12, 12, 1)), L.Rescaling(1, name="debugged")]), x, C4))
 
 
 @pytest.mark.parametrize("units", [53, 64])

@@ -1,6 +1,6 @@
 import { scaleLinear } from "d3-scale";
 import { useMemo, useState } from "preact/hooks";
-import { percent, shorten } from "../layout/format";
+import { shorten } from "../layout/format";
 import type { Estimate, InvarianceDepth as Depth, InvarianceLayer } from "../model";
 import { Axes, type Plot, type Scale } from "./Axis";
 import {
@@ -149,7 +149,7 @@ export function InvarianceDepth({ depth, second }: InvarianceDepthProps) {
   const [cursor, setCursor] = useState<{ layer: number; x: number; byKey: boolean } | null>(null);
   const [tableOpen, setTableOpen] = useState(false);
   const { layers } = depth;
-  const coverage = depth.confidence === null ? "" : `${percent(depth.confidence, 0)} `;
+  const coverage = depth.confidence === null ? "" : `${Number((100 * depth.confidence).toFixed(2))}% `;
   const named = useMemo(() => sameLayers(layers), [layers]);
   const others = second?.value.layers ?? NO_LAYERS;
   const lines = useMemo(() => linesOf(layers, others), [layers, others]);
