@@ -112,6 +112,17 @@ def test_torch_sums_are_those_of_numpy():
     np.testing.assert_allclose(found.m2, a.astype(np.float64).var(axis=0) * 300, rtol=1e-5)
 
 
+def test_tiles_may_come_within_inference_mode_and_outside_of_it():
+    a = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    expected, found = StreamingMoments(2), StreamingMoments(2, TorchBackend())
+    expected.update(a.numpy(), 3)
+    with torch.inference_mode():
+        found.update(a[:2].clone(), 1)
+    found.update(a[2:], 2)
+    np.testing.assert_allclose(found.moments().m2, expected.moments().m2, rtol=1e-5)
+    assert not TorchBackend().sums(a.view(3, 2, 4), torch.zeros(2, 4)).row_std.is_inference()
+
+
 def test_blocks_of_units_are_put_together(monkeypatch):
     a = torch.randn(40, 3, 1000)
     whole = TorchBackend().sums(a, TorchBackend().shift(a))
