@@ -27,9 +27,8 @@ _SMALL = 4
 # Additions in a chain: with more of them a function takes longer to compile, and runs no faster.
 _CHAIN = 32
 
-# TensorFlow: samples in what XLA compiles as one, transformations up to which it does, and entries of a tile and of all
-# of a pass from which that pays.
-_XLA_ROWS, _XLA_COLUMNS, _XLA_TILE, _XLA_PASS = 16, 32, 1 << 18, 1 << 25
+# TensorFlow: samples in what XLA compiles as one, and entries of a tile and of a whole pass from which that pays.
+_XLA_ROWS, _XLA_TILE, _XLA_PASS = 16, 1 << 18, 1 << 25
 
 # Rows of the first tile that the shift is a mean of: so few that a compiled function can take it of every tile.
 SHIFT_ROWS = 4
@@ -253,7 +252,7 @@ def unpacked(packed: Any) -> TileSums:
 
 @lru_cache(maxsize=4096)
 def _compiled_for_tensorflow(shape: tuple[int, ...], dtype: Any, by_xla: bool) -> Any:
-    """`KerasBackend._packed`, compiled once for each shape, whichever layer or model it comes from.
+    """What takes a tile's sums, compiled once for each shape, whichever layer or model it comes from.
 
     It stays a function of its own within others, as TensorFlow would optimise each of a hundred copies for itself.
     """
@@ -283,14 +282,16 @@ def _sums_in_blocks(tile: Any, shift: Any) -> Any:
 
 def _block_sums(tile: Any, shift: Any) -> Any:
     """Sums of (rows, m, width), one under the other: (2 m + 2, width)."""
-    columns = tile.shape[1]
-    apart = tile[:, 1:] - tile[:, :1]  # the first entry of a row is no distance from itself
-    variance = _variance(ops.sum(apart, axis=1), ops.sum(ops.square(apart), axis=1), columns)
     shifted = tile - shift
     return ops.concatenate(
-        [_over_rows(shifted), _over_rows(ops.square(shifted)), *_over_samples(variance)],
-        axis=0,
+        [_over_rows(shifted), _over_rows(ops.square(shifted)), *_over_samples(_row_variance(tile))], axis=0
     )
+
+
+def _row_variance(tile: Any) -> Any:
+    """Variances of rows, (r, K)."""
+    apart = tile[:, 1:] - tile[:, :1]  # the first entry of a row is no distance from itself
+    return _variance(ops.sum(apart, axis=1), ops.sum(ops.square(apart), axis=1), tile.shape[1])
 
 
 def _variance(total: Any, square: Any, columns: int) -> Any:
@@ -328,11 +329,7 @@ def _chained_sums(tile: Any, shift: Any) -> Any:
     Its reductions over an axis that is not the last take three times as long.
     """
     rows, columns, units = tile.shape
-    if columns <= _CHAIN:
-        variance = _chained_variance(tile)
-    else:
-        apart = tile[:, 1:] - tile[:, :1]
-        variance = _variance(ops.sum(apart, axis=1), ops.sum(ops.square(apart), axis=1), columns)
+    variance = _chained_variance(tile) if columns <= _CHAIN else _row_variance(tile)
     whole = rows // _CHAIN
     if whole < 2:
         column_sum, column_square = _chained_columns(tile, shift)
@@ -350,7 +347,7 @@ def _chained_sums(tile: Any, shift: Any) -> Any:
 
 
 def _chained_variance(tile: Any) -> Any:
-    """Variances of rows, (r, K)."""
+    """`_row_variance` as chains of additions."""
     apart = [tile[:, column] - tile[:, 0] for column in range(1, tile.shape[1])]
     total, square = sum(apart[1:], apart[0]), sum((part * part for part in apart[1:]), apart[0] * apart[0])
     return _variance(total, square, tile.shape[1])
@@ -371,7 +368,7 @@ def _pays_for_xla(tile: Any, samples: int | None) -> bool:
     rows, columns, units = tile.shape
     return (
         not is_concrete(tile)
-        and columns <= _XLA_COLUMNS
+        and columns <= _CHAIN
         and rows * columns * units >= _XLA_TILE
         and (samples or 0) * columns * units >= _XLA_PASS
     )

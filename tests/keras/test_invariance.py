@@ -166,8 +166,9 @@ def test_compiled_sums_are_those_of_numpy(rows, columns):
         assert (np.asarray(part)[..., 3] == 0).all()
 
 
-def xla_sums(monkeypatch):
-    """What is given to XLA from now on, as it is traced."""
+@pytest.fixture
+def given_to_xla(monkeypatch):
+    """The tiles and shifts that XLA is given, as they are traced."""
     given, sums = [], keras_arrays._sums_by_xla
 
     def noted(tile, shift):
@@ -176,19 +177,19 @@ def xla_sums(monkeypatch):
 
     monkeypatch.setattr(keras_arrays, "_sums_by_xla", noted)
     keras_arrays._compiled_for_tensorflow.cache_clear()
-    return given
+    yield given
+    keras_arrays._compiled_for_tensorflow.cache_clear()
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="what TensorFlow leaves to XLA")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("rows", "columns"), [(1, 2), (25, 8), (31, 3), (34, 2), (3, 40)])
-def test_sums_by_xla_are_those_of_numpy(monkeypatch, rows, columns, dtype):
+def test_sums_by_xla_are_those_of_numpy(monkeypatch, given_to_xla, rows, columns, dtype):
     import tensorflow as tf
 
     monkeypatch.setattr(keras_arrays, "_XLA_TILE", 1)
     monkeypatch.setattr(keras_arrays, "_XLA_PASS", 1)
-    monkeypatch.setattr(keras_arrays, "_XLA_COLUMNS", 40)
-    taken = xla_sums(monkeypatch)
+    monkeypatch.setattr(keras_arrays, "_CHAIN", 40)
     a = (1e4 + 0.01 * np.random.default_rng(0).normal(size=(rows, columns, 7))).astype(dtype)
     a[:, :, 3] = 3.25
     a[0, -1, 5] = np.nan
@@ -196,8 +197,7 @@ def test_sums_by_xla_are_those_of_numpy(monkeypatch, rows, columns, dtype):
     shift = ops.convert_to_numpy(found.shift(ops.convert_to_tensor(a)))
     shift[:, 5] = 0
     packed = tf.function(lambda tile, shift: found.packed(tile, shift, samples=rows))(a, shift)
-    keras_arrays._compiled_for_tensorflow.cache_clear()
-    assert len(taken) == 1
+    assert len(given_to_xla) == 1
     sums = keras_arrays.unpacked(packed)
     for part, reference in zip(sums, expected.sums(a, shift), strict=True):
         # Up to 34 float32 additions, of numbers of about 0.01.
@@ -208,11 +208,10 @@ def test_sums_by_xla_are_those_of_numpy(monkeypatch, rows, columns, dtype):
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="what TensorFlow leaves to XLA")
 @pytest.mark.parametrize("has_xla", [True, False])
-def test_whole_passes_with_xla_and_without_are_the_definition(monkeypatch, has_xla):
+def test_whole_passes_with_xla_and_without_are_the_definition(monkeypatch, given_to_xla, has_xla):
     monkeypatch.setattr(keras_arrays, "_XLA_TILE", 1)
     monkeypatch.setattr(keras_arrays, "_XLA_PASS", 1)
     monkeypatch.setattr(keras_arrays, "_has_xla", lambda: has_xla)
-    taken = xla_sums(monkeypatch)
     # A shift matters where a mean is large and a spread small.
     far, back = L.Rescaling(0.01, 1e4, name="far"), L.Rescaling(1, -1e4)
     net = keras.Sequential([keras.Input((12, 12, 1)), far, back, L.Conv2D(4, 3), L.ReLU(), L.Flatten(), L.Dense(3)])
@@ -224,13 +223,11 @@ def test_whole_passes_with_xla_and_without_are_the_definition(monkeypatch, has_x
             tv, sv = definition(activations(net, layer.name, x, C4))
             np.testing.assert_allclose(layer.transformation_variance(), tv, rtol=1e-4, atol=1e-6)
             np.testing.assert_allclose(layer.sample_variance(), sv, rtol=1e-4, atol=1e-6)
-    keras_arrays._compiled_for_tensorflow.cache_clear()
-    assert bool(taken) == has_xla
+    assert bool(given_to_xla) == has_xla
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="what TensorFlow leaves to XLA")
-def test_xla_takes_the_sums_of_large_layers_in_long_passes(monkeypatch):
-    taken = xla_sums(monkeypatch)
+def test_xla_takes_the_sums_of_large_layers_in_long_passes(given_to_xla):
     # 81 x 81 positions: more than 2^18 entries in 10 samples under 4 transformations, and 2^25 in 1,300.
     net = keras.Sequential(
         [keras.Input((81, 81, 1)), L.Rescaling(2, name="large"), L.AveragePooling2D(9, name="small")]
@@ -238,10 +235,9 @@ def test_xla_takes_the_sums_of_large_layers_in_long_passes(monkeypatch):
     x = np.broadcast_to(images(1, size=81), (1300, 81, 81, 1))
     measure(net, x[:100], C4, batch_size=40)
     measure(net, iter([x[:100]]), C4, batch_size=40)
-    assert not taken
+    assert not given_to_xla
     result = measure(net, x, C4, batch_size=40)
-    assert [tuple(tile.shape) for tile, _ in taken] == [(10, 4, 81 * 81)]
-    keras_arrays._compiled_for_tensorflow.cache_clear()
+    assert [tuple(tile.shape) for tile, _ in given_to_xla] == [(10, 4, 81 * 81)]
     assert result["large"].sample_variance().max() == 0
     tv = definition(activations(net, "large", x[:1], C4))[0]
     np.testing.assert_allclose(result["large"].transformation_variance(), tv, rtol=1e-5)
