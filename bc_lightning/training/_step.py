@@ -87,6 +87,7 @@ class Step:
         self.modules: ModuleCalls | None = None
         self.inside_forward = 0
         self.watch: LossWatch | None = None
+        self._got_the_batch: dict[int, bool] = {}
         self.members = None if is_compiling() else Members(batch)
         self._depth = 0 if is_compiling() else torch._C._len_torch_function_stack()
         # Read before the step, which may pop its labels out of the batch.
@@ -127,7 +128,9 @@ class Step:
             self.state.notice(self, asked.args, asked.kwargs)
         if is_compiling():
             return
-        if self.first or (self.stage == "train" and not self.got_the_batch(call)):
+        # Looked at now: what the step changes in place afterwards, h2 was not given.
+        given_the_batch = self.stage != "train" or self.got_the_batch(call)
+        if self.first or not given_the_batch:
             readable, _ = _tried(lambda: self.scores_of(call))
             self.follow(call, call.output if readable is None else readable, self.captured - 1)
         if self._counts_now():
@@ -237,8 +240,10 @@ class Step:
 
     def got_the_batch(self, call: Call) -> bool:
         """Whether h2 was given the batch's own input; in a compiled step this is looked at when it has ended."""
-        members = self.members
-        return members is not None and members.given_to(call.args, call.kwargs)
+        if id(call.output) not in self._got_the_batch:
+            given = self.members is not None and self.members.given_to(call.args, call.kwargs)
+            self._got_the_batch[id(call.output)] = given
+        return self._got_the_batch[id(call.output)]
 
     @property
     def size(self) -> int:
@@ -251,8 +256,8 @@ class Step:
             if self.members is None or torch._C._len_torch_function_stack() != self._depth:
                 # Inside of a mode of the user's, which leaves the stack before ours would.
                 return
-            self.watch = LossWatch(self.members.storages - self.members.changed(), self.size)
-            self.watch.__enter__()
+            self.watch = LossWatch(self.members.unchanged, self.size)
+            self.watch.__enter__()  # type: ignore[no-untyped-call]
         self.watch.follow(output, root, given=(call.args, call.kwargs))
 
     def take(self, call: Call, asked: Asked, root: int) -> None:
@@ -265,7 +270,7 @@ class Step:
     def stop_watching(self) -> None:
         """End the watching; what was seen is kept."""
         if self.watch is not None and torch._C._len_torch_function_stack() > self._depth:
-            self.watch.__exit__(None, None, None)
+            self.watch.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def scores_of(self, call: Call) -> Tensor:
         """h2's class scores in the output of a call, as they are."""
@@ -282,7 +287,7 @@ class Step:
     @property
     def batch_target(self) -> Tensor | None:
         """The target in the batch as the step got it, or None where there is none to be found."""
-        return self._target
+        return cast("Tensor | None", self._target)
 
     def require_target(self) -> Tensor:
         """The same, or the error that says why there is none."""

@@ -54,28 +54,40 @@ def storage_of(tensor: Tensor) -> int:
 
 def version_of(tensor: Tensor) -> int:
     """How often a tensor was changed in place; tensors of inference mode do not count it."""
-    return 0 if tensor.is_inference() else tensor._version
+    try:
+        return tensor._version
+    except RuntimeError:
+        return 0
 
 
 class Members:
     """The tensors that a batch held when the step began, and whether they are still what they were."""
 
     def __init__(self, batch: Any) -> None:
-        self._versions = [(storage_of(tensor), version_of(tensor), tensor) for tensor in tensors_in(batch)]
-        self.storages = {storage for storage, _, _ in self._versions}
+        # Most steps give h2 the very tensors of the batch, so memory is looked at only where that is not so.
+        self._versions = {id(tensor): (tensor, version_of(tensor)) for tensor in tensors_in(batch)}
 
-    def changed(self) -> set[int]:
-        """Memory of those that the step has changed in place since."""
-        return {storage for storage, version, tensor in self._versions if version_of(tensor) != version}
+    @property
+    def unchanged(self) -> set[int]:
+        """Memory of those that the step has not changed in place."""
+        kept = self._versions.values()
+        own = {storage_of(tensor) for tensor, version in kept if version_of(tensor) == version}
+        return own - {storage_of(tensor) for tensor, version in kept if version_of(tensor) != version}
 
     def given_to(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a call got the batch's own values: all its floating tensors, or one tensor where none is floating."""
         given = list(tensors_in((args, kwargs)))
         floating = [tensor for tensor in given if tensor.is_floating_point()]
-        own = self.storages - self.changed()
+        if floating and all(self._is_own(tensor) for tensor in floating):
+            return True
+        own = self.unchanged
         if floating:
             return all(storage_of(tensor) in own for tensor in floating)
         return any(storage_of(tensor) in own for tensor in given)
+
+    def _is_own(self, tensor: Tensor) -> bool:
+        own, version = self._versions.get(id(tensor), (None, 0))
+        return own is tensor and version_of(tensor) == version
 
 
 def same_labels(one: Tensor, other: Tensor) -> bool | None:
