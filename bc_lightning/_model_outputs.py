@@ -79,8 +79,7 @@ def scores_from_output(
 
 def is_hugging_face(output: Any) -> bool:
     """Whether an output is of a Hugging Face model, whose scores of tokens have the classes last."""
-    kind: type[Any] = type(output)
-    return issubclass(kind, OrderedDict) and dataclasses.is_dataclass(kind) and hasattr(output, "logits")
+    return OrderedDict in type(output).__mro__ and dataclasses.is_dataclass(output) and hasattr(output, "logits")
 
 
 def target_from_batch(batch: Any, target: str | int | Callable[[Any], Any] | None = None) -> Tensor:

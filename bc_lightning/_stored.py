@@ -340,7 +340,7 @@ def store_outputs(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     stored = store_outputs(h1, data, folder + "/h1-train", batch_size=2)
         ...     training_set = stored.attach(data)
-        ...     training_set[3].row.shape
+        ...     training_set[3].row.tensor.shape
         torch.Size([3])
     """
     reference = _computing(h1)
