@@ -149,13 +149,13 @@ class BoltsStyleWithDataModule(pl.LightningModule):
 
 
 @IMAGES.one_line(
-    "hydra template: the net and a partial optimiser handed in, `save_hyperparameters(logger=False)`, mean and best metrics",
+    "hydra template: net and partial optimiser handed in, `save_hyperparameters(logger=False)`, mean and best metrics",
     loaders=loaders_of(images),
 )
 class HydraTemplate(L.LightningModule):
-    def __init__(self, net=None, optimizer=partial(torch.optim.SGD, lr=0.1), scheduler=None, compile: bool = False):
+    def __init__(self, net=None, optimizer=None, scheduler=None, compile: bool = False):
         super().__init__()
-        net = net or small_cnn()
+        net, optimizer = net or small_cnn(), optimizer or partial(torch.optim.SGD, lr=0.1)
         self.save_hyperparameters(logger=False)
         self.net = net
         self.criterion = nn.CrossEntropyLoss()
@@ -220,6 +220,13 @@ class NetHandedInWithoutForward(L.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=self.hparams.lr)
+
+
+@IMAGES.one_line("the same, compiled in `setup`", loaders=loaders_of(images))
+class NetCompiledInSetup(HydraTemplate):
+    def setup(self, stage):
+        if stage == "fit":
+            self.net = torch.compile(self.net, backend="eager")
 
 
 def mixed(x, lam=0.3):
@@ -331,7 +338,7 @@ class CutMixInCollate(_MixupInStep):
 
 
 @IMAGES.refused(
-    "augmentation on the device inside the step: h2 is called with something that is not the batch's input, the labels stay",
+    "augmentation inside the step: h2 is called with something that is not the batch's input, the labels stay",
     needs="`self.compatibility_target = y` in the step, which says that the labels still hold",
     error="compatibility_target",
     loaders=loaders_of(images),

@@ -13,7 +13,6 @@ from public_module import (
     BATCH,
     CLASSES,
     FEATURES,
-    TRAIN_ROWS,
     VAL_ROWS,
     Registry,
     features,
@@ -29,7 +28,7 @@ VOCABULARY, TOKENS = 20, 5
 
 
 class ModelOutput(OrderedDict):
-    """As Hugging Face's models return it: a mapping whose entries are attributes too; those that are None are left out."""
+    """As Hugging Face's models return it: a mapping without what is None, whose entries are attributes too."""
 
     def __init__(self, **entries):
         super().__init__({name: value for name, value in entries.items() if value is not None})

@@ -206,7 +206,7 @@ class SeveralValidationLoaders(_Classifier):
 )
 class ValidationStepSkipsABatch(_Classifier):
     def validation_step(self, batch, batch_idx):
-        x, y = batch
+        x, _ = batch
         if len(x) < 4:
             return None
         return super().validation_step(batch, batch_idx)
@@ -283,6 +283,7 @@ class SixteenBit(_Classifier):
     "stochastic weight averaging by Lightning's callback",
     trainer=lambda: {"callbacks": [pl.callbacks.StochasticWeightAveraging(0.05, swa_epoch_start=1)], "max_epochs": 3},
     by_hand=False,
+    changed_after=True,
 )
 class StochasticWeightAveragingCallback(_Classifier):
     pass
@@ -351,7 +352,7 @@ class EmaCallbackSwapsWeights(_Classifier):
     error="scores=",
     options={"scores": "student"},
     scores=lambda module, batch: module.student(batch[0]),
-    h1=lambda: mlp(),
+    h1=mlp,
 )
 class KnowledgeDistillation(pl.LightningModule):
     def __init__(self, temperature=2.0):

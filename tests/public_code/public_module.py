@@ -72,6 +72,7 @@ class Pattern:
         learning_rate: Of that step.
         batches: How many batches that step sees.
         tolerance: Relative, of that comparison.
+        changed_after: Whether a callback changes the weights after the last validation, so that it is repeated.
     """
 
     module: Callable[[], Any]
@@ -82,7 +83,7 @@ class Pattern:
     error: str = ""
     mended: Callable[[Any], Any] | None = None
     h1: Callable[[], Any] | None = None
-    loaders: Callable[[], tuple[Any, Any]] = loaders_of(vectors)
+    loaders: Callable[[], tuple[Any, Any]] = field(default_factory=lambda: loaders_of(vectors))
     scores: Callable[[Any, Any], Tensor] = lambda module, batch: module(batch[0])
     labels: Callable[[Any], Tensor] = lambda batch: batch[1]
     trained: Callable[[Any, Any], tuple[Tensor, Tensor]] | None = None
@@ -94,6 +95,7 @@ class Pattern:
     learning_rate: float = 0.1
     batches: int = 1
     tolerance: float = 1e-4
+    changed_after: bool = False
 
     @property
     def name(self) -> str:
