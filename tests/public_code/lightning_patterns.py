@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from lightning_patterns_calls import CALLS
 from lightning_patterns_images import IMAGES
-from lightning_patterns_sequences import SEQUENCES
+from lightning_patterns_records import RECORDS
+from lightning_patterns_segmentation import SEGMENTATION
 from lightning_patterns_steps import STEPS
+from lightning_patterns_text import TEXT
 from public_module import Pattern
 
-LIGHTNING_PATTERNS: list[Pattern] = [*IMAGES, *STEPS, *SEQUENCES]
+LIGHTNING_PATTERNS: list[Pattern] = [*IMAGES, *SEGMENTATION, *STEPS, *CALLS, *TEXT, *RECORDS]
 
 # What is no module, but a way to run one: test_lightning_programs.py.
 PROGRAMS = [

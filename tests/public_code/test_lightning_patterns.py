@@ -278,6 +278,27 @@ def test_one_step_is_the_plain_step_and_the_penalty_by_hand(pattern):
         )
 
 
+@pytest.mark.parametrize("name", ["SharpnessAwareMinimisation", "LimitedMemoryBFGS"])
+def test_loops_with_several_passes_are_those_with_the_penalty_in_each(name):
+    (pattern,) = [pattern for pattern in LIGHTNING_PATTERNS if pattern.module.__name__ == name]
+    h1 = pattern.make_h1().eval()
+
+    class ByHand(pattern.module):
+        def training_step(self, batch):
+            loss = super().training_step(batch)
+            return None if loss is None else loss + LAMBDA * penalty_by_hand(pattern, self, h1, batch)
+
+        def compute_loss(self, batch):
+            return super().compute_loss(batch) + LAMBDA * penalty_by_hand(pattern, self, h1, batch)
+
+    torch.manual_seed(3)
+    by_hand = ByHand()
+    fit(pattern, by_hand, limit_train_batches=1)
+    _, ours, _ = step_of(pattern, LAMBDA)
+    for one, other in zip(ours.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
 @every
 def test_the_callback_trains_the_same(pattern):
     callback = CompatibilityCallback(pattern.make_h1(), lambda_c=LAMBDA, **pattern.options)
