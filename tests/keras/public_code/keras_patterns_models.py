@@ -55,7 +55,7 @@ class TwoLayers(keras.Model):
 
 @listed
 class SubclassedModel(Program):
-    what = "a subclassed model with `call(inputs, training=False)`, batch normalisation and dropout, not built before `fit`"
+    what = "a subclassed model, `call(inputs, training=False)`, batch normalisation, dropout, not built before `fit`"
     # Batch statistics are of the batch, whatever its weights: the same in both.
     run_eagerly = False
 
@@ -194,7 +194,9 @@ class Backbone:
 
 @listed
 class TransferLearning(Program):
-    what = "transfer learning: a frozen backbone in inference mode, then unfrozen, compiled again with a smaller rate, fitted on"
+    what = (
+        "transfer learning: a frozen backbone in inference mode, then unfrozen, compiled with a smaller rate, fitted on"
+    )
 
     def build(self):
         backbone = Backbone.make()
@@ -387,7 +389,7 @@ class TokenClassification(Program):
 
 @listed
 class Segmentation(Program):
-    what = "segmentation: outputs (N, H, W, C), labels (N, H, W)"
+    what = "segmentation: logits (N, H, W, C), labels (N, H, W)"
 
     def rows(self, count, seed):
         random = np.random.default_rng(seed)
@@ -398,9 +400,12 @@ class Segmentation(Program):
             [
                 keras.Input((4, 4, 1)),
                 layers.Conv2D(4, 3, padding="same", activation="relu"),
-                layers.Dense(CLASSES, activation="softmax"),
+                layers.Conv2D(CLASSES, 1),
             ]
         )
+
+    def loss(self):
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 @listed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 from pathlib import Path
@@ -281,10 +282,8 @@ class BackupAndRestore(Program):
 
         with tempfile.TemporaryDirectory() as folder:
             backup = keras.callbacks.BackupAndRestore(folder)
-            try:
+            with contextlib.suppress(InterruptedError):
                 super().fit(model, with_callbacks(run, backup, Interrupted()), epochs)
-            except InterruptedError:
-                pass
             return super().fit(model, with_callbacks(run, backup), epochs)
 
 

@@ -23,18 +23,30 @@ unaided = pytest.mark.parametrize(
 )
 
 
+# Keras's own advice on generators, and numpy's on Keras's tensors; warnings of bc_keras stay errors.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:::keras"),
+    pytest.mark.filterwarnings("ignore:.*__array__ implementation:DeprecationWarning"),
+]
+
+
+def working(pattern: type[Program]) -> type[Program]:
+    """The program that trains: after the remedy, if there is one."""
+    return pattern.mended or pattern
+
+
 @functools.cache
 def h1_of(pattern: type[Program]) -> Any:
     """A model of h2's kind with other weights."""
     keras.utils.set_random_seed(7)
-    program = (pattern.mended or pattern)()
+    program = working(pattern)()
     h1 = program.build()
     program.answers(h1, program.rows(TRAIN_ROWS, 0)[0])
     return h1
 
 
 def executed(pattern: type[Program], **run: Any) -> tuple[Any, Any, dict[str, list[float]]]:
-    program = (pattern.mended or pattern)()
+    program = working(pattern)()
     keras.utils.set_random_seed(3)
     return program.run(Run(**run))
 
@@ -53,7 +65,7 @@ def compatible(pattern: type[Program]) -> tuple[Any, Any, dict[str, list[float]]
     h1 = h1_of(pattern)
     return executed(
         pattern,
-        wrap=lambda h2: BCModel(h2, h1=h1, lambda_c=LAMBDA, **pattern.options),
+        wrap=lambda h2: BCModel(h2, h1=h1, lambda_c=LAMBDA, **working(pattern).options),
         metrics=scored,
         h1=h1,
         lambda_c=LAMBDA,
@@ -71,13 +83,13 @@ def equal_weights(one: Any, other: Any) -> bool:
 @functools.cache
 def zero(pattern: type[Program]) -> tuple[Any, Any, dict[str, list[float]]]:
     h1 = h1_of(pattern)
-    return executed(pattern, wrap=lambda h2: BCModel(h2, h1=h1, lambda_c=0.0, **pattern.options), h1=h1)
+    return executed(pattern, wrap=lambda h2: BCModel(h2, h1=h1, lambda_c=0.0, **working(pattern).options), h1=h1)
 
 
 @every
 def test_lambda_zero_is_the_plain_program_to_the_bit(pattern):
     (h2, _, logged), (expected, _, plain_logged) = zero(pattern), plain(pattern)
-    if not pattern.exact:
+    if not working(pattern).exact:
         for one, other in zip(h2.get_weights(), expected.get_weights(), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
         return
@@ -89,10 +101,10 @@ def test_lambda_zero_is_the_plain_program_to_the_bit(pattern):
 @every
 def test_evaluate_gives_what_the_plain_model_gives(pattern):
     (_, model, _), (_, expected, _) = zero(pattern), plain(pattern)
-    program = (pattern.mended or pattern)()
+    program = working(pattern)()
     x, y = program.rows(VAL_ROWS, 1)
     ours, theirs = (each.evaluate(x, program.encoded(y), verbose=0) for each in (model, expected))
-    np.testing.assert_allclose(ours, theirs, rtol=0 if pattern.exact else 1e-5)
+    np.testing.assert_allclose(ours, theirs, rtol=0 if working(pattern).exact else 1e-5)
 
 
 @unaided
@@ -109,12 +121,12 @@ def test_as_it_is_it_is_refused_with_what_to_do(pattern):
 
 
 def scores_by_numpy(pattern: type[Program], h2: Any) -> dict[str, float]:
-    program = (pattern.mended or pattern)()
+    program = working(pattern)()
     x, y = program.rows(VAL_ROWS, 1)
     a, b = program.predicted(h1_of(pattern), x).reshape(-1), program.predicted(h2, x).reshape(-1)
     y = np.asarray(y).reshape(-1)
-    if pattern.ignored is not None:
-        a, b, y = a[y != pattern.ignored], b[y != pattern.ignored], y[y != pattern.ignored]
+    if working(pattern).ignored is not None:
+        a, b, y = a[y != working(pattern).ignored], b[y != working(pattern).ignored], y[y != working(pattern).ignored]
     right1, right2 = a == y, b == y
     assert 0 < right1.mean() < 1, "an h1 that is never or always right shows nothing"
     return {
@@ -129,18 +141,16 @@ def scores_by_numpy(pattern: type[Program], h2: Any) -> dict[str, float]:
 def test_logged_scores_are_those_of_plain_numpy(pattern):
     h2, _, logged = compatible(pattern)
     expected = scores_by_numpy(pattern, h2)
-    counts = {
-        name: logged[f"val_{name}"][-1] for name in ("both_right", "h1_only_right", "h2_only_right", "both_wrong")
-    }
-    of_h1 = (counts["both_right"] + counts["h1_only_right"]) / sum(counts.values())
-    assert of_h1 == pytest.approx(expected.pop("accuracy_h1"), abs=1e-6)
+    if "val_both_right" in logged:
+        right, of_h1, of_h2, wrong = (logged[f"val_{name}"][-1] for name in CELLS)
+        assert (right + of_h1) / (right + of_h1 + of_h2 + wrong) == pytest.approx(expected.pop("accuracy_h1"))
     for name, value in expected.items():
         assert logged[f"val_{name}"][-1] == pytest.approx(value, abs=1e-6), name
 
 
 @every
 def test_the_callback_logs_the_same_scores_of_a_plain_model(pattern):
-    program = (pattern.mended or pattern)()
+    program = working(pattern)()
     h2, _, _ = plain(pattern)
     expected = scores_by_numpy(pattern, h2)
     x, y = program.rows(VAL_ROWS, 1)
@@ -155,7 +165,7 @@ def test_the_callback_logs_the_same_scores_of_a_plain_model(pattern):
 
 @every
 def test_weights_file_loads_in_the_plain_model(pattern, tmp_path):
-    program = (pattern.mended or pattern)()
+    program = working(pattern)()
     h2, model, _ = compatible(pattern)
     model.save_weights(tmp_path / "ours.weights.h5")
     restored = program.build()
@@ -171,7 +181,7 @@ def test_weights_file_loads_in_the_plain_model(pattern, tmp_path):
 
 def weights_by_hand(pattern: type[Program]) -> np.ndarray:
     """New error: an instance that h1 gets right counts 1 + lambda_c times."""
-    program = (pattern.mended or pattern)()
+    program = working(pattern)()
     x, y = program.rows(TRAIN_ROWS, 0)
     y = np.asarray(y)
     right = program.predicted(h1_of(pattern), x).reshape(y.shape) == y
@@ -184,11 +194,11 @@ def weights_by_hand(pattern: type[Program]) -> np.ndarray:
 def test_training_is_keras_with_weights_of_one_and_lambda_where_h1_is_right(pattern):
     h2, _, _ = compatible(pattern)
     assert not equal_weights(h2, plain(pattern)[0]), "the penalty trained nothing"
-    if not pattern.by_hand:
+    if not working(pattern).by_hand:
         return
     by_hand, _, _ = executed(pattern, weights=weights_by_hand(pattern))
     for one, other in zip(h2.get_weights(), by_hand.get_weights(), strict=True):
-        np.testing.assert_allclose(one, other, rtol=pattern.tolerance, atol=pattern.tolerance * 0.1)
+        np.testing.assert_allclose(one, other, rtol=working(pattern).tolerance, atol=working(pattern).tolerance * 0.1)
 
 
 def test_the_table_of_the_docs_is_this_list():
