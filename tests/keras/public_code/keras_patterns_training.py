@@ -411,10 +411,8 @@ class LossInTheStep(Program):
     def run(self, run):
         from bc_keras import CompatibilityCallback
 
-        model, watch = Distance(), ()
-        if run.h1 is not None:
-            model = WithPenalty(run.h1, run.lambda_c)
-            watch = (CompatibilityCallback(self.rows(VAL_ROWS, 1), h1=run.h1),)
+        model = Distance() if run.h1 is None else WithPenalty(run.h1, run.lambda_c)
+        watch = () if run.h1 is None else (CompatibilityCallback(self.rows(VAL_ROWS, 1), h1=run.h1),)
         model.compile(self.optimizer(), loss=self.loss(), metrics=["accuracy"], **self.compiled(run))
         return model, model, self.fit(model, with_callbacks(run, *watch))
 
