@@ -120,9 +120,9 @@ class ValidationSplit(Program):
     what = "`validation_split` of the training arrays"
     by_hand = False
 
-    def fit(self, model, run, epochs=2):
+    def fit(self, model, run):
         x, y = (np.concatenate(parts) for parts in zip(self.rows(TRAIN_ROWS, 0), self.rows(13, 1), strict=True))
-        options = {"batch_size": BATCH, "verbose": 0, "epochs": epochs, "shuffle": False}
+        options = {"batch_size": BATCH, "verbose": 0, "shuffle": False}
         return model.fit(x, y, validation_split=13 / len(x), callbacks=list(run.callbacks), **options).history
 
 
@@ -208,7 +208,7 @@ class TransferLearning(Program):
         h2, model, _ = super().run(run)
         h2.get_layer("backbone").trainable = True
         model.compile(keras.optimizers.SGD(0.01), loss=self.loss(), metrics=run.metrics(), **self.compiled(run))
-        return h2, model, self.fit(model, run, epochs=1)
+        return h2, model, self.fit(model, run)
 
 
 @listed

@@ -219,8 +219,9 @@ class MirroredStrategyScope(Program):
 @listed
 class UsualCallbacks(Program):
     what = "`EarlyStopping(restore_best_weights=True)`, `ReduceLROnPlateau`, `CSVLogger`, `TerminateOnNaN`"
+    epochs = 2
 
-    def fit(self, model, run, epochs=2):
+    def fit(self, model, run):
         with tempfile.TemporaryDirectory() as folder:
             usual = (
                 keras.callbacks.EarlyStopping("val_accuracy", mode="max", patience=5, restore_best_weights=True),
@@ -228,14 +229,15 @@ class UsualCallbacks(Program):
                 keras.callbacks.CSVLogger(Path(folder) / "log.csv"),
                 keras.callbacks.TerminateOnNaN(),
             )
-            return until_best(super().fit(model, with_callbacks(run, *usual), epochs))
+            return until_best(super().fit(model, with_callbacks(run, *usual)))
 
 
 @listed
 class BestWeightsAndTensorBoard(Program):
     what = "`ModelCheckpoint(save_weights_only=True)` and `TensorBoard`, the best weights loaded after `fit`"
+    epochs = 2
 
-    def fit(self, model, run, epochs=2):
+    def fit(self, model, run):
         with tempfile.TemporaryDirectory() as folder:
             best = f"{folder}/best.weights.h5"
             usual = (
@@ -244,7 +246,7 @@ class BestWeightsAndTensorBoard(Program):
                 ),
                 keras.callbacks.TensorBoard(f"{folder}/logs", update_freq="epoch"),
             )
-            logged = super().fit(model, with_callbacks(run, *usual), epochs)
+            logged = super().fit(model, with_callbacks(run, *usual))
             model.load_weights(best)
             # The file is a plain model's.
             plain = self.build()
@@ -258,11 +260,11 @@ class BestWeightsAndTensorBoard(Program):
 class CheckpointOfTheWholeModel(Program):
     what = '`ModelCheckpoint("best.keras")`, loaded by `keras.models.load_model` as the plain model'
 
-    def fit(self, model, run, epochs=2):
+    def fit(self, model, run):
         with tempfile.TemporaryDirectory() as folder:
             path = f"{folder}/best.keras"
             keep = keras.callbacks.ModelCheckpoint(path)
-            logged = super().fit(model, with_callbacks(run, keep), epochs)
+            logged = super().fit(model, with_callbacks(run, keep))
             plain = keras.models.load_model(path)
             assert type(plain) is keras.Sequential
             x = self.rows(VAL_ROWS, 1)[0]
@@ -273,8 +275,9 @@ class CheckpointOfTheWholeModel(Program):
 @listed
 class BackupAndRestore(Program):
     what = "`BackupAndRestore`: a run that was interrupted goes on where it stopped"
+    epochs = 2
 
-    def fit(self, model, run, epochs=2):
+    def fit(self, model, run):
         class Interrupted(keras.callbacks.Callback):
             def on_epoch_begin(self, epoch, logs=None):
                 if epoch == 1:
@@ -283,8 +286,8 @@ class BackupAndRestore(Program):
         with tempfile.TemporaryDirectory() as folder:
             backup = keras.callbacks.BackupAndRestore(folder)
             with contextlib.suppress(InterruptedError):
-                super().fit(model, with_callbacks(run, backup, Interrupted()), epochs)
-            return super().fit(model, with_callbacks(run, backup), epochs)
+                super().fit(model, with_callbacks(run, backup, Interrupted()))
+            return super().fit(model, with_callbacks(run, backup))
 
 
 @listed
@@ -317,9 +320,9 @@ class CompiledBeforeWrapping(Program):
 class TrainOnBatchLoop(Program):
     what = "a loop of one's own over `train_on_batch`, then `evaluate`"
 
-    def fit(self, model, run, epochs=2):
+    def fit(self, model, run):
         x, y = self.rows(TRAIN_ROWS, 0)
-        for _ in range(epochs):
+        for _ in range(2):
             for start in range(0, TRAIN_ROWS, BATCH):
                 chosen = slice(start, start + BATCH)
                 weights = None if run.weights is None else run.weights[chosen]
@@ -333,8 +336,8 @@ class TrainOnBatchLoop(Program):
 class LossAndAccuracyUnpacked(Program):
     what = "`loss, accuracy = model.evaluate(x, y)`, and `model.predict(x).argmax(1)`"
 
-    def fit(self, model, run, epochs=2):
-        logged = super().fit(model, run, epochs)
+    def fit(self, model, run):
+        logged = super().fit(model, run)
         x, y = self.rows(VAL_ROWS, 1)
         values = model.evaluate(x, y, verbose=0)
         if len(run.metrics()) == 1:

@@ -63,7 +63,9 @@ class Program:
     exact: ClassVar[bool] = True
     # A label that does not count.
     ignored: ClassVar[int | None] = None
+    # Tracing costs most of a program this small; those that are about graphs have it.
     run_eagerly: ClassVar[bool] = True
+    epochs: ClassVar[int] = 1
 
     @classmethod
     def title(cls) -> str:
@@ -120,13 +122,13 @@ class Program:
     def compiled(self, run: Run) -> dict[str, Any]:
         return {"run_eagerly": self.run_eagerly, **run.compiled}
 
-    def fit(self, model: Any, run: Run, epochs: int = 2) -> dict[str, list[float]]:
+    def fit(self, model: Any, run: Run) -> dict[str, list[float]]:
         x, y = self.rows(TRAIN_ROWS, 0)
         x_val, y_val = self.rows(VAL_ROWS, 1)
         history = model.fit(
             **self.feed(x, self.encoded(y), run.weights),
             validation_data=self.held_out(x_val, self.encoded(y_val)),
-            epochs=epochs,
+            epochs=self.epochs,
             verbose=0,
             callbacks=list(run.callbacks),
             **self.fit_options(run),
