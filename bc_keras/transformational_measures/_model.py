@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bc_core._arrays import to_numpy
 from bc_core.invariance import TransformSet
 from bc_keras._random_numbers import random_numbers_kept
+from bc_keras.transformational_measures._files import load_model
 from bc_keras.transformational_measures._structure import Block, ModelStructure, TopLayers, prepared
 
 _ACCURACY = ("accuracy", "acc", "binary_accuracy", "categorical_accuracy", "sparse_categorical_accuracy")
@@ -25,7 +26,7 @@ class Model:
 
     Args:
         model_keras: The model.
-        path: Instead of it, a file that `keras.saving.load_model` reads, ``.keras`` or ``.h5``.
+        path: Instead of it, its file, ``.keras`` or ``.h5``, of Keras 2 too.
         model_path: Another name of `path`.
 
     Attributes:
@@ -52,7 +53,7 @@ class Model:
                 f"model_keras={model_keras!r}, path={path!r}, model_path={model_path!r}."
             )
         is_path = isinstance(given[0], (str, os.PathLike))
-        self.model_keras: Any = keras.saving.load_model(given[0]) if is_path else given[0]
+        self.model_keras: Any = load_model(given[0]) if is_path else given[0]
         # Of single inputs: the transformations are in the matrix already.
         self._network = TopLayers(self.model_keras, TransformSet.identity(2))
 

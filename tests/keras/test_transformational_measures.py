@@ -1,5 +1,6 @@
 """The older package's names: numbers against the documented formulas in numpy, and none of its faults."""
 
+import json
 import logging
 import pickle
 
@@ -568,6 +569,26 @@ def test_predict_returns_the_activations_of_a_matrix(tmp_path):
             Model(**bad)
     with pytest.raises(TypeError, match="Keras model"):
         Model(model_keras=3)
+
+
+def test_a_file_of_keras_2(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    plain, x, path = net(), images(3), tmp_path / "old.h5"
+    plain.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    plain.save(path)
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        start, first, *_ = layers = config["config"]["layers"]
+        assert start["class_name"] == "InputLayer"
+        layers.pop(0)
+        first["config"]["batch_input_shape"] = start["config"].get("batch_shape", [None, 8, 8, 1])
+        file.attrs["model_config"] = json.dumps(config)
+        file.attrs["keras_version"] = "2.3.0-tf"
+    before = path.read_bytes()
+    model = Model(path=path)
+    np.testing.assert_allclose(model.predict(x[None])[0, :, 4], activations(plain, x[None])[4][0], atol=1e-6)
+    assert model.layers_names == ["conv", "pool", "drop", "flat", "head"]
+    assert path.read_bytes() == before
 
 
 def test_feature_k_is_that_of_layer_k_wherever_its_layer_stands():
