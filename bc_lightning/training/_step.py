@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from bc_core._random_numbers import python_and_numpy_kept, python_and_numpy_state
 from bc_lightning._model_outputs import inputs_from_batch, scores_from_output, target_from_batch
-from bc_lightning._user_module import class_of, of_one_kind
+from bc_lightning._user_module import class_of, lacks_forward, of_one_kind, only_network
 from bc_lightning.training._loss_watch import LossWatch
-from bc_lightning.training._state import Compatibility, Position, Scores, Stage
+from bc_lightning.training._state import Compatibility, Found, Position, Scores, Stage
 from bc_lightning.training._tensors import Members, mapped, tensors_in
 
 HANDED_OVER = "compatibility_target"
@@ -74,7 +74,8 @@ class Step:
         self.run = state.run
         self.rows, self.indices, self.source, self.raw_target = state.run.incoming
         self.first = stage not in state.run.looked_at
-        self.scores: Scores = state.scores_in(stage)
+        self.found = state.found_in(stage)
+        self.scores: Scores = state.options.scores if self.found is None else self.found.scores
         self.calls: list[Call] = []
         self.asked: list[Asked] = []
         # The numbers by which the watch knows their outputs.
@@ -178,8 +179,9 @@ class Step:
         kept = [tensor.clone() for tensor in tensors] if look else []
         device = tensors[0].device if tensors else torch.device("cpu")
         with self._random_numbers_kept(device):
-            network = self._network_of_h1() if asked.part else None
-            self.answers[number] = self.state.reference.ask(asked.args, asked.kwargs, asked.part, network)
+            self.answers[number] = self.state.reference.ask(
+                asked.args, asked.kwargs, asked.part, self._networks_of_h1(asked)
+            )
         if look:
             # Whether h1 has changed what it was given, or h2 what it was: one of them gets a copy from now on.
             pairs = [*zip(tensors, kept, strict=True), *zip(tensors_in(asked.given), kept, strict=False)]
@@ -196,12 +198,27 @@ class Step:
             if self.watch is not None:
                 self.watch.paused = False
 
-    def _network_of_h1(self) -> str | None:
-        """The part of h1 that answers, where h2's was found in the steps and h1 was made as h2 is."""
-        reference, found = self.state.reference, self.state.found.get(self.stage)
-        if found is None or reference.scores is not None or not of_one_kind(reference.h1, self.module):
-            return None
-        return found if found in {name for name, _ in reference.h1.named_modules()} else None
+    def _networks_of_h1(self, asked: Asked) -> tuple[str, ...]:
+        """The parts of h1 that answer, where h2's were found in the steps and h1 was made as h2 is.
+
+        Raises:
+            ValueError: h1 has no forward, and what h2's step does between its parts is not known to it.
+        """
+        reference, found, h1 = self.state.reference, self.found, self.state.reference.h1
+        if found is None or self._inputs is not None:
+            return ()
+        if reference.scores is not None:
+            # A part of an h1 that can't be called whole would be given what is meant for the whole.
+            is_part = isinstance(reference.scores, str) and lacks_forward(h1) and only_network(h1) is None
+            if is_part and len(found.names) > 1:
+                raise ValueError(features_message(self, found.scores))
+            return ()
+        alike = of_one_kind(h1, self.module) and set(found.names) <= {name for name, _ in h1.named_modules()}
+        if alike and found.exact:
+            return found.names
+        if alike and lacks_forward(h1):
+            raise ValueError(features_message(self, found.scores))
+        return ()
 
     def _what_to_ask(self, number: int) -> Asked:
         """What h2 was asked is what h1 is asked, unless the caller says otherwise with `inputs`."""
@@ -352,13 +369,7 @@ class ModuleCalls:
         others = [name for name, other in zip(self.names, self.calls, strict=True) if other.output is not call.output]
         if not any(tensor.requires_grad for tensor in given) and not others:
             return
-        raise ValueError(
-            f"Submodule {step.scores!r} was called with a tensor of shape {tuple(given[0].shape)} that is no part of "
-            f"the batch but computed by another part of h2, so it is not clear what h1 gets. Give the module a forward "
-            f"that does all of it; or say what h1 is asked, inputs=0 (the batch's first element), inputs='key' or "
-            f"inputs=lambda batch: preprocess(batch[0]), with an h1 that answers for it, such as "
-            f"h1=lambda x: old.head(old.body(x))."
-        )
+        raise ValueError(features_message(step, str(step.scores), tuple(given[0].shape)))
 
     def find(self) -> str | None:
         """The submodule that gives the scores, if what the step did with the outputs leaves no doubt."""
@@ -377,9 +388,29 @@ class ModuleCalls:
         if len(candidates) != 1:
             return None
         number = candidates[0]
-        self._step.scores = self._step.state.found[self._step.stage] = self.names[number]
+        path, exact = self._path_to(number)
+        found = Found(tuple(self.names[each] for each in path), exact)
+        self._step.found = self._step.state.found[self._step.stage] = found
+        self._step.scores = found.scores
         self._step.take(self.calls[number], self.asked[number], number)
-        return self.names[number]
+        if len(path) > 1:
+            self._step.around.append(self.asked[path[0]]._replace(part=False))
+        return found.scores
+
+    def _path_to(self, number: int) -> tuple[list[int], bool]:
+        """The calls that lead from the batch's input to a call, each given what the one before has answered."""
+        step, path, exact = self._step, [number], True
+        while not step.got_the_batch(self.calls[path[0]]):
+            given = list(tensors_in((self.calls[path[0]].args, self.calls[path[0]].kwargs)))
+            before = {None if step.watch is None else step.watch.root_of(tensor) for tensor in given}
+            root = before.pop() if len(before) == 1 else None
+            if root is None or root >= path[0]:
+                return [number], True
+            output = self.calls[root].output
+            call = self.calls[path[0]]
+            exact &= len(call.args) == 1 and not call.kwargs and call.args[0] is output
+            path.insert(0, root)
+        return path, exact
 
     def _gives_scores(self, call: Call, size: int) -> bool:
         try:
@@ -398,6 +429,26 @@ def _own_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield path, inner
             if not isinstance(inner, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)):
                 waiting.extend((f"{path}.{name}", part) for name, part in inner.named_children())
+
+
+class FirstHook:
+    """On the submodule that a step calls first: what it is given is what h1 is asked."""
+
+    def __init__(self, step: Step, network: nn.Module) -> None:
+        self._step = step
+        self._network = network
+        self._handle = network.register_forward_pre_hook(self._before, with_kwargs=True)
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module is self._network and not in_backward():
+            self._step.around.append(self._step.to_ask(args, kwargs, part=False))
+
+    def remove(self) -> None:
+        """Leave the submodule as it was."""
+        self._handle.remove()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FirstHook:
+        return self
 
 
 class SubmoduleHook:
@@ -459,4 +510,16 @@ def captures_message(step: Step) -> str:
         f"output is what is compared with h1. Say which submodule gives the class scores with scores='name' (dots "
         f"reach deeper), or leave this stage out with stages=. A step that calls net.forward(x) must call net(x): only "
         f"a call can be seen. {known}"
+    )
+
+
+def features_message(step: Step, name: str, shape: tuple[int, ...] | None = None) -> str:
+    """Why it is not known what h1 is asked where h2's step computes with several of its parts."""
+    what = "something" if shape is None else f"a tensor of shape {shape}"
+    return (
+        f"Submodule {name!r} was called with {what} that is no part of the batch but computed by another part of h2, "
+        f"so it is not clear what h1 gets. Give the module a forward that does all of it; or say what h1 is asked, "
+        f"inputs=0 (the batch's first element), inputs='key' or inputs=lambda batch: preprocess(batch[0]), with "
+        f"scores={name!r} and an h1 that answers for it, such as h1=lambda x: old.head(old.body(x)). A step that calls "
+        f"net.forward(x) must call net(x): only a call can be seen."
     )

@@ -19,6 +19,7 @@ from bc_lightning.training._penalty import eager, penalty_terms, raise_what_was_
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage
 from bc_lightning.training._step import (
     HANDED_OVER,
+    FirstHook,
     ModuleCalls,
     Step,
     SubmoduleHook,
@@ -298,7 +299,7 @@ def _refuse_dataloader_iter(module: Any) -> None:
 @contextmanager
 def _stepping(module: Any, state: Compatibility, stage: Stage, batch: Any, position: Position) -> Iterator[Step]:
     step = Step(state, module, stage, batch, position)
-    hooks: list[ModuleCalls | SubmoduleHook] = _hooks(step)
+    hooks = _hooks(step)
     state.step = step
     state.run.epoch(stage).steps += 1
     try:
@@ -314,6 +315,8 @@ def _hooks(step: Step) -> list[Any]:
     hooks: list[Any] = []
     if isinstance(step.scores, str):
         hooks.append(_submodule_hook(step))
+    if step.found is not None and len(step.found.names) > 1:
+        hooks.append(FirstHook(step, step.module.get_submodule(step.found.names[0])))
     if step.first and not is_compiling() and not isinstance(step.module, torch._dynamo.OptimizedModule):
         step.modules = ModuleCalls(step)
         hooks.append(step.modules)

@@ -465,32 +465,51 @@ class TestWhereTheScoresAre:
 
         module = BCLightningModule(made(Distilled), h1=h1)
         trainer = fit(module, tmp_path, train=loader(), val=loader(VAL), max_epochs=1)
-        assert compatibilities_of(module)[0].found == {"val": "net", "train": "net"}
+        assert {stage: found.scores for stage, found in compatibilities_of(module)[0].found.items()} == {
+            "val": "net",
+            "train": "net",
+        }
         assert trainer.callback_metrics["val_accuracy_h2"].item() == pytest.approx(accuracy(module.net.eval()))
 
-    def test_a_backbone_and_a_head_are_refused_and_the_remedies_work(self, h1, tmp_path):
+    def test_a_backbone_and_a_head(self, h1, tmp_path):
         class BodyAndHead(Base):
             def __init__(self):
                 super().__init__()
                 self.body, self.net = nn.Linear(FEATURES, FEATURES), nn.Linear(FEATURES, CLASSES)
 
+            def between(self, features):
+                return features
+
+            def logits(self, x):
+                return self.net(self.between(self.body(x)))
+
             def training_step(self, batch, batch_idx):
-                return F.cross_entropy(self.net(self.body(batch[0]).relu()), batch[1])
+                return F.cross_entropy(self.logits(batch[0]), batch[1])
 
             def validation_step(self, batch, batch_idx):
-                self.net(self.body(batch[0]).relu())
+                self.log("val_loss", F.cross_entropy(self.logits(batch[0]), batch[1]))
 
-        for options in ({"scores": "net"}, {}):
-            with pytest.raises((ValueError, RuntimeError), match="forward that does all of it|scores='name'"):
-                fit(
-                    BCLightningModule(made(BodyAndHead), h1=made(BodyAndHead, seed=8), h1_scores="net", **options),
-                    tmp_path,
-                )
+        class WithRelu(BodyAndHead):
+            def between(self, features):
+                return features.relu()
+
+        def validated(new, old, **options):
+            trainer = fit(BCLightningModule(new, h1=old, **options), tmp_path, val=loader(VAL), max_epochs=1)
+            return trainer.callback_metrics["val_accuracy_h1"].item()
+
+        # An h1 of its kind is asked part by part; any other gets what the first part got.
         old = made(BodyAndHead, seed=8)
-        module = BCLightningModule(made(BodyAndHead), h1=lambda x: old.net(old.body(x).relu()), scores="net", inputs=0)
-        trainer = fit(module, tmp_path, val=loader(VAL), max_epochs=1)
-        expected = accuracy(lambda x: old.net(old.body(x).relu()))
-        assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(expected)
+        assert validated(made(BodyAndHead), old) == pytest.approx(accuracy(old.logits))
+        for kind in (BodyAndHead, WithRelu):
+            assert validated(made(kind), h1) == pytest.approx(accuracy(h1))
+            assert validated(made(kind), made(Forward, seed=8)) == pytest.approx(accuracy(made(Forward, seed=8)))
+        # What happens between the parts is not known of an h1 that has no forward either.
+        old = made(WithRelu, seed=8)
+        for options in ({}, {"h1_scores": "net"}, {"scores": "net"}, {"scores": "net", "h1_scores": "net"}):
+            with pytest.raises(ValueError, match="'net' was called with.*computed by another part of h2"):
+                fit(BCLightningModule(made(WithRelu), h1=old, **options), tmp_path)
+        found = validated(made(WithRelu), old.logits, scores="net", inputs=0)
+        assert found == pytest.approx(accuracy(old.logits))
 
     def test_an_embedding_is_not_taken_for_scores(self, h1, tmp_path):
         class Prototypes(Base):

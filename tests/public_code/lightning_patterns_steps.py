@@ -67,11 +67,8 @@ class StepWithoutBatchIdx(Classifier):
         self.log("val_loss", F.cross_entropy(self(x.view(x.size(0), -1)), y))
 
 
-@STEPS.refused(
-    "`self.net.forward(x)` in the step, which no hook sees",
-    needs="`self.net(x)` instead",
-    error=r"\.forward\(",
-    mended=lambda _: NetCalled,
+@STEPS.one_line(
+    "`self.net.forward(x)` in the step, which no hook sees: the layers inside are",
     scores=lambda module, batch: module.net(batch[0]),
 )
 class NetForwardCalled(Classifier):
@@ -82,6 +79,19 @@ class NetForwardCalled(Classifier):
     def validation_step(self, batch, batch_idx):
         x, y = batch
         self.log("val_loss", F.cross_entropy(self.net.forward(x), y))
+
+
+@STEPS.refused(
+    "the same for a net that is one layer, of which nothing is seen",
+    needs="`self.net(x)` instead",
+    error=r"\.forward\(",
+    mended=lambda _: NetCalled,
+    scores=lambda module, batch: module.net(batch[0]),
+)
+class LayerForwardCalled(NetForwardCalled):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(FEATURES, CLASSES)
 
 
 class NetCalled(Classifier):

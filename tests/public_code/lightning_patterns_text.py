@@ -171,11 +171,8 @@ def tags(tokens):
     return rows
 
 
-@TEXT.option(
+@TEXT.one_line(
     "an LSTM tagger: logits (N, T, C), flattened for the loss",
-    needs="`class_axis=-1`",
-    error="class_axis",
-    options={"class_axis": -1},
     loaders=loaders_of(tags(TOKENS)),
     class_axis=-1,
 )
@@ -204,16 +201,27 @@ class SequenceTagger(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+@TEXT.one_line(
+    "the same with as many tokens as classes, where the shape does not tell and the loss does",
+    loaders=loaders_of(tags(CLASSES)),
+    class_axis=-1,
+)
+class SequenceTaggerOfSquareShape(SequenceTagger):
+    pass
+
+
 @TEXT.option(
-    "the same with as many tokens as classes, where the shape does not tell",
+    "the same with a loss written by hand, where nothing tells which axis has the classes",
     needs="`class_axis=-1`",
     error="class_axis",
     options={"class_axis": -1},
     loaders=loaders_of(tags(CLASSES)),
     class_axis=-1,
 )
-class SequenceTaggerOfSquareShape(SequenceTagger):
-    pass
+class SequenceTaggerWithItsOwnLoss(SequenceTagger):
+    def step(self, batch):
+        x, y = batch
+        return -self(x).log_softmax(-1).gather(-1, y[..., None]).mean()
 
 
 @TEXT.option(
