@@ -146,6 +146,7 @@ class Compatibility:
         self.moves_along = True
         # While our own values are logged, under the names that are refused to others.
         self.logging = False
+        self._compiled: Any = None
         # Called with the step and what h1 is asked, once h2 was called.
         self.notice: Callable[[Step, tuple[Any, ...], dict[str, Any]], None] | None = None
 
@@ -188,6 +189,12 @@ class Compatibility:
         if isinstance(self.loss.lambda_c, Tensor):
             self.loss.lambda_c = self.loss.lambda_c.to(device)
 
+    def compiled_terms(self, compiler: Any) -> Any:
+        """The terms of the loss, compiled as the module is."""
+        if self._compiled is None:
+            self._compiled = compiler(self.loss.terms)
+        return self._compiled
+
     def checkpoint_entry(self) -> dict[str, Any]:
         """What a checkpoint says of h1; plain values, so that it loads without this package."""
         return {
@@ -204,4 +211,4 @@ class Compatibility:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle is of the model; a run is the Trainer's.
-        return {**self.__dict__, "run": Run(), "step": None, "notice": None}
+        return {**self.__dict__, "run": Run(), "step": None, "notice": None, "_compiled": None}

@@ -89,8 +89,11 @@ class Step:
         self.inside_forward = 0
         self.watch: LossWatch | None = None
         self._got_the_batch: dict[int, bool] = {}
-        self.members = None if is_compiling() else Members(batch)
-        self._depth = 0 if is_compiling() else torch._C._len_torch_function_stack()
+        # A compiled step is a graph: what it computes can't be followed, only looked at when it has ended.
+        self.compiler = (getattr(module, "_compiler_ctx", None) or {}).get("dynamo_ctx")
+        self.compiled = self.compiler is not None or is_compiling()
+        self.members = Members(batch)
+        self._depth = torch._C._len_torch_function_stack()
         # Read before the step, which may pop its labels out of the batch.
         self._target, self._no_target = _tried(lambda: target_from_batch(batch, state.options.target))
         self._inputs: Any = None
@@ -101,12 +104,14 @@ class Step:
 
     def to_ask(self, args: tuple[Any, ...], kwargs: dict[str, Any], part: bool) -> Asked:
         """What h1 will be asked: what h2 is given, or a copy where one of them changes it in place."""
-        if (self.first or self.run.copies_inputs) and not is_compiling():
+        if (self.first or self.run.copies_inputs) and not self.compiled:
             return Asked(mapped(args, _copied), mapped(kwargs, _copied), part, (args, kwargs))
         return Asked(args, kwargs, part)
 
     def forward(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call h2's forward; its output has the scores, unless a submodule's has."""
+        if self.compiled:
+            return self._compiled_forward(forward, args, kwargs)
         asked = self.to_ask(args, kwargs, part=False)
         if isinstance(self.scores, str):
             self.around.append(asked)
@@ -119,16 +124,29 @@ class Step:
             self.add(Call(args, kwargs, output), asked)
         return output
 
-    def add(self, call: Call, asked: Asked) -> None:
-        """Note a call, and ask h1 at once if it is the one that counts: the step may change its input afterwards."""
+    def _compiled_forward(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # Traced into the graph of the user's step, so no more than what a graph can do.
+        asked = Asked(args, kwargs, False)
+        if isinstance(self.scores, str):
+            self.around.append(asked)
+            return forward(*args, **kwargs)
+        output = forward(*args, **kwargs)
+        self._note(Call(args, kwargs, output), asked)
+        return output
+
+    def _note(self, call: Call, asked: Asked) -> None:
         self.calls.append(call)
         self.asked.append(asked)
         self.roots.append(self.captured)
         self.captured += 1
+
+    def add(self, call: Call, asked: Asked) -> None:
+        """Note a call, and ask h1 at once if it is the one that counts: the step may change its input afterwards."""
+        self._note(call, asked)
+        if self.compiled:
+            return
         if self.state.notice is not None:
             self.state.notice(self, asked.args, asked.kwargs)
-        if is_compiling():
-            return
         # Looked at now: what the step changes in place afterwards, h2 was not given.
         given_the_batch = self.stage != "train" or self.got_the_batch(call)
         if self.first or not given_the_batch:
@@ -174,7 +192,7 @@ class Step:
         """h1's own scores for a call of h2; asked once."""
         if number in self.answers:
             return self.answers[number]
-        asked, look = self._what_to_ask(number), self.first and not is_compiling()
+        asked, look = self._what_to_ask(number), self.first and not self.compiled
         tensors = list(tensors_in(asked[:2]))
         kept = [tensor.clone() for tensor in tensors] if look else []
         device = tensors[0].device if tensors else torch.device("cpu")
@@ -235,9 +253,6 @@ class Step:
     @contextmanager
     def _random_numbers_kept(self, device: torch.device) -> Iterator[None]:
         """An h1 that draws random numbers must not shift those that h2 draws next."""
-        if is_compiling():
-            yield
-            return
         before = python_and_numpy_state() if self.first and not self.run.h1_draws else None
         cpu = torch.get_rng_state()
         accelerator = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
@@ -258,8 +273,7 @@ class Step:
     def got_the_batch(self, call: Call) -> bool:
         """Whether h2 was given the batch's own input; in a compiled step this is looked at when it has ended."""
         if id(call.output) not in self._got_the_batch:
-            given = self.members is not None and self.members.given_to(call.args, call.kwargs)
-            self._got_the_batch[id(call.output)] = given
+            self._got_the_batch[id(call.output)] = self.members.given_to(call.args, call.kwargs)
         return self._got_the_batch[id(call.output)]
 
     @property
@@ -270,7 +284,7 @@ class Step:
     def follow(self, call: Call, output: Any, root: int) -> None:
         """Watch what becomes of a call's output, from here to the end of the step."""
         if self.watch is None:
-            if self.members is None or torch._C._len_torch_function_stack() != self._depth:
+            if torch._C._len_torch_function_stack() != self._depth:
                 # Inside of a mode of the user's, which leaves the stack before ours would.
                 return
             self.watch = LossWatch(self.members.unchanged, self.size)
@@ -364,7 +378,7 @@ class ModuleCalls:
         """
         step = self._step
         given = list(tensors_in((call.args, call.kwargs)))
-        if step.members is None or not given or step.members.given_to(call.args, call.kwargs):
+        if not given or step.members.given_to(call.args, call.kwargs):
             return
         others = [name for name, other in zip(self.names, self.calls, strict=True) if other.output is not call.output]
         if not any(tensor.requires_grad for tensor in given) and not others:

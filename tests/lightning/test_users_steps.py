@@ -787,3 +787,35 @@ def test_classes_second_of_square_images(tmp_path):
         assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(
             (old(x).argmax(1) == y).float().mean().item()
         )
+
+
+@pytest.mark.slow
+class TestCompiledSteps:
+    """What can't be followed in a graph is refused with a remedy that works."""
+
+    def weights(self, kind, h1, tmp_path, compiled, **options):
+        module = BCLightningModule(made(kind), h1=h1, lambda_c=2.0, **options)
+        given = torch.compile(module, backend="eager") if compiled else module
+        fit(given, tmp_path, train=loader(), max_epochs=1)
+        return module.net.weight.detach()
+
+    def test_the_same_as_without(self, h1, tmp_path):
+        class NoForward(Base):
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(self.net(batch[0]), batch[1])
+
+        class HandedOver(Base):
+            def forward(self, x):
+                return self.net(x)
+
+            def training_step(self, batch, batch_idx):
+                x, self.compatibility_target = mixed(*batch)
+                return F.cross_entropy(self(x), self.compatibility_target)
+
+        for kind, options in ((NoForward, {}), (HandedOver, {"scores": "net"})):
+            one, two = (self.weights(kind, h1, tmp_path, compiled, **options) for compiled in (False, True))
+            torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+
+    def test_a_mixed_input_has_to_be_handed_over(self, h1, tmp_path):
+        with pytest.raises(ValueError, match="self.compatibility_target = y"):
+            self.weights(TestTarget.Mixup, h1, tmp_path, compiled=True, scores="net")
