@@ -12,11 +12,12 @@ from bc_lightning._comparisons import LogComparisons
 from bc_lightning._compatible_step import CHECKPOINT_KEY, STAGES
 from bc_lightning._losses import CompatibilityLoss, ModelLoss
 from bc_lightning._module import BCLightningModule, criterion_of, unwrap
+from bc_lightning._packages import Callback
 from bc_lightning._reference import Reference
 from bc_lightning._stored import StoredOutputs
 
 
-class CompatibilityCallback(pl.Callback):
+class CompatibilityCallback(Callback):
     """Train and evaluate any LightningModule against h1, by adding one entry to ``Trainer(callbacks=[...])``.
 
     The module is wrapped when fit, validate or test begins, and is the user's own again when it ends.

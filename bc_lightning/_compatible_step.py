@@ -24,6 +24,7 @@ from bc_lightning._comparisons import (
 from bc_lightning._epoch_record import EpochRecord
 from bc_lightning._losses import CompatibilityLoss
 from bc_lightning._model_outputs import inputs_from_batch, scores_from_output, target_from_batch
+from bc_lightning._packages import LoggedName
 from bc_lightning._reference import Reference
 from bc_lightning._stored import split_batch, stored_behind
 from bc_lightning.functional._compatibility_loss import (
@@ -642,7 +643,7 @@ def _log_epoch(module: Any, stage: Stage) -> None:
         result = state.records.pop(key).result()
         suffix = f"/dataloader_idx_{key[1]}" if len(keys) > 1 else ""
         for name, value in result.logged.items():
-            key_name = f"{state.log_prefix}{stage}_{name}{suffix}"
+            key_name = LoggedName(f"{state.log_prefix}{stage}_{name}{suffix}")
             _refuse_clash(module, key_name)
             module.log(
                 key_name,
