@@ -27,14 +27,8 @@ from bc_lightning._model_outputs import inputs_from_batch, scores_from_output, t
 from bc_lightning._packages import LoggedName
 from bc_lightning._reference import Reference
 from bc_lightning._stored import split_batch, stored_behind
-from bc_lightning.functional._compatibility_loss import (
-    Labels,
-    LossTerms,
-    check_finite,
-    check_lambda,
-    is_probabilities,
-    labels_of,
-)
+from bc_lightning.functional._alignment import check_finite, is_probabilities
+from bc_lightning.functional._compatibility_loss import Labels, LossTerms, check_lambda, labels_of
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -405,6 +399,8 @@ def _penalty_terms(module: Any, dataloader_idx: int = 0, base: Tensor | None = N
     h1_output = _ask_h1(state, capture, h2_output)
     if not state.first_step_seen:
         _check_kind_of_scores(state, h2_output, h1_output)
+        if state.loss.validate_args:
+            _eager(state.loss.look)(h2_output, target, h1_output, outputs_checked=True)
         state.first_step_seen = True
     if want == "log_probabilities" and h1_output.is_floating_point():
         h1_output = scores_from_output(h1_output, want)
