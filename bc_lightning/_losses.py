@@ -120,19 +120,18 @@ class CompatibilityLoss(nn.Module):
         self._looked = True
         aligned(self.base, h2_output, target, h1_output, self.options, read=True, outputs_checked=outputs_checked)
 
-    def _look_at_first(
-        self, h2_output: Tensor, target: Tensor, h1_output: Tensor, outputs_checked: bool = False
-    ) -> None:
+    def _look_at_first(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> None:
         # A compiled graph would break at it, and at hand the values are looked at in every batch.
         if self._looked or not self.validate_args or torch.compiler.is_compiling() or values_are_at_hand(h2_output):
             return
-        self.look(h2_output, target, h1_output, outputs_checked=outputs_checked)
+        self.look(h2_output, target, h1_output)
 
     def terms(
         self, h2_output: Tensor, target: Tensor, h1_output: Tensor, *, outputs_checked: bool = False
     ) -> LossTerms:
         """Mean base loss and mean dissonance, scalars; see `bc_lightning.functional.loss_terms`."""
-        self._look_at_first(h2_output, target, h1_output, outputs_checked)
+        if not outputs_checked:
+            self._look_at_first(h2_output, target, h1_output)
         return loss_terms(
             h2_output,
             target,

@@ -18,6 +18,8 @@ Base = Literal["nll", "cross_entropy", "binary_cross_entropy", "kl_divergence"]
 Dissonance = Literal["new_error", "strict_imitation", "imitation"]
 Normalization = Literal["batch", "support"]
 Reduction = Literal["mean", "batchmean", "sum", "none"]
+# Here and not where they are needed: torch before 2.5 cannot compile a call of get_args.
+_BASES, _DISSONANCES, _NORMALIZATIONS, _REDUCTIONS = map(get_args, (Base, Dissonance, Normalization, Reduction))
 
 # What each underlying torch loss can do; any other option is refused by name.
 BASE_OPTIONS: dict[str, tuple[str, ...]] = {
@@ -368,7 +370,7 @@ def compatibility_loss(
         >>> compatibility_loss(h2, torch.tensor([0, 1]), h1, lambda_c=2.0)
         tensor(0.3470)
     """
-    known(reduction, get_args(Reduction), "reduction")
+    known(reduction, _REDUCTIONS, "reduction")
     check_options(base, dissonance, normalization, options)
     check_lambda(lambda_c)
     how = "mean" if reduction == "batchmean" else reduction
@@ -390,9 +392,9 @@ def compatibility_loss(
 
 def check_options(base: str, dissonance: str, normalization: str, options: dict[str, Any]) -> None:
     """Refuse unknown names and options that the base does not have."""
-    known(base, get_args(Base), "base")
-    known(dissonance, get_args(Dissonance), "dissonance")
-    known(normalization, get_args(Normalization), "normalization")
+    known(base, _BASES, "base")
+    known(dissonance, _DISSONANCES, "dissonance")
+    known(normalization, _NORMALIZATIONS, "normalization")
     unknown = sorted(set(options) - set(BASE_OPTIONS[base]))
     if unknown:
         raise TypeError(
