@@ -24,9 +24,10 @@ from bc_lightning._comparisons import (
 from bc_lightning._epoch_record import EpochRecord
 from bc_lightning._losses import CompatibilityLoss
 from bc_lightning._model_outputs import inputs_from_batch, scores_from_output, target_from_batch
-from bc_lightning._packages import LoggedName
+from bc_lightning._packages import logged_name
 from bc_lightning._reference import Reference
 from bc_lightning._stored import split_batch, stored_behind
+from bc_lightning._strategies import check_strategy
 from bc_lightning.functional._alignment import check_finite, is_probabilities
 from bc_lightning.functional._compatibility_loss import Labels, LossTerms, check_lambda, labels_of
 
@@ -177,6 +178,10 @@ class CompatibleStep:
         return super()._on_before_batch_transfer(batch, dataloader_idx)  # type: ignore[misc]
 
     # -- training -----------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        check_strategy(cast("Any", self).trainer)
+        super().setup(stage)  # type: ignore[misc]
 
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         if self._compatibility.captures:
@@ -639,7 +644,7 @@ def _log_epoch(module: Any, stage: Stage) -> None:
         result = state.records.pop(key).result()
         suffix = f"/dataloader_idx_{key[1]}" if len(keys) > 1 else ""
         for name, value in result.logged.items():
-            key_name = LoggedName(f"{state.log_prefix}{stage}_{name}{suffix}")
+            key_name = logged_name(f"{state.log_prefix}{stage}_{name}{suffix}")
             _refuse_clash(module, key_name)
             module.log(
                 key_name,

@@ -7,9 +7,11 @@ an instance of a class of the copy that it came from, so a class that is for bot
 from __future__ import annotations
 
 import importlib
+import re
+import sys
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["PACKAGES", "Callback", "LightningModule", "LoggedName", "of_both"]
+__all__ = ["PACKAGES", "Callback", "LightningModule", "logged_name", "of_both"]
 
 PACKAGES = ("pytorch_lightning", "lightning.pytorch")
 
@@ -28,20 +30,38 @@ def of_both(name: str) -> type[Any]:
     return found[0] if len(found) == 1 else type(name, tuple(found), {"__module__": __name__})
 
 
-class LoggedName(str):
-    """A name such as ``val_btc/dataloader_idx_0``, for ``self.log(..., add_dataloader_idx=False)``.
+_LOADER = "/dataloader_idx_"
 
-    It is how Lightning itself names what it logs of one loader among several, but before 2.5.3 it refuses any name in
-    which it finds the middle part, also where the caller says that the name is complete.
-    """
+
+class CompleteName(str):
+    """A name in which Lightning before 2.5.3 does not find what it refuses."""
 
     __slots__ = ()
 
     def __contains__(self, part: object) -> bool:
-        return part != "/dataloader_idx_" and super().__contains__(part)  # type: ignore[operator]
+        return part != _LOADER and super().__contains__(part)  # type: ignore[operator]
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        # What is saved of logged values loads without this package.
+        return str, (str(self),)
+
+
+def logged_name(name: str) -> str:
+    """A name such as ``val_btc/dataloader_idx_0``, for ``self.log(..., add_dataloader_idx=False)``.
+
+    It is how Lightning itself names what it logs of one loader among several, but before 2.5.3 it refuses any such
+    name, also where the caller says that it is complete.
+    """
+    return CompleteName(name) if _LOADER in name and _REFUSES_COMPLETE_NAMES else name
+
+
+def _is_before(package: str, version: tuple[int, ...]) -> bool:
+    module = sys.modules.get(package)
+    return module is not None and tuple(int(part) for part in re.findall(r"\d+", module.__version__)[:3]) < version
 
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule
 else:
     Callback, LightningModule = of_both("Callback"), of_both("LightningModule")
+_REFUSES_COMPLETE_NAMES = any(_is_before(package, (2, 5, 3)) for package in PACKAGES)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from bc_core.invariance import TransformSet
 from bc_lightning import BCLightningModule, CompatibilityCallback, unwrap
-from bc_lightning._packages import LoggedName
+from bc_lightning._packages import CompleteName, logged_name
 from bc_lightning.invariance import InvarianceCallback
 
 BOTH = ["pytorch_lightning", "lightning.pytorch"]
@@ -174,14 +174,23 @@ def test_a_module_of_one_package_stays_free_of_the_other():
         assert not isinstance(unwrap(module), BCLightningModule)
 
 
-def test_a_logged_name_is_its_text():
-    name = LoggedName("val_btc/dataloader_idx_0")
+def test_what_is_logged_of_several_loaders_is_saved_and_loaded_without_this_package(package, tmp_path):
+    trainer = trainer_of(package, tmp_path, max_epochs=1)
+    fit(trainer, BCLightningModule(user_module(package), h1=reference()), [loader(3), loader(4)])
+    copied = pickle.loads(pickle.dumps(dict(trainer.callback_metrics)))
+    assert "val_btc/dataloader_idx_1" in copied
+    assert b"bc_lightning" not in pickle.dumps(dict(trainer.callback_metrics))
+    assert {type(name) for name in copied} == {str}
+
+
+def test_a_name_that_older_lightning_does_not_look_into():
+    name = CompleteName("val_btc/dataloader_idx_0")
     assert "/dataloader_idx_" not in name
     assert "val_" in name
     assert {name: 1}["val_btc/dataloader_idx_0"] == 1
-    copied = pickle.loads(pickle.dumps(name))
-    assert copied == "val_btc/dataloader_idx_0"
-    assert copied.split("/dataloader_idx_") == ["val_btc", "0"]
+    assert type(pickle.loads(pickle.dumps(name))) is str
+    assert name.split("/dataloader_idx_") == ["val_btc", "0"]
+    assert type(logged_name("val_btc")) is str
 
 
 @pytest.mark.slow
