@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo demo-keras test test-fast test-frontend frontend lint bench clean
+.PHONY: demo demo-keras test test-lowest test-fast test-frontend frontend lint bench clean
 
 # torch first and by its exact version: a range would let pip take a build with gigabytes of CUDA libraries.
 $(VENV)/.python: constraints.txt
@@ -42,6 +42,28 @@ test: $(VENV)/.dev lint test-frontend  ## All tests, doctests and checks.
 	KERAS_BACKEND=tensorflow $(PYTEST) $(KERAS_TESTS)
 	KERAS_BACKEND=jax $(PYTEST) $(KERAS_TESTS)
 	KERAS_BACKEND=torch $(PYTEST) $(KERAS_TESTS)
+	$(MAKE) --no-print-directory test-lowest
+
+# What the promise of versions rests on: both names of Lightning, the losses, metrics, wrapped modules, LightningCLI.
+LOWEST_TESTS := $(addprefix tests/lightning/,test_versions.py test_values_on_devices.py test_losses.py test_module.py \
+	test_training_modes.py test_checkpoint.py test_model_outputs.py test_evaluate.py metrics/test_every_metric.py) \
+	$(addprefix tests/core/,test_requirements.py test_scores.py test_overlap.py test_intervals.py test_comparison.py)
+# TensorFlow is not lowered and needs a newer NumPy.
+NO_TENSORFLOW := not tensorflow and not tensors_are_counted and not tensors_and_columns
+LOWEST := .venv-lowest$(TORCH)
+
+# --no-deps, and the rest by a .pth file: whatever is not lowered is there already.
+$(LOWEST)/.installed: $(VENV)/.dev constraints-lowest.txt
+	rm -rf $(LOWEST)
+	$(BIN)/python -m venv $(LOWEST)
+	$(if $(TORCH),$(LOWEST)/bin/python -m pip install --disable-pip-version-check -q torch==$(TORCH))
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -q --no-deps -r constraints-lowest.txt
+	path() { $$1/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }; \
+		path $(VENV) > "$$(path $(LOWEST))/rest.pth"
+	touch $@
+
+test-lowest: $(LOWEST)/.installed  ## A part of the tests with the lowest versions of setup.cfg; TORCH=2.4.1 for torch's too.
+	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" -k "$(NO_TENSORFLOW)" $(LOWEST_TESTS)
 
 test-fast: $(VENV)/.dev  ## Without the tests that start processes or train for long, Keras on one backend.
 	$(PYTEST) -m "not slow"
@@ -98,4 +120,4 @@ bench: $(VENV)/.dev  ## Side by side with the alternatives, which are installed 
 	$(BIN)/python benchmarks/mnist_losses.py
 
 clean:
-	rm -rf $(VENV) .venv-tmeasures runs
+	rm -rf $(VENV) .venv-lowest* .venv-tmeasures runs

@@ -78,7 +78,7 @@ def label_array(values: Any, name: str) -> NDArray[Any]:
         return array.astype(np.int64)
     if array.dtype.kind == "f":
         return _whole_floats(array, name)
-    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and array.max() <= INT64_MAX:
+    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and int(array.max()) <= INT64_MAX:
         # numpy compares uint64 with int64 in float64 before 1.25, where large labels collide.
         return array.astype(np.int64)
     if array.dtype.kind in "iuU":
@@ -152,7 +152,7 @@ def id_array(values: Any, name: str) -> NDArray[Any]:
         raise ValueError(f"{name}: expected ids of shape (N,), got shape {array.shape}; pass one id per instance")
     if array.dtype.kind == "U":
         return text_objects(array.tolist())
-    if array.dtype.kind == "u" and array.size and array.max() > INT64_MAX:
+    if array.dtype.kind == "u" and array.size and int(array.max()) > INT64_MAX:
         raise ValueError(f"{name}: expected integers below 2**63, got {array.max()}; pass ids this long as text")
     if array.dtype.kind in "iu" or array.size == 0:
         return array.astype(np.int64)

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from bc_lightning._comparisons import LogComparisons
 from bc_lightning._losses import CompatibilityLoss, ModelLoss
 from bc_lightning._module import BCLightningModule, criterion_of, unwrap
+from bc_lightning._packages import Callback
 from bc_lightning._reference import Reference
 from bc_lightning._stored import StoredOutputs
 from bc_lightning.training._state import STAGES, Compatibility
 from bc_lightning.training._wrapped import compatibilities_of, key_of
 
 
-class CompatibilityCallback(pl.Callback):
+class CompatibilityCallback(Callback):
     """Train and evaluate any LightningModule against h1, by adding one entry to ``Trainer(callbacks=[...])``.
 
     The module is wrapped when fit, validate or test begins, and is the user's own again when it ends.

@@ -25,7 +25,8 @@ from bc_lightning._model_outputs import _part, inputs_from_batch, scores_from_ou
 from bc_lightning._reference import Reference, _set_eval
 from bc_lightning._stored import StoredOutputs
 from bc_lightning._user_module import only_network
-from bc_lightning.functional._compatibility_loss import align_multiclass, labels_of
+from bc_lightning.functional._alignment import align_multiclass
+from bc_lightning.functional._compatibility_loss import labels_of
 from bc_lightning.training._loaders import order_of
 from bc_lightning.training._wrapped import compatibilities_of
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bc_lightning._model_outputs import scores_from_output
 from bc_lightning._reference import Reference, check_no_shared_parameters
+from bc_lightning.functional._alignment import aligned, values_are_at_hand
 from bc_lightning.functional._compatibility_loss import (
     Base,
     Dissonance,
@@ -34,7 +35,8 @@ class CompatibilityLoss(nn.Module):
         dissonance: ``"new_error"``, ``"strict_imitation"`` or ``"imitation"``.
         lambda_c: weight of the dissonance, >= 0, not capped at 1. A 0-dim tensor is taken as it is.
         normalization: ``"batch"`` (the papers' definition) or ``"support"`` (version 1.4.2 of the original's).
-        validate_args: look at the values of targets and outputs (on the CPU; shapes are always checked).
+        validate_args: look at the values of targets and outputs: of every batch on the CPU; on an accelerator, which
+            has to be waited for, of the first. Shapes and dtypes are always looked at.
         options: of the underlying torch loss; see `bc_lightning.functional.compatibility_loss`.
 
     Raises:
@@ -49,6 +51,8 @@ class CompatibilityLoss(nn.Module):
         >>> loss(h2, torch.tensor([0, 1, 2, 2]), h1)
         tensor(2.7465, grad_fn=<AddBackward0>)
     """
+
+    _looked = False
 
     def __init__(
         self,
@@ -94,10 +98,40 @@ class CompatibilityLoss(nn.Module):
         """Whether h1's predicted labels are enough, or its scores are needed."""
         return self.dissonance == "new_error"
 
+    def look(self, h2_output: Tensor, target: Tensor, h1_output: Tensor, *, outputs_checked: bool = False) -> None:
+        """Refuse values that this loss would misread, on whatever device: waits for an accelerator.
+
+        For the first batch of each kind, such as the first of each loader. Labels outside the classes, multilabel
+        targets under a softmax loss, probabilities that are none, NaN and infinite outputs.
+
+        Raises:
+            ValueError: one of these; the message says what was expected and what to do.
+
+        Example:
+            >>> import torch
+            >>> from bc_lightning import CompatibilityLoss
+            >>> labels = torch.tensor([[1.0, 1.0, 0.0]])  # two labels at once
+            >>> CompatibilityLoss("binary_cross_entropy").look(torch.zeros(1, 3), labels, torch.zeros(1, 3))
+            >>> CompatibilityLoss("cross_entropy").look(torch.zeros(1, 3), labels, torch.zeros(1, 3))
+            Traceback (most recent call last):
+            ...
+            ValueError: A target of dtype torch.float32 and h2's shape (1, 3) must hold class probabilities, ...
+        """
+        self._looked = True
+        aligned(self.base, h2_output, target, h1_output, self.options, read=True, outputs_checked=outputs_checked)
+
+    def _look_at_first(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> None:
+        # A compiled graph would break at it, and at hand the values are looked at in every batch.
+        if self._looked or not self.validate_args or torch.compiler.is_compiling() or values_are_at_hand(h2_output):
+            return
+        self.look(h2_output, target, h1_output)
+
     def terms(
         self, h2_output: Tensor, target: Tensor, h1_output: Tensor, *, outputs_checked: bool = False
     ) -> LossTerms:
         """Mean base loss and mean dissonance, scalars; see `bc_lightning.functional.loss_terms`."""
+        if not outputs_checked:
+            self._look_at_first(h2_output, target, h1_output)
         return loss_terms(
             h2_output,
             target,
@@ -112,6 +146,7 @@ class CompatibilityLoss(nn.Module):
 
     def forward(self, h2_output: Tensor, target: Tensor, h1_output: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Loss of a batch of outputs; shapes as in `bc_lightning.functional.compatibility_loss`."""
+        self._look_at_first(h2_output, target, h1_output)
         return compatibility_loss(
             h2_output,
             target,
@@ -141,7 +176,8 @@ class ModelLoss(nn.Module):
         lambda_c: weight of the dissonance, >= 0, not capped at 1.
         class_map: for an h1 with other classes than h2: ``class_map[i]`` is h2's index of h1's class i, or -1.
         normalization: ``"batch"`` or ``"support"``, see `CompatibilityLoss`.
-        validate_args: look at the values of targets and outputs (on the CPU; shapes are always checked).
+        validate_args: look at the values of targets and outputs: of every batch on the CPU; on an accelerator, which
+            has to be waited for, of the first. Shapes and dtypes are always looked at.
         options: of the underlying torch loss.
 
     Raises:

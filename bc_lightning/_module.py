@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from bc_lightning._comparisons import LogComparisons
 from bc_lightning._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
+from bc_lightning._packages import LightningModule
 from bc_lightning._plain_classifier import ClassifierSteps
 from bc_lightning._reference import Reference, check_no_shared_parameters
 from bc_lightning._stored import StoredOutputs
@@ -30,7 +31,14 @@ from bc_lightning.training._state import STAGES, Compatibility, Options, Scores,
 from bc_lightning.training._wrapped import CompatibleStep, compatibilities_of, made_step
 
 
-class BCLightningModule(CompatibleStep, pl.LightningModule):
+class _Door(type):
+    """What comes out of the door is no instance by its class, which knows one of the two Lightning packages alone."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return bool(compatibilities_of(instance))
+
+
+class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
     """Train a module so that it keeps right what h1 gets right.
 
     Not a base class but a door: ``BCLightningModule(model, h1=...)`` returns `model` itself, an instance whose
@@ -381,9 +389,7 @@ def made_class(user_class: type[Any]) -> type[Any]:
         # Where the user has no step there is none to make: Lightning runs a stage if its step is overridden.
         if user_step is not getattr(base, name):
             namespace[name] = made_step(cast("Stage", stage), name, user_step)
-    # lightning.pytorch has a LightningModule of its own, which must not meet the other one in one class.
-    ours = BCLightningModule if issubclass(user_class, pl.LightningModule) else CompatibleStep
-    _MADE[user_class] = type(user_class.__name__, (ours, user_class), namespace)
+    _MADE[user_class] = type(user_class.__name__, (CompatibleStep, user_class), namespace)
     return _MADE[user_class]
 
 

@@ -39,12 +39,12 @@ from bc_core._stored_rows import (
 from bc_lightning._attached import Attached, Collate, CollateWithReference, WithReference
 from bc_lightning._fingerprint import fingerprint, fingerprint_data
 from bc_lightning._model_outputs import inputs_from_batch
+from bc_lightning._packages import PACKAGES
 from bc_lightning._reference import Reference
 
 Inputs = str | int | Callable[[Any], Any] | None
 
 _FORMAT = "bc_lightning.stored_outputs"
-_PACKAGES = ("pytorch_lightning", "lightning.pytorch")
 
 _FEW_BATCHES = 8
 
@@ -641,7 +641,7 @@ def _trainer_and_package(trainer: Any, progress_bar: bool) -> Iterator[tuple[Any
             )
         yield trainer, _package_of(trainer)
         return
-    package = next((name for name in _PACKAGES if importlib.util.find_spec(name.split(".")[0])), None)
+    package = next((name for name in PACKAGES if importlib.util.find_spec(name.split(".")[0])), None)
     if package is None:
         raise ImportError("storing h1's outputs needs pytorch-lightning or lightning: pip install pytorch-lightning")
     logger = logging.getLogger(package)
@@ -665,7 +665,7 @@ def _trainer_and_package(trainer: Any, progress_bar: bool) -> Iterator[tuple[Any
 
 def _package_of(trainer: Any) -> str:
     for kind in type(trainer).__mro__:
-        for package in _PACKAGES:
+        for package in PACKAGES:
             if kind.__module__.startswith(package + "."):
                 return package
     raise TypeError(

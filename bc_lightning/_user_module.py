@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from bc_lightning._packages import PACKAGES
+
 
 def class_of(module: nn.Module) -> str:
     """The name of a module's class, as its author knows it."""
@@ -15,7 +17,7 @@ def class_of(module: nn.Module) -> str:
 
 def lightning_module_class(kind: type[Any]) -> Any:
     """The LightningModule that a class derives from, of pytorch_lightning or lightning.pytorch, or None."""
-    for package in ("pytorch_lightning", "lightning.pytorch"):
+    for package in PACKAGES:
         base = getattr(sys.modules.get(package), "LightningModule", None)
         if base is not None and issubclass(kind, base):
             return base

@@ -5,7 +5,6 @@ Written once for torch; `CompatibilityLoss` and the eight named losses are shell
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -13,11 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bc_core import check_lambda as check_number
+from bc_lightning.functional._alignment import align_binary, align_multiclass, aligned, values_are_at_hand
 
 Base = Literal["nll", "cross_entropy", "binary_cross_entropy", "kl_divergence"]
 Dissonance = Literal["new_error", "strict_imitation", "imitation"]
 Normalization = Literal["batch", "support"]
 Reduction = Literal["mean", "batchmean", "sum", "none"]
+# Here and not where they are needed: torch before 2.5 cannot compile a call of get_args.
+_BASES, _DISSONANCES, _NORMALIZATIONS, _REDUCTIONS = map(get_args, (Base, Dissonance, Normalization, Reduction))
 
 # What each underlying torch loss can do; any other option is refused by name.
 BASE_OPTIONS: dict[str, tuple[str, ...]] = {
@@ -67,138 +69,6 @@ def check_lambda(lambda_c: float | Tensor) -> None:
     check_number(lambda_c)
 
 
-def _in_float32(scores: Tensor) -> Tensor:
-    # Half precision may come in; sums of exponentials need at least float32.
-    return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
-
-
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(tensor.shape)
-
-
-def _values_are_readable(tensor: Tensor) -> bool:
-    # On an accelerator reading a value waits for the device, and in a compiled graph it breaks the graph.
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def check_finite(scores: Tensor, model: str, where: str = "") -> None:
-    """Refuse NaN and infinite scores, where looking at them costs no synchronisation."""
-    if not (_values_are_readable(scores) and scores.is_floating_point()):
-        return
-    # A sum is finite only if every score is, and is one pass; where large scores overflow it, each is looked at.
-    if not math.isfinite(scores.detach().sum().item()) and not bool(torch.isfinite(scores).all()):
-        bad = "NaN" if bool(torch.isnan(scores).any()) else "inf"
-        raise ValueError(
-            f"{model} returned {bad}{where} (scores of shape {_shape(scores)}). Expected finite scores: look for "
-            f"a diverged or half-loaded {model}, or inputs that are already NaN."
-        )
-
-
-_ONE_SCORE_PER_LABEL = (
-    "For binary or multilabel scores use base='binary_cross_entropy', or by name loss='BCBinaryCrossEntropyLoss' with "
-    "loss_options={'from_logits': True}."
-)
-
-
-def is_probabilities(scores: Tensor) -> bool:
-    """Whether every row along the classes is a distribution. Reads values, so it waits for an accelerator."""
-    if not scores.is_floating_point() or scores.ndim < 2 or scores.shape[1] < 2:
-        return False
-    scores = scores.detach().float()
-    # Half precision keeps 8 bits of each share, hence the tolerance; logits do not come near it by chance.
-    return bool(((scores >= 0).all() & ((scores.sum(1) - 1).abs() < 1e-2).all()).item())
-
-
-def align_multiclass(
-    h2_output: Tensor, target: Tensor, h1_output: Tensor, ignore_index: int | None, validate: bool = True
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Bring scores (N, C, ...), target (N, ...) or (N, 1) or soft (N, C, ...), and h1's output together.
-
-    Returns h2's scores in at least float32, the target as int64 class indices or float probabilities, and h1's
-    scores in at least float32 or its labels as int64.
-    """
-    if h2_output.ndim < 2 or not h2_output.is_floating_point():
-        raise ValueError(
-            f"h2's output must be scores of shape (N, C, ...). Received shape {_shape(h2_output)}, "
-            f"dtype {h2_output.dtype}. {_ONE_SCORE_PER_LABEL}"
-        )
-    if h2_output.numel() == 0:
-        raise ValueError(f"The batch is empty: h2's output has shape {_shape(h2_output)}. Drop empty batches.")
-    num_classes = h2_output.shape[1]
-    labels_shape = (h2_output.shape[0], *h2_output.shape[2:])
-    if target.is_floating_point():
-        if target.shape != h2_output.shape:
-            raise ValueError(
-                f"A target of dtype {target.dtype} must hold class probabilities of h2's shape "
-                f"{_shape(h2_output)}. Received shape {_shape(target)}. Class indices must be integers: use "
-                f"target.long(). {_ONE_SCORE_PER_LABEL}"
-            )
-        if validate and _values_are_readable(target) and not is_probabilities(target):
-            raise ValueError(
-                f"A target of dtype {target.dtype} and h2's shape {_shape(target)} must hold class probabilities, rows "
-                f"in 0..1 that sum to 1. Received a row that does not. {_ONE_SCORE_PER_LABEL}"
-            )
-        target = target.to(_in_float32(h2_output).dtype)
-    else:
-        if target.ndim == h2_output.ndim and target.shape[1] == 1:
-            target = target.squeeze(1)
-        if _shape(target) != labels_shape:
-            raise ValueError(
-                f"Shapes differ: scores of shape {_shape(h2_output)} need a target of shape {labels_shape}. "
-                f"Received shape {_shape(target)}."
-            )
-        target = target.long()
-        if validate:
-            check_labels(target, num_classes, ignore_index)
-    return _in_float32(h2_output), target, _align_h1(h1_output, h2_output, labels_shape)
-
-
-def _align_h1(h1_output: Tensor, h2_output: Tensor, labels_shape: tuple[int, ...]) -> Tensor:
-    if not h1_output.is_floating_point():
-        if h1_output.ndim == len(labels_shape) + 1 and h1_output.shape[1] == 1:
-            h1_output = h1_output.squeeze(1)
-        if _shape(h1_output) != labels_shape:
-            raise ValueError(
-                f"h1's labels must have shape {labels_shape}. Received shape {_shape(h1_output)}, "
-                f"dtype {h1_output.dtype}."
-            )
-        return h1_output.long()
-    if h1_output.ndim == h2_output.ndim and h1_output.shape[1] != h2_output.shape[1]:
-        raise ValueError(
-            f"h1 has {h1_output.shape[1]} classes and h2 has {h2_output.shape[1]}: a class map is needed. Pass "
-            f"class_map=[...], where class_map[i] is h2's class index for h1's class i (-1: no longer a class)."
-        )
-    if h1_output.shape != h2_output.shape:
-        raise ValueError(
-            f"h1's scores must have h2's shape {_shape(h2_output)}, or be integer labels of shape {labels_shape}. "
-            f"Received shape {_shape(h1_output)}, dtype {h1_output.dtype}."
-        )
-    return _in_float32(h1_output)
-
-
-def check_labels(target: Tensor, num_classes: int, ignore_index: int | None) -> None:
-    """Refuse labels outside 0..num_classes-1, where reading them costs no synchronisation."""
-    if not _values_are_readable(target):
-        return
-    if target.numel() == 0:
-        return
-    least, most = target.aminmax()
-    if least >= 0 and most < num_classes:
-        return
-    outside = (target < 0) | (target >= num_classes)
-    if ignore_index is not None:
-        outside &= target != ignore_index
-    if bool(outside.any()):
-        index = tuple(outside.nonzero()[0].tolist())
-        raise ValueError(
-            f"The target holds label {int(target[index])} at index {index[0] if len(index) == 1 else index}, "
-            f"outside the classes 0..{num_classes - 1} that h2 scores. Expected class indices in that range"
-            + (f" or ignore_index={ignore_index}" if ignore_index is not None else "")
-            + "."
-            + (f" {_ONE_SCORE_PER_LABEL}" if num_classes == 1 else "")
-        )
-
-
 class Labels(NamedTuple):
     """Predicted and true classes of a batch, int64 of one shape; a target of -1 is not to be counted."""
 
@@ -226,7 +96,7 @@ def labels_of(base: str, h2_output: Tensor, target: Tensor, h1_output: Tensor, *
         h2_labels, h1_labels = (_is_positive(scores, threshold, from_logits) for scores in (h2_output, h1_output))
         return Labels(h2_labels.long(), (target >= 0.5).long(), h1_labels.long(), 2)
     ignore_index = options.get("ignore_index", -100)
-    h2_output, target, h1_output = align_multiclass(h2_output, target, h1_output, ignore_index, validate=False)
+    h2_output, target, h1_output = align_multiclass(h2_output, target, h1_output, ignore_index, read=False)
     soft = target.is_floating_point()
     labels = target.argmax(1) if soft else torch.where(target == ignore_index, -1, target)
     return Labels(_class_indices(h2_output), labels, _class_indices(h1_output), h2_output.shape[1])
@@ -301,50 +171,6 @@ def _multiclass_instances(
     return _Instances(base_i, d_i, support, instance_weight, base_i if reduction == "none" else criterion(reduction))
 
 
-def align_binary(h2_output: Tensor, target: Tensor, h1_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Bring scores (N,) or (N, 1), labels of any width and h1's output to one shape, in at least float32."""
-    if not h2_output.is_floating_point():
-        raise ValueError(
-            f"h2's output must be floating-point scores, one per instance. Received dtype {h2_output.dtype}."
-        )
-    if h2_output.numel() == 0:
-        raise ValueError(f"The batch is empty: h2's output has shape {_shape(h2_output)}. Drop empty batches.")
-    shape = _shape(target)
-
-    def shaped(tensor: Tensor, name: str) -> Tensor:
-        if _shape(tensor) == shape:
-            return tensor
-        # (N,) and (N, 1) are the same column; nothing else is guessed.
-        if tensor.numel() == target.numel() == max(shape, default=1) == max(tensor.shape, default=1):
-            return tensor.reshape(shape)
-        raise ValueError(
-            f"Shapes differ: {name} of shape {_shape(tensor)} against a target of shape {shape}. Binary scores "
-            f"need one score per label: (N,) or (N, 1)."
-        )
-
-    h2_output = _in_float32(shaped(h2_output, "h2's output"))
-    h1_output = shaped(h1_output, "h1's output")
-    h1_output = _in_float32(h1_output) if h1_output.is_floating_point() else h1_output.long()
-    return h2_output, target.to(h2_output.dtype), h1_output
-
-
-def _check_binary_values(target: Tensor, scores: dict[str, Tensor], from_logits: bool) -> None:
-    if not _values_are_readable(target):
-        return
-    if not bool(((target >= 0) & (target <= 1)).all()):
-        raise ValueError(
-            f"Binary targets must lie in 0..1. Received values from {target.min().item():g} to {target.max().item():g}."
-        )
-    if not from_logits:
-        for name, score in scores.items():
-            if score.is_floating_point() and bool(((score < 0) | (score > 1)).any()):
-                raise ValueError(
-                    f"{name} returned {score.min().item():g} to {score.max().item():g} where probabilities in 0..1 "
-                    f"were expected. If the model returns logits, pass from_logits=True (to BCLightningModule: "
-                    f"loss_options={{'from_logits': True}})."
-                )
-
-
 def _binary_instances(
     dissonance: str,
     h2_output: Tensor,
@@ -407,14 +233,11 @@ def _instances(
             f"dissonance={dissonance!r} imitates h1's probabilities. Received h1's labels (dtype "
             f"{h1_output.dtype}); use dissonance='new_error', or an h1 that gives scores."
         )
+    read = validate and values_are_at_hand(h2_output)
+    h2_output, target, h1_output = aligned(
+        base, h2_output, target, h1_output, options, read=read, outputs_checked=outputs_checked
+    )
     if base == "binary_cross_entropy":
-        from_logits = options.get("from_logits", True)
-        h2_output, target, h1_output = align_binary(h2_output, target, h1_output)
-        if validate and not outputs_checked:
-            check_finite(h2_output, "h2")
-            check_finite(h1_output, "h1")
-        if validate:
-            _check_binary_values(target, {"h1": h1_output, "h2": h2_output}, from_logits)
         return _binary_instances(
             dissonance,
             h2_output,
@@ -424,16 +247,8 @@ def _instances(
             weight=options.get("weight"),
             pos_weight=options.get("pos_weight"),
             threshold=options.get("threshold", 0.5),
-            from_logits=from_logits,
+            from_logits=options.get("from_logits", True),
         )
-    ignore_index = options.get("ignore_index", -100)
-    num_classes = options.get("num_classes")
-    if num_classes is not None and h2_output.ndim > 1 and h2_output.shape[1] != num_classes:
-        raise ValueError(f"num_classes={num_classes}, but h2 scores {h2_output.shape[1]} classes. Make them agree.")
-    h2_output, target, h1_output = align_multiclass(h2_output, target, h1_output, ignore_index, validate)
-    if validate and not outputs_checked:
-        check_finite(h2_output, "h2")
-        check_finite(h1_output, "h1")
     return _multiclass_instances(
         base,
         dissonance,
@@ -443,7 +258,7 @@ def _instances(
         reduction=reduction,
         weight=options.get("weight"),
         label_smoothing=options.get("label_smoothing", 0.0),
-        ignore_index=ignore_index,
+        ignore_index=options.get("ignore_index", -100),
     )
 
 
@@ -537,7 +352,8 @@ def compatibility_loss(
             shard a denominator of its own under ``"batch"``, as in torch's own weighted mean.
         reduction: ``"mean"`` (``"batchmean"`` is the same), ``"sum"`` or ``"none"`` (shape of the labels). With
             class weights the mean divides by the sum of the weights, as torch's cross-entropy does.
-        validate_args: look at values (labels, NaN) as well as shapes. Values on an accelerator are never read.
+        validate_args: look at values (labels, NaN) as well as shapes. Values on an accelerator are not read here:
+            `CompatibilityLoss` reads those of its first batch.
         options: what the underlying torch loss offers: ``weight``, ``ignore_index`` (default -100),
             ``label_smoothing``, ``pos_weight``; for the binary loss ``threshold`` (0.5) and ``from_logits`` (True).
             With label smoothing, new error smooths d_i as it does b_i; imitation has h1's own softness.
@@ -554,7 +370,7 @@ def compatibility_loss(
         >>> compatibility_loss(h2, torch.tensor([0, 1]), h1, lambda_c=2.0)
         tensor(0.3470)
     """
-    known(reduction, get_args(Reduction), "reduction")
+    known(reduction, _REDUCTIONS, "reduction")
     check_options(base, dissonance, normalization, options)
     check_lambda(lambda_c)
     how = "mean" if reduction == "batchmean" else reduction
@@ -576,9 +392,9 @@ def compatibility_loss(
 
 def check_options(base: str, dissonance: str, normalization: str, options: dict[str, Any]) -> None:
     """Refuse unknown names and options that the base does not have."""
-    known(base, get_args(Base), "base")
-    known(dissonance, get_args(Dissonance), "dissonance")
-    known(normalization, get_args(Normalization), "normalization")
+    known(base, _BASES, "base")
+    known(dissonance, _DISSONANCES, "dissonance")
+    known(normalization, _NORMALIZATIONS, "normalization")
     unknown = sorted(set(options) - set(BASE_OPTIONS[base]))
     if unknown:
         raise TypeError(

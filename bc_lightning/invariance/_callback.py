@@ -17,6 +17,7 @@ from torch import nn
 from bc_core.invariance import InvarianceUpdate, TransformSet
 from bc_core.invariance._transforms import check_identity
 from bc_lightning._comparisons import tensorboard_loggers
+from bc_lightning._packages import Callback
 from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning._reference import Reference
 from bc_lightning.invariance._activations import LayerChoice
@@ -26,7 +27,7 @@ from bc_lightning.invariance._data import few_of
 _LOGGED = ("consistency_h1", "consistency_h2", "negative_flip_rate")
 
 
-class InvarianceCallback(pl.Callback):
+class InvarianceCallback(Callback):
     """Compare h2 with h1 under transformations after every epoch of training, and log what was lost.
 
     Logs `invariance_consistency_h1`, `invariance_consistency_h2` and `invariance_negative_flip_rate` (of pairs (x, t),

@@ -18,6 +18,7 @@ from bc_lightning._comparisons import (
     tensorboard_loggers,
     write,
 )
+from bc_lightning._packages import logged_name
 from bc_lightning._user_module import class_of
 from bc_lightning.training._penalty import eager, raise_what_was_noticed
 from bc_lightning.training._state import Compatibility, Epoch, Stage
@@ -54,7 +55,7 @@ def end_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
         for name, value in result.logged.items():
             with own_logging(state):
                 module.log(
-                    f"{options.log_prefix}{stage}_{name}{suffix}",
+                    logged_name(f"{options.log_prefix}{stage}_{name}{suffix}"),
                     value,
                     on_step=False,
                     on_epoch=True,

@@ -12,7 +12,8 @@ from bc_lightning._comparisons import EpochInstances, ids_of_batch, tensorboard_
 from bc_lightning._epoch_record import EpochRecord
 from bc_lightning._model_outputs import is_hugging_face, scores_from_output
 from bc_lightning._user_module import class_of
-from bc_lightning.functional._compatibility_loss import Labels, LossTerms, check_finite, is_probabilities, labels_of
+from bc_lightning.functional._alignment import check_finite, is_probabilities
+from bc_lightning.functional._compatibility_loss import Labels, LossTerms, labels_of
 from bc_lightning.training._loaders import loader_of, not_padding, order_of
 from bc_lightning.training._state import Compatibility, Epoch, Run
 from bc_lightning.training._step import Step
@@ -43,6 +44,8 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     h1_output = _h1_output(step, number, axis, classes, h2_output.device)
     if step.first:
         _check_kind_of_scores(state, h2_output, h1_output)
+        if state.loss.validate_args:
+            state.loss.look(h2_output, target, h1_output, outputs_checked=True)
         run.looked_at.add(step.stage)
     if state.loss.base == "nll" and h1_output.is_floating_point():
         h1_output = scores_from_output(h1_output, "log_probabilities")

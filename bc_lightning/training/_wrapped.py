@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bc_lightning._attached import split_batch
+from bc_lightning._strategies import check_strategy
 from bc_lightning._user_module import class_of
 from bc_lightning.functional._compatibility_loss import LossTerms, check_lambda
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
@@ -74,6 +75,7 @@ class CompatibleStep:
     # -- a run --------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
+        check_strategy(cast("Any", self).trainer)
         for state in self._compatibilities:
             state.begin_run()
         _refuse_dataloader_iter(self)
