@@ -26,11 +26,8 @@ from torch.utils.data import DataLoader, TensorDataset
 CALLS = Registry()
 
 
-@CALLS.option(
-    "knowledge distillation: teacher and student are called on the batch, no `forward`",
-    needs='`scores="student"`',
-    error="scores=",
-    options={"scores": "student"},
+@CALLS.one_line(
+    "knowledge distillation: teacher and student are called on the batch, no `forward`; the student is what is trained",
     scores=lambda module, batch: module.student(batch[0]),
     h1=mlp,
 )

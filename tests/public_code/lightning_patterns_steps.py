@@ -104,9 +104,12 @@ class ForwardForPredictionOnly(NetCalled):
         return self.net(x).softmax(1)
 
 
-@STEPS.one_line(
-    "backbone and head called one after the other by the steps, no `forward`: the last call's output are the scores",
-    options={},
+@STEPS.option(
+    "backbone and head called one after the other by the steps, no `forward`: h1's are put together by hand",
+    needs="`h1=lambda x: old.head(old.backbone(x)), inputs=0`",
+    options={"inputs": 0},
+    error="more than one network",
+    given=lambda h1: lambda x: h1.head(h1.backbone(x)),
     scores=lambda module, batch: module.head(module.backbone(batch[0])),
 )
 class BackboneThenHeadInTheStep(Classifier):
@@ -287,8 +290,11 @@ class StochasticWeightAveragingCallback(Classifier):
     pass
 
 
-@STEPS.one_line(
+@STEPS.option(
     "an EMA copy of the net in the module, which the validation step uses",
+    needs='`h1_scores="ema"`: which of h1\'s nets answers',
+    error="h1_scores=",
+    options={"h1_scores": "ema"},
     scores=lambda module, batch: (module.net if module.training else module.ema)(batch[0]),
 )
 class EmaCopyInTheModule(Classifier):

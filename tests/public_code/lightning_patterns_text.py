@@ -171,11 +171,8 @@ def tags(tokens):
     return rows
 
 
-@TEXT.option(
-    "an LSTM tagger: logits (N, T, C), flattened for the loss",
-    needs="`class_axis=-1`",
-    error="class_axis",
-    options={"class_axis": -1},
+@TEXT.one_line(
+    "an LSTM tagger: logits (N, T, C), flattened for the loss, which shows the classes' axis",
     loaders=loaders_of(tags(TOKENS)),
     class_axis=-1,
 )
@@ -204,11 +201,8 @@ class SequenceTagger(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-@TEXT.option(
+@TEXT.one_line(
     "the same with as many tokens as classes, where the shape does not tell",
-    needs="`class_axis=-1`",
-    error="class_axis",
-    options={"class_axis": -1},
     loaders=loaders_of(tags(CLASSES)),
     class_axis=-1,
 )
