@@ -6,8 +6,6 @@ scores, a tensor of targets and the arguments of ``forward``; the functions here
 
 from __future__ import annotations
 
-import dataclasses
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -79,7 +77,7 @@ def scores_from_output(
 
 def is_hugging_face(output: Any) -> bool:
     """Whether an output is of a Hugging Face model, whose scores of tokens have the classes last."""
-    return OrderedDict in type(output).__mro__ and dataclasses.is_dataclass(output) and hasattr(output, "logits")
+    return any(base.__name__ == "ModelOutput" for base in type(output).__mro__)
 
 
 def target_from_batch(batch: Any, target: str | int | Callable[[Any], Any] | None = None) -> Tensor:

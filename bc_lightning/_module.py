@@ -183,6 +183,9 @@ def _wrap(
     if h1_scores is None and not isinstance(h1, Reference):
         h1_scores = _scores_of_h1(h1, model, scores)
     reference = Reference.of(h1, class_map=class_map, scores=h1_scores)
+    if not of_one_kind(reference.h1, model):
+        # One that was made as h2 is answers with the parts that h2's steps are found to call.
+        reference.check_answers()
     check_no_shared_parameters(reference, model)
     if reference.labels_only and not criterion.labels_suffice:
         raise ValueError(

@@ -46,8 +46,7 @@ class Reference:
             network.
 
     Raises:
-        TypeError: ``h1`` is a class or nothing that can be called, or a LightningModule that has no forward and
-            several networks.
+        TypeError: ``h1`` is a class or nothing that can be called.
         ValueError: ``class_map`` holds indices below -1 or outside ``num_classes``, or no class at all, or it
             has fewer entries than the stored labels need.
 
@@ -205,7 +204,7 @@ class Reference:
         return self.map_classes(self.ask(args, kwargs), num_classes)
 
     def ask(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], part: bool = False, network: str | None = None
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], part: bool = False, networks: Sequence[str] = ()
     ) -> Tensor:
         """h1's own scores for a batch, before the class map.
 
@@ -213,7 +212,8 @@ class Reference:
             args: Positional arguments of h1's ``forward``.
             kwargs: Keyword arguments of h1's ``forward``.
             part: Whether they are those of h1's submodule that gives the scores, where it has a name.
-            network: The name of that submodule where it was found later than the reference was made.
+            networks: The names of h1's submodules that answer one after the other, where they were found later than
+                the reference was made.
 
         Returns:
             As calling the reference, in h1's classes.
@@ -234,9 +234,7 @@ class Reference:
         # Not inference_mode: it is no faster here, and what it makes may not be saved for a backward pass.
         with torch.no_grad():
             try:
-                output = (
-                    h1.get_submodule(network)(*args, **kwargs) if network else self._output_of(h1, args, kwargs, part)
-                )
+                output = self._output_of(h1, args, kwargs, part, networks)
             except (TypeError, RuntimeError) as error:
                 shapes = [tuple(value.shape) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
                 raise type(error)(
@@ -249,8 +247,16 @@ class Reference:
                 output = torch.as_tensor(output, device=device)
             return scores_from_output(output, model="h1").detach()
 
-    def _output_of(self, h1: Any, args: tuple[Any, ...], kwargs: dict[str, Any], part: bool) -> Any:
+    def _output_of(
+        self, h1: Any, args: tuple[Any, ...], kwargs: dict[str, Any], part: bool, networks: Sequence[str]
+    ) -> Any:
+        if networks:
+            output = h1.get_submodule(networks[0])(*args, **kwargs)
+            for name in networks[1:]:
+                output = h1.get_submodule(name)(output)
+            return output
         if not isinstance(self._scores, str):
+            self.check_answers()
             return h1(*args, **kwargs)
         network = h1.get_submodule(self._scores)
         if part or lacks_forward(h1):
@@ -359,16 +365,23 @@ class Reference:
                 self._copies[wanted] = copy.deepcopy(module).to(wanted)
         return self._copies[wanted]
 
+    def check_answers(self) -> None:
+        """Refuse a LightningModule that cannot be called and does not say what answers instead.
+
+        Raises:
+            TypeError: h1 has no forward and several networks.
+        """
+        if self._scores is None and isinstance(self._h1, nn.Module) and lacks_forward(self._h1):
+            raise TypeError(
+                f"h1, a {class_of(self._h1)}, has no forward and more than one network, so it is not clear what "
+                f"answers. Give h1_scores='name' (scores='name' for a Reference) of the submodule, or the part "
+                f"that answers, h1=old_model.net"
+            )
+
     def _checked_scores(self, scores: str | Callable[[Any], Any] | None) -> str | Callable[[Any], Any] | None:
         module = self._h1 if isinstance(self._h1, nn.Module) else None
-        if scores is None and module is not None and lacks_forward(module):
+        if scores is None and module is not None:
             scores = only_network(module)
-            if scores is None:
-                raise TypeError(
-                    f"h1, a {class_of(module)}, has no forward and more than one network, so it is not clear what "
-                    f"answers. Give h1_scores='name' (scores='name' for a Reference) of the submodule, or the part "
-                    f"that answers, h1=old_model.net"
-                )
         if isinstance(scores, str):
             try:
                 if module is None:

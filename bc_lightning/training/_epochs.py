@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from bc_lightning._comparisons import (
@@ -138,7 +138,7 @@ def say_what_is_not_trained(module: torch.nn.Module) -> None:
     frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
     if frozen:
         total = len(list(module.parameters()))
-        rank_zero_warn(
+        rank_zero_info(
             f"{len(frozen)} of the {total} parameters of {class_of(module)} are frozen (requires_grad=False) and will "
             f"not be trained: {_few(frozen)}."
         )

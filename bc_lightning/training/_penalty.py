@@ -15,7 +15,7 @@ from bc_lightning._user_module import class_of
 from bc_lightning.functional._compatibility_loss import Labels, LossTerms, check_finite, is_probabilities, labels_of
 from bc_lightning.training._loaders import loader_of, not_padding, order_of
 from bc_lightning.training._state import Compatibility, Epoch, Run
-from bc_lightning.training._step import Step, is_compiling
+from bc_lightning.training._step import Step
 from bc_lightning.training._target import target_of
 from bc_lightning.training._tensors import same_labels
 
@@ -35,7 +35,8 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
             f"under no_grad or detached), so the penalty would train nothing. Say which submodule gives the scores "
             f"that are trained, with scores='name', or let the step use forward's output for its loss."
         )
-    target = _target(step, number, h2_output)
+    target = target_of(step, number, h2_output)
+    _check_rows_fit(step, target)
     axis = _class_axis(step, number, h2_output, target)
     h2_output = _classes_second(step, h2_output, step.calls[number].output, axis)
     classes = h2_output.shape[1] if h2_output.ndim > 1 else None
@@ -55,27 +56,11 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
             return LossTerms(*[h2_output.new_zeros(())] * 5)
         # What is trained on is trained on; what is evaluated counts once.
         h2_output, target, h1_output, keep = h2_output[:keep], target[:keep], h1_output[:keep], None
-    terms = state.loss.terms(h2_output, target, h1_output, outputs_checked=True)
+    loss_terms = state.loss.terms if step.compiler is None else state.compiled_terms(step.compiler)
+    terms: LossTerms = loss_terms(h2_output, target, h1_output, outputs_checked=True)
     _record(step, h2_output.detach(), target, h1_output, keep, terms, base)
     step.used()
     return terms
-
-
-def _target(step: Step, number: int, scores: Tensor) -> Tensor:
-    if is_compiling() or step.members is None:
-        return _target_of_compiled(step, number, scores)
-    target = target_of(step, number, scores)
-    _check_rows_fit(step, target)
-    return target
-
-
-@eager
-def _target_of_compiled(step: Step, number: int, scores: Tensor) -> Tensor:
-    from bc_lightning.training._tensors import Members
-
-    # Nothing of the batch could be looked at before; whether it was changed in place since is not seen.
-    step.members = Members(step.batch)
-    return target_of(step, number, scores)
 
 
 def _check_rows_fit(step: Step, target: Tensor) -> None:

@@ -78,6 +78,19 @@ class Position(NamedTuple):
     batch_idx: int | None
 
 
+class Found(NamedTuple):
+    """Which submodules a step calls one after the other, from the batch's input to the scores."""
+
+    names: tuple[str, ...]
+    # Whether each is given the very output of the one before, so that h1's can be asked in the same way.
+    exact: bool = True
+
+    @property
+    def scores(self) -> str:
+        """The one that gives the scores."""
+        return self.names[-1]
+
+
 @dataclass
 class Epoch:
     """What one epoch of a stage gathers, by the number of the data loader."""
@@ -127,12 +140,13 @@ class Compatibility:
         self.run = Run()
         self.step: Step | None = None
         # Found in the user's steps: which submodule gives the scores.
-        self.found: dict[Stage, str] = {}
+        self.found: dict[Stage, Found] = {}
         # Validation epochs that this training has behind it; goes into checkpoints.
         self.epochs_begun: dict[str, int] = {}
         self.moves_along = True
         # While our own values are logged, under the names that are refused to others.
         self.logging = False
+        self._compiled: Any = None
         # Called with the step and what h1 is asked, once h2 was called.
         self.notice: Callable[[Step, tuple[Any, ...], dict[str, Any]], None] | None = None
 
@@ -151,13 +165,13 @@ class Compatibility:
     @property
     def scores(self) -> Scores:
         """What the class scores are: as was said, else as was found in the steps."""
-        return self.options.scores if self.options.scores is not None else next(iter(self.found.values()), None)
-
-    def scores_in(self, stage: Stage) -> Scores:
-        """The same for one stage, whose step may call another part of h2 than the others."""
         if self.options.scores is not None:
             return self.options.scores
-        return self.found.get(stage, self.found.get("train"))
+        return next((found.scores for found in self.found.values()), None)
+
+    def found_in(self, stage: Stage) -> Found | None:
+        """What was found in the steps of a stage, or else in training; they may call other parts of h2."""
+        return None if self.options.scores is not None else self.found.get(stage, self.found.get("train"))
 
     def begin_run(self) -> None:
         """Forget what an earlier run has left, however it ended."""
@@ -175,6 +189,12 @@ class Compatibility:
         if isinstance(self.loss.lambda_c, Tensor):
             self.loss.lambda_c = self.loss.lambda_c.to(device)
 
+    def compiled_terms(self, compiler: Any) -> Any:
+        """The terms of the loss, compiled as the module is."""
+        if self._compiled is None:
+            self._compiled = compiler(self.loss.terms)
+        return self._compiled
+
     def checkpoint_entry(self) -> dict[str, Any]:
         """What a checkpoint says of h1; plain values, so that it loads without this package."""
         return {
@@ -191,4 +211,4 @@ class Compatibility:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle is of the model; a run is the Trainer's.
-        return {**self.__dict__, "run": Run(), "step": None, "notice": None}
+        return {**self.__dict__, "run": Run(), "step": None, "notice": None, "_compiled": None}

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from bc_core._random_numbers import python_and_numpy_kept, python_and_numpy_state
 from bc_lightning._model_outputs import inputs_from_batch, scores_from_output, target_from_batch
-from bc_lightning._user_module import class_of, of_one_kind
+from bc_lightning._user_module import class_of, lacks_forward, of_one_kind, only_network
 from bc_lightning.training._loss_watch import LossWatch
-from bc_lightning.training._state import Compatibility, Position, Scores, Stage
+from bc_lightning.training._state import Compatibility, Found, Position, Scores, Stage
 from bc_lightning.training._tensors import Members, mapped, tensors_in
 
 HANDED_OVER = "compatibility_target"
@@ -74,7 +74,8 @@ class Step:
         self.run = state.run
         self.rows, self.indices, self.source, self.raw_target = state.run.incoming
         self.first = stage not in state.run.looked_at
-        self.scores: Scores = state.scores_in(stage)
+        self.found = state.found_in(stage)
+        self.scores: Scores = state.options.scores if self.found is None else self.found.scores
         self.calls: list[Call] = []
         self.asked: list[Asked] = []
         # The numbers by which the watch knows their outputs.
@@ -88,8 +89,11 @@ class Step:
         self.inside_forward = 0
         self.watch: LossWatch | None = None
         self._got_the_batch: dict[int, bool] = {}
-        self.members = None if is_compiling() else Members(batch)
-        self._depth = 0 if is_compiling() else torch._C._len_torch_function_stack()
+        # A compiled step is a graph: what it computes can't be followed, only looked at when it has ended.
+        self.compiler = (getattr(module, "_compiler_ctx", None) or {}).get("dynamo_ctx")
+        self.compiled = self.compiler is not None or is_compiling()
+        self.members = Members(batch)
+        self._depth = torch._C._len_torch_function_stack()
         # Read before the step, which may pop its labels out of the batch.
         self._target, self._no_target = _tried(lambda: target_from_batch(batch, state.options.target))
         self._inputs: Any = None
@@ -100,12 +104,14 @@ class Step:
 
     def to_ask(self, args: tuple[Any, ...], kwargs: dict[str, Any], part: bool) -> Asked:
         """What h1 will be asked: what h2 is given, or a copy where one of them changes it in place."""
-        if (self.first or self.run.copies_inputs) and not is_compiling():
+        if (self.first or self.run.copies_inputs) and not self.compiled:
             return Asked(mapped(args, _copied), mapped(kwargs, _copied), part, (args, kwargs))
         return Asked(args, kwargs, part)
 
     def forward(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call h2's forward; its output has the scores, unless a submodule's has."""
+        if self.compiled:
+            return self._compiled_forward(forward, args, kwargs)
         asked = self.to_ask(args, kwargs, part=False)
         if isinstance(self.scores, str):
             self.around.append(asked)
@@ -118,16 +124,29 @@ class Step:
             self.add(Call(args, kwargs, output), asked)
         return output
 
-    def add(self, call: Call, asked: Asked) -> None:
-        """Note a call, and ask h1 at once if it is the one that counts: the step may change its input afterwards."""
+    def _compiled_forward(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # Traced into the graph of the user's step, so no more than what a graph can do.
+        asked = Asked(args, kwargs, False)
+        if isinstance(self.scores, str):
+            self.around.append(asked)
+            return forward(*args, **kwargs)
+        output = forward(*args, **kwargs)
+        self._note(Call(args, kwargs, output), asked)
+        return output
+
+    def _note(self, call: Call, asked: Asked) -> None:
         self.calls.append(call)
         self.asked.append(asked)
         self.roots.append(self.captured)
         self.captured += 1
+
+    def add(self, call: Call, asked: Asked) -> None:
+        """Note a call, and ask h1 at once if it is the one that counts: the step may change its input afterwards."""
+        self._note(call, asked)
+        if self.compiled:
+            return
         if self.state.notice is not None:
             self.state.notice(self, asked.args, asked.kwargs)
-        if is_compiling():
-            return
         # Looked at now: what the step changes in place afterwards, h2 was not given.
         given_the_batch = self.stage != "train" or self.got_the_batch(call)
         if self.first or not given_the_batch:
@@ -173,13 +192,14 @@ class Step:
         """h1's own scores for a call of h2; asked once."""
         if number in self.answers:
             return self.answers[number]
-        asked, look = self._what_to_ask(number), self.first and not is_compiling()
+        asked, look = self._what_to_ask(number), self.first and not self.compiled
         tensors = list(tensors_in(asked[:2]))
         kept = [tensor.clone() for tensor in tensors] if look else []
         device = tensors[0].device if tensors else torch.device("cpu")
         with self._random_numbers_kept(device):
-            network = self._network_of_h1() if asked.part else None
-            self.answers[number] = self.state.reference.ask(asked.args, asked.kwargs, asked.part, network)
+            self.answers[number] = self.state.reference.ask(
+                asked.args, asked.kwargs, asked.part, self._networks_of_h1(asked)
+            )
         if look:
             # Whether h1 has changed what it was given, or h2 what it was: one of them gets a copy from now on.
             pairs = [*zip(tensors, kept, strict=True), *zip(tensors_in(asked.given), kept, strict=False)]
@@ -196,12 +216,27 @@ class Step:
             if self.watch is not None:
                 self.watch.paused = False
 
-    def _network_of_h1(self) -> str | None:
-        """The part of h1 that answers, where h2's was found in the steps and h1 was made as h2 is."""
-        reference, found = self.state.reference, self.state.found.get(self.stage)
-        if found is None or reference.scores is not None or not of_one_kind(reference.h1, self.module):
-            return None
-        return found if found in {name for name, _ in reference.h1.named_modules()} else None
+    def _networks_of_h1(self, asked: Asked) -> tuple[str, ...]:
+        """The parts of h1 that answer, where h2's were found in the steps and h1 was made as h2 is.
+
+        Raises:
+            ValueError: h1 has no forward, and what h2's step does between its parts is not known to it.
+        """
+        reference, found, h1 = self.state.reference, self.found, self.state.reference.h1
+        if found is None or self._inputs is not None:
+            return ()
+        if reference.scores is not None:
+            # A part of an h1 that can't be called whole would be given what is meant for the whole.
+            is_part = isinstance(reference.scores, str) and lacks_forward(h1) and only_network(h1) is None
+            if is_part and len(found.names) > 1:
+                raise ValueError(features_message(self, found.scores))
+            return ()
+        alike = of_one_kind(h1, self.module) and set(found.names) <= {name for name, _ in h1.named_modules()}
+        if alike and found.exact:
+            return found.names
+        if alike and lacks_forward(h1):
+            raise ValueError(features_message(self, found.scores))
+        return ()
 
     def _what_to_ask(self, number: int) -> Asked:
         """What h2 was asked is what h1 is asked, unless the caller says otherwise with `inputs`."""
@@ -218,9 +253,6 @@ class Step:
     @contextmanager
     def _random_numbers_kept(self, device: torch.device) -> Iterator[None]:
         """An h1 that draws random numbers must not shift those that h2 draws next."""
-        if is_compiling():
-            yield
-            return
         before = python_and_numpy_state() if self.first and not self.run.h1_draws else None
         cpu = torch.get_rng_state()
         accelerator = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
@@ -241,8 +273,7 @@ class Step:
     def got_the_batch(self, call: Call) -> bool:
         """Whether h2 was given the batch's own input; in a compiled step this is looked at when it has ended."""
         if id(call.output) not in self._got_the_batch:
-            given = self.members is not None and self.members.given_to(call.args, call.kwargs)
-            self._got_the_batch[id(call.output)] = given
+            self._got_the_batch[id(call.output)] = self.members.given_to(call.args, call.kwargs)
         return self._got_the_batch[id(call.output)]
 
     @property
@@ -253,7 +284,7 @@ class Step:
     def follow(self, call: Call, output: Any, root: int) -> None:
         """Watch what becomes of a call's output, from here to the end of the step."""
         if self.watch is None:
-            if self.members is None or torch._C._len_torch_function_stack() != self._depth:
+            if torch._C._len_torch_function_stack() != self._depth:
                 # Inside of a mode of the user's, which leaves the stack before ours would.
                 return
             self.watch = LossWatch(self.members.unchanged, self.size)
@@ -347,18 +378,12 @@ class ModuleCalls:
         """
         step = self._step
         given = list(tensors_in((call.args, call.kwargs)))
-        if step.members is None or not given or step.members.given_to(call.args, call.kwargs):
+        if not given or step.members.given_to(call.args, call.kwargs):
             return
         others = [name for name, other in zip(self.names, self.calls, strict=True) if other.output is not call.output]
         if not any(tensor.requires_grad for tensor in given) and not others:
             return
-        raise ValueError(
-            f"Submodule {step.scores!r} was called with a tensor of shape {tuple(given[0].shape)} that is no part of "
-            f"the batch but computed by another part of h2, so it is not clear what h1 gets. Give the module a forward "
-            f"that does all of it; or say what h1 is asked, inputs=0 (the batch's first element), inputs='key' or "
-            f"inputs=lambda batch: preprocess(batch[0]), with an h1 that answers for it, such as "
-            f"h1=lambda x: old.head(old.body(x))."
-        )
+        raise ValueError(features_message(step, str(step.scores), tuple(given[0].shape)))
 
     def find(self) -> str | None:
         """The submodule that gives the scores, if what the step did with the outputs leaves no doubt."""
@@ -377,9 +402,29 @@ class ModuleCalls:
         if len(candidates) != 1:
             return None
         number = candidates[0]
-        self._step.scores = self._step.state.found[self._step.stage] = self.names[number]
+        path, exact = self._path_to(number)
+        found = Found(tuple(self.names[each] for each in path), exact)
+        self._step.found = self._step.state.found[self._step.stage] = found
+        self._step.scores = found.scores
         self._step.take(self.calls[number], self.asked[number], number)
-        return self.names[number]
+        if len(path) > 1:
+            self._step.around.append(self.asked[path[0]]._replace(part=False))
+        return found.scores
+
+    def _path_to(self, number: int) -> tuple[list[int], bool]:
+        """The calls that lead from the batch's input to a call, each given what the one before has answered."""
+        step, path, exact = self._step, [number], True
+        while not step.got_the_batch(self.calls[path[0]]):
+            given = list(tensors_in((self.calls[path[0]].args, self.calls[path[0]].kwargs)))
+            before = {None if step.watch is None else step.watch.root_of(tensor) for tensor in given}
+            root = before.pop() if len(before) == 1 else None
+            if root is None or root >= path[0]:
+                return [number], True
+            output = self.calls[root].output
+            call = self.calls[path[0]]
+            exact &= len(call.args) == 1 and not call.kwargs and call.args[0] is output
+            path.insert(0, root)
+        return path, exact
 
     def _gives_scores(self, call: Call, size: int) -> bool:
         try:
@@ -398,6 +443,26 @@ def _own_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield path, inner
             if not isinstance(inner, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)):
                 waiting.extend((f"{path}.{name}", part) for name, part in inner.named_children())
+
+
+class FirstHook:
+    """On the submodule that a step calls first: what it is given is what h1 is asked."""
+
+    def __init__(self, step: Step, network: nn.Module) -> None:
+        self._step = step
+        self._network = network
+        self._handle = network.register_forward_pre_hook(self._before, with_kwargs=True)
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module is self._network and not in_backward():
+            self._step.around.append(self._step.to_ask(args, kwargs, part=False))
+
+    def remove(self) -> None:
+        """Leave the submodule as it was."""
+        self._handle.remove()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FirstHook:
+        return self
 
 
 class SubmoduleHook:
@@ -459,4 +524,16 @@ def captures_message(step: Step) -> str:
         f"output is what is compared with h1. Say which submodule gives the class scores with scores='name' (dots "
         f"reach deeper), or leave this stage out with stages=. A step that calls net.forward(x) must call net(x): only "
         f"a call can be seen. {known}"
+    )
+
+
+def features_message(step: Step, name: str, shape: tuple[int, ...] | None = None) -> str:
+    """Why it is not known what h1 is asked where h2's step computes with several of its parts."""
+    what = "something" if shape is None else f"a tensor of shape {shape}"
+    return (
+        f"Submodule {name!r} was called with {what} that is no part of the batch but computed by another part of h2, "
+        f"so it is not clear what h1 gets. Give the module a forward that does all of it; or say what h1 is asked, "
+        f"inputs=0 (the batch's first element), inputs='key' or inputs=lambda batch: preprocess(batch[0]), with "
+        f"scores={name!r} and an h1 that answers for it, such as h1=lambda x: old.head(old.body(x)). A step that calls "
+        f"net.forward(x) must call net(x): only a call can be seen."
     )

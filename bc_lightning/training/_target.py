@@ -121,7 +121,16 @@ def _check_what_is_trained(step: Step, watch: LossWatch, number: int, scores: Te
         "Say which submodule or part of the output gives the class scores: scores='name' or scores=function of the "
         "output (scores=lambda output: output, if they are what forward returns)"
     )
+    rows = [loss for loss in watch.losses if loss.input.shape[1:] == scores.shape[1:] and scores.ndim > 1]
+    if rows and step.state.options.target is None and len(rows[0].input) != len(scores):
+        raise ValueError(
+            f"{class_of(step.module)}'s {step.stage} step computed its loss on {len(rows[0].input)} of the "
+            f"{len(scores)} instances that h2 answered for, and the others would be penalised and counted too. Say "
+            f"which count with a target that ignores the rest, such as target=lambda batch: "
+            f"batch.y.masked_fill(~batch.train_mask, -100)."
+        )
     others = [loss for loss in watch.losses if loss.root is None and loss.input.numel() != scores.numel()]
+    others = [] if rows else others
     if others and len(others) == len(watch.losses):
         raise ValueError(
             f"h2's output of shape {tuple(scores.shape)} is not what {class_of(step.module)}'s {step.stage} step "

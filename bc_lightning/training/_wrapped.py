@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -19,12 +19,12 @@ from bc_lightning.training._penalty import eager, penalty_terms, raise_what_was_
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage
 from bc_lightning.training._step import (
     HANDED_OVER,
+    FirstHook,
     ModuleCalls,
     Step,
     SubmoduleHook,
     captures_message,
     in_backward,
-    is_compiling,
 )
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ class CompatibleStep:
 
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         for state in self._compatibilities:
-            if state.step is not None and (state.step.calls or _find(state.step)):
-                loss = _with_penalty(state.step, loss)
+            if state.step is not None:
+                loss = _penalised(state.step, loss)
         super().manual_backward(loss, *args, **kwargs)  # type: ignore[misc]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int, *args: Any) -> Any:
@@ -295,34 +295,34 @@ def _refuse_dataloader_iter(module: Any) -> None:
 # -- the step -----------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _stepping(module: Any, state: Compatibility, stage: Stage, batch: Any, position: Position) -> Iterator[Step]:
+@eager
+def _begin_step(module: Any, state: Compatibility, stage: Stage, args: Any, kwargs: Any) -> tuple[Step, list[Any]]:
+    batch = args[0] if args else next(iter(kwargs.values()), None)
+    position = state.run.position
+    if position is None:
+        # No Trainer's hook has told which batch this is.
+        given = kwargs.get("batch_idx", args[1] if len(args) > 1 else None)
+        position = Position(kwargs.get("dataloader_idx", args[2] if len(args) > 2 else 0), given)
     step = Step(state, module, stage, batch, position)
-    hooks: list[ModuleCalls | SubmoduleHook] = _hooks(step)
-    state.step = step
-    state.run.epoch(stage).steps += 1
-    try:
-        yield step
-    finally:
-        state.step = None
-        step.stop_watching()
-        for hook in hooks:
-            hook.remove()
-
-
-def _hooks(step: Step) -> list[Any]:
     hooks: list[Any] = []
     if isinstance(step.scores, str):
-        hooks.append(_submodule_hook(step))
-    if step.first and not is_compiling() and not isinstance(step.module, torch._dynamo.OptimizedModule):
+        hooks.append(SubmoduleHook(step, module.get_submodule(step.scores)))
+    if step.found is not None and len(step.found.names) > 1:
+        hooks.append(FirstHook(step, module.get_submodule(step.found.names[0])))
+    if step.first and not step.compiled:
         step.modules = ModuleCalls(step)
         hooks.append(step.modules)
-    return hooks
+    state.step = step
+    state.run.epoch(stage).steps += 1
+    return step, hooks
 
 
 @eager
-def _submodule_hook(step: Step) -> SubmoduleHook:
-    return SubmoduleHook(step, step.module.get_submodule(cast("str", step.scores)))
+def _end_step(state: Compatibility, step: Step, hooks: list[Any]) -> None:
+    state.step = None
+    step.stop_watching()
+    for hook in hooks:
+        hook.remove()
 
 
 def made_step(stage: Stage, name: str, user_step: Callable[..., Any]) -> Callable[..., Any]:
@@ -343,36 +343,45 @@ def made_step(stage: Stage, name: str, user_step: Callable[..., Any]) -> Callabl
     return step
 
 
+# Not traced itself, so that the user's own step is compiled as it is by itself, and ours around it is not.
+@functools.partial(torch.compiler.disable, recursive=False)
 def _run_step(
     module: Any, state: Compatibility, stage: Stage, run: Callable[..., Any], /, *args: Any, **kwargs: Any
 ) -> Any:
-    batch = args[0] if args else next(iter(kwargs.values()), None)
-    position = state.run.position
-    if position is None:
-        # No Trainer's hook has told which batch this is.
-        given = kwargs.get("batch_idx", args[1] if len(args) > 1 else None)
-        position = Position(kwargs.get("dataloader_idx", args[2] if len(args) > 2 else 0), given)
-    with _stepping(module, state, stage, batch, position) as step:
-        output = run(*args, **kwargs)
-        step.stop_watching()
-        if stage != "train":
-            if step.calls or _find(step):
-                with torch.no_grad():
-                    penalty_terms(step)
-            elif step.modules is not None and step.modules.calls and not _may_wait(step):
-                raise RuntimeError(captures_message(step))
-            return output
-        if module.automatic_optimization:
-            return _automatic(step, output)
-        if step.calls or not step.captured:
-            raise RuntimeError(
-                captures_message(step)
-                if not step.captured
-                else f"{class_of(module)}.training_step optimises manually and never called "
-                f"self.manual_backward(loss) after it called h2, so the penalty was added to nothing. "
-                f"Use self.manual_backward(loss) instead of loss.backward()."
-            )
+    step, hooks = _begin_step(module, state, stage, args, kwargs)
+    try:
+        return _after_step(module, step, run(*args, **kwargs))
+    finally:
+        _end_step(state, step, hooks)
+
+
+@eager
+def _after_step(module: Any, step: Step, output: Any) -> Any:
+    step.stop_watching()
+    if step.stage != "train":
+        if step.calls or _find(step):
+            with torch.no_grad():
+                penalty_terms(step)
+        elif step.modules is not None and step.modules.calls and not _may_wait(step):
+            raise RuntimeError(captures_message(step))
         return output
+    if module.automatic_optimization:
+        return _automatic(step, output)
+    if step.calls or not step.captured:
+        raise RuntimeError(
+            captures_message(step)
+            if not step.captured
+            else f"{class_of(module)}.training_step optimises manually and never called "
+            f"self.manual_backward(loss) after it called h2, so the penalty was added to nothing. "
+            f"Use self.manual_backward(loss) instead of loss.backward()."
+        )
+    return output
+
+
+@eager
+def _penalised(step: Step, loss: Tensor) -> Tensor:
+    """The loss of a step that optimises by hand; a second loss of one call of h2 has no penalty of its own."""
+    return _with_penalty(step, loss) if step.calls or _find(step) else loss
 
 
 def _find(step: Step) -> bool:
@@ -408,6 +417,7 @@ def _automatic(step: Step, output: Any) -> Any:
     )
 
 
+@eager
 def _with_penalty(step: Step, loss: Tensor) -> Tensor:
     """The user's loss plus lambda_c times the dissonance; with lambda_c = 0 the very same tensor."""
     step.stop_watching()

@@ -594,7 +594,7 @@ class TestWhichOutput:
         module = BCLightningModule(made(TwoNets), h1=h1)
         fit(module, tmp_path, num_sanity_val_steps=0)
         # The one that the loss is computed from.
-        assert compatibilities_of(module)[0].found["train"] == "net"
+        assert compatibilities_of(module)[0].found["train"].scores == "net"
         fit(BCLightningModule(made(TwoNets), h1=h1, scores="net"), tmp_path)
         with pytest.raises(ValueError, match="scores='nets' names no submodule of TwoNets. Known: 'net', 'net.layers'"):
             BCLightningModule(made(TwoNets), h1=h1, scores="nets")

@@ -465,32 +465,51 @@ class TestWhereTheScoresAre:
 
         module = BCLightningModule(made(Distilled), h1=h1)
         trainer = fit(module, tmp_path, train=loader(), val=loader(VAL), max_epochs=1)
-        assert compatibilities_of(module)[0].found == {"val": "net", "train": "net"}
+        assert {stage: found.scores for stage, found in compatibilities_of(module)[0].found.items()} == {
+            "val": "net",
+            "train": "net",
+        }
         assert trainer.callback_metrics["val_accuracy_h2"].item() == pytest.approx(accuracy(module.net.eval()))
 
-    def test_a_backbone_and_a_head_are_refused_and_the_remedies_work(self, h1, tmp_path):
+    def test_a_backbone_and_a_head(self, h1, tmp_path):
         class BodyAndHead(Base):
             def __init__(self):
                 super().__init__()
                 self.body, self.net = nn.Linear(FEATURES, FEATURES), nn.Linear(FEATURES, CLASSES)
 
+            def between(self, features):
+                return features
+
+            def logits(self, x):
+                return self.net(self.between(self.body(x)))
+
             def training_step(self, batch, batch_idx):
-                return F.cross_entropy(self.net(self.body(batch[0]).relu()), batch[1])
+                return F.cross_entropy(self.logits(batch[0]), batch[1])
 
             def validation_step(self, batch, batch_idx):
-                self.net(self.body(batch[0]).relu())
+                self.log("val_loss", F.cross_entropy(self.logits(batch[0]), batch[1]))
 
-        for options in ({"scores": "net"}, {}):
-            with pytest.raises((ValueError, RuntimeError), match="forward that does all of it|scores='name'"):
-                fit(
-                    BCLightningModule(made(BodyAndHead), h1=made(BodyAndHead, seed=8), h1_scores="net", **options),
-                    tmp_path,
-                )
+        class WithRelu(BodyAndHead):
+            def between(self, features):
+                return features.relu()
+
+        def validated(new, old, **options):
+            trainer = fit(BCLightningModule(new, h1=old, **options), tmp_path, val=loader(VAL), max_epochs=1)
+            return trainer.callback_metrics["val_accuracy_h1"].item()
+
+        # An h1 of its kind is asked part by part; any other gets what the first part got.
         old = made(BodyAndHead, seed=8)
-        module = BCLightningModule(made(BodyAndHead), h1=lambda x: old.net(old.body(x).relu()), scores="net", inputs=0)
-        trainer = fit(module, tmp_path, val=loader(VAL), max_epochs=1)
-        expected = accuracy(lambda x: old.net(old.body(x).relu()))
-        assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(expected)
+        assert validated(made(BodyAndHead), old) == pytest.approx(accuracy(old.logits))
+        for kind in (BodyAndHead, WithRelu):
+            assert validated(made(kind), h1) == pytest.approx(accuracy(h1))
+            assert validated(made(kind), made(Forward, seed=8)) == pytest.approx(accuracy(made(Forward, seed=8)))
+        # What happens between the parts is not known of an h1 that has no forward either.
+        old = made(WithRelu, seed=8)
+        for options in ({}, {"h1_scores": "net"}, {"scores": "net"}, {"scores": "net", "h1_scores": "net"}):
+            with pytest.raises(ValueError, match="'net' was called with.*computed by another part of h2"):
+                fit(BCLightningModule(made(WithRelu), h1=old, **options), tmp_path)
+        found = validated(made(WithRelu), old.logits, scores="net", inputs=0)
+        assert found == pytest.approx(accuracy(old.logits))
 
     def test_an_embedding_is_not_taken_for_scores(self, h1, tmp_path):
         class Prototypes(Base):
@@ -768,3 +787,35 @@ def test_classes_second_of_square_images(tmp_path):
         assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(
             (old(x).argmax(1) == y).float().mean().item()
         )
+
+
+@pytest.mark.slow
+class TestCompiledSteps:
+    """What can't be followed in a graph is refused with a remedy that works."""
+
+    def weights(self, kind, h1, tmp_path, compiled, **options):
+        module = BCLightningModule(made(kind), h1=h1, lambda_c=2.0, **options)
+        given = torch.compile(module, backend="eager") if compiled else module
+        fit(given, tmp_path, train=loader(), max_epochs=1)
+        return module.net.weight.detach()
+
+    def test_the_same_as_without(self, h1, tmp_path):
+        class NoForward(Base):
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(self.net(batch[0]), batch[1])
+
+        class HandedOver(Base):
+            def forward(self, x):
+                return self.net(x)
+
+            def training_step(self, batch, batch_idx):
+                x, self.compatibility_target = mixed(*batch)
+                return F.cross_entropy(self(x), self.compatibility_target)
+
+        for kind, options in ((NoForward, {}), (HandedOver, {"scores": "net"})):
+            one, two = (self.weights(kind, h1, tmp_path, compiled, **options) for compiled in (False, True))
+            torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+
+    def test_a_mixed_input_has_to_be_handed_over(self, h1, tmp_path):
+        with pytest.raises(ValueError, match="self.compatibility_target = y"):
+            self.weights(TestTarget.Mixup, h1, tmp_path, compiled=True, scores="net")

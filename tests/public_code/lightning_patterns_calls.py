@@ -27,7 +27,7 @@ CALLS = Registry()
 
 
 @CALLS.one_line(
-    "knowledge distillation: teacher and student are called on the batch, no `forward`; the student is what is trained",
+    "knowledge distillation: teacher and student are called on the batch, no `forward`",
     scores=lambda module, batch: module.student(batch[0]),
     h1=mlp,
 )

@@ -268,12 +268,12 @@ def trained_on_mixed(module, batch):
 
 
 @functools.cache
-def handing_over(refused: Any) -> Any:
+def handing_over(refused: Any, target: Any) -> Any:
     """The same module, with one more line in its step."""
 
     class HandingOver(refused):
         def training_step(self, batch, batch_idx):
-            self.compatibility_target = mixed_target(*batch)
+            self.compatibility_target = target(*batch)
             return super().training_step(batch, batch_idx)
 
     return HandingOver
@@ -287,7 +287,7 @@ def mixed_target(x, y):
     "mixup inside `training_step`, the loss a sum over both labels",
     needs="`self.compatibility_target = soft_labels` in the step",
     error="compatibility_target",
-    mended=handing_over,
+    mended=lambda refused: handing_over(refused, mixed_target),
     loaders=loaders_of(images),
     trained=trained_on_mixed,
 )
@@ -334,7 +334,7 @@ class CutMixInCollate(_MixupInStep):
 
 
 @IMAGES.one_line(
-    "augmentation inside the step: h2 is called with what is not the batch's input, the loss reads its labels",
+    "augmentation inside the step: h2 is called with something that is not the batch's input, the labels stay",
     loaders=loaders_of(images),
     trained=lambda module, batch: (module(batch[0].flip(-1)), batch[1]),
 )

@@ -67,11 +67,8 @@ class StepWithoutBatchIdx(Classifier):
         self.log("val_loss", F.cross_entropy(self(x.view(x.size(0), -1)), y))
 
 
-@STEPS.refused(
-    "`self.net.forward(x)` in the step, which no hook sees",
-    needs="`self.net(x)` instead",
-    error=r"\.forward\(",
-    mended=lambda _: NetCalled,
+@STEPS.one_line(
+    "`self.net.forward(x)` in the step, which no hook sees: the layers inside are",
     scores=lambda module, batch: module.net(batch[0]),
 )
 class NetForwardCalled(Classifier):
@@ -82,6 +79,19 @@ class NetForwardCalled(Classifier):
     def validation_step(self, batch, batch_idx):
         x, y = batch
         self.log("val_loss", F.cross_entropy(self.net.forward(x), y))
+
+
+@STEPS.refused(
+    "the same for a net that is one layer, of which nothing is seen",
+    needs="`self.net(x)` instead",
+    error=r"\.forward\(",
+    mended=lambda _: NetCalled,
+    scores=lambda module, batch: module.net(batch[0]),
+)
+class LayerForwardCalled(NetForwardCalled):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(FEATURES, CLASSES)
 
 
 class NetCalled(Classifier):
@@ -104,12 +114,9 @@ class ForwardForPredictionOnly(NetCalled):
         return self.net(x).softmax(1)
 
 
-@STEPS.option(
-    "backbone and head called one after the other by the steps, no `forward`: h1's are put together by hand",
-    needs="`h1=lambda x: old.head(old.backbone(x)), inputs=0`",
-    options={"inputs": 0},
-    error="more than one network",
-    given=lambda h1: lambda x: h1.head(h1.backbone(x)),
+@STEPS.one_line(
+    "backbone and head called one after the other by the steps, no `forward`: the last call's output are the scores",
+    options={},
     scores=lambda module, batch: module.head(module.backbone(batch[0])),
 )
 class BackboneThenHeadInTheStep(Classifier):
@@ -290,11 +297,8 @@ class StochasticWeightAveragingCallback(Classifier):
     pass
 
 
-@STEPS.option(
+@STEPS.one_line(
     "an EMA copy of the net in the module, which the validation step uses",
-    needs='`h1_scores="ema"`: which of h1\'s nets answers',
-    error="h1_scores=",
-    options={"h1_scores": "ema"},
     scores=lambda module, batch: (module.net if module.training else module.ema)(batch[0]),
 )
 class EmaCopyInTheModule(Classifier):

@@ -172,7 +172,7 @@ def tags(tokens):
 
 
 @TEXT.one_line(
-    "an LSTM tagger: logits (N, T, C), flattened for the loss, which shows the classes' axis",
+    "an LSTM tagger: logits (N, T, C), flattened for the loss",
     loaders=loaders_of(tags(TOKENS)),
     class_axis=-1,
 )
@@ -202,12 +202,26 @@ class SequenceTagger(pl.LightningModule):
 
 
 @TEXT.one_line(
-    "the same with as many tokens as classes, where the shape does not tell",
+    "the same with as many tokens as classes, where the shape does not tell and the loss does",
     loaders=loaders_of(tags(CLASSES)),
     class_axis=-1,
 )
 class SequenceTaggerOfSquareShape(SequenceTagger):
     pass
+
+
+@TEXT.option(
+    "the same with a loss written by hand, where nothing tells which axis has the classes",
+    needs="`class_axis=-1`",
+    error="class_axis",
+    options={"class_axis": -1},
+    loaders=loaders_of(tags(CLASSES)),
+    class_axis=-1,
+)
+class SequenceTaggerWithItsOwnLoss(SequenceTagger):
+    def step(self, batch):
+        x, y = batch
+        return -self(x).log_softmax(-1).gather(-1, y[..., None]).mean()
 
 
 @TEXT.option(
