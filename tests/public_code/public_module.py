@@ -60,6 +60,7 @@ class Pattern:
         error: What is said without it.
         mended: For a refused module: the class after following the remedy, given the refused one.
         h1: Makes h1; by default a module of h2's kind with other weights.
+        given: What is handed over of h1, where that is the remedy.
         loaders: Makes (train, validation), the latter a list where there are several.
         scores: The class scores of a validation batch, by a plain module in evaluation mode.
         labels: The labels of a validation batch.
@@ -83,6 +84,7 @@ class Pattern:
     error: str = ""
     mended: Callable[[Any], Any] | None = None
     h1: Callable[[], Any] | None = None
+    given: Callable[[Any], Any] = lambda h1: h1
     loaders: Callable[[], tuple[Any, Any]] = field(default_factory=lambda: loaders_of(vectors))
     scores: Callable[[Any, Any], Tensor] = lambda module, batch: module(batch[0])
     labels: Callable[[Any], Tensor] = lambda batch: batch[1]

@@ -56,8 +56,6 @@ class TwoLayers(keras.Model):
 @listed
 class SubclassedModel(Program):
     what = "a subclassed model, `call(inputs, training=False)`, batch normalisation, dropout, not built before `fit`"
-    # Batch statistics are of the batch, whatever its weights: the same in both.
-    run_eagerly = False
 
     def build(self):
         return TwoLayers()
@@ -207,7 +205,7 @@ class TransferLearning(Program):
     def run(self, run):
         h2, model, _ = super().run(run)
         h2.get_layer("backbone").trainable = True
-        model.compile(keras.optimizers.SGD(0.01), loss=self.loss(), metrics=run.metrics(), **self.compiled(run))
+        model.compile(keras.optimizers.SGD(0.01), loss=self.loss(), metrics=run.metrics(), **self.compile_options(run))
         return h2, model, self.fit(model, run)
 
 
@@ -221,7 +219,7 @@ class LastLayersUnfrozen(Program):
         for layer in model.layers[:-1]:
             layer.trainable = False
         assert len(model.trainable_variables) == 2
-        model.compile(self.optimizer(), loss=self.loss(), metrics=run.metrics(), **self.compiled(run))
+        model.compile(self.optimizer(), loss=self.loss(), metrics=run.metrics(), **self.compile_options(run))
         return h2, model, self.fit(model, run)
 
 

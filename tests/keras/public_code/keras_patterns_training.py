@@ -162,6 +162,12 @@ class AveragedWeights(Program):
     def optimizer(self):
         return keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
 
+    def fit(self, model, run):
+        super().fit(model, run)
+        # The averages take the weights' place when fit ends.
+        values = model.evaluate(*self.rows(VAL_ROWS, 1), verbose=0, return_dict=True)
+        return {f"val_{name}": [value] for name, value in values.items()}
+
 
 @listed
 class MixedPrecision(Program):
@@ -186,8 +192,11 @@ class CompiledByXla(Program):
     backends = ("tensorflow", "jax")
     run_eagerly = False
 
-    def compiled(self, run):
-        return {**run.compiled, "jit_compile": True}
+    def build(self):
+        return keras.Sequential([keras.Input((FEATURES,)), layers.Dense(CLASSES, activation="softmax")])
+
+    def compiled(self):
+        return {"jit_compile": True}
 
 
 @listed
@@ -196,8 +205,8 @@ class SeveralStepsPerExecution(Program):
     backends = ("tensorflow", "jax")
     run_eagerly = False
 
-    def compiled(self, run):
-        return {**run.compiled, "steps_per_execution": 2}
+    def compiled(self):
+        return {"steps_per_execution": 2}
 
 
 @listed
@@ -301,7 +310,7 @@ class WarmStartFromAFile(Program):
             h2 = self.build()
             model = run.wrap(h2)
             model.load_weights(f"{folder}/old.weights.h5")
-        model.compile(self.optimizer(), loss=self.loss(), metrics=run.metrics(), **self.compiled(run))
+        model.compile(self.optimizer(), loss=self.loss(), metrics=run.metrics(), **self.compile_options(run))
         return h2, model, self.fit(model, run)
 
 
@@ -311,7 +320,7 @@ class CompiledBeforeWrapping(Program):
 
     def run(self, run):
         h2 = self.build()
-        h2.compile(self.optimizer(), loss=self.loss(), metrics=run.metrics(), **self.compiled(run))
+        h2.compile(self.optimizer(), loss=self.loss(), metrics=run.metrics(), **self.compile_options(run))
         model = run.wrap(h2)
         return h2, model, self.fit(model, run)
 
@@ -363,14 +372,14 @@ class SearchOverHyperparameters(Program):
             found = {}
             for units in (4, 8):
                 model = run.wrap(self.with_units(units))
-                model.compile(self.optimizer(), loss=self.loss(), metrics=run.metrics(), **self.compiled(run))
+                model.compile(self.optimizer(), loss=self.loss(), metrics=run.metrics(), **self.compile_options(run))
                 path = f"{folder}/{units}.weights.h5"
                 keep = keras.callbacks.ModelCheckpoint(path, "val_accuracy", 0, True, True, mode="max")
                 logged = self.fit(model, with_callbacks(run, keep))
                 found[units] = max(logged["val_accuracy"])
             h2 = self.build()
             model = run.wrap(h2)
-            model.compile(self.optimizer(), loss=self.loss(), metrics=run.metrics(), **self.compiled(run))
+            model.compile(self.optimizer(), loss=self.loss(), metrics=run.metrics(), **self.compile_options(run))
             model.load_weights(f"{folder}/8.weights.h5")
         values = model.evaluate(*self.rows(VAL_ROWS, 1), verbose=0, return_dict=True)
         return h2, model, {f"val_{name}": [value] for name, value in values.items()}
@@ -416,7 +425,7 @@ class LossInTheStep(Program):
 
         model = Distance() if run.h1 is None else WithPenalty(run.h1, run.lambda_c)
         watch = () if run.h1 is None else (CompatibilityCallback(self.rows(VAL_ROWS, 1), h1=run.h1),)
-        model.compile(self.optimizer(), loss=self.loss(), metrics=["accuracy"], **self.compiled(run))
+        model.compile(self.optimizer(), loss=self.loss(), metrics=["accuracy"], **self.compile_options(run))
         return model, model, self.fit(model, with_callbacks(run, *watch))
 
     def build(self):

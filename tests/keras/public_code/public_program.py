@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import keras
@@ -25,7 +25,6 @@ class Run:
     Attributes:
         wrap: The one line: what is trained, made of h2.
         metrics: Makes the metrics of compile().
-        compiled: Further arguments of compile().
         weights: Sample weights of the training rows, or None.
         callbacks: Callbacks of fit().
         h1: For a program that asks it itself, as a remedy may say.
@@ -34,7 +33,6 @@ class Run:
 
     wrap: Callable[[Any], Any] = lambda h2: h2
     metrics: Callable[[], list[Any]] = lambda: ["accuracy"]
-    compiled: dict[str, Any] = field(default_factory=dict)
     weights: np.ndarray | None = None
     callbacks: tuple[Any, ...] = ()
     h1: Any = None
@@ -116,11 +114,15 @@ class Program:
         """The whole program: h2, what was trained, and what was logged."""
         h2 = self.build()
         model = run.wrap(h2)
-        model.compile(self.optimizer(), loss=self.loss(), metrics=run.metrics(), **self.compiled(run))
+        model.compile(self.optimizer(), loss=self.loss(), metrics=run.metrics(), **self.compile_options(run))
         return h2, model, self.fit(model, run)
 
-    def compiled(self, run: Run) -> dict[str, Any]:
-        return {"run_eagerly": self.run_eagerly, **run.compiled}
+    def compiled(self) -> dict[str, Any]:
+        return {"run_eagerly": self.run_eagerly}
+
+    def compile_options(self, run: Run) -> dict[str, Any]:
+        """Steps that are weighted by hand are eager: what is compared is not how they are compiled."""
+        return {"run_eagerly": True} if run.weights is not None else self.compiled()
 
     def fit(self, model: Any, run: Run) -> dict[str, list[float]]:
         x, y = self.rows(TRAIN_ROWS, 0)
