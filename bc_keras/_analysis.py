@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
+import keras
 import numpy as np
 
 from bc_core import Sweep, linear_lambdas
 from bc_core._arrays import id_array
 from bc_keras._losses import BCCrossEntropyLoss, StrictImitationCrossEntropyLoss
 from bc_keras._sweep import sweep
-from bc_tensorboard import _original_widgets
+from bc_tensorboard import _original_manager, _original_widgets
+from bc_tensorboard._original_manager import SweepArguments
 
 
-class CompatibilityAnalysis(_original_widgets.CompatibilityAnalysis):
-    __doc__ = _original_widgets.CompatibilityAnalysis.__doc__
+class _Begins(SweepArguments):
+    """Begins the sweep that the arguments of the original stand for."""
 
     def _begun(self, options: dict[str, Any]) -> Sweep:
-        made: Any = "rmsprop" if self.OptimizerClass is None else self.OptimizerClass
-        if self.optimizer_kwargs or not isinstance(made, str):
-            made = functools.partial(made, **(self.optimizer_kwargs or {}))()
+        made = keras.optimizers.SGD if self.OptimizerClass is None else self.OptimizerClass
+        if not isinstance(made, str):
+            made = made(**(self.optimizer_kwargs or {}))
+        elif self.optimizer_kwargs:
+            made = keras.optimizers.get({"class_name": made, "config": dict(self.optimizer_kwargs)})
         train, ids = _arrays_of(self.training_set)
         named = {} if ids is None else {"train": ids}
         given: dict[str, Any] = {
@@ -37,6 +40,15 @@ class CompatibilityAnalysis(_original_widgets.CompatibilityAnalysis):
             given["test"], ids = _arrays_of(self.test_set)
             named |= {} if ids is None else {"test": ids}
         return sweep(self.h2, self.h1, train, **{**given, "ids": named or None, **options})
+
+
+class SweepManager(_Begins, _original_manager.SweepManager):
+    __doc__ = _original_manager.SweepManager.__doc__
+
+
+class CompatibilityAnalysis(_Begins, _original_widgets.CompatibilityAnalysis):
+    __doc__ = _original_widgets.CompatibilityAnalysis.__doc__
+    _Manager = SweepManager
 
 
 def _arrays_of(data: Any) -> tuple[Any, list[Any] | None]:

@@ -2,7 +2,7 @@
 
 from bc_core import LinearLambda
 from bc_lightning import functional, metrics
-from bc_lightning._analysis import CompatibilityAnalysis
+from bc_lightning._analysis import CompatibilityAnalysis, SweepManager
 from bc_lightning._callback import CompatibilityCallback
 from bc_lightning._checkpoint import load_h1
 from bc_lightning._comparisons import LogComparisons
@@ -62,6 +62,7 @@ __all__ = [
     "StrictImitationCrossEntropyLoss",
     "StrictImitationKLDivergenceLoss",
     "StrictImitationNLLLoss",
+    "SweepManager",
     "evaluate",
     "functional",
     "load_h1",

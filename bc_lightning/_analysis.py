@@ -12,15 +12,17 @@ from torch.utils.data import DataLoader, Dataset
 from bc_core import Sweep, linear_lambdas
 from bc_lightning._losses import BCCrossEntropyLoss, StrictImitationCrossEntropyLoss
 from bc_lightning._sweep import sweep
-from bc_tensorboard import _original_widgets
+from bc_tensorboard import _original_manager, _original_widgets
+from bc_tensorboard._original_manager import SweepArguments
 
 
-class CompatibilityAnalysis(_original_widgets.CompatibilityAnalysis):
-    __doc__ = _original_widgets.CompatibilityAnalysis.__doc__
+class _Begins(SweepArguments):
+    """Begins the sweep that the arguments of the original stand for."""
 
     def _begun(self, options: dict[str, Any]) -> Sweep:
-        # A LightningModule makes its own optimiser.
         made = self.OptimizerClass
+        if made is None and isinstance(self.h2, torch.nn.Module) and not hasattr(self.h2, "configure_optimizers"):
+            made = torch.optim.SGD
         if made is not None and self.optimizer_kwargs:
             made = functools.partial(made, **self.optimizer_kwargs)
         device = None if self.device is None else torch.device(self.device)
@@ -44,6 +46,15 @@ class CompatibilityAnalysis(_original_widgets.CompatibilityAnalysis):
             **options,
         }
         return sweep(self.h2, self.h1, train, **given)
+
+
+class SweepManager(_Begins, _original_manager.SweepManager):
+    __doc__ = _original_manager.SweepManager.__doc__
+
+
+class CompatibilityAnalysis(_Begins, _original_widgets.CompatibilityAnalysis):
+    __doc__ = _original_widgets.CompatibilityAnalysis.__doc__
+    _Manager = SweepManager
 
 
 class _Instances(Dataset[tuple[Any, ...]]):

@@ -313,6 +313,12 @@ class _Recipe:
         code = code_of(map(type, first.modules()), _special)
         self.initial = f"{fingerprint(first)} {_told(str(first))} {plain_attributes(first, _special)} {code}".strip()
         self.plain = _lightning_module_class(type(first)) is None
+        if self.plain and self.module["optimizer"] is None:
+            raise ValueError(
+                "A plain module needs an optimiser: give its class, or a function of the parameters, such as "
+                "optimizer=torch.optim.SGD or optimizer=lambda params: torch.optim.Adam(params, lr=1e-3). "
+                f"Received: h2 that makes {type(first).__name__}, optimizer=None."
+            )
         places = ("ids", "inputs", "target")
         given = [self.ids, self.module["inputs"], self.module["target"]]
         if self.plain and given == [None, None, None] and self.data.begin_with_ids():

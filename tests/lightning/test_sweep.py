@@ -250,6 +250,12 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
         run(tmp_path, **GRID)
 
 
+def test_a_plain_module_without_an_optimiser_is_refused_before_anything_is_trained(tmp_path, h1, data):
+    with pytest.raises(ValueError, match=r"optimizer=torch\.optim\.SGD"):
+        sweep_of(lambda: torch.nn.Linear(784, 10), tmp_path / "s", h1, data)
+    assert not (tmp_path / "s").exists()
+
+
 def sweep_of(module, folder, h1, data, **options):
     return sweep(
         module, h1, DataLoader(data["train"], batch_size=100, shuffle=True), test=DataLoader(data["test"], 100),
