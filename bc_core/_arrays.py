@@ -7,6 +7,8 @@ labels never costs the seconds that importing torch or tensorflow takes.
 from __future__ import annotations
 
 from array import array as stdlib_array
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -157,6 +159,30 @@ def id_array(values: Any, name: str) -> NDArray[Any]:
     if array.dtype.kind in "iu" or array.size == 0:
         return array.astype(np.int64)
     raise TypeError(f"{name}: expected ids that are integers or text, got dtype {array.dtype}; convert them first")
+
+
+def check_unique_ids(ids: Sequence[Any], name: str) -> None:
+    """Refuse ids of which one names several instances, before anything is computed that they would have to name.
+
+    Raises:
+        ValueError: An id comes twice.
+
+    Example:
+        >>> from bc_core._arrays import check_unique_ids
+        >>> check_unique_ids([0, 1, 1], "ids")
+        Traceback (most recent call last):
+        ValueError: ids must be unique, one for each instance. Received: 1 more than once, 1 of 2 different ids. ...
+    """
+    counts = Counter(ids)
+    if len(counts) == len(ids):
+        return
+    several = [instance for instance, count in counts.items() if count > 1]
+    shown = ", ".join(map(repr, several[:5]))
+    raise ValueError(
+        f"{name} must be unique, one for each instance. Received: {shown} more than once, {len(several)} of "
+        f"{len(counts)} different ids. Do batches overlap? Name each instance once, or leave ids out, of a list of "
+        "batches with [(x, y) for ids, x, y in batches]: instances are then named by their position."
+    )
 
 
 def _tensor_of_objects(values: Any) -> Any:
