@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bc_core import Sweep, linear_lambdas
 from bc_lightning._losses import BCCrossEntropyLoss, StrictImitationCrossEntropyLoss
-from bc_lightning._sweep import sweep
+from bc_lightning._sweep import _check_ids, sweep
 from bc_tensorboard import _original_manager, _original_widgets
 from bc_tensorboard._original_manager import SweepArguments
 
@@ -30,8 +30,8 @@ class _Begins(SweepArguments):
         on: dict[str, Any] = {"accelerator": kind}
         if device is not None and device.index is not None:
             on["devices"] = [device.index]
-        train, places = _loader_of(self.training_set)
-        test = None if self.test_set is None else _loader_of(self.test_set)[0]
+        train, places = _loader_of(self.training_set, "training_set")
+        test = None if self.test_set is None else _loader_of(self.test_set, "test_set")[0]
         given: dict[str, Any] = {
             "test": test,
             "folder": self.folder_name,
@@ -72,15 +72,18 @@ class _Instances(Dataset[tuple[Any, ...]]):
         return tuple(part[row] for part in self.batches[batch])
 
 
-def _loader_of(data: Any) -> tuple[Any, dict[str, Any]]:
+def _loader_of(data: Any, name: str) -> tuple[Any, dict[str, Any]]:
     """A data loader of what the original took, and where ids, inputs and target are in its batches."""
     if isinstance(data, (list, tuple)) and data:
+        if all(isinstance(batch, (list, tuple)) and len(batch) == 3 for batch in data):
+            # Before a training that would end with them.
+            _check_ids(data, 0, f"ids of {name}")
         sizes = [len(batch[-1]) for batch in data]
         # Instances that are read one by one let h1's outputs be kept for the whole sweep.
         if len(set(sizes[:-1])) <= 1 and sizes[-1] <= sizes[0]:
             data = DataLoader(_Instances(data), batch_size=sizes[0])
     first = next(iter(data), None)
     if first is None:
-        raise ValueError("training_set: expected at least one batch, got none")
+        raise ValueError(f"{name}: expected at least one batch, got none")
     of_three = isinstance(first, (list, tuple)) and len(first) == 3
     return data, {"ids": 0, "inputs": 1, "target": 2} if of_three else {}
