@@ -1,7 +1,7 @@
 """Train a compatible update in PyTorch Lightning: losses, `BCLightningModule`, metrics, stored outputs of h1."""
 
 from bc_core import LinearLambda
-from bc_lightning import functional, metrics
+from bc_lightning import functional, metrics, new_error, strict_imitation
 from bc_lightning._analysis import CompatibilityAnalysis, SweepManager
 from bc_lightning._callback import CompatibilityCallback
 from bc_lightning._checkpoint import load_h1
@@ -67,7 +67,9 @@ __all__ = [
     "functional",
     "load_h1",
     "metrics",
+    "new_error",
     "store_outputs",
+    "strict_imitation",
     "sweep",
     "unwrap",
 ]

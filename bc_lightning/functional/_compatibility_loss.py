@@ -21,8 +21,8 @@ Reduction = Literal["mean", "batchmean", "sum", "none"]
 
 # What each underlying torch loss can do; any other option is refused by name.
 BASE_OPTIONS: dict[str, tuple[str, ...]] = {
-    "nll": ("weight", "ignore_index"),
-    "cross_entropy": ("weight", "ignore_index", "label_smoothing"),
+    "nll": ("weight", "ignore_index", "num_classes"),
+    "cross_entropy": ("weight", "ignore_index", "label_smoothing", "num_classes"),
     "binary_cross_entropy": ("weight", "pos_weight", "threshold", "from_logits"),
     "kl_divergence": ("ignore_index", "num_classes"),
 }

@@ -656,13 +656,12 @@ def few(train, h1, folder, **options):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("form", ["loader", "list"])
-def test_triples_for_a_plain_module_need_their_places(tmp_path, h1, data, form):
+def test_triples_for_a_plain_module_need_their_places(tmp_path, h1, data):
     x, y = data["train"].tensors
     loader = DataLoader(TensorDataset(torch.arange(len(y)), x, y), batch_size=100)
     with pytest.raises(ValueError, match="looks like ids.*ids=0, inputs=1, target=2"):
         sweep(
-            lambda: nn.Linear(784, 10), h1, loader if form == "loader" else list(loader), folder=tmp_path / "s",
+            lambda: nn.Linear(784, 10), h1, loader, folder=tmp_path / "s",
             optimizer=torch.optim.Adam, trainer={"max_epochs": 1},
         )  # fmt: skip
 
