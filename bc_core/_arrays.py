@@ -91,13 +91,27 @@ def label_array(values: Any, name: str) -> NDArray[Any]:
     )
 
 
+def _true_labels(values: Any, name: str) -> NDArray[Any]:
+    """True labels, which a data set may hold as one-hot rows (N, C)."""
+    array = to_numpy(values, name)
+    if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "biuf":
+        if not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
+            raise ValueError(
+                f"{name}: expected labels of shape (N,), or one-hot rows with a single 1 each, got rows of shape "
+                f"{array.shape} that are not; pass the class of each instance, e.g. rows.argmax(axis=1)"
+            )
+        classes: NDArray[Any] = array.argmax(axis=1)
+        return classes
+    return label_array(array, name)
+
+
 def matching_labels(
     expected: Any, h1: Any, h2: Any, names: tuple[str, str, str]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Convert targets and both predictions, and refuse what cannot be compared instance by instance.
 
     Args:
-        expected: N true labels.
+        expected: N true labels, or one-hot rows (N, C).
         h1: N labels predicted by h1.
         h2: N labels predicted by h2.
         names: What the caller calls the three arguments, in the same order.
@@ -109,7 +123,7 @@ def matching_labels(
         ValueError: As `label_array`, or if the lengths differ.
         TypeError: As `label_array`, or if text would be compared with numbers.
     """
-    arrays = (label_array(expected, names[0]), label_array(h1, names[1]), label_array(h2, names[2]))
+    arrays = (_true_labels(expected, names[0]), label_array(h1, names[1]), label_array(h2, names[2]))
     lengths = [len(array) for array in arrays]
     if len(set(lengths)) > 1:
         got = ", ".join(f"{name} has {length}" for name, length in zip(names, lengths, strict=True))
