@@ -950,7 +950,7 @@ class _Data:
         for name, loader in loaders.items():
             dataset: Any = getattr(loader, "dataset", None)
             if isinstance(dataset, (list, tuple)):
-                told[name] = f"{len(dataset)} batches {fingerprint_data(dataset) % 2**32:08x}"
+                told[name] = f"{len(dataset)} batches {_short(fingerprint_data(dataset))}"
             elif _is_read_whole(loader):
                 first = [fingerprint_data(dataset[index]) for index in sampled(len(dataset))]
                 again = [fingerprint_data(dataset[index]) for index in sampled(len(dataset))]
@@ -959,7 +959,7 @@ class _Data:
                 if first == again:
                     spread = range(0, len(dataset), -(-len(dataset) // _LOOKED_AT))
                     items = [fingerprint_data(dataset[index]) for index in spread]
-                    shown = f"{fingerprint_data(items) % 2**32:08x}"
+                    shown = _short(fingerprint_data(items))
                 if type(dataset) is torch.utils.data.TensorDataset:
                     shown = f"{fingerprint_data(dataset.tensors) % 2**32:08x}"
                 order = f"{type(loader.sampler).__name__}{', drop_last' if loader.drop_last else ''}"
@@ -994,6 +994,11 @@ class _Data:
             if self.module is not None or _is_loader(data):
                 look(data, 0)
         return list(found.values())
+
+
+def _short(fingerprint: int) -> str:
+    """Half of a fingerprint, of both of its halves: numbers and texts are in the one, tensors in the other."""
+    return f"{(fingerprint ^ fingerprint >> 32) % 2**32:08x}"
 
 
 def _check_ids(batches: Iterable[Any], ids: Where, name: str) -> None:

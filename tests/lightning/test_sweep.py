@@ -238,6 +238,38 @@ def test_other_labels_outside_any_sample_make_another_sweep(tmp_path, h1, data):
         sweep_of(Digits, tmp_path / "s", h1, {**data, "train": TensorDataset(x, other)}, lambdas=[0])
 
 
+class Items(torch.utils.data.Dataset):
+    """Items of its own making, which are no tensors of a TensorDataset."""
+
+    def __init__(self, shift):
+        self.shift = shift
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        return torch.full((4,), float(index + self.shift)), index % 3
+
+
+def test_other_items_of_a_data_set_of_ones_own_make_another_sweep(tmp_path):
+    def begun(train):
+        few(train, h1, tmp_path / "s", evaluate_on_train=False, store_h1=False)
+
+    h1 = nn.Linear(4, 3)
+    begun(DataLoader(Items(0), batch_size=10))
+    begun(DataLoader(Items(0), batch_size=10))
+    with pytest.raises(ValueError, match="train data was 20 items"):
+        begun(DataLoader(Items(1), batch_size=10))
+
+
+def test_other_ids_beside_the_same_tensors_make_another_sweep(tmp_path):
+    x, y = torch.zeros(2, 4), torch.tensor([0, 1])
+    h1 = nn.Linear(4, 3)
+    few([(["a", "b"], x, y)], h1, tmp_path / "s")
+    with pytest.raises(ValueError, match="train data was 1 batches"):
+        few([(["a", "c"], x, y)], h1, tmp_path / "s")
+
+
 def test_seeds_may_be_added_in_any_order(tmp_path, h1, data):
     sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0], seeds=3)
     found = sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0], seeds=[1, 3])
