@@ -802,8 +802,12 @@ def test_other_labels_of_a_data_set_of_ones_own_are_another_sweep(tmp_path):
     h1 = nn.Linear(4, 3)
     few(DataLoader(Labelled(), batch_size=10), h1, tmp_path / "s")
     other = Labelled()
-    # Where a look at a few items does not find it.
     other.y[100:300] = (other.y[100:300] + 1) % 3
+    with pytest.raises(ValueError, match="folder of another sweep: train data was"):
+        more(DataLoader(other, batch_size=10), h1, tmp_path / "s")
+    other.y = Labelled().y.clone()
+    # Where a look at a few items does not find it.
+    other.y[101:300:2] = (other.y[101:300:2] + 1) % 3
     with pytest.raises(ValueError, match="folder of another sweep, or h1 changed: .*another data set"):
         more(DataLoader(other, batch_size=10), h1, tmp_path / "s")
 
