@@ -168,3 +168,25 @@ def test_a_sweep_takes_them_with_their_ids_and_tells_of_double_ones_before_it_tr
     assert "[(x, y) for ids, x, y in batches]" in str(told.value)
     left_out = [(x, y) for ids, x, y in overlapping]
     assert len(sweep(h2, h1, left_out, test=left_out, folder=tmp_path / "t", **common).points) == 2
+
+
+def test_the_model_of_the_original_has_its_lambda_with_the_mean_over_the_support():
+    keras.utils.set_random_seed(0)
+    h1 = net()
+    x, y = data()
+    layers = [keras.layers.Input((4,)), keras.layers.Dense(3, "softmax")]
+    model = bc_keras.BCNewErrorCompatibilityModel(layers, h1=h1, lambda_c=LAMBDA, normalization="support")
+    model.compile(loss=keras.losses.sparse_categorical_crossentropy, optimizer="sgd")
+    nll = -np.log(model.predict(x, verbose=0)[np.arange(24), y])
+    support = h1.predict(x, verbose=0).argmax(1) == y
+    found = model.evaluate(x, y, batch_size=24, verbose=0, return_dict=True)["loss"]
+    assert found == pytest.approx(nll.mean() + LAMBDA * nll[support].mean(), rel=1e-5)
+
+
+def test_the_modules_by_kind_hold_the_losses_of_that_kind():
+    for module in (bc_keras.new_error, bc_keras.strict_imitation):
+        assert len(module.__all__) == 4
+        for name in module.__all__:
+            loss = getattr(module, name)
+            assert loss is getattr(bc_keras, name)
+            assert loss.dissonance == module.__name__.split(".")[1]
