@@ -158,7 +158,7 @@ class SweepManager(SweepArguments):
         begun = self._sweep if self._shown_by is None else self._shown_by.sweep
         if begun is None and is_sweep_folder(self.folder_name):
             return SweepResults.open(self.folder_name)
-        return begun  # type: ignore[no-any-return]
+        return begun
 
     def start_sweep(self) -> None:
         """Start the sweep in the background, or go on with the one in the folder.
