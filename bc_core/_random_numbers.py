@@ -9,6 +9,12 @@ from contextlib import contextmanager
 import numpy as np
 
 
+def python_and_numpy_state() -> tuple[object, ...]:
+    """Where the global generators of Python and NumPy are, to be compared with where they were."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), name, np.asarray(keys).tobytes(), *rest
+
+
 @contextmanager
 def python_and_numpy_kept() -> Iterator[None]:
     """Afterwards the global generators of Python and NumPy are where they were; users' transforms draw from them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from bc_lightning._comparisons import LogComparisons
-from bc_lightning._compatible_step import CHECKPOINT_KEY, STAGES
 from bc_lightning._losses import CompatibilityLoss, ModelLoss
 from bc_lightning._module import BCLightningModule, criterion_of, unwrap
 from bc_lightning._reference import Reference
 from bc_lightning._stored import StoredOutputs
+from bc_lightning.training._state import STAGES, Compatibility
+from bc_lightning.training._wrapped import compatibilities_of, key_of
 
 
 class CompatibilityCallback(pl.Callback):
@@ -27,7 +29,10 @@ class CompatibilityCallback(pl.Callback):
         lambda_c: weight of the dissonance, >= 0, or a schedule.
         loss_options: options for a loss given by name.
         scores: what the class scores are, if not what forward returns.
+        h1_scores: the same for h1, where it differs.
         target: where the target is in a batch.
+        class_axis: which axis of scores with more than two holds the classes.
+        call: which call counts where a step calls h2 several times.
         inputs: where h1's input is in a batch, if it is not what h2 was called with.
         class_map: for an h1 with other classes.
         stages: the stages that are watched.
@@ -53,7 +58,10 @@ class CompatibilityCallback(pl.Callback):
         *,
         loss_options: dict[str, Any] | None = None,
         scores: str | Callable[[Any], Tensor] | None = None,
+        h1_scores: str | Callable[[Any], Tensor] | None = None,
         target: str | int | Callable[[Any], Any] | None = None,
+        class_axis: int | None = None,
+        call: str | int | Callable[[list[Any]], int] | None = None,
         inputs: str | int | Callable[[Any], Any] | None = None,
         class_map: list[int] | None = None,
         stages: Sequence[str] = STAGES,
@@ -71,7 +79,10 @@ class CompatibilityCallback(pl.Callback):
             "lambda_c": lambda_c,
             "loss_options": loss_options,
             "scores": scores,
+            "h1_scores": h1_scores,
             "target": target,
+            "class_axis": class_axis,
+            "call": call,
             "inputs": inputs,
             "class_map": class_map,
             "stages": stages,
@@ -79,21 +90,40 @@ class CompatibilityCallback(pl.Callback):
             "comparisons": comparisons,
         }
 
-        self._checkpoint_entry: dict[str, Any] | None = None
-        self._wrapped = False
+        self._entry: tuple[str, dict[str, Any]] | None = None
+        # While the module is wrapped: what it is held to, the module, and its validation epochs until then.
+        self._state: Compatibility | None = None
+        self._trained: weakref.ref[Any] | None = None
+        self._epochs_begun: dict[str, int] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Names this callback's entry in a checkpoint, where several hold a module to several h1s."""
+        return f"{type(self).__qualname__}{self.options['log_prefix']}"
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Wrap the module."""
         if stage in ("fit", "validate", "test"):
             module = BCLightningModule(pl_module, self.h1, **self.options)
-            self._wrapped = True
-            self._checkpoint_entry = module._compatibility.checkpoint_entry()
+            self._state = state = compatibilities_of(module)[-1]
+            if self._trained is not None and self._trained() is pl_module:
+                # The same module again, as when fit goes on: it counts its epochs on.
+                state.epochs_begun = self._epochs_begun
+            self._trained, self._epochs_begun = weakref.ref(pl_module), state.epochs_begun
+            self._entry = key_of(state), state.checkpoint_entry()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Make the module the user's own again, if it was wrapped here."""
-        if self._wrapped:
-            unwrap(pl_module)
-        self._wrapped = False
+        states = compatibilities_of(pl_module)
+        if self._state is not None and self._state in states:
+            self._epochs_begun = self._state.epochs_begun
+            self._entry = key_of(self._state), self._state.checkpoint_entry()
+            if len(states) > 1:
+                # Another callback holds the module to its own h1, and unwraps it when it ends.
+                states.remove(self._state)
+            else:
+                unwrap(pl_module)
+        self._state = None
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Also after a failure the module is the user's own again."""
@@ -103,5 +133,5 @@ class CompatibilityCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Name h1 in a checkpoint that is saved after a failure too, when the module is no longer wrapped."""
-        if self._checkpoint_entry is not None:
-            checkpoint.setdefault(CHECKPOINT_KEY, self._checkpoint_entry)
+        if self._entry is not None:
+            checkpoint.setdefault(*self._entry)

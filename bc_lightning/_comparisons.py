@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import BatchSampler, SequentialSampler
-from torch.utils.data.distributed import DistributedSampler
 
 from bc_core import Comparison, ErrorInstances, ErrorOverlap
 from bc_core._arrays import id_array
@@ -137,11 +138,21 @@ class EpochInstances:
     # For positions: how many this process reads in a whole epoch, and whether a batch was not full.
     expected: int | None = None
     short: bool = False
+    # Data sets that stored outputs came from. Indices of several are no ids; positions in the loader's data set are.
+    sources: set[str] = field(default_factory=set)
+    positions: list[range | None] = field(default_factory=list)
 
     @property
     def is_nameable(self) -> bool:
         """Whether each instance is known by an id. A loader that leaves items out shifts all positions behind them."""
-        return self.nameable and not (self.short and self.seen != self.expected)
+        if len(self.sources) == 1:
+            return self.nameable
+        return None not in self.positions and self.nameable and not (self.short and self.seen != self.expected)
+
+    @property
+    def names(self) -> list[Any]:
+        """The ids, by batches."""
+        return list(self.positions) if len(self.sources) > 1 else self.ids
 
     def add(self, labels: Labels, ids: Any) -> None:
         """Add a batch; without ids its instances have no name but their place in the order of this epoch."""
@@ -194,8 +205,24 @@ def _texts(values: Iterator[str]) -> NDArray[Any]:
     return id_array(list(values), "ids")
 
 
+class Order(NamedTuple):
+    """In which order a process reads a data set: from `start` in strides of `step`; step 0 where it is not known."""
+
+    start: int = 0
+    step: int = 0
+    # How many items this process reads in a whole epoch, and how many in a full batch.
+    expected: int | None = None
+    batch_size: int | None = None
+
+
 def ids_of_batch(
-    comparisons: LogComparisons, batch: Any, indices: Tensor | None, loader: Any, instances: EpochInstances, size: int
+    comparisons: LogComparisons,
+    batch: Any,
+    indices: Tensor | None,
+    source: str | None,
+    order: Order,
+    instances: EpochInstances,
+    size: int,
 ) -> Any:
     """Names of a batch's instances: the caller's, stored outputs', or positions where the loader keeps the order."""
     if comparisons.ids is not None:
@@ -203,30 +230,22 @@ def ids_of_batch(
         if len(ids) < size:
             raise ValueError(f"ids: expected one for each of the {size} instances of a batch, got {len(ids)}")
         return ids
-    if indices is not None:
+    positions = _positions_of_batch(order, instances, size)
+    if indices is not None and source is not None:
+        instances.sources.add(source)
+        instances.positions.append(positions)
         return indices.reshape(-1)
-    start, step = _positions(loader)
-    if step == 0 or instances.short:
+    return positions
+
+
+def _positions_of_batch(order: Order, instances: EpochInstances, size: int) -> range | None:
+    if order.step == 0 or instances.short:
         # Behind a batch that was not full positions are a guess: the loader has left items out.
         return None
-    instances.expected = len(range(start, len(loader.sampler.dataset if step > 1 else loader.sampler), step))
-    instances.short = size != loader.batch_size
-    first = start + step * instances.seen
-    return range(first, first + step * size, step)
-
-
-def _positions(loader: Any) -> tuple[int, int]:
-    """First position and stride of what this process reads of the data set; stride 0 where the order is not known."""
-    batches, sampler = getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None)
-    if batches is not None and not (isinstance(batches, BatchSampler) and batches.sampler is sampler):
-        # A batch sampler of one's own: the loader's `sampler` is a stand-in then.
-        return 0, 0
-    if type(sampler) is SequentialSampler:
-        # With several processes each would read the whole data set.
-        return (0, 1) if _world_size() == 1 else (0, 0)
-    if type(sampler) is DistributedSampler and not sampler.shuffle:
-        return sampler.rank, sampler.num_replicas
-    return 0, 0
+    instances.expected = order.expected
+    instances.short = size != order.batch_size
+    first = order.start + order.step * instances.seen
+    return range(first, first + order.step * size, order.step)
 
 
 def _world_size() -> int:
@@ -253,7 +272,7 @@ def gathered(instances: EpochInstances) -> Gathered:
     names, problem, world, distributed = None, None, _world_size(), torch.distributed
     try:
         if instances.is_nameable and instances.ids:
-            names = _joined(instances.ids)
+            names = _joined(instances.names)
     except (TypeError, ValueError) as error:
         problem = str(error)
     if world == 1:
@@ -324,21 +343,67 @@ def write(
     # The record must not cost the training: whatever keeps one place from taking it, the others get theirs.
     with _told_of(comparison, dataset):
         if comparisons.directory is not None:
-            name = dataset.replace("/", "-")
-            comparison.save(Path(comparisons.directory) / f"{name}-step-{comparison.step:08d}.json")
+            name = f"{dataset.replace('/', '-')}-step-{comparison.step:08d}"
+            path = _free_path(Path(comparisons.directory), name, comparison)
+            if path is not None:
+                comparison.save(path)
     for logger in loggers:
         with _told_of(comparison, dataset):
             from bc_tensorboard import summary
 
+            free = _free_dataset(logger, dataset, comparison)
+            if free is None:
+                continue
             summary.comparison(
                 logger,
                 comparison,
-                dataset=dataset,
+                dataset=free,
                 dissonance=dissonance.replace("_", " "),
                 images=comparisons.images if illustrable else None,
                 image_size=comparisons.image_size,
                 max_images=comparisons.max_images,
             )
+
+
+def _free_path(directory: Path, name: str, comparison: Comparison) -> Path | None:
+    """Where a comparison is saved without replacing another; None where the very same lies there already."""
+    path = directory / f"{name}.json"
+    for number in count(2):
+        if not path.exists():
+            return path
+        with suppress(OSError, TypeError, ValueError):
+            if Comparison.load(path) == comparison:
+                return None
+        taken, path = path, directory / f"{name}-{number}.json"
+        if not path.exists():
+            rank_zero_warn(f"{taken} holds another comparison and is kept; this one is saved as {path.name}.")
+    return None
+
+
+# What each logger was given in this process: a second record under one name and step would hide the first.
+_WRITTEN: WeakKeyDictionary[Any, dict[tuple[str, int | None], str]] = WeakKeyDictionary()
+
+
+def _free_dataset(logger: Any, dataset: str, comparison: Comparison) -> str | None:
+    """The name of the data set under which a comparison hides no other of its step; None if it was written already."""
+    table = comparison.instances
+    columns = (comparison.overlap.counts, table.target, table.h1_pred, table.h2_pred)
+    digest = hashlib.sha256(b"".join(column.tobytes() for column in columns) + repr(table.ids.tolist()).encode())
+    written, found = _WRITTEN.setdefault(logger, {}), digest.hexdigest()
+    for number in count(1):
+        free = dataset if number == 1 else f"{dataset} ({number})"
+        before = written.setdefault((free, comparison.step), "")
+        if before == found:
+            return None
+        if not before:
+            written[free, comparison.step] = found
+            if number > 1:
+                rank_zero_warn(
+                    f"Another comparison of step {comparison.step} ({dataset}) was logged before; this one is the data "
+                    f"set {free!r}."
+                )
+            return free
+    return None
 
 
 @contextmanager

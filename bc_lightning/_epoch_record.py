@@ -16,6 +16,7 @@ from bc_lightning.functional._scores import score_from_counts
 _BATCHES_AT_ONCE, _LABELS_AT_ONCE = 64, 16384
 
 LOGGED_SCORES = ("btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "accuracy_h1", "accuracy_h2")
+LOGGED_NAMES = ("base_loss", "dissonance", *LOGGED_SCORES)
 
 
 class EpochResult(NamedTuple):
@@ -75,7 +76,9 @@ class EpochRecord(Metric):
         h2_labels, target, h1_labels = labels
         self.counts += overlap_counts(h2_labels, target, h1_labels, self.num_classes)
         base, base_weight, dissonance, dissonance_weight = sums.unbind(1)
-        self.sums += torch.stack([base * base_weight, base_weight, dissonance, dissonance_weight]).sum(1)
+        # Of a batch whose labels are all ignored there is no mean: torch gives NaN, which no weight of 0 takes out.
+        base = torch.where(base_weight > 0, base * base_weight, 0.0)
+        self.sums += torch.stack([base, base_weight, dissonance, dissonance_weight]).sum(1)
 
     def compute(self) -> EpochResult:
         """Mean base loss and dissonance, and the scores that a training log needs."""

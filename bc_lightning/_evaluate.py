@@ -19,13 +19,15 @@ from bc_core import Comparison, Evaluation, compare
 from bc_core._arrays import id_array, to_numpy
 from bc_core._comparison import Metadata
 from bc_core._evaluation import performance
-from bc_lightning._comparisons import _positions
+from bc_lightning._attached import split_batch
 from bc_lightning._fingerprint import module_behind
 from bc_lightning._model_outputs import _part, inputs_from_batch, scores_from_output, target_from_batch
-from bc_lightning._module import _only_network
 from bc_lightning._reference import Reference, _set_eval
-from bc_lightning._stored import StoredOutputs, split_batch
+from bc_lightning._stored import StoredOutputs
+from bc_lightning._user_module import only_network
 from bc_lightning.functional._compatibility_loss import align_multiclass, labels_of
+from bc_lightning.training._loaders import order_of
+from bc_lightning.training._wrapped import compatibilities_of
 
 Where = str | int | Callable[[Any], Any]
 Scores = str | Callable[[Any], Any]
@@ -244,7 +246,7 @@ class _Reader:
         if state is not None:
             scores = state.scores if scores is None else scores
             # Where the user's own step takes its input from is not known; a batch's first or second then.
-            trained = (None, state.inputs, state.target)
+            trained = (None, state.options.inputs, state.options.target)
             places = tuple(theirs if ours is None else ours for ours, theirs in zip(places, trained, strict=True))  # type: ignore[assignment]
         self._places = places
         self._ask_h2 = _picking(h2, scores)
@@ -264,7 +266,8 @@ class _Reader:
             )
         found, seen = _Found(), 0
         for brought in dataset:
-            batch, rows, indices = split_batch(brought)
+            batch, attached = split_batch(brought)
+            rows, indices = (None, None) if attached is None else attached[:2]
             ids, x, target = self._parts(batch)
             h2_output = self._ask_h2(x, self._device)
             if self._answers is not None:
@@ -366,7 +369,7 @@ def _in_batches(data: Any, batch_size: int) -> Any:
 
 
 def _in_order(dataset: Any) -> bool:
-    return not isinstance(dataset, DataLoader) or _positions(dataset)[1] == 1
+    return not isinstance(dataset, DataLoader) or order_of(dataset, 1).step == 1
 
 
 def _answers_of(h1: Any) -> Tensor | None:
@@ -388,7 +391,7 @@ def _is_stored(h1: Any) -> bool:
 
 def _trained_with(h2: Any) -> Any:
     """What a `BCLightningModule` carries beside h2, or None."""
-    return getattr(h2, "__dict__", {}).get("_compatibility")
+    return next(iter(compatibilities_of(h2)), None)
 
 
 def _reading(
@@ -432,7 +435,7 @@ def _picking(h2: Any, scores: Scores | None) -> Callable[[Any, Any], Tensor]:
         return lambda x, device: _scores(h2, x, device, "scores(h2's output)", pick)
     module = module_behind(h2)
     if scores is None and module is not None:
-        scores = _only_network(module)
+        scores = only_network(module)
     if scores is None:
         return lambda x, device: _scores(h2, x, device, "h2")
     if module is None or not isinstance(scores, str):
@@ -445,7 +448,7 @@ def _picking(h2: Any, scores: Scores | None) -> Callable[[Any, Any], Tensor]:
     except AttributeError:
         names = [path for path, _ in module.named_modules() if path]
         raise ValueError(f"scores={scores!r} names no submodule of h2. Known: {', '.join(map(repr, names))}.") from None
-    if _only_network(module) is not None:
+    if only_network(module) is not None:
         # There is no forward that would call it.
         return lambda x, device: _scores(network, x, device, "h2")
 

@@ -98,13 +98,19 @@ def scores_from_output(
     )
 
 
+def is_hugging_face(output: Any) -> bool:
+    """Whether an output is of a Hugging Face model, whose scores of tokens have the classes last."""
+    return any(base.__name__ == "ModelOutput" for base in type(output).__mro__)
+
+
 def target_from_batch(batch: Any, target: str | int | Callable[[Any], Any] | None = None) -> Tensor:
     """Find the targets in a batch.
 
     Args:
         batch: What the data loader yields: a sequence such as ``(x, y)`` or a mapping.
         target: Where the targets are: a key (or attribute name), an index, or a function of the batch.
-            ``None`` takes element 1 of a sequence, and of a mapping the first of `TARGET_KEYS` it has.
+            ``None`` takes the first of `TARGET_KEYS` that a mapping, a named tuple or another object has, and
+            element 1 of any other sequence.
 
     Returns:
         The targets, untouched: shape ``(N,)`` of an integer type for labels.
@@ -216,6 +222,11 @@ def _default_target(batch: Any) -> Any:
             f"the batch has none of the keys {', '.join(TARGET_KEYS)}: got {_describe(batch)}; "
             'give target="key" or a function of the batch'
         )
+    if not isinstance(batch, Tensor) and (not _is_sequence(batch) or hasattr(batch, "_fields")):
+        for key in TARGET_KEYS:
+            # Batches of graphs, data classes and named tuples.
+            if isinstance(getattr(batch, key, None), Tensor):
+                return getattr(batch, key)
     if _is_sequence(batch):
         if len(batch) < 2:
             raise ValueError(

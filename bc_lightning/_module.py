@@ -20,12 +20,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from bc_lightning._comparisons import LogComparisons
-from bc_lightning._compatible_step import STAGES, Compatibility, CompatibleStep, Stage, class_of, made_step
 from bc_lightning._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
 from bc_lightning._plain_classifier import ClassifierSteps
 from bc_lightning._reference import Reference, check_no_shared_parameters
 from bc_lightning._stored import StoredOutputs
+from bc_lightning._user_module import class_of, lightning_module_class, of_one_kind, only_network
 from bc_lightning.functional._compatibility_loss import check_lambda, known
+from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall
+from bc_lightning.training._wrapped import CompatibleStep, compatibilities_of, made_step
 
 
 class BCLightningModule(CompatibleStep, pl.LightningModule):
@@ -54,9 +56,19 @@ class BCLightningModule(CompatibleStep, pl.LightningModule):
             By default what `loss` says, else 1.
         loss_options: options for a loss given by name, such as ``{"from_logits": True}`` or ``{"weight": ...}``.
         scores: what the class scores are, if not what forward returns: the name of a submodule whose output they are,
-            or a function of forward's output, such as ``lambda output: output[0]``.
+            or a function of forward's output, such as ``lambda output: output[0]``. By default forward's output, or
+            that of the submodule that the step itself calls, where the first batch leaves no doubt.
+        h1_scores: the same for h1. By default what `scores` says where h1 was made as h2 is (of its class, one derived
+            from it, or one that it derives from), else what h1 returns.
         target: where the target is in a batch: an index, a key or a function of the batch. By default element 1
-            of a sequence, or the first of "target", "targets", "label", "labels", "y" of a mapping.
+            of a sequence, or the first of "target", "targets", "label", "labels", "y" of a mapping, a named tuple or
+            an object's attributes. It is read before the step. A step that trains on something else, such as mixed
+            labels, hands it over: ``self.compatibility_target = y`` (class indices, or probabilities (N, C)).
+        class_axis: which axis of scores with more than two holds the classes: 1, as in torch's losses, or -1. By
+            default the one that fits the target's shape; the last for outputs of Hugging Face's models.
+        call: which call counts where a step calls h2 several times: ``"first"``, an index such as -1, or a function of
+            the list of calls (each with ``args``, ``kwargs``, ``output``) that gives the index. By default several
+            calls are refused.
         class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1.
         stages: the stages that are watched; a stage whose step does not call h2 once is left out here.
         log_prefix: put before every logged name.
@@ -96,7 +108,10 @@ class BCLightningModule(CompatibleStep, pl.LightningModule):
         *,
         loss_options: dict[str, Any] | None = None,
         scores: str | Callable[[Any], Tensor] | None = None,
+        h1_scores: str | Callable[[Any], Tensor] | None = None,
         target: str | int | Callable[[Any], Any] | None = None,
+        class_axis: int | None = None,
+        call: str | int | Callable[[list[Any]], int] | None = None,
         class_map: list[int] | None = None,
         stages: Sequence[str] = STAGES,
         log_prefix: str = "",
@@ -134,7 +149,10 @@ def _wrap(
     *,
     loss_options: dict[str, Any] | None = None,
     scores: str | Callable[[Any], Tensor] | None = None,
+    h1_scores: str | Callable[[Any], Tensor] | None = None,
     target: str | int | Callable[[Any], Any] | None = None,
+    class_axis: int | None = None,
+    call: WhichCall = None,
     class_map: Sequence[int] | None = None,
     stages: Sequence[str] = STAGES,
     log_prefix: str = "",
@@ -144,52 +162,85 @@ def _wrap(
     lightning_module: type[Any] | None = None,
     comparisons: LogComparisons | bool = True,
 ) -> Any:
-    _check_wrappable(model)
+    _check_wrappable(model, log_prefix)
     _drop_rebound_forward(model)
     _check_no_step_on_the_instance(model)
     for stage in (stages := [stages] if isinstance(stages, str) else list(stages)):
-        if stage not in STAGES:
-            raise ValueError(f"Unknown stage: {stage!r}. Known: {', '.join(map(repr, STAGES))}.")
+        known(stage, STAGES, "stage")
+    if class_axis not in (None, 1, -1):
+        raise ValueError(f"class_axis must be 1 or -1. Received: class_axis={class_axis!r}.")
+    if not (
+        call is None or call == "first" or callable(call) or (isinstance(call, int) and not isinstance(call, bool))
+    ):
+        raise ValueError(f"call must be 'first', an index or a function of the calls. Received: call={call!r}.")
     criterion = criterion_of(loss, lambda_c, loss_options or {})
     if h1 is None and isinstance(loss, ModelLoss):
         h1 = loss.reference
     if h1 is None:
         raise TypeError("h1 is missing. Pass the model in use: BCLightningModule(model, h1=old_model).")
-    reference = Reference.of(h1, class_map=class_map)
+    scores = scores if scores is not None else only_network(model)
+    _check_scores(model, scores)
+    if h1_scores is None and not isinstance(h1, Reference):
+        h1_scores = _scores_of_h1(h1, model, scores)
+    reference = Reference.of(h1, class_map=class_map, scores=h1_scores)
+    if not of_one_kind(reference.h1, model):
+        # One that was made as h2 is answers with the parts that h2's steps are found to call.
+        reference.check_answers()
     check_no_shared_parameters(reference, model)
     if reference.labels_only and not criterion.labels_suffice:
         raise ValueError(
             f"h1 is known by its predicted labels only, and dissonance={criterion.dissonance!r} imitates its "
             f"probabilities. Use a new-error loss, or stored outputs that hold scores."
         )
-    plain = _lightning_module_class(type(model)) is None
+    plain = lightning_module_class(type(model)) is None
     if plain:
         model = plain_classifier_class(lightning_module or _callers_lightning_module())(
             model, inputs, optimizer, lr_scheduler
         )
+        scores = f"model.{scores}" if isinstance(scores, str) else scores
     elif optimizer is not None or lr_scheduler is not None:
         raise TypeError(
             f"{class_of(model)} is a LightningModule and configures its own optimisers. Leave out optimizer and "
             f"lr_scheduler; they are for plain modules."
         )
-    scores = scores if scores is not None else _only_network(model)
-    options = LogComparisons.of(comparisons)
-    state = Compatibility(reference, criterion, scores, target, inputs, stages, log_prefix, options)
-    state.supplies_base = plain
-    if callable(lambda_c):
-        state.schedule = lambda_c
+    options = Options(
+        reference,
+        criterion,
+        lambda_c if callable(lambda_c) else None,
+        scores,
+        target,
+        inputs,
+        class_axis,
+        call,
+        tuple(cast("list[Stage]", stages)),
+        log_prefix,
+        LogComparisons.of(comparisons),
+        plain,
+    )
+    model.__dict__.setdefault("_compatibilities", []).append(Compatibility(options))
+    if "_user_class" not in type(model).__dict__:
+        model.__class__ = made_class(type(model))
+    return model
+
+
+def _scores_of_h1(h1: Any, h2: nn.Module, scores: Scores) -> Scores:
+    """What is said of h2's scores holds for an h1 that was made as h2 is."""
+    if scores is None or not of_one_kind(h1, h2):
+        return None
+    if isinstance(scores, str) and scores not in {name for name, _ in h1.named_modules()}:
+        return None
+    return scores
+
+
+def _check_scores(model: nn.Module, scores: Scores) -> None:
     if isinstance(scores, str):
         try:
-            network = model.get_submodule(scores)
+            model.get_submodule(scores)
         except AttributeError:
             names = [name for name, _ in model.named_modules() if name]
             raise ValueError(
                 f"scores={scores!r} names no submodule of {class_of(model)}. Known: {', '.join(map(repr, names))}."
             ) from None
-        state.hook = network.register_forward_hook(state, with_kwargs=True)
-    model.__dict__["_compatibility"] = state
-    model.__class__ = made_class(type(model))
-    return model
 
 
 # An argument that does not exist is reported under the name that the caller knows.
@@ -209,18 +260,16 @@ def unwrap(module: nn.Module) -> Any:
         >>> unwrap(BCLightningModule(net, h1=torch.nn.Linear(2, 2))) is net
         True
     """
-    state = module.__dict__.get("_compatibility")
-    if state is None:
+    states = compatibilities_of(module)
+    if not states:
         return module
-    if state.hook is not None:
-        state.hook.remove()
     _drop_rebound_forward(module)
-    del module.__dict__["_compatibility"]
+    del module.__dict__["_compatibilities"]
     module.__class__ = cast("Any", module)._user_class
-    return module.model if state.supplies_base else module
+    return module.model if states[0].options.supplies_base else module
 
 
-def _check_wrappable(model: Any) -> None:
+def _check_wrappable(model: Any, log_prefix: str) -> None:
     if isinstance(model, torch._dynamo.OptimizedModule) or getattr(model, "_compiler_ctx", None) is not None:
         raise TypeError(
             "model is compiled already. Compile after wrapping: torch.compile(BCLightningModule(model, h1=...))."
@@ -230,8 +279,11 @@ def _check_wrappable(model: Any) -> None:
             f"model must be a LightningModule or an nn.Module. Received: {type(model).__name__}"
             + (" (a class: make an instance)." if isinstance(model, type) else ".")
         )
-    if "_compatibility" in model.__dict__:
-        raise TypeError("model is wrapped already. To change h1 or the loss, unwrap(model) first.")
+    if log_prefix in {state.options.log_prefix for state in compatibilities_of(model)}:
+        raise TypeError(
+            "model is wrapped already. To change h1 or the loss, unwrap(model) first; to hold it to a second h1 as "
+            "well, give its scores names of their own: BCLightningModule(model, h1=other, log_prefix='other_')."
+        )
 
 
 def _drop_rebound_forward(model: nn.Module) -> None:
@@ -283,26 +335,6 @@ def criterion_of(
     return loss
 
 
-def _only_network(model: nn.Module) -> str | None:
-    """The one child with weights of a module without a forward of its own: no other can give the scores."""
-    base = _lightning_module_class(type(model))
-    if base is None or type(model).forward is not base.forward:
-        return None
-    if next(model.parameters(recurse=False), None) is not None:
-        return None
-    names = [name for name, child in model.named_children() if next(child.parameters(), None) is not None]
-    return names[0] if len(names) == 1 else None
-
-
-def _lightning_module_class(kind: type[Any]) -> Any:
-    """The LightningModule that a class derives from, of pytorch_lightning or lightning.pytorch, or None."""
-    for package in ("pytorch_lightning", "lightning.pytorch"):
-        base = getattr(sys.modules.get(package), "LightningModule", None)
-        if base is not None and issubclass(kind, base):
-            return base
-    return None
-
-
 def _callers_lightning_module() -> Any:
     """The LightningModule of the package that the calling code uses.
 
@@ -335,7 +367,7 @@ def made_class(user_class: type[Any]) -> type[Any]:
     """(ours, the user's) as one class."""
     if user_class in _MADE:
         return _MADE[user_class]
-    base = _lightning_module_class(user_class)
+    base = lightning_module_class(user_class)
     plain = issubclass(user_class, ClassifierSteps)
     namespace: dict[str, Any] = {
         "_user_class": user_class,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bc_lightning._fingerprint import fingerprint, module_behind
 from bc_lightning._model_outputs import scores_from_output
+from bc_lightning._user_module import class_of, lacks_forward, only_network
 
 if TYPE_CHECKING:
     from bc_lightning._stored import StoredOutputs
@@ -40,6 +41,9 @@ class Reference:
             are summed.
         num_classes: Number of h2's classes; by default what `answer` is told, else the highest index in
             ``class_map`` plus one.
+        scores: What h1's class scores are, if not what it returns: the name of a submodule whose output they are, or
+            a function of h1's output. A ``LightningModule`` without a forward of its own answers with its only
+            network.
 
     Raises:
         TypeError: ``h1`` is a class or nothing that can be called.
@@ -63,6 +67,7 @@ class Reference:
         h1: nn.Module | Callable[..., Any] | StoredOutputs,
         class_map: Sequence[int] | None = None,
         num_classes: int | None = None,
+        scores: str | Callable[[Any], Any] | None = None,
     ) -> None:
         self._h1: Any = h1
         # Here, since storing outputs asks a reference for them.
@@ -75,6 +80,7 @@ class Reference:
                 "make an instance of a class, and load a file with bc_lightning.load_h1"
             )
         self._module = module_behind(h1)
+        self._scores = self._checked_scores(scores)
         self._labels_only = bool(getattr(h1, "labels_only", False))
         self._class_map = _checked_class_map(class_map, num_classes)
         self._num_classes = num_classes
@@ -89,6 +95,7 @@ class Reference:
         h1: Reference | nn.Module | Callable[..., Any] | StoredOutputs,
         class_map: Sequence[int] | None = None,
         num_classes: int | None = None,
+        scores: str | Callable[[Any], Any] | None = None,
     ) -> Reference:
         """Make a reference of an h1, or return the one that was given.
 
@@ -96,9 +103,10 @@ class Reference:
             h1: What the constructor takes, or a reference.
             class_map: As in the constructor; not together with a reference, which has its own.
             num_classes: As in the constructor. With a reference it must agree with what that knows.
+            scores: As in the constructor; not together with a reference.
 
         Raises:
-            ValueError: A reference was given, and a class map or another number of classes with it.
+            ValueError: A reference was given, and a class map, scores or another number of classes with it.
 
         Example:
             >>> from torch import nn
@@ -107,9 +115,10 @@ class Reference:
             True
         """
         if not isinstance(h1, Reference):
-            return cls(h1, class_map, num_classes)
-        if class_map is not None:
-            raise ValueError("h1 is a Reference already: give the class_map to its constructor, not here")
+            return cls(h1, class_map, num_classes, scores)
+        for name, given in (("class_map", class_map), ("scores", scores)):
+            if given is not None:
+                raise ValueError(f"h1 is a Reference already: give the {name} to its constructor, not here")
         if None not in (num_classes, h1.num_classes) and num_classes != h1.num_classes:
             raise ValueError(f"h1 is a Reference of {h1.num_classes} classes, but num_classes={num_classes}")
         return h1
@@ -138,6 +147,11 @@ class Reference:
     def labels_only(self) -> bool:
         """Whether the answers are predicted labels instead of scores."""
         return self._labels_only
+
+    @property
+    def scores(self) -> str | Callable[[Any], Any] | None:
+        """What h1's class scores are, if not what it returns."""
+        return self._scores
 
     @property
     def class_map(self) -> tuple[int, ...] | None:
@@ -187,6 +201,23 @@ class Reference:
         Returns:
             As calling the reference.
         """
+        return self.map_classes(self.ask(args, kwargs), num_classes)
+
+    def ask(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], part: bool = False, networks: Sequence[str] = ()
+    ) -> Tensor:
+        """h1's own scores for a batch, before the class map.
+
+        Args:
+            args: Positional arguments of h1's ``forward``.
+            kwargs: Keyword arguments of h1's ``forward``.
+            part: Whether they are those of h1's submodule that gives the scores, where it has a name.
+            networks: The names of h1's submodules that answer one after the other, where they were found later than
+                the reference was made.
+
+        Returns:
+            As calling the reference, in h1's classes.
+        """
         if self.is_stored:
             raise TypeError(
                 "h1 is stored outputs, which answer for items of a data set and not for inputs: wrap the data "
@@ -203,16 +234,45 @@ class Reference:
         # Not inference_mode: it is no faster here, and what it makes may not be saved for a backward pass.
         with torch.no_grad():
             try:
-                output = h1(*args, **kwargs)
+                output = self._output_of(h1, args, kwargs, part, networks)
             except (TypeError, RuntimeError) as error:
                 shapes = [tuple(value.shape) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
                 raise type(error)(
                     f"h1 failed on what h2 was called with ({len(args)} positional arguments, keywords "
                     f"{sorted(kwargs)}, tensors of shape {shapes}): {error}"
                 ) from error
+            if callable(self._scores):
+                output = self._scores(output)
             if isinstance(output, (np.ndarray, np.generic)):
                 output = torch.as_tensor(output, device=device)
-            return self.map_classes(scores_from_output(output, model="h1").detach(), num_classes)
+            return scores_from_output(output, model="h1").detach()
+
+    def _output_of(
+        self, h1: Any, args: tuple[Any, ...], kwargs: dict[str, Any], part: bool, networks: Sequence[str]
+    ) -> Any:
+        if networks:
+            output = h1.get_submodule(networks[0])(*args, **kwargs)
+            for name in networks[1:]:
+                output = h1.get_submodule(name)(output)
+            return output
+        if not isinstance(self._scores, str):
+            self.check_answers()
+            return h1(*args, **kwargs)
+        network = h1.get_submodule(self._scores)
+        if part or lacks_forward(h1):
+            return network(*args, **kwargs)
+        outputs: list[Any] = []
+        hook = network.register_forward_hook(lambda module, args, output: outputs.append(output))
+        try:
+            h1(*args, **kwargs)
+        finally:
+            hook.remove()
+        if len(outputs) != 1:
+            raise RuntimeError(
+                f"its submodule {self._scores!r} was called {len(outputs)} times, where its one output was to be the "
+                f"scores; say what h1's scores are with h1_scores='name' or h1_scores=function of its output"
+            )
+        return outputs[0]
 
     def map_classes(self, rows: Tensor, num_classes: int | None = None) -> Tensor:
         """Say h1's answers in h2's classes.
@@ -304,6 +364,35 @@ class Reference:
             with torch.inference_mode(False):
                 self._copies[wanted] = copy.deepcopy(module).to(wanted)
         return self._copies[wanted]
+
+    def check_answers(self) -> None:
+        """Refuse a LightningModule that cannot be called and does not say what answers instead.
+
+        Raises:
+            TypeError: h1 has no forward and several networks.
+        """
+        if self._scores is None and isinstance(self._h1, nn.Module) and lacks_forward(self._h1):
+            raise TypeError(
+                f"h1, a {class_of(self._h1)}, has no forward and more than one network, so it is not clear what "
+                f"answers. Give h1_scores='name' (scores='name' for a Reference) of the submodule, or the part "
+                f"that answers, h1=old_model.net"
+            )
+
+    def _checked_scores(self, scores: str | Callable[[Any], Any] | None) -> str | Callable[[Any], Any] | None:
+        module = self._h1 if isinstance(self._h1, nn.Module) else None
+        if scores is None and module is not None:
+            scores = only_network(module)
+        if isinstance(scores, str):
+            try:
+                if module is None:
+                    raise AttributeError
+                module.get_submodule(scores)
+            except AttributeError:
+                names = [] if module is None else [name for name, _ in module.named_modules() if name]
+                raise ValueError(
+                    f"h1_scores={scores!r} names no submodule of h1. Known: {', '.join(map(repr, names))}"
+                ) from None
+        return scores
 
     def _check_stored_labels(self) -> None:
         # Here, once: a label outside the map would stop a GPU in the middle of a step, without a word why.

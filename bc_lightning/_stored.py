@@ -16,7 +16,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence, Sized
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,12 +36,12 @@ from bc_core._stored_rows import (
     says_other_item,
     table_of_predictions,
 )
+from bc_lightning._attached import Attached, Collate, CollateWithReference, WithReference
 from bc_lightning._fingerprint import fingerprint, fingerprint_data
 from bc_lightning._model_outputs import inputs_from_batch
 from bc_lightning._reference import Reference
 
 Inputs = str | int | Callable[[Any], Any] | None
-Collate = Callable[[list[Any]], Any]
 
 _FORMAT = "bc_lightning.stored_outputs"
 _PACKAGES = ("pytorch_lightning", "lightning.pytorch")
@@ -51,48 +51,6 @@ _FEW_BATCHES = 8
 
 class NotRepeatableError(ValueError):
     """An item of the data set is another one when it is read again."""
-
-
-class WithReference(NamedTuple):
-    """A data-set item, or a collated batch of them, with h1's answer beside it.
-
-    Attributes:
-        sample: The item of the user's data set; in a batch, the collated items.
-        index: Its index in the data set; in a batch, int64 of shape ``(N,)``.
-        row: h1's output for it, shape ``(C,)``, or its label, shape ``()``; in a batch, ``(N, C)`` or ``(N,)``.
-    """
-
-    sample: Any
-    index: int | Tensor  # type: ignore[assignment]  # tuple has a method of this name, which nobody calls here
-    row: Tensor
-
-
-def split_batch(batch: Any) -> tuple[Any, Tensor | None, Tensor | None]:
-    """Take the batch that a user's hooks expect out of one that an attached data set made.
-
-    Args:
-        batch: What the data loader yields.
-
-    Returns:
-        The user's batch, h1's rows ``(N, C)`` or ``(N,)``, and the data-set indices ``(N,)``. Rows and indices
-        are ``None``, and the batch is returned as it is, when its data set was not attached.
-
-    Example:
-        >>> import torch
-        >>> stored = StoredOutputs.from_table([1, 0, 1])
-        >>> data = torch.utils.data.TensorDataset(torch.arange(6.0).view(3, 2))
-        >>> batch = next(iter(torch.utils.data.DataLoader(stored.attach(data), batch_size=2)))
-        >>> user_batch, rows, indices = split_batch(batch)
-        >>> user_batch, rows, indices
-        ([tensor([[0., 1.],
-        [2., 3.]])], tensor([1, 0]), tensor([0, 1]))
-        >>> split_batch("plain")
-        ('plain', None, None)
-    """
-    if not isinstance(batch, WithReference):
-        return batch, None, None
-    # Without automatic batching the index is a plain number.
-    return batch.sample, batch.row, torch.as_tensor(batch.index)
 
 
 class StoredOutputs:
@@ -270,7 +228,7 @@ class StoredOutputs:
                 "data set they were stored for, and take subsets of the attached one"
             )
         self._check_items(dataset, sampled(length))
-        return _Attached(self, dataset, verify and self._hashes is not None)
+        return Attached(self, dataset, verify and self._hashes is not None)
 
     @staticmethod
     def collate_fn(inner: Collate | None = None) -> Collate:
@@ -283,11 +241,11 @@ class StoredOutputs:
             A function of a list of `WithReference` items that gives a `WithReference` of a batch.
 
         Example:
-            >>> items = [WithReference("a", 4, torch.tensor(1)), WithReference("b", 7, torch.tensor(0))]
-            >>> StoredOutputs.collate_fn("".join)(items)
-            WithReference(sample='ab', index=tensor([4, 7]), row=tensor([1, 0]))
+            >>> attached = StoredOutputs.from_table([1, 0, 1]).attach(["a", "b", "c"])
+            >>> StoredOutputs.collate_fn("".join)([attached[0], attached[1]])
+            WithReference(sample='ab', index=tensor([0, 1]), row=tensor([1, 0]))
         """
-        return _CollateWithReference(default_collate if inner is None else inner)
+        return CollateWithReference(default_collate if inner is None else inner)
 
     def verify(
         self,
@@ -330,74 +288,6 @@ class StoredOutputs:
         found = fingerprint_data(sample)
         if found != int(self._hashes[index]):
             raise ValueError(says_other_item(index, found, self._hashes))
-
-
-class _Attached(Dataset[WithReference]):
-    def __init__(self, stored: StoredOutputs, dataset: Dataset[Any], verify: bool) -> None:
-        self.stored = stored
-        self.dataset = dataset
-        self.verify = verify
-
-    def __len__(self) -> int:
-        return len(self.stored)
-
-    def __getitem__(self, index: int) -> WithReference:
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> _Items:
-        # PyTorch asks for a whole batch when it can: the rows are then one read of the map.
-        length = len(self)
-        numbers = [int(index) + length if index < 0 else int(index) for index in indices]
-        for number, index in zip(numbers, indices, strict=True):
-            if not 0 <= number < length:
-                raise IndexError(f"index {index} is outside a data set of {length} items")
-        fetch = getattr(self.dataset, "__getitems__", None)
-        samples = fetch(numbers) if fetch else [self.dataset[number] for number in numbers]
-        if self.verify:
-            for number, sample in zip(numbers, samples, strict=True):
-                self.stored._check_item(number, sample)
-        return _Items(list(samples), numbers, self.stored[numbers])
-
-
-class _Items(Sequence[WithReference]):
-    """Items of one batch, each made when it is asked for: `collate_fn` takes the rows as the one tensor they are."""
-
-    def __init__(self, samples: list[Any], indices: list[int], rows: Tensor) -> None:
-        self.samples = samples
-        self.indices = indices
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @overload
-    def __getitem__(self, position: int) -> WithReference: ...
-
-    @overload
-    def __getitem__(self, position: slice) -> _Items: ...
-
-    def __getitem__(self, position: int | slice) -> WithReference | _Items:
-        if isinstance(position, slice):
-            return _Items(self.samples[position], self.indices[position], self.rows[position])
-        return WithReference(self.samples[position], self.indices[position], self.rows[position])
-
-
-def stored_behind(dataset: Any) -> StoredOutputs | None:
-    """The stored outputs that were attached to a data set, also under `Subset`s of it."""
-    while dataset is not None and not isinstance(dataset, _Attached):
-        dataset = getattr(dataset, "dataset", None)
-    return None if dataset is None else dataset.stored
-
-
-class _CollateWithReference:
-    def __init__(self, inner: Collate) -> None:
-        self.inner = inner
-
-    def __call__(self, items: Sequence[WithReference]) -> WithReference:
-        if isinstance(items, _Items):
-            return WithReference(self.inner(items.samples), torch.tensor(items.indices), items.rows)
-        samples, indices, rows = zip(*items, strict=True)
-        return WithReference(self.inner(list(samples)), torch.tensor(indices), torch.stack(rows))
 
 
 def store_outputs(
@@ -450,7 +340,7 @@ def store_outputs(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     stored = store_outputs(h1, data, folder + "/h1-train", batch_size=2)
         ...     training_set = stored.attach(data)
-        ...     training_set[3].row.shape
+        ...     training_set[3].row.tensor.shape
         torch.Size([3])
     """
     reference = _computing(h1)

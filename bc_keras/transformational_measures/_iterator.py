@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator as Iterable
 from typing import Any
 
-from bc_keras.transformational_measures._data_sets import DataSet
-from bc_keras.transformational_measures._model import Block, Model
+from bc_keras.transformational_measures._data_sets import DataSet, read
+from bc_keras.transformational_measures._model import Model
+from bc_keras.transformational_measures._structure import Block
 
 
 class Iterator:
@@ -18,7 +19,7 @@ class Iterator:
 
     Attributes:
         model: The model.
-        dataset: The data set, which stays as it is.
+        dataset: The data set.
 
     Raises:
         TypeError: If the data set is none.
@@ -39,16 +40,30 @@ class Iterator:
         self.model = model if isinstance(model, Model) else Model(model)
         self.dataset = dataset
 
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.dataset.get_height()
+
+    @property
+    def m(self) -> int:
+        """Number of columns."""
+        return self.dataset.get_width()
+
     def get_model(self) -> Model:
         """The model."""
         return self.model
 
-    def get_dataset(self) -> DataSet:
-        """The data set."""
-        return self.dataset
+    def transpose(self) -> None:
+        """Transpose the data set, in place."""
+        self.dataset.transpose()
 
     def get_block(self, height: int, width: int) -> Iterable[tuple[int, Iterable[tuple[int, Block]]]]:
         """Blocks of so many rows and columns, smaller ones at the ends.
+
+        Args:
+            height: Rows of a block.
+            width: Columns of a block.
 
         Yields:
             The number of rows, and an iterator over the blocks in them, each with its number of columns.
@@ -60,11 +75,17 @@ class Iterator:
             raise ValueError(
                 f"A block must have one row and one column at least. Received: height={height!r}, width={width!r}."
             )
-        for start in range(0, self.dataset.get_height(), height):
-            rows = range(start, min(self.dataset.get_height(), start + height))
+        for rows in _parts(self.n, height):
             yield len(rows), self._of_rows(rows, width)
 
-    def _of_rows(self, rows: range, width: int) -> Iterable[tuple[int, Block]]:
-        for start in range(0, self.dataset.get_width(), width):
-            columns = range(start, min(self.dataset.get_width(), start + width))
-            yield len(columns), self.model.predict(self.dataset.get_matrix(rows, columns))
+    def _of_rows(self, rows: list[int], width: int) -> Iterable[tuple[int, Block]]:
+        for columns in _parts(self.m, width):
+            block = self.model.predict(read(self.dataset, rows, columns))
+            block.set_rows_dataset(rows)
+            block.set_columns_dataset(columns)
+            block.set_state_transpose_dataset(self.dataset.is_transpose())
+            yield len(columns), block
+
+
+def _parts(length: int, step: int) -> list[list[int]]:
+    return [list(range(start, min(length, start + step))) for start in range(0, length, step)]

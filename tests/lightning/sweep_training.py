@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bc_lightning import sweep
+from bc_lightning.training._wrapped import compatibilities_of
 
 
 class Digits(pl.LightningModule):
@@ -37,7 +38,7 @@ class Broken(Digits):
     """Fails where the dissonance weighs much, as no other training does."""
 
     def training_step(self, batch, batch_idx):
-        if self._compatibility.loss.lambda_c > 5:
+        if compatibilities_of(self)[0].loss.lambda_c > 5:
             raise ArithmeticError("diverged")
         return super().training_step(batch, batch_idx)
 

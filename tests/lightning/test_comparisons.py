@@ -146,7 +146,7 @@ def batches_of_one_s_own(data):
 def test_a_loader_that_shuffles_gets_no_ids_that_look_like_positions_and_a_warning(make, tmp_path):
     options = LogComparisons(metadata=lambda i: f"photo {i}", directory=tmp_path / "files")
     module = BCLightningModule(made(UserModule), h1=make_h1(), comparisons=options)
-    with pytest.warns(UserWarning, match=r"val loader does not go through its data set in order.*ids="):
+    with pytest.warns(UserWarning, match=r"It is not known which items the batches of the val loader hold.*ids="):
         fit_with_warnings(module, tmp_path, make(dataset(50, seed=1)))
     (found,) = saved(tmp_path / "files").values()
     assert len(found.instances)

@@ -21,8 +21,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from bc_core import _stored_rows
+from bc_lightning._attached import WithReference, split_batch
 from bc_lightning._reference import Reference
-from bc_lightning._stored import StoredOutputs, WithReference, split_batch, store_outputs
+from bc_lightning._stored import StoredOutputs, store_outputs
 
 N, CLASSES = 37, 3
 
@@ -487,7 +488,7 @@ def test_every_batch_brings_the_rows_of_its_items(stored, num_workers, context):
     seen = []
     for batch in loader:
         assert isinstance(batch, WithReference)
-        (x, y), rows, indices = split_batch(batch)
+        (x, y), (rows, indices, *_) = split_batch(batch)
         assert torch.equal(x, data()[:][0][indices])
         assert torch.equal(y, data()[:][1][indices])
         torch.testing.assert_close(rows, expected[indices])
@@ -498,17 +499,16 @@ def test_every_batch_brings_the_rows_of_its_items(stored, num_workers, context):
 
 def test_batches_that_no_attached_data_set_made_are_left_alone():
     for batch in ((1, 2), {"x": 1}, torch.zeros(2)):
-        user_batch, rows, indices = split_batch(batch)
+        user_batch, brought = split_batch(batch)
         assert user_batch is batch
-        assert rows is None
-        assert indices is None
+        assert brought is None
 
 
 def test_pinned_batches_are_recognised(stored):
     batch = next(iter(DataLoader(stored.attach(data()), batch_size=3)))
     # What torch's pin_memory and Lightning's transfer do with a named tuple.
     rebuilt = type(batch)(*(part for part in batch))
-    assert split_batch(rebuilt)[1] is batch.row
+    assert split_batch(rebuilt)[1].rows is batch.row.tensor
 
 
 def test_batched_fetch_of_the_data_set_is_used(stored):
@@ -533,7 +533,7 @@ def test_single_items_negative_indices_and_the_end(stored):
     attached = stored.attach(data())
     assert len(attached) == N
     assert attached[-1].index == N - 1
-    torch.testing.assert_close(attached[-1].row, by_hand(trained(), data())[-1])
+    torch.testing.assert_close(attached[-1].row.tensor, by_hand(trained(), data())[-1])
     for index in (N, -N - 1):
         with pytest.raises(IndexError, match="outside a data set of 37 items"):
             attached[index]
@@ -541,7 +541,7 @@ def test_single_items_negative_indices_and_the_end(stored):
 
 def test_unbatched_loading_keeps_rows(stored):
     batch = next(iter(DataLoader(stored.attach(data()), batch_size=None)))
-    _, row, index = split_batch(batch)
+    _, (row, index, *_) = split_batch(batch)
     assert row.shape == (CLASSES,)
     assert int(index) == 0
 
@@ -554,19 +554,19 @@ def test_own_collate_functions_see_their_own_items(stored):
         return Pair([x for x, _ in items], [int(y) for _, y in items])
 
     loader = DataLoader(stored.attach(data()), batch_size=4, collate_fn=stored.collate_fn(collate))
-    batch, rows, indices = split_batch(next(iter(loader)))
+    batch, (rows, indices, *_) = split_batch(next(iter(loader)))
     assert type(batch) is Pair
     assert indices.tolist() == [0, 1, 2, 3]
     torch.testing.assert_close(rows, by_hand(trained(), data())[:4])
     default = DataLoader(stored.attach(data()), batch_size=4, collate_fn=stored.collate_fn())
-    torch.testing.assert_close(next(iter(default)).row, rows)
+    torch.testing.assert_close(next(iter(default)).row.tensor, rows)
 
 
 def test_subsets_of_the_attached_data_set_keep_their_rows(stored):
     some = [30, 2, 17]
     batch = next(iter(DataLoader(Subset(stored.attach(data()), some), batch_size=3)))
     assert batch.index.tolist() == some
-    torch.testing.assert_close(batch.row, by_hand(trained(), data())[some])
+    torch.testing.assert_close(batch.row.tensor, by_hand(trained(), data())[some])
 
 
 def test_a_subset_is_a_data_set_of_its_own(stored, tmp_path):
@@ -574,7 +574,7 @@ def test_a_subset_is_a_data_set_of_its_own(stored, tmp_path):
     with pytest.raises(ValueError, match="has 10 items, but h1's outputs were stored for 37"):
         stored.attach(subset)
     own = store_outputs(trained(), subset, tmp_path / "subset")
-    torch.testing.assert_close(own.attach(subset)[3].row, by_hand(trained(), data())[13])
+    torch.testing.assert_close(own.attach(subset)[3].row.tensor, by_hand(trained(), data())[13])
 
 
 def test_a_reordered_data_set_is_found_when_it_is_attached(stored):
@@ -604,7 +604,7 @@ def test_augmentation_added_later_is_found(stored):
 def test_a_table_is_attached_by_order_alone():
     attached = StoredOutputs.from_table(torch.arange(N)).attach(data())
     batch = next(iter(DataLoader(attached, batch_size=4)))
-    assert batch.row.tolist() == [0, 1, 2, 3]
+    assert batch.row.tensor.tolist() == [0, 1, 2, 3]
 
 
 # Several processes

@@ -17,6 +17,7 @@ from torch.utils.data import TensorDataset
 from user_code import CLASSES, FEATURES, Net, UserModule, dataset, fit, loader, made, make_h1
 
 from bc_lightning import BCLightningModule, CompatibilityCallback, CompatibilityLoss, StoredOutputs, load_h1, unwrap
+from bc_lightning.training._wrapped import compatibilities_of
 
 
 @pytest.mark.parametrize("name", ["BCCrossEntropyLoss", "StrictImitationKLDivergenceLoss", "BCNLLLoss"])
@@ -92,13 +93,14 @@ def test_a_training_step_reads_no_value_from_the_device(options, scheduled):
         world_size=1, global_step=0, current_epoch=0, num_training_batches=10, log_every_n_steps=50
     )
     # The look at the first batch, once in a training, is the exception.
-    module._compatibility.first_step_seen = True
+    state = compatibilities_of(module)[0]
+    state.run.looked_at.add("train")
     batch = (torch.zeros(20, FEATURES, device="meta"), torch.zeros(20, dtype=torch.long, device="meta"))
     for batch_idx in range(3):
         module.on_train_batch_start(batch, batch_idx)
         module.training_step(batch, batch_idx).backward()
         module.on_train_batch_end(None, batch, batch_idx)
-    assert module._compatibility.records["train", 0].counts.device.type == "meta"
+    assert state.run.epochs["train"].records[0].counts.device.type == "meta"
 
 
 def test_bf16_true_keeps_lambda_and_class_weights_in_float32(tmp_path):
@@ -107,7 +109,7 @@ def test_bf16_true_keeps_lambda_and_class_weights_in_float32(tmp_path):
     module = BCLightningModule(made(UserModule), h1=make_h1(), loss=loss, lambda_c=lambda epoch: 1.001)
     trainer = fit(module, tmp_path, precision="bf16-true")
     assert trainer.callback_metrics["lambda_c"].item() == pytest.approx(1.001, abs=1e-6)
-    assert module._compatibility.loss.options["weight"].tolist() == pytest.approx([1.001] * 3, abs=1e-6)
+    assert compatibilities_of(module)[0].loss.options["weight"].tolist() == pytest.approx([1.001] * 3, abs=1e-6)
 
 
 def test_double_takes_h1_and_class_weights_along(tmp_path):
@@ -250,10 +252,12 @@ CLI_PROGRAM = """
     from lightning_program import Data  # noqa
     from pytorch_lightning.cli import LightningCLI
     from bc_lightning import BCLightningModule
+    from bc_lightning.training._wrapped import compatibilities_of
 
     cli = LightningCLI(BCLightningModule, Data, save_config_kwargs={"overwrite": True})
     print("btc", cli.trainer.callback_metrics["val_btc"].item())
-    print("lambda", float(cli.model._compatibility.loss.lambda_c), cli.model._compatibility.loss.dissonance)
+    loss = compatibilities_of(cli.model)[0].loss
+    print("lambda", float(loss.lambda_c), loss.dissonance)
 """
 
 CLI_MODULE = """

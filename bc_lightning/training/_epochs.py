@@ -1,0 +1,149 @@
+"""What begins and ends an epoch of a wrapped module: its records, its logs, its comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from bc_lightning._comparisons import (
+    EpochInstances,
+    LogComparisons,
+    comparison_of,
+    gathered,
+    tensorboard_loggers,
+    write,
+)
+from bc_lightning._user_module import class_of
+from bc_lightning.training._penalty import eager, raise_what_was_noticed
+from bc_lightning.training._state import Compatibility, Epoch, Stage
+
+
+def begin_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
+    """A new epoch of a stage; what one that was interrupted has left is dropped."""
+    state.run.epochs[stage] = Epoch()
+    if not module.trainer.sanity_checking:
+        state.epochs_begun[stage] = state.epochs_begun.get(stage, 0) + 1
+
+
+@eager
+def end_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
+    """Log what the epoch came to, and write its comparisons."""
+    raise_what_was_noticed(state.run)
+    epoch = state.run.epochs.pop(stage, Epoch())
+    options, trainer = state.options, module.trainer
+    if (
+        stage in options.stages
+        and stage != "train"
+        and epoch.steps
+        and not epoch.records
+        and not trainer.sanity_checking
+    ):
+        raise RuntimeError(
+            f"None of the {epoch.steps} {stage} steps of {class_of(module)} called h2 where it could be seen, so there "
+            f"are no scores. Say which submodule gives the class scores with scores='name', call net(x) instead of "
+            f"net.forward(x), or leave the stage out with stages=."
+        )
+    for key, record in epoch.records.items():
+        result = record.result()
+        suffix = f"/dataloader_idx_{key}" if len(epoch.records) > 1 else ""
+        for name, value in result.logged.items():
+            with own_logging(state):
+                module.log(
+                    f"{options.log_prefix}{stage}_{name}{suffix}",
+                    value,
+                    on_step=False,
+                    on_epoch=True,
+                    batch_size=1,
+                    add_dataloader_idx=False,
+                    prog_bar=stage != "test" and name == "btc",
+                    # Every process holds the same merged value; "max" of equals is it, to the bit.
+                    sync_dist=trainer.world_size > 1,
+                    reduce_fx="max",
+                )
+        instances = epoch.instances.get(key)
+        if instances is not None:
+            # Last: a full disk must not cost the scores.
+            _write_comparison(module, state, f"{options.log_prefix}{stage}{suffix}", result.counts, instances)
+    if stage == "train" and epoch.records and options.schedule is not None:
+        with own_logging(state):
+            module.log(f"{options.log_prefix}lambda_c", cast("Tensor", options.loss.lambda_c).clone())
+
+
+@contextmanager
+def own_logging(state: Compatibility) -> Iterator[None]:
+    """While our own values are logged."""
+    state.logging = True
+    try:
+        yield
+    finally:
+        state.logging = False
+
+
+def _write_comparison(
+    module: Any, state: Compatibility, dataset: str, counts: Tensor, instances: EpochInstances
+) -> None:
+    comparisons, trainer, run = cast("LogComparisons", state.options.comparisons), module.trainer, state.run
+    if trainer.sanity_checking:
+        return
+    rows, nameable, problem = gathered(instances)
+    # Outside of fit the Trainer counts no steps; a checkpoint that it loaded says at which one it was saved.
+    outside = trainer.state.fn != "fit" and run.checkpoint_step is not None
+    step = cast("int", run.checkpoint_step) if outside else trainer.global_step
+    lambda_c = float(state.loss.lambda_c)
+    if problem is not None:
+        rank_zero_warn(f"There is no comparison of step {step} ({dataset}): {problem}.")
+    if rows is None or instances.entries is None:
+        return
+    if not nameable and dataset not in run.unnamed:
+        run.unnamed.add(dataset)
+        rank_zero_warn(
+            f"It is not known which items the batches of the {dataset} loader hold (it shuffles, leaves items out, or "
+            f"batches them in a way of its own), so the instances in the comparison have no ids, images or texts. Put "
+            f"an id into each batch and say where: LogComparisons(ids='id'), or leave out shuffle=True."
+        )
+    # Of one label or pixel of an instance there is no image.
+    illustrable = nameable and instances.entries in (0, 1)
+    try:
+        comparison = comparison_of(comparisons, counts, rows, step, lambda_c, illustrable)
+    except (TypeError, ValueError) as error:
+        # Ids that come twice, for one: the training is worth more than its record.
+        rank_zero_warn(f"There is no comparison of step {step} ({dataset}): {error} (LogComparisons(ids=...)).")
+        return
+    write(comparisons, comparison, tensorboard_loggers(trainer), dataset, state.loss.dissonance, illustrable)
+
+
+def say_what_is_not_trained(module: torch.nn.Module) -> None:
+    """Say once what will not learn as its owner may think: an h2 in eval mode, or frozen."""
+    # A part that is frozen is in eval mode on purpose.
+    parts = [
+        name
+        for name, part in module.named_modules()
+        if name and not part.training and any(own.requires_grad for own in part.parameters(recurse=False))
+    ]
+    if not module.training:
+        rank_zero_warn(
+            f"{class_of(module)} is in eval mode, in which Lightning leaves it: dropout is off and batch statistics "
+            f"stay as they are. Call h2.train() before fit if that is not meant."
+        )
+    elif parts:
+        rank_zero_warn(
+            f"Parts of {class_of(module)} are in eval mode, in which Lightning leaves them: {_few(parts)}. Call "
+            f"h2.train() before fit if that is not meant."
+        )
+    frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
+    if frozen:
+        total = len(list(module.parameters()))
+        rank_zero_info(
+            f"{len(frozen)} of the {total} parameters of {class_of(module)} are frozen (requires_grad=False) and will "
+            f"not be trained: {_few(frozen)}."
+        )
+
+
+def _few(names: list[str]) -> str:
+    shown = ", ".join(map(repr, names[:3]))
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -1,0 +1,108 @@
+"""Which loader a batch came from, and what is known of the order that it reads its data set in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch.utils.data import BatchSampler, SequentialSampler
+from torch.utils.data.distributed import DistributedSampler
+
+from bc_lightning._comparisons import Order
+from bc_lightning.training._state import Epoch, Position, Stage
+
+
+def loaders_of(trainer: Any, stage: Stage) -> list[Any]:
+    """The loaders of a stage in the order of their numbers, out of whatever lists and mappings they came in."""
+    given = {"train": trainer.train_dataloader, "val": trainer.val_dataloaders, "test": trainer.test_dataloaders}
+    return list(_flat(given[stage]))
+
+
+def _flat(loaders: Any) -> Any:
+    # As Lightning numbers them.
+    if isinstance(loaders, Mapping):
+        for loader in loaders.values():
+            yield from _flat(loader)
+    elif isinstance(loaders, (list, tuple)):
+        for loader in loaders:
+            yield from _flat(loader)
+    elif (inner := getattr(loaders, "flattened", None)) is not None and isinstance(inner, list):
+        # A CombinedLoader of the user's.
+        yield from inner
+    elif loaders is not None:
+        yield loaders
+
+
+def loader_of(trainer: Any, stage: Stage, dataloader_idx: int) -> Any:
+    """The loader of a number, or None where several are read into one batch."""
+    loaders = loaders_of(trainer, stage)
+    if stage == "train":
+        return loaders[0] if len(loaders) == 1 else None
+    return loaders[dataloader_idx] if dataloader_idx < len(loaders) else None
+
+
+def sampler_of(loader: Any) -> tuple[Any, bool]:
+    """What gives a loader its indices, and whether batches keep its order.
+
+    A batch sampler of one's own has the sampler inside; the loader's ``sampler`` is a stand-in then. Its order is kept
+    where it makes batches as PyTorch's does.
+    """
+    batches, sampler = getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None)
+    if batches is None:
+        return sampler, True
+    kept = isinstance(batches, BatchSampler) and type(batches).__iter__ in (
+        BatchSampler.__iter__,
+        *_of_lightning(type(batches)),
+    )
+    return getattr(batches, "sampler", sampler), kept
+
+
+def _of_lightning(kind: type[Any]) -> tuple[Any, ...]:
+    # Lightning's own batch samplers keep the order.
+    if kind.__module__.split(".")[0] in ("lightning", "pytorch_lightning"):
+        return (kind.__iter__,)
+    return ()
+
+
+def order_of(loader: Any, world_size: int) -> Order:
+    """The order that a loader reads its data set in, where it can be known."""
+    sampler, kept = sampler_of(loader)
+    batches = getattr(loader, "batch_sampler", None)
+    size = getattr(batches, "batch_size", None) if batches is not None else getattr(loader, "batch_size", None)
+    if not kept:
+        return Order()
+    if type(sampler) is SequentialSampler:
+        # With several processes each would read the whole data set.
+        return Order(0, 1, len(sampler), size) if world_size == 1 else Order()
+    if type(sampler) is DistributedSampler and not sampler.shuffle:
+        length = len(sampler.dataset)  # type: ignore[arg-type]
+        own = len(range(sampler.rank, length, sampler.num_replicas))
+        return Order(sampler.rank, sampler.num_replicas, own, size)
+    return Order()
+
+
+def not_padding(loader: Any, epoch: Epoch, position: Position | None, key: int, batch_size: int) -> int | None:
+    """How many leading instances of a batch are no padding: DistributedSampler repeats some to fill its shards.
+
+    Raises:
+        ValueError: the loader has repeated items, and in which batch cannot be known.
+    """
+    sampler, kept = sampler_of(loader)
+    if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
+        return None
+    items = len(sampler.dataset)  # type: ignore[arg-type]
+    if items % sampler.num_replicas == 0:
+        return None
+    if not kept:
+        raise ValueError(
+            f"The DistributedSampler inside of {type(loader.batch_sampler).__name__} repeats items, for {items} are "
+            f"not a multiple of {sampler.num_replicas} processes, and a batch sampler with an order of its own does "
+            f"not say in which batch they come, so they would be counted twice. Evaluate on one device, "
+            f"Trainer(devices=1), or leave the order to PyTorch's BatchSampler."
+        )
+    last, before, size = epoch.seen.get(key, (None, 0, 0))
+    # Asked again about the same batch (LBFGS, two losses), nothing new has been seen.
+    seen = before if size and last == position and position is not None else before + size
+    epoch.seen[key] = (position, seen, batch_size)
+    own = len(range(sampler.rank, items, sampler.num_replicas))
+    return None if own >= seen + batch_size else max(0, own - seen)

@@ -1,0 +1,149 @@
+"""What a user's step does with h2's output: which loss it goes into, and with which target.
+
+What a step was trained on can't be read from its batch where the step mixes inputs, maps labels or compares embeddings.
+What torch computes after h2 was called tells. Watching costs about a microsecond for each call of torch in Python, so
+it begins when h2 has answered, ends with the step, and is done where it is needed: on a stage's first batch, and where
+h2 was not given the batch's own input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from bc_lightning.training._tensors import storage_of, tensors_in
+
+# Losses of class labels. What imitates a teacher or pulls embeddings together says nothing of labels.
+_OF_LABELS = {
+    F.cross_entropy,
+    F.nll_loss,
+    F.binary_cross_entropy,
+    F.binary_cross_entropy_with_logits,
+    F.multi_margin_loss,
+    F.multilabel_margin_loss,
+    F.multilabel_soft_margin_loss,
+    F.soft_margin_loss,
+}
+# What compares outputs as points of a space: no classes in its columns.
+_OF_POINTS = {
+    F.triplet_margin_loss,
+    F.triplet_margin_with_distance_loss,
+    F.cosine_embedding_loss,
+    F.cosine_similarity,
+    F.pairwise_distance,
+    torch.cdist,
+    torch.cosine_similarity,
+    torch.pairwise_distance,
+    torch.pdist,
+}
+
+
+class SeenLoss(NamedTuple):
+    """One call of a loss of labels; `root` is the number of the watched output that its input is, or None."""
+
+    input: Tensor
+    target: Tensor
+    root: int | None
+
+
+class LossWatch(TorchFunctionMode):
+    """Follows watched outputs through what keeps their entries: views, casts, temperatures, softmax.
+
+    Args:
+        members: memory of the batch's tensors and of h2's own.
+        size: number of instances.
+    """
+
+    def __init__(self, members: set[int], size: int) -> None:
+        self._members = members
+        self._size = size
+        self._root: dict[int, int] = {}
+        self._storage: dict[int, tuple[int, int]] = {}
+        # Everything made while watching, kept so that no other tensor gets its id.
+        self._made: dict[int, Tensor] = {}
+        # While h1 is asked, or the penalty computed: that is no part of the user's step.
+        self.paused = False
+        self.losses: list[SeenLoss] = []
+        self.points: dict[int, str] = {}
+        # Tensors with an entry for each instance that are neither the batch's nor computed by h2.
+        self.strangers: list[Tensor] = []
+        # Memory of the batch's tensors that were used.
+        self.used: set[int] = set()
+
+    def follow(self, output: Any, root: int = 0, given: Any = ()) -> None:
+        """Watch what becomes of an output of h2, which was given `given`."""
+        self._members |= {storage_of(tensor) for tensor in tensors_in(given)}
+        for tensor in tensors_in(output):
+            self._made[id(tensor)] = tensor
+            self._root[id(tensor)] = root
+            if tensor.numel():
+                self._storage[storage_of(tensor)] = (root, tensor.numel())
+
+    def root_of(self, tensor: Tensor) -> int | None:
+        """Which watched output a tensor is, under another view, temperature or cast."""
+        if id(tensor) in self._root:
+            return self._root[id(tensor)]
+        root, size = self._storage.get(storage_of(tensor), (None, 0))
+        return root if tensor.numel() == size else None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run a function of torch and note what it tells."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if self.paused:
+            return result
+        given = list(tensors_in((args, kwargs)))
+        made = list(tensors_in(result))
+        if func in _OF_LABELS:
+            self._note_loss(args, kwargs)
+        elif func in _OF_POINTS:
+            for tensor in given:
+                if (root := self.root_of(tensor)) is not None:
+                    self.points.setdefault(root, getattr(func, "__name__", "a distance"))
+        if made:
+            roots = {self.root_of(tensor) for tensor in given}
+            if len(roots) == 1 and (root := roots.pop()) is not None:
+                size = given[0].numel()
+                self._root.update({id(tensor): root for tensor in made if tensor.numel() == size})
+            self._note_strangers(given)
+        self._made.update({id(tensor): tensor for tensor in made})
+        return result
+
+    def _note_loss(self, args: Any, kwargs: dict[str, Any]) -> None:
+        named = dict(zip(("input", "target"), args, strict=False)) | kwargs
+        scores, target = named.get("input"), named.get("target")
+        if isinstance(scores, Tensor) and isinstance(target, Tensor):
+            self.losses.append(SeenLoss(scores, target, self.root_of(scores)))
+
+    def _note_strangers(self, given: Iterable[Tensor]) -> None:
+        for tensor in given:
+            if id(tensor) in self._made or tensor.requires_grad or not tensor.ndim or tensor.shape[0] != self._size:
+                continue
+            if (storage := storage_of(tensor)) in self._members:
+                self.used.add(storage)
+            else:
+                self.strangers.append(tensor)
+
+    def losses_of(self, root: int) -> list[SeenLoss]:
+        """The losses of labels whose input is a watched output."""
+        return [loss for loss in self.losses if loss.root == root]
+
+    def class_axis(self, scores: Tensor, root: int = 0) -> int | None:
+        """Which axis of scores (N, ..., ...) a loss of labels took for the classes, where one was seen: 1 or -1."""
+        for given in (loss.input for loss in self.losses_of(root)):
+            # A copy may have been transposed on the way; a view shows it in its strides.
+            if storage_of(given) != storage_of(scores):
+                continue
+            last = scores.movedim(-1, 1)
+            if given.shape == scores.shape and given.stride() == scores.stride():
+                return 1
+            if given.shape == last.shape and given.stride() == last.stride():
+                return -1
+            if given.ndim == 2 and given.shape[1] == scores.shape[-1] and scores.is_contiguous():
+                return -1
+        return None

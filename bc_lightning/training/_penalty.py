@@ -1,0 +1,272 @@
+"""From the captured call of h2 to the terms of the loss: read the scores, ask h1, check, count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from bc_lightning._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
+from bc_lightning._epoch_record import EpochRecord
+from bc_lightning._model_outputs import is_hugging_face, scores_from_output
+from bc_lightning._user_module import class_of
+from bc_lightning.functional._compatibility_loss import Labels, LossTerms, check_finite, is_probabilities, labels_of
+from bc_lightning.training._loaders import loader_of, not_padding, order_of
+from bc_lightning.training._state import Compatibility, Epoch, Run
+from bc_lightning.training._step import Step
+from bc_lightning.training._target import target_of
+from bc_lightning.training._tensors import same_labels
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+# Recording and logging stay outside of compiled graphs: they read Python state that changes in every step.
+eager = cast("Callable[[_Function], _Function]", torch.compiler.disable)
+
+
+def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
+    """Compare the counted output of h2 with h1's, record both, and return the terms of the loss."""
+    state, run = step.state, step.run
+    number = step.counted()
+    h2_output = step.scores_of(step.calls[number])
+    if step.stage == "train" and torch.is_grad_enabled() and not h2_output.requires_grad:
+        raise RuntimeError(
+            f"The one output of h2 that {class_of(step.module)}'s step asked for carries no gradient (it was computed "
+            f"under no_grad or detached), so the penalty would train nothing. Say which submodule gives the scores "
+            f"that are trained, with scores='name', or let the step use forward's output for its loss."
+        )
+    target = target_of(step, number, h2_output)
+    _check_rows_fit(step, target)
+    axis = _class_axis(step, number, h2_output, target)
+    h2_output = _classes_second(step, h2_output, step.calls[number].output, axis)
+    classes = h2_output.shape[1] if h2_output.ndim > 1 else None
+    h1_output = _h1_output(step, number, axis, classes, h2_output.device)
+    if step.first:
+        _check_kind_of_scores(state, h2_output, h1_output)
+        run.looked_at.add(step.stage)
+    if state.loss.base == "nll" and h1_output.is_floating_point():
+        h1_output = scores_from_output(h1_output, "log_probabilities")
+    _watch_finite(step, h2_output, h1_output)
+    keep = _padding(step, int(target.shape[0]))
+    if keep is not None and step.stage != "train":
+        if keep == 0:
+            # The record is made all the same: merging it is something that all processes do together.
+            _record_for(step, h2_output, target, h1_output)
+            step.used()
+            return LossTerms(*[h2_output.new_zeros(())] * 5)
+        # What is trained on is trained on; what is evaluated counts once.
+        h2_output, target, h1_output, keep = h2_output[:keep], target[:keep], h1_output[:keep], None
+    loss_terms = state.loss.terms if step.compiler is None else state.compiled_terms(step.compiler)
+    terms: LossTerms = loss_terms(h2_output, target, h1_output, outputs_checked=True)
+    _record(step, h2_output.detach(), target, h1_output, keep, terms, base)
+    step.used()
+    return terms
+
+
+def _check_rows_fit(step: Step, target: Tensor) -> None:
+    """Stored rows are of the items that the loader brought; a hook that mixes the batch leaves them behind."""
+    raw = step.raw_target
+    if not step.state.reference.is_stored or raw is None or raw is target or step.stage != "train":
+        return
+    changed = raw.shape != target.shape or raw.is_floating_point() != target.is_floating_point()
+    if not changed and target.device.type == "cpu":
+        changed = same_labels(raw, target) is False
+    elif not changed:
+        differs = (raw.to(target.device, non_blocking=True) != target).any()
+        flag = step.run.other_target
+        step.run.other_target = differs if flag is None else flag | differs
+    if changed:
+        raise ValueError(STORED_OF_OTHERS)
+
+
+STORED_OF_OTHERS = (
+    "The targets of a training batch are not those that its loader brought, so a hook or the step has mixed or "
+    "replaced its items (mixup, cutmix), for which h1's stored outputs hold no answer. Give h1 itself: h1=old_model."
+)
+
+
+# -- scores -----------------------------------------------------------------------------------------------------
+
+
+def _class_axis(step: Step, number: int, scores: Tensor, target: Tensor) -> int:
+    """Which axis of scores with more than two holds the classes: 1 or -1."""
+    if scores.ndim <= 2 or step.state.loss.base == "binary_cross_entropy":
+        return 1
+    if step.state.options.class_axis is not None:
+        return step.state.options.class_axis
+    if step.run.class_axis is not None:
+        return step.run.class_axis
+    if scores.ndim == 3 and is_hugging_face(step.calls[number].output):
+        return -1
+    shape = tuple(scores.shape)
+    second, last = (shape[0], *shape[2:]), shape[:-1]
+    fits = [axis for axis, labels in ((1, second), (-1, last)) if tuple(target.shape) == labels]
+    if tuple(target.shape) == shape:
+        fits = [1, -1]
+    if len(fits) == 1:
+        return fits[0]
+    if not fits:
+        # The loss says which shapes were expected.
+        return 1
+    seen = None if step.watch is None else step.watch.class_axis(scores, step.roots[number])
+    if seen is None:
+        raise ValueError(
+            f"h2's scores of shape {shape} with targets of shape {tuple(target.shape)} may hold the classes on axis 1, "
+            f"as torch's losses take them, or on the last. Say which: class_axis=1 or class_axis=-1."
+        )
+    step.run.class_axis = seen
+    return seen
+
+
+def _classes_second(step: Step, scores: Tensor, output: Any, axis: int) -> Tensor:
+    """Scores with the classes on axis 1, as log-probabilities where the base takes them."""
+    want: Literal["logits", "log_probabilities"] = "log_probabilities" if step.state.loss.base == "nll" else "logits"
+    if axis == -1:
+        return scores_from_output(scores.movedim(-1, 1), want, "h2")
+    if want == "logits":
+        return scores
+    return scores_from_output(scores if callable(step.state.options.scores) else output, want, "h2")
+
+
+def _h1_output(step: Step, number: int, axis: int, classes: int | None, device: torch.device) -> Tensor:
+    """h1's answer in h2's classes, which stand on axis 1."""
+    reference = step.state.reference
+    # Only a class map needs to know h2's classes; without one, differing shapes are told apart by the loss.
+    classes = classes if reference.class_map is not None else None
+    if not reference.is_stored:
+        answer = step.answer(number)
+    elif step.rows is None:
+        raise ValueError(
+            f"h1 is given as stored outputs, but the {step.stage} batch does not say which rows of them it is. Wrap "
+            f"the data set that its loader reads: DataLoader(stored.attach(dataset), ...); another data set needs "
+            f"stored outputs of its own, of the same h1: store_outputs(h1, val_set, ...).attach(val_set)."
+        )
+    else:
+        answer = step.rows.to(device, non_blocking=True)
+    if axis == -1 and answer.ndim > 2:
+        answer = answer.movedim(-1, 1)
+    return reference.map_classes(answer, classes)
+
+
+@eager
+def _check_kind_of_scores(state: Compatibility, h2_output: Tensor, h1_output: Tensor) -> None:
+    """Once: a softmax of a softmax trains and logs plausible nonsense. One look, so one wait for the device at most."""
+    if state.loss.base not in ("cross_entropy", "kl_divergence"):
+        return
+    if is_probabilities(h2_output):
+        raise ValueError(
+            "h2's scores are probabilities (every row lies in 0..1 and sums to 1), but the loss expects logits. Leave "
+            "out the softmax, or say which submodule gives the logits: scores='name'."
+        )
+    if not state.loss.labels_suffice and is_probabilities(h1_output):
+        raise ValueError(
+            "h1 returned probabilities (every row lies in 0..1 and sums to 1), but the loss expects logits. Their "
+            "logarithm is as good: h1=lambda *args: old_model(*args).clamp_min(1e-30).log()."
+        )
+
+
+@eager
+def _watch_finite(step: Step, h2_output: Tensor, h1_output: Tensor) -> None:
+    """Refuse NaN and inf: at once on the CPU; elsewhere remember the step, and look when it costs nothing."""
+    run, module = step.run, cast("Any", step.module)
+    number = module.global_step if module._trainer is not None else 0
+    if h2_output.device.type == "cpu":
+        where = f" at step {number} ({step.stage})"
+        check_finite(h1_output, "h1", where)
+        check_finite(h2_output, "h2", where)
+        return
+    if run.first_bad is None or run.first_bad.device != h2_output.device:
+        run.first_bad = torch.full((2,), -1, dtype=torch.long, device=h2_output.device)
+    bad = torch.stack([~torch.isfinite(output.detach()).all() for output in (h1_output, h2_output)])
+    run.first_bad = torch.where((run.first_bad < 0) & bad, number, run.first_bad)
+
+
+def raise_what_was_noticed(run: Run) -> None:
+    """Read the flags that steps have left on the device; waits for it, so only where the Trainer does anyway."""
+    if run.other_target is not None:
+        differs, run.other_target = bool(run.other_target), None
+        if differs:
+            raise ValueError(STORED_OF_OTHERS)
+    if run.first_bad is None:
+        return
+    steps, run.first_bad = run.first_bad.tolist(), None
+    for model, step in zip(("h1", "h2"), steps, strict=True):
+        if step >= 0:
+            raise ValueError(
+                f"{model} returned NaN or inf at step {step}. Expected finite scores: look for a diverged or "
+                f"half-loaded {model}, or inputs that are already NaN."
+            )
+
+
+# -- records ----------------------------------------------------------------------------------------------------
+
+
+@eager
+@torch.no_grad()
+def _record(
+    step: Step,
+    h2_output: Tensor,
+    target: Tensor,
+    h1_output: Tensor,
+    keep: int | None,
+    terms: LossTerms,
+    base: Tensor | None,
+) -> None:
+    if cast("Any", step.module)._trainer is None:
+        return
+    labels, record = _record_for(step, h2_output, target, h1_output)
+    epoch = step.run.epoch(step.stage)
+    # The closure of LBFGS, or a manual step with two losses, asks several times about one batch; it counts once.
+    if step.position.batch_idx is not None and epoch.recorded == step.position:
+        return
+    epoch.recorded = step.position
+    record.add(labels.h2, labels.target, labels.h1, keep, terms.base if base is None else base, terms)
+    instances, comparisons = epoch.instances.get(step.position.dataloader_idx), step.state.options.comparisons
+    if instances is not None and comparisons is not None:
+        size, trainer = len(labels.target), cast("Any", step.module).trainer
+        loader = loader_of(trainer, step.stage, step.position.dataloader_idx)
+        order = order_of(loader, trainer.world_size)
+        instances.add(
+            labels, ids_of_batch(comparisons, step.batch_before, step.indices, step.source, order, instances, size)
+        )
+
+
+@eager
+def _record_for(step: Step, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> tuple[Labels, EpochRecord]:
+    state, epoch, key = step.state, step.run.epoch(step.stage), step.position.dataloader_idx
+    labels = labels_of(state.loss.base, h2_output, target, h1_output, **state.loss.options)
+    if key not in epoch.records:
+        # Not registered in the module: its state is of this epoch, not of the model.
+        epoch.records[key] = EpochRecord(labels.num_classes).to(h2_output.device)
+        comparisons = state.options.comparisons
+        if comparisons is not None and step.stage != "train":
+            # Told in the sanity check, before an epoch is spent.
+            comparisons.check_classes(labels.num_classes)
+        if _compares(step, epoch):
+            epoch.instances[key] = EpochInstances()
+    return labels, epoch.records[key]
+
+
+def _compares(step: Step, epoch: Epoch) -> bool:
+    """Whether the instances of this epoch are collected: not in training, and only where they will be written."""
+    state, trainer = step.state, cast("Any", step.module).trainer
+    comparisons = state.options.comparisons
+    if comparisons is None or step.stage == "train":
+        return False
+    if comparisons.directory is None and not tensorboard_loggers(trainer):
+        return False
+    # Of validations in the midst of training only some; one that was asked for by itself always.
+    return (
+        trainer.state.fn != "fit" or trainer.sanity_checking or state.epochs_begun[step.stage] % comparisons.every == 0
+    )
+
+
+@eager
+def _padding(step: Step, batch_size: int) -> int | None:
+    """How many leading instances of this batch are no padding, or None where all are."""
+    module = cast("Any", step.module)
+    if module._trainer is None or module.trainer.world_size == 1:
+        return None
+    loader = loader_of(module.trainer, step.stage, step.position.dataloader_idx)
+    position = step.position if step.position.batch_idx is not None else None
+    return not_padding(loader, step.run.epoch(step.stage), position, step.position.dataloader_idx, batch_size)

@@ -1,0 +1,214 @@
+"""What a wrapped module carries beside itself, by its life: what was said, a run, a stage's epoch.
+
+Each object is made by the hook that begins its life and dropped by the one that ends it; what a batch captures is in
+`bc_lightning.training._step`. Nothing here is an nn.Module or hangs on one, so nothing of it reaches a checkpoint, a
+copy or an exported model but the plain values of `Compatibility.checkpoint_entry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bc_lightning._comparisons import EpochInstances, LogComparisons
+from bc_lightning._epoch_record import LOGGED_NAMES, EpochRecord
+from bc_lightning._losses import CompatibilityLoss
+from bc_lightning._reference import Reference
+
+if TYPE_CHECKING:
+    from bc_lightning.training._step import Call, Step
+
+Stage = Literal["train", "val", "test"]
+STAGES: tuple[Stage, ...] = ("train", "val", "test")
+CHECKPOINT_KEY = "backward_compatibility"
+
+Scores = str | Callable[[Any], Tensor] | None
+Where = str | int | Callable[[Any], Any] | None
+WhichCall = str | int | Callable[[list["Call"]], int] | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user said, once; `BCLightningModule` documents each."""
+
+    reference: Reference
+    loss: CompatibilityLoss
+    schedule: Callable[[float], float] | None = None
+    scores: Scores = None
+    target: Where = None
+    inputs: Where = None
+    class_axis: int | None = None
+    call: WhichCall = None
+    stages: tuple[Stage, ...] = STAGES
+    log_prefix: str = ""
+    comparisons: LogComparisons | None = None
+    # Whether our steps stand in for those that a plain module lacks, so that the base loss is ours too.
+    supplies_base: bool = False
+
+    @property
+    def lambda_is_zero(self) -> bool:
+        """Whether training is plain training, to the bit."""
+        return self.schedule is None and not isinstance(self.loss.lambda_c, Tensor) and self.loss.lambda_c == 0
+
+    @property
+    def logged_names(self) -> frozenset[str]:
+        """The names that are ours in the Trainer's logs."""
+        names = {f"{self.log_prefix}{stage}_{name}" for stage in self.stages for name in LOGGED_NAMES}
+        return frozenset(names | ({f"{self.log_prefix}lambda_c"} if self.schedule is not None else set()))
+
+
+class Incoming(NamedTuple):
+    """What was taken out of a batch before the user's own hooks saw it: h1's stored rows and their indices."""
+
+    rows: Tensor | None = None
+    indices: Tensor | None = None
+    # Of which data set the rows are, and the target as the loader brought it.
+    source: str | None = None
+    target: Tensor | None = None
+
+
+class Position(NamedTuple):
+    """Which batch is worked on: the loader's number and the batch's, as the Trainer's hooks tell them."""
+
+    dataloader_idx: int
+    batch_idx: int | None
+
+
+class Found(NamedTuple):
+    """Which submodules a step calls one after the other, from the batch's input to the scores."""
+
+    names: tuple[str, ...]
+    # Whether each is given the very output of the one before, so that h1's can be asked in the same way.
+    exact: bool = True
+
+    @property
+    def scores(self) -> str:
+        """The one that gives the scores."""
+        return self.names[-1]
+
+
+@dataclass
+class Epoch:
+    """What one epoch of a stage gathers, by the number of the data loader."""
+
+    records: dict[int, EpochRecord] = field(default_factory=dict)
+    instances: dict[int, EpochInstances] = field(default_factory=dict)
+    # Of each loader: its last batch, and how many instances came before it and in it.
+    seen: dict[int, tuple[Position | None, int, int]] = field(default_factory=dict)
+    recorded: Position | None = None
+    steps: int = 0
+
+
+@dataclass
+class Run:
+    """What one run of the Trainer needs: fit, validate or test, from its setup to its teardown."""
+
+    position: Position | None = None
+    incoming: Incoming = field(default_factory=Incoming)
+    epochs: dict[Stage, Epoch] = field(default_factory=dict)
+    # Stages whose first batch was looked at closely.
+    looked_at: set[Stage] = field(default_factory=set)
+    # The axis of the classes, where the first batch has told it.
+    class_axis: int | None = None
+    # Whether h1 or h2 change their input in place, so that h1 needs a copy of what h2 got.
+    copies_inputs: bool = False
+    # Whether h1 draws from the generators of Python or NumPy.
+    h1_draws: bool = False
+    # Device flags, read only where the Trainer waits for the device anyway.
+    first_bad: Tensor | None = None
+    other_target: Tensor | None = None
+    # Whether a checkpoint of a training was loaded, and the step it was saved at.
+    resumed: bool = False
+    checkpoint_step: int | None = None
+    # Said once a run.
+    unnamed: set[str] = field(default_factory=set)
+
+    def epoch(self, stage: Stage) -> Epoch:
+        """The epoch that is under way in a stage; outside of a Trainer there is no hook that begins it."""
+        return self.epochs.setdefault(stage, Epoch())
+
+
+class Compatibility:
+    """One h1 that a module is held to: the options, and the run, the step and the training under way."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.run = Run()
+        self.step: Step | None = None
+        # Found in the user's steps: which submodule gives the scores.
+        self.found: dict[Stage, Found] = {}
+        # Validation epochs that this training has behind it; goes into checkpoints.
+        self.epochs_begun: dict[str, int] = {}
+        self.moves_along = True
+        # While our own values are logged, under the names that are refused to others.
+        self.logging = False
+        self._compiled: Any = None
+        # Called with the step and what h1 is asked, once h2 was called.
+        self.notice: Callable[[Step, tuple[Any, ...], dict[str, Any]], None] | None = None
+
+    # What other parts of the package read.
+
+    @property
+    def reference(self) -> Reference:
+        """The frozen h1."""
+        return self.options.reference
+
+    @property
+    def loss(self) -> CompatibilityLoss:
+        """The loss; its lambda_c is a tensor where a schedule fills it."""
+        return self.options.loss
+
+    @property
+    def scores(self) -> Scores:
+        """What the class scores are: as was said, else as was found in the steps."""
+        if self.options.scores is not None:
+            return self.options.scores
+        return next((found.scores for found in self.found.values()), None)
+
+    def found_in(self, stage: Stage) -> Found | None:
+        """What was found in the steps of a stage, or else in training; they may call other parts of h2."""
+        return None if self.options.scores is not None else self.found.get(stage, self.found.get("train"))
+
+    def begin_run(self) -> None:
+        """Forget what an earlier run has left, however it ended."""
+        self.run = Run()
+        self.step = None
+
+    def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move h1 and the loss to where h2 is moved."""
+        if not self.moves_along:
+            return
+        self.reference.apply(fn)
+        # The loss goes to the same device but keeps its precision: it computes in float32 whatever h2 is.
+        device = fn(torch.empty(0)).device
+        self.loss.to(device)
+        if isinstance(self.loss.lambda_c, Tensor):
+            self.loss.lambda_c = self.loss.lambda_c.to(device)
+
+    def compiled_terms(self, compiler: Any) -> Any:
+        """The terms of the loss, compiled as the module is."""
+        if self._compiled is None:
+            self._compiled = compiler(self.loss.terms)
+        return self._compiled
+
+    def checkpoint_entry(self) -> dict[str, Any]:
+        """What a checkpoint says of h1; plain values, so that it loads without this package."""
+        return {
+            "version": 1,
+            "h1_fingerprint": self.reference.fingerprint,
+            "loss": repr(self.loss),
+            "validation_epochs": self.epochs_begun.get("val", 0),
+        }
+
+    def resume(self, entry: Mapping[str, Any]) -> None:
+        """Go on counting where the training that wrote a checkpoint stood."""
+        self.run.resumed = True
+        self.epochs_begun = {"val": int(entry.get("validation_epochs", 0))}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy or a pickle is of the model; a run is the Trainer's.
+        return {**self.__dict__, "run": Run(), "step": None, "notice": None, "_compiled": None}

@@ -1,0 +1,155 @@
+"""What a step was trained on: the batch's target, what its loss was given, or what it handed over.
+
+The batch's target is right where h2 was given the batch's own input and no loss says otherwise. A step that mixes
+inputs (mixup, cutmix) trains on labels that are in no batch: they are taken from its one call of a loss, or it hands
+them over; where neither can be known it is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import Tensor
+
+from bc_lightning._user_module import class_of
+from bc_lightning.training._loss_watch import LossWatch
+from bc_lightning.training._step import HANDED_OVER, Step
+from bc_lightning.training._tensors import same_labels, storage_of, tensors_in
+
+_HAND_OVER = f"self.{HANDED_OVER} = y"
+
+
+def target_of(step: Step, number: int, scores: Tensor) -> Tensor:
+    """The target of the call of h2 that counts.
+
+    Args:
+        step: the step, whose own code has run.
+        number: which call counts.
+        scores: h2's scores in it.
+
+    Raises:
+        TypeError, ValueError: the batch has no target; the step was trained on something that cannot be known, or
+            on something else than the option `target` says; h1's stored outputs do not belong to what was trained on.
+    """
+    handed = step.handed_over
+    own_input = step.got_the_batch(step.calls[number])
+    if handed is not None:
+        if not isinstance(handed, Tensor):
+            raise TypeError(
+                f"self.{HANDED_OVER} must be a tensor, the target that the step was trained on. Received: "
+                f"{type(handed).__name__}."
+            )
+        if not own_input:
+            _refuse_stored(step)
+        return handed
+    if step.watch is not None and (step.first or (step.stage == "train" and not own_input)):
+        seen = step.watch.losses_of(step.roots[number])
+        if step.first:
+            _check_what_is_trained(step, step.watch, number, scores)
+        if own_input or step.stage != "train":
+            return _agreed(step, step.require_target(), [loss.target for loss in seen])
+        return _of_another_input(step, step.watch, [loss.target for loss in seen])
+    if step.stage == "train" and not own_input:
+        # Nothing could be watched: the step is compiled, or calls h2 inside of a mode of torch's.
+        raise ValueError(_unknown_target(step))
+    return step.require_target()
+
+
+def _agreed(step: Step, target: Tensor, seen: list[Tensor]) -> Tensor:
+    """The batch's target, unless the losses of a first batch were given others."""
+    verdicts = [True if storage_of(other) == storage_of(target) else same_labels(other, target) for other in seen]
+    if verdicts and all(verdict is False for verdict in verdicts):
+        where = "" if step.state.options.target is None else f"target={step.state.options.target!r} of "
+        found = _where_in(step.batch, seen[0])
+        remedy = (
+            f"Say where it is: target={found!r}"
+            if found is not None
+            else "Say how it comes from the batch, target=lambda batch: ..., or hand it over in the step, " + _HAND_OVER
+        )
+        raise ValueError(
+            f"{class_of(step.module)}'s {step.stage} step computed its loss with another target than {where}the batch "
+            f"has. {remedy}."
+        )
+    return target
+
+
+def _of_another_input(step: Step, watch: LossWatch, seen: list[Tensor]) -> Tensor:
+    """The target where h2 was given something else than the batch's input: preprocessed, augmented or mixed."""
+    target = step.batch_target
+    if target is not None:
+        own = storage_of(target)
+        others = [other for other in seen if storage_of(other) != own]
+        strangers = [] if seen else watch.strangers
+        if (seen and not others) or (not seen and not strangers and _was_used(watch, target)):
+            return target
+        seen_otherwise = [*others, *strangers] if target.device.type == "cpu" else []
+        if seen_otherwise and all(same_labels(other, target) for other in seen_otherwise):
+            return target
+    if len({storage_of(other) for other in seen}) == 1:
+        _refuse_stored(step)
+        return seen[0]
+    raise ValueError(_unknown_target(step))
+
+
+def _was_used(watch: LossWatch, target: Tensor) -> bool:
+    return storage_of(target) in watch.used
+
+
+def _unknown_target(step: Step) -> str:
+    return (
+        f"{class_of(step.module)}'s train step called h2 with something else than the batch's input (mixed, augmented "
+        f"or preprocessed in the step), and what it was trained on cannot be told from its loss. Hand it over in the "
+        f"step, {_HAND_OVER}: class indices, or the mixed target as probabilities (N, C)."
+    )
+
+
+def _refuse_stored(step: Step) -> None:
+    if step.state.reference.is_stored:
+        raise ValueError(
+            f"{class_of(step.module)}'s train step trained on inputs and targets of its own (mixup, for one), for "
+            f"which h1's stored outputs hold no answer: they are of the items as they are stored. Give h1 itself: "
+            f"h1=old_model."
+        )
+
+
+def _check_what_is_trained(step: Step, watch: LossWatch, number: int, scores: Tensor) -> None:
+    """Refuse, on a first batch, an output that no loss of labels was computed from: its columns are no classes."""
+    root = step.roots[number]
+    if step.state.options.scores is not None or watch.losses_of(root):
+        return
+    how = (
+        "Say which submodule or part of the output gives the class scores: scores='name' or scores=function of the "
+        "output (scores=lambda output: output, if they are what forward returns)"
+    )
+    rows = [loss for loss in watch.losses if loss.input.shape[1:] == scores.shape[1:] and scores.ndim > 1]
+    if rows and step.state.options.target is None and len(rows[0].input) != len(scores):
+        raise ValueError(
+            f"{class_of(step.module)}'s {step.stage} step computed its loss on {len(rows[0].input)} of the "
+            f"{len(scores)} instances that h2 answered for, and the others would be penalised and counted too. Say "
+            f"which count with a target that ignores the rest, such as target=lambda batch: "
+            f"batch.y.masked_fill(~batch.train_mask, -100)."
+        )
+    others = [loss for loss in watch.losses if loss.root is None and loss.input.numel() != scores.numel()]
+    others = [] if rows else others
+    if others and len(others) == len(watch.losses):
+        raise ValueError(
+            f"h2's output of shape {tuple(scores.shape)} is not what {class_of(step.module)}'s {step.stage} step "
+            f"computed its loss on, a tensor of shape {tuple(others[0].input.shape)}: an embedding, for one, has no "
+            f"classes. {how}."
+        )
+    if root in watch.points and not watch.losses:
+        raise ValueError(
+            f"{class_of(step.module)}'s {step.stage} step compares h2's output of shape {tuple(scores.shape)} by "
+            f"{watch.points[root]}, as points of a space: its columns are no classes. {how}."
+        )
+
+
+def _where_in(batch: Any, target: Tensor) -> str | int | None:
+    """The index or key of a batch under which a target stands."""
+    places: Any = (
+        batch.items() if hasattr(batch, "items") else enumerate(batch) if isinstance(batch, (tuple, list)) else ()
+    )
+    for place, value in places:
+        if any(storage_of(tensor) == storage_of(target) for tensor in tensors_in(value)):
+            return cast("str | int", place)
+    return None

@@ -1,0 +1,111 @@
+"""Tensors inside of what people pass around: batches, arguments, outputs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# A batch of graphs keeps its tensors three attributes deep.
+_DEPTH = 5
+
+
+def tensors_in(nested: Any, depth: int = _DEPTH) -> Iterator[Tensor]:
+    """All tensors of a nested value, also those that are attributes of an object, such as a batch of graphs."""
+    if isinstance(nested, Tensor):
+        yield nested
+    elif depth == 0 or nested is None or isinstance(nested, (str, bytes, int, float, type)) or callable(nested):
+        return
+    elif isinstance(nested, Mapping):
+        for value in nested.values():
+            yield from tensors_in(value, depth - 1)
+    elif isinstance(nested, Sequence):
+        for value in nested:
+            yield from tensors_in(value, depth - 1)
+    else:
+        for value in getattr(nested, "__dict__", {}).values():
+            yield from tensors_in(value, depth - 1)
+
+
+def mapped(nested: Any, fn: Callable[[Tensor], Any]) -> Any:
+    """The same nested lists, tuples and mappings with a function applied to each tensor; other objects as they are."""
+    if isinstance(nested, Tensor):
+        return fn(nested)
+    if type(nested) in (dict, OrderedDict):
+        return type(nested)((key, mapped(value, fn)) for key, value in nested.items())
+    if isinstance(nested, tuple) and hasattr(nested, "_fields"):
+        return type(nested)(*(mapped(value, fn) for value in nested))
+    if type(nested) in (tuple, list):
+        return type(nested)(mapped(value, fn) for value in nested)
+    return nested
+
+
+def storage_of(tensor: Tensor) -> int:
+    """Which memory a tensor looks at; views of one tensor have one."""
+    try:
+        return tensor.untyped_storage().data_ptr() or -id(tensor)
+    except (NotImplementedError, RuntimeError):
+        # Some tensor subclasses have no storage to ask.
+        return -id(tensor)
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor was changed in place; tensors of inference mode do not count it."""
+    try:
+        return tensor._version
+    except RuntimeError:
+        return 0
+
+
+class Members:
+    """The tensors that a batch held when the step began, and whether they are still what they were."""
+
+    def __init__(self, batch: Any) -> None:
+        # Most steps give h2 the very tensors of the batch, so memory is looked at only where that is not so.
+        self._versions = {id(tensor): (tensor, version_of(tensor)) for tensor in tensors_in(batch)}
+
+    @property
+    def unchanged(self) -> set[int]:
+        """Memory of those that the step has not changed in place."""
+        kept = self._versions.values()
+        own = {storage_of(tensor) for tensor, version in kept if version_of(tensor) == version}
+        return own - {storage_of(tensor) for tensor, version in kept if version_of(tensor) != version}
+
+    def given_to(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a call got the batch's own values: all its floating tensors, or one tensor where none is floating."""
+        given = list(tensors_in((args, kwargs)))
+        floating = [tensor for tensor in given if tensor.is_floating_point()]
+        if floating and all(self._is_own(tensor) for tensor in floating):
+            return True
+        own = self.unchanged
+        if floating:
+            return all(storage_of(tensor) in own for tensor in floating)
+        return any(storage_of(tensor) in own for tensor in given)
+
+    def _is_own(self, tensor: Tensor) -> bool:
+        own, version = self._versions.get(id(tensor), (None, 0))
+        return own is tensor and version_of(tensor) == version
+
+
+def same_labels(one: Tensor, other: Tensor) -> bool | None:
+    """Whether two targets name the same classes, as labels, columns or one-hot rows; None where it can't be told.
+
+    Reads values, so it waits for the device.
+    """
+    one, other = one.detach(), other.detach()
+    if one.device != other.device or 0 in (one.numel(), other.numel()):
+        return None
+    for target in (one, other):
+        if target.is_complex():
+            return None
+    if one.numel() != other.numel():
+        longer, shorter = (one, other) if one.numel() > other.numel() else (other, one)
+        if longer.ndim < 2 or longer.numel() // longer.shape[1] != shorter.numel():
+            return None
+        one, other = longer.argmax(1), shorter
+    elif one.ndim >= 2 and one.shape == other.shape and one.is_floating_point() and other.is_floating_point():
+        one, other = (one.argmax(1), other.argmax(1)) if one.shape[1] > 1 else (one, other)
+    return bool(torch.equal(one.reshape(-1).to(torch.float64), other.reshape(-1).to(torch.float64)))

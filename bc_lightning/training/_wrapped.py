@@ -1,0 +1,429 @@
+"""The methods that a made class puts before the user's: capture h2's call, add the penalty, record, log."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from bc_lightning._attached import split_batch
+from bc_lightning._user_module import class_of
+from bc_lightning.functional._compatibility_loss import LossTerms, check_lambda
+from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
+from bc_lightning.training._penalty import eager, penalty_terms, raise_what_was_noticed
+from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage
+from bc_lightning.training._step import (
+    HANDED_OVER,
+    FirstHook,
+    ModuleCalls,
+    Step,
+    SubmoduleHook,
+    captures_message,
+    in_backward,
+)
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+
+class CompatibleStep:
+    """The methods that a made class puts before the user's. Everything else of the user's class stays as it is."""
+
+    _compatibilities: list[Compatibility]
+    _user_class: ClassVar[type[Any]]
+    _rebuild_from: ClassVar[tuple[type[Any], bool]]
+
+    # -- what flows by ------------------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        call: Callable[..., Any] = super().forward  # type: ignore[misc]
+        if not in_backward():
+            for state in self._compatibilities:
+                if state.step is not None:
+                    call = functools.partial(_through, state.step, call)
+        return call(*args, **kwargs)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        # h1 is no submodule, so whatever moves or casts h2 has to reach it from here.
+        for state in self._compatibilities:
+            state.apply(fn)
+        return super()._apply(fn, recurse)  # type: ignore[misc]
+
+    def to_empty(self, *args: Any, **kwargs: Any) -> Any:
+        # h2 will be filled from a checkpoint; nobody would fill h1 again.
+        for state in self._compatibilities:
+            state.moves_along = False
+        try:
+            return super().to_empty(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            for state in self._compatibilities:
+                state.moves_along = True
+
+    def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        # Before the user's own batch hooks, which know nothing of stored rows.
+        batch, brought = split_batch(batch)
+        for state in self._compatibilities:
+            state.run.incoming = Incoming() if brought is None else _incoming(state, batch, brought)
+        return super()._on_before_batch_transfer(batch, dataloader_idx)  # type: ignore[misc]
+
+    # -- a run --------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        for state in self._compatibilities:
+            state.begin_run()
+        _refuse_dataloader_iter(self)
+        super().setup(stage)  # type: ignore[misc]
+
+    def teardown(self, stage: str) -> None:
+        super().teardown(stage)  # type: ignore[misc]
+        for state in self._compatibilities:
+            state.begin_run()
+
+    def on_fit_start(self) -> None:
+        for state in self._compatibilities:
+            if not state.run.resumed and cast("Any", self).trainer.global_step == 0:
+                state.epochs_begun = {}
+        say_what_is_not_trained(cast("nn.Module", self))
+        super().on_fit_start()  # type: ignore[misc]
+
+    def on_fit_end(self) -> None:
+        super().on_fit_end()  # type: ignore[misc]
+        trainer = cast("Any", self).trainer
+        if trainer.num_training_batches == 0 and trainer.limit_train_batches:
+            raise ValueError(
+                "The training data are empty: the loader gives no batch, so nothing was trained. Expected at least "
+                "one; look at the data set's length, and at drop_last with a batch size above it."
+            )
+
+    # -- training -----------------------------------------------------------------------------------------------
+
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        for state in self._compatibilities:
+            if state.step is not None:
+                loss = _penalised(state.step, loss)
+        super().manual_backward(loss, *args, **kwargs)  # type: ignore[misc]
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int, *args: Any) -> Any:
+        module = cast("pl.LightningModule", self)
+        for state in self._compatibilities:
+            state.run.position = Position(0, batch_idx)
+            if state.options.schedule is not None:
+                batches = module.trainer.num_training_batches
+                epoch = module.current_epoch + (batch_idx / batches if batches != float("inf") else 0.0)
+                value = state.options.schedule(epoch)
+                check_lambda(value)
+                # A tensor, filled in place: a new number in every step would recompile a compiled step.
+                cast("Tensor", state.loss.lambda_c).fill_(value)
+        return super().on_train_batch_start(batch, batch_idx, *args)  # type: ignore[misc]
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any) -> None:
+        super().on_train_batch_end(outputs, batch, batch_idx, *args)  # type: ignore[misc]
+        trainer = cast("Any", self).trainer
+        # Reading a flag waits for the device, so only where Lightning reads the logged values anyway.
+        every = trainer.log_every_n_steps
+        if every and (batch_idx + 1) % every == 0:
+            for state in self._compatibilities:
+                raise_what_was_noticed(state.run)
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> Any:
+        _note_position(self, batch_idx, *args, **kwargs)
+        return super().on_validation_batch_start(batch, batch_idx, *args, **kwargs)  # type: ignore[misc]
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> Any:
+        _note_position(self, batch_idx, *args, **kwargs)
+        return super().on_test_batch_start(batch, batch_idx, *args, **kwargs)  # type: ignore[misc]
+
+    # -- logs ---------------------------------------------------------------------------------------------------
+
+    def log(self, name: str, *args: Any, **kwargs: Any) -> None:
+        if not any(state.logging for state in self._compatibilities):
+            for state in self._compatibilities:
+                # Two values under one name would be merged by Lightning without a word.
+                if name in state.options.logged_names:
+                    raise ValueError(
+                        f"{class_of(cast('nn.Module', self))} logs {name!r} itself, which is a name of ours. Give ours "
+                        f"another: log_prefix='bc_' makes it 'bc_{name}'."
+                    )
+        super().log(name, *args, **kwargs)  # type: ignore[misc]
+
+    def on_train_epoch_start(self) -> None:
+        _begin(self, "train")
+        super().on_train_epoch_start()  # type: ignore[misc]
+
+    def on_validation_epoch_start(self) -> None:
+        _begin(self, "val")
+        super().on_validation_epoch_start()  # type: ignore[misc]
+
+    def on_test_epoch_start(self) -> None:
+        _begin(self, "test")
+        super().on_test_epoch_start()  # type: ignore[misc]
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()  # type: ignore[misc]
+        _end(self, "train")
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()  # type: ignore[misc]
+        _end(self, "val")
+
+    def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()  # type: ignore[misc]
+        _end(self, "test")
+
+    # -- checkpoints --------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
+        for state in self._compatibilities:
+            checkpoint[key_of(state)] = state.checkpoint_entry()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
+        module = cast("pl.LightningModule", self)
+        fitting = module._trainer is not None and module.trainer.state.fn == "fit"
+        for state in self._compatibilities:
+            state.run.checkpoint_step = checkpoint.get("global_step")
+            saved = checkpoint.get(key_of(state))
+            if saved is None or not fitting:
+                # Started without h1, or only evaluated: comparing with another h1 is then what was asked for.
+                continue
+            given = state.reference.fingerprint
+            if saved["h1_fingerprint"] != given:
+                raise ValueError(
+                    f"This checkpoint was trained to be compatible with another h1: its fingerprint is "
+                    f"{saved['h1_fingerprint']}, that of the h1 given here is {given}. Resume with the h1 it was "
+                    f"started with, or start a new training from its weights: "
+                    f"load_state_dict(checkpoint['state_dict'])."
+                )
+            state.resume(saved)
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load h2 as the user's own class; wrap it again to go on training against h1."""
+        if not hasattr(cls, "_user_class"):
+            raise TypeError(
+                "Load h2 as the class it is, YourModule.load_from_checkpoint(path), and wrap it again to go on."
+            )
+        return cls._user_class.load_from_checkpoint(*args, **kwargs)
+
+    # -- copies -------------------------------------------------------------------------------------------------
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The made class has no name that could be imported; it is made again from the user's.
+        get_state = getattr(self, "__getstate__", None)
+        state = get_state() if get_state is not None else self.__dict__
+        return rebuild, self._rebuild_from, state
+
+
+def rebuild(user_class: type[Any], plain: bool) -> Any:
+    """An empty instance of the class made from `user_class`; what pickle and copy call."""
+    # Here, since the class is made by the module that imports this one.
+    from bc_lightning._module import made_class, plain_classifier_class
+
+    return object.__new__(made_class(plain_classifier_class(user_class) if plain else user_class))
+
+
+def compatibilities_of(module: Any) -> list[Compatibility]:
+    """What a wrapped module is held to, or an empty list."""
+    found: list[Compatibility] = getattr(module, "__dict__", {}).get("_compatibilities", [])
+    return found
+
+
+def key_of(state: Compatibility) -> str:
+    """Where a checkpoint keeps the entry of one h1."""
+    prefix = state.options.log_prefix
+    return CHECKPOINT_KEY if not prefix else f"{CHECKPOINT_KEY}_{prefix.rstrip('_')}"
+
+
+# -- hooks --------------------------------------------------------------------------------------------------------
+
+
+def _through(step: Step, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return step.forward(call, args, kwargs)
+
+
+def _incoming(state: Compatibility, batch: Any, brought: Any) -> Incoming:
+    reference = state.reference
+    if not reference.is_stored:
+        return Incoming(None, brought.indices, " ".join(sorted(brought.sources)))
+    source = " ".join(sorted(brought.sources))
+    if brought.fingerprint != reference.fingerprint:
+        raise ValueError(
+            f"A batch brings stored outputs of another h1: their fingerprint is {brought.fingerprint}, that of the h1 "
+            f"given here is {reference.fingerprint}. Attach outputs of one and the same h1."
+        )
+    from bc_lightning._model_outputs import target_from_batch
+
+    target = None
+    with suppress(TypeError, ValueError):
+        target = target_from_batch(batch, state.options.target)
+    return Incoming(brought.rows, brought.indices, source, target)
+
+
+def _note_position(module: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    for state in compatibilities_of(module):
+        state.run.position = Position(dataloader_idx, batch_idx)
+
+
+def _begin(module: Any, stage: Stage) -> None:
+    for state in compatibilities_of(module):
+        begin_epoch(module, state, stage)
+
+
+def _end(module: Any, stage: Stage) -> None:
+    for state in compatibilities_of(module):
+        end_epoch(module, state, stage)
+
+
+def _refuse_dataloader_iter(module: Any) -> None:
+    for stage, name in (("train", "training_step"), ("val", "validation_step"), ("test", "test_step")):
+        step = getattr(module._user_class, name, None)
+        watched = any(stage in state.options.stages for state in compatibilities_of(module))
+        if watched and step is not None and "dataloader_iter" in inspect.signature(step).parameters:
+            raise TypeError(
+                f"{class_of(module)}.{name} takes dataloader_iter, so no batch passes through the hooks that h1 and "
+                f"the scores go by. Let it take the batch, def {name}(self, batch, batch_idx), or leave this stage out "
+                f"with stages=."
+            )
+
+
+# -- the step -----------------------------------------------------------------------------------------------------
+
+
+@eager
+def _begin_step(module: Any, state: Compatibility, stage: Stage, args: Any, kwargs: Any) -> tuple[Step, list[Any]]:
+    batch = args[0] if args else next(iter(kwargs.values()), None)
+    position = state.run.position
+    if position is None:
+        # No Trainer's hook has told which batch this is.
+        given = kwargs.get("batch_idx", args[1] if len(args) > 1 else None)
+        position = Position(kwargs.get("dataloader_idx", args[2] if len(args) > 2 else 0), given)
+    step = Step(state, module, stage, batch, position)
+    hooks: list[Any] = []
+    if isinstance(step.scores, str):
+        hooks.append(SubmoduleHook(step, module.get_submodule(step.scores)))
+    if step.found is not None and len(step.found.names) > 1:
+        hooks.append(FirstHook(step, module.get_submodule(step.found.names[0])))
+    if step.first and not step.compiled:
+        step.modules = ModuleCalls(step)
+        hooks.append(step.modules)
+    state.step = step
+    state.run.epoch(stage).steps += 1
+    return step, hooks
+
+
+@eager
+def _end_step(state: Compatibility, step: Step, hooks: list[Any]) -> None:
+    state.step = None
+    step.stop_watching()
+    for hook in hooks:
+        hook.remove()
+
+
+def made_step(stage: Stage, name: str, user_step: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the method that runs the user's own step and adds what it leaves out."""
+
+    @functools.wraps(user_step)
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # Looked up anew, for the class may be edited in a notebook after it was wrapped.
+        run = functools.partial(getattr(self._user_class, name), self)
+        for state in reversed(self._compatibilities):
+            if stage in state.options.stages:
+                run = functools.partial(_run_step, self, state, stage, run)
+        try:
+            return run(*args, **kwargs)
+        finally:
+            self.__dict__.pop(HANDED_OVER, None)
+
+    return step
+
+
+# Not traced itself, so that the user's own step is compiled as it is by itself, and ours around it is not.
+@functools.partial(torch.compiler.disable, recursive=False)
+def _run_step(
+    module: Any, state: Compatibility, stage: Stage, run: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Any:
+    step, hooks = _begin_step(module, state, stage, args, kwargs)
+    try:
+        return _after_step(module, step, run(*args, **kwargs))
+    finally:
+        _end_step(state, step, hooks)
+
+
+@eager
+def _after_step(module: Any, step: Step, output: Any) -> Any:
+    step.stop_watching()
+    if step.stage != "train":
+        if step.calls or _find(step):
+            with torch.no_grad():
+                penalty_terms(step)
+        elif step.modules is not None and step.modules.calls and not _may_wait(step):
+            raise RuntimeError(captures_message(step))
+        return output
+    if module.automatic_optimization:
+        return _automatic(step, output)
+    if step.calls or not step.captured:
+        raise RuntimeError(
+            captures_message(step)
+            if not step.captured
+            else f"{class_of(module)}.training_step optimises manually and never called "
+            f"self.manual_backward(loss) after it called h2, so the penalty was added to nothing. "
+            f"Use self.manual_backward(loss) instead of loss.backward()."
+        )
+    return output
+
+
+@eager
+def _penalised(step: Step, loss: Tensor) -> Tensor:
+    """The loss of a step that optimises by hand; a second loss of one call of h2 has no penalty of its own."""
+    return _with_penalty(step, loss) if step.calls or _find(step) else loss
+
+
+def _find(step: Step) -> bool:
+    """On a first batch: whether the submodule that gives the scores could be found in what the step did."""
+    if step.captured or step.scores is not None or step.modules is None:
+        return False
+    return step.modules.find() is not None
+
+
+def _may_wait(step: Step) -> bool:
+    """Whether training, which comes after the sanity check, may tell what a step without a loss does not."""
+    trainer = cast("Any", step.module).trainer
+    return bool(trainer.sanity_checking) and step.scores is None and (step.watch is None or not step.watch.losses)
+
+
+def _automatic(step: Step, output: Any) -> Any:
+    state = step.state
+    if state.options.supplies_base:
+        terms = penalty_terms(step)
+        return terms.base + state.loss.lambda_c * terms.dissonance
+    if output is None:
+        # The user's step asks Lightning to skip this batch; so do we.
+        return None
+    if not step.calls:
+        _find(step)
+    if isinstance(output, Tensor):
+        return _with_penalty(step, output)
+    if isinstance(output, Mapping) and isinstance(output.get("loss"), Tensor):
+        return {**output, "loss": _with_penalty(step, output["loss"])}
+    raise TypeError(
+        f"{class_of(step.module)}.training_step must return a loss tensor, a dict with 'loss', or None. "
+        f"Received: {type(output).__name__}."
+    )
+
+
+@eager
+def _with_penalty(step: Step, loss: Tensor) -> Tensor:
+    """The user's loss plus lambda_c times the dissonance; with lambda_c = 0 the very same tensor."""
+    step.stop_watching()
+    if step.state.options.lambda_is_zero:
+        with torch.no_grad():
+            penalty_terms(step, base=loss.detach())
+        return loss
+    terms: LossTerms = penalty_terms(step, base=loss.detach())
+    return loss + step.state.loss.lambda_c * terms.dissonance

@@ -1,0 +1,821 @@
+"""Steps as people write them: which call of h2 counts, what it was trained on, what h1 is asked."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from user_code import CLASSES, FEATURES, UserModule, dataset, fit, loader, made
+
+from bc_lightning import BCLightningModule, CompatibilityLoss, store_outputs
+from bc_lightning.training._wrapped import compatibilities_of
+
+VAL = dataset(50, seed=1)
+
+
+def accuracy(model, x=VAL.tensors[0], y=VAL.tensors[1]):
+    with torch.no_grad():
+        return (model(x).argmax(1) == y).float().mean().item()
+
+
+class Base(pl.LightningModule):
+    """A net, without forward or steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(FEATURES, CLASSES)
+
+    def validation_step(self, batch, batch_idx):
+        self.net(batch[0])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+class Forward(Base):
+    def forward(self, x):
+        return self.net(x)
+
+
+def trains_like(module_class, by_hand, h1, tmp_path, lambda_c=4.0, train=None, **options):
+    """One epoch of the wrapped module equals one of the module whose step holds the penalty; logs agree too."""
+    module = BCLightningModule(made(module_class), h1=h1, lambda_c=lambda_c, **options)
+    trainer = fit(module, tmp_path, train=train or loader(), max_epochs=1)
+    expected = made(by_hand)
+    fit(expected, tmp_path, train=train or loader(), max_epochs=1)
+    for name, value in expected.state_dict().items():
+        # The same sums in another order.
+        torch.testing.assert_close(module.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+    plain, zero = made(module_class), BCLightningModule(made(module_class), h1=h1, lambda_c=0.0, **options)
+    fit(plain, tmp_path, train=train or loader(), max_epochs=1)
+    fit(zero, tmp_path, train=train or loader(), max_epochs=1)
+    assert all(torch.equal(value, zero.state_dict()[name]) for name, value in plain.state_dict().items())
+    assert not torch.equal(plain.net.weight, expected.net.weight)
+    return trainer
+
+
+# -- what was trained on ------------------------------------------------------------------------------------------
+
+
+def mixed(x, y, share=0.25):
+    other = torch.arange(len(x)).roll(1)
+    soft = F.one_hot(y, CLASSES).float()
+    return share * x + (1 - share) * x[other], share * soft + (1 - share) * soft[other]
+
+
+def penalty(net, h1, x, y, lambda_c=4.0):
+    return lambda_c * CompatibilityLoss("cross_entropy", "new_error").terms(net(x), y, h1(x)).dissonance
+
+
+class TestTarget:
+    class Mixup(Forward):
+        def training_step(self, batch, batch_idx):
+            x, y = mixed(*batch)
+            return F.cross_entropy(self(x), y)
+
+    class HandedOver(Forward):
+        def training_step(self, batch, batch_idx):
+            x, self.compatibility_target = mixed(*batch)
+            # Nothing that torch knows as a loss of labels.
+            return -(self.compatibility_target * self(x).log_softmax(1)).sum(1).mean()
+
+    class InPlace(Forward):
+        def training_step(self, batch, batch_idx):
+            x, y = batch[0].clone(), batch[1]
+            batch[0].mul_(0.25).add_(x.roll(1, 0), alpha=0.75)
+            soft = F.one_hot(y, CLASSES).float()
+            return F.cross_entropy(self(batch[0]), 0.25 * soft + 0.75 * soft.roll(1, 0))
+
+    @pytest.mark.parametrize("name", ["Mixup", "HandedOver", "InPlace"])
+    def test_mixed_in_the_step(self, name, h1, tmp_path):
+        class ByHand(Forward):
+            def training_step(self, batch, batch_idx):
+                x, y = mixed(*batch)
+                return F.cross_entropy(self(x), y) + penalty(self.net, h1, x, y)
+
+        trainer = trains_like(getattr(self, name), ByHand, h1, tmp_path)
+        expected = torch.stack(
+            [(h1(x).argmax(1) == y.argmax(1)).float().sum() for x, y in (mixed(*batch) for batch in loader())]
+        )
+        assert trainer.callback_metrics["train_accuracy_h1"].item() == pytest.approx(expected.sum().item() / 96)
+
+    def test_two_losses_of_one_mixed_input_are_refused_and_the_remedy_works(self, h1, tmp_path):
+        class TwoTerms(Forward):
+            hands_over = False
+
+            def training_step(self, batch, batch_idx):
+                x, y = batch
+                other = torch.arange(len(x)).roll(1)
+                logits = self(0.25 * x + 0.75 * x[other])
+                if self.hands_over:
+                    self.compatibility_target = mixed(x, y)[1]
+                return 0.25 * F.cross_entropy(logits, y) + 0.75 * F.cross_entropy(logits, y[other])
+
+        with pytest.raises(ValueError, match="something else than the batch's input .*self.compatibility_target = y"):
+            fit(BCLightningModule(made(TwoTerms), h1=h1), tmp_path)
+        TwoTerms.hands_over = True
+        assert "compatibility_target" not in vars(made(TwoTerms))
+        module = BCLightningModule(made(TwoTerms), h1=h1)
+        fit(module, tmp_path)
+        assert "compatibility_target" not in vars(module)
+
+    def test_a_cutmix_whose_loss_is_written_by_hand_is_refused(self, h1, tmp_path):
+        class Soft(Forward):
+            def training_step(self, batch, batch_idx):
+                x, y = mixed(*batch)
+                return -(y * F.log_softmax(self(x), dim=1)).sum(1).mean()
+
+        with pytest.raises(ValueError, match="self.compatibility_target = y"):
+            fit(BCLightningModule(made(Soft), h1=h1), tmp_path)
+
+    def test_mixed_now_and_then_is_seen_at_every_step(self, h1, tmp_path):
+        class Sometimes(Forward):
+            def training_step(self, batch, batch_idx):
+                if batch_idx == 0:
+                    return F.cross_entropy(self(batch[0]), batch[1])
+                x, y = mixed(*batch)
+                return -(y * F.log_softmax(self(x), dim=1)).sum(1).mean()
+
+        with pytest.raises(ValueError, match="self.compatibility_target = y"):
+            fit(BCLightningModule(made(Sometimes), h1=h1), tmp_path)
+
+    @pytest.mark.parametrize("change", [lambda x: x.flip(-1), lambda x: (x.double() / 3).float(), lambda x: x + 0.1])
+    def test_preprocessed_in_the_step_is_no_mixture(self, change, h1, tmp_path):
+        class Changed(Forward):
+            def training_step(self, batch, batch_idx):
+                x, y = batch
+                return F.cross_entropy(self(change(x)), y)
+
+        class ByHand(Forward):
+            def training_step(self, batch, batch_idx):
+                x, y = change(batch[0]), batch[1]
+                return F.cross_entropy(self(x), y) + penalty(self.net, h1, x, y)
+
+        trains_like(Changed, ByHand, h1, tmp_path)
+
+    def test_preprocessed_with_a_loss_of_ones_own(self, h1, tmp_path):
+        class Focal(Forward):
+            def training_step(self, batch, batch_idx):
+                x, y = batch
+                chosen = self(x * 2).log_softmax(1).gather(1, y[:, None])[:, 0]
+                return -((1 - chosen.exp()) ** 2 * chosen).mean()
+
+        class ByHand(Focal):
+            def training_step(self, batch, batch_idx):
+                return super().training_step(batch, batch_idx) + penalty(self.net, h1, batch[0] * 2, batch[1])
+
+        trains_like(Focal, ByHand, h1, tmp_path)
+
+    def test_labels_popped_from_the_batch(self, h1, tmp_path):
+        x, y = dataset().tensors
+        rows = [{"x": one, "labels": label} for one, label in zip(x, y, strict=True)]
+
+        class Popping(Base):
+            def forward(self, x):
+                return self.net(x)
+
+            def training_step(self, batch, batch_idx):
+                labels = batch.pop("labels")
+                return F.cross_entropy(self(**batch), labels)
+
+            def validation_step(self, batch, batch_idx):
+                labels = batch.pop("labels")
+                self.log("loss", F.cross_entropy(self(**batch), labels))
+
+        for target in (None, "labels", lambda batch: batch["labels"]):
+            module = BCLightningModule(made(Popping), h1=lambda x: h1(x), target=target)  # noqa: PLW0108
+            trainer = fit(module, tmp_path, train=DataLoader(rows, 16), val=DataLoader(rows, 16), max_epochs=1)
+            assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(accuracy(h1, x, y))
+
+    def test_deleted_and_cleared_labels(self, h1, tmp_path):
+        class Emptying(Forward):
+            def training_step(self, batch, batch_idx):
+                x, y = batch
+                batch.clear()
+                return F.cross_entropy(self(x), y)
+
+        trainer = fit(BCLightningModule(made(Emptying), h1=h1), tmp_path, train=loader(), max_epochs=1)
+        x, y = dataset().tensors
+        assert trainer.callback_metrics["train_accuracy_h1"].item() == pytest.approx(accuracy(h1, x, y))
+
+    def test_labels_that_the_step_maps_are_refused_and_the_remedy_works(self, h1, tmp_path):
+        x, y = dataset().tensors
+        data = DataLoader(TensorDataset(x, (y + 1) % CLASSES), 16)
+
+        class Mapping(Forward):
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(self(batch[0]), (batch[1] - 1) % CLASSES)
+
+        with pytest.raises(ValueError, match="another target than the batch has.*target=lambda batch"):
+            fit(BCLightningModule(made(Mapping), h1=h1), tmp_path, train=data, val=[])
+        module = BCLightningModule(made(Mapping), h1=h1, target=lambda batch: (batch[1] - 1) % CLASSES)
+        trainer = fit(module, tmp_path, train=data, val=[], max_epochs=1)
+        assert trainer.callback_metrics["train_accuracy_h1"].item() == pytest.approx(accuracy(h1, x, y))
+
+    def test_another_element_of_the_batch_is_named(self, h1, tmp_path):
+        x, y = dataset().tensors
+        data = DataLoader(TensorDataset(x, torch.arange(96) % 2, y), 16)
+
+        class Lengths(Forward):
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(self(batch[0]), batch[2])
+
+        with pytest.raises(ValueError, match="Say where it is: target=2"):
+            fit(BCLightningModule(made(Lengths), h1=h1), tmp_path, train=data, val=[])
+        trainer = fit(BCLightningModule(made(Lengths), h1=h1, target=2), tmp_path, train=data, val=[], max_epochs=1)
+        assert trainer.callback_metrics["train_accuracy_h1"].item() == pytest.approx(accuracy(h1, x, y))
+
+    def test_smoothed_and_one_hot_targets_name_the_same_labels(self, h1, tmp_path):
+        class Smoothed(Forward):
+            def training_step(self, batch, batch_idx):
+                soft = F.one_hot(batch[1], CLASSES) * 0.9 + 0.1 / CLASSES
+                return F.cross_entropy(self(batch[0]), soft)
+
+        fit(BCLightningModule(made(Smoothed), h1=h1), tmp_path, max_epochs=1)
+
+    def test_where_batches_of_other_kinds_have_it(self, h1, tmp_path):
+        class Pair(NamedTuple):
+            x: torch.Tensor
+            weight: torch.Tensor
+            label: torch.Tensor
+
+        @dataclass
+        class Graphs:
+            x: torch.Tensor
+            y: torch.Tensor
+
+        x, y = dataset().tensors
+
+        class Named(Forward):
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(self(batch.x), batch.label if hasattr(batch, "label") else batch.y)
+
+        for kind in (lambda a, b: Pair(a, torch.ones(len(a)), b), Graphs):
+            data = DataLoader(
+                dataset(), 16, collate_fn=lambda rows, kind=kind: kind(*map(torch.stack, zip(*rows, strict=True)))
+            )
+            trainer = fit(BCLightningModule(made(Named), h1=h1), tmp_path, train=data, val=[], max_epochs=1)
+            assert trainer.callback_metrics["train_accuracy_h1"].item() == pytest.approx(accuracy(h1, x, y))
+
+
+class TestStoredOutputsOfMixtures:
+    def stored(self, h1, tmp_path):
+        return store_outputs(h1, dataset(), tmp_path / "h1")
+
+    @pytest.mark.parametrize("where", ["step", "hook", "handed over"])
+    def test_are_refused(self, where, h1, tmp_path):
+        class Mixing(Forward):
+            def on_after_batch_transfer(self, batch, dataloader_idx):
+                return list(mixed(*batch)) if where == "hook" and self.trainer.training else batch
+
+            def training_step(self, batch, batch_idx):
+                x, y = batch if where == "hook" else mixed(*batch)
+                if where == "handed over":
+                    self.compatibility_target = y
+                return F.cross_entropy(self(x), y)
+
+        stored = self.stored(h1, tmp_path)
+        module = BCLightningModule(made(Mixing), h1=stored, stages="train")
+        with pytest.raises(ValueError, match=r"mixup.*h1's stored outputs hold no answer.*h1=old_model"):
+            fit(module, tmp_path, train=loader(stored.attach(dataset())))
+
+    def test_of_preprocessed_inputs_are_taken(self, h1, tmp_path):
+        class Scaled(Forward):
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(self(batch[0] / 2), batch[1])
+
+        stored = self.stored(h1, tmp_path)
+        module = BCLightningModule(made(Scaled), h1=stored, stages="train")
+        trainer = fit(module, tmp_path, train=loader(stored.attach(dataset())), max_epochs=1)
+        assert trainer.callback_metrics["train_accuracy_h1"].item() == pytest.approx(accuracy(h1, *dataset().tensors))
+
+
+# -- h1 gets what h2 got ------------------------------------------------------------------------------------------
+
+
+class TestWhatH1IsAsked:
+    def test_the_values_before_h2_changes_them_in_place(self, tmp_path):
+        class InPlace(Forward):
+            def forward(self, x):
+                return self.net(x.sub_(1.0).mul_(2.0))
+
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(self(batch[0].clone()), batch[1])
+
+            def validation_step(self, batch, batch_idx):
+                self(batch[0])
+
+        old, x, y = made(InPlace, seed=8), *VAL.tensors
+        with torch.no_grad():
+            expected = (old.net((x - 1) * 2).argmax(1) == y).float().mean().item()
+        data = DataLoader([(one.clone(), label) for one, label in zip(x, y, strict=True)], 16)
+        trainer = fit(
+            BCLightningModule(made(InPlace), h1=old), tmp_path, val=data, max_epochs=1, num_sanity_val_steps=0
+        )
+        assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(expected)
+
+    def test_the_values_before_the_step_changes_them(self, h1, tmp_path):
+        class Adversarial(Forward):
+            def training_step(self, batch, batch_idx):
+                x, y = batch
+                loss = F.cross_entropy(self(x), y)
+                # Behind the back of autograd, which would refuse to go backward.
+                x.data.add_(100.0)
+                return loss
+
+        trainer = fit(BCLightningModule(made(Adversarial), h1=h1), tmp_path, train=loader(), max_epochs=1)
+        assert trainer.callback_metrics["train_accuracy_h1"].item() == pytest.approx(accuracy(h1, *dataset().tensors))
+
+    @pytest.mark.parametrize("draws", ["torch", "numpy", "python"])
+    def test_an_h1_that_draws_random_numbers_leaves_h2s_alone(self, draws, tmp_path):
+        import random
+
+        import numpy as np
+
+        def old(x):
+            noise = {"torch": lambda: torch.rand(1), "numpy": np.random.rand, "python": random.random}[draws]()
+            return torch.zeros(len(x), CLASSES) + float(noise)
+
+        class Drawing(UserModule):
+            def training_step(self, batch, batch_idx):
+                self.calls += [random.random(), np.random.rand()]  # noqa: NPY002
+                return super().training_step(batch, batch_idx)
+
+        results = []
+        for wrap in (False, True):
+            random.seed(1)
+            np.random.seed(1)  # noqa: NPY002
+            net = made(Drawing)
+            fit(BCLightningModule(net, h1=old, lambda_c=0.0) if wrap else net, tmp_path)
+            results.append(net)
+        assert all(torch.equal(a, b) for a, b in zip(*(net.state_dict().values() for net in results), strict=True))
+        assert results[0].calls == results[1].calls
+
+
+class TestH1OfH2sKind:
+    class NoForward(Base):
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    class TwoOutputs(NoForward):
+        def forward(self, x, y=None):
+            logits = self.net(x)
+            return F.cross_entropy(logits, y) if y is not None else 0, logits
+
+        def training_step(self, batch, batch_idx):
+            return self(*batch)[0]
+
+        def validation_step(self, batch, batch_idx):
+            self(batch[0])
+
+    class Softmaxed(NoForward):
+        def forward(self, x):
+            return self.net(x).softmax(1)
+
+    class Derived(NoForward):
+        def __init__(self):
+            super().__init__()
+            self.more = nn.Linear(2, 2)
+
+    @pytest.mark.parametrize(
+        ("new", "old", "options"),
+        [
+            ("NoForward", "NoForward", {}),
+            ("TwoOutputs", "TwoOutputs", {"scores": lambda output: output[1]}),
+            ("TwoOutputs", "TwoOutputs", {"scores": "net"}),
+            ("Softmaxed", "Softmaxed", {"loss": "StrictImitationCrossEntropyLoss"}),
+            ("Derived", "NoForward", {"scores": "net"}),
+            ("NoForward", "TwoOutputs", {"h1_scores": lambda output: output[1]}),
+            ("TwoOutputs", "NoForward", {"scores": lambda output: output[1], "h1_scores": "net", "inputs": 0}),
+            ("NoForward", "NoForward", {"inputs": 0}),
+        ],
+    )
+    def test_answers_wherever_h2_does(self, new, old, options, tmp_path):
+        new, old = made(getattr(self, new)), made(getattr(self, old), seed=9)
+        trainer = fit(BCLightningModule(new, h1=old, **options), tmp_path, val=loader(VAL), max_epochs=1)
+        assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(accuracy(old.net))
+        assert trainer.callback_metrics["val_accuracy_h2"].item() == pytest.approx(accuracy(new.net.eval()))
+        assert not old.net._forward_hooks
+
+    def test_a_wrapped_module_is_the_next_ones_h1(self, h1, tmp_path):
+        first = BCLightningModule(made(self.NoForward), h1=h1)
+        fit(first, tmp_path, max_epochs=1)
+        trainer = fit(
+            BCLightningModule(made(self.NoForward, seed=5), h1=first), tmp_path, val=loader(VAL), max_epochs=1
+        )
+        assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(accuracy(first.net))
+
+    def test_what_is_not_known_is_said(self):
+        class TwoNets(Base):
+            def __init__(self):
+                super().__init__()
+                self.other = nn.Linear(FEATURES, CLASSES)
+
+        with pytest.raises(TypeError, match="no forward and more than one network.*h1_scores='name'"):
+            BCLightningModule(made(self.NoForward), h1=made(TwoNets))
+        with pytest.raises(ValueError, match="h1_scores='nets' names no submodule of h1. Known: 'net', 'other'"):
+            BCLightningModule(made(self.NoForward), h1=made(TwoNets), h1_scores="nets")
+
+    def test_outputs_of_a_network_without_forward_can_be_stored(self, tmp_path):
+        old = made(self.NoForward)
+        stored = store_outputs(old, VAL, tmp_path / "h1")
+        torch.testing.assert_close(stored[:], old.net(VAL.tensors[0]).detach())
+
+
+# -- which part of h2 gives the scores ----------------------------------------------------------------------------
+
+
+class TestWhereTheScoresAre:
+    def test_the_submodule_that_the_steps_call(self, h1, tmp_path):
+        class ForPrediction(Base):
+            def forward(self, x):
+                return self.net(x).argmax(1)
+
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(self.net(batch[0]), batch[1])
+
+        class ByHand(ForPrediction):
+            def training_step(self, batch, batch_idx):
+                x, y = batch
+                return super().training_step(batch, batch_idx) + penalty(self.net, h1, x, y)
+
+        trainer = trains_like(ForPrediction, ByHand, h1, tmp_path)
+        assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(accuracy(h1))
+
+    def test_of_two_the_one_that_the_loss_was_computed_from(self, h1, tmp_path):
+        class Distilled(Base):
+            def __init__(self):
+                super().__init__()
+                self.teacher = nn.Linear(FEATURES, CLASSES)
+
+            def training_step(self, batch, batch_idx):
+                x, y = batch
+                with torch.no_grad():
+                    soft = (self.teacher(x) / 2).softmax(1)
+                logits = self.net(x)
+                return F.cross_entropy(logits, y) + F.kl_div((logits / 2).log_softmax(1), soft, reduction="batchmean")
+
+        module = BCLightningModule(made(Distilled), h1=h1)
+        trainer = fit(module, tmp_path, train=loader(), val=loader(VAL), max_epochs=1)
+        assert {stage: found.scores for stage, found in compatibilities_of(module)[0].found.items()} == {
+            "val": "net",
+            "train": "net",
+        }
+        assert trainer.callback_metrics["val_accuracy_h2"].item() == pytest.approx(accuracy(module.net.eval()))
+
+    def test_a_backbone_and_a_head(self, h1, tmp_path):
+        class BodyAndHead(Base):
+            def __init__(self):
+                super().__init__()
+                self.body, self.net = nn.Linear(FEATURES, FEATURES), nn.Linear(FEATURES, CLASSES)
+
+            def between(self, features):
+                return features
+
+            def logits(self, x):
+                return self.net(self.between(self.body(x)))
+
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(self.logits(batch[0]), batch[1])
+
+            def validation_step(self, batch, batch_idx):
+                self.log("val_loss", F.cross_entropy(self.logits(batch[0]), batch[1]))
+
+        class WithRelu(BodyAndHead):
+            def between(self, features):
+                return features.relu()
+
+        def validated(new, old, **options):
+            trainer = fit(BCLightningModule(new, h1=old, **options), tmp_path, val=loader(VAL), max_epochs=1)
+            return trainer.callback_metrics["val_accuracy_h1"].item()
+
+        # An h1 of its kind is asked part by part; any other gets what the first part got.
+        old = made(BodyAndHead, seed=8)
+        assert validated(made(BodyAndHead), old) == pytest.approx(accuracy(old.logits))
+        for kind in (BodyAndHead, WithRelu):
+            assert validated(made(kind), h1) == pytest.approx(accuracy(h1))
+            assert validated(made(kind), made(Forward, seed=8)) == pytest.approx(accuracy(made(Forward, seed=8)))
+        # What happens between the parts is not known of an h1 that has no forward either.
+        old = made(WithRelu, seed=8)
+        for options in ({}, {"h1_scores": "net"}, {"scores": "net"}, {"scores": "net", "h1_scores": "net"}):
+            with pytest.raises(ValueError, match="'net' was called with.*computed by another part of h2"):
+                fit(BCLightningModule(made(WithRelu), h1=old, **options), tmp_path)
+        found = validated(made(WithRelu), old.logits, scores="net", inputs=0)
+        assert found == pytest.approx(accuracy(old.logits))
+
+    def test_an_embedding_is_not_taken_for_scores(self, h1, tmp_path):
+        class Prototypes(Base):
+            """Classes by distance from prototypes: forward's columns are no classes."""
+
+            def __init__(self, width=FEATURES):
+                super().__init__()
+                self.net = nn.Linear(FEATURES, width)
+                self.prototypes = nn.Parameter(torch.randn(CLASSES, width))
+
+            def forward(self, x):
+                return self.net(x)
+
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(-torch.cdist(self(batch[0]), self.prototypes), batch[1])
+
+            def validation_step(self, batch, batch_idx):
+                self(batch[0])
+
+        class Triplets(Forward):
+            def training_step(self, batch, batch_idx):
+                z = self(batch[0])
+                return F.triplet_margin_loss(z, z.roll(1, 0), z.roll(2, 0))
+
+        class ArcFace(Prototypes):
+            def training_step(self, batch, batch_idx):
+                z, w = F.normalize(self(batch[0])), F.normalize(self.prototypes)
+                return F.cross_entropy(8 * F.linear(z, w), batch[1])
+
+        class Encoder(Prototypes):
+            forward = pl.LightningModule.forward
+
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(-torch.cdist(self.net(batch[0]), self.prototypes), batch[1])
+
+        for kind in (Prototypes, Triplets, ArcFace):
+            with pytest.raises(ValueError, match="scores='name' or scores=function of the output"):
+                fit(BCLightningModule(made(kind), h1=nn.Linear(FEATURES, FEATURES)), tmp_path, val=[])
+        with pytest.raises((RuntimeError, ValueError), match="scores='name'"):
+            fit(BCLightningModule(made(Encoder), h1=nn.Linear(FEATURES, FEATURES)), tmp_path, val=[])
+
+    def test_forward_that_is_called_by_name_is_said_to_be(self, h1, tmp_path):
+        class ByName(Base):
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(self.net.forward(batch[0]), batch[1])
+
+        with pytest.raises(RuntimeError, match=r"calls net\.forward\(x\) must call net\(x\)"):
+            fit(BCLightningModule(made(ByName), h1=h1, stages="train"), tmp_path)
+
+        class NeverInValidation(Forward):
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(self(batch[0]), batch[1])
+
+            def validation_step(self, batch, batch_idx):
+                self.net.forward(batch[0])
+
+        with pytest.raises(RuntimeError, match=r"None of the 3 val steps.*net\(x\) instead of net\.forward\(x\)"):
+            fit(BCLightningModule(made(NeverInValidation), h1=h1), tmp_path)
+
+    def test_a_validation_step_may_leave_batches_out(self, h1, tmp_path):
+        class Skipping(UserModule):
+            def validation_step(self, batch, batch_idx):
+                if batch_idx != 1:
+                    super().validation_step(batch, batch_idx)
+
+        trainer = fit(BCLightningModule(made(Skipping), h1=h1), tmp_path, val=loader(VAL), max_epochs=1)
+        x, y = (torch.cat([part[:20], part[40:]]) for part in VAL.tensors)
+        assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(accuracy(h1, x, y))
+
+
+# -- several calls ------------------------------------------------------------------------------------------------
+
+
+class TestSeveralCalls:
+    class TwoViews(Forward):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            first, second = self(x), self(x.flip(-1))
+            return F.cross_entropy(first, y) + 0.1 * F.mse_loss(first, second)
+
+    @pytest.mark.parametrize(
+        ("call", "view"),
+        [
+            ("first", lambda x: x),
+            (0, lambda x: x),
+            (1, lambda x: x.flip(-1)),
+            (-1, lambda x: x.flip(-1)),
+            (lambda calls: len(calls) - 1, lambda x: x.flip(-1)),
+            (
+                lambda calls: [len(each.output) for each in calls].index(20 if len(calls[0].output) == 20 else 16),
+                lambda x: x,
+            ),
+        ],
+    )
+    def test_the_one_that_counts(self, call, view, h1, tmp_path):
+        class ByHand(self.TwoViews):
+            def training_step(self, batch, batch_idx):
+                x, y = batch
+                return super().training_step(batch, batch_idx) + penalty(self.net, h1, view(x), y)
+
+        trainer = trains_like(self.TwoViews, ByHand, h1, tmp_path, call=call)
+        x, y = dataset().tensors
+        assert trainer.callback_metrics["train_accuracy_h1"].item() == pytest.approx(accuracy(h1, view(x), y))
+
+    def test_averaged_over_views_in_validation(self, h1, tmp_path):
+        class Averaging(self.TwoViews):
+            def validation_step(self, batch, batch_idx):
+                return (self(batch[0]) + self(batch[0].flip(-1))) / 2
+
+        with pytest.raises(RuntimeError, match="val step called forward 2 times.*call='first'"):
+            fit(BCLightningModule(made(Averaging), h1=h1), tmp_path)
+        trainer = fit(BCLightningModule(made(Averaging), h1=h1, call="first"), tmp_path, val=loader(VAL), max_epochs=1)
+        assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(accuracy(h1))
+
+    def test_bad_answers_are_told(self, h1, tmp_path):
+        for call in (True, "last", 1.5):
+            with pytest.raises(ValueError, match="call must be 'first', an index or a function"):
+                BCLightningModule(made(Forward), h1=h1, call=call)
+        with pytest.raises(RuntimeError, match="call=2 gave 2, but TwoViews's train step called h2 2 times"):
+            fit(BCLightningModule(made(self.TwoViews), h1=h1, call=2), tmp_path)
+
+    def test_recomputed_activations_are_no_second_call(self, h1, tmp_path):
+        from torch.utils.checkpoint import checkpoint
+
+        class Recomputing(UserModule):
+            def __init__(self):
+                super().__init__()
+                self.automatic_optimization = False
+
+            def training_step(self, batch, batch_idx):
+                optimizer = self.optimizers()
+                optimizer.zero_grad()
+                self.manual_backward(F.cross_entropy(checkpoint(self, batch[0], use_reentrant=False), batch[1]))
+                optimizer.step()
+
+        trainer = fit(BCLightningModule(made(Recomputing), h1=h1), tmp_path, train=loader(), max_epochs=1)
+        assert trainer.callback_metrics["train_accuracy_h1"].item() == pytest.approx(accuracy(h1, *dataset().tensors))
+
+
+# -- batches ------------------------------------------------------------------------------------------------------
+
+
+def test_closures_without_a_batch_index_count_a_batch_once(h1, tmp_path):
+    class Closures(Forward):
+        def training_step(self, batch):
+            return F.cross_entropy(self(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.LBFGS(self.parameters(), lr=0.1, max_iter=3)
+
+    counted = []
+    module = BCLightningModule(made(Closures), h1=h1)
+
+    class Count(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            record = compatibilities_of(pl_module)[0].run.epochs["train"].records[0]
+            record._count()
+            counted.append(int(record.counts.sum()))
+
+    fit(module, tmp_path, train=loader(), max_epochs=1, callbacks=[Count()])
+    assert counted == [96]
+
+
+def test_a_step_that_takes_the_iterator_is_told_what_to_do(h1, tmp_path):
+    class Iterating(Forward):
+        def training_step(self, dataloader_iter):
+            batch, *_ = next(dataloader_iter)
+            return F.cross_entropy(self(batch[0]), batch[1])
+
+    with pytest.raises(TypeError, match=r"takes dataloader_iter.*def training_step\(self, batch, batch_idx\)"):
+        fit(BCLightningModule(made(Iterating), h1=h1), tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit(BCLightningModule(made(Iterating), h1=h1, stages=["val"]), tmp_path, max_epochs=1)
+
+
+def test_labels_that_are_all_ignored_in_one_batch(h1, tmp_path):
+    x, y = VAL.tensors
+    y = y.clone()
+    y[16:32] = -100
+    trainer = fit(
+        BCLightningModule(made(UserModule), h1=h1), tmp_path, val=DataLoader(TensorDataset(x, y), 16), max_epochs=1
+    )
+    counted = y >= 0
+    net = trainer.lightning_module.eval()
+    with torch.no_grad():
+        expected = F.cross_entropy(net(x)[counted], y[counted]).item()
+    assert trainer.callback_metrics["val_base_loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+# -- the axis of the classes --------------------------------------------------------------------------------------
+
+
+@dataclass
+class ModelOutput(OrderedDict):
+    """As Hugging Face's: a data class that is a mapping too."""
+
+    logits: torch.Tensor = None
+    loss: torch.Tensor = None
+
+    def __post_init__(self):
+        self.update(logits=self.logits)
+
+
+class Tagger(pl.LightningModule):
+    """One class for each of `time` tokens, classes last."""
+
+    kind = "plain"
+
+    def __init__(self, time=5, classes=5):
+        super().__init__()
+        self.net = nn.Linear(4, classes)
+
+    def forward(self, x):
+        logits = self.net(x)
+        return ModelOutput(logits=logits) if self.kind == "hugging face" else logits
+
+    def loss(self, batch):
+        x, y = batch
+        logits = self.net(x) if self.kind == "no loss seen" else self(x)
+        logits = logits.logits if self.kind == "hugging face" else logits
+        if self.kind == "transposed":
+            return F.cross_entropy(logits.transpose(1, 2), y)
+        if self.kind == "flattened":
+            return F.cross_entropy(logits.view(-1, logits.shape[-1]), y.view(-1))
+        return -logits.log_softmax(-1).gather(-1, y[..., None]).mean()
+
+    def training_step(self, batch, batch_idx):
+        return self.loss(batch)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.loss(batch))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize("time", [7, 5])
+@pytest.mark.parametrize("kind", ["hugging face", "transposed", "flattened", "plain"])
+@pytest.mark.parametrize("loss", ["BCCrossEntropyLoss", "BCNLLLoss", "StrictImitationCrossEntropyLoss"])
+def test_classes_last(loss, kind, time, tmp_path):
+    torch.manual_seed(0)
+    x, y = torch.randn(32, time, 4), torch.randint(5, (32, time))
+    data = DataLoader(TensorDataset(x, y), 8)
+    told = kind == "plain" and time == 5
+    kinds = type("Kind", (Tagger,), {"kind": kind})
+    if told:
+        # Nothing tells: the axes are of one length, and no loss that torch knows was called.
+        with pytest.raises(ValueError, match="class_axis=1 or class_axis=-1"):
+            fit(BCLightningModule(made(kinds), h1=made(kinds, seed=8), loss=loss), tmp_path, train=data, val=data)
+    old, new = made(kinds, seed=8), made(kinds)
+    module = BCLightningModule(new, h1=old, loss=loss, class_axis=-1 if told else None)
+    trainer = fit(module, tmp_path, train=data, val=data, max_epochs=1)
+    with torch.no_grad():
+        one, two = (model.net(x).argmax(-1) == y for model in (old, new))
+    assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(one.float().mean().item())
+    assert trainer.callback_metrics["val_btc"].item() == pytest.approx(((one & two).sum() / one.sum()).item())
+
+
+def test_classes_second_of_square_images(tmp_path):
+    class Segmenter(Tagger):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Conv2d(1, 4, 1)
+
+        def loss(self, batch):
+            return F.cross_entropy(self(batch[0]), batch[1])
+
+    torch.manual_seed(0)
+    x, y = torch.randn(16, 1, 4, 4), torch.randint(4, (16, 4, 4))
+    data = DataLoader(TensorDataset(x, y), 8)
+    old = made(Segmenter, seed=8)
+    trainer = fit(BCLightningModule(made(Segmenter), h1=old), tmp_path, train=data, val=data, max_epochs=1)
+    with torch.no_grad():
+        assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(
+            (old(x).argmax(1) == y).float().mean().item()
+        )
+
+
+@pytest.mark.slow
+class TestCompiledSteps:
+    """What can't be followed in a graph is refused with a remedy that works."""
+
+    def weights(self, kind, h1, tmp_path, compiled, **options):
+        module = BCLightningModule(made(kind), h1=h1, lambda_c=2.0, **options)
+        given = torch.compile(module, backend="eager") if compiled else module
+        fit(given, tmp_path, train=loader(), max_epochs=1)
+        return module.net.weight.detach()
+
+    def test_the_same_as_without(self, h1, tmp_path):
+        class NoForward(Base):
+            def training_step(self, batch, batch_idx):
+                return F.cross_entropy(self.net(batch[0]), batch[1])
+
+        class HandedOver(Base):
+            def forward(self, x):
+                return self.net(x)
+
+            def training_step(self, batch, batch_idx):
+                x, self.compatibility_target = mixed(*batch)
+                return F.cross_entropy(self(x), self.compatibility_target)
+
+        for kind, options in ((NoForward, {}), (HandedOver, {"scores": "net"})):
+            one, two = (self.weights(kind, h1, tmp_path, compiled, **options) for compiled in (False, True))
+            torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+
+    def test_a_mixed_input_has_to_be_handed_over(self, h1, tmp_path):
+        with pytest.raises(ValueError, match="self.compatibility_target = y"):
+            self.weights(TestTarget.Mixup, h1, tmp_path, compiled=True, scores="net")
