@@ -7,6 +7,8 @@ labels never costs the seconds that importing torch or tensorflow takes.
 from __future__ import annotations
 
 from array import array as stdlib_array
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -89,13 +91,27 @@ def label_array(values: Any, name: str) -> NDArray[Any]:
     )
 
 
+def _true_labels(values: Any, name: str) -> NDArray[Any]:
+    """True labels, which a data set may hold as one-hot rows (N, C)."""
+    array = to_numpy(values, name)
+    if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "biuf":
+        if not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
+            raise ValueError(
+                f"{name}: expected labels of shape (N,), or one-hot rows with a single 1 each, got rows of shape "
+                f"{array.shape} that are not; pass the class of each instance, e.g. rows.argmax(axis=1)"
+            )
+        classes: NDArray[Any] = array.argmax(axis=1)
+        return classes
+    return label_array(array, name)
+
+
 def matching_labels(
     expected: Any, h1: Any, h2: Any, names: tuple[str, str, str]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Convert targets and both predictions, and refuse what cannot be compared instance by instance.
 
     Args:
-        expected: N true labels.
+        expected: N true labels, or one-hot rows (N, C).
         h1: N labels predicted by h1.
         h2: N labels predicted by h2.
         names: What the caller calls the three arguments, in the same order.
@@ -107,7 +123,7 @@ def matching_labels(
         ValueError: As `label_array`, or if the lengths differ.
         TypeError: As `label_array`, or if text would be compared with numbers.
     """
-    arrays = (label_array(expected, names[0]), label_array(h1, names[1]), label_array(h2, names[2]))
+    arrays = (_true_labels(expected, names[0]), label_array(h1, names[1]), label_array(h2, names[2]))
     lengths = [len(array) for array in arrays]
     if len(set(lengths)) > 1:
         got = ", ".join(f"{name} has {length}" for name, length in zip(names, lengths, strict=True))
@@ -157,6 +173,30 @@ def id_array(values: Any, name: str) -> NDArray[Any]:
     if array.dtype.kind in "iu" or array.size == 0:
         return array.astype(np.int64)
     raise TypeError(f"{name}: expected ids that are integers or text, got dtype {array.dtype}; convert them first")
+
+
+def check_unique_ids(ids: Sequence[Any], name: str) -> None:
+    """Refuse ids of which one names several instances, before anything is computed that they would have to name.
+
+    Raises:
+        ValueError: An id comes twice.
+
+    Example:
+        >>> from bc_core._arrays import check_unique_ids
+        >>> check_unique_ids([0, 1, 1], "ids")
+        Traceback (most recent call last):
+        ValueError: ids must be unique, one for each instance. Received: 1 more than once, 1 of 2 different ids. ...
+    """
+    counts = Counter(ids)
+    if len(counts) == len(ids):
+        return
+    several = [instance for instance, count in counts.items() if count > 1]
+    shown = ", ".join(map(repr, several[:5]))
+    raise ValueError(
+        f"{name} must be unique, one for each instance. Received: {shown} more than once, {len(several)} of "
+        f"{len(counts)} different ids. Do batches overlap? Name each instance once, or leave ids out, of a list of "
+        "batches with [(x, y) for ids, x, y in batches]: instances are then named by their position."
+    )
 
 
 def _tensor_of_objects(values: Any) -> Any:

@@ -200,7 +200,7 @@ def trust_compatibility_score(
         h1_output_labels: N labels that h1 predicts, shape (N,) or (N, 1): integers of any width, bools or text, in
             a list, an array, or a tensor of torch, TensorFlow or JAX.
         h2_output_labels: The same, for h2.
-        expected_labels: The N true labels.
+        expected_labels: The N true labels, or one-hot rows of shape (N, C).
         zero_division: Value when h1 is never right.
 
     Returns:
@@ -235,7 +235,7 @@ def error_compatibility_score(
     Args:
         h1_output_labels: N labels that h1 predicts, as in `trust_compatibility_score`.
         h2_output_labels: The same, for h2.
-        expected_labels: The N true labels.
+        expected_labels: The N true labels, or one-hot rows of shape (N, C).
         zero_division: Value when the model named by `given` is never wrong.
         given: `"h1_wrong"`, the share of h1's errors that h2 repeats (it falls when h2 repairs old errors), or
             `"h2_wrong"`, the share of h2's errors that are not new.
@@ -269,7 +269,7 @@ def negative_flip_rate(
     Args:
         h1_output_labels: N labels that h1 predicts, as in `trust_compatibility_score`.
         h2_output_labels: The same, for h2.
-        expected_labels: The N true labels.
+        expected_labels: The N true labels, or one-hot rows of shape (N, C).
         zero_division: Never used, since no instances are refused; here so that all scores take the same arguments.
 
     Returns:
@@ -298,7 +298,7 @@ def positive_flip_rate(
     Args:
         h1_output_labels: N labels that h1 predicts, as in `trust_compatibility_score`.
         h2_output_labels: The same, for h2.
-        expected_labels: The N true labels.
+        expected_labels: The N true labels, or one-hot rows of shape (N, C).
         zero_division: Never used, since no instances are refused; here so that all scores take the same arguments.
 
     Returns:
@@ -327,7 +327,7 @@ def negative_flip_impact(
     Args:
         h1_output_labels: N labels that h1 predicts, as in `trust_compatibility_score`.
         h2_output_labels: The same, for h2.
-        expected_labels: The N true labels.
+        expected_labels: The N true labels, or one-hot rows of shape (N, C).
         zero_division: Value when h2 is never wrong.
 
     Returns:

@@ -1,7 +1,8 @@
 """Train a compatible update in Keras: losses, `BCModel`, metrics, callbacks, stored outputs of h1."""
 
 from bc_core import LinearLambda
-from bc_keras._analysis import CompatibilityAnalysis
+from bc_keras import new_error, strict_imitation
+from bc_keras._analysis import CompatibilityAnalysis, SweepManager
 from bc_keras._attached import attach_h1
 from bc_keras._callbacks import CompatibilityCallback, FrozenH1Check, LambdaScheduler
 from bc_keras._compatibility_loss import CompatibilityLoss
@@ -73,10 +74,13 @@ __all__ = [
     "StrictImitationCrossEntropyLoss",
     "StrictImitationKLDivergenceLoss",
     "StrictImitationNLLLoss",
+    "SweepManager",
     "TargetLoss",
     "attach_h1",
     "bc_fit",
     "evaluate",
+    "new_error",
     "store_outputs",
+    "strict_imitation",
     "sweep",
 ]

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-import numpy as np
+import keras
 
 from bc_core import Sweep, linear_lambdas
-from bc_core._arrays import id_array
 from bc_keras._losses import BCCrossEntropyLoss, StrictImitationCrossEntropyLoss
 from bc_keras._sweep import sweep
-from bc_tensorboard import _original_widgets
+from bc_tensorboard import _original_manager, _original_widgets
+from bc_tensorboard._original_manager import SweepArguments
 
 
-class CompatibilityAnalysis(_original_widgets.CompatibilityAnalysis):
-    __doc__ = _original_widgets.CompatibilityAnalysis.__doc__
+class _Begins(SweepArguments):
+    """Begins the sweep that the arguments of the original stand for."""
 
     def _begun(self, options: dict[str, Any]) -> Sweep:
-        made: Any = "rmsprop" if self.OptimizerClass is None else self.OptimizerClass
-        if self.optimizer_kwargs or not isinstance(made, str):
-            made = functools.partial(made, **(self.optimizer_kwargs or {}))()
-        train, ids = _arrays_of(self.training_set)
-        named = {} if ids is None else {"train": ids}
+        made = keras.optimizers.SGD if self.OptimizerClass is None else self.OptimizerClass
+        if not isinstance(made, str):
+            made = made(**(self.optimizer_kwargs or {}))
+        elif self.optimizer_kwargs:
+            made = keras.optimizers.get({"class_name": made, "config": dict(self.optimizer_kwargs)})
         given: dict[str, Any] = {
             "folder": self.folder_name,
             "lambdas": linear_lambdas(self.lambda_c_stepsize),
@@ -33,19 +32,13 @@ class CompatibilityAnalysis(_original_widgets.CompatibilityAnalysis):
             "metadata": self.get_instance_metadata,
             "mlflow": self._mlflow(),
         }
-        if self.test_set is not None:
-            given["test"], ids = _arrays_of(self.test_set)
-            named |= {} if ids is None else {"test": ids}
-        return sweep(self.h2, self.h1, train, **{**given, "ids": named or None, **options})
+        return sweep(self.h2, self.h1, self.training_set, **{"test": self.test_set, **given, **options})
 
 
-def _arrays_of(data: Any) -> tuple[Any, list[Any] | None]:
-    """Arrays of what the original took, batches ``(ids, x, y)`` in a list, and the ids; other data as they are."""
-    if not isinstance(data, list) or not data or not all(isinstance(batch, list | tuple) for batch in data):
-        return data, None
-    if {len(batch) for batch in data} == {3}:
-        ids = [instance for batch in data for instance in id_array(batch[0], "ids").tolist()]
-        return tuple(np.concatenate([np.asarray(batch[part]) for batch in data]) for part in (1, 2)), ids
-    if {len(batch) for batch in data} == {2}:
-        return tuple(np.concatenate([np.asarray(batch[part]) for batch in data]) for part in (0, 1)), None
-    return data, None
+class SweepManager(_Begins, _original_manager.SweepManager):
+    __doc__ = _original_manager.SweepManager.__doc__
+
+
+class CompatibilityAnalysis(_Begins, _original_widgets.CompatibilityAnalysis):
+    __doc__ = _original_widgets.CompatibilityAnalysis.__doc__
+    _Manager = SweepManager

@@ -134,6 +134,10 @@ def _binary_terms(
             f"base='binary_cross_entropy' needs one 0 or 1 for each of h2's {shape[-1]} scores: expected a target of "
             f"shape {shape}; for one class of many use base='cross_entropy'. Received: shape {tuple(target.shape)}."
         )
+    else:
+        # Keras on TensorFlow remembers the logits of an activation and takes those of a softmax for a sigmoid's; what
+        # was computed from it has no such memory.
+        h2_output = ops.multiply(h2_output, 1.0)
     target = ops.cast(target, h2_output.dtype)
     goal = target * (1.0 - label_smoothing) + 0.5 * label_smoothing if label_smoothing else target
     base_i = ops.binary_crossentropy(goal, h2_output, from_logits=from_logits)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from bc_core import Evaluation
-from bc_core._arrays import id_array
 from bc_core._comparison import Metadata
 from bc_core._evaluation import performance
 from bc_keras._callbacks import CompatibilityCallback
+from bc_keras._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras._model import BCModel
 from bc_keras._reference import Reference
 from bc_keras._stored import StoredOutputs
@@ -72,8 +72,8 @@ def evaluate(
     if not isinstance(h2, keras.Model):
         raise TypeError(f"h2 must be a Keras model. Received: h2={h2!r}.")
     given = data
-    if _is_list_of_batches(data):
-        given = _Batches(data)
+    if is_list_of_batches(data):
+        given = ListedBatches(data)
         ids = given.ids if ids is None else ids
     if from_logits is None and getattr(h2, "loss", None) is None:
         from_logits = False
@@ -115,43 +115,3 @@ def _shuffles(data: Any) -> bool:
     """Whether a torch loader gives its items in another order than the data set has them."""
     sampler = getattr(data, "sampler", None)
     return sampler is not None and type(sampler).__name__ != "SequentialSampler"
-
-
-class _Batches:
-    """Batches in a list, as the data sets of the original library are: (x, y) of each, and the ids of all."""
-
-    def __init__(self, batches: Sequence[Any]) -> None:
-        lengths = {len(batch) for batch in batches}
-        if len(lengths) != 1:
-            raise ValueError(
-                "dataset must hold batches of one form, (ids, x, y) or (x, y). "
-                f"Received: batches of lengths {', '.join(map(str, sorted(lengths)))}."
-            )
-        self._batches = batches
-        self.ids: list[Any] | None = None
-        if lengths == {3}:
-            self.ids = []
-            for ids, _, y in batches:
-                named = id_array(ids, "ids, the first of each batch").tolist()
-                if len(named) != len(y):
-                    raise ValueError(
-                        "The first of each batch (ids, x, y) must name its instances. "
-                        f"Received: {len(named)} ids for {len(y)} labels."
-                    )
-                self.ids += named
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        """Pass over the data once."""
-        return ((batch[-2], batch[-1]) for batch in self._batches)
-
-
-def _is_list_of_batches(dataset: Any) -> bool:
-    # Arrays in a list or a tuple, (x, y), have a shape; batches are lists or tuples themselves.
-    return (
-        isinstance(dataset, list | tuple)
-        and len(dataset) > 0
-        and all(
-            isinstance(batch, list | tuple) and 2 <= len(batch) <= 3 and hasattr(batch[-1], "shape")
-            for batch in dataset
-        )
-    )

@@ -27,7 +27,8 @@ class ModelLoss(keras.losses.Loss):
         lambda_c: weight of the dissonance, >= 0, not capped at 1.
         class_map: for an h1 with other classes than h2: ``class_map[i]`` is h2's index of h1's class i, or -1.
         options: ``from_logits`` (default `False`: models return probabilities, as in Keras), ``normalization`` and the
-            other options of `CompatibilityLoss` that the base has.
+            other options of `CompatibilityLoss` that the base has, ``reduction`` among them: ``"sum"`` is what most of
+            these losses were in BackwardCompatibilityML on TensorFlow.
 
     Raises:
         TypeError: an unknown option; the message lists the known ones.

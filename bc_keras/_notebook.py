@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bc_keras._evaluate import evaluate
-from bc_tensorboard._original_widgets import ComparedModels, images_of, warn_of_unused
+from bc_tensorboard._original_widgets import ComparedModels, warn_of_unused
 
 
 class ModelComparison(ComparedModels):
@@ -96,4 +96,4 @@ class ModelComparison(ComparedModels):
             multilabel=multilabel,
         )
         performances = (found.h1_performance, found.h2_performance)
-        self._take(found.comparison, dataset_name, images_of(get_instance_image_by_id), performances)
+        self._take(found.comparison, dataset_name, get_instance_image_by_id, performances)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 
+from bc_keras._compatibility_loss import CompatibilityLoss
+from bc_keras._listed_batches import BatchesInOrder, is_list_of_batches
 from bc_keras._losses import ModelLoss
 from bc_keras._model import BCModel
 
@@ -60,6 +62,7 @@ def bc_fit(
     bc_loss: ModelLoss | None = None,
     optimizer: Any = None,
     *,
+    reduction: str | None = None,
     callbacks: Any = None,
     metrics: Any = None,
     batch_size: int | None = None,
@@ -72,12 +75,15 @@ def bc_fit(
 
     Args:
         h2: the model to train; its weights are updated.
-        training_set: batches of ``(x, y)``: a `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch ``DataLoader``;
-            or a pair of arrays.
+        training_set: batches of ``(x, y)``: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch ``DataLoader``, or
+            a list or another iterable of them, taken in its order; or a pair of arrays.
         testing_set: the same, to validate on; `None` for no validation.
         epochs: number of epochs. Defaults to 1.
         bc_loss: the loss, made of h1 and this very h2.
         optimizer: a Keras optimiser, by name or instance. Defaults to ``"rmsprop"``, as ``compile``.
+        reduction: ``"sum"`` for the sum over each batch. The cross-entropy, binary and Kullback-Leibler losses of
+            BackwardCompatibilityML on TensorFlow were sums, and learning rates of a plain SGD were chosen for them.
+            Defaults to `None`: what `bc_loss` says, the mean if it says nothing.
         callbacks: Keras callbacks.
         metrics: metrics, `BTC` and its kin among them. Defaults to accuracy.
         batch_size: for arrays.
@@ -88,7 +94,8 @@ def bc_fit(
 
     Raises:
         TypeError: ``bc_loss`` is none of the eight.
-        ValueError: there is no training set, or the loss is for another h2.
+        ValueError: there is no training set, or the loss is for another h2; batches (ids, x, y), or an iterator for
+            several epochs.
 
     Example:
         >>> import keras, numpy as np
@@ -111,24 +118,50 @@ def bc_fit(
         raise ValueError(
             f"bc_loss was made for another h2: make it with this one, {type(bc_loss).__name__}(h1, h2, lambda_c)."
         )
+    criterion = CompatibilityLoss.from_config(
+        {**bc_loss.criterion.get_config(), **({} if reduction is None else {"reduction": reduction})}
+    )
     model = BCModel(
         h2,
         h1=bc_loss.h1,
-        lambda_c=bc_loss.criterion.get_config()["lambda_c"],
-        loss=bc_loss,
+        loss=criterion,
         class_map=bc_loss.reference.class_map,
     )
     model.compile(
         optimizer="rmsprop" if optimizer is None else optimizer, metrics=["accuracy"] if metrics is None else metrics
     )
-    is_arrays = isinstance(training_set, tuple | list)
-    data = (training_set[0], training_set[1]) if is_arrays else (training_set,)
+    times = 1 if epochs is None else epochs
+    training_set = _as_keras_takes(training_set, "training_set", times)
+    data = tuple(training_set) if isinstance(training_set, list | tuple) else (training_set,)
+    # Batches in a list come in its order, as there.
+    order = {"shuffle": False} if isinstance(training_set, BatchesInOrder) else {}
     history: keras.callbacks.History = model.fit(
         *data,
         batch_size=batch_size,
-        validation_data=testing_set,
-        epochs=1 if epochs is None else epochs,
+        validation_data=_as_keras_takes(testing_set, "testing_set", times),
+        epochs=times,
         callbacks=callbacks,
         verbose=verbose,
+        **order,
     )
     return history
+
+
+def _as_keras_takes(data: Any, name: str, epochs: int) -> Any:
+    """Data as ``fit`` takes them: batches in a list, or in an iterable that Keras does not know, as a `PyDataset`."""
+    if is_list_of_batches(data):
+        return BatchesInOrder(data, name)
+    if data is None or isinstance(data, list | tuple | keras.utils.PyDataset) or hasattr(data, "cardinality"):
+        return data
+    if hasattr(data, "dataset") and hasattr(data, "batch_size"):
+        return data  # a DataLoader, of which Keras asks no import of torch here
+    if hasattr(data, "__next__"):
+        if epochs > 1:
+            raise ValueError(
+                f"{name} is an iterator, which can be read once only, and is read in each of {epochs} epochs: pass "
+                f"list(batches). Received: {type(data).__name__}."
+            )
+        return BatchesInOrder(list(data), name)
+    if isinstance(data, Iterable) and not hasattr(data, "shape"):
+        return BatchesInOrder(list(data), name)
+    return data

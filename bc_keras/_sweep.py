@@ -24,7 +24,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from bc_core import Comparison
-from bc_core._arrays import id_array, to_numpy
+from bc_core._arrays import check_unique_ids, id_array, to_numpy
 from bc_core._comparison import Metadata, _write_whole
 from bc_core._evaluation import performance
 from bc_core._sweep._folder import DATASETS, LOSS, Report, Trained
@@ -37,6 +37,7 @@ from bc_keras._callbacks import CompatibilityCallback
 from bc_keras._compatibility_loss import CompatibilityLoss
 from bc_keras._fingerprint import fingerprint
 from bc_keras._labels import Labels
+from bc_keras._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras._losses import MODEL_LOSSES, ModelLoss
 from bc_keras._model import BCModel
 from bc_keras._random_numbers import seed_torch, seeded
@@ -105,7 +106,8 @@ def sweep(
             copied with its weights for every point, which then start alike for all seeds.
         h1: the model in use: a built Keras model, a callable of a batch of inputs that returns scores or labels, or a
             `Reference`.
-        train: training data.
+        train: training data, such as ``(x, y)`` of arrays or a ``tf.data.Dataset``; batches in a list, ``(ids, x, y)``
+            or ``(x, y)`` as the original's, are joined to arrays.
         val: validation data, to choose on. Where `fit` has callbacks, it is what they see as ``val_loss`` and the like.
         test: test data, which take part in nothing.
         folder: where everything goes, and is taken up again.
@@ -121,7 +123,8 @@ def sweep(
             point, or a function that returns one.
         model_options: further arguments of `BCModel`: ``normalization``, ``from_logits``, ``class_map`` and the like.
         ids: by data set ("train", "val", "test") the ids of its instances, unique, all integers or all text, for data
-            in an order that stays. Default: positions, of the first pass where data come in another order each time.
+            in an order that stays. Default: those of batches ``(ids, x, y)`` in a list, else positions, of the first
+            pass where data come in another order each time.
         class_names: name of each class.
         metadata: text of an instance, by id.
         performance_metric: a function ``(model, dataset, device)`` that returns a number, for the columns
@@ -252,7 +255,7 @@ class _Recipe:
         self.class_names = None if class_names is None else tuple(class_names)
         self.metadata = metadata
         self.performance_metric = performance_metric
-        given = dict(zip(DATASETS, data, strict=True))
+        given, ids = _joined_batches(dict(zip(DATASETS, data, strict=True)), ids)
         if given["train"] is None:
             raise TypeError("train is missing: pass (x, y), or another kind of data. Received: train=None.")
         self.data: dict[str, _Data] = {}
@@ -351,8 +354,7 @@ class _Recipe:
         checked = {}
         for name, each in ids.items():
             array = id_array(each, f"ids of {name}")
-            if len(set(array.tolist())) < len(array):
-                raise ValueError(f"ids of {name} must be unique. Received: {len(array)} ids, some of them twice.")
+            check_unique_ids(array.tolist(), f"ids of {name}")
             length = self.data[name].length
             if length not in (None, len(array)):
                 raise ValueError(f"ids of {name} must name its {length} instances. Received: {len(array)} ids.")
@@ -612,6 +614,18 @@ class _Progress(keras.callbacks.Callback):
         epochs = (self.params or {}).get("epochs") or 1
         # The rest is evaluation.
         self.report(0.95 * min(1.0, (epoch + 1) / epochs))
+
+
+def _joined_batches(data: dict[str, Any], ids: Any) -> tuple[dict[str, Any], Any]:
+    """The data with batches in a list as arrays, and the ids with those that such batches bring."""
+    joined, brought = dict(data), {}
+    for name, each in data.items():
+        if is_list_of_batches(each):
+            batches = ListedBatches(each, name)
+            joined[name] = batches.arrays()
+            if batches.ids is not None:
+                brought[name] = batches.ids
+    return joined, {**brought, **ids} if isinstance(ids, Mapping) else ids
 
 
 class _Data:

@@ -1,8 +1,8 @@
 """Train a compatible update in PyTorch Lightning: losses, `BCLightningModule`, metrics, stored outputs of h1."""
 
 from bc_core import LinearLambda
-from bc_lightning import functional, metrics
-from bc_lightning._analysis import CompatibilityAnalysis
+from bc_lightning import functional, metrics, new_error, strict_imitation
+from bc_lightning._analysis import CompatibilityAnalysis, SweepManager
 from bc_lightning._callback import CompatibilityCallback
 from bc_lightning._checkpoint import load_h1
 from bc_lightning._comparisons import LogComparisons
@@ -62,11 +62,14 @@ __all__ = [
     "StrictImitationCrossEntropyLoss",
     "StrictImitationKLDivergenceLoss",
     "StrictImitationNLLLoss",
+    "SweepManager",
     "evaluate",
     "functional",
     "load_h1",
     "metrics",
+    "new_error",
     "store_outputs",
+    "strict_imitation",
     "sweep",
     "unwrap",
 ]

@@ -11,16 +11,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from bc_core import Sweep, linear_lambdas
 from bc_lightning._losses import BCCrossEntropyLoss, StrictImitationCrossEntropyLoss
-from bc_lightning._sweep import sweep
-from bc_tensorboard import _original_widgets
+from bc_lightning._sweep import _check_ids, sweep
+from bc_tensorboard import _original_manager, _original_widgets
+from bc_tensorboard._original_manager import SweepArguments
 
 
-class CompatibilityAnalysis(_original_widgets.CompatibilityAnalysis):
-    __doc__ = _original_widgets.CompatibilityAnalysis.__doc__
+class _Begins(SweepArguments):
+    """Begins the sweep that the arguments of the original stand for."""
 
     def _begun(self, options: dict[str, Any]) -> Sweep:
-        # A LightningModule makes its own optimiser.
         made = self.OptimizerClass
+        if made is None and isinstance(self.h2, torch.nn.Module) and not hasattr(self.h2, "configure_optimizers"):
+            made = torch.optim.SGD
         if made is not None and self.optimizer_kwargs:
             made = functools.partial(made, **self.optimizer_kwargs)
         device = None if self.device is None else torch.device(self.device)
@@ -28,8 +30,8 @@ class CompatibilityAnalysis(_original_widgets.CompatibilityAnalysis):
         on: dict[str, Any] = {"accelerator": kind}
         if device is not None and device.index is not None:
             on["devices"] = [device.index]
-        train, places = _loader_of(self.training_set)
-        test = None if self.test_set is None else _loader_of(self.test_set)[0]
+        train, places = _loader_of(self.training_set, "training_set")
+        test = None if self.test_set is None else _loader_of(self.test_set, "test_set")[0]
         given: dict[str, Any] = {
             "test": test,
             "folder": self.folder_name,
@@ -44,6 +46,15 @@ class CompatibilityAnalysis(_original_widgets.CompatibilityAnalysis):
             **options,
         }
         return sweep(self.h2, self.h1, train, **given)
+
+
+class SweepManager(_Begins, _original_manager.SweepManager):
+    __doc__ = _original_manager.SweepManager.__doc__
+
+
+class CompatibilityAnalysis(_Begins, _original_widgets.CompatibilityAnalysis):
+    __doc__ = _original_widgets.CompatibilityAnalysis.__doc__
+    _Manager = SweepManager
 
 
 class _Instances(Dataset[tuple[Any, ...]]):
@@ -61,15 +72,18 @@ class _Instances(Dataset[tuple[Any, ...]]):
         return tuple(part[row] for part in self.batches[batch])
 
 
-def _loader_of(data: Any) -> tuple[Any, dict[str, Any]]:
+def _loader_of(data: Any, name: str) -> tuple[Any, dict[str, Any]]:
     """A data loader of what the original took, and where ids, inputs and target are in its batches."""
     if isinstance(data, (list, tuple)) and data:
+        if all(isinstance(batch, (list, tuple)) and len(batch) == 3 for batch in data):
+            # Before a training that would end with them.
+            _check_ids(data, 0, f"ids of {name}")
         sizes = [len(batch[-1]) for batch in data]
         # Instances that are read one by one let h1's outputs be kept for the whole sweep.
         if len(set(sizes[:-1])) <= 1 and sizes[-1] <= sizes[0]:
             data = DataLoader(_Instances(data), batch_size=sizes[0])
     first = next(iter(data), None)
     if first is None:
-        raise ValueError("training_set: expected at least one batch, got none")
+        raise ValueError(f"{name}: expected at least one batch, got none")
     of_three = isinstance(first, (list, tuple)) and len(first) == 3
     return data, {"ids": 0, "inputs": 1, "target": 2} if of_three else {}

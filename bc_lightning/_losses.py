@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -254,14 +255,22 @@ class ModelLoss(nn.Module):
         return CompatibilityLoss(cls.base, cls.dissonance, lambda_c, **options)
 
 
+def _spelled(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with the one that version 1.4.2 of the original misspelt."""
+    if "discriminan_pivot" not in options:
+        return options
+    warnings.warn("discriminan_pivot is spelt discriminant_pivot here", DeprecationWarning, stacklevel=4)
+    return {name.replace("discriminan_pivot", "discriminant_pivot"): value for name, value in options.items()}
+
+
 class _NLL(ModelLoss):
     base: Base = "nll"
-    known_options = ("weight", "ignore_index")
+    known_options = ("weight", "ignore_index", "num_classes")
 
 
 class _CrossEntropy(ModelLoss):
     base: Base = "cross_entropy"
-    known_options = ("weight", "ignore_index", "label_smoothing")
+    known_options = ("weight", "ignore_index", "label_smoothing", "num_classes")
 
 
 class _BinaryCrossEntropy(ModelLoss):
@@ -276,7 +285,12 @@ class _BinaryCrossEntropy(ModelLoss):
         discriminant_pivot: float = 0.5,
         **options: Any,
     ) -> None:
-        super().__init__(h1, h2, lambda_c, discriminant_pivot=discriminant_pivot, **options)
+        super().__init__(h1, h2, lambda_c, **{"discriminant_pivot": discriminant_pivot, **_spelled(options)})
+
+    @classmethod
+    def on_outputs(cls, lambda_c: float | Tensor, **options: Any) -> CompatibilityLoss:
+        """The same loss on outputs instead of models, with this class's options and defaults."""
+        return super().on_outputs(lambda_c, **_spelled(options))
 
 
 class _KLDivergence(ModelLoss):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,28 @@ TARGET_KEYS = ("target", "targets", "label", "labels", "y")
 """Keys that are looked for, in this order, in a batch that is a mapping."""
 
 _TRIPLE = 3
+
+
+def begins_with_ids(batch: Any, batched: bool = True) -> bool:
+    """Whether a batch, or an item, looks like ``(ids, x, y)``; no tensor is read, so that nothing waits for a device.
+
+    Example:
+        >>> import torch
+        >>> x, y = torch.zeros(2, 3), torch.tensor([0, 1])
+        >>> [begins_with_ids(batch) for batch in ((["a", "b"], x, y), (y, x, y), (x, y), (x, y, y), (y, y, y))]
+        [True, True, False, False, False]
+    """
+    if not isinstance(batch, (list, tuple)) or len(batch) != _TRIPLE:
+        return False
+    first, x = batch[:2]
+    if len(getattr(x, "shape", ())) <= batched:
+        return False
+    if isinstance(first, Tensor):
+        return first.ndim == batched and not (first.is_floating_point() or first.is_complex())
+    if batched and isinstance(first, (list, tuple)):
+        return bool(first) and all(isinstance(each, (int, str)) for each in first)
+    ids = np.asarray(first)
+    return ids.ndim == batched and ids.dtype.kind in "iuUSO"
 
 
 def scores_from_output(

@@ -9,7 +9,7 @@ import torch
 
 from bc_core._comparison import Metadata
 from bc_lightning._evaluate import Where, compared
-from bc_tensorboard._original_widgets import ComparedModels, images_of, warn_of_unused
+from bc_tensorboard._original_widgets import ComparedModels, warn_of_unused
 
 
 class ModelComparison(ComparedModels):
@@ -100,5 +100,5 @@ class ModelComparison(ComparedModels):
             from_logits,
             named="images" if asked else None,
         )
-        images = images_of(get_instance_image_by_id) if nameable else None
+        images = get_instance_image_by_id if nameable else None
         self._take(comparison, dataset_name, images, performances)

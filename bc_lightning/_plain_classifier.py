@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from bc_lightning._model_outputs import inputs_from_batch
+from bc_lightning._model_outputs import begins_with_ids, inputs_from_batch
+
+
+def _refuse_listed_batches(loaders: Any) -> None:
+    """Refuse batches in a list, which Lightning takes for loaders to be read side by side, row by row."""
+    if not isinstance(loaders, (list, tuple)) or not loaders:
+        return
+    parts = (each.values() if isinstance(each, Mapping) else each for each in loaders)
+    if all(isinstance(each, (list, tuple, Mapping)) for each in loaders) and all(
+        any(isinstance(part, Tensor) for part in each) for each in parts
+    ):
+        raise TypeError(
+            "Lightning takes a list for several data loaders, and these are batches: pass "
+            f"torch.utils.data.DataLoader(batches, batch_size=None). Received: a list of {len(loaders)} batches."
+        )
 
 
 class ClassifierSteps:
@@ -32,7 +46,22 @@ class ClassifierSteps:
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.model(*args, **kwargs)
 
+    def on_train_start(self) -> None:
+        _refuse_listed_batches(cast("Any", self).trainer.train_dataloader)
+
+    def on_validation_start(self) -> None:
+        _refuse_listed_batches(cast("Any", self).trainer.val_dataloaders)
+
+    def on_test_start(self) -> None:
+        _refuse_listed_batches(cast("Any", self).trainer.test_dataloaders)
+
     def _scores(self, batch: Any) -> Any:
+        if self._inputs is None and begins_with_ids(batch):
+            raise ValueError(
+                "The batch has three parts, of which the first looks like ids, and a plain module is given the first: "
+                "say where things are, BCLightningModule(net, h1=..., inputs=1, target=2), or inputs=0 if the first is "
+                f"the input. Received: a batch of {', '.join(type(part).__name__ for part in batch)}, inputs=None."
+            )
         return cast("Any", self)(inputs_from_batch(batch, self._inputs))
 
     def training_step(self, batch: Any, batch_idx: int) -> None:

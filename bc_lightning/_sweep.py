@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, default_collate, default_convert
 
 from bc_core import Comparison, Sweep
+from bc_core._arrays import check_unique_ids, id_array
 from bc_core._comparison import Metadata, _write_whole
 from bc_core._evaluation import performance
 from bc_core._stored_rows import sampled
@@ -34,7 +35,7 @@ from bc_core._sweep._told import code_of, plain_attributes, told
 from bc_lightning._evaluate import _evaluating, evaluate
 from bc_lightning._fingerprint import fingerprint, fingerprint_data
 from bc_lightning._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
-from bc_lightning._model_outputs import inputs_from_batch
+from bc_lightning._model_outputs import _part, begins_with_ids, inputs_from_batch
 from bc_lightning._module import (
     BCLightningModule,
     _callers_lightning_module,
@@ -43,7 +44,7 @@ from bc_lightning._module import (
 )
 from bc_lightning._random_numbers import seeded
 from bc_lightning._reference import Reference
-from bc_lightning._stored import NotRepeatableError, StoredOutputs, store_outputs
+from bc_lightning._stored import NotRepeatableError, StoredOutputs, split_batch, store_outputs
 from bc_lightning._user_module import lightning_module_class, only_network
 from bc_lightning.functional._compatibility_loss import known
 from bc_lightning.training._wrapped import compatibilities_of
@@ -120,8 +121,9 @@ def sweep(
             for every point. A LightningModule with its own steps and optimisers, or a plain module (see `optimizer`).
         h1: the model in use: a module, a callable, a `Reference`, or `StoredOutputs` to whose data sets the loaders'
             are attached.
-        train: a `DataLoader`; a function that makes one, called anew for each point after its seed was set; or a
-            LightningDataModule with all data, then without `val` and `test`.
+        train: a `DataLoader`; a list of batches, those ``(ids, x, y)`` of BackwardCompatibilityML known as such; a
+            function that makes one, called anew for each point after its seed was set; or a LightningDataModule with
+            all data, then without `val` and `test`.
         val: the same, validation data, to choose on; the Trainer gets it too.
         test: the same, test data, which take part in nothing.
         folder: where everything goes, and is taken up again.
@@ -141,7 +143,8 @@ def sweep(
         target: where the target is in a batch.
         scores: what the class scores are, as in `BCLightningModule`.
         class_map: for an h1 with other classes.
-        ids: where ids of the instances are in a batch: an index, a key or a function. Default: positions in the data.
+        ids: where ids of the instances, each a different one, are in a batch: an index, a key or a function. Default:
+            positions in the data.
         class_names: name of each class.
         metadata: text of an instance, by id.
         performance_metric: a function ``(model, dataset, device)`` that returns a number, for the columns
@@ -253,6 +256,8 @@ class _Recipe:
     # By data set: the folder of h1's outputs, or None where they are not kept.
     kept: dict[str, Path | None] = dataclasses.field(default_factory=dict)
     h1_performances: dict[str, float] = dataclasses.field(default_factory=dict)
+    # Data sets whose ids were seen to be unique.
+    checked_ids: set[str] = dataclasses.field(default_factory=set)
     # Whether h1's kept outputs were seen to be its answer to what h2 is given.
     seen_alike: bool = False
 
@@ -313,18 +318,43 @@ class _Recipe:
         code = code_of(map(type, first.modules()), _special)
         self.initial = f"{fingerprint(first)} {_told(str(first))} {plain_attributes(first, _special)} {code}".strip()
         self.plain = lightning_module_class(type(first)) is None
-        places = ("ids", "inputs", "target")
-        given = [self.ids, self.module["inputs"], self.module["target"]]
-        if self.plain and given == [None, None, None] and self.data.begin_with_ids():
+        if self.plain and self.module["optimizer"] is None:
             raise ValueError(
-                "The batches have three parts, of which the first looks like ids, and a plain module is given the "
-                f"first: say what they are, {', '.join(f'{name}={place}' for place, name in enumerate(places))}. "
-                "Received: train with batches of three, and none of these."
+                "A plain module needs an optimiser: give its class, or a function of the parameters, such as "
+                "optimizer=torch.optim.SGD or optimizer=lambda params: torch.optim.Adam(params, lr=1e-3). "
+                f"Received: h2 that makes {type(first).__name__}, optimizer=None."
             )
+        self._find_ids()
         self.augments = any(_is_own_hook(owner, hook) for owner in (first, self.data.module) for hook in _BATCH_HOOKS)
         # What does not fit is told before the first hour of training.
         for name in self.losses:
             self.wrapped(copy.deepcopy(first), Point(name, 1.0, 0), self.reference)
+
+    def _find_ids(self) -> None:
+        """Know batches ``(ids, x, y)`` in a list, and refuse what only looks like them, or ids that name two instances.
+
+        Of a list all ids are at hand: different ones for all instances are no other numbers by chance.
+        """
+        places = {"ids": self.ids, "inputs": self.module["inputs"], "target": self.module["target"]}
+        listed = {name: data for name, data in self.data.given.items() if isinstance(data, (list, tuple))}
+        if all(place is None for place in places.values()):
+            where = {"ids": 0, "inputs": 1, "target": 2}
+            if not self.data.begin_with_ids():
+                return
+            named = all(begins_with_ids(batch) for data in listed.values() for batch in data)
+            if set(listed) < set(self.data.given) or not named:
+                raise ValueError(
+                    "The batches have three parts, of which the first looks like ids, and by default the first is the "
+                    "input and the second the target: say what they are, "
+                    f"{', '.join(f'{name}={place}' for name, place in where.items())}. "
+                    "Received: train with batches of three, and none of these."
+                )
+            self.ids = where["ids"]
+            self.module = {**self.module, "inputs": where["inputs"], "target": where["target"]}
+        if self.ids is not None:
+            for name, data in listed.items():
+                _check_ids(data, self.ids, f"ids of {name}")
+                self.checked_ids.add(name)
 
     def _bases(self) -> list[dict[str, str]]:
         """What each loss is at lambda_c = 0."""
@@ -401,6 +431,10 @@ class _Recipe:
             log_plan(folder, shown, self.performance_metric is not None)
         with seeded(0), _quiet():
             loaders = self.data.loaders()
+            if self.ids is not None:
+                for name, loader in loaders.items():
+                    if (name != "train" or self.evaluate_on_train) and name not in self.checked_ids:
+                        _check_ids(loader, self.ids, f"ids of {name}")
             for name in self.evaluated(loaders):
                 self.kept[name] = self._keep(loaders[name], folder / "h1" / name)
             if self.performance_metric is not None:
@@ -888,12 +922,12 @@ class _Data:
         """Whether the training data are triples ``(ids, x, y)``, as far as can be told without asking a loader."""
         train = self.given["train"]
         if isinstance(train, (list, tuple)) and train:
-            return _is_triple(train[0], 1)
+            return begins_with_ids(train[0])
         if self.module is not None or not _is_read_whole(train) or not len(train.dataset):
             return False
         # Items may be augmented at random.
         with seeded(0):
-            return _is_triple(train.dataset[0])
+            return begins_with_ids(train.dataset[0], batched=False)
 
     def rewind(self, to_the_call: bool = False) -> None:
         """Put every random generator of the loaders, their samplers and data sets where it was at the beginning.
@@ -913,7 +947,7 @@ class _Data:
         for name, loader in loaders.items():
             dataset: Any = getattr(loader, "dataset", None)
             if isinstance(dataset, (list, tuple)):
-                told[name] = f"{len(dataset)} batches {fingerprint_data(dataset) % 2**32:08x}"
+                told[name] = f"{len(dataset)} batches {_short(fingerprint_data(dataset))}"
             elif _is_read_whole(loader):
                 first = [fingerprint_data(dataset[index]) for index in sampled(len(dataset))]
                 again = [fingerprint_data(dataset[index]) for index in sampled(len(dataset))]
@@ -922,7 +956,7 @@ class _Data:
                 if first == again:
                     spread = range(0, len(dataset), -(-len(dataset) // _LOOKED_AT))
                     items = [fingerprint_data(dataset[index]) for index in spread]
-                    shown = f"{fingerprint_data(items) % 2**32:08x}"
+                    shown = _short(fingerprint_data(items))
                 if type(dataset) is torch.utils.data.TensorDataset:
                     shown = f"{fingerprint_data(dataset.tensors) % 2**32:08x}"
                 order = f"{type(loader.sampler).__name__}{', drop_last' if loader.drop_last else ''}"
@@ -959,15 +993,18 @@ class _Data:
         return list(found.values())
 
 
-def _is_triple(parts: Any, batched: int = 0) -> bool:
-    """Whether these are an id, inputs of more dimensions and a target; of a batch if `batched` is 1."""
-    if not isinstance(parts, (list, tuple)) or len(parts) != 3:
-        return False
-    first, x = parts[:2]
-    if isinstance(first, (list, tuple)) and not all(isinstance(each, (int, str)) for each in first):
-        return False
-    ids = np.asarray(first.cpu() if isinstance(first, Tensor) else first)
-    return ids.ndim == batched and ids.dtype.kind in "iuUSO" and len(getattr(x, "shape", ())) > batched
+def _short(fingerprint: int) -> str:
+    """Half of a fingerprint, of both of its halves: numbers and texts are in the one, tensors in the other."""
+    return f"{(fingerprint ^ fingerprint >> 32) % 2**32:08x}"
+
+
+def _check_ids(batches: Iterable[Any], ids: Where, name: str) -> None:
+    """Refuse ids that name several instances, or are none, before anything is trained."""
+    found: list[Any] = []
+    for brought in batches:
+        batch, _, _ = split_batch(brought)
+        found += id_array(_part(batch, ids, "ids"), name).tolist()
+    check_unique_ids(found, name)
 
 
 def _given(loader: Any) -> Any:

@@ -14,7 +14,7 @@ from bc_core import Comparison
 from bc_core._comparison import Id
 from bc_tensorboard._by_id import TextsById, by_id
 from bc_tensorboard._format import encode_comparison, encode_media
-from bc_tensorboard._images import thumbnail
+from bc_tensorboard._images import images_by_id, thumbnail
 
 UNNAMED = "comparison"
 # A number in JavaScript holds every integer up to here.
@@ -243,7 +243,7 @@ class Collection:
                 f"There is no error instance {str(instance)[:80]} in the run {run[:200]!r} on {dataset[:200]!r}.",
                 "The view may be older than its data: run the cell that shows it again.",
             )
-        return None if series.images is None else thumbnail(by_id(series.images, "images")(known), self.image_size)
+        return None if series.images is None else thumbnail(images_by_id(series.images)(known), self.image_size)
 
     def thumbnails(self, most: int) -> tuple[dict[tuple[str, str], dict[Id, bytes]], int, list[str]]:
         """Make thumbnails of a limited number of instances, negative flips first, shared out among the series.
@@ -265,7 +265,7 @@ class Collection:
             chosen = ids[: max(0, room // (len(wanted) - done))]
             room, left = room - len(chosen), left - len(chosen)
             source = self._series[key].images
-            ask = by_id(source, "images")
+            ask = images_by_id(source)
             for instance in chosen:
                 place = (id(source), instance)
                 if place not in made:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +28,8 @@ def thumbnail(image: Any, size: int = 96) -> bytes | None:
 
     Args:
         image: An array or a tensor of shape (H, W), (H, W, C) or (C, H, W) with C = 1, 3 or 4, as uint8, bool or as
-            floats in 0..1; a PIL image; the bytes of a PNG, JPEG or WebP file; a pair (image, label), of which the
-            first is taken; or None.
+            floats in 0..1; a PIL image; the bytes of a PNG, JPEG or WebP file, a file opened for reading them, or a
+            response of Flask that holds them; a pair (image, label), of which the first is taken; or None.
         size: Longer side, in pixels; smaller images stay as they are.
 
     Returns:
@@ -47,6 +48,7 @@ def thumbnail(image: Any, size: int = 96) -> bytes | None:
     if isinstance(image, (tuple, list)) and len(image) and not isinstance(image[0], (int, float)):
         # An item of a data set: the image comes first.
         image = image[0]
+    image = _content(image)
     if image is None:
         return None
     if isinstance(image, (str, os.PathLike)):
@@ -63,6 +65,53 @@ def thumbnail(image: Any, size: int = 96) -> bytes | None:
     else:
         picture.save(buffer, "PNG", optimize=False)
     return buffer.getvalue()
+
+
+def images_by_id(images: Any) -> Callable[[Id], Any]:
+    """How images are asked for by id, as `by_id`; a function may also answer as a route of Flask would.
+
+    `send_file` and its kin work within a request only, and there is none here: the function is called as if there was.
+
+    Raises:
+        TypeError: As `by_id`.
+    """
+    ask = by_id(images, "images")
+    if ask is not images:
+        return ask
+
+    def asked(instance: Id) -> Any:
+        if "flask" not in sys.modules:
+            try:
+                return ask(instance)
+            except RuntimeError:
+                # It may be the function that imports Flask.
+                if "flask" not in sys.modules:
+                    raise
+        import flask
+
+        if flask.has_request_context():
+            return ask(instance)
+        with flask.Flask(__name__, root_path=os.getcwd()).test_request_context():
+            return _content(ask(instance))
+
+    return asked
+
+
+def _content(image: Any) -> Any:
+    """The bytes of a response or an open file; anything else as it is."""
+    if hasattr(image, "get_data"):
+        # It would keep a file that is passed through to itself.
+        image.direct_passthrough = False
+        content = image.get_data()
+        if hasattr(image, "close"):
+            image.close()
+        return content
+    if hasattr(image, "getvalue"):
+        return image.getvalue()
+    if isinstance(image, io.IOBase):
+        with image:
+            return image.read()
+    return image
 
 
 def _picture(image: Any) -> Image:
@@ -125,7 +174,7 @@ class Thumbnails:
     """
 
     def __init__(self, images: Any, ids: Iterable[Id], size: int) -> None:
-        self._ask, self._ids, self._size = by_id(images, "images"), ids, size
+        self._ask, self._ids, self._size = images_by_id(images), ids, size
         self.failed = 0
         self.reason = ""
 

@@ -16,6 +16,7 @@ from bc_core import Comparison, Sweep, SweepResults
 from bc_core._sweep._folder import is_sweep_folder
 from bc_tensorboard._actions import Action
 from bc_tensorboard._collection import Texts, point_name
+from bc_tensorboard._original_manager import SweepArguments, SweepManager
 from bc_tensorboard._original_sweep import (
     OriginalEvaluation,
     caveats,
@@ -33,7 +34,7 @@ _LOOK_SECONDS = 0.5
 _Comparisons = dict[str, dict[str, list[Comparison]]]
 
 
-class CompatibilityAnalysis:
+class CompatibilityAnalysis(SweepArguments):
     """A sweep over lambda_c in the notebook: `start` runs it in the background, and the dashboard shows how it goes.
 
     With what the training needs, the dashboard has a button that calls `start`, one that stops the sweep while it runs,
@@ -60,7 +61,7 @@ class CompatibilityAnalysis:
         batch_size_train: Rows at a time, where the data are arrays.
         batch_size_test: The same for the test data.
         lambda_c_stepsize: From one lambda_c to the next.
-        OptimizerClass: Class of the optimiser.
+        OptimizerClass: Class of the optimiser. Default: SGD, as in the original.
         optimizer_kwargs: Its arguments.
         NewErrorLossClass: Loss of the one half of the trainings.
         StrictImitationLossClass: Loss of the other half.
@@ -79,6 +80,7 @@ class CompatibilityAnalysis:
     Attributes:
         evaluations: What was read of a folder of the original, as `bc_tensorboard.read_original_sweep` returns it.
         sweep: The `bc_core.Sweep` that `start` began, or the `bc_core.SweepResults` of the folder; None without one.
+        sweep_manager: The same sweep under the method names of the original's `SweepManager`.
         view: The `bc_tensorboard.ComparisonView` that is shown.
 
     Raises:
@@ -89,6 +91,8 @@ class CompatibilityAnalysis:
         >>> CompatibilityAnalysis("no/such/folder")
         CompatibilityAnalysis('no/such/folder', no evaluations yet)
     """
+
+    _Manager: type[SweepManager] = SweepManager
 
     def __init__(
         self,
@@ -116,32 +120,12 @@ class CompatibilityAnalysis:
         ml_flow_run_name: str | None = None,
     ) -> None:
         warn_of_unused(port=port)
-        self.use_ml_flow = use_ml_flow
-        self.ml_flow_run_name = ml_flow_run_name
-        self.folder_name = os.fspath(folder_name)
-        self.number_of_epochs = number_of_epochs
-        self.h1 = h1
-        self.h2 = h2
-        self.training_set = training_set
-        self.test_set = test_set
-        self.batch_size_train = batch_size_train
-        self.batch_size_test = batch_size_test
-        self.lambda_c_stepsize = lambda_c_stepsize
-        self.OptimizerClass = OptimizerClass
-        self.optimizer_kwargs = optimizer_kwargs
-        self.NewErrorLossClass = NewErrorLossClass
-        self.StrictImitationLossClass = StrictImitationLossClass
-        self.performance_metric = performance_metric
-        self.new_error_loss_kwargs = new_error_loss_kwargs
-        self.strict_imitation_loss_kwargs = strict_imitation_loss_kwargs
-        self.get_instance_image_by_id = get_instance_image_by_id
-        self.get_instance_metadata = get_instance_metadata
-        self.device = device
-
+        self._take_arguments(locals())
         self.evaluations: list[OriginalEvaluation] = []
         self.sweep: SweepResults | None = None
+        self.sweep_manager = self._Manager._of(self)
         self._options: dict[str, Any] = {}
-        self.view = made_view(images=images_of(get_instance_image_by_id), metadata=get_instance_metadata)
+        self.view = made_view(images=get_instance_image_by_id, metadata=get_instance_metadata)
         self.refresh()
         self.show()
 
@@ -161,8 +145,7 @@ class CompatibilityAnalysis:
         """
         if self.is_running:
             raise RuntimeError("The sweep is running; wait for it with .sweep.wait(), or stop it with .sweep.cancel().")
-        if missing := self._missing():
-            raise TypeError(f"To start a sweep CompatibilityAnalysis needs {', '.join(missing)}. Received: None.")
+        self._check_complete()
         sweep = self._begun({"background": True, "progress_bar": False, **options})
         self.sweep, self._options = sweep, options
         self._show_sweep(sweep, sweep.comparisons(), sweep.status if sweep.is_running else None)
@@ -174,12 +157,9 @@ class CompatibilityAnalysis:
         """Whether the sweep that `start` began is at work."""
         return isinstance(self.sweep, Sweep) and self.sweep.is_running
 
-    def _missing(self) -> list[str]:
-        return [name for name in ("number_of_epochs", "h1", "h2", "training_set") if getattr(self, name) is None]
-
     def _actions(self) -> list[Action]:
         """The buttons of the dashboard, for what can be done just now."""
-        if self._missing() or type(self)._begun is CompatibilityAnalysis._begun:
+        if self._missing() or type(self)._begun is SweepArguments._begun:
             return []
         sweep = self.sweep
         if isinstance(sweep, Sweep) and sweep.is_running:
@@ -205,33 +185,6 @@ class CompatibilityAnalysis:
         if isinstance(self.sweep, Sweep):
             self.sweep.cancel()
             self._show_sweep(self.sweep, self.sweep.comparisons(), None)
-
-    def _begun(self, options: dict[str, Any]) -> Sweep:
-        raise TypeError(
-            "A sweep is started by the CompatibilityAnalysis of bc_lightning or of bc_keras; this one opens."
-        )
-
-    def _losses(self, new_error: Any, strict_imitation: Any) -> dict[str, Any]:
-        """The two losses by name, as they are on outputs; the given ones where the caller named none."""
-        given = {
-            "new_error": (self.NewErrorLossClass or new_error, self.new_error_loss_kwargs),
-            "strict_imitation": (
-                self.StrictImitationLossClass or strict_imitation,
-                self.strict_imitation_loss_kwargs,
-            ),
-        }
-        # What is no loss on models is for the sweep to take or to refuse.
-        return {
-            name: loss.on_outputs(1.0, **(options or {}))
-            if isinstance(loss, type) and hasattr(loss, "on_outputs")
-            else loss
-            for name, (loss, options) in given.items()
-        }
-
-    def _mlflow(self) -> Any:
-        if not self.use_ml_flow:
-            return None
-        return True if self.ml_flow_run_name is None else {"run_name": self.ml_flow_run_name}
 
     def _follow(self, sweep: Sweep) -> None:
         shown: tuple[int, float] | None = None
@@ -344,22 +297,6 @@ def display_in_notebook(view: Any) -> None:
     ipython = sys.modules.get("IPython")
     if ipython is not None and ipython.get_ipython() is not None:
         importlib.import_module("IPython.display").display(view)
-
-
-def images_of(get_instance_image_by_id: Any) -> Any:
-    """Images as the rest of this package takes them, from what the original's functions return."""
-    if not callable(get_instance_image_by_id) or hasattr(get_instance_image_by_id, "__getitem__"):
-        return get_instance_image_by_id
-
-    def image_of(instance: int | str) -> Any:
-        image = get_instance_image_by_id(instance)
-        if hasattr(image, "get_data"):
-            # A response of Flask, which would keep a file that is passed through to itself.
-            image.direct_passthrough = False
-            return image.get_data()
-        return image.getvalue() if hasattr(image, "getvalue") else image
-
-    return image_of
 
 
 def _by_point(comparisons: _Comparisons, dissonances: Mapping[str, str]) -> tuple[_Comparisons, dict[str, str]]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from bc_core._comparison import Comparison, _write_whole
 from bc_core._overlap import ErrorOverlap
+from bc_core._sweep._foreign import is_harmless
 from bc_core._sweep._points import Point, check_names
 
 FORMAT = "backward-compat-sweep"
@@ -123,6 +124,7 @@ class SweepFolder:
         header = self.header()
         if header is None:
             others = {entry.name for entry in self.path.iterdir()} - {_LOCK} if self.path.is_dir() else set()
+            others = {name for name in others if not is_harmless(name)}
             if others - {_RUNNING}:
                 raise ValueError(
                     f"{self.path} is there and holds no sweep, but {', '.join(sorted(others)[:5])}. Give a new or "

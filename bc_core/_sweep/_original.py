@@ -40,48 +40,85 @@ def write_original(results: SweepResults, folder: Path, seed: int | None) -> Pat
         )
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty. Give a new folder.")
-    rows = {(row["loss"], row["lambda_c"], row["dataset"]): row for row in results.rows() if row["seed"] == chosen}
-    lambdas = sorted({lambda_c for _, lambda_c, _ in rows})
-    entries: list[dict[str, Any]] = []
-    performance = None
-    for lambda_c in lambdas:
-        for loss, dissonance in sorted(dissonances.items(), key=lambda item: str(item[1])):
-            for dataset, flag in _DATASETS.items():
-                if (loss, lambda_c, dataset) not in rows:
-                    continue
-                row = rows[loss, lambda_c, dataset]
-                entry = _entry(results, row, chosen, len(entries), str(dissonance), flag)
-                data = {**entry.pop("evaluation"), **entry}
-                _write(folder / f"{entry['datapoint_index']}-evaluation-data.json", data)
-                entries.append(
-                    {key: value for key, value in entry.items() if key not in ("h1_performance", "h2_performance")}
-                    | {"performance": entry["h2_performance"]}
-                )
-                if dataset == "test":
-                    performance = entry["h1_performance"]
-    _write(folder / "sweep_summary.json", {"data": entries, "h1_performance": performance})
+    entries = Entries(results, chosen)
+    for index in entries.finished():
+        _write(folder / f"{index}-evaluation-data.json", entries.evaluation(index))
+    _write(folder / "sweep_summary.json", entries.summary())
     return folder
 
 
-def _entry(
-    results: SweepResults, row: dict[str, Any], seed: int | None, index: int, dissonance: str, flag: str
-) -> dict[str, Any]:
-    evaluation = results.comparison(row["loss"], row["lambda_c"], seed, row["dataset"]).to_dict()
-    h1, h2 = (
-        json_number(row[f"performance_{model}"]) if f"performance_{model}" in row else row[f"accuracy_{model}"]
-        for model in ("h1", "h2")
-    )
-    return {
-        "evaluation": evaluation,
-        "datapoint_index": index,
-        "lambda_c": row["lambda_c"],
-        **{name: name == flag for name in _DATASETS.values()},
-        **{name: name == dissonance for name in _DISSONANCES.values()},
-        "h1_performance": h1,
-        "h2_performance": h2,
-        "btc": evaluation["btc"],
-        "bec": evaluation["bec"],
-    }
+class Entries:
+    """The evaluations of a sweep, numbered as there; those that are not finished have their number already.
+
+    They go by lambda_c, then new error before strict imitation, then training before testing.
+
+    Args:
+        results: The sweep.
+        seed: Which one; by default the first.
+    """
+
+    def __init__(self, results: SweepResults, seed: int | None = None) -> None:
+        self._results = results
+        plan = [*results.points, *results.unfinished]
+        seeds = [point.seed for point in plan]
+        self._seed = min(seeds, default=0) if seed is None else seed
+        dissonances = sorted((str(_dissonance(loss)), loss) for loss in results.losses if _dissonance(loss) is not None)
+        self._places = [
+            (loss, lambda_c, dataset)
+            for lambda_c in sorted({point.lambda_c for point in plan if point.seed == self._seed})
+            for _, loss in dissonances
+            for dataset in _DATASETS
+        ]
+        self._rows = {
+            (row["loss"], row["lambda_c"], row["dataset"]): row for row in results.rows() if row["seed"] == self._seed
+        }
+
+    def finished(self) -> list[int]:
+        """Numbers of those that are finished."""
+        return [index for index, place in enumerate(self._places) if place in self._rows]
+
+    def summary(self) -> dict[str, Any]:
+        """`data`, a row for each that is finished, and `h1_performance`, on the test data."""
+        data, performance = [], None
+        for index in self.finished():
+            entry = self._entry(index)
+            h1, h2 = entry.pop("h1_performance"), entry.pop("h2_performance")
+            data.append(entry | {"performance": h2})
+            if entry["testing"]:
+                performance = h1
+        return {"data": data, "h1_performance": performance}
+
+    def evaluation(self, index: int) -> dict[str, Any]:
+        """One of them, with its instances.
+
+        Raises:
+            FileNotFoundError: There is none of this number, or not yet.
+        """
+        if index not in self.finished():
+            raise FileNotFoundError(
+                f"There is no evaluation {index!r} in {self._results.path}, or not yet; finished are "
+                f"{', '.join(map(str, self.finished())) or 'none'}."
+            )
+        loss, lambda_c, dataset = self._places[index]
+        return self._results.comparison(loss, lambda_c, self._seed, dataset).to_dict() | self._entry(index)
+
+    def _entry(self, index: int) -> dict[str, Any]:
+        loss, lambda_c, dataset = self._places[index]
+        row = self._rows[self._places[index]]
+        h1, h2 = (
+            json_number(row[f"performance_{model}"]) if f"performance_{model}" in row else row[f"accuracy_{model}"]
+            for model in ("h1", "h2")
+        )
+        return {
+            "datapoint_index": index,
+            "lambda_c": lambda_c,
+            **{flag: name == dataset for name, flag in _DATASETS.items()},
+            **{flag: flag == _dissonance(loss) for flag in _DISSONANCES.values()},
+            "h1_performance": h1,
+            "h2_performance": h2,
+            "btc": row["btc"],
+            "bec": row["bec_given_h1_wrong"],
+        }
 
 
 def _dissonance(loss: str) -> str | None:

@@ -23,8 +23,8 @@ _BASES, _DISSONANCES, _NORMALIZATIONS, _REDUCTIONS = map(get_args, (Base, Disson
 
 # What each underlying torch loss can do; any other option is refused by name.
 BASE_OPTIONS: dict[str, tuple[str, ...]] = {
-    "nll": ("weight", "ignore_index"),
-    "cross_entropy": ("weight", "ignore_index", "label_smoothing"),
+    "nll": ("weight", "ignore_index", "num_classes"),
+    "cross_entropy": ("weight", "ignore_index", "label_smoothing", "num_classes"),
     "binary_cross_entropy": ("weight", "pos_weight", "threshold", "from_logits"),
     "kl_divergence": ("ignore_index", "num_classes"),
 }

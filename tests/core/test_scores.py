@@ -224,3 +224,41 @@ def test_the_package_lists_exactly_its_public_names():
     public = {name for name in vars(bc_core) if not name.startswith("_")}
     # A subpackage of its own, there once something has imported it.
     assert public - {"invariance"} == set(bc_core.__all__)
+
+
+TRUTH = [0, 2, 1, 2, 0, 1]
+ONE_HOT = np.eye(3)[TRUTH]
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        ONE_HOT.tolist(),
+        ONE_HOT.astype("float32"),
+        ONE_HOT.astype(int).tolist(),
+        ONE_HOT.astype(bool),
+        list(ONE_HOT),
+        pytest.importorskip("torch").tensor(ONE_HOT),
+        np.eye(4, dtype="int8")[TRUTH],
+    ],
+    ids=["floats", "float32", "integers", "bools", "list of rows", "tensor", "a class that does not occur"],
+)
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_the_truth_may_be_one_hot_rows(function, truth):
+    h1, h2 = [0, 2, 2, 2, 1, 1], [0, 1, 1, 2, 1, 0]
+    assert function(h1, h2, truth) == function(h1, h2, TRUTH)
+    assert function(h1, h2, truth) not in (0.0, 1.0)
+
+
+@pytest.mark.parametrize("rows", [[[0.9, 0.1], [0.2, 0.8]], [[1, 1], [0, 1]], [[0, 0], [0, 1]], [[2, -1], [0, 1]]])
+def test_other_rows_are_no_truth(rows):
+    with pytest.raises(ValueError, match=r"expected_labels: .*a single 1 each.*argmax\(axis=1\)"):
+        bc_core.trust_compatibility_score(GOOD, GOOD, rows)
+
+
+def test_one_hot_truth_in_a_comparison():
+    h1, h2 = [0, 2, 2, 2, 1, 1], [0, 1, 1, 2, 1, 0]
+    found, known = bc_core.compare(ONE_HOT, h1, h2), bc_core.compare(TRUTH, h1, h2)
+    assert found.overlap == known.overlap
+    assert found.instances.target.tolist() == known.instances.target.tolist()
+    assert bc_core.ErrorOverlap.from_predictions(ONE_HOT, h1, h2) == known.overlap

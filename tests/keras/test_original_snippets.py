@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 # was: from backwardcompatibilityml.tensorflow.loss.new_error import ..., .loss.strict_imitation import ...,
 #      from backwardcompatibilityml.tensorflow.models import BCNewErrorCompatibilityModel,
 #      import backwardcompatibilityml.tensorflow.helpers as tf_helpers
+import bc_core as scores
 import bc_keras
 import bc_keras as tf_helpers
 from bc_keras import BCNewErrorCompatibilityModel
@@ -130,3 +131,41 @@ def test_bc_fit_takes_callbacks_and_says_what_is_wrong(h1):
         tf_helpers.bc_fit(h2, (x, y), bc_loss="BCCrossEntropyLoss")
     with pytest.raises(ValueError, match="training_set"):
         tf_helpers.bc_fit(h2, bc_loss=loss)
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_scores_of_predictions_batch_by_batch(h1, one_hot):
+    # As the notebooks end; where the data are one-hot, so is the truth.
+    x, y = digits(one_hot=one_hot)
+    h2 = keras.models.Sequential(layers(16))
+    h1_predicted_labels, h2_predicted_labels, ground_truth_labels = [], [], []
+    for start in range(0, 256, 64):
+        x_batch_test, y_batch_test = x[start : start + 64], y[start : start + 64]
+        h1_predicted_labels += np.argmax(keras.ops.convert_to_numpy(h1(x_batch_test)), axis=1).tolist()
+        h2_predicted_labels += np.argmax(keras.ops.convert_to_numpy(h2(x_batch_test)), axis=1).tolist()
+        ground_truth_labels += y_batch_test.tolist()
+    truth = digits(one_hot=False)[1][:256]
+    right1, right2 = np.array(h1_predicted_labels) == truth, np.array(h2_predicted_labels) == truth
+    assert scores.trust_compatibility_score(h1_predicted_labels, h2_predicted_labels, ground_truth_labels) == (
+        (right1 & right2).sum() / right1.sum()
+    )
+    assert scores.error_compatibility_score(h1_predicted_labels, h2_predicted_labels, ground_truth_labels) == (
+        (~right1 & ~right2).sum() / (~right1).sum()
+    )
+
+
+@pytest.mark.parametrize("name", ["BCCrossEntropyLoss", "BCKLDivLoss"])
+def test_a_learning_rate_that_was_chosen_for_a_sum_trains_as_it_did(name, h1):
+    x, y = digits(one_hot=name != "BCCrossEntropyLoss")
+    reached = {}
+    for reduction in (None, "sum"):
+        keras.utils.set_random_seed(1)
+        h2 = keras.models.Sequential(layers(32))
+        bc_loss = getattr(bc_keras, name)(h1, h2, 0.5)
+        optimizer = keras.optimizers.SGD(0.001)
+        tf_helpers.bc_fit(
+            h2, training_set=batched(x[:1400], y[:1400]), testing_set=None, epochs=3, bc_loss=bc_loss,
+            optimizer=optimizer, reduction=reduction, verbose=0,
+        )  # fmt: skip
+        reached[reduction] = accuracy(h2, x[1400:], y[1400:])
+    assert reached["sum"] > reached[None] + 0.2

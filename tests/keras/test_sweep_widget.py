@@ -6,7 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-from bc_keras import BCCrossEntropyLoss, CompatibilityAnalysis, StrictImitationCrossEntropyLoss, evaluate
+from bc_keras import (
+    BCCrossEntropyLoss,
+    CompatibilityAnalysis,
+    StrictImitationCrossEntropyLoss,
+    SweepManager,
+    evaluate,
+)
 
 
 def net():
@@ -37,3 +43,28 @@ def test_the_call_of_the_original_starts_a_sweep(tmp_path):
     found = sweep.comparison("new_error", 1.0, dataset="test")
     assert found.overlap == evaluate(h1, model, (x, y)).comparison.overlap
     assert all(str(instance).startswith("row ") for instance in found.instances.ids)
+
+
+def test_the_manager_of_the_original_and_sgd_where_no_optimiser_is_named(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 4)).astype("float32")
+    y = x.argmax(1) % 3
+    batches = [[list(range(a, a + 10)), x[a : a + 10], y[a : a + 10]] for a in range(0, 40, 10)]
+    h1, h2 = net(), net()
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / ".gitkeep").touch()
+    # One batch of all rows, whose order does not matter.
+    manager = SweepManager(tmp_path / "sweep", 1, h1, h2, batches, batches, 40, 40, lambda_c_stepsize=1.0)
+    manager.start_sweep_synchronous()
+    assert (manager.is_running(), manager.get_sweep_status()) == (False, 1.0)
+    found = keras.models.load_model(manager.sweep.model_path("new_error", 0.0))
+    outputs = keras.ops.convert_to_numpy(h2(x))
+    slope = x.T @ (outputs - np.eye(3)[y]) / 40
+    np.testing.assert_allclose(found.get_weights()[0], h2.get_weights()[0] - 0.01 * slope, atol=1e-6)
+    summary = manager.get_sweep_summary()
+    assert [row["datapoint_index"] for row in summary["data"]] == list(range(8))
+    wanted = evaluate(h1, found, batches).to_dict()
+    evaluation = manager.get_evaluation(1)
+    assert {key: evaluation[key] for key in wanted} == wanted
+    shown = CompatibilityAnalysis(tmp_path / "sweep")
+    assert shown.sweep_manager.get_sweep_summary() == summary

@@ -484,8 +484,8 @@ class TestBadInput:
             CompatibilityLoss("binary_cross_entropy", pos_weigth=2)
         with pytest.raises(TypeError, match="BCNLLLoss has no option 'label_smoothing'. Known options: 'weight'"):
             BCNLLLoss(nn.Linear(2, 2), nn.Linear(2, 2), 0.5, label_smoothing=0.1)
-        with pytest.raises(TypeError, match="'discriminan_pivot'"):
-            BCBinaryCrossEntropyLoss(nn.Linear(2, 1), nn.Linear(2, 1), 0.5, discriminan_pivot=0.5)
+        with pytest.raises(TypeError, match="'discriminate_pivot'"):
+            BCBinaryCrossEntropyLoss(nn.Linear(2, 1), nn.Linear(2, 1), 0.5, discriminate_pivot=0.5)
         with pytest.raises(ValueError, match="Known: 'mean', 'batchmean', 'sum', 'none'"):
             CompatibilityLoss()(*inputs("cross_entropy"), reduction="avg")
 

@@ -238,6 +238,38 @@ def test_other_labels_outside_any_sample_make_another_sweep(tmp_path, h1, data):
         sweep_of(Digits, tmp_path / "s", h1, {**data, "train": TensorDataset(x, other)}, lambdas=[0])
 
 
+class Items(torch.utils.data.Dataset):
+    """Items of its own making, which are no tensors of a TensorDataset."""
+
+    def __init__(self, shift):
+        self.shift = shift
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        return torch.full((4,), float(index + self.shift)), index % 3
+
+
+def test_other_items_of_a_data_set_of_ones_own_make_another_sweep(tmp_path):
+    def begun(train):
+        few(train, h1, tmp_path / "s", evaluate_on_train=False, store_h1=False)
+
+    h1 = nn.Linear(4, 3)
+    begun(DataLoader(Items(0), batch_size=10))
+    begun(DataLoader(Items(0), batch_size=10))
+    with pytest.raises(ValueError, match="train data was 20 items"):
+        begun(DataLoader(Items(1), batch_size=10))
+
+
+def test_other_ids_beside_the_same_tensors_make_another_sweep(tmp_path):
+    x, y = torch.zeros(2, 4), torch.tensor([0, 1])
+    h1 = nn.Linear(4, 3)
+    few([(["a", "b"], x, y)], h1, tmp_path / "s")
+    with pytest.raises(ValueError, match="train data was 1 batches"):
+        few([(["a", "c"], x, y)], h1, tmp_path / "s")
+
+
 def test_seeds_may_be_added_in_any_order(tmp_path, h1, data):
     sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0], seeds=3)
     found = sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0], seeds=[1, 3])
@@ -248,6 +280,12 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ValueError, match=r"holds no sweep, but thesis\.tex"):
         run(tmp_path, **GRID)
+
+
+def test_a_plain_module_without_an_optimiser_is_refused_before_anything_is_trained(tmp_path, h1, data):
+    with pytest.raises(ValueError, match=r"optimizer=torch\.optim\.SGD"):
+        sweep_of(lambda: torch.nn.Linear(784, 10), tmp_path / "s", h1, data)
+    assert not (tmp_path / "s").exists()
 
 
 def sweep_of(module, folder, h1, data, **options):
@@ -650,13 +688,12 @@ def few(train, h1, folder, **options):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("form", ["loader", "list"])
-def test_triples_for_a_plain_module_need_their_places(tmp_path, h1, data, form):
+def test_triples_for_a_plain_module_need_their_places(tmp_path, h1, data):
     x, y = data["train"].tensors
     loader = DataLoader(TensorDataset(torch.arange(len(y)), x, y), batch_size=100)
     with pytest.raises(ValueError, match="looks like ids.*ids=0, inputs=1, target=2"):
         sweep(
-            lambda: nn.Linear(784, 10), h1, loader if form == "loader" else list(loader), folder=tmp_path / "s",
+            lambda: nn.Linear(784, 10), h1, loader, folder=tmp_path / "s",
             optimizer=torch.optim.Adam, trainer={"max_epochs": 1},
         )  # fmt: skip
 
@@ -765,8 +802,12 @@ def test_other_labels_of_a_data_set_of_ones_own_are_another_sweep(tmp_path):
     h1 = nn.Linear(4, 3)
     few(DataLoader(Labelled(), batch_size=10), h1, tmp_path / "s")
     other = Labelled()
-    # Where a look at a few items does not find it.
     other.y[100:300] = (other.y[100:300] + 1) % 3
+    with pytest.raises(ValueError, match="folder of another sweep: train data was"):
+        more(DataLoader(other, batch_size=10), h1, tmp_path / "s")
+    other.y = Labelled().y.clone()
+    # Where a look at a few items does not find it.
+    other.y[101:300:2] = (other.y[101:300:2] + 1) % 3
     with pytest.raises(ValueError, match="folder of another sweep, or h1 changed: .*another data set"):
         more(DataLoader(other, batch_size=10), h1, tmp_path / "s")
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 
+import flask
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from bc_tensorboard._by_id import by_id
-from bc_tensorboard._images import Thumbnails, thumbnail
+from bc_tensorboard._images import Thumbnails, images_by_id, thumbnail
 
 
 def opened(content: bytes) -> Image.Image:
@@ -105,3 +108,54 @@ def test_what_fails_is_counted_and_the_rest_made():
     assert [instance for instance, _ in thumbnails] == [1, 4]
     assert thumbnails.failed == 1
     assert thumbnails.reason.startswith("2: ValueError: expected the bytes of a PNG")
+
+
+def _png(size=(5, 3)):
+    buffer = io.BytesIO()
+    Image.new("L", size).save(buffer, "PNG")
+    buffer.seek(0)
+    return buffer
+
+
+def _answers(path):
+    path.write_bytes(_png().getvalue())
+    yield "file", lambda instance: flask.send_file(_png(), mimetype="image/png")
+    yield "path", lambda instance: flask.send_file(path)
+    yield "directory", lambda instance: flask.send_from_directory(path.parent, path.name)
+    yield "made", lambda instance: flask.make_response(_png().getvalue(), 200, {"Content-Type": "image/png"})
+    yield "response", lambda instance: flask.Response(_png().getvalue(), mimetype="image/png")
+    yield "with status", lambda instance: (flask.send_file(_png(), mimetype="image/png"), 200)
+    yield "no route", lambda instance: _png()
+    yield "opened", lambda instance: path.open("rb")
+
+
+def test_a_function_may_answer_as_a_route_of_flask(tmp_path):
+    for name, answer in _answers(tmp_path / "image.png"):
+        images = dict(Thumbnails(answer, [3], 96))
+        assert Image.open(io.BytesIO(images[3])).size == (5, 3), name
+
+
+def test_a_function_may_be_the_first_to_import_flask(tmp_path):
+    code = f"""
+import sys
+from bc_tensorboard._images import images_by_id, thumbnail
+def image(instance):
+    from flask import send_file
+    return send_file({str(tmp_path / "image.png")!r})
+def broken(instance):
+    raise RuntimeError("no such instance")
+ask = images_by_id(broken)
+try:
+    ask(1)
+except RuntimeError as error:
+    print(error, "flask" in sys.modules)
+print(thumbnail(images_by_id(image)(1))[1:4])
+"""
+    (tmp_path / "image.png").write_bytes(_png().getvalue())
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines() == ["no such instance False", "b'PNG'"]
+
+
+def test_within_a_request_it_is_that_of_the_caller():
+    with flask.Flask("mine").test_request_context("/of/mine"):
+        assert images_by_id(lambda instance: flask.request.path)(1) == "/of/mine"

@@ -1,0 +1,15 @@
+"""The four strict-imitation losses, as the module of this name in BackwardCompatibilityML held them."""
+
+from bc_lightning._losses import (
+    StrictImitationBinaryCrossEntropyLoss,
+    StrictImitationCrossEntropyLoss,
+    StrictImitationKLDivergenceLoss,
+    StrictImitationNLLLoss,
+)
+
+__all__ = [
+    "StrictImitationBinaryCrossEntropyLoss",
+    "StrictImitationCrossEntropyLoss",
+    "StrictImitationKLDivergenceLoss",
+    "StrictImitationNLLLoss",
+]
