@@ -9,10 +9,8 @@ import json
 import math
 import operator
 import os
-import secrets
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import id_array, matching_labels, text_objects, to_numpy
+from bc_core._files import write_whole
 from bc_core._overlap import ErrorOverlap
 from bc_core._scores import SCORES, count_cells
 
@@ -426,7 +425,7 @@ class Comparison:
         if path.name.endswith(".gz"):
             # Without the time of day, equal comparisons give equal files.
             content = gzip.compress(content, compresslevel=4, mtime=0)
-        _write_whole(path, content)
+        write_whole(path, content)
         return path
 
     def to_html(self, path: str | os.PathLike[str], **options: Any) -> Path:
@@ -745,20 +744,3 @@ def _refuse_duplicates(ids: NDArray[Any], where: str, advice: str = "; pass uniq
 def _one_line(label: object) -> str:
     """Keep a class name from breaking a line or moving a terminal's cursor."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(label))
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    # Through a link, what it points to is replaced and the link stays.
-    target = Path(os.path.realpath(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with open(aside, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, target)
-    except BaseException:
-        with suppress(OSError):
-            aside.unlink()
-        raise

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from bc_core import Comparison
 from bc_core._arrays import id_array, to_numpy
-from bc_core._comparison import Metadata, _write_whole
+from bc_core._comparison import Metadata
 from bc_core._evaluation import performance
+from bc_core._files import write_whole
 from bc_core._sweep._folder import DATASETS, LOSS, Report, Trained
 from bc_core._sweep._h1_performance import measured_h1
 from bc_core._sweep._points import Point
@@ -716,7 +717,7 @@ class _Answers:
         """Write the file, whole or not at all."""
         buffer = io.BytesIO()
         np.savez(buffer, rows=self.rows, hashes=self.hashes)
-        _write_whole(path, buffer.getvalue())
+        write_whole(path, buffer.getvalue())
 
     def as_stored(self) -> StoredOutputs:
         """The answers, for what they are: scores or labels."""

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, default_collate, default_convert
 
 from bc_core import Comparison, Sweep
-from bc_core._comparison import Metadata, _write_whole
+from bc_core._comparison import Metadata
 from bc_core._evaluation import performance
+from bc_core._files import write_whole
 from bc_core._stored_rows import sampled
 from bc_core._sweep._folder import DATASETS, LOSS, Report, Trained
 from bc_core._sweep._h1_performance import measured_h1
@@ -517,7 +518,7 @@ class _Recipe:
                 content = io.BytesIO()
                 torch.save({key: value.cpu() for key, value in model.state_dict().items()}, content)
                 file = "model.pt"
-                _write_whole(directory / file, content.getvalue())
+                write_whole(directory / file, content.getvalue())
             trained = Trained(comparisons, performances, file)
             if self.tensorboard and self.folder is not None:
                 from bc_tensorboard._sweep_log import log_point

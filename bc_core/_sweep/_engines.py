@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from bc_core._sweep._folder import FullDiskError, Report, SweepFolder, Trained
+from bc_core._files import FullDiskError
+from bc_core._interrupts import ctrl_c_raises
+from bc_core._sweep._folder import Report, SweepFolder, Trained
 from bc_core._sweep._points import Point
 
 Engine = Literal["in_process", "processes", "ray"]
@@ -82,17 +84,11 @@ def run_points(
 def _in_process(
     recipe: Recipe, folder: SweepFolder, points: Sequence[Point], done: PointDone, stop: threading.Event
 ) -> None:
-    in_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT) if in_main else None
-    try:
+    with ctrl_c_raises():
         for point in points:
             if stop.is_set():
                 return
             done(point, _error_of(recipe, folder, point))
-    finally:
-        # Lightning's Trainer leaves Ctrl-C ignored after the first one.
-        if in_main and handler is not None:
-            signal.signal(signal.SIGINT, handler)
 
 
 def _error_of(recipe: Recipe, folder: SweepFolder, point: Point) -> Exception | None:

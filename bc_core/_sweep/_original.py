@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bc_core._comparison import _write_whole
+from bc_core._files import write_whole
 from bc_core._sweep._folder import json_number
 
 if TYPE_CHECKING:
@@ -94,4 +94,4 @@ def _dissonance(loss: str) -> str | None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    _write_whole(path, json.dumps(content, allow_nan=False).encode("ascii"))
+    write_whole(path, json.dumps(content, allow_nan=False).encode("ascii"))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._comparison import _write_whole
+from bc_core._files import write_whole
 from bc_core.invariance._accumulator import Moments, unit_blocks
 from bc_core.invariance._distributions import f_upper_tail
 
@@ -427,7 +427,7 @@ class InvarianceResult(Mapping[str, LayerMeasures]):
         }
         content = io.BytesIO()
         np.savez_compressed(content, header=np.frombuffer(json.dumps(header).encode(), dtype=np.uint8), **arrays)
-        _write_whole(Path(path), content.getvalue())
+        write_whole(Path(path), content.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> InvarianceResult:
