@@ -7,6 +7,7 @@ labels never costs the seconds that importing torch or tensorflow takes.
 from __future__ import annotations
 
 from array import array as stdlib_array
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -157,6 +158,16 @@ def id_array(values: Any, name: str) -> NDArray[Any]:
     if array.dtype.kind in "iu" or array.size == 0:
         return array.astype(np.int64)
     raise TypeError(f"{name}: expected ids that are integers or text, got dtype {array.dtype}; convert them first")
+
+
+def first_duplicate(values: Iterable[Any]) -> Any:
+    """The first value that was there before, None if there is none; in one pass, however many there are."""
+    seen = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
 
 
 def _tensor_of_objects(values: Any) -> Any:

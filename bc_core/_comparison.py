@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import id_array, matching_labels, text_objects, to_numpy
-from bc_core._files import write_whole
+from bc_core._arrays import first_duplicate, id_array, matching_labels, text_objects, to_numpy
+from bc_core._files import TooLargeError, read_bounded, write_whole
 from bc_core._overlap import ErrorOverlap
 from bc_core._scores import SCORES, count_cells
 
@@ -457,17 +457,20 @@ class Comparison:
         return written
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Comparison:
+    def load(cls, path: str | os.PathLike[str], max_bytes: int = 2**30) -> Comparison:
         """Read a file that `save` wrote, and check that its table and counts agree.
 
         Args:
             path: The file; whether it is compressed is seen from its content.
+            max_bytes: Bytes of JSON at most, after decompression; no more are held in memory. A million error
+                instances take about 30 MB.
 
         Returns:
             The comparison, equal to the one saved.
 
         Raises:
-            ValueError: If the file is cut off, is something else, is of another version or contradicts itself.
+            ValueError: If the file is cut off, is something else, is larger than `max_bytes`, is of another version
+                or contradicts itself.
             OSError: If it cannot be read.
 
         Example:
@@ -476,13 +479,14 @@ class Comparison:
             Traceback (most recent call last):
             FileNotFoundError: [Errno 2] No such file or directory: 'no/such/file.json'
         """
-        with open(path, "rb") as file:
-            content = file.read()
         try:
-            if content[:2] == b"\x1f\x8b":
-                content = gzip.decompress(content)
-            data = json.loads(content)
-        except (EOFError, OSError, zlib.error, ValueError, RecursionError) as error:
+            data = json.loads(read_bounded(path, max_bytes))
+        except TooLargeError as error:
+            raise ValueError(
+                f"{path}: not read, as {error}, far more than comparisons have; if it is one, allow for it with "
+                "Comparison.load(..., max_bytes=...)"
+            ) from error
+        except (gzip.BadGzipFile, EOFError, zlib.error, ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not a saved comparison, or cut off while it was copied ({error})") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"{path}: not a saved comparison; expected a file that Comparison.save wrote")
@@ -496,14 +500,14 @@ class Comparison:
             comparison = cls(
                 ErrorOverlap.from_dict(data["overlap"]),
                 ErrorInstances(**{key: columns[key] for key in ("ids", "target", "h1_pred", "h2_pred", "metadata")}),
-                None if names is None else tuple(names),
+                names,
                 data["name"],
                 data["step"],
                 data["lambda_c"],
             )
         except KeyError as error:
             raise ValueError(f"{path}: a damaged comparison, the entry {error} is missing") from error
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:
             raise ValueError(f"{path}: a damaged comparison, {error}") from error
         return comparison
 
@@ -704,8 +708,7 @@ def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
     names = tuple(str(name) for name in class_names)
     if not names:
         raise ValueError("class_names: expected at least one name, got none")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    if (twice := first_duplicate(names)) is not None:
         raise ValueError(f"class_names: expected every name once, got {twice!r} twice")
     return names
 
@@ -734,11 +737,7 @@ def _refuse_duplicates(ids: NDArray[Any], where: str, advice: str = "; pass uniq
         unique = len(np.unique(ids))
     if unique == len(ids):
         return
-    seen = set()
-    for instance_id in ids.tolist():
-        if instance_id in seen:
-            raise ValueError(f"{where}: the id {instance_id!r} comes twice{advice}")
-        seen.add(instance_id)
+    raise ValueError(f"{where}: the id {first_duplicate(ids.tolist())!r} comes twice{advice}")
 
 
 def _one_line(label: object) -> str:

@@ -23,6 +23,10 @@ _CHUNK = 1 << 20
 _LOOK_SECONDS = 0.1
 
 
+class TooLargeError(ValueError):
+    """A file holds more than is to be read."""
+
+
 class FullDiskError(OSError):
     """The disk is full. What was finished before stays; the message says what to do."""
 
@@ -123,7 +127,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
         limit: Bytes of its content at most; no more are ever held.
 
     Raises:
-        ValueError: It has more.
+        TooLargeError: It has more.
         EOFError: It is cut off while packed.
         OSError: It cannot be read, or is packed and damaged (`gzip.BadGzipFile`).
         zlib.error: It is packed and damaged.
@@ -135,7 +139,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
         content = io.BytesIO()
         while chunk := source.read(_CHUNK):
             if content.tell() + len(chunk) > limit:
-                raise ValueError(f"it holds more than {in_bytes(limit)}{' when unpacked' if packed else ''}")
+                raise TooLargeError(f"it holds more than {in_bytes(limit)}{' when unpacked' if packed else ''}")
             content.write(chunk)
     return content.getvalue()
 
