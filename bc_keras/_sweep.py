@@ -24,6 +24,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from bc_core import Comparison
+from bc_core._archives import read_archive
 from bc_core._arrays import id_array, to_numpy
 from bc_core._comparison import Metadata
 from bc_core._evaluation import performance
@@ -709,9 +710,19 @@ class _Answers:
 
     @classmethod
     def load(cls, path: Path) -> _Answers:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as content:
-            return cls(content["rows"], content["hashes"])
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        try:
+            arrays = read_archive(path)
+            return cls(arrays["rows"], arrays["hashes"])
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}). Remove it, and call the sweep again with the same folder: it asks h1 "
+                "once more."
+            ) from error
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
