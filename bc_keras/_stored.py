@@ -165,13 +165,13 @@ class StoredOutputs:
     @classmethod
     def _mapped(cls, folder: RowFolder, header: dict[str, Any]) -> StoredOutputs:
         outputs, hashes = folder.map(header)
-        try:
-            items = (header["kind"], tuple(Leaf(*leaf) for leaf in header["leaves"]))
-        except TypeError as error:
+        leaves = header["leaves"]
+        if not all(isinstance(leaf, list) and [*map(type, leaf)] == [str, str, int] for leaf in leaves):
             raise DamagedRowsError(
-                f"the header of {folder.path} is damaged ({error}): store the outputs again with "
-                "store_outputs(..., overwrite=True)"
-            ) from error
+                f"the header of {folder.path} is damaged (it says that items have the parts {leaves}): store the "
+                "outputs again with store_outputs(..., overwrite=True)"
+            )
+        items = (header["kind"], tuple(Leaf(*leaf) for leaf in leaves))
         return cls(outputs, header["h1"], hashes, items, folder.path)
 
     @property

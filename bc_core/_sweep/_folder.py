@@ -431,7 +431,10 @@ def _check_header(header: Mapping[str, Any]) -> None:
         raise ValueError("the losses are no list of names")
     if not isinstance(plan, list):
         raise ValueError("the plan is no list of points")
-    check_names([Point.from_dict(entry) for entry in plan])
+    points = [Point.from_dict(entry) for entry in plan]
+    check_names(points)
+    if not losses or not {point.loss for point in points} <= {None, *losses}:
+        raise ValueError(f"the plan has points of other losses than {losses}")
 
 
 def _checked_result(data: Any, point: Point) -> dict[str, Any]:
