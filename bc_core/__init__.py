@@ -1,6 +1,7 @@
 """What backward compatibility is: scores, error overlap, comparison, lambda_c. Numpy only, no framework."""
 
-from bc_core._comparison import ClassFlips, Comparison, ErrorInstances, compare
+from bc_core._comparison import ClassFlips, Comparison, compare
+from bc_core._error_instances import ErrorInstances
 from bc_core._evaluation import Evaluation
 from bc_core._files import FullDiskError
 from bc_core._intervals import clopper_pearson_interval, paired_difference_interval, wilson_interval

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 # How file systems say that they know no locks, such as some of networks.
@@ -135,7 +135,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        source: IO[bytes] = gzip.GzipFile(fileobj=file) if packed else file
+        source = cast("IO[bytes]", gzip.GzipFile(fileobj=file) if packed else file)
         content = io.BytesIO()
         while chunk := source.read(_CHUNK):
             if content.tell() + len(chunk) > limit:
@@ -145,12 +145,12 @@ def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 @contextmanager
-def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
+def locked(path: Path, where: str, wait: bool = False) -> Iterator[None]:
     """Keep every other process, and thread, out of what a file stands for; the lock ends with the process.
 
     Args:
         path: The file; it is made and stays.
-        what: What another one is at work on, for the message.
+        where: Where another one is at work, for the message.
         wait: Whether to wait for the other one instead of an error.
 
     Raises:
@@ -161,7 +161,7 @@ def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
         while not _try_lock(file):
             if not wait:
                 raise RuntimeError(
-                    f"Another process, or thread of this one, is at work on {what}. Wait for it, or give another "
+                    f"Another process, or thread of this one, is at work in {where}. Wait for it, or give another "
                     "folder."
                 )
             time.sleep(_LOOK_SECONDS)

@@ -47,10 +47,11 @@ def row_checksums(rows: NDArray[Any], indices: NDArray[np.int64], hashes: NDArra
 
 def _odd_numbers(number: int) -> NDArray[np.uint64]:
     """The first numbers of SplitMix64, made odd: part of the format, so not from a generator that may change."""
-    state = np.arange(1, number + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    state: NDArray[np.uint64] = np.arange(1, number + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         state = (state ^ (state >> np.uint64(shift))) * np.uint64(factor)
-    return (state ^ (state >> np.uint64(31))) | np.uint64(1)
+    odd: NDArray[np.uint64] = (state ^ (state >> np.uint64(31))) | np.uint64(1)
+    return odd
 
 
 class CheckedRows:

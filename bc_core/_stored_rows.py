@@ -222,7 +222,7 @@ class RowFolder:
         Raises:
             RuntimeError: Another process, or thread, stores outputs here.
         """
-        return locked(self.path / _LOCK, f"the stored outputs in {self.path}", wait="LOCAL_RANK" in os.environ)
+        return locked(self.path / _LOCK, str(self.path), wait="LOCAL_RANK" in os.environ)
 
     def create(self, h1: str, items: int, row: tuple[int, ...], dtype: Any, **more: Any) -> None:
         """Make the files, empty, in place of what was there.

@@ -409,7 +409,7 @@ def _trained_with(h2: Any) -> Any:
 
 
 def _reading(
-    h2: Any, threshold: float | None, from_logits: bool | None, multilabel: bool | None, ignore_index: int | None
+    h2: Any, threshold: float | None, from_logits: bool | None, multilabel: bool | None, ignore_index: int | None = None
 ) -> tuple[bool, dict[str, Any]]:
     """Whether outputs are read as binary whatever their shape, and how: the caller's word, else h2's training's."""
     state = _trained_with(h2)

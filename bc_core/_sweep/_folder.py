@@ -172,7 +172,7 @@ class SweepFolder:
         Raises:
             RuntimeError: A sweep is at work in it.
         """
-        return locked(self.path / _LOCK, f"the sweep in {self.path}")
+        return locked(self.path / _LOCK, str(self.path))
 
     def clear_running(self) -> None:
         """Remove what interrupted points left; for the holder of the lock."""

@@ -21,7 +21,7 @@ VERSION = 1
 COLUMNS = ("tv_std", "tv_var", "sv_std", "sv_var", "between", "mean")
 FIRING = ("firing_local", "firing_global")
 
-Layers = list[tuple[dict[str, Any], dict[str, NDArray[np.float64]]]]
+Layers = list[tuple[dict[str, Any], dict[str, Any]]]
 
 
 def packed(header: Mapping[str, Any], layers: Layers) -> bytes:
@@ -76,7 +76,7 @@ def unpacked(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Layers]:
 
 def _layer(
     number: int, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     [name] = _texts([described["name"]], "name of a layer")
     shape = tuple(_whole(length, f"shape of {name!r}") for length in described["shape"])
     sizes = {key: _whole(described[key], f"{key} of {name!r}") for key in ("samples", "transformations")}
