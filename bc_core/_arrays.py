@@ -287,7 +287,14 @@ def _whole_floats(array: NDArray[Any], name: str) -> NDArray[np.int64]:
             f"{name}: expected labels, got {array[index]} at position {index}; "
             "a model that outputs NaN or infinity has no prediction there, so repair its outputs first"
         )
-    odd = (array != np.rint(array)) | (np.abs(array.astype(np.float64)) >= 2.0**63)
+    odd = np.abs(array.astype(np.float64)) >= 2.0**63
+    if odd.any():
+        index = int(odd.argmax())
+        raise ValueError(
+            f"{name}: expected class labels, got {array[index]:.0f} at position {index}, which does not fit in 64 bits; "
+            "map the labels to 0..C-1"
+        )
+    odd = array != np.rint(array)
     if odd.any():
         index = int(odd.argmax())
         raise ValueError(
