@@ -291,8 +291,8 @@ def _whole_floats(array: NDArray[Any], name: str) -> NDArray[np.int64]:
     if odd.any():
         index = int(odd.argmax())
         raise ValueError(
-            f"{name}: expected class labels, got {array[index]:.0f} at position {index}, which does not fit in 64 bits; "
-            "map the labels to 0..C-1"
+            f"{name}: expected class labels, got {array[index]:.0f} at position {index}, which does not fit in 64 "
+            "bits; map the labels to 0..C-1"
         )
     odd = array != np.rint(array)
     if odd.any():

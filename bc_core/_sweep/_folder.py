@@ -105,8 +105,8 @@ class SweepFolder:
             raise ValueError(f"{self.path / _HEADER} is not of a sweep, or is damaged. Give a new folder.")
         if header.get("version") != VERSION:
             raise ValueError(
-                f"{self.path} was written in version {header.get('version')} of the format, this reads version "
-                f"{VERSION}. Give a new folder."
+                f"{self.path / _HEADER} was written in version {header.get('version')} of the format, this reads "
+                f"version {VERSION}. Give a new folder."
             )
         try:
             _check_header(header)
