@@ -166,7 +166,7 @@ class StoredOutputs:
     def _mapped(cls, folder: RowFolder, header: dict[str, Any]) -> StoredOutputs:
         outputs, hashes = folder.map(header)
         leaves = header["leaves"]
-        if not all(isinstance(leaf, list) and [*map(type, leaf)] == [str, str, int] for leaf in leaves):
+        if not leaves or not all(isinstance(leaf, list) and [*map(type, leaf)] == [str, str, int] for leaf in leaves):
             raise DamagedRowsError(
                 f"the header of {folder.path} is damaged (it says that items have the parts {leaves}): store the "
                 "outputs again with store_outputs(..., overwrite=True)"
