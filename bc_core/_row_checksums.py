@@ -94,9 +94,11 @@ class CheckedRows:
         Raises:
             DamagedRowsError: One is not what was written.
         """
+        rows = np.array(self._rows[indices])
         if not np.all(self._checked[indices]):
-            self._check(np.unique(self._numbers(indices)))
-        return np.array(self._rows[indices])
+            numbers = self._numbers(indices)
+            self._check(numbers, rows.reshape(len(numbers), *self.shape[1:]))
+        return rows
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self[:] if dtype is None else self[:].astype(dtype)
@@ -107,17 +109,17 @@ class CheckedRows:
         Raises:
             DamagedRowsError: One is not what was written.
         """
-        self._check(self._numbers(indices))
+        self._check(self._numbers(indices), self._rows[indices])
 
     def intact(self) -> NDArray[np.bool_]:
         """Which rows are what was written, shape (N,)."""
         found = np.ones(len(self), dtype=bool)
-        for block, fine in self._compared(self._numbers(slice(None))):
+        for block, fine in self._compared(self._numbers(slice(None)), self._rows):
             found[block] = fine
         return found
 
-    def _check(self, numbers: NDArray[np.int64]) -> None:
-        for block, fine in self._compared(numbers):
+    def _check(self, numbers: NDArray[np.int64], rows: NDArray[Any]) -> None:
+        for block, fine in self._compared(numbers, rows):
             if not fine.all():
                 raise DamagedRowsError(
                     f"{self._path} is damaged: the row of item {block[int((~fine).argmax())]} is not the one that was "
@@ -126,13 +128,15 @@ class CheckedRows:
                 )
             self._checked[block] = True
 
-    def _compared(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+    def _compared(
+        self, numbers: NDArray[np.int64], rows: NDArray[Any]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
         if self._sums is None:
             return
         at_a_time = max(1, _BYTES_AT_A_TIME * len(self) // max(1, self._rows.nbytes))
         for start in range(0, len(numbers), at_a_time):
             block = numbers[start : start + at_a_time]
-            found = row_checksums(self._rows[block], block, self._hashes[block])
+            found = row_checksums(rows[start : start + at_a_time], block, self._hashes[block])
             yield block, found == self._sums[block]
 
     def _numbers(self, indices: Any) -> NDArray[np.int64]:

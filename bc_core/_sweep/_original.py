@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bc_core._files import write_whole
+from bc_core._files import is_left_aside, write_whole
 from bc_core._sweep._folder import json_number
 
 if TYPE_CHECKING:
@@ -38,8 +38,13 @@ def write_original(results: SweepResults, folder: Path, seed: int | None) -> Pat
             "The sweep must be finished on training and test data. Missing: "
             f"{', '.join(unfinished[:5] + [f'data set {name!r}' for name in missing]) or 'all points'}."
         )
-    if folder.is_dir() and any(folder.iterdir()):
+    there = list(folder.iterdir()) if folder.is_dir() else []
+    # Of a process that was killed while it wrote the first file.
+    left = [entry for entry in there if is_left_aside(entry.name, ["0-evaluation-data.json"])]
+    if len(left) < len(there):
         raise ValueError(f"{folder} is not empty. Give a new folder.")
+    for entry in left:
+        entry.unlink(missing_ok=True)
     rows = {(row["loss"], row["lambda_c"], row["dataset"]): row for row in results.rows() if row["seed"] == chosen}
     lambdas = sorted({lambda_c for _, lambda_c, _ in rows})
     entries: list[dict[str, Any]] = []

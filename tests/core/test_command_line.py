@@ -1,8 +1,11 @@
+import collections
 import gzip
 import json
+import random
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -182,3 +185,23 @@ def test_whatever_goes_wrong_is_never_taken_for_a_verdict(saved, capsys, monkeyp
     path = saved(30)
     assert main([path, "--max-nfr", "1%"]) == 2
     assert capsys.readouterr().err.startswith(f"bc-compare: {path}: ")
+
+
+def test_damaged_files_never_end_in_a_verdict_that_nobody_reached(saved, capsys):
+    path, rng = Path(saved(3)).with_suffix(""), random.Random(0)
+    Comparison.load(saved(3)).save(path)
+    content, statuses = path.read_bytes(), collections.Counter()
+    for number in range(200):
+        damaged = bytearray(content)
+        place = rng.randrange(len(damaged))
+        if number % 2:
+            damaged[place] = rng.randrange(256)
+        else:
+            damaged[place : place + 20] = bytes(min(20, len(damaged) - place))
+        path.write_bytes(damaged)
+        statuses[main([str(path), "--max-nfr", "5%"])] += 1
+        if statuses[2]:
+            assert "Traceback" not in capsys.readouterr().err
+    # Three flips in a thousand keep the budget, and damage cannot make them break it.
+    assert set(statuses) <= {0, 2}
+    assert statuses[2] > 150
