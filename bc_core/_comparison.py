@@ -334,13 +334,13 @@ class Comparison:
         return written
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], max_bytes: int = 2**30) -> Comparison:
+    def load(cls, path: str | os.PathLike[str], max_bytes: int = 2**28) -> Comparison:
         """Read a file that `save` wrote, and check that its table and counts agree.
 
         Args:
             path: The file; whether it is compressed is seen from its content.
             max_bytes: Bytes of JSON at most, after decompression; no more are held in memory. A million error
-                instances take about 30 MB.
+                instances take about 30 MB, so that some eight million are read unless more are allowed for.
 
         Returns:
             The comparison, equal to the one saved.

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import IO, cast
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+# No disk takes a file that large, such as one of FAT.
+_NO_ROOM = (*_FULL_DISK, errno.EFBIG)
 # How file systems say that they know no locks, such as some of networks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _CHUNK = 1 << 20
@@ -34,7 +36,7 @@ class FullDiskError(OSError):
 def is_full_disk(error: BaseException | None) -> bool:
     """Whether an error, or what it came from, is that the disk is full, by the number or the words of the system."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL_DISK:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
             return True
         # HDF5 and TensorFlow hand on the system's words, and not its number.
         if any(os.strerror(number) in str(error) for number in _FULL_DISK):
@@ -63,7 +65,7 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException as error:
         with suppress(OSError):
             aside.unlink()
-        if isinstance(error, OSError) and error.errno in _FULL_DISK:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
             raise FullDiskError(
                 error.errno,
                 f"No space is left to write {in_bytes(len(content))}; what was there before is kept. Make room, then "

@@ -435,18 +435,19 @@ def store_outputs(
     h1 = _plain(h1)
     name = fingerprint(h1)
     folder = RowFolder(path, _FORMAT, _ENTRIES)
-    if (kept := folder.header_to_keep(overwrite)) is not None:
+    kept = folder.header_to_keep(overwrite)
+    if kept is not None:
         folder.check_same_h1(kept, name)
     items = _items_of(h1, x, y, batch_size)
-    hashes = items.hashes()
-    if kept is not None and kept["complete"] and _standing(folder, kept, h1, items, hashes).all():
+    if kept is not None and kept["complete"] and _standing(folder, kept, h1, items).all():
         return StoredOutputs.open(folder.path)
     with folder.locked():
         kept = folder.header_to_keep(overwrite)
+        hashes = items.hashes()
         standing = np.zeros(len(hashes), dtype=bool)
         if kept is not None:
             folder.check_same_h1(kept, name)
-            standing = _standing(folder, kept, h1, items, hashes)
+            standing = _standing(folder, kept, h1, items)
             folder.go_on(kept, standing)
         with ExitStack() as opened:
             writer = None if kept is None else opened.enter_context(RowWriter(folder))
@@ -631,9 +632,9 @@ def _standing(
     header: dict[str, Any],
     h1: Any,
     items: _ArrayItems | DatasetItems,
-    hashes: NDArray[np.uint64],
 ) -> NDArray[np.bool_]:
     """Which rows are done and undamaged, once it is sure that they are this h1's for these data."""
+    hashes = items.hashes()
     folder.check_same_length(header, len(hashes))
     stored = StoredOutputs._mapped(folder, header)
     assert isinstance(stored._outputs, CheckedRows)

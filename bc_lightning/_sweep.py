@@ -627,6 +627,7 @@ class _Recipe:
             threshold=float(criterion.options.get("threshold", 0.5)),
             from_logits=bool(criterion.options.get("from_logits", True)),
             multilabel=criterion.base == "binary_cross_entropy",
+            ignore_index=criterion.options.get("ignore_index"),
         )
         return dataclasses.replace(found.comparison, lambda_c=point.lambda_c)
 

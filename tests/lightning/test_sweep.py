@@ -865,3 +865,11 @@ def test_a_disk_that_is_full_from_the_beginning_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(_folder, "write_whole", full)
     with pytest.raises(FullDiskError, match="No space is left for the plan of the sweep"):
         few(batches(0), nn.Linear(4, 3), tmp_path / "s")
+
+
+def test_a_label_that_the_loss_ignores_is_left_out_of_the_table(tmp_path):
+    marked = [(x, torch.where(torch.arange(10) < 2, -1, y)) for x, y in batches(0)]
+    found = few(marked, nn.Linear(4, 3), tmp_path / "s", loss_options={"ignore_index": -1})
+    assert [row["instances"] for row in found.rows("train")] == [32, 32]
+    with pytest.raises(SweepFailedError, match="label -1"):
+        few(marked, nn.Linear(4, 3), tmp_path / "t")
