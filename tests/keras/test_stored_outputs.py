@@ -193,6 +193,15 @@ class PressesCtrlC(Service):
         return super().__call__(x)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as in a terminal; processes in the background begin with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("form", ["arrays", "batches"])
 def test_ctrl_c_is_a_keyboard_interrupt_and_keeps_what_was_done(tmp_path, form, request):
     x, _ = data()
