@@ -40,11 +40,11 @@ def write_original(results: SweepResults, folder: Path, seed: int | None) -> Pat
         )
     there = list(folder.iterdir()) if folder.is_dir() else []
     # Of a process that was killed while it wrote the first file.
-    left = [entry for entry in there if is_left_aside(entry.name, ["0-evaluation-data.json"])]
+    left = [path for path in there if is_left_aside(path.name, ["0-evaluation-data.json"])]
     if len(left) < len(there):
         raise ValueError(f"{folder} is not empty. Give a new folder.")
-    for entry in left:
-        entry.unlink(missing_ok=True)
+    for path in left:
+        path.unlink(missing_ok=True)
     rows = {(row["loss"], row["lambda_c"], row["dataset"]): row for row in results.rows() if row["seed"] == chosen}
     lambdas = sorted({lambda_c for _, lambda_c, _ in rows})
     entries: list[dict[str, Any]] = []

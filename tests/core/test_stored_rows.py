@@ -4,6 +4,9 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -252,3 +255,37 @@ def test_folders_of_version_1_are_read(side, tmp_path):
     folder.finish()
     np.testing.assert_allclose(np.asarray(opened(folder)), x @ weights)
     assert json.loads((path / "header.json").read_text())["version"] == 1
+
+
+WAITING = """
+    import os, sys, time
+    from bc_core._stored_rows import RowFolder
+    folder = RowFolder(sys.argv[1], "example")
+    with folder.locked():
+        print("in", flush=True)
+        sys.stdin.readline()
+    print("out", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("together", [False, True])
+def test_only_processes_that_were_started_together_wait_for_each_other(tmp_path, together):
+    # As torchrun tells its processes who they are.
+    environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
+    environment |= {"LOCAL_RANK": "0"} if together else {}
+    command = [sys.executable, "-c", textwrap.dedent(WAITING), str(tmp_path / "h1")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    first = subprocess.Popen(command, env=environment, **pipes)
+    assert first.stdout.readline() == "in\n"
+    second = subprocess.Popen(command, env=environment, **pipes)
+    if together:
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(timeout=2)
+    else:
+        assert second.wait(timeout=60) == 1
+        assert "Another process, or thread of this one, is at work in" in second.stderr.read()
+    assert first.communicate("\n", timeout=60)[0] == "out\n"
+    if together:
+        assert second.communicate("\n", timeout=60)[0] == "in\nout\n"
+    second.communicate()
