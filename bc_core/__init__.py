@@ -1,7 +1,9 @@
 """What backward compatibility is: scores, error overlap, comparison, lambda_c. Numpy only, no framework."""
 
-from bc_core._comparison import ClassFlips, Comparison, ErrorInstances, compare
+from bc_core._comparison import ClassFlips, Comparison, compare
+from bc_core._error_instances import ErrorInstances
 from bc_core._evaluation import Evaluation
+from bc_core._files import FullDiskError
 from bc_core._intervals import clopper_pearson_interval, paired_difference_interval, wilson_interval
 from bc_core._overlap import ErrorOverlap
 from bc_core._schedules import LinearLambda, check_lambda
@@ -16,7 +18,7 @@ from bc_core._scores import (
     trust_compatibility_score,
 )
 from bc_core._sweep._choice import Choice
-from bc_core._sweep._folder import Failure, FullDiskError
+from bc_core._sweep._folder import Failure
 from bc_core._sweep._points import Point as SweepPoint
 from bc_core._sweep._points import linear_lambdas, log_lambdas
 from bc_core._sweep._results import SweepResults

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array as stdlib_array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -199,6 +199,16 @@ def check_unique_ids(ids: Sequence[Any], name: str) -> None:
     )
 
 
+def first_duplicate(values: Iterable[Any]) -> Any:
+    """The first value that was there before, None if there is none; in one pass, however many there are."""
+    seen = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
 def _tensor_of_objects(values: Any) -> Any:
     # Only TensorFlow has tensors of text; one of torch that requires a gradient refuses `.numpy()`.
     return values.numpy() if hasattr(values, "numpy") and not hasattr(values, "detach") else None
@@ -316,7 +326,14 @@ def _whole_floats(array: NDArray[Any], name: str) -> NDArray[np.int64]:
             f"{name}: expected labels, got {array[index]} at position {index}; "
             "a model that outputs NaN or infinity has no prediction there, so repair its outputs first"
         )
-    odd = (array != np.rint(array)) | (np.abs(array.astype(np.float64)) >= 2.0**63)
+    odd = np.abs(array.astype(np.float64)) >= 2.0**63
+    if odd.any():
+        index = int(odd.argmax())
+        raise ValueError(
+            f"{name}: expected class labels, got {array[index]:.0f} at position {index}, which does not fit in 64 "
+            "bits; map the labels to 0..C-1"
+        )
+    odd = array != np.rint(array)
     if odd.any():
         index = int(odd.argmax())
         raise ValueError(

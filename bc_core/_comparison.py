@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import html
 import importlib
-import json
 import math
 import operator
 import os
-import secrets
-import zlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,109 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import id_array, matching_labels, text_objects, to_numpy
+from bc_core._arrays import first_duplicate, id_array, matching_labels, text_objects, to_numpy
+from bc_core._comparison_file import packed, unpacked
+from bc_core._error_instances import ErrorInstances, refuse_duplicates
+from bc_core._files import write_whole
 from bc_core._overlap import ErrorOverlap
 from bc_core._scores import SCORES, count_cells
 
-FORMAT = "backward-compat-comparison"
-VERSION = 1
-
 Id = int | str
 Metadata = Sequence[str] | Mapping[Any, str] | Callable[[Any], str]
-
-
-@dataclass(frozen=True, eq=False)
-class ErrorInstances:
-    """A table, by columns, of instances that h1 or h2 got wrong; iterating yields its rows as dictionaries.
-
-    Attributes:
-        ids: Shape (E,): int64, or dtype object holding `str`.
-        target: Shape (E,), int64: true class.
-        h1_pred: Shape (E,), int64: class that h1 predicts.
-        h2_pred: Shape (E,), int64: class that h2 predicts.
-        metadata: Shape (E,), dtype object holding `str`; None if no metadata was given.
-
-    Raises:
-        ValueError: If the columns differ in length.
-
-    Example:
-        >>> from bc_core import compare
-        >>> table = compare([0, 1, 1], [0, 1, 0], [0, 0, 1], ids=["a", "b", "c"]).instances
-        >>> len(table), table.ids.tolist()
-        (2, ['b', 'c'])
-        >>> next(iter(table))
-        {'id': 'b', 'target': 1, 'h1_pred': 1, 'h2_pred': 0, 'metadata': None}
-    """
-
-    ids: NDArray[Any]
-    target: NDArray[np.int64]
-    h1_pred: NDArray[np.int64]
-    h2_pred: NDArray[np.int64]
-    metadata: NDArray[Any] | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ids", id_array(self.ids, "ids"))
-        for name in ("target", "h1_pred", "h2_pred"):
-            classes = to_numpy(getattr(self, name), name)
-            if classes.ndim != 1 or (classes.size and classes.dtype.kind not in "iu"):
-                raise ValueError(f"{name}: expected a column of class numbers, got {classes.dtype} {classes.shape}")
-            object.__setattr__(self, name, classes.astype(np.int64))
-        if self.metadata is not None:
-            texts = list(self.metadata)
-            if not all(isinstance(text, str) for text in texts):
-                raise ValueError("metadata: expected a text for every row")
-            object.__setattr__(self, "metadata", text_objects(texts))
-        lengths = {name: len(column) for name, column in self._columns().items() if column is not None}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"expected columns of one length, got {lengths}")
-        for column in self._columns().values():
-            if column is not None:
-                column.setflags(write=False)
-
-    def select(self, rows: Any) -> ErrorInstances:
-        """Return the rows that a boolean mask or an array of positions picks.
-
-        Example:
-            >>> from bc_core import compare
-            >>> table = compare([0, 1, 1], [0, 1, 0], [0, 0, 1]).instances
-            >>> table.select(table.target == table.h2_pred).ids
-            array([2])
-        """
-        return ErrorInstances(
-            **{name: None if column is None else column[rows] for name, column in self._columns().items()}  # type: ignore[arg-type]
-        )
-
-    def _columns(self) -> dict[str, NDArray[Any] | None]:
-        return {
-            "ids": self.ids,
-            "target": self.target,
-            "h1_pred": self.h1_pred,
-            "h2_pred": self.h2_pred,
-            "metadata": self.metadata,
-        }
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __iter__(self) -> Any:
-        metadata = [None] * len(self) if self.metadata is None else self.metadata.tolist()
-        columns = (self.ids.tolist(), self.target.tolist(), self.h1_pred.tolist(), self.h2_pred.tolist(), metadata)
-        names = ("id", "target", "h1_pred", "h2_pred", "metadata")
-        return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ErrorInstances):
-            return NotImplemented
-        pairs = zip(self._columns().values(), other._columns().values(), strict=True)
-        return all(
-            a is b or (a is not None and b is not None and a.dtype == b.dtype and np.array_equal(a, b))
-            for a, b in pairs
-        )
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"ErrorInstances({len(self)} rows)"
 
 
 @dataclass(frozen=True)
@@ -195,7 +96,7 @@ class Comparison:
         expected[:, 1, 1] = 0  # the table leaves out what both get right
         if not np.array_equal(counted, expected):
             raise ValueError("the error instances do not add up to the counts of the overlap")
-        _refuse_duplicates(table.ids, "the error instances")
+        refuse_duplicates(table.ids, "the error instances")
 
     def _normalise_captions(self) -> None:
         # Steps and weights often come as numpy scalars, which JSON does not know.
@@ -285,7 +186,7 @@ class Comparison:
             raise ValueError("cannot merge integer ids with text ids; give every shard ids of one kind")
         overlap = self.overlap + other.overlap
         if len(a) and len(b):
-            _refuse_duplicates(
+            refuse_duplicates(
                 np.concatenate([a.ids, b.ids]), "two shards", "; pass ids= that are unique over the whole data set"
             )
         metadata = None
@@ -401,32 +302,7 @@ class Comparison:
         path = Path(path)
         if not path.name.endswith((".json", ".json.gz")):
             raise ValueError(f"{path}: expected a name that ends in .json or .json.gz")
-        table = self.instances
-        text = json.dumps(
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "name": self.name,
-                "step": self.step,
-                "lambda_c": self.lambda_c,
-                "class_names": self.class_names,
-                "overlap": self.overlap.to_dict(),
-                "instances": {
-                    "ids": table.ids.tolist(),
-                    "target": table.target.tolist(),
-                    "h1_pred": table.h1_pred.tolist(),
-                    "h2_pred": table.h2_pred.tolist(),
-                    "metadata": None if table.metadata is None else table.metadata.tolist(),
-                },
-            },
-            allow_nan=False,
-            separators=(",", ":"),
-        )
-        content = text.encode("ascii")
-        if path.name.endswith(".gz"):
-            # Without the time of day, equal comparisons give equal files.
-            content = gzip.compress(content, compresslevel=4, mtime=0)
-        _write_whole(path, content)
+        write_whole(path, packed(self._captions(), self.overlap, self.instances, path.name.endswith(".gz")))
         return path
 
     def to_html(self, path: str | os.PathLike[str], **options: Any) -> Path:
@@ -458,17 +334,20 @@ class Comparison:
         return written
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Comparison:
+    def load(cls, path: str | os.PathLike[str], max_bytes: int = 2**28) -> Comparison:
         """Read a file that `save` wrote, and check that its table and counts agree.
 
         Args:
             path: The file; whether it is compressed is seen from its content.
+            max_bytes: Bytes of JSON at most, after decompression; no more are held in memory. A million error
+                instances take about 30 MB, so that some eight million are read unless more are allowed for.
 
         Returns:
             The comparison, equal to the one saved.
 
         Raises:
-            ValueError: If the file is cut off, is something else, is of another version or contradicts itself.
+            ValueError: If the file is cut off, is something else, is larger than `max_bytes`, is of another version
+                or contradicts itself.
             OSError: If it cannot be read.
 
         Example:
@@ -477,36 +356,14 @@ class Comparison:
             Traceback (most recent call last):
             FileNotFoundError: [Errno 2] No such file or directory: 'no/such/file.json'
         """
-        with open(path, "rb") as file:
-            content = file.read()
+        captions, overlap, instances = unpacked(path, max_bytes)
         try:
-            if content[:2] == b"\x1f\x8b":
-                content = gzip.decompress(content)
-            data = json.loads(content)
-        except (EOFError, OSError, zlib.error, ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: not a saved comparison, or cut off while it was copied ({error})") from error
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise ValueError(f"{path}: not a saved comparison; expected a file that Comparison.save wrote")
-        if data.get("version") != VERSION:
-            raise ValueError(
-                f"{path}: written in version {data.get('version')!r} of the format, and this release reads "
-                f"version {VERSION}; read it with the release that wrote it, or a newer one"
-            )
-        try:
-            names, columns = data["class_names"], data["instances"]
-            comparison = cls(
-                ErrorOverlap.from_dict(data["overlap"]),
-                ErrorInstances(**{key: columns[key] for key in ("ids", "target", "h1_pred", "h2_pred", "metadata")}),
-                None if names is None else tuple(names),
-                data["name"],
-                data["step"],
-                data["lambda_c"],
-            )
-        except KeyError as error:
-            raise ValueError(f"{path}: a damaged comparison, the entry {error} is missing") from error
+            return cls(overlap, instances, **captions)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path}: a damaged comparison, {error}") from error
-        return comparison
+
+    def _captions(self) -> dict[str, Any]:
+        return {field: getattr(self, field) for field in ("name", "step", "lambda_c", "class_names")}
 
     def __add__(self, other: object) -> Comparison:
         return self.merge(other) if isinstance(other, Comparison) else NotImplemented
@@ -662,7 +519,7 @@ def compare(
         all_ids = id_array(ids, "ids")
         if len(all_ids) != size:
             raise ValueError(f"ids: expected one id per instance ({size}), got {len(all_ids)}")
-        _refuse_duplicates(all_ids, "ids")
+        refuse_duplicates(all_ids, "ids")
         error_ids = all_ids[errors]
     instances = ErrorInstances(
         error_ids,
@@ -705,8 +562,7 @@ def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
     names = tuple(str(name) for name in class_names)
     if not names:
         raise ValueError("class_names: expected at least one name, got none")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    if (twice := first_duplicate(names)) is not None:
         raise ValueError(f"class_names: expected every name once, got {twice!r} twice")
     return names
 
@@ -726,39 +582,6 @@ def _class_numbers(labels: NDArray[Any], class_names: Sequence[str], name: str) 
     return numbers.astype(np.int64)
 
 
-def _refuse_duplicates(ids: NDArray[Any], where: str, advice: str = "; pass unique ids") -> None:
-    if ids.dtype.kind == "O":
-        unique = len(set(ids.tolist()))
-    elif len(ids) < 2 or (ids[1:] > ids[:-1]).all():
-        return  # growing ids are the usual case, and need no sorting
-    else:
-        unique = len(np.unique(ids))
-    if unique == len(ids):
-        return
-    seen = set()
-    for instance_id in ids.tolist():
-        if instance_id in seen:
-            raise ValueError(f"{where}: the id {instance_id!r} comes twice{advice}")
-        seen.add(instance_id)
-
-
 def _one_line(label: object) -> str:
     """Keep a class name from breaking a line or moving a terminal's cursor."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(label))
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    # Through a link, what it points to is replaced and the link stays.
-    target = Path(os.path.realpath(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with open(aside, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, target)
-    except BaseException:
-        with suppress(OSError):
-            aside.unlink()
-        raise

@@ -9,12 +9,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import matching_labels, to_numpy
+from bc_core._arrays import INT64_MAX, matching_labels, to_numpy
 from bc_core._intervals import Side, clopper_pearson_interval, wilson_interval
 from bc_core._scores import SCORES, bec_name, count_cells, named_score, score_from_counts, score_terms
 
 Method = Literal["wilson", "clopper_pearson"]
 Verdict = Literal["pass", "fail", "inconclusive"]
+
+# A larger label is more likely an id than a class, and counts of so many classes would fill the memory.
+_MOST_CLASSES = 2**20
 
 
 class ErrorOverlap:
@@ -30,7 +33,7 @@ class ErrorOverlap:
         counts: Read-only int64 array of that shape.
 
     Raises:
-        ValueError: If the shape is another one or a count is negative or not whole.
+        ValueError: If the shape is another one, a count is negative or not whole, or the sum is 2**63 or more.
 
     Example:
         >>> from bc_core import ErrorOverlap
@@ -56,9 +59,14 @@ class ErrorOverlap:
             )
         if array.dtype.kind not in "iuf":
             raise ValueError(f"counts: expected integers, got dtype {array.dtype}")
-        whole = array.astype(np.int64) if np.isfinite(array).all() else None
-        if whole is None or (whole != array).any() or (whole < 0).any():
-            raise ValueError("counts: expected whole numbers that are not negative; weights cannot be counted here")
+        # A larger one would wrap around to a negative number; the largest int64 has no counterpart in floats.
+        fits = array < 2.0**63 if array.dtype.kind == "f" else array <= INT64_MAX
+        if not ((array >= 0) & fits).all() or (array != (whole := array.astype(np.int64))).any():
+            raise ValueError(
+                "counts: expected whole numbers that are not negative and below 2**63; weights cannot be counted here"
+            )
+        if int(whole.max()) > INT64_MAX // whole.size and sum(whole.ravel().tolist()) > INT64_MAX:
+            raise ValueError("counts: their sum is 2**63 or more, so they cannot be counts of instances")
         whole.setflags(write=False)
         object.__setattr__(self, "counts", whole)
 
@@ -88,8 +96,8 @@ class ErrorOverlap:
             target: N true classes, integers in 0..num_classes-1, shape (N,) or (N, 1); list, array or tensor.
             h1_pred: N classes that h1 predicts.
             h2_pred: N classes that h2 predicts.
-            num_classes: Number of classes C. Default: the largest label plus one. State it wherever results of
-                several batches or shards are added, since a batch need not hold the last class.
+            num_classes: Number of classes C. Default: the largest label plus one, up to 2**20. State it wherever
+                results of several batches or shards are added, since a batch need not hold the last class.
             ignore_index: Instances with this target are left out.
 
         Returns:
@@ -120,7 +128,9 @@ class ErrorOverlap:
         if num_classes is None:
             if arrays[0].size == 0:
                 raise ValueError("every instance is ignored, so num_classes cannot be told; state num_classes")
-            num_classes = max(int(array.max()) for array in arrays) + 1
+            num_classes = max(1, max(int(array.max()) for array in arrays) + 1)
+            if num_classes > _MOST_CLASSES:
+                _refuse_large_label(arrays, names)
         num_classes = _positive(num_classes)
         for array, name in zip(arrays, names, strict=True):
             _check_range(array, name, num_classes)
@@ -403,6 +413,11 @@ class ErrorOverlap:
                 f"cannot add overlaps of {self.num_classes} and {other.num_classes} classes; "
                 "state the same num_classes when counting each shard"
             )
+        if self.total + other.total > INT64_MAX:
+            raise ValueError(
+                f"cannot add overlaps of {self.total} and {other.total} instances: the sum is 2**63 or more, so they "
+                "cannot be counts of instances"
+            )
         return ErrorOverlap(self.counts + other.counts)
 
     def __radd__(self, other: object) -> ErrorOverlap:
@@ -448,4 +463,13 @@ def _check_range(labels: NDArray[Any], name: str, num_classes: int) -> None:
     raise ValueError(
         f"{name}: expected classes 0..{num_classes - 1}, got {labels[index]} at position {index}; raise num_classes, "
         "map the labels to 0..num_classes-1, or leave such targets out with ErrorOverlap's ignore_index"
+    )
+
+
+def _refuse_large_label(arrays: tuple[NDArray[Any], ...], names: tuple[str, ...]) -> None:
+    array, name = max(zip(arrays, names, strict=True), key=lambda pair: int(pair[0].max()))
+    index = int(array.argmax())
+    raise ValueError(
+        f"{name}: got the label {array[index]} at position {index}, which would make {int(array[index]) + 1} classes. "
+        f"Map the labels to 0..C-1; if there really are more than {_MOST_CLASSES} classes, state num_classes"
     )

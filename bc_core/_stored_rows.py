@@ -6,26 +6,32 @@ business of each framework's own side.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["logits", "probabilities", "log_probabilities"]
+from bc_core._files import FullDiskError, in_bytes, is_full_disk, is_left_aside, locked, write_whole
+from bc_core._row_checksums import CheckedRows, DamagedRowsError, row_checksums
+from bc_core._row_files import ArrayFile, create_array, open_array, size_of_array
 
 SAMPLED_ITEMS = 8
 # A row counts as done once it is on the disk; so much work is lost at most when the power goes.
 FLUSH_SECONDS = 5.0
 
-_VERSION = 1
-_HEADER, _OUTPUTS, _HASHES, _DONE = "header.json", "outputs.npy", "item_hashes.npy", "done.npy"
-_FILES = {_HEADER, _OUTPUTS, _HASHES, _DONE}
-_ROUNDED_SUM = 1e-2
+# Version 1 had no checksums.
+_VERSION, _WITHOUT_CHECKSUMS = 2, 1
+_HEADER, _OUTPUTS, _HASHES, _DONE, _SUMS = "header.json", "outputs.npy", "item_hashes.npy", "done.npy", "checksums.npy"
+_LOCK, _ASIDE = "store.lock", ".new"
+_ARRAYS = (_OUTPUTS, _HASHES, _SUMS, _DONE)
+_FILES = {_HEADER, _LOCK, *_ARRAYS, *(name + _ASIDE for name in (_HEADER, *_ARRAYS))}
+_DTYPES = ("float32", "float64", "int64")
 
 WHY_ITEMS_DIFFER = (
     "Likely reasons: the data set augments at random (store and attach it without augmentation, and augment "
@@ -41,6 +47,7 @@ OTHER_ITEM = (
 )
 MOVED = " (it is the item that was stored as {index})"
 REPLACE = "give another folder, or overwrite=True to replace them"
+_STORE_ANEW = "store the outputs again with store_outputs(..., overwrite=True)"
 
 
 class RowFolder:
@@ -49,6 +56,7 @@ class RowFolder:
     Args:
         path: The folder; it need not exist.
         format: The name that the header must bear, so that one framework does not read another's hashes.
+        entries: What else the header must hold, by name, and of which type.
 
     Example:
         >>> import tempfile, numpy as np
@@ -56,47 +64,66 @@ class RowFolder:
         >>> with tempfile.TemporaryDirectory() as name:
         ...     folder = RowFolder(name, "example")
         ...     folder.create("sha256:...", 2, (3,), np.float32)
-        ...     writer = RowWriter(folder)
-        ...     writer.write(np.array([0, 1]), np.array([7, 8], np.uint64), np.eye(2, 3))
-        ...     writer.flush()
+        ...     with RowWriter(folder) as writer:
+        ...         writer.write(np.array([0, 1]), np.array([7, 8], np.uint64), np.eye(2, 3))
         ...     folder.finish()
         ...     rows, hashes = folder.map(folder.complete_header())
-        ...     rows.tolist(), hashes.tolist()
+        ...     rows[:].tolist(), hashes.tolist()
         ([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [7, 8])
     """
 
-    def __init__(self, path: str | Path, format: str) -> None:
+    def __init__(self, path: str | Path, format: str, entries: Mapping[str, type] | None = None) -> None:
         self.path = Path(path).resolve()
         self.format = format
+        self._entries = {"h1": str, "items": int, "shape": list, "dtype": str, "complete": bool, **(entries or {})}
+
+    # What is there
 
     def header(self) -> dict[str, Any] | None:
         """Read the header, or None where there is none yet.
 
         Raises:
+            DamagedRowsError: The file was a header once.
             ValueError: The file is no header of this format or of another version.
         """
         file = self.path / _HEADER
         if not file.is_file():
             return None
         try:
-            header = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
+            header = json.loads(content := file.read_bytes())
+        except (ValueError, RecursionError):
             header = None
         if not isinstance(header, dict) or header.get("format") != self.format:
-            raise ValueError(f"{file} is not a header of stored outputs; give an empty or new folder")
-        if header.get("version") != _VERSION:
+            other = isinstance(header, dict) and str(header.get("format")).endswith(".stored_outputs")
+            if other or self._strangers() or not ((self.path / _OUTPUTS).exists() or not content):
+                raise ValueError(f"{file} is not a header of stored outputs; give an empty or new folder")
+            raise DamagedRowsError(f"{file} is damaged (cut off, or written over): {_STORE_ANEW}")
+        if header.get("version") not in (_VERSION, _WITHOUT_CHECKSUMS):
             raise ValueError(
                 f"{self.path} was written in version {header.get('version')} of the format, this reads version "
-                f"{_VERSION}: remove the folder and store again"
+                f"{_VERSION} and earlier: remove the folder and store again"
             )
+        if fault := self._fault(header):
+            raise DamagedRowsError(f"{file} is damaged ({fault}): {_STORE_ANEW}")
         return header
+
+    def _fault(self, header: dict[str, Any]) -> str | None:
+        for name, kind in self._entries.items():
+            if type(header.get(name)) is not kind:
+                return f"the entry {name!r} is missing, or no {kind.__name__}"
+        shape, items = header["shape"], header["items"]
+        if not shape or any(type(length) is not int or length < 1 for length in shape) or shape[0] != items:
+            return f"{items} items cannot have outputs of shape {shape}"
+        if header["dtype"] not in _DTYPES:
+            return f"outputs are never of type {header['dtype']!r}"
+        return None
 
     def complete_header(self) -> dict[str, Any]:
         """Read the header of a folder whose rows are all there.
 
         Raises:
             FileNotFoundError: There is no such folder.
-            ValueError: It holds no stored outputs, or not all of them.
+            ValueError: It holds no stored outputs, or not all of them, or is damaged.
         """
         if not self.path.is_dir():
             raise FileNotFoundError(f"no folder of stored outputs at {self.path}; make it with store_outputs")
@@ -105,22 +132,34 @@ class RowFolder:
             raise ValueError(f"{self.path} holds no stored outputs ({_HEADER} is missing)")
         if not header["complete"]:
             raise ValueError(
-                f"the outputs in {self.path} are incomplete, {int(self.done().sum())} of {header['items']} rows: "
-                "call store_outputs again with the same arguments to compute the rest"
+                f"the outputs in {self.path} are incomplete, {int(self.done(header).sum())} of {header['items']} "
+                "rows: call store_outputs again with the same arguments to compute the rest"
             )
         return header
 
-    def check_is_ours(self, header: dict[str, Any] | None) -> None:
-        """Refuse to write beside files of somebody else.
+    def header_to_keep(self, overwrite: bool) -> dict[str, Any] | None:
+        """Read the header of rows that are to be kept; None where all are to be computed.
+
+        Args:
+            overwrite: Whether rows that are there are to be replaced, also damaged ones.
 
         Raises:
-            ValueError: The folder has other files, or is a file.
+            DamagedRowsError: The header is damaged, and is not to be replaced.
+            ValueError: The folder has files of somebody else, or is a file.
         """
-        if header is not None or not self.path.exists():
-            return
-        ours = _FILES | {_HEADER + ".new"}
-        if not self.path.is_dir() or {entry.name for entry in self.path.iterdir()} - ours:
+        try:
+            header = self.header()
+        except DamagedRowsError:
+            if not overwrite:
+                raise
+            header = None
+        if header is None and self.path.exists() and (not self.path.is_dir() or self._strangers()):
             raise ValueError(f"{self.path} is there and holds no stored outputs; give an empty or new folder")
+        return None if overwrite else header
+
+    def _strangers(self) -> set[str]:
+        names = {entry.name for entry in self.path.iterdir()} - _FILES
+        return {name for name in names if not is_left_aside(name, _FILES)}
 
     def check_same_h1(self, header: dict[str, Any], found: str) -> None:
         """Refuse an h1 of another fingerprint than the one that gave the rows.
@@ -143,6 +182,48 @@ class RowFolder:
                 f"{length}; {REPLACE}"
             )
 
+    def done(self, header: dict[str, Any]) -> NDArray[np.bool_]:
+        """Read which rows are marked as being on the disk, shape (items,).
+
+        Raises:
+            DamagedRowsError: The file is missing or damaged.
+        """
+        return np.array(self._array(_DONE, "bool", header["shape"][:1]))
+
+    def standing(self, header: dict[str, Any], rows: CheckedRows) -> NDArray[np.bool_]:
+        """Which rows need not be computed, shape (items,): those that are what was written, whatever the marks say."""
+        return self.done(header) if header["version"] == _WITHOUT_CHECKSUMS else rows.intact()
+
+    def map(self, header: dict[str, Any]) -> tuple[CheckedRows, NDArray[np.uint64]]:
+        """Map rows and hashes into memory without reading them.
+
+        Raises:
+            DamagedRowsError: A file is missing, damaged, or not what the header tells of.
+        """
+        outputs = self._array(_OUTPUTS, header["dtype"], header["shape"])
+        hashes = self._array(_HASHES, "uint64", header["shape"][:1])
+        checked = header["version"] != _WITHOUT_CHECKSUMS
+        sums = self._array(_SUMS, "uint64", header["shape"][:1]) if checked else None
+        return CheckedRows(outputs, hashes, sums, self.path), hashes
+
+    def _array(self, name: str, dtype: str, shape: list[int]) -> NDArray[Any]:
+        try:
+            return open_array(self.path / name, np.dtype(dtype), tuple(shape))
+        except ValueError as error:
+            raise DamagedRowsError(f"the folder is damaged, {error}: {_STORE_ANEW}") from error
+
+    # Writing
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep every other process from writing here; one that was killed leaves no lock.
+
+        Processes that were started together (`torchrun`, DDP) wait for each other.
+
+        Raises:
+            RuntimeError: Another process, or thread, stores outputs here.
+        """
+        return locked(self.path / _LOCK, str(self.path), wait="LOCAL_RANK" in os.environ)
+
     def create(self, h1: str, items: int, row: tuple[int, ...], dtype: Any, **more: Any) -> None:
         """Make the files, empty, in place of what was there.
 
@@ -152,14 +233,42 @@ class RowFolder:
             row: Shape of one row.
             dtype: What rows are kept in.
             **more: Further entries of the header.
+
+        Raises:
+            FullDiskError: There is no room for all rows; what was there is kept.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        # The header first: without one, a folder is taken for unfinished, never for another h1's outputs.
-        for name in (_HEADER, _OUTPUTS, _HASHES, _DONE):
-            (self.path / name).unlink(missing_ok=True)
         shape = (items, *row)
-        for name, kind, size in ((_OUTPUTS, dtype, shape), (_HASHES, np.uint64, shape[:1]), (_DONE, bool, shape[:1])):
-            np.lib.format.open_memmap(self.path / name, mode="w+", dtype=kind, shape=size).flush()
+        kinds = {
+            _OUTPUTS: (dtype, shape),
+            **dict.fromkeys((_HASHES, _SUMS), ("uint64", shape[:1])),
+            _DONE: ("bool", shape[:1]),
+        }
+        arrays = {name: (np.dtype(kind), size) for name, (kind, size) in kinds.items()}
+        # Aside: for want of room, nothing that was there is lost.
+        try:
+            for name, (kind, size) in arrays.items():
+                create_array(self.path / (name + _ASIDE), kind, size)
+        except BaseException as error:
+            for name in arrays:
+                with suppress(OSError):
+                    (self.path / (name + _ASIDE)).unlink(missing_ok=True)
+            if not isinstance(error, OSError) or not is_full_disk(error):
+                raise
+            needed = sum(size_of_array(kind, size) for kind, size in arrays.values())
+            raise FullDiskError(
+                error.errno,
+                f"h1's outputs for {items} items need {in_bytes(needed)}, and there is no room for them on the disk; "
+                "what was there before is kept. Make room, or give a folder on another disk",
+                str(self.path),
+            ) from error
+        # The header first: without one, a folder is taken for unfinished, never for another h1's outputs.
+        (self.path / _HEADER).unlink(missing_ok=True)
+        for name in arrays:
+            os.replace(self.path / (name + _ASIDE), self.path / name)
+        for entry in list(self.path.iterdir()):
+            if is_left_aside(entry.name, _FILES):
+                entry.unlink(missing_ok=True)
         self._write_header(
             {
                 "format": self.format,
@@ -173,69 +282,116 @@ class RowFolder:
             }
         )
 
+    def go_on(self, header: dict[str, Any], standing: NDArray[np.bool_]) -> None:
+        """Say which rows stand, before the others are computed."""
+        if header["complete"]:
+            self._write_header({**header, "complete": False})
+        with closing(self.writable(_DONE, "bool", header["shape"][:1])) as marks:
+            marks.write(np.arange(len(standing)), standing)
+            marks.sync()
+
     def finish(self) -> None:
         """Say in the header that all rows are there, if they are."""
         header = self.header()
-        if header is not None and bool(self.done().all()):
+        if header is not None and bool(self.done(header).all()):
             self._write_header({**header, "complete": True})
 
+    def writable(self, name: str, dtype: str, shape: list[int]) -> ArrayFile:
+        """Open one of the arrays for writing."""
+        try:
+            return ArrayFile(self.path / name, np.dtype(dtype), tuple(shape))
+        except ValueError as error:
+            raise DamagedRowsError(f"the folder is damaged, {error}: {_STORE_ANEW}") from error
+
     def _write_header(self, header: dict[str, Any]) -> None:
-        aside = self.path / (_HEADER + ".new")
-        aside.write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
-        os.replace(aside, self.path / _HEADER)
-
-    def done(self) -> NDArray[np.bool_]:
-        """Read which rows are on the disk, shape (items,)."""
-        return cast("NDArray[np.bool_]", np.array(np.load(self.path / _DONE, mmap_mode="r")))
-
-    def map(self, header: dict[str, Any], mode: Literal["r", "r+"] = "r") -> tuple[NDArray[Any], NDArray[np.uint64]]:
-        """Map rows and hashes into memory without reading them.
-
-        Raises:
-            ValueError: The rows are not those that the header tells of.
-        """
-        outputs = np.load(self.path / _OUTPUTS, mmap_mode=mode)
-        hashes = np.load(self.path / _HASHES, mmap_mode=mode)
-        if list(outputs.shape) != header["shape"] or outputs.dtype.name != header["dtype"]:
-            raise ValueError(
-                f"{self.path / _OUTPUTS} holds {outputs.dtype} of shape {outputs.shape}, its header says "
-                f"{header['dtype']} of shape {tuple(header['shape'])}: the folder is damaged, store again"
-            )
-        return outputs, hashes
+        write_whole(self.path / _HEADER, (json.dumps(header, indent=2) + "\n").encode("ascii"))
 
 
 class RowWriter:
-    """Writes rows into the files; a row is marked as done after it has reached the disk."""
+    """Writes rows into the files; a row is marked as done after it has reached the disk. A context that closes them."""
 
     def __init__(self, folder: RowFolder) -> None:
-        self._outputs = np.load(folder.path / _OUTPUTS, mmap_mode="r+")
-        self._hashes = np.load(folder.path / _HASHES, mmap_mode="r+")
-        self._done = np.load(folder.path / _DONE, mmap_mode="r+")
+        header = folder.header()
+        if header is None:
+            raise ValueError(f"{folder.path} holds no stored outputs to write to ({_HEADER} is missing)")
+        self._path, self._row, self._dtype = folder.path, tuple(header["shape"][1:]), np.dtype(header["dtype"])
+        kinds = {_OUTPUTS: header["dtype"], _HASHES: "uint64", _SUMS: "uint64", _DONE: "bool"}
+        if header["version"] == _WITHOUT_CHECKSUMS:
+            del kinds[_SUMS]
+        with ExitStack() as opened:
+            self._files = {
+                name: opened.enter_context(
+                    closing(folder.writable(name, kind, header["shape"][: None if name == _OUTPUTS else 1]))
+                )
+                for name, kind in kinds.items()
+            }
+            self._closing = opened.pop_all()
         self._unmarked: list[NDArray[np.int64]] = []
         self._flushed = time.monotonic()
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def write(self, indices: NDArray[np.int64], hashes: NDArray[np.uint64], rows: NDArray[Any]) -> None:
         """Keep the rows of some items.
 
         Raises:
             ValueError: As `check_rows`.
+            FullDiskError: There is no room; what is done is kept.
         """
-        check_rows(rows, indices, self._outputs.shape[1:])
-        self._outputs[indices] = rows
-        self._hashes[indices] = hashes
+        check_rows(rows, indices, self._row)
+        rows = np.ascontiguousarray(rows, dtype=self._dtype)
+        values = {_OUTPUTS: rows, _HASHES: hashes}
+        if _SUMS in self._files:
+            values[_SUMS] = row_checksums(rows, indices, hashes)
+        with self._telling_of_a_full_disk():
+            for name, content in values.items():
+                self._files[name].write(indices, content)
         self._unmarked.append(indices)
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Bring what was written to the disk, and mark it as done."""
-        self._outputs.flush()
-        self._hashes.flush()
-        for indices in self._unmarked:
-            self._done[indices] = True
-        self._done.flush()
+        """Bring what was written to the disk, and mark it as done.
+
+        Raises:
+            FullDiskError: There is no room; what is done is kept.
+        """
+        with self._telling_of_a_full_disk():
+            for name, file in self._files.items():
+                if name != _DONE:
+                    file.sync()
+            for indices in self._unmarked:
+                self._files[_DONE].write(indices, np.ones(len(indices), dtype=bool))
+            self._files[_DONE].sync()
         self._unmarked = []
         self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Flush, and close the files; a second time it does nothing."""
+        if self._files:
+            try:
+                with self._closing:
+                    self.flush()
+            finally:
+                self._files = {}
+
+    @contextmanager
+    def _telling_of_a_full_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not is_full_disk(error):
+                raise
+            raise FullDiskError(
+                error.errno,
+                "no space is left for h1's outputs; the rows that are done are kept. Make room, then call "
+                "store_outputs again with the same arguments",
+                str(self._path),
+            ) from error
 
 
 def check_rows(rows: NDArray[Any], indices: NDArray[np.int64], row: tuple[int, ...]) -> None:
@@ -315,87 +471,3 @@ def sampled(length: int) -> list[int]:
     """Choose eight indices, the same each time and without touching the caller's random numbers."""
     chosen = np.random.default_rng(length).choice(length, min(length, SAMPLED_ITEMS), replace=False)
     return sorted(int(index) for index in chosen)
-
-
-def table_of_predictions(table: NDArray[Any], kind: Kind | None) -> NDArray[Any]:
-    """Check a table of old predictions, and bring scores to logits.
-
-    Args:
-        table: Labels, integers of shape (N,) or (N, 1), -1 for none; or scores, floating-point of shape (N, C), or
-            (N,) or (N, 1) for a binary model.
-        kind: What scores are; None for labels.
-
-    Returns:
-        Labels as int64 (N,); logits as they are; probabilities as their logarithms, or a binary model's log-odds, in
-        float32 or the float64 that they came in.
-
-    Raises:
-        ValueError: The table is empty, has another shape, NaN or infinite values, numbers that are no labels or no
-            probabilities, or scores whose kind was not given.
-    """
-    if table.size == 0 or table.ndim not in (1, 2):
-        raise ValueError(f"predictions must be labels of shape (N,) or scores of shape (N, C), got {table.shape}")
-    table = _scores_of_table(table, kind) if table.dtype.kind == "f" else _labels_of_table(table, kind)
-    return np.ascontiguousarray(table)
-
-
-def name_of_table(outputs: NDArray[Any]) -> str:
-    """Name a table in memory by its content, as a fingerprint names a model."""
-    digest = hashlib.sha256(f"{outputs.dtype.str}{outputs.shape}".encode() + outputs.tobytes()).hexdigest()
-    return f"table:sha256:{digest}"
-
-
-def _labels_of_table(table: NDArray[Any], kind: Kind | None) -> NDArray[Any]:
-    if kind is not None:
-        raise ValueError(f"kind={kind!r} is for scores, but the predictions are integers of type {table.dtype}")
-    if table.ndim == 2 and table.shape[1] == 1:
-        table = table[:, 0]
-    if table.ndim != 1 or table.dtype.kind not in "iu":
-        raise ValueError(
-            f"labels must be integers of shape (N,), got {table.dtype} of shape {table.shape}; "
-            "give scores as floating-point numbers"
-        )
-    labels = table.astype(np.int64)
-    if (labels < -1).any():
-        first = int((labels < -1).argmax())
-        raise ValueError(f"label {int(labels[first])} of row {first} is no class; expected 0, 1, ... or -1 for none")
-    return labels
-
-
-def _scores_of_table(table: NDArray[Any], kind: Kind | None) -> NDArray[Any]:
-    if kind not in ("logits", "probabilities", "log_probabilities"):
-        raise ValueError(
-            f'say what the scores are: kind="logits", "probabilities" or "log_probabilities", got {kind!r}'
-        )
-    if table.dtype not in (np.float32, np.float64):
-        table = table.astype(np.float32)
-    binary = table.ndim == 1 or table.shape[1] == 1
-    limits = np.finfo(table.dtype)
-    if kind == "log_probabilities" and not binary:
-        # -inf is the right logarithm of 0; only finite numbers may enter a loss.
-        table = np.where(table != -np.inf, table, limits.min / 2)
-    finite = np.isfinite(table).reshape(len(table), -1).all(axis=1)
-    if not finite.all():
-        raise ValueError(f"row {int((~finite).argmax())} of the predictions is NaN or infinite")
-    if kind == "logits":
-        return table
-    if kind == "log_probabilities" and binary:
-        raise ValueError("a binary model's single score must be its logit or the probability of class 1")
-    with np.errstate(over="ignore"):
-        probabilities = table if kind == "probabilities" else np.exp(table)
-    wrong = ((probabilities < 0) | (probabilities > 1 + _ROUNDED_SUM)).reshape(len(table), -1).any(axis=1)
-    if not binary:
-        wrong |= np.abs(probabilities.sum(axis=1) - 1) > _ROUNDED_SUM
-    if wrong.any():
-        raise ValueError(
-            f"row {int(wrong.argmax())} of the predictions holds no {kind.replace('_', ' ')}: they must lie "
-            'between 0 and 1 and sum to 1; for logits say kind="logits"'
-        )
-    if kind == "log_probabilities":
-        return table
-    if binary:
-        # The log-odds of 0 and 1 are infinite; these are as sure as the type can say.
-        clipped = np.clip(table, limits.eps, 1 - limits.eps)
-        return cast("NDArray[Any]", np.log(clipped / (1 - clipped)))
-    logarithms: NDArray[Any] = np.where(table > 0, np.log(np.maximum(table, limits.tiny)), limits.min / 2)
-    return logarithms

@@ -20,7 +20,7 @@ from bc_core import SCORES, Comparison, LinearLambda, check_lambda, compare
 from bc_core._arrays import id_array, to_numpy
 from bc_keras._attached import split_reference
 from bc_keras._compiled_loss import CompiledLoss
-from bc_keras._labels import Labels, columns_of, entries_of, is_binary, read_labels
+from bc_keras._labels import Labels, check_target, columns_of, entries_of, is_binary, read_labels
 from bc_keras._model import BCModel
 from bc_keras._plain_models import TargetLoss
 from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
@@ -311,6 +311,11 @@ class CompatibilityCallback(keras.callbacks.Callback):
             counted &= target != reading.ignore_class
         if not counted.all():
             target, h2, h1, ids = target[counted], h2[counted], h1[counted], ids[counted]
+        if (h1 < -1).any():
+            raise ValueError(
+                f"h1's labels must lie in 0..{reading.num_classes - 1}, or be -1 where it has none of h2's classes. "
+                f"Received: {h1[h1 < -1][0]}."
+            )
         # Where h1 has no prediction (-1) it is wrong, so any class but the true one will do.
         h1 = np.where(h1 < 0, (target + 1) % reading.num_classes, h1)
         texts = None if self.metadata is None else TextsById(self.metadata)
@@ -344,7 +349,8 @@ class CompatibilityCallback(keras.callbacks.Callback):
                 ops.convert_to_tensor(h1_output), reading.num_classes, reading.h1_from_logits
             )
         labels = read_labels(
-            target,
+            # Torch has no tensors of uint64; what does not fit is refused below.
+            ops.convert_to_tensor(target.astype(np.int64) if target.dtype == np.uint64 else target),
             h2_output,
             ops.convert_to_tensor(h1_output),
             threshold=reading.threshold,
@@ -355,7 +361,9 @@ class CompatibilityCallback(keras.callbacks.Callback):
         seen = ops.ones_like(labels.target, dtype="bool")
         if mask is not None:
             seen = ops.logical_and(seen, entries_of(ops.cast(mask, "bool"), labels.target, "The mask"))
-        return Labels(*(ops.convert_to_numpy(each) for each in labels)), ops.convert_to_numpy(seen), reading
+        seen = ops.convert_to_numpy(seen)
+        check_target(target, h2_output, reading.multilabel, seen)
+        return Labels(*(ops.convert_to_numpy(each) for each in labels)), seen, reading
 
     @property
     def _reference(self) -> Reference | None:
@@ -366,7 +374,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         return self._own_reference
 
     def _target_and_h1(self, batch: Batch, h2_output: Any) -> tuple[Any, Any]:
-        """The target as a tensor, and h1's answer where it need not be asked for."""
+        """The target, and h1's answer where it need not be asked for."""
         reference, target, h1_output = self._reference, batch.y, None
         if self._h1_rows is not None:
             h1_output = self._h1_rows[batch.rows]
@@ -383,7 +391,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
                 ) from error
         if self._kept_h1 is not None:
             h1_output = self._kept_h1[batch.rows]
-        return ops.convert_to_tensor(target), h1_output
+        return target, h1_output
 
     def _reading(self, h2_output: Any) -> _Reading:
         """How the outputs are read: as the arguments say, then as the model does."""

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from bc_core import Evaluation
+from bc_core._arrays import to_numpy
 from bc_core._comparison import Metadata
 from bc_core._evaluation import performance
 from bc_keras._callbacks import CompatibilityCallback
@@ -42,7 +43,8 @@ def evaluate(
             labels (N,) for the rows of arrays.
         h2: its update, a Keras model or a `BCModel`; compiled or not.
         data: ``(x, y)`` or ``(x, y, sample_weight)`` of arrays, a ``tf.data.Dataset``, a ``PyDataset`` or another
-            iterable of such batches; or a list of batches ``(ids, x, y)``, as the original's, or ``(x, y)``.
+            iterable of such batches; or a list of batches ``(ids, x, y)``, as the original's, or ``(x, y)``. Scores
+            are of counts: every instance counts once, whatever its weight.
         performance_metric: a function ``(model, data, device)`` that returns a number, for `h1_performance` and
             `h2_performance`. Defaults to `None`, accuracy, from the one pass.
         class_names: name of each class.
@@ -60,7 +62,8 @@ def evaluate(
 
     Raises:
         TypeError: h2 is no Keras model, data of an unknown kind, or a metric that returns no number.
-        ValueError: an empty data set, ids that are not unique, shapes that do not fit.
+        ValueError: an empty data set, ids that are not unique, shapes that do not fit, labels that are none of the
+            classes, weights that are negative or no numbers.
 
     Example:
         >>> import keras, numpy as np
@@ -75,6 +78,8 @@ def evaluate(
     if is_list_of_batches(data):
         given = ListedBatches(data)
         ids = given.ids if ids is None else ids
+    elif isinstance(data, tuple | list) and len(data) == 3:
+        _check_weights(data[2])
     if from_logits is None and getattr(h2, "loss", None) is None:
         from_logits = False
     if metadata is not None and ids is None and _shuffles(given):
@@ -109,6 +114,15 @@ def evaluate(
             performance(performance_metric(asked, data, "cpu"), "h2", stacklevel=3),
         )
     return Evaluation(comparison, *performances)
+
+
+def _check_weights(sample_weight: Any) -> None:
+    weights = None if sample_weight is None else to_numpy(sample_weight, "sample_weight")
+    if weights is not None and not (weights >= 0).all():
+        raise ValueError(
+            "sample_weight must hold numbers of at least 0; leave it out, as instances are counted without weights. "
+            f"Received: {weights[~(weights >= 0)].flat[0]}."
+        )
 
 
 def _shuffles(data: Any) -> bool:

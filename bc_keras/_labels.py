@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -132,6 +133,40 @@ def read_labels(
         ops.cast(ops.argmax(h2_output, axis=-1), "int32"),
         h1_classes(h1_output, shape, classes),
     )
+
+
+def check_target(target: np.ndarray[Any, Any], h2_output: Any, multilabel: bool, counted: np.ndarray[Any, Any]) -> None:
+    """Refuse what is no label, where values can be looked at: read as an integer, it would be some class.
+
+    Args:
+        target: as for `read_labels`, as it came.
+        h2_output: as for `read_labels`.
+        multilabel: as for `read_labels`.
+        counted: which labels count, in their shape; the others may be anything.
+
+    Raises:
+        ValueError: a label that counts is no number, no whole number, or too large for a class.
+    """
+    if target.dtype.kind not in "iuf":
+        return
+    rank = counted.ndim
+    sparse = target.ndim == rank or (target.ndim == rank + 1 and target.shape[-1] == 1)
+    if target.dtype.kind == "f" and (multilabel or is_binary(h2_output)):
+        wanted, fine = "0 or 1, or a probability", (target >= 0) & (target <= 1)
+    elif target.dtype.kind == "f" and not sparse:
+        wanted, fine = "probabilities of the classes", np.isfinite(target)
+    else:
+        # The classes are int32; what does not fit would wrap around to another one.
+        limits = np.iinfo(np.int32)
+        wanted, fine = "a class number", (target >= limits.min) & (target <= limits.max)
+        if target.dtype.kind == "f":
+            fine &= target == np.floor(target)
+    fine = fine | ~(counted.reshape(target.shape) if sparse else counted[..., None])
+    if not fine.all():
+        raise ValueError(
+            f"The labels must each be {wanted}. Received: {target[~fine][0]}. Map the labels to the classes, or leave "
+            "such instances out."
+        )
 
 
 def target_classes(target: Any, shape: tuple[int | None, ...], classes: int) -> Any:

@@ -9,6 +9,7 @@ against it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,24 @@ from keras import ops
 from numpy.typing import NDArray
 
 from bc_core._arrays import label_array, to_numpy
+from bc_core._prediction_tables import Kind, name_of_table, table_of_predictions
+from bc_core._row_checksums import CheckedRows, DamagedRowsError
 from bc_core._stored_rows import (
     REPLACE,
-    Kind,
     RowFolder,
     RowWriter,
     check_rows,
     compare_answers,
-    name_of_table,
     sampled,
     says_other_h1,
     says_other_item,
-    table_of_predictions,
 )
 from bc_keras._attached import attach_arrays, check_labels
 from bc_keras._fingerprint import Leaf, fingerprint, fingerprint_rows, name_of_leaf
 from bc_keras._stored_dataset import DatasetItems, is_dataset
 
 _FORMAT = "bc_keras.stored_outputs"
+_ENTRIES = {"kind": str, "leaves": list}
 _SAME_ROUNDING = 1e-2
 
 
@@ -62,7 +63,7 @@ class StoredOutputs:
 
     def __init__(
         self,
-        outputs: NDArray[Any],
+        outputs: NDArray[Any] | CheckedRows,
         fingerprint: str,
         hashes: NDArray[np.uint64] | None = None,
         items: tuple[str, tuple[Leaf, ...]] | None = None,
@@ -85,9 +86,9 @@ class StoredOutputs:
 
         Raises:
             FileNotFoundError: there is no such folder.
-            ValueError: the folder holds no stored outputs, incomplete ones, or those of another h1.
+            ValueError: the folder holds no stored outputs, incomplete ones, those of another h1, or is damaged.
         """
-        folder = RowFolder(path, _FORMAT)
+        folder = RowFolder(path, _FORMAT, _ENTRIES)
         header = folder.complete_header()
         if h1 is not None:
             folder.check_same_h1(header, fingerprint(h1))
@@ -164,7 +165,13 @@ class StoredOutputs:
     @classmethod
     def _mapped(cls, folder: RowFolder, header: dict[str, Any]) -> StoredOutputs:
         outputs, hashes = folder.map(header)
-        items = (header["kind"], tuple(Leaf(*leaf) for leaf in header["leaves"]))
+        leaves = header["leaves"]
+        if not leaves or not all(isinstance(leaf, list) and [*map(type, leaf)] == [str, str, int] for leaf in leaves):
+            raise DamagedRowsError(
+                f"the header of {folder.path} is damaged (it says that items have the parts {leaves}): store the "
+                "outputs again with store_outputs(..., overwrite=True)"
+            )
+        items = (header["kind"], tuple(Leaf(*leaf) for leaf in leaves))
         return cls(outputs, header["h1"], hashes, items, folder.path)
 
     @property
@@ -204,6 +211,9 @@ class StoredOutputs:
 
         Returns:
             A copy of the rows: shape (C,) for one index, (K, C) for K of them, without C for labels.
+
+        Raises:
+            ValueError: a row on disk is not the one that was written; each is looked at when it is first read.
         """
         if hasattr(indices, "detach") or hasattr(indices, "numpy"):
             indices = ops.convert_to_numpy(indices)
@@ -265,7 +275,7 @@ class StoredOutputs:
             [[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, nan, nan]]
         """
         if self.labels_only:
-            check_labels(self._outputs, num_classes)
+            check_labels(np.asarray(self._outputs), num_classes)
         if is_dataset(x):
             if y is not None or sample_weight is not None:
                 raise ValueError(
@@ -282,7 +292,7 @@ class StoredOutputs:
                 raise ValueError(_says_other_length(length, len(self)))
         else:
             self._check_arrays(x, y, verify)
-        return attach_arrays(x, y, self._outputs, sample_weight, num_classes, class_weight)
+        return attach_arrays(x, y, np.asarray(self._outputs), sample_weight, num_classes, class_weight)
 
     def _check_arrays(self, x: Any, y: Any, verify: bool = True) -> None:
         assert self._items is not None
@@ -299,6 +309,9 @@ class StoredOutputs:
             return
         wrong = np.flatnonzero(found != self._hashes[rows])
         if wrong.size:
+            if isinstance(self._outputs, CheckedRows):
+                # The hashes may be what is wrong.
+                self._outputs.check(rows[wrong])
             first = int(wrong[0])
             raise ValueError(
                 f"{says_other_item(int(rows[first]), int(found[first]), self._hashes)}. Received: {wrong.size} other "
@@ -337,10 +350,10 @@ class StoredOutputs:
             items.check_first(self._hashes, leaves)
         items.check_length(len(self))
         hashes = self._hashes if verify else None
-        return items.attach(self._outputs, hashes, leaves or (), num_classes, class_weight)
+        return items.attach(np.asarray(self._outputs), hashes, leaves or (), num_classes, class_weight)
 
     def verify(self, h1: Any, x: Any, y: Any = None, *, tolerance: float = _SAME_ROUNDING) -> None:
-        """Ask h1 again about a few items and compare with the stored rows.
+        """Check every row on disk by its checksum, and ask h1 again about a few items.
 
         Args:
             h1: the old model, as given to `store_outputs`.
@@ -350,13 +363,15 @@ class StoredOutputs:
                 round differently.
 
         Raises:
-            ValueError: h1, the data or the answers differ.
+            ValueError: h1, the data or the answers differ, or rows are not those that were written.
         """
         h1 = _plain(h1)
         if self._items is not None and fingerprint(h1) != self._fingerprint:
             where = "in memory" if self._path is None else str(self._path)
             raise ValueError(says_other_h1(where, self._fingerprint, fingerprint(h1)))
         self._check_kind("dataset" if is_dataset(x) else "arrays")
+        if isinstance(self._outputs, CheckedRows):
+            self._outputs.check()
         items = _items_of(h1, x, y, len(self))
         hashes = items.hashes()
         if len(hashes) != len(self):
@@ -400,8 +415,11 @@ def store_outputs(
     Raises:
         TypeError: data of another kind, or h1 is stored outputs itself.
         ValueError: h1 has no weights yet; the data are empty, or differ from reading to reading; the folder holds
-            outputs of another h1 or data set, or other files; h1 gave NaN or infinite scores, or another number of
-            rows than items.
+            outputs of another h1 or data set, or other files, or is damaged; h1 gave NaN or infinite scores, or
+            another number of rows than items.
+        RuntimeError: another process stores outputs in the folder.
+        KeyboardInterrupt: Ctrl-C. What was done is kept.
+        FullDiskError: there is no room for the outputs (an OSError). What was done is kept.
 
     Example:
         >>> import tempfile, keras, numpy as np
@@ -416,29 +434,30 @@ def store_outputs(
     """
     h1 = _plain(h1)
     name = fingerprint(h1)
-    folder = RowFolder(path, _FORMAT)
-    header = folder.header()
-    folder.check_is_ours(header)
-    if header is not None and not overwrite:
-        folder.check_same_h1(header, name)
+    folder = RowFolder(path, _FORMAT, _ENTRIES)
+    kept = folder.header_to_keep(overwrite)
+    if kept is not None:
+        folder.check_same_h1(kept, name)
     items = _items_of(h1, x, y, batch_size)
-    hashes = items.hashes()
-    done = np.zeros(len(hashes), dtype=bool)
-    if header is not None and not overwrite:
-        done = _done_already(folder, header, items, hashes)
-        _ask_again(h1, items, folder.map(header)[0], done, _SAME_ROUNDING)
-    writer = None if header is None or overwrite else RowWriter(folder)
-    try:
-        for indices, found, rows in _answers(h1, items, done, verbose):
-            if writer is None:
-                leaves = [list(leaf) for leaf in items.leaves]
-                folder.create(name, len(hashes), rows.shape[1:], rows.dtype, kind=items.kind, leaves=leaves)
-                writer = RowWriter(folder)
-            writer.write(indices, found, rows)
-    finally:
-        if writer is not None:
-            writer.flush()
-    folder.finish()
+    if kept is not None and kept["complete"] and _standing(folder, kept, h1, items).all():
+        return StoredOutputs.open(folder.path)
+    with folder.locked():
+        kept = folder.header_to_keep(overwrite)
+        hashes = items.hashes()
+        standing = np.zeros(len(hashes), dtype=bool)
+        if kept is not None:
+            folder.check_same_h1(kept, name)
+            standing = _standing(folder, kept, h1, items)
+            folder.go_on(kept, standing)
+        with ExitStack() as opened:
+            writer = None if kept is None else opened.enter_context(RowWriter(folder))
+            for indices, found, rows in _answers(h1, items, standing, verbose):
+                if writer is None:
+                    leaves = [list(leaf) for leaf in items.leaves]
+                    folder.create(name, len(hashes), rows.shape[1:], rows.dtype, kind=items.kind, leaves=leaves)
+                    writer = opened.enter_context(RowWriter(folder))
+                writer.write(indices, found, rows)
+        folder.finish()
     return StoredOutputs.open(folder.path)
 
 
@@ -608,25 +627,35 @@ def _as_array(values: Any, name: str) -> NDArray[Any]:
     return np.asarray(values) if isinstance(values, list) else to_numpy(values, name)
 
 
-def _done_already(
-    folder: RowFolder, header: dict[str, Any], items: _ArrayItems | DatasetItems, hashes: NDArray[np.uint64]
+def _standing(
+    folder: RowFolder,
+    header: dict[str, Any],
+    h1: Any,
+    items: _ArrayItems | DatasetItems,
 ) -> NDArray[np.bool_]:
-    """Read which rows are done, and make sure that they are of these data."""
+    """Which rows are done and undamaged, once it is sure that they are this h1's for these data."""
+    hashes = items.hashes()
     folder.check_same_length(header, len(hashes))
     stored = StoredOutputs._mapped(folder, header)
-    done = folder.done()
+    assert isinstance(stored._outputs, CheckedRows)
+    standing = folder.standing(header, stored._outputs)
     try:
         stored._check_kind(items.kind)
         _check_same_leaves(items.leaves, tuple(Leaf(*leaf) for leaf in header["leaves"]))
-        known = np.flatnonzero(done)
+        known = np.flatnonzero(standing)
         stored._check_hashes(known, hashes[known])
     except ValueError as error:
         raise ValueError(f"{folder.path} holds h1's outputs for another data set; {REPLACE}. {error}") from error
-    return done
+    _ask_again(h1, items, stored._outputs, standing, _SAME_ROUNDING)
+    return standing
 
 
 def _ask_again(
-    h1: Any, items: _ArrayItems | DatasetItems, outputs: NDArray[Any], done: NDArray[np.bool_], tolerance: float
+    h1: Any,
+    items: _ArrayItems | DatasetItems,
+    outputs: NDArray[Any] | CheckedRows,
+    done: NDArray[np.bool_],
+    tolerance: float,
 ) -> None:
     """Compare answers too: a callable is known by its name only, and that stays when its weights change."""
     rows, x = items.sample(done)

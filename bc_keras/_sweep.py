@@ -24,9 +24,11 @@ from keras import ops
 from numpy.typing import NDArray
 
 from bc_core import Comparison
+from bc_core._archives import read_archive
 from bc_core._arrays import check_unique_ids, id_array, to_numpy
-from bc_core._comparison import Metadata, _write_whole
+from bc_core._comparison import Metadata
 from bc_core._evaluation import performance
+from bc_core._files import write_whole
 from bc_core._sweep._folder import DATASETS, LOSS, Report, Trained
 from bc_core._sweep._h1_performance import measured_h1
 from bc_core._sweep._points import Point
@@ -722,15 +724,25 @@ class _Answers:
 
     @classmethod
     def load(cls, path: Path) -> _Answers:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as content:
-            return cls(content["rows"], content["hashes"])
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        try:
+            arrays = read_archive(path)
+            return cls(arrays["rows"], arrays["hashes"])
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}). Remove it, and call the sweep again with the same folder: it asks h1 "
+                "once more."
+            ) from error
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         buffer = io.BytesIO()
         np.savez(buffer, rows=self.rows, hashes=self.hashes)
-        _write_whole(path, buffer.getvalue())
+        write_whole(path, buffer.getvalue())
 
     def as_stored(self) -> StoredOutputs:
         """The answers, for what they are: scores or labels."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bc_core import Comparison, Evaluation, compare
-from bc_core._arrays import id_array, to_numpy
+from bc_core._arrays import INT64_MAX, id_array, to_numpy
 from bc_core._comparison import Metadata
 from bc_core._evaluation import performance
 from bc_lightning._attached import split_batch
@@ -34,6 +34,8 @@ Where = str | int | Callable[[Any], Any]
 Scores = str | Callable[[Any], Any]
 
 _BATCH_SIZE = 256
+# As in PyTorch's losses, and in ours.
+_IGNORE_INDEX = -100
 
 
 def evaluate(
@@ -53,6 +55,7 @@ def evaluate(
     from_logits: bool | None = None,
     scores: Scores | None = None,
     multilabel: bool | None = None,
+    ignore_index: int | None = None,
     batch_size: int = _BATCH_SIZE,
 ) -> Evaluation:
     """Compare two models on a data set in one pass; each is asked once about each batch.
@@ -91,6 +94,8 @@ def evaluate(
             whose output they are.
         multilabel: Whether each of h2's columns is a label of its own, which then counts as an instance of class 0 or
             1. Default: what h2 is trained with, else no.
+        ignore_index: Instances whose class number is this one are left out; every other label outside the classes is
+            refused. Default: what h2 is trained with, else -100, as in PyTorch's losses.
         batch_size: Rows at a time, where the data are a ``Dataset``; a loader has its own.
 
     Returns:
@@ -99,8 +104,8 @@ def evaluate(
 
     Raises:
         TypeError: Outputs, batches or ids of an unknown kind, or a metric that returns no number.
-        ValueError: The data are empty, an id comes twice, a model returned NaN, shapes do not fit, h1's answers are
-            not as many as the instances, or come with a loader that shuffles.
+        ValueError: The data are empty, an id comes twice, a model returned NaN, shapes do not fit, a label is none of
+            the classes, h1's answers are not as many as the instances, or come with a loader that shuffles.
 
     Example:
         >>> import torch
@@ -130,6 +135,7 @@ def evaluate(
         named=None if metadata is None else "images",
         scores=scores,
         multilabel=multilabel,
+        ignore_index=ignore_index,
         batch_size=batch_size,
     )
     return Evaluation(comparison, *performances)
@@ -151,6 +157,7 @@ def compared(
     named: str | None,
     scores: Scores | None = None,
     multilabel: bool | None = None,
+    ignore_index: int | None = None,
     batch_size: int = _BATCH_SIZE,
 ) -> tuple[Comparison, bool, tuple[float, float]]:
     """What `evaluate` and `ModelComparison` share; called by what the user calls.
@@ -167,7 +174,7 @@ def compared(
             "performance_metric reads the data too, and an iterator can be read only once: pass list(data), or a data "
             f"loader. Received: data of type {type(data).__name__}."
         )
-    reader = _Reader(h1, h2, device, places, _reading(h2, threshold, from_logits, multilabel), scores)
+    reader = _Reader(h1, h2, device, places, _reading(h2, threshold, from_logits, multilabel, ignore_index), scores)
     measured = []
     with _evaluating(h1, h2):
         found = reader.read(dataset, in_order=dataset is not data or _in_order(dataset))
@@ -208,6 +215,13 @@ class _Found:
             raise ValueError("dataset: expected at least one batch, got none; look at the loader's data set")
         target, h1, h2 = torch.cat(self.labels, dim=1).numpy().astype(np.int64)
         counted = target >= 0  # -1 stands for ignore_index
+        if (h1 < -1).any():
+            raise ValueError(
+                f"h1 says {h1[h1 < -1][0]}, which is no class: expected 0..{self.num_classes - 1}, or -1 where it has "
+                "none of h2's classes"
+            )
+        if not counted.any():
+            raise ValueError("target: every instance is left out by its label (ignore_index), so there is no score")
         # Where h1 has no class of h2's (-1) it is wrong, so any class but the true one will do.
         h1 = np.where(h1 < 0, (target + 1) % self.num_classes, h1)
         ids = None if self.ids is None else id_array(self.ids, "ids")
@@ -342,10 +356,13 @@ class _Reader:
         if self._multilabel or h2_output.ndim == 1 or h2_output.shape[1] == 1:
             if not self._options["from_logits"]:
                 _check_probabilities({"h1": h1_output, "h2": h2_output})
+            _check_labels(target, 2, None)
             return labels_of("binary_cross_entropy", h2_output, target, h1_output, **self._options)
         if target.is_floating_point():
             # Looks whether they are probabilities of classes, which labels_of takes for granted.
             align_multiclass(h2_output, target, h1_output, None)
+        else:
+            _check_labels(target, h2_output.shape[1], self._options["ignore_index"])
         return labels_of("cross_entropy", h2_output, target, h1_output, **self._options)
 
     def _wrong_number(self, instances: str) -> ValueError:
@@ -396,20 +413,22 @@ def _trained_with(h2: Any) -> Any:
 
 
 def _reading(
-    h2: Any, threshold: float | None, from_logits: bool | None, multilabel: bool | None
+    h2: Any, threshold: float | None, from_logits: bool | None, multilabel: bool | None, ignore_index: int | None = None
 ) -> tuple[bool, dict[str, Any]]:
     """Whether outputs are read as binary whatever their shape, and how: the caller's word, else h2's training's."""
     state = _trained_with(h2)
-    options: dict[str, Any] = {"threshold": 0.5, "from_logits": False}
+    options: dict[str, Any] = {"threshold": 0.5, "from_logits": False, "ignore_index": _IGNORE_INDEX}
     if state is not None:
         binary = state.loss.base == "binary_cross_entropy"
         known = {"threshold", "from_logits", "ignore_index"} & set(state.loss.options)
-        options = {"threshold": 0.5, "from_logits": binary, **{name: state.loss.options[name] for name in known}}
+        options |= {"from_logits": binary, **{name: state.loss.options[name] for name in known}}
         multilabel = binary if multilabel is None else multilabel
     if threshold is not None:
         options["threshold"] = threshold
     if from_logits is not None:
         options["from_logits"] = from_logits
+    if ignore_index is not None:
+        options["ignore_index"] = ignore_index
     return bool(multilabel), options
 
 
@@ -509,9 +528,14 @@ _PLACES = (
 
 
 def _as_target(target: Any) -> Tensor:
-    if isinstance(target, Tensor):
+    if isinstance(target, Tensor) and target.dtype != torch.uint64:
         return target
     array = to_numpy(target, "target")
+    if array.dtype == np.uint64:
+        # Torch would read the largest as negative numbers.
+        if array.size and array.max() > INT64_MAX:
+            raise ValueError(f"target: expected class numbers, got {array.max()}; map the labels to the classes")
+        array = array.astype(np.int64)
     if array.dtype.kind not in "iufb":
         raise TypeError(f"target: expected class numbers, got {array.dtype}. {_PLACES}")
     return _tensor_of(array)
@@ -532,3 +556,20 @@ def _check_probabilities(outputs: Mapping[str, Tensor]) -> None:
                 f"{name} returned {scores.min().item():g} to {scores.max().item():g} where probabilities in 0..1 were "
                 "expected; if the models return logits, pass from_logits=True"
             )
+
+
+def _check_labels(target: Tensor, num_classes: int, ignore_index: int | None) -> None:
+    """Refuse what is no label, instead of leaving it out or reading it as some class."""
+    inside = (target >= 0) & (target < num_classes)
+    if target.is_floating_point():
+        inside = (target >= 0) & (target <= 1)
+    elif ignore_index is not None:
+        inside |= target == ignore_index
+    if bool(inside.all()):
+        return
+    strange = target[~inside][0].item()
+    raise ValueError(
+        f"target: expected {'0 or 1' if num_classes == 2 else f'classes 0..{num_classes - 1}'}, got {strange}. Map the "
+        f"labels to the classes, leave such instances out of the data"
+        + ("" if ignore_index is None else f", or say ignore_index={strange} (it is {ignore_index})")
+    )

@@ -42,6 +42,7 @@ class ModelComparison(ComparedModels):
         target: Where the target is.
         threshold: A binary model, of one score per instance, says class 1 from this probability on.
         from_logits: Whether binary scores are logits.
+        ignore_index: Instances of this class number are left out, as in `evaluate`.
 
     Attributes:
         comparison: The `bc_core.Comparison` that is shown.
@@ -83,6 +84,7 @@ class ModelComparison(ComparedModels):
         target: Where | None = None,
         threshold: float = 0.5,
         from_logits: bool = False,
+        ignore_index: int | None = None,
     ) -> None:
         warn_of_unused(port=port)
         asked = not (get_instance_image_by_id is None and get_instance_metadata is None)
@@ -99,6 +101,7 @@ class ModelComparison(ComparedModels):
             threshold,
             from_logits,
             named="images" if asked else None,
+            ignore_index=ignore_index,
         )
         images = get_instance_image_by_id if nameable else None
         self._take(comparison, dataset_name, images, performances)

@@ -24,17 +24,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from bc_core._interrupts import ctrl_c_raises
+from bc_core._prediction_tables import Kind, name_of_table, table_of_predictions
+from bc_core._row_checksums import CheckedRows
 from bc_core._stored_rows import (
     REPLACE,
-    Kind,
     RowFolder,
     RowWriter,
     compare_answers,
-    name_of_table,
     sampled,
     says_other_h1,
     says_other_item,
-    table_of_predictions,
 )
 from bc_lightning._attached import Attached, Collate, CollateWithReference, WithReference
 from bc_lightning._fingerprint import fingerprint, fingerprint_data
@@ -77,7 +77,7 @@ class StoredOutputs:
 
     def __init__(
         self,
-        outputs: npt.NDArray[Any],
+        outputs: npt.NDArray[Any] | CheckedRows,
         fingerprint: str,
         hashes: npt.NDArray[np.uint64] | None = None,
         path: Path | None = None,
@@ -98,7 +98,7 @@ class StoredOutputs:
 
         Raises:
             FileNotFoundError: There is no such folder.
-            ValueError: The folder holds no stored outputs, incomplete ones, or those of another h1.
+            ValueError: The folder holds no stored outputs, incomplete ones, those of another h1, or is damaged.
         """
         folder = RowFolder(path, _FORMAT)
         header = folder.complete_header()
@@ -182,6 +182,9 @@ class StoredOutputs:
 
         Returns:
             A copy of the rows: shape ``(C,)`` for one index, ``(K, C)`` for K of them, without ``C`` for labels.
+
+        Raises:
+            ValueError: A row on disk is not the one that was written; each is looked at when it is first read.
         """
         if isinstance(indices, Tensor):
             indices = indices.detach().cpu().numpy()
@@ -227,7 +230,10 @@ class StoredOutputs:
                 f"the data set has {length} items, but h1's outputs were stored for {len(self)}: attach the "
                 "data set they were stored for, and take subsets of the attached one"
             )
-        self._check_items(dataset, sampled(length))
+        rows = sampled(length)
+        self._check_items(dataset, rows)
+        # So that damage is told before a training.
+        self[rows]
         return Attached(self, dataset, verify and self._hashes is not None)
 
     @staticmethod
@@ -256,7 +262,7 @@ class StoredOutputs:
         collate_fn: Collate | None = None,
         tolerance: float = 1e-2,
     ) -> None:
-        """Ask h1 again about eight items spread over the data set and compare with the stored rows.
+        """Check every row on disk by its checksum, and ask h1 again about eight items spread over the data set.
 
         Args:
             h1: The old model, as given to `store_outputs`.
@@ -267,13 +273,15 @@ class StoredOutputs:
                 mixed precision round differently.
 
         Raises:
-            ValueError: h1, the data set or the answers differ.
+            ValueError: h1, the data set or the answers differ, or rows are not those that were written.
         """
         if self._path is not None and fingerprint(h1) != self._fingerprint:
             raise ValueError(says_other_h1(str(self._path), self._fingerprint, fingerprint(h1)))
         length = _length_of(dataset)
         if length != len(self):
             raise ValueError(f"the data set has {length} items, but h1's outputs were stored for {len(self)}")
+        if isinstance(self._outputs, CheckedRows):
+            self._outputs.check()
         rows = sampled(length)
         self._check_items(dataset, rows)
         _check_rows(self._outputs, rows, _computing(h1), dataset, inputs, collate_fn, tolerance)
@@ -287,6 +295,9 @@ class StoredOutputs:
             return
         found = fingerprint_data(sample)
         if found != int(self._hashes[index]):
+            if isinstance(self._outputs, CheckedRows):
+                # The hash may be what is wrong.
+                self._outputs.check([index])
             raise ValueError(says_other_item(index, found, self._hashes))
 
 
@@ -328,9 +339,12 @@ def store_outputs(
     Raises:
         TypeError: The data set is iterable or has no length, or h1 is stored outputs itself.
         ValueError: The data set is empty or gives another item the second time; the folder holds outputs of
-            another h1 or data set, or other files; h1 gave NaN or infinite scores, or another number of rows
-            than items; the trainer leaves out batches or runs on several machines.
-        RuntimeError: The work was interrupted. What was done is kept.
+            another h1 or data set, or other files, or is damaged; h1 gave NaN or infinite scores, or another
+            number of rows than items; the trainer leaves out batches or runs on several machines.
+        RuntimeError: Another process stores outputs in the folder, or the trainer stopped early. What was done is
+            kept.
+        KeyboardInterrupt: Ctrl-C. What was done is kept.
+        FullDiskError: There is no room for the outputs (an OSError). What was done is kept.
 
     Example:
         >>> import tempfile, torch
@@ -349,23 +363,28 @@ def store_outputs(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     _check_repeatable(dataset, length)
     folder = RowFolder(path, _FORMAT)
-    header = folder.header()
-    folder.check_is_ours(header)
-    done = np.zeros(length, dtype=bool)
-    if header is not None and not overwrite:
-        done = _done_already(folder, header, reference, dataset, inputs, collate_fn)
-        if header["complete"]:
+    if (kept := folder.header_to_keep(overwrite)) is not None and kept["complete"]:
+        standing = _standing(folder, kept, reference, dataset, inputs, collate_fn)
+        if standing.all():
             return StoredOutputs.open(folder.path)
-    fresh = header is None or overwrite
-    pending = np.flatnonzero(~done)
-    work = _Work(reference, dataset, folder, length, fresh, inputs, collate_fn or default_collate)
-    batches = -(-len(pending) // batch_size)
-    with _trainer_and_package(trainer, batches > _FEW_BATCHES) as (predicting, package):
-        if len(pending):
-            _compute(work, pending, predicting, package, batch_size, num_workers)
-        else:
-            # The last row was written, and the work was stopped before the header said so.
-            folder.finish()
+    # Of the processes of one trainer the first writes for all.
+    first = bool(getattr(trainer, "is_global_zero", True))
+    with folder.locked() if first else contextlib.nullcontext():
+        kept = folder.header_to_keep(overwrite)
+        standing = np.zeros(length, dtype=bool)
+        if kept is not None:
+            standing = _standing(folder, kept, reference, dataset, inputs, collate_fn)
+            if first:
+                folder.go_on(kept, standing)
+        pending = np.flatnonzero(~standing)
+        work = _Work(reference, dataset, folder, length, kept is None, inputs, collate_fn or default_collate)
+        batches = -(-len(pending) // batch_size)
+        with _trainer_and_package(trainer, batches > _FEW_BATCHES) as (predicting, package):
+            if len(pending):
+                _compute(work, pending, predicting, package, batch_size, num_workers)
+            else:
+                # The last row was written, and the work was stopped before the header said so.
+                folder.finish()
     return StoredOutputs.open(folder.path)
 
 
@@ -457,7 +476,7 @@ def _storing_class(package: str) -> type:
 
         def on_predict_end(self) -> None:
             assert self.writer is not None
-            self.writer.flush()
+            self.writer.close()
             self.trainer.strategy.barrier("stored outputs written")
             if self.trainer.is_global_zero:
                 self.work.folder.finish()
@@ -492,16 +511,16 @@ def _compute(
     try:
         # A loader draws a number when it starts; it must not be missing from the caller's afterwards. (A
         # generator of the loader's own cannot be sent to spawned processes.)
-        with torch.random.fork_rng(devices=[]):
+        with ctrl_c_raises(), torch.random.fork_rng(devices=[]):
             trainer.predict(module, loader, return_predictions=False)
     finally:
         if module.writer is not None:
-            module.writer.flush()
+            module.writer.close()
         if home is not None and work.reference.module is not None:
             work.reference.module.to(home)
     header = work.folder.header()
     if header is None or not header["complete"]:
-        done = int(work.folder.done().sum()) if header else 0
+        done = int(work.folder.done(header).sum()) if header else 0
         raise RuntimeError(
             f"storing h1's outputs was interrupted at {done} of {work.length} rows; they are kept in "
             f"{work.folder.path}, and the same call takes the work up again"
@@ -519,7 +538,7 @@ def _create(work: _Work, device: torch.device) -> None:
     work.folder.create(work.reference.fingerprint, work.length, tuple(scores.shape[1:]), dtype)
 
 
-def _done_already(
+def _standing(
     folder: RowFolder,
     header: dict[str, Any],
     reference: Reference,
@@ -527,25 +546,25 @@ def _done_already(
     inputs: Inputs,
     collate_fn: Collate | None,
 ) -> npt.NDArray[np.bool_]:
-    """Read which rows are done, and make sure that they are this h1's for this data set."""
+    """Which rows are done and undamaged, once it is sure that they are this h1's for this data set."""
     folder.check_same_h1(header, reference.fingerprint)
     folder.check_same_length(header, _length_of(dataset))
-    stored = StoredOutputs._mapped(folder, header)
-    done = folder.done()
-    known = np.flatnonzero(done)
+    outputs, hashes = folder.map(header)
+    standing = folder.standing(header, outputs)
+    known = np.flatnonzero(standing)
     rows = [int(known[position]) for position in sampled(len(known))] if len(known) else []
     try:
-        stored._check_items(dataset, rows)
+        StoredOutputs(outputs, header["h1"], hashes, folder.path)._check_items(dataset, rows)
     except ValueError as error:
         raise ValueError(f"{folder.path} holds h1's outputs for another data set; {REPLACE}. {error}") from error
     if rows:
         # A callable is known by its name only, and that stays when its weights change.
-        _check_rows(stored._outputs, rows, reference, dataset, inputs, collate_fn, tolerance=1e-2)
-    return done
+        _check_rows(outputs, rows, reference, dataset, inputs, collate_fn, tolerance=1e-2)
+    return standing
 
 
 def _check_rows(
-    outputs: npt.NDArray[Any],
+    outputs: npt.NDArray[Any] | CheckedRows,
     rows: list[int],
     reference: Reference,
     dataset: Dataset[Any],

@@ -24,14 +24,16 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, defau
 
 from bc_core import Comparison, Sweep
 from bc_core._arrays import check_unique_ids, id_array
-from bc_core._comparison import Metadata, _write_whole
+from bc_core._comparison import Metadata
 from bc_core._evaluation import performance
+from bc_core._files import write_whole
 from bc_core._stored_rows import sampled
 from bc_core._sweep._folder import DATASETS, LOSS, Report, Trained
 from bc_core._sweep._h1_performance import measured_h1
 from bc_core._sweep._points import Point
 from bc_core._sweep._running import run_sweep
 from bc_core._sweep._told import code_of, plain_attributes, told
+from bc_lightning._attached import split_batch
 from bc_lightning._evaluate import _evaluating, evaluate
 from bc_lightning._fingerprint import fingerprint, fingerprint_data
 from bc_lightning._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
@@ -44,7 +46,7 @@ from bc_lightning._module import (
 )
 from bc_lightning._random_numbers import seeded
 from bc_lightning._reference import Reference
-from bc_lightning._stored import NotRepeatableError, StoredOutputs, split_batch, store_outputs
+from bc_lightning._stored import NotRepeatableError, StoredOutputs, store_outputs
 from bc_lightning._user_module import lightning_module_class, only_network
 from bc_lightning.functional._compatibility_loss import known
 from bc_lightning.training._wrapped import compatibilities_of
@@ -551,7 +553,7 @@ class _Recipe:
                 content = io.BytesIO()
                 torch.save({key: value.cpu() for key, value in model.state_dict().items()}, content)
                 file = "model.pt"
-                _write_whole(directory / file, content.getvalue())
+                write_whole(directory / file, content.getvalue())
             trained = Trained(comparisons, performances, file)
             if self.tensorboard and self.folder is not None:
                 from bc_tensorboard._sweep_log import log_point
@@ -660,6 +662,7 @@ class _Recipe:
             threshold=float(criterion.options.get("threshold", 0.5)),
             from_logits=bool(criterion.options.get("from_logits", True)),
             multilabel=criterion.base == "binary_cross_entropy",
+            ignore_index=criterion.options.get("ignore_index"),
         )
         return dataclasses.replace(found.comparison, lambda_c=point.lambda_c)
 
@@ -1002,7 +1005,7 @@ def _check_ids(batches: Iterable[Any], ids: Where, name: str) -> None:
     """Refuse ids that name several instances, or are none, before anything is trained."""
     found: list[Any] = []
     for brought in batches:
-        batch, _, _ = split_batch(brought)
+        batch, _ = split_batch(brought)
         found += id_array(_part(batch, ids, "ids"), name).tolist()
     check_unique_ids(found, name)
 

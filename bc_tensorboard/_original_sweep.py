@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core import Comparison, ErrorInstances, ErrorOverlap
+from bc_core._arrays import first_duplicate
 from bc_core._scores import count_cells
 
 SUMMARY_NAME = "sweep_summary.json"
@@ -379,8 +380,7 @@ def _numbered(labels: Iterable[Label]) -> tuple[dict[Label, int], tuple[str, ...
     if all(label == number for label, number in numbers.items()):
         return numbers, None
     names = tuple(map(str, found))
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    if (twice := first_duplicate(names)) is not None:
         raise ValueError(f"the class {twice} is a number in one place and a text in another")
     return numbers, names
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bc_core._comparison import _write_whole
+from bc_core._files import write_whole
 from bc_tensorboard._collection import Collection, Dissonance, Texts
 from bc_tensorboard._invariance import invariance_json, placed_updates, series_of
 
@@ -100,7 +100,7 @@ def to_html(
         + [f"Invariance of {run} on {name}, step {step}\n{update}" for (run, name, step), update in updates.items()]
     )
     page = _page(_title(collection, updates, title), described, data, (STATIC / "page.js").read_text("utf-8"))
-    _write_whole(path, page.encode("utf-8", "replace"))
+    write_whole(path, page.encode("utf-8", "replace"))
     return path
 
 

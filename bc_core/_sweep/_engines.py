@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from bc_core._sweep._folder import FullDiskError, Report, SweepFolder, Trained
+from bc_core._files import FullDiskError
+from bc_core._interrupts import ctrl_c_raises
+from bc_core._sweep._folder import Report, SweepFolder, Trained
 from bc_core._sweep._points import Point
 
 Engine = Literal["in_process", "processes", "ray"]
@@ -82,17 +84,11 @@ def run_points(
 def _in_process(
     recipe: Recipe, folder: SweepFolder, points: Sequence[Point], done: PointDone, stop: threading.Event
 ) -> None:
-    in_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT) if in_main else None
-    try:
+    with ctrl_c_raises():
         for point in points:
             if stop.is_set():
                 return
             done(point, _error_of(recipe, folder, point))
-    finally:
-        # Lightning's Trainer leaves Ctrl-C ignored after the first one.
-        if in_main and handler is not None:
-            signal.signal(signal.SIGINT, handler)
 
 
 def _error_of(recipe: Recipe, folder: SweepFolder, point: Point) -> Exception | None:
@@ -125,9 +121,30 @@ def _train_in_worker(pickled: str, path: str, point: Point, prepare: bool) -> st
     return None if error is None else folder.note_failure(point, error).error
 
 
-def _leave_ctrl_c_to_the_caller() -> None:
-    """A terminal sends it to all processes. Who waits for the sweep decides; a sweep in the background goes on."""
+def _begin_worker(parent: int) -> None:
+    """What a worker process does first, before it waits for work.
+
+    A terminal sends Ctrl-C to all processes; who waits for the sweep decides, and a sweep in the background goes on.
+    With the process that started it, though, a worker ends: a killed sweep must not go on without its lock.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+
+
+def _exit_with(parent: int) -> None:
+    """End this process when its parent does, also where that was before this one was ready."""
+    if os.name == "nt":
+        import ctypes
+
+        kernel: Any = ctypes.windll.kernel32  # type: ignore[attr-defined, unused-ignore]
+        synchronize, forever = 0x00100000, 0xFFFFFFFF
+        if handle := kernel.OpenProcess(synchronize, False, parent):
+            kernel.WaitForSingleObject(handle, forever)
+    else:
+        # A process whose parent ended gets another one.
+        while os.getppid() == parent:
+            time.sleep(_LOOK_SECONDS)
+    os._exit(1)
 
 
 def _prepare_in_worker(pickled: str, path: str) -> None:
@@ -142,7 +159,6 @@ class _NotImportableError(RuntimeError):
 def _recipe_in_worker(pickled: str, path: str | None) -> Recipe:
     """The recipe as it came, prepared where the caller did not: `path` is the sweep's folder then."""
     if pickled not in _RECIPES:
-        threading.Thread(target=_exit_with_parent, daemon=True).start()
         try:
             _RECIPES[pickled] = importlib.import_module("cloudpickle").loads(Path(pickled).read_bytes())
         except Exception as error:
@@ -154,14 +170,6 @@ def _recipe_in_worker(pickled: str, path: str | None) -> Recipe:
         if path is not None:
             _RECIPES[pickled].prepare(Path(path))
     return _RECIPES[pickled]
-
-
-def _exit_with_parent() -> None:
-    """End this process with the one that started it: a killed sweep must not go on in its workers."""
-    parent = os.getppid()
-    while os.getppid() == parent:
-        time.sleep(_LOOK_SECONDS)
-    os._exit(1)
 
 
 def _processes(
@@ -177,13 +185,17 @@ def _processes(
     loky = _imported("loky", "Several processes need")
     waiting, tried = list(points), dict.fromkeys(points, 0)
     with _pickled(recipe) as pickled:
-        environment = {**recipe.environment(int(options.get("threads", 1))), **dict(options.get("env", {}))}
+        # Loky takes the import of a framework for a memory leak, and kills the worker for it.
+        leak = {"LOKY_MAX_MEMORY_LEAK_SIZE": os.environ.get("LOKY_MAX_MEMORY_LEAK_SIZE", "1e18")}
+        threads = int(options.get("threads", 1))
+        environment = {**leak, **recipe.environment(threads), **dict(options.get("env", {}))}
         while waiting and not stop.is_set():
             executor = loky.ProcessPoolExecutor(
                 max_workers=min(workers, len(waiting)),
                 env=environment,
                 timeout=None,
-                initializer=_leave_ctrl_c_to_the_caller,
+                initializer=_begin_worker,
+                initargs=(os.getpid(),),
             )
             broken = False
             try:

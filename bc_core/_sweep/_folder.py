@@ -11,14 +11,15 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from bc_core._comparison import Comparison, _write_whole
+from bc_core._comparison import Comparison
+from bc_core._files import FullDiskError, is_full_disk, is_left_aside, locked, write_whole
 from bc_core._overlap import ErrorOverlap
 from bc_core._sweep._foreign import is_harmless
 from bc_core._sweep._points import Point, check_names
@@ -35,7 +36,6 @@ _POINTS, _FAILURES, _RUNNING = "points", "failures", "running"
 _RESULT, _PROGRESS = "result.json", "progress"
 # How far h1's right answers may be apart in two points: instances, and a share of them.
 _TIES, _SHARE_OF_TIES = 2, 0.01
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 Report = Callable[[float], None]
 
@@ -70,10 +70,6 @@ class Failure:
     traceback: str = field(repr=False, default="")
 
 
-class FullDiskError(OSError):
-    """The disk is full: no further point could be kept, so that the sweep ends; what is finished stays."""
-
-
 def is_sweep_folder(path: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a sweep."""
     return (Path(path) / _HEADER).is_file()
@@ -101,18 +97,24 @@ class SweepFolder:
             ValueError: The file is of something else.
         """
         try:
-            header = json.loads((self.path / _HEADER).read_text(encoding="utf-8"))
+            header = json.loads((self.path / _HEADER).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError:
+        except (ValueError, RecursionError):
             header = None
         if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise ValueError(f"{self.path / _HEADER} is not of a sweep. Give a new folder.")
+            raise ValueError(f"{self.path / _HEADER} is not of a sweep, or is damaged. Give a new folder.")
         if header.get("version") != VERSION:
             raise ValueError(
-                f"{self.path} was written in version {header.get('version')} of the format, this reads version "
-                f"{VERSION}. Give a new folder."
+                f"{self.path / _HEADER} was written in version {header.get('version')} of the format, this reads "
+                f"version {VERSION}. Give a new folder."
             )
+        try:
+            _check_header(header)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{self.path / _HEADER} is damaged ({says(error)}): put back a copy of it, or give a new folder."
+            ) from error
         return header
 
     def begin(self, recipe: Mapping[str, str], losses: Sequence[str], points: Sequence[Point]) -> None:
@@ -122,8 +124,11 @@ class SweepFolder:
             ValueError: The folder holds another sweep, or files of somebody else.
         """
         header = self.header()
+        there = list(self.path.iterdir()) if self.path.is_dir() else []
+        # Of a process that was killed while it wrote the file, perhaps for the first time.
+        left = [entry for entry in there if is_left_aside(entry.name, [_HEADER])]
         if header is None:
-            others = {entry.name for entry in self.path.iterdir()} - {_LOCK} if self.path.is_dir() else set()
+            others = {entry.name for entry in there if entry not in left} - {_LOCK}
             others = {name for name in others if not is_harmless(name)}
             if others - {_RUNNING}:
                 raise ValueError(
@@ -144,6 +149,8 @@ class SweepFolder:
             "plan": [point.to_dict() for point in plan],
         }
         self._write_json(self.path / _HEADER, content)
+        for entry in left:
+            entry.unlink(missing_ok=True)
         for name in (_POINTS, _FAILURES, _RUNNING):
             (self.path / name).mkdir(exist_ok=True)
 
@@ -161,24 +168,13 @@ class SweepFolder:
                 "this one was begun with. (Further lambdas, seeds and losses may be added.)"
             )
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keep every other sweep out of the folder; the lock ends with the process, however that ends.
 
         Raises:
             RuntimeError: A sweep is at work in it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / _LOCK, "ab") as file:
-            if not _try_lock(file):
-                raise RuntimeError(
-                    f"Another process, or a sweep in the background of this one, is at work in {self.path}. Wait for "
-                    "it, or give another folder."
-                )
-            try:
-                yield
-            finally:
-                _unlock(file)
+        return locked(self.path / _LOCK, str(self.path))
 
     def clear_running(self) -> None:
         """Remove what interrupted points left; for the holder of the lock."""
@@ -208,15 +204,40 @@ class SweepFolder:
         return (self.folder_of(point) / _RESULT).is_file()
 
     def result(self, point: Point) -> dict[str, Any]:
-        """What was written down of a finished point: counts by data set, performances, seconds."""
-        result: dict[str, Any] = json.loads((self.folder_of(point) / _RESULT).read_text(encoding="utf-8"))
-        for data in result["datasets"].values():
-            data["overlap"] = ErrorOverlap.from_dict(data["overlap"])
-        return result
+        """What was written down of a finished point: counts by data set, performances, seconds.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        path = self.folder_of(point) / _RESULT
+        with self._telling_of_damage(path, point):
+            return _checked_result(json.loads(path.read_bytes()), point)
 
     def comparison(self, point: Point, dataset: str) -> Comparison:
-        """The comparison of a finished point on a data set."""
-        return Comparison.load(self.comparison_path(point, dataset))
+        """The comparison of a finished point on a data set.
+
+        Raises:
+            ValueError: The file is missing or damaged.
+        """
+        path = self.comparison_path(point, dataset)
+        with self._telling_of_damage(path, point):
+            return Comparison.load(path)
+
+    @contextmanager
+    def _telling_of_damage(self, path: Path, point: Point) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            why = "it is missing"
+            cause: Exception = error
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+            why, cause = says(error).removeprefix(f"{path}: "), error
+        else:
+            return
+        raise ValueError(
+            f"{path} is damaged ({why}). Remove the folder {path.parent}, and call the sweep again with the same "
+            f"folder: it trains the point {point.name} once more."
+        ) from cause
 
     def comparison_path(self, point: Point, dataset: str) -> Path:
         """Where the comparison of a finished point is."""
@@ -227,13 +248,17 @@ class SweepFolder:
         found = []
         for path in sorted((self.path / _FAILURES).glob("*.json")):
             try:
-                data = json.loads(path.read_text(encoding="utf-8"))
+                data = json.loads(path.read_bytes())
+                failure = Failure(Point.from_dict(data["point"]), str(data["error"]), str(data["traceback"]))
             except FileNotFoundError:
                 # Tried again, or succeeded, since the folder was listed.
                 continue
-            point = Point.from_dict(data["point"])
-            if not self.is_finished(point):
-                found.append(Failure(point, data["error"], data["traceback"]))
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise ValueError(
+                    f"{path} is damaged ({says(error)}). Remove it; the same call of the sweep tries the point again."
+                ) from error
+            if not self.is_finished(failure.point):
+                found.append(failure)
         return found
 
     def note_failure(self, point: Point, error: BaseException | str) -> Failure:
@@ -266,33 +291,38 @@ class SweepFolder:
         """Say what there was no room for, and that nothing is lost.
 
         Raises:
-            FullDiskError: In place of an OSError for want of space.
+            FullDiskError: In place of an error for want of space, whoever raised it.
         """
         try:
             yield
-        except OSError as error:
-            if error.errno in _FULL_DISK and not isinstance(error, FullDiskError):
-                raise FullDiskError(
-                    error.errno,
-                    f"No space is left for {what}. The finished points are kept: make room, then call again with the "
-                    "same folder to go on",
-                    os.fspath(self.path),
-                ) from error
-            raise
+        except Exception as error:
+            if not is_full_disk(error):
+                raise
+            # TensorFlow and HDF5 have errors of their own.
+            number = error.errno if isinstance(error, OSError) and error.errno else errno.ENOSPC
+            needed = f" ({error.strerror} - {error.filename})" if isinstance(error, FullDiskError) else ""
+            raise FullDiskError(
+                number,
+                f"No space is left for {what}{needed}. The finished points are kept: make room, then call again with "
+                "the same folder to go on",
+                os.fspath(self.path),
+            ) from error
 
     def _check_h1(self, point: Point, comparisons: Mapping[str, Comparison]) -> None:
         """h1 and the data are the same for all points of a seed, whatever h2 is: so are h1's right answers by class."""
         for entry in sorted((self.path / _POINTS).iterdir()):
             try:
-                known = json.loads((entry / _RESULT).read_text(encoding="utf-8"))
-            except (FileNotFoundError, NotADirectoryError):
+                data = json.loads((entry / _RESULT).read_bytes())
+                known = _checked_result(data, Point.from_dict(data["point"]))
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+                # None, or a damaged one, which whoever asks for its results is told of.
                 continue
             if known["point"]["seed"] != point.seed:
                 continue
             for dataset, comparison in comparisons.items():
                 if dataset not in known["datasets"]:
                     continue
-                before = ErrorOverlap.from_dict(known["datasets"][dataset]["overlap"])
+                before: ErrorOverlap = known["datasets"][dataset]["overlap"]
                 now = comparison.overlap
                 if before.num_classes == now.num_classes:
                     apart = np.abs(before.counts.sum(axis=2) - now.counts.sum(axis=2)).sum() / 2
@@ -362,7 +392,7 @@ class SweepFolder:
 
     @staticmethod
     def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-        _write_whole(path, json.dumps(content, allow_nan=False, indent=1).encode("ascii"))
+        write_whole(path, json.dumps(content, allow_nan=False, indent=1).encode("ascii"))
 
 
 class _Reporter:
@@ -390,32 +420,46 @@ def json_number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _try_lock(file: IO[bytes]) -> bool:
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK):
-            return False
-        raise
-    return True
+def says(error: BaseException) -> str:
+    """What an error says of a file that was read."""
+    return f"the entry {error} is missing" if isinstance(error, KeyError) else str(error)
 
 
-def _unlock(file: IO[bytes]) -> None:
-    # Closing the file would do, but for a copy that a child process holds.
-    if os.name == "nt":
-        import msvcrt
+def _check_header(header: Mapping[str, Any]) -> None:
+    recipe, losses, plan = header["recipe"], header["losses"], header["plan"]
+    if not isinstance(recipe, dict) or not all(isinstance(value, str) for value in recipe.values()):
+        raise ValueError("the recipe is no mapping of texts")
+    if not isinstance(losses, list) or not all(isinstance(loss, str) for loss in losses):
+        raise ValueError("the losses are no list of names")
+    if not isinstance(plan, list):
+        raise ValueError("the plan is no list of points")
+    points = [Point.from_dict(entry) for entry in plan]
+    check_names(points)
+    if not losses or not {point.loss for point in points} <= {None, *losses}:
+        raise ValueError(f"the plan has points of other losses than {losses}")
 
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-    else:
-        import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_UN)
+def _checked_result(data: Any, point: Point) -> dict[str, Any]:
+    """A result as it was read, with counts as overlaps, once it is sure that it is one of this point.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError, OverflowError: It is not.
+    """
+    if Point.from_dict(data["point"]) != point:
+        raise ValueError(f"it is of another point, {data['point']}")
+    seconds, model, datasets = data["seconds"], data["model"], data["datasets"]
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+        raise ValueError(f"{seconds!r} is no number of seconds")
+    if model is not None and (not isinstance(model, str) or Path(model).name != model):
+        raise ValueError(f"{model!r} is no name of a file")
+    if not isinstance(datasets, dict) or not datasets or not set(datasets) <= set(DATASETS):
+        raise ValueError(f"the data sets are not some of {', '.join(DATASETS)}")
+    checked = {}
+    for name, found in datasets.items():
+        performance = found["performance"]
+        if performance is not None:
+            numbers = [value for value in performance if value is not None]
+            if len(performance) != 2 or not all(type(value) in (int, float) for value in numbers):
+                raise ValueError(f"the performances on {name} are no two numbers")
+        checked[name] = {"overlap": ErrorOverlap.from_dict(found["overlap"]), "performance": performance}
+    return {**data, "datasets": checked}

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bc_core._comparison import _write_whole
 from bc_core._evaluation import performance
+from bc_core._files import write_whole
 
 # What a metric of the original library is given as its device.
 _DEVICE = "cpu"
@@ -33,7 +33,7 @@ def measured_h1(
     """
     if h1 is None:
         return dict.fromkeys(names, math.nan)
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = _known(path)
     for name in names:
         if name in known:
             continue
@@ -46,5 +46,14 @@ def measured_h1(
                 "Nothing was trained."
             ) from error
         known[name] = repr(performance(value, "h1"))
-    _write_whole(path, json.dumps(known).encode())
+    write_whole(path, json.dumps(known).encode())
     return {name: float(value) for name, value in known.items()}
+
+
+def _known(path: Path) -> dict[str, str]:
+    """The answers in the file; none where it is damaged, as they can be asked for again."""
+    try:
+        content = json.loads(path.read_bytes())
+        return {str(name): value for name, value in content.items() if float(value) is not None}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}

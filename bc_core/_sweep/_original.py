@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bc_core._comparison import _write_whole
+from bc_core._files import is_left_aside, write_whole
 from bc_core._sweep._folder import json_number
 
 if TYPE_CHECKING:
@@ -38,8 +38,13 @@ def write_original(results: SweepResults, folder: Path, seed: int | None) -> Pat
             "The sweep must be finished on training and test data. Missing: "
             f"{', '.join(unfinished[:5] + [f'data set {name!r}' for name in missing]) or 'all points'}."
         )
-    if folder.is_dir() and any(folder.iterdir()):
+    there = list(folder.iterdir()) if folder.is_dir() else []
+    # Of a process that was killed while it wrote the first file.
+    left = [path for path in there if is_left_aside(path.name, ["0-evaluation-data.json"])]
+    if len(left) < len(there):
         raise ValueError(f"{folder} is not empty. Give a new folder.")
+    for path in left:
+        path.unlink(missing_ok=True)
     entries = Entries(results, chosen)
     for index in entries.finished():
         _write(folder / f"{index}-evaluation-data.json", entries.evaluation(index))
@@ -131,4 +136,4 @@ def _dissonance(loss: str) -> str | None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    _write_whole(path, json.dumps(content, allow_nan=False).encode("ascii"))
+    write_whole(path, json.dumps(content, allow_nan=False).encode("ascii"))

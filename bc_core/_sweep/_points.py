@@ -44,8 +44,19 @@ class Point:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Point:
-        """The point that `to_dict` described."""
-        return cls(data["loss"], float(data["lambda_c"]), int(data["seed"]))
+        """The point that `to_dict` described.
+
+        Raises:
+            KeyError: An entry is missing.
+            TypeError: An entry is of another type.
+            ValueError: An entry is out of range.
+        """
+        loss, lambda_c, seed = data["loss"], data["lambda_c"], data["seed"]
+        if loss is not None and not isinstance(loss, str):
+            raise TypeError(f"a loss must be named by text. Received: {loss!r}.")
+        check_lambda(lambda_c)
+        [seed] = checked_seeds(seed)
+        return cls(loss, float(lambda_c), seed)
 
 
 def log_lambdas(start: float = 0.25, stop: float = 16.0, ratio: float = 2.0) -> list[float]:

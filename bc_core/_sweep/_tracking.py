@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bc_core._comparison import _write_whole
+from bc_core._files import write_whole
 from bc_core._scores import SCORES
 from bc_core._sweep._folder import Failure, SweepFolder, comparison_name
 from bc_core._sweep._points import PLAIN, Point
@@ -176,7 +176,7 @@ class Tracking:
                 self._client.update_run(run.info.run_id, status="RUNNING")
             self.run_id = run.info.run_id
             content = {"run_id": self.run_id, **self._where()}
-            _write_whole(self.folder / _PARENT, json.dumps(content, indent=1).encode("utf-8"))
+            write_whole(self.folder / _PARENT, json.dumps(content, indent=1).encode("utf-8"))
             self._describe(there)
             folder = SweepFolder(self.folder)
             for child in self._open_children():
@@ -405,7 +405,7 @@ class Tracking:
 
     def _note(self, child: Mapping[str, Any]) -> None:
         path = self.folder / _CHILDREN / f"{Point.from_dict(child['point']).name}.json"
-        _write_whole(path, json.dumps(child, indent=1).encode("utf-8"))
+        write_whole(path, json.dumps(child, indent=1).encode("utf-8"))
 
     def _end_child(self, child: Mapping[str, Any], status: str) -> None:
         self._client.set_terminated(child["run_id"], status)

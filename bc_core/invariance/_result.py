@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import json
 import math
 import os
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._comparison import _write_whole
+from bc_core._files import write_whole
 from bc_core.invariance._accumulator import Moments, unit_blocks
 from bc_core.invariance._distributions import f_upper_tail
+from bc_core.invariance._result_file import COLUMNS, FIRING, VERSION, packed, unpacked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,11 +26,7 @@ Summary = Literal["ratio_of_means", "mean_of_ratios"]
 Level = Literal["unit", "feature"]
 Kind = Literal["invariance", "same_equivariance"]
 
-FORMAT = "backward-compat-invariance"
-VERSION = 1
-
-_COLUMNS = ("tv_std", "tv_var", "sv_std", "sv_var", "between", "mean")
-_FIRING = ("firing_local", "firing_global")
+_DESCRIPTION = ("name", "shape", "feature_axis", "samples", "transformations")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -400,66 +394,45 @@ class InvarianceResult(Mapping[str, LayerMeasures]):
             ...     InvarianceResult.load(pathlib.Path(folder) / "result.npz")["a"].sv_var
             array([6.66666667])
         """
-        arrays: dict[str, Any] = {}
-        described = []
-        for number, layer in enumerate(self._layers.values()):
-            described.append(
-                {
-                    "name": layer.name,
-                    "shape": layer.shape,
-                    "feature_axis": layer.feature_axis,
-                    "samples": layer.samples,
-                    "transformations": layer.transformations,
-                }
+        layers = [
+            (
+                {name: getattr(layer, name) for name in _DESCRIPTION},
+                {column: values for column in (*COLUMNS, *FIRING) if (values := getattr(layer, column)) is not None},
             )
-            for column in (*_COLUMNS, *_FIRING):
-                if (values := getattr(layer, column)) is not None:
-                    arrays[f"{number}.{column}"] = values
+            for layer in self._layers.values()
+        ]
         header = {
-            "format": FORMAT,
-            "version": VERSION,
             "kind": self.kind,
             "transforms": self.transforms,
             "sizes": [None if math.isnan(size) else size for size in self.sizes],
             "left_out": self.left_out,
             "firing_rate": self.firing_rate,
-            "layers": described,
         }
-        content = io.BytesIO()
-        np.savez_compressed(content, header=np.frombuffer(json.dumps(header).encode(), dtype=np.uint8), **arrays)
-        _write_whole(Path(path), content.getvalue())
+        write_whole(Path(path), packed(header, layers))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> InvarianceResult:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: If the file is no such result, or of a later version.
+            ValueError: If the file is no such result, damaged, or of a later version.
             OSError: If it cannot be read.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                header = json.loads(bytes(stored["header"]).decode())
-                if header["format"] != FORMAT or header["version"] > VERSION:
-                    raise ValueError(f"format {header['format']!r}, version {header['version']}")
-                layers = [
-                    LayerMeasures(
-                        **{**described, "shape": tuple(described["shape"])},
-                        **{
-                            column: stored[key]
-                            for column in (*_COLUMNS, *_FIRING)
-                            if (key := f"{number}.{column}") in stored
-                        },
-                    )
-                    for number, described in enumerate(header["layers"])
-                ]
-        except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+            header, layers = unpacked(path)
+            return cls(
+                [LayerMeasures(**described, **columns) for described, columns in layers],
+                header["transforms"],
+                header["sizes"],
+                header["kind"],
+                header["left_out"],
+                header["firing_rate"],
+            )
+        except (ValueError, KeyError) as error:
             raise ValueError(
-                f"{os.fspath(path)!r} is no invariance result of version {VERSION} or earlier ({error}); expected a "
-                "file that InvarianceResult.save wrote"
+                f"{os.fspath(path)!r} is no invariance result of version {VERSION} or earlier, or damaged ({error}); "
+                "expected a file that InvarianceResult.save wrote"
             ) from error
-        sizes = [math.nan if size is None else size for size in header["sizes"]]
-        return cls(layers, header["transforms"], sizes, header["kind"], header["left_out"], header["firing_rate"])
 
     def __getitem__(self, name: str) -> LayerMeasures:
         try:

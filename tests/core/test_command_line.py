@@ -1,5 +1,11 @@
+import collections
+import gzip
+import json
+import random
 import subprocess
 import sys
+import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +118,90 @@ def test_a_reader_that_leaves_early_does_not_change_the_verdict(saved):
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 1
+
+
+def comparison_file(path, counts, **changes):
+    instances = {"ids": [], "target": [], "h1_pred": [], "h2_pred": [], "metadata": None}
+    captions = dict.fromkeys(("name", "step", "lambda_c", "class_names"))
+    content = {"format": "backward-compat-comparison", "version": 1, **captions, "overlap": {"counts": counts}}
+    path.write_text(json.dumps({**content, "instances": instances, **changes}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ([[[0, 0], [0, 2**63 - 1]]] * 2, "their sum is 2**63 or more"),
+        # Wraps around to 1000 in 64 bits.
+        ([[[0, 0], [0, 2**62]]] * 3 + [[[0, 0], [0, 2**62 + 1000]]], "their sum is 2**63 or more"),
+        ([[[0, 0], [0, 2**63]]], "below 2**63"),
+        ([[[0, 0], [0, 2**70]]], "counts"),
+        ([[[0, 0], [0, 1e300]]], "below 2**63"),
+        ([[[0, 0], [0, -1]]], "not negative"),
+    ],
+)
+def test_counts_that_cannot_be_are_bad_input(tmp_path, capsys, counts, message):
+    assert main([comparison_file(tmp_path / "c.json", counts), "--max-nfr", "0.5%"]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+
+
+def test_the_largest_counts_that_can_be_are_judged(tmp_path, capsys):
+    assert main([comparison_file(tmp_path / "c.json", [[[0, 0], [0, 2**62]]]), "--max-nfr", "0.5%"]) == 0
+    assert f"{2**62} instances" in capsys.readouterr().out
+
+
+def test_a_file_that_unpacks_to_more_than_the_memory_is_bad_input(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "bomb.json.gz"
+    with gzip.open(path, "wb", compresslevel=9) as file:
+        file.write(b'{"format":"backward-compat-comparison","version":1,"name":"')
+        for _ in range(65):
+            file.write(b"a" * 2**20)
+    with pytest.raises(ValueError, match=r"more than 67.11 MB when unpacked.*max_bytes"):
+        Comparison.load(path, max_bytes=2**26)
+    load, held = Comparison.load, []
+
+    def measured(file):
+        tracemalloc.start()
+        try:
+            return load(file, max_bytes=2**24)
+        finally:
+            held.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+
+    monkeypatch.setattr(Comparison, "load", measured)
+    assert main([str(path), "--max-nfr", "0.5%"]) == 2
+    assert held[0] < 3 * 2**24
+    assert "bomb.json.gz: not read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep"), ZeroDivisionError("of a kind")])
+def test_whatever_goes_wrong_is_never_taken_for_a_verdict(saved, capsys, monkeypatch, error):
+    def broken(self, *_):
+        raise error
+
+    monkeypatch.setattr(Comparison, "describe", broken)
+    path = saved(30)
+    assert main([path, "--max-nfr", "1%"]) == 2
+    assert capsys.readouterr().err.startswith(f"bc-compare: {path}: ")
+
+
+def test_damaged_files_never_end_in_a_verdict_that_nobody_reached(saved, capsys):
+    path, rng = Path(saved(3)).with_suffix(""), random.Random(0)
+    Comparison.load(saved(3)).save(path)
+    content, statuses = path.read_bytes(), collections.Counter()
+    for number in range(200):
+        damaged = bytearray(content)
+        place = rng.randrange(len(damaged))
+        if number % 2:
+            damaged[place] = rng.randrange(256)
+        else:
+            damaged[place : place + 20] = bytes(min(20, len(damaged) - place))
+        path.write_bytes(damaged)
+        statuses[main([str(path), "--max-nfr", "5%"])] += 1
+        if statuses[2]:
+            assert "Traceback" not in capsys.readouterr().err
+    # Three flips in a thousand keep the budget, and damage cannot make them break it.
+    assert set(statuses) <= {0, 2}
+    assert statuses[2] > 150

@@ -2,6 +2,8 @@ import gzip
 import json
 import os
 import pickle
+import re
+import time
 
 import numpy as np
 import pytest
@@ -383,3 +385,32 @@ def test_saving_through_a_link_keeps_the_link(tmp_path, small):
     other.save(link)
     assert link.is_symlink()
     assert Comparison.load(real) == other
+
+
+@pytest.mark.parametrize("double", [["c0", "c1"], ["c99998"]])
+def test_a_double_name_among_100_000_is_found_at_once(double):
+    names = [f"c{i}" for i in range(100_000 - len(double))] + double
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match=f"every name once, got '{double[0]}' twice"):
+        compare([0], [0], [0], class_names=names)
+    # It took three minutes when every name was counted.
+    assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("name", 5, "name is 5"),
+        ("step", 1.5, "step is 1.5"),
+        ("step", True, "step is True"),
+        ("lambda_c", "1", "lambda_c is '1'"),
+        ("class_names", "abc", "class_names is 'abc'"),
+        ("class_names", ["a", 1, "c"], "class_names: expected a list of names, got int, str"),
+        ("class_names", {"a": 1}, "class_names is"),
+    ],
+)
+def test_entries_of_another_type_are_refused_by_name(tmp_path, small, entry, value, message):
+    path = small.save(tmp_path / "c.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), entry: value}))
+    with pytest.raises(ValueError, match=r"c\.json: a damaged comparison, " + re.escape(message)):
+        Comparison.load(path)

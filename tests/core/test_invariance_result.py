@@ -1,9 +1,13 @@
+import json
 import math
+import os
+import random
 
 import numpy as np
 import pytest
 
 import bc_core.invariance as bci
+from bc_core._archives import read_archive
 from bc_core.invariance import InvarianceResult, LayerMeasures, StreamingMoments
 from bc_core.invariance._firing import NumpyFiring, firing_rates, firing_threshold, kept_for
 
@@ -191,3 +195,117 @@ def test_unrelated_units_have_a_firing_ratio_of_one():
     assert (local / fired).mean() == pytest.approx(1, abs=0.05)
     with pytest.raises(ValueError, match="firing_rate"):
         kept_for(0, 10)
+
+
+# Damage
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A small result, and its file."""
+    moments = StreamingMoments(columns=2)
+    moments.update(np.random.default_rng(0).normal(size=(8, 3)), rows=4)
+    layer = LayerMeasures.from_moments(moments.moments(), name="a")
+    result = InvarianceResult([layer], ["x", "y"], left_out={"b": "no floats"})
+    result.save(tmp_path / "r.npz")
+    return result, tmp_path / "r.npz"
+
+
+def test_a_file_with_a_damaged_byte_is_refused_or_the_same(saved):
+    result, path = saved
+    content, rng, refused = path.read_bytes(), random.Random(0), 0
+    for number in range(200):
+        damaged = bytearray(content)
+        place = rng.randrange(len(damaged))
+        if number % 3 == 0:
+            damaged = damaged[:place]
+        elif number % 3 == 1:
+            damaged[place] = rng.randrange(256)
+        else:
+            damaged[place : place + 40] = bytes(min(40, len(damaged) - place))
+        path.write_bytes(damaged)
+        try:
+            # Dates and the like in an archive mean nothing.
+            found = InvarianceResult.load(path)
+        except ValueError as error:
+            refused += str(path) in str(error)
+        else:
+            refused += damaged == content
+            assert repr(found) == repr(result)
+            assert found["a"].tv_std.tolist() == result["a"].tv_std.tolist()
+    assert refused > 150
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("left_out", 5, "left_out"),
+        ("left_out", "x", "left_out"),
+        ("left_out", {"b": 1}, "left_out"),
+        ("transforms", 5, "transforms"),
+        ("transforms", "xy", "transforms"),
+        ("transforms", ["x"], "sizes"),
+        ("sizes", 5, "sizes"),
+        ("sizes", [1, "far"], "sizes"),
+        ("sizes", [float("inf"), 1], "sizes"),
+        ("kind", "else", "kind"),
+        ("kind", None, "kind"),
+        ("firing_rate", "often", "firing_rate"),
+        ("version", "1", "version"),
+        ("version", 2, "version 2"),
+        ("layers", 5, ""),
+        ("layers", [], "layer"),
+        ("layers", [{"name": "a"}], "missing"),
+    ],
+)
+def test_headers_of_another_type_are_refused(saved, entry, value, message):
+    _, path = saved
+    arrays = dict(np.load(path))
+    header = {**json.loads(bytes(arrays["header"])), entry: value}
+    np.savez(path, **{**arrays, "header": np.frombuffer(json.dumps(header).encode(), np.uint8)})
+    with pytest.raises(ValueError, match=rf"r\.npz.*{message}"):
+        InvarianceResult.load(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values * np.nan,
+        lambda values: values * np.inf,
+        lambda values: -values - 1,
+        lambda values: values[:2],
+        lambda values: values[None],
+        lambda values: values.astype(np.float32),
+        lambda values: np.array(["a", "b", "c"]),
+        lambda values: np.array([None, 1, 2], dtype=object),
+    ],
+)
+@pytest.mark.parametrize("column", ["tv_std", "between"])
+def test_columns_that_cannot_be_are_refused(saved, column, change):
+    _, path = saved
+    arrays = dict(np.load(path))
+    np.savez(path, **{**arrays, f"0.{column}": change(arrays[f"0.{column}"])})
+    with pytest.raises(ValueError, match=r"r\.npz"):
+        InvarianceResult.load(path)
+
+
+def test_columns_of_no_layer_and_files_of_another_kind_are_refused(saved):
+    _, path = saved
+    arrays = dict(np.load(path))
+    np.savez(path, **arrays, **{"1.mean": np.zeros(3)})
+    with pytest.raises(ValueError, match=r"'1\.mean' is of no layer"):
+        InvarianceResult.load(path)
+    for content in (b"", b"PK", b"\x93NUMPY\x01\x00"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"r\.npz.*no archive of arrays"):
+            InvarianceResult.load(path)
+    with pytest.raises(FileNotFoundError):
+        InvarianceResult.load(path.with_name("none.npz"))
+
+
+def test_an_archive_that_unpacks_to_more_than_allowed_is_not_unpacked(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(2**23))
+    assert os.path.getsize(tmp_path / "bomb.npz") < 2**18
+    with pytest.raises(ValueError, match=r"holds 67\.11 MB when unpacked, more than 1\.049 MB"):
+        read_archive(tmp_path / "bomb.npz", limit=2**20)
+    assert read_archive(tmp_path / "bomb.npz")["a"].shape == (2**23,)

@@ -242,3 +242,41 @@ def test_scores_read_from_counts_agree_with_the_overlap():
     overlap = ErrorOverlap.from_predictions(*random_labels(7))
     for name in SCORES:
         assert score_from_counts(name, overlap.counts.sum(axis=0)) == overlap.score(name)
+
+
+def test_sums_past_64_bits_are_refused_and_never_wrap_around():
+    half = ErrorOverlap([[[0, 0], [0, 2**62]]])
+    assert half.total == 2**62
+    with pytest.raises(ValueError, match=r"sum is 2\*\*63 or more"):
+        half + half
+    with pytest.raises(ValueError, match=r"sum is 2\*\*63 or more"):
+        ErrorOverlap([[[2**62, 0], [0, 2**62]]])
+    for counts in ([[[2**63, 0], [0, 0]]], np.full((1, 2, 2), 2**63, np.uint64), np.full((1, 2, 2), 2.0**63)):
+        with pytest.raises(ValueError, match=r"below 2\*\*63"):
+            ErrorOverlap(counts)
+
+
+@pytest.mark.parametrize("label", [10**9, 2**62, 2**63])
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_a_label_that_is_no_class_is_named_and_does_not_fill_the_memory(label, where):
+    columns = [[0, 1, 1] for _ in range(3)]
+    columns[where][1] = label
+    name = ("target", "h1_pred", "h2_pred")[where]
+    for given in (columns, [np.array(column, np.uint64) for column in columns]):
+        with pytest.raises(
+            ValueError, match=rf"{name}: .* {label} at position 1, .*(state num_classes|map the labels)"
+        ):
+            ErrorOverlap.from_predictions(*given)
+        with pytest.raises(ValueError, match=rf"{name}: expected class.*, got {label} at position 1"):
+            ErrorOverlap.from_predictions(*given, num_classes=3)
+
+
+def test_negative_labels_alone_are_refused_as_labels():
+    with pytest.raises(ValueError, match=r"target: expected classes 0\.\.0, got -1 at position 0"):
+        ErrorOverlap.from_predictions([-1, -2], [-1, -1], [-1, -1])
+    kept = ErrorOverlap.from_predictions([-1, 0], [0, 0], [0, 0], ignore_index=-1)
+    assert kept.total == 1
+
+
+def test_many_classes_can_be_stated():
+    assert ErrorOverlap.from_predictions([0, 2**20 + 1], [0, 0], [0, 0], num_classes=2**20 + 2).total == 2

@@ -565,3 +565,65 @@ def test_a_metric_is_asked_of_the_model_behind_a_reference():
     found = evaluate(Reference(h1), h2, arrays(), performance_metric=metric)
     assert asked == [h1, h2]
     assert (found.h1_performance, found.h2_performance) == (0.5, 0.5)
+
+
+# Labels that are none
+
+
+@pytest.mark.parametrize(
+    ("label", "dtype"),
+    [
+        (-1, "int64"), (-100, "int32"), (3, "int64"), (10**9, "int64"), (2**32, "int64"), (2**62, "int64"),
+        (2**63, "uint64"), (0.5, "float32"), (float("nan"), "float32"), (float("inf"), "float64"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["arrays", "batches"])
+def test_labels_that_are_no_classes_are_refused(label, dtype, form):
+    x, y = np.arange(8.0)[:, None], np.array(TARGET, dtype)
+    y[2] = label
+    data = (x, y) if form == "arrays" else [(x[:4], y[:4]), (x[4:], y[4:])]
+    with pytest.raises(ValueError, match="(?i)target|labels must"):
+        evaluate(table(H1), table(H2), data)
+
+
+@pytest.mark.parametrize("label", [-1.0, 2.0, 1e9, float("nan")])
+def test_binary_labels_that_are_none_are_refused(label):
+    x, y = np.arange(8.0)[:, None], np.array([0, 1] * 4, "float32")
+    binary = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, "sigmoid")])
+    assert evaluate(binary, binary, (x, y)).comparison.dataset_size == 8
+    y[5] = label
+    with pytest.raises(ValueError, match="labels must each be 0 or 1"):
+        evaluate(binary, binary, (x, y))
+    with pytest.raises(ValueError, match="labels must each be 0 or 1|target"):
+        evaluate(binary, binary, (x, y.astype("int64") if label == label else y))
+
+
+def test_whole_numbers_of_any_type_are_classes():
+    x = np.arange(8.0)[:, None]
+    for dtype in ("uint8", "int16", "uint64", "float32", "float64"):
+        found = evaluate(table(H1), table(H2), (x, np.array(TARGET, dtype))).comparison
+        assert found.overlap.counts.sum(axis=0).tolist() == [[1, 2], [3, 2]]
+
+
+def test_an_ignored_class_may_lie_outside_the_classes():
+    h2 = table(H2)
+    h2.compile(loss=keras.losses.SparseCategoricalCrossentropy(ignore_class=-7), run_eagerly=True)
+    target = np.array(TARGET)
+    target[[0, 1]] = -7
+    assert evaluate(table(H1), h2, (np.arange(8.0)[:, None], target)).comparison.dataset_size == 6
+
+
+@pytest.mark.parametrize("label", [-2, -7, 3, 10**9])
+def test_answers_of_h1_that_are_no_classes_are_refused(label):
+    answers = np.array(H1)
+    answers[3] = label
+    with pytest.raises(ValueError, match=f"(?i)h1.* {label}"):
+        evaluate(answers, table(H2), (np.arange(8.0)[:, None], np.array(TARGET)))
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan")])
+def test_weights_that_are_none_are_refused(weight):
+    x, y = np.arange(8.0)[:, None], np.array(TARGET)
+    assert evaluate(table(H1), table(H2), (x, y, np.full(8, 2.0))).comparison.dataset_size == 8
+    with pytest.raises(ValueError, match=f"sample_weight must hold numbers of at least 0.*{weight}"):
+        evaluate(table(H1), table(H2), (x, y, np.full(8, weight)))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
+import os
 import pickle
+import signal
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from bc_core import _stored_rows
+from bc_core import FullDiskError, _stored_rows
 from bc_keras._attached import attach_h1
 from bc_keras._fingerprint import fingerprint
 from bc_keras._reference import Reference
@@ -177,6 +181,123 @@ def test_interrupted_work_is_taken_up_where_it_stopped(tmp_path, form, request):
     asked_again = 4 if form == "batches" else _stored_rows.SAMPLED_ITEMS if form == "arrays" else 4
     assert rest.asked == N - 16 + asked_again
     assert np.array_equal(stored[:], x * 2)
+
+
+class PressesCtrlC(Service):
+    """As `Service`, but Ctrl-C is what stops it."""
+
+    def __call__(self, x):
+        if self.asked + len(x) > self.limit:
+            self.limit = float("inf")
+            signal.raise_signal(signal.SIGINT)
+        return super().__call__(x)
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as in a terminal; processes in the background begin with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("form", ["arrays", "batches"])
+def test_ctrl_c_is_a_keyboard_interrupt_and_keeps_what_was_done(tmp_path, form, request):
+    x, _ = data()
+    given = x if form == "arrays" else items(request.getfixturevalue("tf"), x, batch=4)
+    with pytest.raises(KeyboardInterrupt):
+        store_outputs(PressesCtrlC(limit=18), given, tmp_path / "s", batch_size=4, verbose=0)
+    assert np.load(tmp_path / "s" / "done.npy").sum() == 16
+    rest = Service()
+    assert np.array_equal(store_outputs(rest, given, tmp_path / "s", batch_size=4, verbose=0)[:], x * 2)
+    assert rest.asked < N
+
+
+def test_damaged_rows_are_found_when_read_and_computed_again(tmp_path):
+    x = np.random.default_rng(0).normal(size=(2000, 64)).astype("float32")
+    store_outputs(Service(), x, tmp_path / "s", verbose=0)
+    with open(tmp_path / "s" / "outputs.npy", "r+b") as file:
+        file.seek(8192)
+        file.write(b"\0" * 4096)
+    stored = StoredOutputs.open(tmp_path / "s")
+    said = "row of item 31 is not the one that was written"
+    for read_them in (lambda: stored[:], lambda: stored.attach(x, np.zeros(2000)), lambda: stored.verify(Service(), x)):
+        with pytest.raises(ValueError, match=said):
+            read_them()
+    # The remedy that is named, which asks about the damaged rows and a few others.
+    h1 = Service()
+    again = store_outputs(h1, x, tmp_path / "s", verbose=0)
+    again.verify(Service(), x)
+    assert np.array_equal(again[:], x * 2)
+    assert h1.asked < 50
+
+
+def test_damaged_rows_are_found_by_a_data_set_too(tmp_path, tf):
+    x, y = data()
+    store_outputs(Service(), items(tf, x, y), tmp_path / "s", verbose=0)
+    content = (tmp_path / "s" / "outputs.npy").read_bytes()
+    (tmp_path / "s" / "outputs.npy").write_bytes(content[:-8] + b"\0" * 8)
+    with pytest.raises(ValueError, match="row of item 36 is not the one that was written"):
+        StoredOutputs.open(tmp_path / "s").attach(items(tf, x, y))
+
+
+@pytest.mark.parametrize("name", ["outputs.npy", "header.json", "item_hashes.npy", "checksums.npy"])
+def test_files_that_were_cut_off_name_the_remedy_and_it_works(tmp_path, name):
+    x, _ = data()
+    store_outputs(Service(), x, tmp_path / "s", verbose=0)
+    os.truncate(tmp_path / "s" / name, 50)
+    for read_them in (
+        lambda: StoredOutputs.open(tmp_path / "s"),
+        lambda: store_outputs(Service(), x, tmp_path / "s", verbose=0),
+    ):
+        with pytest.raises(ValueError, match=rf"(damaged.*{name}|{name} is damaged).*overwrite=True"):
+            read_them()
+    again = store_outputs(Service(), x, tmp_path / "s", verbose=0, overwrite=True)
+    assert np.array_equal(again[:], x * 2)
+
+
+@pytest.mark.parametrize("leaves", [[], "x", [["x", "float32"]], [["x", 1, 1]], ["abc"]])
+def test_a_damaged_description_of_the_items_is_told(tmp_path, leaves):
+    x, _ = data()
+    store_outputs(Service(), x, tmp_path / "s", verbose=0)
+    file = tmp_path / "s" / "header.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "leaves": leaves}))
+    with pytest.raises(ValueError, match="damaged .*overwrite=True"):
+        StoredOutputs.open(tmp_path / "s")
+
+
+def test_a_second_store_into_one_folder_is_told_at_once(tmp_path):
+    x, _ = data()
+
+    class Nested(Service):
+        def __call__(self, x):
+            with pytest.raises(RuntimeError, match="is at work in"):
+                store_outputs(Service(), data()[0], tmp_path / "s", verbose=0)
+            return super().__call__(x)
+
+    assert np.array_equal(store_outputs(Nested(), x, tmp_path / "s", verbose=0)[:], x * 2)
+
+
+def test_outputs_of_version_1_are_opened_and_verified():
+    path = Path(__file__).parents[1] / "data" / "stored_outputs_version_1" / "bc_keras"
+    h1 = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, use_bias=False)])
+    h1.set_weights([(np.arange(12, dtype="float32").reshape(4, 3) - 5) / 4])
+    x = np.arange(36, dtype="float32").reshape(9, 4) / 8
+    stored = StoredOutputs.open(path, h1)
+    stored.verify(h1, x)
+    np.testing.assert_allclose(stored[:], by_hand(h1, x), rtol=1e-6)
+
+
+def test_no_room_for_all_rows_is_told(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(FullDiskError, match="37 items need .* Make room"):
+        store_outputs(Service(), data()[0], tmp_path / "s", verbose=0)
+    monkeypatch.undo()
+    assert len(store_outputs(Service(), data()[0], tmp_path / "s", verbose=0)) == N
 
 
 def test_work_stopped_before_its_last_line_is_finished(tmp_path):

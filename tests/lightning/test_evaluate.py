@@ -549,3 +549,65 @@ def test_a_binary_model_by_hand(logits, shape):
     stricter = evaluate(*answer, TensorDataset(torch.arange(8.0)[:, None], y), from_logits=logits, threshold=0.58)
     # h1 loses 7 (0.55), h2 loses 4 (0.5).
     assert (stricter.h1_performance, stricter.h2_performance) == (4 / 8, 3 / 8)
+
+
+# Labels that are none
+
+
+def of_four(target, **options):
+    net = nn.Linear(4, 4)
+    batches = [(torch.eye(4).repeat(3, 1), target)]
+    return evaluate(net, net, batches, **options).comparison
+
+
+@pytest.mark.parametrize("label", [-1, -7, -101, 4, 10**9, 2**62])
+def test_labels_that_are_no_classes_are_refused(label):
+    target = torch.arange(12) % 4
+    target[3] = label
+    with pytest.raises(ValueError, match=rf"expected classes 0\.\.3, got {label}\..*ignore_index={label} .it is -100"):
+        of_four(target)
+    # The remedy that is named.
+    assert of_four(target, ignore_index=label).dataset_size == 11
+
+
+def test_the_label_that_torch_ignores_is_left_out_and_another_on_request():
+    target = torch.arange(12) % 4
+    target[:5] = -100
+    left = of_four(target)
+    assert left.dataset_size == 7
+    assert left.instances.ids.min() >= 5
+    with pytest.raises(ValueError, match="got -100"):
+        of_four(target, ignore_index=255)
+    with pytest.raises(ValueError, match="every instance is left out"):
+        of_four(torch.full((12,), -100))
+
+
+def test_labels_too_large_for_torch_do_not_become_negative():
+    target = (np.arange(12) % 4).astype(np.uint64)
+    assert of_four(target).dataset_size == of_four(torch.as_tensor(target)).dataset_size == 12
+    target[3] = 2**63
+    for given in (target, torch.as_tensor(target)):
+        with pytest.raises(ValueError, match=f"got {2**63}"):
+            of_four(given)
+
+
+@pytest.mark.parametrize("label", [-1, 2, 10**9, -100])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_binary_labels_that_are_none_are_refused(label, dtype):
+    def ask(x):
+        return torch.sigmoid(x[:, :1])
+
+    target = torch.arange(12) % 2
+    target[3] = label
+    with pytest.raises(ValueError, match=f"target: expected 0 or 1, got {label}"):
+        evaluate(ask, ask, [(torch.randn(12, 4), target.to(dtype))])
+    soft = torch.linspace(0, 1, 12)
+    assert evaluate(ask, ask, [(torch.randn(12, 4), soft)]).comparison.dataset_size == 12
+
+
+@pytest.mark.parametrize("label", [-2, -7, 4])
+def test_answers_of_h1_that_are_no_classes_are_refused(label):
+    answers = torch.arange(12) % 4
+    answers[3] = label
+    with pytest.raises(ValueError, match=f"h1.*{label}"):
+        evaluate(answers, nn.Linear(4, 4), [(torch.eye(4).repeat(3, 1), torch.arange(12) % 4)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 from collections import namedtuple
+from pathlib import Path
 
 import lightning.pytorch
 import numpy as np
@@ -20,7 +22,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from bc_core import _stored_rows
+from bc_core import FullDiskError, _stored_rows
 from bc_lightning._attached import WithReference, split_batch
 from bc_lightning._reference import Reference
 from bc_lightning._stored import StoredOutputs, store_outputs
@@ -605,6 +607,145 @@ def test_a_table_is_attached_by_order_alone():
     attached = StoredOutputs.from_table(torch.arange(N)).attach(data())
     batch = next(iter(DataLoader(attached, batch_size=4)))
     assert batch.row.tensor.tolist() == [0, 1, 2, 3]
+
+
+class PressesCtrlC(Counted):
+    """As `Counted`, but Ctrl-C is what stops it."""
+
+    def forward(self, x):
+        if self.asked + len(x) > self.limit:
+            self.limit = float("inf")
+            signal.raise_signal(signal.SIGINT)
+        return super().forward(x)
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as in a terminal; processes in the background begin with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize(("package", "presses"), [(lightning.pytorch, 1), (pytorch_lightning, 2)])
+def test_ctrl_c_is_a_keyboard_interrupt_and_keeps_what_was_done(tmp_path, package, presses):
+    model = trained(PressesCtrlC)
+    for press in range(1, presses + 1):
+        # Also the second time: Lightning leaves Ctrl-C ignored after the first.
+        model.limit = model.asked + 1 + 16
+        with pytest.raises(KeyboardInterrupt):
+            store_outputs(model, data(), tmp_path / "s", batch_size=8, trainer=trainer_of(package))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert np.load(tmp_path / "s" / "done.npy").sum() >= 8 * press
+    before = model.asked
+    stored = store_outputs(model, data(), tmp_path / "s")
+    assert model.asked - before < N
+    torch.testing.assert_close(stored[:], by_hand(trained(PressesCtrlC), data()))
+
+
+def test_damaged_rows_are_found_when_read_and_computed_again(tmp_path):
+    wide = nn.Linear(4, 64)
+    x = torch.randn(2000, 4)
+    items = TensorDataset(x)
+    stored = store_outputs(wide, items, tmp_path / "s")
+    with open(tmp_path / "s" / "outputs.npy", "r+b") as file:
+        file.seek(8192)
+        file.write(b"\0" * 4096)
+    stored = StoredOutputs.open(tmp_path / "s", wide)
+    loader = DataLoader(stored.attach(items), batch_size=50)
+    with pytest.raises(ValueError, match="row of item 31 is not the one that was written"):
+        list(loader)
+    with pytest.raises(ValueError, match="row of item 31 is not the one that was written"):
+        stored.verify(wide, items)
+    # The remedy that is named.
+    again = store_outputs(wide, items, tmp_path / "s")
+    again.verify(wide, items)
+    torch.testing.assert_close(again[:], wide(x).detach())
+
+
+@pytest.mark.parametrize("name", ["outputs.npy", "header.json", "item_hashes.npy", "checksums.npy"])
+@pytest.mark.parametrize("length", [0, 50])
+def test_files_that_were_cut_off_name_the_remedy_and_it_works(stored, name, length):
+    os.truncate(stored.path / name, length)
+    for read in (lambda: StoredOutputs.open(stored.path), lambda: store_outputs(trained(), data(), stored.path)):
+        with pytest.raises(ValueError, match=rf"damaged.*{name}|{name} is damaged") as caught:
+            read()
+        assert "store_outputs(..., overwrite=True)" in str(caught.value)
+    again = store_outputs(trained(), data(), stored.path, overwrite=True)
+    torch.testing.assert_close(again[:], by_hand(trained(), data()))
+
+
+def test_a_changed_hash_is_told_as_damage_and_not_as_another_item(stored):
+    path = stored.path / "item_hashes.npy"
+    path.write_bytes(path.read_bytes()[:-4] + b"\1\2\3\4")
+    with pytest.raises(ValueError, match="is damaged: the row of item 36"):
+        StoredOutputs.open(stored.path).attach(data())[36]
+
+
+def test_outputs_of_version_1_are_opened_and_verified():
+    path = Path(__file__).parents[1] / "data" / "stored_outputs_version_1" / "bc_lightning"
+    h1 = nn.Linear(4, 3, bias=False)
+    with torch.no_grad():
+        h1.weight.copy_((torch.arange(12.0).reshape(4, 3).T - 5) / 4)
+    items = TensorDataset(torch.arange(36.0).reshape(9, 4) / 8)
+    stored = StoredOutputs.open(path, h1)
+    stored.verify(h1, items)
+    torch.testing.assert_close(stored[:], h1(items[:][0]).detach())
+
+
+def test_a_second_store_into_one_folder_is_told_at_once(tmp_path):
+    told = []
+
+    class Nested(Counted):
+        def forward(self, x):
+            # Not while it is made: nobody stores anything then.
+            if self.asked:
+                with pytest.raises(RuntimeError, match="is at work in") as caught:
+                    store_outputs(trained(), data(), tmp_path / "s")
+                told.append(caught.value)
+            return super().forward(x)
+
+    model = trained(Nested)
+    stored = store_outputs(model, data(), tmp_path / "s", batch_size=8)
+    assert told
+    torch.testing.assert_close(stored[:], by_hand(trained(Net), data()))
+
+
+def test_no_room_for_all_rows_is_told_before_h1_is_asked_about_them(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    model = trained(Counted)
+    with pytest.raises(FullDiskError, match="37 items need .* Make room") as caught:
+        store_outputs(model, data(), tmp_path / "s")
+    assert isinstance(caught.value, OSError)
+    assert model.asked == 1
+    monkeypatch.undo()
+    torch.testing.assert_close(store_outputs(model, data(), tmp_path / "s")[:], by_hand(trained(Counted), data()))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root makes a small disk")
+def test_a_disk_that_is_really_full_does_not_end_the_process(tmp_path):
+    script = """
+        import sys, torch
+        from torch.utils.data import TensorDataset
+        from bc_lightning import store_outputs
+        try:
+            store_outputs(torch.nn.Linear(4, 64), TensorDataset(torch.randn(20000, 4)), sys.argv[1], batch_size=1000)
+        except OSError as error:
+            print("told:", error)
+    """
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=False).returncode:
+        pytest.skip("no mount in this container")
+    try:
+        command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "h1")]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+    assert (result.returncode, result.stdout.strip()[:28]) == (0, "told: [Errno 28] h1's output"), result.stderr
 
 
 # Several processes

@@ -314,7 +314,7 @@ def test_where_all_fail_the_reason_is_raised(tmp_path, h1, data):
 
 
 def test_a_full_disk_ends_the_sweep_and_keeps_what_is_finished(tmp_path, monkeypatch):
-    write, written = _folder._write_whole, []
+    write, written = _folder.write_whole, []
 
     def until_full(path, content):
         if path.name == "result.json":
@@ -323,7 +323,7 @@ def test_a_full_disk_ends_the_sweep_and_keeps_what_is_finished(tmp_path, monkeyp
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         write(path, content)
 
-    monkeypatch.setattr(_folder, "_write_whole", until_full)
+    monkeypatch.setattr(_folder, "write_whole", until_full)
     with pytest.raises(FullDiskError, match=r"The finished points are kept: make room"):
         run(tmp_path / "s", **GRID)
     monkeypatch.undo()
@@ -903,6 +903,14 @@ def test_a_disk_that_is_full_from_the_beginning_is_told(tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(_folder, "_write_whole", full)
+    monkeypatch.setattr(_folder, "write_whole", full)
     with pytest.raises(FullDiskError, match="No space is left for the plan of the sweep"):
         few(batches(0), nn.Linear(4, 3), tmp_path / "s")
+
+
+def test_a_label_that_the_loss_ignores_is_left_out_of_the_table(tmp_path):
+    marked = [(x, torch.where(torch.arange(10) < 2, -1, y)) for x, y in batches(0)]
+    found = few(marked, nn.Linear(4, 3), tmp_path / "s", loss_options={"ignore_index": -1})
+    assert [row["instances"] for row in found.rows("train")] == [32, 32]
+    with pytest.raises(SweepFailedError, match="label -1"):
+        few(marked, nn.Linear(4, 3), tmp_path / "t")

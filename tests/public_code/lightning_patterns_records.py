@@ -261,9 +261,9 @@ def hidden(data):
 
 @RECORDS.option(
     "node classification: the loss reads `logits[mask]` of a whole graph; the other labels must not be learnt",
-    needs="`target=lambda data: data.y.masked_fill(~data.train_mask, -100), scores=lambda output: output`",
+    needs="`target=lambda data: data.y.masked_fill(~data.train_mask, -100)`",
     error="computed its loss on",
-    options={"target": hidden, "scores": lambda output: output},
+    options={"target": hidden},
     loaders=one_graph,
     scores=lambda module, data: module(data.x, data.edge_index),
     labels=hidden,
