@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +21,17 @@ from bc_core._comparison import Metadata
 from bc_core._evaluation import performance
 from bc_lightning._attached import split_batch
 from bc_lightning._fingerprint import module_behind
-from bc_lightning._model_outputs import _part, inputs_from_batch, scores_from_output, target_from_batch
+from bc_lightning._model_outputs import (
+    _part,
+    class_axis_of,
+    inputs_from_batch,
+    says_ambiguous_axis,
+    scores_from_output,
+    target_from_batch,
+)
 from bc_lightning._reference import Reference, _set_eval
 from bc_lightning._stored import StoredOutputs
-from bc_lightning._user_module import only_network
+from bc_lightning._user_module import has_scores, lacks_forward, of_one_kind, only_network
 from bc_lightning.functional._alignment import align_multiclass
 from bc_lightning.functional._compatibility_loss import labels_of
 from bc_lightning.training._loaders import order_of
@@ -54,6 +61,8 @@ def evaluate(
     threshold: float | None = None,
     from_logits: bool | None = None,
     scores: Scores | None = None,
+    h1_scores: Scores | None = None,
+    class_axis: int | None = None,
     multilabel: bool | None = None,
     ignore_index: int | None = None,
     batch_size: int = _BATCH_SIZE,
@@ -92,6 +101,9 @@ def evaluate(
         from_logits: Whether binary scores are logits. Default: no.
         scores: What h2's class scores are, if not what it returns: a function of its output, or the name of a submodule
             whose output they are.
+        h1_scores: The same for h1. Default: what `scores` says where h1 was made as h2 is, else what h1 returns.
+        class_axis: Which axis of scores with more than two holds the classes, 1 or -1. Default: the one that fits the
+            target's shape; the last for outputs of Hugging Face's models.
         multilabel: Whether each of h2's columns is a label of its own, which then counts as an instance of class 0 or
             1. Default: what h2 is trained with, else no.
         ignore_index: Instances whose class number is this one are left out; every other label outside the classes is
@@ -134,6 +146,8 @@ def evaluate(
         from_logits,
         named=None if metadata is None else "images",
         scores=scores,
+        h1_scores=h1_scores,
+        class_axis=class_axis,
         multilabel=multilabel,
         ignore_index=ignore_index,
         batch_size=batch_size,
@@ -156,6 +170,8 @@ def compared(
     *,
     named: str | None,
     scores: Scores | None = None,
+    h1_scores: Scores | None = None,
+    class_axis: int | None = None,
     multilabel: bool | None = None,
     ignore_index: int | None = None,
     batch_size: int = _BATCH_SIZE,
@@ -174,7 +190,8 @@ def compared(
             "performance_metric reads the data too, and an iterator can be read only once: pass list(data), or a data "
             f"loader. Received: data of type {type(data).__name__}."
         )
-    reader = _Reader(h1, h2, device, places, _reading(h2, threshold, from_logits, multilabel, ignore_index), scores)
+    reading = _reading(h2, threshold, from_logits, multilabel, ignore_index)
+    reader = _Reader(h1, h2, device, places, reading, scores, h1_scores, class_axis)
     measured = []
     with _evaluating(h1, h2):
         found = reader.read(dataset, in_order=dataset is not data or _in_order(dataset))
@@ -198,6 +215,13 @@ def compared(
     if not measured:
         measured = [comparison.overlap.accuracy_h1, comparison.overlap.accuracy_h2]
     return comparison, nameable, (measured[0], measured[1])
+
+
+class _Answer(NamedTuple):
+    """A model's scores for a batch, and what it returned."""
+
+    scores: Tensor
+    output: Any
 
 
 class _Found:
@@ -251,6 +275,8 @@ class _Reader:
         places: tuple[Where | None, Where | None, Where | None],
         reading: tuple[bool, dict[str, Any]],
         scores: Scores | None,
+        h1_scores: Scores | None,
+        class_axis: int | None,
     ) -> None:
         # References bring stored rows or a class map; plain models are asked as they are, and stay where they are.
         self._reference = Reference.of(h1) if isinstance(h1, (Reference, StoredOutputs)) else None
@@ -263,8 +289,14 @@ class _Reader:
             # Where the user's own step takes its input from is not known; a batch's first or second then.
             trained = (None, state.options.inputs, state.options.target)
             places = tuple(theirs if ours is None else ours for ours, theirs in zip(places, trained, strict=True))  # type: ignore[assignment]
-        self._places = places
-        self._ask_h2 = _picking(h2, scores)
+            class_axis = state.options.class_axis if class_axis is None else class_axis
+        self._places, self._class_axis = places, class_axis
+        parts = () if state is None or scores is not state.scores else state.parts
+        self._ask_h2 = _picking(h2, scores, "h2", parts)
+        alike = isinstance(h1, nn.Module) and isinstance(h2, nn.Module) and of_one_kind(h1, h2)
+        h1_scores = scores if h1_scores is None and alike and has_scores(h1, scores) else h1_scores
+        if self._reference is None and self._answers is None:
+            self._ask_h1_model = _picking(h1, h1_scores, "h1", parts if alike else ())
         # Why images and texts cannot be asked for by id, if so.
         self.unnamed: str | None = None
 
@@ -284,13 +316,13 @@ class _Reader:
             batch, attached = split_batch(brought)
             rows, indices = (None, None) if attached is None else attached[:2]
             ids, x, target = self._parts(batch)
-            h2_output = self._ask_h2(x, self._device)
+            h2_output, axis = self._second(self._ask_h2(x, self._device), target)
             if self._answers is not None:
                 h1_output = self._answers[seen : seen + len(h2_output)].to(h2_output.device)
                 if len(h1_output) != len(h2_output):
                     raise self._wrong_number(f"at least {seen + len(h2_output)}")
             else:
-                h1_output = self._ask_h1(x, rows, h2_output).to(h2_output.device)
+                h1_output = self._ask_h1(x, rows, h2_output, target, axis).to(h2_output.device)
             for output, model in ((h1_output, "h1"), (h2_output, "h2")):
                 if output.is_floating_point() and bool(torch.isnan(output).any()):
                     raise ValueError(
@@ -338,18 +370,26 @@ class _Reader:
         ids = None if ids_at is None else _checked_ids(_part(batch, ids_at, "ids"))
         return ids, _as_tensors(inputs_from_batch(batch, inputs_at)), target_from_batch(batch, target_at)
 
-    def _ask_h1(self, x: Any, rows: Tensor | None, h2_output: Tensor) -> Tensor:
+    def _second(self, answer: _Answer, target: Tensor) -> tuple[Tensor, int]:
+        """Scores with the classes on axis 1, and where they were."""
+        axis = 1 if self._multilabel else class_axis_of(answer.scores, target, answer.output, self._class_axis)
+        if axis is None:
+            raise ValueError(says_ambiguous_axis(answer.scores, target))
+        return (answer.scores if axis == 1 else answer.scores.movedim(-1, 1)), axis
+
+    def _ask_h1(self, x: Any, rows: Tensor | None, h2_output: Tensor, target: Tensor, axis: int) -> Tensor:
         reference = self._reference
         if reference is None:
-            return _scores(self._h1, x, self._device, "h1")
+            return self._second(self._ask_h1_model(x, self._device), target)[0]
         classes = h2_output.shape[1] if reference.class_map is not None and h2_output.ndim > 1 else None
         if not reference.is_stored:
-            return reference.answer(*_arguments(x), classes)
+            rows = reference.ask(*_arguments(x))
         if rows is None:
             raise ValueError(
                 "h1 is stored outputs, and the batches do not say which rows of them they are: compare on "
                 "DataLoader(stored.attach(dataset), ...)"
             )
+        rows = rows.movedim(-1, 1) if axis == -1 and rows.ndim > 2 else rows
         return reference.map_classes(rows.to(h2_output.device), classes)
 
     def _labels(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> Any:
@@ -448,52 +488,65 @@ def _evaluating(*models: Any) -> Iterator[None]:
             child.training = training
 
 
-def _picking(h2: Any, scores: Scores | None) -> Callable[[Any, Any], Tensor]:
-    """How h2 is asked about inputs, and where its class scores are found."""
+def _picking(
+    model: Any, scores: Scores | None, called: str, parts: Sequence[str] = ()
+) -> Callable[[Any, Any], _Answer]:
+    """How a model is asked about inputs, and where its class scores are found.
+
+    Args:
+        model: h1 or h2.
+        scores: what its class scores are, if not what it returns.
+        called: "h1" or "h2", for errors.
+        parts: the submodules that a model without forward is asked by, one after the other.
+    """
+    module = module_behind(model)
+    if parts and module is not None and lacks_forward(module):
+        networks = [module.get_submodule(name) for name in parts]
+        return lambda x, device: _scores(nn.Sequential(*networks), x, device, called)
     if callable(scores):
         pick = scores
-        return lambda x, device: _scores(h2, x, device, "scores(h2's output)", pick)
-    module = module_behind(h2)
+        return lambda x, device: _scores(model, x, device, f"scores({called}'s output)", pick)
     if scores is None and module is not None:
         scores = only_network(module)
     if scores is None:
-        return lambda x, device: _scores(h2, x, device, "h2")
+        return lambda x, device: _scores(model, x, device, called)
     if module is None or not isinstance(scores, str):
         raise TypeError(
-            "scores must be a function of h2's output, or the name of a submodule of h2. "
-            f"Received: scores={scores!r}, h2 of type {type(h2).__name__}."
+            f"scores must be a function of {called}'s output, or the name of a submodule of {called}. "
+            f"Received: scores={scores!r}, {called} of type {type(model).__name__}."
         )
     try:
         network = module.get_submodule(scores)
     except AttributeError:
         names = [path for path, _ in module.named_modules() if path]
-        raise ValueError(f"scores={scores!r} names no submodule of h2. Known: {', '.join(map(repr, names))}.") from None
+        raise ValueError(
+            f"scores={scores!r} names no submodule of {called}. Known: {', '.join(map(repr, names))}."
+        ) from None
     if only_network(module) is not None:
         # There is no forward that would call it.
-        return lambda x, device: _scores(network, x, device, "h2")
+        return lambda x, device: _scores(network, x, device, called)
 
-    def ask(x: Any, device: Any) -> Tensor:
+    def ask(x: Any, device: Any) -> _Answer:
         outputs: list[Any] = []
         handle = network.register_forward_hook(lambda module, args, output: outputs.append(output))
         try:
-            _scores(h2, x, device, "h2", pick=lambda output: _one(outputs, str(scores)))
+            return _scores(model, x, device, called, pick=lambda output: _one(outputs, str(scores), called))
         finally:
             handle.remove()
-        return scores_from_output(outputs[0], model="h2").detach()
 
     return ask
 
 
-def _one(outputs: list[Any], submodule: str) -> Any:
+def _one(outputs: list[Any], submodule: str, called: str) -> Any:
     if len(outputs) != 1:
         raise ValueError(
-            f"h2 must call its submodule {submodule!r} exactly once for a batch, as the output is what is compared. "
-            f"Received: {len(outputs)} calls."
+            f"{called} must call its submodule {submodule!r} exactly once for a batch, as the output is what is "
+            f"compared. Received: {len(outputs)} calls."
         )
     return outputs[0]
 
 
-def _scores(model: Any, x: Any, device: Any, name: str, pick: Callable[[Any], Any] | None = None) -> Tensor:
+def _scores(model: Any, x: Any, device: Any, name: str, pick: Callable[[Any], Any] | None = None) -> _Answer:
     module: nn.Module | None = module_behind(model)
     weight = None if module is None else next(chain(module.parameters(), module.buffers()), None)
     where = device if weight is None else weight.device
@@ -503,7 +556,7 @@ def _scores(model: Any, x: Any, device: Any, name: str, pick: Callable[[Any], An
         output = pick(output)
     if isinstance(output, (np.ndarray, np.generic)):
         output = _tensor_of(output)
-    return scores_from_output(output, model=name).detach()
+    return _Answer(scores_from_output(output, model=name).detach(), output)
 
 
 def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -103,6 +103,42 @@ def is_hugging_face(output: Any) -> bool:
     return any(base.__name__ == "ModelOutput" for base in type(output).__mro__)
 
 
+def class_axis_of(scores: Tensor, target: Tensor, output: Any, told: int | None) -> int | None:
+    """Which axis of scores holds the classes: 1, as in torch's losses, or -1; None where both may.
+
+    Args:
+        scores: h2's, shape ``(N, C)``, ``(N, C, ...)`` or ``(N, ..., C)``.
+        target: class indices of that shape without its class axis, or probabilities of the same shape.
+        output: what the model returned.
+        told: what the user said, or None.
+
+    Example:
+        >>> import torch
+        >>> tokens = torch.zeros(2, 7, 3)
+        >>> class_axis_of(tokens, torch.zeros(2, 7, dtype=torch.long), tokens, None)
+        -1
+    """
+    if scores.ndim <= 2 or told is not None:
+        return 1 if scores.ndim <= 2 or told is None else told
+    if scores.ndim == 3 and is_hugging_face(output):
+        return -1
+    if target.shape == scores.shape:
+        return None
+    second, last = scores.shape[:1] + scores.shape[2:], scores.shape[:-1]
+    if target.shape == second == last:
+        return None
+    # Where neither fits, the loss says which shapes were expected.
+    return -1 if target.shape == last else 1
+
+
+def says_ambiguous_axis(scores: Tensor, target: Tensor) -> str:
+    """What to say where the class axis can't be told."""
+    return (
+        f"h2's scores of shape {tuple(scores.shape)} with targets of shape {tuple(target.shape)} may hold the classes "
+        f"on axis 1, as torch's losses take them, or on the last. Say which: class_axis=1 or class_axis=-1."
+    )
+
+
 def target_from_batch(batch: Any, target: str | int | Callable[[Any], Any] | None = None) -> Tensor:
     """Find the targets in a batch.
 

@@ -25,7 +25,7 @@ from bc_lightning._packages import LightningModule
 from bc_lightning._plain_classifier import ClassifierSteps
 from bc_lightning._reference import Reference, check_no_shared_parameters
 from bc_lightning._stored import StoredOutputs
-from bc_lightning._user_module import class_of, lightning_module_class, of_one_kind, only_network
+from bc_lightning._user_module import class_of, has_scores, lightning_module_class, of_one_kind, only_network
 from bc_lightning.functional._compatibility_loss import check_lambda, known
 from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall
 from bc_lightning.training._wrapped import CompatibleStep, compatibilities_of, made_step
@@ -188,12 +188,7 @@ def _wrap(
         raise TypeError("h1 is missing. Pass the model in use: BCLightningModule(model, h1=old_model).")
     scores = scores if scores is not None else only_network(model)
     _check_scores(model, scores)
-    if h1_scores is None and not isinstance(h1, Reference):
-        h1_scores = _scores_of_h1(h1, model, scores)
-    reference = Reference.of(h1, class_map=class_map, scores=h1_scores)
-    if not of_one_kind(reference.h1, model):
-        # One that was made as h2 is answers with the parts that h2's steps are found to call.
-        reference.check_answers()
+    reference = reference_for(model, h1, scores, h1_scores, class_map)
     check_no_shared_parameters(reference, model)
     if reference.labels_only and not criterion.labels_suffice:
         raise ValueError(
@@ -231,13 +226,17 @@ def _wrap(
     return model
 
 
-def _scores_of_h1(h1: Any, h2: nn.Module, scores: Scores) -> Scores:
-    """What is said of h2's scores holds for an h1 that was made as h2 is."""
-    if scores is None or not of_one_kind(h1, h2):
-        return None
-    if isinstance(scores, str) and scores not in {name for name, _ in h1.named_modules()}:
-        return None
-    return scores
+def reference_for(
+    h2: nn.Module, h1: Any, scores: Scores = None, h1_scores: Scores = None, class_map: Sequence[int] | None = None
+) -> Reference:
+    """h1 as it is asked beside an h2: what is said of h2's scores holds for an h1 that was made as h2 is."""
+    if h1_scores is None and not isinstance(h1, Reference) and of_one_kind(h1, h2) and has_scores(h1, scores):
+        h1_scores = scores
+    reference = Reference.of(h1, class_map=class_map, scores=h1_scores)
+    if not of_one_kind(reference.h1, h2):
+        # One that was made as h2 is answers with the parts that h2's steps are found to call.
+        reference.check_answers()
+    return reference
 
 
 def _check_scores(model: nn.Module, scores: Scores) -> None:

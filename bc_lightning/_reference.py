@@ -365,13 +365,18 @@ class Reference:
                 self._copies[wanted] = copy.deepcopy(module).to(wanted)
         return self._copies[wanted]
 
+    @property
+    def answers_whole(self) -> bool:
+        """Whether h1 can be asked by itself; a LightningModule without forward and with several networks can't."""
+        return not (self._scores is None and isinstance(self._h1, nn.Module) and lacks_forward(self._h1))
+
     def check_answers(self) -> None:
         """Refuse a LightningModule that cannot be called and does not say what answers instead.
 
         Raises:
             TypeError: h1 has no forward and several networks.
         """
-        if self._scores is None and isinstance(self._h1, nn.Module) and lacks_forward(self._h1):
+        if not self.answers_whole:
             raise TypeError(
                 f"h1, a {class_of(self._h1)}, has no forward and more than one network, so it is not clear what "
                 f"answers. Give h1_scores='name' (scores='name' for a Reference) of the submodule, or the part "

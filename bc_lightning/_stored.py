@@ -610,7 +610,7 @@ def _device_of_module(reference: Reference) -> torch.device | None:
 
 def _computing(h1: Any) -> Reference:
     """Make a reference that answers in h1's own classes."""
-    reference = Reference(h1.h1) if isinstance(h1, Reference) else Reference(h1)
+    reference = Reference(h1.h1, scores=h1.scores) if isinstance(h1, Reference) else Reference(h1)
     if reference.is_stored:
         raise TypeError("h1 is stored outputs, which cannot be asked about items; give the old model itself")
     return reference

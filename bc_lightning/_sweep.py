@@ -42,6 +42,7 @@ from bc_lightning._module import (
     BCLightningModule,
     _callers_lightning_module,
     criterion_of,
+    reference_for,
     unwrap,
 )
 from bc_lightning._random_numbers import seeded
@@ -66,6 +67,9 @@ _WITHOUT_EFFECT = (
     "logger",
     "profiler",
 )
+
+# What a reference to h1 is made with.
+_OF_H1 = ("scores", "h1_scores", "class_map")
 
 # Items of a data set that are looked at to know it again.
 _LOOKED_AT = 200
@@ -94,6 +98,9 @@ def sweep(
     inputs: Where | None = None,
     target: Where | None = None,
     scores: str | Callable[[Any], Tensor] | None = None,
+    h1_scores: str | Callable[[Any], Tensor] | None = None,
+    class_axis: int | None = None,
+    call: str | int | Callable[[list[Any]], int] | None = None,
     class_map: Sequence[int] | None = None,
     ids: Where | None = None,
     class_names: Sequence[str] | None = None,
@@ -143,7 +150,10 @@ def sweep(
         loss_options: options of losses given by name.
         inputs: where the models' input is in a batch, as in `BCLightningModule`.
         target: where the target is in a batch.
-        scores: what the class scores are, as in `BCLightningModule`.
+        scores: what the class scores are, as in `BCLightningModule`, and so are the next three.
+        h1_scores: the same for h1, where it differs.
+        class_axis: which axis of scores with more than two holds the classes.
+        call: which call counts where a step calls h2 several times.
         class_map: for an h1 with other classes.
         ids: where ids of the instances, each a different one, are in a batch: an index, a key or a function. Default:
             positions in the data.
@@ -208,6 +218,9 @@ def sweep(
         inputs=inputs,
         target=target,
         scores=scores,
+        h1_scores=h1_scores,
+        class_axis=class_axis,
+        call=call,
         class_map=class_map,
         ids=ids,
         class_names=class_names,
@@ -268,7 +281,7 @@ class _Recipe:
         """The recipe that `sweep` runs for these arguments."""
         options = {
             name: given.pop(name, None)
-            for name in ("inputs", "target", "scores", "class_map", "optimizer", "lr_scheduler")
+            for name in ("inputs", "target", "class_axis", "call", "optimizer", "lr_scheduler", *_OF_H1)
         }
         if options["class_map"] is not None:
             options["class_map"] = list(options["class_map"])
@@ -313,10 +326,10 @@ class _Recipe:
                 "performance_metric must be a function (model, dataset, device). Received: "
                 f"performance_metric={self.performance_metric!r}."
             )
-        self.reference = Reference.of(self.h1, class_map=self.module["class_map"])
         # Of one seed, whichever are asked for: more may be added later.
         with seeded(0):
             first = self.made_h2()
+        self.reference = reference_for(first, self.h1, **{name: self.module[name] for name in _OF_H1})
         code = code_of(map(type, first.modules()), _special)
         self.initial = f"{fingerprint(first)} {_told(str(first))} {plain_attributes(first, _special)} {code}".strip()
         self.plain = lightning_module_class(type(first)) is None
@@ -410,7 +423,7 @@ class _Recipe:
         loss, options = self.losses[name]
         given = {key: value for key, value in self.module.items() if value is not None}
         if isinstance(h1, Reference):
-            given.pop("class_map", None)
+            given = {key: value for key, value in given.items() if key not in ("class_map", "h1_scores")}
         return BCLightningModule(
             h2,
             h1=h1,
@@ -471,6 +484,11 @@ class _Recipe:
                     "store_h1 out."
                 )
             return None
+        if not self.reference.answers_whole:
+            # An h1 without forward is asked part by part, as h2's steps are seen to do.
+            if self.store_h1 is True:
+                self.reference.check_answers()
+            return None
         try:
             quiet = _package_of(self.base_class).Trainer(
                 devices=1,
@@ -481,7 +499,7 @@ class _Recipe:
                 enable_progress_bar=False,
             )
             store_outputs(
-                self.h1.h1 if isinstance(self.h1, Reference) else self.h1,
+                self.reference,
                 loader.dataset,
                 path,
                 trainer=quiet,
@@ -653,6 +671,8 @@ class _Recipe:
             model,
             data,
             scores=self.module["scores"],
+            h1_scores=self.module["h1_scores"],
+            class_axis=self.module["class_axis"],
             class_names=self.class_names,
             metadata=self.metadata,
             name=point.loss or "plain",
@@ -748,8 +768,7 @@ def _check_class(package: Any) -> type[Any]:
             rows = reference.map_classes(stored, None) if reference.class_map is None else stored
             if self.recipe.module["inputs"] is not None:
                 args, kwargs = (inputs_from_batch(batch, self.recipe.module["inputs"]),), {}
-            asked = reference if reference.class_map is None else Reference.of(self.recipe.h1)
-            answer = asked.answer(args, kwargs, None).to(rows.device)
+            answer = reference.ask(args, kwargs).to(rows.device)
             alike = answer.shape == rows.shape and _close(answer, rows)
             if not alike:
                 raise _OtherInputsError(

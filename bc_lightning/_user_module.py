@@ -55,3 +55,8 @@ def of_one_kind(h1: object, h2: nn.Module) -> bool:
     if lightning_module_class(new) in (old, new) and new is not old:
         return False
     return issubclass(old, new) or issubclass(new, old)
+
+
+def has_scores(h1: nn.Module, scores: object) -> bool:
+    """Whether what is said of h2's scores can be said of h1's: a submodule that it has too, or a function."""
+    return not isinstance(scores, str) or scores in {name for name, _ in h1.named_modules()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bc_lightning._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
 from bc_lightning._epoch_record import EpochRecord
-from bc_lightning._model_outputs import is_hugging_face, scores_from_output
+from bc_lightning._model_outputs import class_axis_of, says_ambiguous_axis, scores_from_output
 from bc_lightning._user_module import class_of
 from bc_lightning.functional._alignment import check_finite, is_probabilities
 from bc_lightning.functional._compatibility_loss import Labels, LossTerms, labels_of
@@ -95,30 +95,13 @@ def _class_axis(step: Step, number: int, scores: Tensor, target: Tensor) -> int:
     """Which axis of scores with more than two holds the classes: 1 or -1."""
     if scores.ndim <= 2 or step.state.loss.base == "binary_cross_entropy":
         return 1
-    if step.state.options.class_axis is not None:
-        return step.state.options.class_axis
-    if step.run.class_axis is not None:
-        return step.run.class_axis
-    if scores.ndim == 3 and is_hugging_face(step.calls[number].output):
-        return -1
-    shape = tuple(scores.shape)
-    second, last = (shape[0], *shape[2:]), shape[:-1]
-    fits = [axis for axis, labels in ((1, second), (-1, last)) if tuple(target.shape) == labels]
-    if tuple(target.shape) == shape:
-        fits = [1, -1]
-    if len(fits) == 1:
-        return fits[0]
-    if not fits:
-        # The loss says which shapes were expected.
-        return 1
-    seen = None if step.watch is None else step.watch.class_axis(scores, step.roots[number])
-    if seen is None:
-        raise ValueError(
-            f"h2's scores of shape {shape} with targets of shape {tuple(target.shape)} may hold the classes on axis 1, "
-            f"as torch's losses take them, or on the last. Say which: class_axis=1 or class_axis=-1."
-        )
-    step.run.class_axis = seen
-    return seen
+    told = step.state.options.class_axis or step.run.class_axis
+    axis = class_axis_of(scores, target, step.calls[number].output, told)
+    if axis is None:
+        axis = step.run.class_axis = None if step.watch is None else step.watch.class_axis(scores, step.roots[number])
+    if axis is None:
+        raise ValueError(says_ambiguous_axis(scores, target))
+    return axis
 
 
 def _classes_second(step: Step, scores: Tensor, output: Any, axis: int) -> Tensor:

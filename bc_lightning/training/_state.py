@@ -169,6 +169,12 @@ class Compatibility:
             return self.options.scores
         return next((found.scores for found in self.found.values()), None)
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The submodules that the steps were found to call one after the other, each with the last one's output."""
+        found = next(iter(self.found.values()), None)
+        return found.names if found is not None and found.exact else ()
+
     def found_in(self, stage: Stage) -> Found | None:
         """What was found in the steps of a stage, or else in training; they may call other parts of h2."""
         return None if self.options.scores is not None else self.found.get(stage, self.found.get("train"))

@@ -350,6 +350,9 @@ def made_step(stage: Stage, name: str, user_step: Callable[..., Any]) -> Callabl
 def _run_step(
     module: Any, state: Compatibility, stage: Stage, run: Callable[..., Any], /, *args: Any, **kwargs: Any
 ) -> Any:
+    if state.step is not None:
+        # A step that is called by another, such as validation_step by test_step, is a part of it.
+        return run(*args, **kwargs)
     step, hooks = _begin_step(module, state, stage, args, kwargs)
     try:
         return _after_step(module, step, run(*args, **kwargs))

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from user_code import CLASSES, FEATURES, UserModule, dataset, fit, loader, made
 
-from bc_lightning import BCLightningModule, CompatibilityLoss, store_outputs
+from bc_lightning import BCLightningModule, CompatibilityLoss, evaluate, store_outputs, sweep
 from bc_lightning.training._wrapped import compatibilities_of
 
 VAL = dataset(50, seed=1)
@@ -673,6 +673,25 @@ def test_closures_without_a_batch_index_count_a_batch_once(h1, tmp_path):
     assert counted == [96]
 
 
+def test_a_step_that_calls_another_is_one_step(h1, tmp_path):
+    class Calling(Forward):
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0]), batch[1])
+
+        def validation_step(self, batch, batch_idx):
+            return self.training_step(batch, batch_idx)
+
+        def test_step(self, batch, batch_idx):
+            return self.validation_step(batch, batch_idx)
+
+    module = BCLightningModule(made(Calling), h1=h1)
+    trainer = fit(module, tmp_path, train=loader(), val=loader(VAL), max_epochs=1)
+    assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(accuracy(h1))
+    assert trainer.callback_metrics["train_accuracy_h1"].item() == pytest.approx(accuracy(h1, *dataset().tensors))
+    (found,) = trainer.test(module, loader(VAL), verbose=False)
+    assert found["test_accuracy_h1"] == pytest.approx(accuracy(h1))
+
+
 def test_a_step_that_takes_the_iterator_is_told_what_to_do(h1, tmp_path):
     class Iterating(Forward):
         def training_step(self, dataloader_iter):
@@ -819,3 +838,73 @@ class TestCompiledSteps:
     def test_a_mixed_input_has_to_be_handed_over(self, h1, tmp_path):
         with pytest.raises(ValueError, match="self.compatibility_target = y"):
             self.weights(TestTarget.Mixup, h1, tmp_path, compiled=True, scores="net")
+
+
+# -- the same where models are compared and swept -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("new", "old", "options"), [
+    ("NoForward", "NoForward", {}),
+    ("TwoOutputs", "TwoOutputs", {"scores": lambda output: output[1]}),
+    ("TwoOutputs", "NoForward", {"scores": lambda output: output[1], "h1_scores": "net"}),
+    ("NoForward", "TwoOutputs", {"h1_scores": lambda output: output[1]}),
+])  # fmt: skip
+def test_evaluate_reads_h1_as_training_does(new, old, options):
+    h2, h1 = made(getattr(TestH1OfH2sKind, new)), made(getattr(TestH1OfH2sKind, old), seed=9)
+    overlap = evaluate(h1, h2, VAL, **options).comparison.overlap
+    assert overlap.accuracy_h1 == pytest.approx(accuracy(h1.net))
+    assert overlap.accuracy_h2 == pytest.approx(accuracy(h2.net))
+
+
+@pytest.mark.parametrize("kind", ["hugging face", "plain"])
+def test_evaluate_knows_the_class_axis_or_refuses(kind):
+    torch.manual_seed(0)
+    x, y = torch.randn(32, 5, 4), torch.randint(5, (32, 5))
+    kinds = type("Kind", (Tagger,), {"kind": kind})
+    h1, h2, data = made(kinds, seed=8), made(kinds), TensorDataset(x, y)
+    if kind == "plain":
+        with pytest.raises(ValueError, match="class_axis=1 or class_axis=-1"):
+            evaluate(h1, h2, data)
+    overlap = evaluate(h1, h2, data, class_axis=-1 if kind == "plain" else None).comparison.overlap
+    with torch.no_grad():
+        one, two = (model.net(x).argmax(-1) == y for model in (h1, h2))
+    assert overlap.accuracy_h1 == pytest.approx(one.float().mean().item())
+    assert overlap.nfr == pytest.approx((one & ~two).float().mean().item())
+
+
+def test_a_module_of_parts_is_evaluated_and_swept_as_it_was_trained(tmp_path):
+    class Parts(Base):
+        def __init__(self):
+            super().__init__()
+            self.body, self.net = nn.Linear(FEATURES, FEATURES), nn.Linear(FEATURES, CLASSES)
+
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self.net(self.body(batch[0])), batch[1])
+
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", self.training_step(batch, batch_idx))
+
+    def logits(module):
+        return lambda x: module.net(module.body(x))
+
+    h1 = made(Parts, seed=8)
+    module = BCLightningModule(made(Parts), h1=h1)
+    fit(module, tmp_path, max_epochs=1)
+    overlap = evaluate(h1, module, VAL).comparison.overlap
+    assert overlap.accuracy_h1 == pytest.approx(accuracy(logits(h1)))
+    assert overlap.accuracy_h2 == pytest.approx(accuracy(logits(module)))
+    found = sweep(
+        lambda: made(TestH1OfH2sKind.TwoOutputs),
+        made(TestH1OfH2sKind.TwoOutputs, seed=9),
+        loader(),
+        test=loader(VAL),
+        folder=tmp_path / "sweep",
+        lambdas=[1.0],
+        losses=["new_error"],
+        scores=lambda output: output[1],
+        trainer={"max_epochs": 1, "accelerator": "cpu"},
+        tensorboard=False,
+        progress_bar=False,
+    )
+    row = next(row for row in found.rows() if row["dataset"] == "test")
+    assert row["accuracy_h1"] == pytest.approx(accuracy(made(TestH1OfH2sKind.TwoOutputs, seed=9).net))
