@@ -32,6 +32,7 @@ from bc_core._sweep._h1_performance import measured_h1
 from bc_core._sweep._points import Point
 from bc_core._sweep._running import run_sweep
 from bc_core._sweep._told import code_of, plain_attributes, told
+from bc_lightning._attached import split_batch
 from bc_lightning._evaluate import _evaluating, evaluate
 from bc_lightning._fingerprint import fingerprint, fingerprint_data
 from bc_lightning._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
@@ -44,7 +45,7 @@ from bc_lightning._module import (
 )
 from bc_lightning._random_numbers import seeded
 from bc_lightning._reference import Reference
-from bc_lightning._stored import NotRepeatableError, StoredOutputs, split_batch, store_outputs
+from bc_lightning._stored import NotRepeatableError, StoredOutputs, store_outputs
 from bc_lightning._user_module import lightning_module_class, only_network
 from bc_lightning.functional._compatibility_loss import known
 from bc_lightning.training._wrapped import compatibilities_of
@@ -1002,7 +1003,7 @@ def _check_ids(batches: Iterable[Any], ids: Where, name: str) -> None:
     """Refuse ids that name several instances, or are none, before anything is trained."""
     found: list[Any] = []
     for brought in batches:
-        batch, _, _ = split_batch(brought)
+        batch, _ = split_batch(brought)
         found += id_array(_part(batch, ids, "ids"), name).tolist()
     check_unique_ids(found, name)
 
