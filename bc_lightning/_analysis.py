@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -45,7 +46,11 @@ class _Begins(SweepArguments):
             **places,
             **options,
         }
-        return sweep(self.h2, self.h1, train, **given)
+        h2 = self.h2
+        if isinstance(h2, torch.nn.Module) and not hasattr(h2, "configure_optimizers"):
+            # The original's loop put it into train mode; it may be a copy of an h1 that was put into eval mode.
+            h2 = copy.deepcopy(h2).train()
+        return sweep(h2, self.h1, train, **given)
 
 
 class SweepManager(_Begins, _original_manager.SweepManager):

@@ -163,11 +163,16 @@ def test_batches_in_a_list_are_several_loaders_to_lightning_and_that_is_told(pai
     data = [batch[1:] for batch in batches()] if pairs else batches()
     places = {} if pairs else {"inputs": 1, "target": 2}
     loader = DataLoader(data, batch_size=None)
-    module = BCLightningModule(net(), h1=nn.Linear(5, 3), lambda_c=1.0, optimizer=SGD, **places)
+
+    def wrapped():
+        return BCLightningModule(net(), h1=nn.Linear(5, 3), lambda_c=1.0, optimizer=SGD, **places)
+
+    module = wrapped()
     with pytest.raises(TypeError, match=r"DataLoader\(batches, batch_size=None\)"):
         trainer().test(module, data, verbose=False) if stage == "test" else trainer().fit(
             module, *((data, None) if stage == "train" else (loader, data))
         )
+    module = wrapped()
     trainer().fit(module, loader, loader)
     trainer().test(module, loader, verbose=False)
 

@@ -173,7 +173,7 @@ def trained(network, training_set, test_set, n_epochs=1):
     places = {"inputs": 1, "target": 2, "comparisons": LogComparisons(ids=0)} if len(training_set[0]) == 3 else {}
     optimizer = functools.partial(optim.SGD, lr=0.05, momentum=0.5)
     train, test = DataLoader(training_set, batch_size=None), DataLoader(test_set, batch_size=None)
-    module = BCLightningModule(network, h1=copy.deepcopy(network), lambda_c=0, optimizer=optimizer, **places)
+    module = BCLightningModule(network.train(), h1=copy.deepcopy(network), lambda_c=0, optimizer=optimizer, **places)
     trainer.fit(module, train, test if places else None)
     network.eval()
     return network
@@ -225,7 +225,10 @@ def test_compatibility_analysis(data, tmp_path, make, ids, options):
         get_instance_image_by_id=get_instance_image, get_instance_metadata=lambda instance_id: f"row {instance_id}",
         **kwargs,
     )  # fmt: skip
+    # A copy of an h1 in eval mode, which the original's loop put into train mode.
+    assert not h2.training
     sweep = analysis.start(background=False, tensorboard=False)
+    assert not h2.training
     assert sweep.failures == []
     # Two losses, two lambdas, two data sets.
     assert len(analysis.sweep_manager.get_sweep_summary()["data"]) == 8
@@ -281,3 +284,25 @@ def test_the_demonstration_whose_batches_overlap(data, tmp_path):
     )  # fmt: skip
     assert len(again.start(background=False, tensorboard=False).points) == 3
     assert ModelComparison(h1, h2, named_by_position).comparison.dataset_size == 51
+
+
+def test_h2_is_trained_in_train_mode_whatever_mode_it_comes_in(data, tmp_path):
+    x, y = data
+    seen = []
+
+    class Watched(Normalised):
+        def forward(self, inputs):
+            if torch.is_grad_enabled():
+                seen.append(self.training and self.backbone[2].training)
+            return super().forward(inputs)
+
+    h1, h2 = Normalised().eval(), Watched().eval()
+    before = copy.deepcopy(h2.state_dict())
+    analysis = CompatibilityAnalysis(
+        tmp_path / "s", 1, h1, h2, listed(x, y), listed(x, y), BATCH, BATCH, lambda_c_stepsize=1.0
+    )  # fmt: skip
+    sweep = analysis.start(background=False, tensorboard=False)
+    assert seen
+    assert all(seen)
+    state = torch.load(sweep.model_path("new_error", 0.0))
+    assert not torch.equal(state["backbone.2.running_mean"], before["backbone.2.running_mean"])
