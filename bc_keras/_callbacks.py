@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
-from bc_core import SCORES, Comparison, LinearLambda, check_lambda, compare
+from bc_core import SCORES, Comparison, compare
 from bc_core._arrays import id_array, to_numpy
+from bc_core._failed_writes import told_of
 from bc_keras._attached import split_reference
 from bc_keras._compiled_loss import CompiledLoss
 from bc_keras._labels import Labels, columns_of, entries_of, is_binary, read_labels
@@ -25,17 +23,13 @@ from bc_keras._model import BCModel
 from bc_keras._plain_models import TargetLoss
 from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
 from bc_keras._stored import StoredOutputs, _as_tensor, _asking
+from bc_keras._telling import check_count, say
 from bc_keras._validation_data import Batch, ValidationData
 from bc_tensorboard import summary
 from bc_tensorboard._by_id import TextsById, by_id
 from bc_tensorboard._event_file import EventFile
 
-# What a config holds in place of a schedule; bc_core, where the class lives, knows nothing of Keras.
-keras.saving.register_keras_serializable(package="bc_keras")(LinearLambda)
-
 _RUN = "compatibility"
-
-Per = Literal["batch", "epoch"]
 
 
 class _Reading(NamedTuple):
@@ -76,7 +70,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
             `ModelCheckpoint` counts). Whole files; those of other epochs stay.
         log_dir: where TensorBoard looks: the scores, lambda_c and, for the dashboard, the comparison are written into
             the run ``compatibility`` below it, at the epochs of Keras's own `TensorBoard` callback. Works without
-            TensorFlow.
+            TensorFlow. What cannot be written, here or in `directory`, is a warning: the training goes on.
         every: compare at the end of each epoch whose number this divides, and of the last one.
         ids: N ids of the instances, unique, all integers or all text. Defaults to `None`: their positions. For data
             that come as batches, in their order, which then must stay the same.
@@ -140,8 +134,8 @@ class CompatibilityCallback(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         if batch_size is not None:
-            _check_count(batch_size, "batch_size")
-        _check_count(every, "every")
+            check_count(batch_size, "batch_size")
+        check_count(every, "every")
         if threshold is not None and not 0 < threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1. Received: threshold={threshold!r}.")
         if not isinstance(log_prefix, str):
@@ -243,31 +237,38 @@ class CompatibilityCallback(keras.callbacks.Callback):
         scores = self._scores(comparison)
         self.comparison = comparison
         self.history[epoch] = scores
-        if self.directory is not None:
-            comparison.save(self.directory / f"comparison-epoch-{epoch + 1:04d}.json")
-        if self._events is not None:
-            scalars = {f"{_RUN}/{name}": comparison.overlap.score(name) for name in SCORES}
-            descriptions = {f"{_RUN}/{name}": score.description for name, score in SCORES.items()}
-            if comparison.lambda_c is not None:
-                scalars[f"{_RUN}/lambda_c"] = comparison.lambda_c
-                descriptions[f"{_RUN}/lambda_c"] = "Weight of the dissonance in the training loss."
-            self._events.add(epoch, scalars, descriptions)
-            try:
-                summary.comparison(
-                    self._events,
-                    comparison,
-                    epoch,
-                    dataset=self.dataset,
-                    dissonance=self._dissonance,
-                    images=self.images,
-                    image_size=self.image_size,
-                    max_images=self.max_images,
-                )
-            except OSError as error:
-                # Such as a full disk: the training is worth more than its record.
-                warnings.warn(f"The comparison of epoch {epoch + 1} was not logged whole: {error}", stacklevel=2)
+        self._write(comparison, epoch)
         self._report(f"Epoch {epoch + 1}", scores)
         return scores
+
+    def _write(self, comparison: Comparison, epoch: int) -> None:
+        """Save and log; whatever keeps one place from taking it, the others get theirs."""
+        told = f"The comparison of epoch {epoch + 1}"
+        if self.directory is not None:
+            with told_of(f"{told} in {self.directory}"):
+                comparison.save(self.directory / f"comparison-epoch-{epoch + 1:04d}.json")
+        if self._events is None:
+            return
+        scalars = {f"{_RUN}/{name}": comparison.overlap.score(name) for name in SCORES}
+        descriptions = {f"{_RUN}/{name}": score.description for name, score in SCORES.items()}
+        if comparison.lambda_c is not None:
+            scalars[f"{_RUN}/lambda_c"] = comparison.lambda_c
+            descriptions[f"{_RUN}/lambda_c"] = "Weight of the dissonance in the training loss."
+        # Behind half a record nothing is read, and a folder may be gone: a failure is followed by a new file.
+        events, self._events = self._events, EventFile(self._events.folder)
+        with told_of(f"{told} in {events.folder}"):
+            events.add(epoch, scalars, descriptions)
+            summary.comparison(
+                events,
+                comparison,
+                epoch,
+                dataset=self.dataset,
+                dissonance=self._dissonance,
+                images=self.images,
+                image_size=self.image_size,
+                max_images=self.max_images,
+            )
+            self._events = events
 
     @property
     def _dissonance(self) -> str | None:
@@ -281,7 +282,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
 
     def _report(self, when: str, scores: dict[str, float]) -> None:
         if self.verbose:
-            _say(f"\n{when}: " + " - ".join(f"{name}: {value:.4f}" for name, value in scores.items()))
+            say(f"\n{when}: " + " - ".join(f"{name}: {value:.4f}" for name, value in scores.items()))
 
     def _compare(self, step: int | None) -> Comparison:
         batches, counted, reading = [], [], None
@@ -421,197 +422,6 @@ class CompatibilityCallback(keras.callbacks.Callback):
         )
 
 
-@keras.saving.register_keras_serializable(package="bc_keras")
-class LambdaScheduler(keras.callbacks.Callback):
-    """Set lambda_c of a `BCModel` by a schedule, as `keras.callbacks.LearningRateScheduler` sets a learning rate.
-
-    At the end of an epoch ``lambda_c``, as it is then, goes into ``logs``. A resumed training (``initial_epoch``) goes
-    on where it stopped.
-
-    Args:
-        schedule: a function that takes the number of finished epochs with their fraction (2.5 is the middle of the
-            third) and returns lambda_c, >= 0, such as `LinearLambda`.
-        verbose: 0 is silent, 1 prints a line per epoch.
-        per: ``"batch"`` sets lambda_c before each batch, where Keras knows the number of batches in an epoch (of a
-            generator it does not); ``"epoch"`` only at the beginning of an epoch. On JAX each change within an epoch
-            costs one exchange of state with the compiled step.
-
-    Raises:
-        TypeError: a schedule that cannot be called, or that returns no number.
-        ValueError: an unknown `per`, a lambda_c that is negative or not finite, or, when training begins, a model
-            without lambda_c.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from bc_keras import BCModel, LambdaScheduler, LinearLambda
-        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
-        >>> model = BCModel(h2, h1=h1)
-        >>> model.compile("sgd", loss="sparse_categorical_crossentropy")
-        >>> scheduler = LambdaScheduler(LinearLambda(start=0.0, end=4.0, epochs=2), per="epoch")
-        >>> x, y = np.ones((8, 4)), np.zeros(8)
-        >>> model.fit(x, y, epochs=3, verbose=0, callbacks=[scheduler]).history["lambda_c"]
-        [0.0, 2.0, 4.0]
-    """
-
-    def __init__(self, schedule: Callable[[float], float], verbose: int = 0, per: Per = "batch") -> None:
-        super().__init__()
-        if not callable(schedule):
-            raise TypeError(
-                "schedule must be a function of the epoch, such as LinearLambda(end=4.0); a constant goes to "
-                f"BCModel(lambda_c=...). Received: schedule={schedule!r}."
-            )
-        if per not in get_args(Per):
-            raise ValueError(f"per must be 'batch' or 'epoch'. Received: per={per!r}.")
-        self.schedule = schedule
-        self.verbose = verbose
-        self.per = per
-
-        self._epoch = 0
-        self._value: float | None = None
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Refuse a model that has no lambda_c."""
-        if not hasattr(self.model, "lambda_c"):
-            raise ValueError(
-                "The model must have a lambda_c: train BCModel(h2, h1=h1). "
-                f"Received: model={type(self.model).__name__}."
-            )
-        self._value = None
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Set lambda_c for the epoch."""
-        self._epoch = epoch
-        self._value = None
-        self._set(float(epoch))
-        if self.verbose:
-            _say(f"\nEpoch {epoch + 1}: LambdaScheduler setting lambda_c to {self._value}.")
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Set lambda_c for the batch."""
-        steps = (self.params or {}).get("steps") if self.per == "batch" else None
-        if steps and batch:
-            self._set(self._epoch + batch / steps)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Log lambda_c."""
-        if logs is not None:
-            logs["lambda_c"] = float(self.model.lambda_c)
-
-    def _set(self, epoch: float) -> None:
-        value: Any = self.schedule(epoch)
-        if isinstance(value, np.generic):
-            value = value.item()
-        check_lambda(value)
-        if value == self._value:
-            return
-        if hasattr(self.model, "jax_state_sync"):
-            # Within an epoch the compiled step keeps the state to itself, and would overwrite what is set here.
-            self.model.jax_state_sync()
-        self.model.lambda_c = self._value = float(value)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor; a schedule of your own must be registered with Keras, as any such object."""
-        return {
-            "schedule": keras.saving.serialize_keras_object(self.schedule),
-            "verbose": self.verbose,
-            "per": self.per,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> LambdaScheduler:
-        """Make the callback of a config."""
-        return cls(**{**config, "schedule": keras.saving.deserialize_keras_object(config["schedule"])})
-
-
-@keras.saving.register_keras_serializable(package="bc_keras")
-class FrozenH1Check(keras.callbacks.Callback):
-    """Stop the training if h1 changes: a reference that moves makes every score against it meaningless.
-
-    Compares a hash of every weight of ``model.h1`` with that at the beginning. Of an h1 that is stored outputs or a
-    plain callable there is nothing to watch, and it says so.
-
-    Args:
-        every: look at the end of each epoch whose number this divides, and of the training.
-
-    Raises:
-        ValueError: `every` below 1, or, when training begins, a model without h1.
-        RuntimeError: a weight of h1 has changed, is trained, or is shared with h2.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from bc_keras import BCModel, FrozenH1Check
-        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
-        >>> model = BCModel(h2, h1=h1)
-        >>> model.compile("sgd", loss="sparse_categorical_crossentropy")
-        >>> history = model.fit(np.ones((8, 4)), np.zeros(8), verbose=0, callbacks=[FrozenH1Check()])
-    """
-
-    def __init__(self, every: int = 1) -> None:
-        super().__init__()
-        _check_count(every, "every")
-        self.every = every
-
-        self._hashes: dict[str, str] | None = None
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Hash h1's weights, and refuse an h1 that is a part of what is trained."""
-        self._hashes = None
-        h1 = getattr(self.model, "h1", None)
-        if h1 is None:
-            raise ValueError(
-                f"The model must have an h1: train BCModel(h2, h1=h1). Received: model={type(self.model).__name__}."
-            )
-        if not isinstance(h1, keras.Layer):
-            _say(f"FrozenH1Check: h1 is {type(h1).__name__}, which has no weights to watch.")
-            return
-        for variables, what in (
-            (self.model.trainable_variables, "trained"),
-            (getattr(getattr(self.model, "h2", None), "weights", ()), "shared with h2"),
-        ):
-            moving = _among(h1.weights, variables)
-            if moving:
-                raise RuntimeError(
-                    f"h1 must stay as it is, and these weights of it are {what}: build h2 from layers of its own "
-                    f"(keras.models.clone_model copies them). Received: {_listed(moving)}."
-                )
-        self._hashes = _hashes_of(h1)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Look, where this epoch is one of `every`."""
-        if (epoch + 1) % self.every == 0:
-            self._check(f"in epoch {epoch + 1} or before")
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Look once more, and forget."""
-        self._check("during the training")
-        self._hashes = None
-
-    def _check(self, when: str) -> None:
-        if self._hashes is None:
-            return
-        now = _hashes_of(self.model.h1)
-        changed = [name for name in {**self._hashes, **now} if self._hashes.get(name) != now.get(name)]
-        if changed:
-            raise RuntimeError(
-                f"h1 has changed {when}, so what was trained and measured against it is of no use: run it with "
-                f"training=False, and assign nothing to its weights. Received: other values of {_listed(changed)}."
-            )
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        return {"every": self.every}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> FrozenH1Check:
-        """Make the callback of a config."""
-        return cls(**config)
-
-
-def _check_count(value: Any, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number >= 1. Received: {name}={value!r}.")
-
-
 def _rows_of_h1(h1: Any, data: ValidationData) -> np.ndarray[Any, Any]:
     rows = to_numpy(h1, "h1")
     if data.length is None:
@@ -658,31 +468,3 @@ def _predict(model: Any, x: Any) -> Any:
 def _ask(h1: Any, x: Any) -> Any:
     """h1's output for a batch, by its own classes."""
     return only_tensor(_predict(h1, x), "h1") if isinstance(h1, keras.Model) else _asking(h1)(x)
-
-
-def _among(weights: Iterable[Any], variables: Iterable[Any]) -> list[str]:
-    those = {id(variable) for variable in variables}
-    return [weight.path for weight in weights if id(weight) in those]
-
-
-def _hashes_of(model: Any) -> dict[str, str]:
-    """Hash of every weight; by number too, as paths need not be unique."""
-    hashes = {}
-    for number, weight in enumerate(model.weights):
-        values = np.ascontiguousarray(ops.convert_to_numpy(weight))
-        digest = hashlib.sha256(f"{values.dtype}{values.shape}".encode())
-        digest.update(values.tobytes())
-        hashes[f"{weight.path} (number {number})"] = digest.hexdigest()
-    return hashes
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _say(text: str) -> None:
-    if keras.config.is_interactive_logging_enabled():
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
-    else:
-        logging.getLogger(__name__).info(text.strip())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +19,7 @@ from torch.utils.data.distributed import DistributedSampler
 from bc_core import Comparison, ErrorInstances, ErrorOverlap
 from bc_core._arrays import id_array
 from bc_core._comparison import _checked_names, _metadata_of
+from bc_core._failed_writes import told_of
 from bc_lightning._model_outputs import _part
 from bc_tensorboard._by_id import TextsById, by_id
 
@@ -321,13 +321,14 @@ def write(
     illustrable: bool,
 ) -> None:
     """Save and log; what fails, such as a full disk, is told of and does not end the training."""
-    # The record must not cost the training: whatever keeps one place from taking it, the others get theirs.
-    with _told_of(comparison, dataset):
+    told = f"The comparison of step {comparison.step} ({dataset})"
+    # Whatever keeps one place from taking it, the others get theirs.
+    with told_of(told, rank_zero_warn):
         if comparisons.directory is not None:
             name = dataset.replace("/", "-")
             comparison.save(Path(comparisons.directory) / f"{name}-step-{comparison.step:08d}.json")
     for logger in loggers:
-        with _told_of(comparison, dataset):
+        with told_of(told, rank_zero_warn):
             from bc_tensorboard import summary
 
             summary.comparison(
@@ -339,11 +340,3 @@ def write(
                 image_size=comparisons.image_size,
                 max_images=comparisons.max_images,
             )
-
-
-@contextmanager
-def _told_of(comparison: Comparison, dataset: str) -> Iterator[None]:
-    try:
-        yield
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        rank_zero_warn(f"The comparison of step {comparison.step} ({dataset}) was not written whole: {error}")
