@@ -90,9 +90,11 @@ class CompiledLoss:
             or (isinstance(loss, BaseLoss) and loss.criterion.base == "binary_cross_entropy")
         )
         self.divergence = name.startswith(("kld", "kullback")) or name == "kldivergence"
+        self.generalized = from_keras and "generalized" in name
         self.sparse: bool | None = None
         if from_keras and "crossentropy" in name and "categorical" in name:
-            self.sparse = name.startswith("sparse")
+            # The generalized one takes class indices, whatever its name says.
+            self.sparse = name.startswith("sparse") or "generalized" in name
         self.reduction: str | None = getattr(loss, "reduction", "sum_over_batch_size")
 
     @classmethod
@@ -117,6 +119,11 @@ def check_target_form(target: Any, h2_output: Any, facts: CompiledLoss) -> None:
     if is_binary(h2_output) or facts.sparse is None:
         return
     one_hot = len(shape) == len(h2_output.shape) and shape[-1] == classes
+    if facts.generalized and not one_hot and len(shape) == len(h2_output.shape):
+        raise ValueError(
+            "Keras's generalized cross-entropy takes class indices of shape (N,), and reads a label of shape (N, 1) "
+            f"against every row of the batch: pass y[:, 0]. Received: a target of shape {shape}."
+        )
     if facts.sparse and one_hot:
         raise ValueError(
             "The compiled loss takes class indices of shape (N,), the target is one-hot: compile "

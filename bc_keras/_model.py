@@ -27,9 +27,10 @@ from bc_keras._compiled_loss import BaseLoss, CompiledLoss, DissonanceLoss, Read
 from bc_keras._distribution import num_replicas
 from bc_keras._labels import Labels, columns_of, entries_of, is_binary, read_labels
 from bc_keras._losses import MODEL_LOSSES, ModelLoss
-from bc_keras._metrics import OverlapMetric, fed_by_model
+from bc_keras._metrics import OverlapMetric, check_names, fed_by_model
 from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
 from bc_keras._stored import StoredOutputs
+from bc_keras._weighted_loss import weighted_loss
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")
@@ -296,6 +297,12 @@ class BCModel(keras.Model):
                     "The compiled loss and the compatibility loss read h2's output differently: give both the same "
                     f"from_logits. Received: from_logits={says} in compile(), {wanted} in the compatibility loss."
                 )
+        check_names(
+            metric
+            for given in (metrics, weighted_metrics)
+            for metric in keras.tree.flatten(given)
+            if isinstance(metric, OverlapMetric)
+        )
         self._loss_weight = (keras.tree.flatten(loss_weights) or [None])[0]
         super().compile(
             optimizer=optimizer,
@@ -572,7 +579,7 @@ class BCModel(keras.Model):
             everything = everything * entries_of(ops.cast(sample_weight, dtype), support, "sample_weight")
         weight = support * everything
         # The compiled loss with the support as sample weight: its smoothing, masks, reduction and scaling are right.
-        dissonance = ops.cast(self._compile_loss(target, y_pred, weight), dtype)
+        dissonance = ops.cast(weighted_loss(self._compile_loss, target, h2_output, weight), dtype)
         if facts.reduction == "mean_with_sample_weight":
             # Keras has divided by the weights of the support; over a batch it is those of all that counts.
             share = ops.divide_no_nan(ops.sum(weight), ops.sum(everything))
