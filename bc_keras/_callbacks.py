@@ -17,11 +17,12 @@ from bc_core import SCORES, Comparison, compare
 from bc_core._arrays import id_array, to_numpy
 from bc_core._failed_writes import told_of
 from bc_keras._attached import split_reference
-from bc_keras._compiled_loss import CompiledLoss
+from bc_keras._compiled_loss import CompiledLoss, Reading
 from bc_keras._labels import Labels, columns_of, entries_of, is_binary, read_labels
 from bc_keras._model import BCModel
 from bc_keras._plain_models import TargetLoss
 from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
+from bc_keras._score_scale import Says, Seen, check_scales, reading_of, said_by_values, says_of
 from bc_keras._stored import StoredOutputs, _as_tensor, _asking
 from bc_keras._telling import check_count, say
 from bc_keras._validation_data import Batch, ValidationData
@@ -35,12 +36,11 @@ _RUN = "compatibility"
 class _Reading(NamedTuple):
     """How the outputs of a model are read as classes."""
 
+    scores: Reading
     threshold: float
-    from_logits: bool
-    h1_from_logits: bool
-    multilabel: bool
     ignore_class: int | None
     num_classes: int
+    is_signed: bool  # whether targets of a binary model may be -1 and 1
 
 
 class CompatibilityCallback(keras.callbacks.Callback):
@@ -82,7 +82,9 @@ class CompatibilityCallback(keras.callbacks.Callback):
         max_images: how many images there are at most.
         dataset: what the dashboard calls the validation data.
         threshold: a binary score is class 1 from this probability on. Defaults to `None`: the model's own, or 0.5.
-        from_logits: whether binary scores, of both models, are logits. Defaults to `None`: what the compiled loss says.
+        from_logits: whether binary scores of the model are logits. Defaults to `None`: what its compiled loss or its
+            last activation says.
+        h1_from_logits: the same for h1's; as the model's where nothing says. Values that cannot be that are refused.
         multilabel: whether each column of the output is a label of its own, which then counts as an instance of class
             0 or 1. Defaults to `None`: what the compiled loss says.
         log_prefix: put before every name in ``logs``.
@@ -128,6 +130,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         dataset: str = "val",
         threshold: float | None = None,
         from_logits: bool | None = None,
+        h1_from_logits: bool | None = None,
         multilabel: bool | None = None,
         log_prefix: str = "val_",
         verbose: int = 0,
@@ -158,6 +161,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         self.dataset = dataset
         self.threshold = threshold
         self.from_logits = from_logits
+        self.h1_from_logits = h1_from_logits
         self.multilabel = multilabel
         self.log_prefix = log_prefix
         self.verbose = verbose
@@ -341,22 +345,40 @@ class CompatibilityCallback(keras.callbacks.Callback):
             if h1_output is None:
                 h1_output = _ask(reference.h1, batch.x)
             # Before the class map it speaks of its own classes.
-            h1_output = reference.in_classes_of_h2(
-                ops.convert_to_tensor(h1_output), reading.num_classes, reading.h1_from_logits
-            )
+            h1_output = ops.convert_to_tensor(h1_output)
+            self._check_scales(reading, h2_output, h1_output)
+            h1_output = reference.in_classes_of_h2(h1_output, reading.num_classes, reading.scores.h1_from_logits)
+        elif self._kept_h1 is None:
+            self._check_scales(reading, h2_output, h1_output)
         labels = read_labels(
             target,
             h2_output,
             ops.convert_to_tensor(h1_output),
             threshold=reading.threshold,
-            from_logits=reading.from_logits,
-            h1_from_logits=reading.h1_from_logits,
-            multilabel=reading.multilabel,
+            from_logits=reading.scores.from_logits,
+            h1_from_logits=reading.scores.h1_from_logits,
+            multilabel=reading.scores.multilabel,
+            signed=reading.is_signed,
         )
         seen = ops.ones_like(labels.target, dtype="bool")
         if mask is not None:
             seen = ops.logical_and(seen, entries_of(ops.cast(mask, "bool"), labels.target, "The mask"))
         return Labels(*(ops.convert_to_numpy(each) for each in labels)), ops.convert_to_numpy(seen), reading
+
+    def _check_scales(self, reading: _Reading, h2_output: Any, h1_output: Any) -> None:
+        """Refuse scores that cannot be what they are read as."""
+        given, scores = ops.convert_to_numpy(h1_output), reading.scores
+        reference = self._reference
+        # Rows that came with the labels hold NaN where there is no prediction.
+        is_asked = reference is not None and reference.stored is None and given.dtype.kind == "f"
+        if is_asked and not np.isfinite(given).all():
+            raise ValueError(
+                "h1 must give finite scores: look for a half-loaded h1, or inputs that are NaN. Received: NaN or "
+                f"infinity for one of {len(given)} instances of validation_data."
+            )
+        if scores.h1_scale_matters or scores.h2_scale_matters:
+            seen = Seen.of(given) if given.dtype.kind == "f" else None
+            check_scales(scores, seen, Seen.of(ops.convert_to_numpy(h2_output)))
 
     @property
     def _reference(self) -> Reference | None:
@@ -387,39 +409,55 @@ class CompatibilityCallback(keras.callbacks.Callback):
         return ops.convert_to_tensor(target), h1_output
 
     def _reading(self, h2_output: Any) -> _Reading:
-        """How the outputs are read: as the arguments say, then as the model does."""
+        """How the outputs are read: as the arguments say, then as the models do."""
         model = self.model
-        from_logits: bool | None
-        h1_from_logits: bool | None
+        h1_from_logits, if_h1_is_silent = self.h1_from_logits, self.from_logits
         if isinstance(model, BCModel):
             known = model._reading(h2_output)
             facts, threshold = CompiledLoss.of(model._base), model._threshold
-            from_logits, h1_from_logits, multilabel = known.from_logits, known.h1_from_logits, known.multilabel
+            says, multilabel = Says(loss=known.from_logits, is_distance=facts.is_distance), known.multilabel
+            if self._own_reference is None and self._h1_rows is None and h1_from_logits is None:
+                h1_from_logits = known.h1_from_logits
+            if if_h1_is_silent is None:
+                if_h1_is_silent = known.h1_from_logits
         else:
             loss = getattr(model, "loss", None)
             facts, threshold = CompiledLoss.of(loss.loss if isinstance(loss, TargetLoss) else loss), 0.5
-            from_logits, h1_from_logits = facts.from_logits, None
+            says = says_of(model)
+            if loss is None:
+                # Not compiled: as its last layer looks, else as Keras's own losses would take it.
+                says = Says(loss=bool(says.activation))
             multilabel = facts.binary and not is_binary(h2_output)
         if self.multilabel is not None:
             multilabel = self.multilabel
-        if self.from_logits is not None:
-            from_logits = h1_from_logits = self.from_logits
-        if from_logits is None:
-            if multilabel or is_binary(h2_output):
-                raise ValueError(
-                    "Whether the model gives logits or probabilities cannot be told from the compiled loss, which is "
-                    "not Keras's: pass CompatibilityCallback(..., from_logits=True or False). "
-                    f"Received: from_logits=None, loss={getattr(model, 'loss', None)!r}."
-                )
-            from_logits = False
-        return _Reading(
-            threshold if self.threshold is None else self.threshold,
-            from_logits,
-            from_logits if h1_from_logits is None else h1_from_logits,
-            multilabel,
-            facts.ignore_class,
-            2 if multilabel or is_binary(h2_output) else h2_output.shape[-1],
+        binary = multilabel or is_binary(h2_output)
+        reference = self._reference
+        scores = reading_of(
+            self._says_h1(reference),
+            says,
+            binary=binary,
+            multilabel=multilabel,
+            from_logits=self.from_logits,
+            h1_from_logits=h1_from_logits,
+            is_mapped=reference is not None and reference.class_map is not None,
+            if_h1_is_silent=if_h1_is_silent,
+            remedy="CompatibilityCallback(..., from_logits=True or False)",
+            received=f"from_logits=None, loss={getattr(model, 'loss', None)!r}",
         )
+        return _Reading(
+            scores,
+            threshold if self.threshold is None else self.threshold,
+            facts.ignore_class,
+            2 if binary else h2_output.shape[-1],
+            facts.is_margin,
+        )
+
+    def _says_h1(self, reference: Reference | None) -> Says:
+        if reference is not None:
+            return reference.says
+        if self._h1_rows is not None and self._h1_rows.dtype.kind == "f":
+            return said_by_values(self._h1_rows)
+        return Says()
 
 
 def _rows_of_h1(h1: Any, data: ValidationData) -> np.ndarray[Any, Any]:

@@ -19,6 +19,14 @@ class Reading(NamedTuple):
     h1_from_logits: bool
     binary: bool
     multilabel: bool
+    # The largest of several scores is the same for logits and for probabilities.
+    h1_scale_matters: bool = True
+    h2_scale_matters: bool = True
+    # Whether h1 is read as h2 is, or as its last layer looks, for want of a better witness.
+    h1_is_assumed: bool = False
+    # Whether scores that are no logits must lie in 0..1.
+    h1_is_bounded: bool = True
+    h2_is_bounded: bool = True
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")
@@ -65,6 +73,9 @@ class DissonanceLoss(keras.losses.Loss):
         return values * counted.valid_scale(self.reduction)
 
 
+_DISTANCES = ("mean", "mse", "mae", "mape", "msle", "huber", "logcosh", "cosine")
+
+
 class CompiledLoss:
     """What the loss given to ``compile`` says about target and outputs."""
 
@@ -79,8 +90,13 @@ class CompiledLoss:
             options = ("from_logits", "label_smoothing", "ignore_class")
             config = {option: getattr(loss, option) for option in options if hasattr(loss, option)}
         name = name.replace("_", "").lower()
+        # Scores that turn at 0, and are neither probabilities nor logits.
+        self.is_margin = from_keras and "hinge" in name
+        # Scores that are near the target, and may lie beyond it.
+        self.is_distance = from_keras and name.startswith(_DISTANCES)
         # Keras's own losses take probabilities unless they say otherwise; of a loss of the user's nothing is known.
-        self.from_logits: bool | None = config.get("from_logits", False if from_keras else None)
+        known = from_keras and not self.is_margin
+        self.from_logits: bool | None = config.get("from_logits", False if known else None)
         self.label_smoothing: float = config.get("label_smoothing", 0.0)
         self.ignore_class: int | None = config.get("ignore_class")
         self.from_keras = from_keras

@@ -82,6 +82,7 @@ def read_labels(
     from_logits: bool = False,
     h1_from_logits: bool | None = None,
     multilabel: bool = False,
+    signed: bool = False,
 ) -> Labels:
     """Read target and outputs of a batch as classes, inside or outside a compiled step.
 
@@ -93,6 +94,7 @@ def read_labels(
         from_logits: whether binary scores are logits.
         h1_from_logits: the same for h1's, if it differs.
         multilabel: whether each of the C columns is a label of its own, 0 or 1.
+        signed: whether the target of a binary model may be -1 and 1 instead of 0 and 1.
 
     Raises:
         ValueError: shapes that do not fit each other.
@@ -105,6 +107,8 @@ def read_labels(
         [[0, 1], [0, 0], [1, 1]]
     """
     h1_from_logits = from_logits if h1_from_logits is None else h1_from_logits
+    if signed and (multilabel or is_binary(h2_output)):
+        target = ops.maximum(target, ops.zeros((), target.dtype))
     if multilabel:
         shape = tuple(h2_output.shape)
         for tensor, what in ((target, "The target"), (h1_output, "h1's output")):

@@ -12,6 +12,7 @@ from keras import ops
 
 from bc_keras._compatibility_loss import TINY
 from bc_keras._labels import is_float
+from bc_keras._score_scale import Says, says_of
 from bc_keras._stored import StoredOutputs
 
 
@@ -59,12 +60,20 @@ class Reference:
                 f"Received: its method {h1.__name__}."  # type: ignore[union-attr]
             )
         self.h1 = h1
+        self._says: Says | None = None
         self.class_map = None if class_map is None else _checked_class_map(class_map)
 
     @property
     def model(self) -> Any:
         """The Keras model or layer that answers, if h1 is one."""
         return self.h1 if isinstance(self.h1, keras.Layer) else None
+
+    @property
+    def says(self) -> Says:
+        """What is known of h1's scores: whether they are logits."""
+        if self._says is None:
+            self._says = says_of(self.h1)
+        return self._says
 
     @property
     def stored(self) -> StoredOutputs | None:
