@@ -16,12 +16,12 @@ from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks 
 from bc_core import SCORES, Comparison, compare
 from bc_core._arrays import id_array, to_numpy
 from bc_core._failed_writes import told_of
-from bc_keras._attached import split_reference
+from bc_keras._attached import check_columns, split_reference
 from bc_keras._compiled_loss import CompiledLoss, Reading
-from bc_keras._labels import Labels, columns_of, entries_of, is_binary, read_labels
+from bc_keras._labels import Labels, check_is_classification, columns_of, entries_of, is_binary, read_labels
 from bc_keras._model import BCModel
 from bc_keras._plain_models import TargetLoss
-from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
+from bc_keras._reference import Reference, check_no_shared_variables, only_tensor, says_cannot_take
 from bc_keras._score_scale import Says, Seen, check_scales, reading_of, said_by_values, says_of
 from bc_keras._stored import StoredOutputs, _as_tensor, _asking
 from bc_keras._telling import check_count, say
@@ -41,6 +41,7 @@ class _Reading(NamedTuple):
     ignore_class: int | None
     num_classes: int
     is_signed: bool  # whether targets of a binary model may be -1 and 1
+    is_distance: bool  # whether the model is trained on a distance, as regressions are
 
 
 class CompatibilityCallback(keras.callbacks.Callback):
@@ -340,6 +341,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         mask = get_keras_mask(h2_output)
         target, h1_output = self._target_and_h1(batch, h2_output)
         reading = self._reading(h2_output)
+        check_is_classification(ops.convert_to_numpy(target), tuple(h2_output.shape), reading.is_distance)
         reference = self._reference
         if reference is not None and self._kept_h1 is None:
             if h1_output is None:
@@ -397,6 +399,8 @@ class CompatibilityCallback(keras.callbacks.Callback):
             columns = columns_of(h2_output)
             if reference is not None and reference.class_map is not None:
                 columns = len(reference.class_map)
+            if reference is not None:
+                check_columns(reference.stored, columns)
             try:
                 target, h1_output = split_reference(batch.y, columns)
             except ValueError as error:
@@ -450,6 +454,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
             facts.ignore_class,
             2 if binary else h2_output.shape[-1],
             facts.is_margin,
+            facts.is_distance,
         )
 
     def _says_h1(self, reference: Reference | None) -> Says:
@@ -505,4 +510,10 @@ def _predict(model: Any, x: Any) -> Any:
 
 def _ask(h1: Any, x: Any) -> Any:
     """h1's output for a batch, by its own classes."""
-    return only_tensor(_predict(h1, x), "h1") if isinstance(h1, keras.Model) else _asking(h1)(x)
+    if not isinstance(h1, keras.Model):
+        return _asking(h1)(x)
+    try:
+        output = _predict(h1, x)
+    except (TypeError, ValueError) as error:
+        raise says_cannot_take(h1, x, error) from error
+    return only_tensor(output, "h1")

@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -157,3 +158,35 @@ def h1_classes(h1_output: Any, shape: tuple[int | None, ...], classes: int) -> A
         )
     # A row of NaN is how labels that became scores say that h1 has no prediction.
     return ops.where(ops.isnan(h1_output[..., 0]), -1, ops.cast(ops.argmax(h1_output, axis=-1), "int32"))
+
+
+def check_is_classification(target: np.ndarray[Any, Any], shape: tuple[int | None, ...], is_distance: bool) -> None:
+    """Refuse the targets of a regression, which nobody gets right or wrong.
+
+    Args:
+        target: numbers of any kind, in the forms of `read_labels`.
+        shape: shape of h2's output.
+        is_distance: whether h2 is trained on a distance, such as the squared error; other losses have labels alone.
+
+    Raises:
+        ValueError: numbers that are no classes, nor rows of shares of classes.
+    """
+    if not is_distance or target.dtype.kind not in "iuf" or not target.size:
+        return
+    columns = 1 if len(shape) == 1 else shape[-1]
+    if columns == 1:
+        is_label = bool(np.isin(target, (-1, 0, 1)).all())
+    else:
+        rows = target.ndim == len(shape) and target.shape[-1] == columns
+        # Shares of classes, or labels of their own in each column.
+        shares = rows and bool((target >= 0).all() and (np.abs(target.sum(-1) - 1) < 1e-3).all())
+        is_label = (
+            shares or bool(np.isin(target, (0, 1)).all()) or (not rows and bool((target == np.rint(target)).all()))
+        )
+    if not is_label:
+        few = ", ".join(f"{value:g}" for value in target.reshape(-1)[:3])
+        raise ValueError(
+            "h2 is no classifier: its targets are numbers and not classes, of which a model is right or wrong. "
+            "Compatibility is defined for classes alone; cut the range into classes, or leave this package out. "
+            f"Received: targets {few}, ..., with a loss that is a distance."
+        )

@@ -13,7 +13,7 @@ from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
 from bc_core import check_lambda
-from bc_keras._attached import HOW_TO_ATTACH_STORED, split_reference
+from bc_keras._attached import HOW_TO_ATTACH_STORED, check_columns, split_reference
 from bc_keras._compatibility_loss import (
     Base,
     CompatibilityLoss,
@@ -24,7 +24,7 @@ from bc_keras._compatibility_loss import (
 )
 from bc_keras._compiled_loss import BaseLoss, CompiledLoss, DissonanceLoss, Reading, check_target_form
 from bc_keras._distribution import num_replicas
-from bc_keras._labels import Labels, columns_of, entries_of, is_binary, read_labels
+from bc_keras._labels import Labels, check_is_classification, columns_of, entries_of, is_binary, read_labels
 from bc_keras._losses import MODEL_LOSSES, ModelLoss
 from bc_keras._metrics import OverlapMetric, check_names, fed_by_model
 from bc_keras._output_watch import Looking, OutputWatch, looked_at
@@ -445,6 +445,7 @@ class BCModel(keras.Model):
             self._target_and_stored(y, np.empty((1, *[1] * (len(shape) - 2), classes)))
             return
         facts = CompiledLoss.of(self._base)
+        check_is_classification(y, shape, facts.is_distance)
         if facts.binary and facts.from_keras and not (y.min() >= 0 and y.max() <= 1):
             raise ValueError(f"Binary targets must lie in 0..1. Received: values from {y.min()} to {y.max()}.")
         if not facts.sparse or not (y.ndim == len(shape) - 1 or y.shape[-1] == 1):
@@ -512,6 +513,7 @@ class BCModel(keras.Model):
             columns = len(self._reference.class_map)
         else:
             columns = columns_of(h2_output)
+        check_columns(self._reference.stored, columns)
         return split_reference(target, columns, HOW_TO_ATTACH_STORED)
 
     def _reading(self, h2_output: Any) -> Reading:

@@ -120,7 +120,7 @@ def _notes_on(scores: Any) -> tuple[Any, Any, Any]:
     outside = ops.any(ops.logical_or(scores < -ROUNDING, scores > 1 + ROUNDING))
     sums = ops.any(ops.abs(ops.sum(scores, axis=-1) - 1) > ROUNDING)
     notes = outside, sums, ops.size(scores)
-    return tuple(ops.cast(each, "float32") for each in notes)  # type: ignore[return-value]
+    return tuple(ops.cast(each, "float32") for each in notes)
 
 
 def _told(outside: float) -> str:
