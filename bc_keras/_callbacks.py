@@ -41,7 +41,6 @@ class _Reading(NamedTuple):
     ignore_class: int | None
     num_classes: int
     is_signed: bool  # whether targets of a binary model may be -1 and 1
-    is_distance: bool  # whether the model is trained on a distance, as regressions are
 
 
 class CompatibilityCallback(keras.callbacks.Callback):
@@ -341,7 +340,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         mask = get_keras_mask(h2_output)
         target, h1_output = self._target_and_h1(batch, h2_output)
         reading = self._reading(h2_output)
-        check_is_classification(ops.convert_to_numpy(target), tuple(h2_output.shape), reading.is_distance)
+        check_is_classification(ops.convert_to_numpy(target), tuple(h2_output.shape), reading.scores.is_distance)
         reference = self._reference
         if reference is not None and self._kept_h1 is None:
             if h1_output is None:
@@ -454,7 +453,6 @@ class CompatibilityCallback(keras.callbacks.Callback):
             facts.ignore_class,
             2 if binary else h2_output.shape[-1],
             facts.is_margin,
-            facts.is_distance,
         )
 
     def _says_h1(self, reference: Reference | None) -> Says:

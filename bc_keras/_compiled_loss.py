@@ -27,6 +27,7 @@ class Reading(NamedTuple):
     # Whether scores that are no logits must lie in 0..1.
     h1_is_bounded: bool = True
     h2_is_bounded: bool = True
+    is_distance: bool = False  # whether h2's loss is a distance, as that of a regression
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")
@@ -73,7 +74,7 @@ class DissonanceLoss(keras.losses.Loss):
         return values * counted.valid_scale(self.reduction)
 
 
-_DISTANCES = ("mean", "mse", "mae", "mape", "msle", "huber", "logcosh", "cosine")
+_DISTANCES = ("mean", "mse", "mae", "mape", "msle", "huber", "logcosh", "cosine", "poisson")
 
 
 class CompiledLoss:

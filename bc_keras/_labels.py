@@ -171,22 +171,29 @@ def check_is_classification(target: np.ndarray[Any, Any], shape: tuple[int | Non
     Raises:
         ValueError: numbers that are no classes, nor rows of shares of classes.
     """
-    if not is_distance or target.dtype.kind not in "iuf" or not target.size:
+    values = target[np.isfinite(target)] if target.dtype.kind == "f" else target
+    if target.dtype.kind not in "iuf" or not values.size:
         return
+    is_whole = bool((values == np.rint(values)).all())
     columns = 1 if len(shape) == 1 else shape[-1]
+    is_label = not is_distance
     if columns == 1:
-        is_label = bool(np.isin(target, (-1, 0, 1)).all())
-    else:
+        # A loss of the user's own may have its own marks, whole numbers; what lies between 0 and 1 is a soft label.
+        is_label = bool(np.isin(values, (-1, 0, 1)).all())
+        is_label |= not is_distance and (is_whole or bool(0 <= values.min() <= values.max() <= 1))
+    elif is_distance:
         rows = target.ndim == len(shape) and target.shape[-1] == columns
-        # Shares of classes, or labels of their own in each column.
+        # One class, shares of classes, or a label in each column.
         shares = rows and bool((target >= 0).all() and (np.abs(target.sum(-1) - 1) < 1e-3).all())
-        is_label = (
-            shares or bool(np.isin(target, (0, 1)).all()) or (not rows and bool((target == np.rint(target)).all()))
-        )
+        is_label = shares or (is_whole and (not rows or bool(np.isin(values, (0, 1)).all())))
     if not is_label:
-        few = ", ".join(f"{value:g}" for value in target.reshape(-1)[:3])
-        raise ValueError(
-            "h2 is no classifier: its targets are numbers and not classes, of which a model is right or wrong. "
-            "Compatibility is defined for classes alone; cut the range into classes, or leave this package out. "
-            f"Received: targets {few}, ..., with a loss that is a distance."
-        )
+        raise says_no_classifier(", ".join(f"{value:g}" for value in target.reshape(-1)[:3]))
+
+
+def says_no_classifier(received: str) -> ValueError:
+    """The error for targets of a regression."""
+    return ValueError(
+        "h2 is no classifier: its targets are numbers and not classes, of which a model is right or wrong. "
+        "Compatibility is defined for classes alone: cut the range into classes, or train without h1. "
+        f"Received: targets {received}."
+    )

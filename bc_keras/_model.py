@@ -395,7 +395,7 @@ class BCModel(keras.Model):
         elif self._reference.class_map is not None:
             h1_output = self._reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits)
         watch = self._training_watch if training else self._testing_watch
-        watch.note(h1_output, h2_output, reading, is_live)
+        watch.note(target, h1_output, h2_output, reading, is_live)
         mask = get_keras_mask(h2_output)
         dissonance = self._dissonance(target, y_pred, h1_output, sample_weight, reading, mask)
         batch_size = ops.shape(h2_output)[0]

@@ -11,49 +11,56 @@ from keras import ops
 from bc_keras._compatibility_loss import ROUNDING
 from bc_keras._compiled_loss import Reading
 from bc_keras._distribution import num_replicas
-from bc_keras._labels import is_float
+from bc_keras._labels import is_float, says_no_classifier
 from bc_keras._score_scale import Seen, check_scales
 
 # A look waits for the step, so it is taken after the first batch, after so many, and at the end of the epoch.
 _EVERY = 100
+_NOTES = 7
 
 
 class OutputWatch(keras.metrics.Metric):
     """Notes on h1's and h2's outputs that no step waits for; nothing of it is logged or saved.
 
     Sums of what each step saw, float32: steps, steps before the first NaN or infinity of h1, steps in which h1's scores
-    left 0..1, in which its rows did not sum to 1, the number of h1's scores, steps in which h2's scores left 0..1.
+    left 0..1, in which its rows did not sum to 1, the number of h1's scores, steps in which h2's scores left 0..1, and
+    steps with targets of a regression.
     """
 
     def __init__(self, name: str, consequence: str) -> None:
         super().__init__(name=name)
         self.consequence = consequence
-        self.seen = self.add_variable((6,), "zeros", dtype="float32", name="seen")
+        self.seen = self.add_variable((_NOTES,), "zeros", dtype="float32", name="seen")
         self._reading: Reading | None = None
         self._replicas = 1
         self._has_looked = False
 
-    def note(self, h1_output: Any, h2_output: Any, reading: Reading, is_live: bool) -> None:
+    def note(self, target: Any, h1_output: Any, h2_output: Any, reading: Reading, is_live: bool) -> None:
         """Note what a batch shows, inside or outside a compiled step.
 
         Args:
+            target: labels of the batch.
             h1_output: h1's scores or labels.
             h2_output: h2's scores.
             reading: how they are read.
             is_live: whether h1 was asked now; rows that came with the labels hold NaN where there is no prediction.
         """
-        if not is_float(h1_output):
-            return
         self._reading, self._replicas = reading, num_replicas()
         h1_output, h2_output = (ops.stop_gradient(each) for each in (h1_output, h2_output))
         before = self.seen.value
         is_clean = before[0] == before[1]
-        if is_live:
+        if is_live and is_float(h1_output):
             is_clean = ops.logical_and(is_clean, ops.all(ops.isfinite(h1_output)))
         one, zero = ops.ones((), "float32"), ops.zeros((), "float32")
-        notes = [one, ops.cast(is_clean, "float32"), zero, zero, zero, zero]
-        if (reading.h1_scale_matters or reading.h2_scale_matters) and not self._is_settled():
-            notes[2:] = *_notes_on(h1_output), _notes_on(h2_output)[0]
+        notes = [one, ops.cast(is_clean, "float32"), *[zero] * 5]
+        if not self._is_settled():
+            if reading.h1_scale_matters and is_float(h1_output):
+                notes[2:5] = _notes_on(h1_output)
+            if reading.h2_scale_matters:
+                notes[5] = _notes_on(h2_output)[0]
+            if reading.is_distance and reading.binary and is_float(target):
+                classes = ops.logical_or(target == 0, ops.abs(target) == 1)
+                notes[6] = ops.cast(ops.any(ops.logical_not(classes)), "float32")
         self.seen.assign_add(ops.stack(notes))
 
     def _is_settled(self) -> bool:
@@ -76,7 +83,7 @@ class OutputWatch(keras.metrics.Metric):
 
     def forget(self) -> None:
         """Begin anew."""
-        self.seen.assign(ops.zeros((6,), "float32"))
+        self.seen.assign(ops.zeros((_NOTES,), "float32"))
         self._has_looked = False
 
     def look(self) -> None:
@@ -87,25 +94,26 @@ class OutputWatch(keras.metrics.Metric):
         """
         if self._reading is None:
             return
-        steps, clean, h1_outside, no_sums, entries, h2_outside = ops.convert_to_numpy(self.seen).tolist()
+        steps, clean, h1_outside, no_sums, entries, h2_outside, numbers = ops.convert_to_numpy(self.seen).tolist()
         self._has_looked = True
-        if clean < steps:
-            self.forget()
-            when = f"first in step {int(clean) + 1} of {int(steps)}" if self._replicas == 1 else "in one of the steps"
-            raise ValueError(
-                f"h1 must give finite scores, and has given NaN or infinity, {self.consequence}: look for inputs that "
-                "h1 cannot take, such as NaN or a row of nothing, and for half precision that overflows. Received: NaN "
-                f"or infinity from h1, {when}."
-            )
-        if not entries:
-            return
-        h1 = Seen(int(entries), h1_outside > 0, not (h1_outside or no_sums), _told(h1_outside))
-        h2 = Seen(int(entries), h2_outside > 0, False, _told(h2_outside))
         try:
-            check_scales(self._reading, h1, h2)
+            if numbers:
+                raise says_no_classifier("that are neither 0 nor 1")
+            if clean < steps:
+                self._refuse_h1(int(steps), int(clean))
+            h1 = Seen(int(entries), h1_outside > 0, entries > 0 and not (h1_outside or no_sums), _told(h1_outside))
+            check_scales(self._reading, h1, Seen(int(entries), h2_outside > 0, False, _told(h2_outside)))
         except ValueError:
             self.forget()
             raise
+
+    def _refuse_h1(self, steps: int, clean: int) -> None:
+        when = f"first in step {clean + 1} of {steps}" if self._replicas == 1 else "in one of the steps"
+        raise ValueError(
+            f"h1 must give finite scores, and has given NaN or infinity, {self.consequence}: look for inputs that h1 "
+            "cannot take, such as NaN or a row of nothing, and for half precision that overflows. Received: NaN or "
+            f"infinity from h1, {when}."
+        )
 
     def save_own_variables(self, store: Any) -> None:
         """Nothing to save."""

@@ -227,6 +227,7 @@ def reading_of(
         h1_is_assumed=not is_told and h1.loss is None and h1.values is None and h1.activation is not False,
         h1_is_bounded=imitates or not (h1.is_distance or (h1.from_logits is None and h2.is_distance)),
         h2_is_bounded=imitates or is_scored or not h2.is_distance,
+        is_distance=h2.is_distance,
     )
 
 
