@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 from user_models import data, net
 
-from bc_keras import BCModel, CompatibilityCallback, ErrorOverlapMetric, StoredOutputs, evaluate
+from bc_keras import BCModel, CompatibilityCallback, ErrorOverlapMetric, StoredOutputs, evaluate, sweep
 
 LOSSES = {
     "sigmoid": "binary_crossentropy",
@@ -363,3 +363,26 @@ def test_no_prediction_among_stored_labels_is_no_broken_h1():
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=[ErrorOverlapMetric()])
     logs = model.fit(*stored.attach(x, y, num_classes=3), verbose=0).history
     assert logs["both_right"][0] + logs["h1_only_right"][0] == 24
+
+
+@pytest.mark.parametrize("store_h1", ["auto", False])
+@pytest.mark.parametrize(("first", "second"), [("sigmoid", None), (None, "sigmoid")])
+def test_a_sweep_reads_each_model_by_itself(tmp_path, first, second, store_h1):
+    x, y = binary_data(32)
+    found = sweep(
+        lambda: binary_net(second, 1),
+        binary_net(first, compiled=True),
+        (x, y),
+        test=(x, y),
+        folder=tmp_path / "sweep",
+        lambdas=[1.0],
+        losses=["new_error"],
+        compile={"optimizer": "sgd", "loss": LOSSES[second]},
+        fit={"epochs": 1},
+        store_h1=store_h1,
+        tensorboard=False,
+        progress_bar=False,
+    )
+    for name in ("train", "test"):
+        overlap = found.comparison("new_error", 1.0, dataset=name).overlap
+        assert overlap.both_right + overlap.h1_only_right == right(x, y)
