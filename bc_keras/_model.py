@@ -52,13 +52,15 @@ class BCModel(keras.Model):
         h1: the model in use: a built Keras model, any callable of the inputs, or `StoredOutputs` (then train on
             ``h1.attach(x, y)`` or ``h1.attach(dataset)``).
         lambda_c: weight of the dissonance, >= 0, not capped at 1; `LambdaScheduler` makes it a schedule.
-        dissonance: ``"new_error"`` (default: the compiled loss again, where h1 is right), ``"strict_imitation"`` (h1's
+        dissonance: ``"new_error"`` (default: the compiled loss again, where h1 is right, which must have a value per
+            instance), ``"strict_imitation"`` (h1's
             probabilities there) or ``"imitation"`` (h1's probabilities everywhere).
         loss: instead of `dissonance` one of the eight named losses, by name or class, or a `CompatibilityLoss`: its
             dissonance is trained, and its base where ``compile`` is given no loss.
         normalization: ``"batch"`` (default) divides the dissonance by the number of instances, ``"support"`` by the
             number that h1 gets right, counted over all replicas.
-        from_logits: whether h2 gives logits. Defaults to `None`: what the compiled loss says.
+        from_logits: whether h2 gives logits. Defaults to `None`: what the compiled loss says, or a last activation that
+            gives probabilities.
         h1_from_logits: the same for h1's output. Defaults to `None`: what h1's own compiled loss or its last activation
             says, and where neither is to be seen, as h2's. Values that cannot be that are refused.
         threshold: a binary score is class 1 from this probability on. Defaults to `None`, 0.5 or what `loss` says.

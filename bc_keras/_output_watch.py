@@ -16,21 +16,21 @@ from bc_keras._score_scale import Seen, check_scales
 
 # A look waits for the step, so it is taken after the first batch, after so many, and at the end of the epoch.
 _EVERY = 100
-_NOTES = 7
 
 
 class OutputWatch(keras.metrics.Metric):
     """Notes on h1's and h2's outputs that no step waits for; nothing of it is logged or saved.
 
-    Sums of what each step saw, float32: steps, steps before the first NaN or infinity of h1, steps in which h1's scores
-    left 0..1, in which its rows did not sum to 1, the number of h1's scores, steps in which h2's scores left 0..1, and
-    steps with targets of a regression.
+    Sums of what each step saw, float32. `steps`: all of them, and those before the first NaN or infinity of h1.
+    `scales`: steps in which h1's scores left 0..1, in which its rows did not sum to 1, the number of h1's scores, steps
+    in which h2's scores left 0..1, and steps with targets of a regression.
     """
 
     def __init__(self, name: str, consequence: str) -> None:
         super().__init__(name=name)
         self.consequence = consequence
-        self.seen = self.add_variable((_NOTES,), "zeros", dtype="float32", name="seen")
+        self.steps = self.add_variable((2,), "zeros", dtype="float32", name="steps")
+        self.scales = self.add_variable((5,), "zeros", dtype="float32", name="scales")
         self._reading: Reading | None = None
         self._replicas = 1
         self._has_looked = False
@@ -47,21 +47,24 @@ class OutputWatch(keras.metrics.Metric):
         """
         self._reading, self._replicas = reading, num_replicas()
         h1_output, h2_output = (ops.stop_gradient(each) for each in (h1_output, h2_output))
-        before = self.seen.value
+        before = self.steps.value
         is_clean = before[0] == before[1]
         if is_live and is_float(h1_output):
             is_clean = ops.logical_and(is_clean, ops.all(ops.isfinite(h1_output)))
-        one, zero = ops.ones((), "float32"), ops.zeros((), "float32")
-        notes = [one, ops.cast(is_clean, "float32"), *[zero] * 5]
+        self.steps.assign_add(ops.stack([ops.ones((), "float32"), ops.cast(is_clean, "float32")]))
         if not self._is_settled():
-            if reading.h1_scale_matters and is_float(h1_output):
-                notes[2:5] = _notes_on(h1_output)
-            if reading.h2_scale_matters:
-                notes[5] = _notes_on(h2_output)[0]
-            if reading.is_distance and reading.binary and is_float(target):
-                classes = ops.logical_or(target == 0, ops.abs(target) == 1)
-                notes[6] = ops.cast(ops.any(ops.logical_not(classes)), "float32")
-        self.seen.assign_add(ops.stack(notes))
+            self._note_scales(target, h1_output, h2_output, reading)
+
+    def _note_scales(self, target: Any, h1_output: Any, h2_output: Any, reading: Reading) -> None:
+        notes = [ops.zeros((), "float32")] * 5
+        if reading.h1_scale_matters and is_float(h1_output):
+            notes[:3] = _notes_on(h1_output)
+        if reading.h2_scale_matters:
+            notes[3] = _notes_on(h2_output)[0]
+        if reading.is_distance and reading.binary and is_float(target):
+            classes = ops.logical_or(target == 0, ops.abs(target) == 1)
+            notes[4] = ops.cast(ops.any(ops.logical_not(classes)), "float32")
+        self.scales.assign_add(ops.stack(notes))
 
     def _is_settled(self) -> bool:
         """Whether what scores are was looked at: eager steps leave it out then, compiled ones do it in passing."""
@@ -83,7 +86,8 @@ class OutputWatch(keras.metrics.Metric):
 
     def forget(self) -> None:
         """Begin anew."""
-        self.seen.assign(ops.zeros((_NOTES,), "float32"))
+        for variable in (self.steps, self.scales):
+            variable.assign(ops.zeros_like(variable))
         self._has_looked = False
 
     def look(self) -> None:
@@ -94,7 +98,8 @@ class OutputWatch(keras.metrics.Metric):
         """
         if self._reading is None:
             return
-        steps, clean, h1_outside, no_sums, entries, h2_outside, numbers = ops.convert_to_numpy(self.seen).tolist()
+        steps, clean = ops.convert_to_numpy(self.steps).tolist()
+        h1_outside, no_sums, entries, h2_outside, numbers = ops.convert_to_numpy(self.scales).tolist()
         self._has_looked = True
         try:
             if numbers:
