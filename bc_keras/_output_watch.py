@@ -87,7 +87,7 @@ class OutputWatch(keras.metrics.Metric):
     def forget(self) -> None:
         """Begin anew."""
         for variable in (self.steps, self.scales):
-            variable.assign(ops.zeros_like(variable))
+            variable.assign(ops.zeros(variable.shape, "float32"))
         self._has_looked = False
 
     def look(self) -> None:
