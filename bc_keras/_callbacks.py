@@ -180,6 +180,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         self._ids = _checked_ids(ids, self._data)
         self._events = None if self.log_dir is None else EventFile(self.log_dir / _RUN)
         self._kept_h1: np.ndarray[Any, Any] | None = None
+        self._seen_h1: Seen | None = None
         self._epoch: int | None = None
         self._in_fit = False
 
@@ -197,6 +198,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         if self.log_dir is not None:
             self._events = EventFile(self.log_dir / _RUN)
         self._begin()
+        self._seen_h1 = None
         first = next(iter(self._data), None)
         if first is not None:
             labels, mask, reading = self._read(first)
@@ -290,6 +292,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
 
     def _compare(self, step: int | None) -> Comparison:
         batches, counted, reading = [], [], None
+        self._seen_h1 = None
         for batch in self._data:
             labels, mask, reading = self._read(batch)
             batches.append(labels)
@@ -378,8 +381,9 @@ class CompatibilityCallback(keras.callbacks.Callback):
                 f"infinity for one of {len(given)} instances of validation_data."
             )
         if scores.h1_scale_matters or scores.h2_scale_matters:
-            seen = Seen.of(given) if given.dtype.kind == "f" else None
-            check_scales(scores, seen, Seen.of(ops.convert_to_numpy(h2_output)))
+            if given.dtype.kind == "f":
+                self._seen_h1 = Seen.of(given).after(self._seen_h1)
+            check_scales(scores, self._seen_h1, Seen.of(ops.convert_to_numpy(h2_output)))
 
     @property
     def _reference(self) -> Reference | None:

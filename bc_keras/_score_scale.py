@@ -163,6 +163,19 @@ class Seen(NamedTuple):
         sums = columns > 1 and bool((np.abs(scores.sum(-1) - 1) <= ROUNDING).all())
         return cls(scores.size, outside, sums and low >= 0, f"values from {low:g} to {high:g}")
 
+    def after(self, before: Seen | None) -> Seen:
+        """These and what was seen before."""
+        if before is None or not before.entries:
+            return self
+        if not self.entries:
+            return before
+        return Seen(
+            self.entries + before.entries,
+            self.is_outside or before.is_outside,
+            self.are_distributions and before.are_distributions,
+            before.text if before.is_outside else self.text,
+        )
+
 
 def reading_of(
     h1: Says,

@@ -10,7 +10,15 @@ import pytest
 from keras import ops
 from user_models import data, net
 
-from bc_keras import BCModel, CompatibilityCallback, ErrorOverlapMetric, StoredOutputs, evaluate, sweep
+from bc_keras import (
+    BCModel,
+    CompatibilityCallback,
+    ErrorOverlapMetric,
+    StoredOutputs,
+    attach_h1,
+    evaluate,
+    sweep,
+)
 
 LOSSES = {
     "sigmoid": "binary_crossentropy",
@@ -386,3 +394,15 @@ def test_a_sweep_reads_each_model_by_itself(tmp_path, first, second, store_h1):
     for name in ("train", "test"):
         overlap = found.comparison("new_error", 1.0, dataset=name).overlap
         assert overlap.both_right + overlap.h1_only_right == right(x, y)
+
+
+@pytest.mark.parametrize("size", [4, 64])
+def test_answers_beside_the_labels_are_looked_at_in_batches_of_any_size(size):
+    x, y = binary_data()
+    h1, h2 = binary_net("sigmoid"), binary_net(None, 1)
+    h2.compile("sgd", LOSSES[None])
+    joined = attach_h1(h1, x, y)
+    with pytest.raises(ValueError, match="h1_from_logits=False"):
+        evaluate(None, h2, joined, batch_size=size)
+    found = evaluate(None, h2, joined, batch_size=size, h1_from_logits=False).comparison.overlap
+    assert found.both_right + found.h1_only_right == right(x, y)
