@@ -4,9 +4,11 @@ from bc_core import LinearLambda
 from bc_keras import new_error, strict_imitation
 from bc_keras._analysis import CompatibilityAnalysis, SweepManager
 from bc_keras._attached import attach_h1
-from bc_keras._callbacks import CompatibilityCallback, FrozenH1Check, LambdaScheduler
+from bc_keras._callbacks import CompatibilityCallback
 from bc_keras._compatibility_loss import CompatibilityLoss
 from bc_keras._evaluate import evaluate
+from bc_keras._frozen_check import FrozenH1Check
+from bc_keras._lambda_scheduler import LambdaScheduler
 from bc_keras._losses import (
     BCBinaryCrossEntropyLoss,
     BCCrossEntropyLoss,

@@ -136,6 +136,27 @@ def split_reference(y_true: Any, num_columns: int, advice: str = HOW_TO_ATTACH) 
     )
 
 
+def check_columns(stored: Any, num_columns: int) -> None:
+    """Refuse stored scores of other classes than are read from the label, `num_columns`, and say so.
+
+    Raises:
+        ValueError: another number of columns.
+    """
+    columns = stored.num_classes or 1
+    if stored.labels_only or columns == num_columns:
+        return
+    remedy = "store the outputs of a function that gives h1's scores in h2's form"
+    if 1 not in (columns, num_columns):
+        remedy = (
+            "say which class of h1 is which of h2's, BCModel(..., class_map=...) with one entry for each class of h1, "
+            "-1 where h2 has it no more"
+        )
+    raise ValueError(
+        f"h1's stored outputs are of other classes: {remedy}. Received: {columns} column{'s' * (columns > 1)} of h1 "
+        f"where {num_columns} {'are' if num_columns > 1 else 'is'} expected."
+    )
+
+
 def join_tensors(target: Any, rows: Any, num_classes: int | None = None) -> Any:
     """Join target and h1's output inside a `tf.data` pipeline; shapes and types are those of `join_reference`.
 

@@ -2,51 +2,53 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
-from bc_core import SCORES, Comparison, LinearLambda, check_lambda, compare
+from bc_core import SCORES, Comparison, compare
 from bc_core._arrays import id_array, to_numpy
-from bc_keras._attached import split_reference
-from bc_keras._compiled_loss import CompiledLoss
-from bc_keras._labels import Labels, check_target, columns_of, entries_of, is_binary, read_labels
+from bc_core._failed_writes import told_of
+from bc_keras._attached import check_columns, split_reference
+from bc_keras._compiled_loss import CompiledLoss, Reading
+from bc_keras._labels import (
+    Labels,
+    check_is_classification,
+    check_target,
+    columns_of,
+    entries_of,
+    is_binary,
+    read_labels,
+)
 from bc_keras._model import BCModel
 from bc_keras._plain_models import TargetLoss
-from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
+from bc_keras._reference import Reference, check_no_shared_variables, only_tensor, says_cannot_take
+from bc_keras._score_scale import Says, Seen, check_scales, reading_of, said_by_values, says_of
 from bc_keras._stored import StoredOutputs, _as_tensor, _asking
+from bc_keras._telling import check_count, say
 from bc_keras._validation_data import Batch, ValidationData
 from bc_tensorboard import summary
 from bc_tensorboard._by_id import TextsById, by_id
 from bc_tensorboard._event_file import EventFile
 
-# What a config holds in place of a schedule; bc_core, where the class lives, knows nothing of Keras.
-keras.saving.register_keras_serializable(package="bc_keras")(LinearLambda)
-
 _RUN = "compatibility"
-
-Per = Literal["batch", "epoch"]
 
 
 class _Reading(NamedTuple):
     """How the outputs of a model are read as classes."""
 
+    scores: Reading
     threshold: float
-    from_logits: bool
-    h1_from_logits: bool
-    multilabel: bool
     ignore_class: int | None
     num_classes: int
+    is_signed: bool  # whether targets of a binary model may be -1 and 1
 
 
 class CompatibilityCallback(keras.callbacks.Callback):
@@ -76,7 +78,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
             `ModelCheckpoint` counts). Whole files; those of other epochs stay.
         log_dir: where TensorBoard looks: the scores, lambda_c and, for the dashboard, the comparison are written into
             the run ``compatibility`` below it, at the epochs of Keras's own `TensorBoard` callback. Works without
-            TensorFlow.
+            TensorFlow. What cannot be written, here or in `directory`, is a warning: the training goes on.
         every: compare at the end of each epoch whose number this divides, and of the last one.
         ids: N ids of the instances, unique, all integers or all text. Defaults to `None`: their positions. For data
             that come as batches, in their order, which then must stay the same.
@@ -88,7 +90,9 @@ class CompatibilityCallback(keras.callbacks.Callback):
         max_images: how many images there are at most.
         dataset: what the dashboard calls the validation data.
         threshold: a binary score is class 1 from this probability on. Defaults to `None`: the model's own, or 0.5.
-        from_logits: whether binary scores, of both models, are logits. Defaults to `None`: what the compiled loss says.
+        from_logits: whether binary scores of the model are logits. Defaults to `None`: what its compiled loss or its
+            last activation says.
+        h1_from_logits: the same for h1's; as the model's where nothing says. Values that cannot be that are refused.
         multilabel: whether each column of the output is a label of its own, which then counts as an instance of class
             0 or 1. Defaults to `None`: what the compiled loss says.
         log_prefix: put before every name in ``logs``.
@@ -134,14 +138,15 @@ class CompatibilityCallback(keras.callbacks.Callback):
         dataset: str = "val",
         threshold: float | None = None,
         from_logits: bool | None = None,
+        h1_from_logits: bool | None = None,
         multilabel: bool | None = None,
         log_prefix: str = "val_",
         verbose: int = 0,
     ) -> None:
         super().__init__()
         if batch_size is not None:
-            _check_count(batch_size, "batch_size")
-        _check_count(every, "every")
+            check_count(batch_size, "batch_size")
+        check_count(every, "every")
         if threshold is not None and not 0 < threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1. Received: threshold={threshold!r}.")
         if not isinstance(log_prefix, str):
@@ -164,6 +169,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         self.dataset = dataset
         self.threshold = threshold
         self.from_logits = from_logits
+        self.h1_from_logits = h1_from_logits
         self.multilabel = multilabel
         self.log_prefix = log_prefix
         self.verbose = verbose
@@ -182,6 +188,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         self._ids = _checked_ids(ids, self._data)
         self._events = None if self.log_dir is None else EventFile(self.log_dir / _RUN)
         self._kept_h1: np.ndarray[Any, Any] | None = None
+        self._seen_h1: Seen | None = None
         self._epoch: int | None = None
         self._in_fit = False
 
@@ -199,6 +206,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         if self.log_dir is not None:
             self._events = EventFile(self.log_dir / _RUN)
         self._begin()
+        self._seen_h1 = None
         first = next(iter(self._data), None)
         if first is not None:
             labels, mask, reading = self._read(first)
@@ -243,31 +251,38 @@ class CompatibilityCallback(keras.callbacks.Callback):
         scores = self._scores(comparison)
         self.comparison = comparison
         self.history[epoch] = scores
-        if self.directory is not None:
-            comparison.save(self.directory / f"comparison-epoch-{epoch + 1:04d}.json")
-        if self._events is not None:
-            scalars = {f"{_RUN}/{name}": comparison.overlap.score(name) for name in SCORES}
-            descriptions = {f"{_RUN}/{name}": score.description for name, score in SCORES.items()}
-            if comparison.lambda_c is not None:
-                scalars[f"{_RUN}/lambda_c"] = comparison.lambda_c
-                descriptions[f"{_RUN}/lambda_c"] = "Weight of the dissonance in the training loss."
-            self._events.add(epoch, scalars, descriptions)
-            try:
-                summary.comparison(
-                    self._events,
-                    comparison,
-                    epoch,
-                    dataset=self.dataset,
-                    dissonance=self._dissonance,
-                    images=self.images,
-                    image_size=self.image_size,
-                    max_images=self.max_images,
-                )
-            except OSError as error:
-                # Such as a full disk: the training is worth more than its record.
-                warnings.warn(f"The comparison of epoch {epoch + 1} was not logged whole: {error}", stacklevel=2)
+        self._write(comparison, epoch)
         self._report(f"Epoch {epoch + 1}", scores)
         return scores
+
+    def _write(self, comparison: Comparison, epoch: int) -> None:
+        """Save and log; whatever keeps one place from taking it, the others get theirs."""
+        told = f"The comparison of epoch {epoch + 1}"
+        if self.directory is not None:
+            with told_of(f"{told} in {self.directory}"):
+                comparison.save(self.directory / f"comparison-epoch-{epoch + 1:04d}.json")
+        if self._events is None:
+            return
+        scalars = {f"{_RUN}/{name}": comparison.overlap.score(name) for name in SCORES}
+        descriptions = {f"{_RUN}/{name}": score.description for name, score in SCORES.items()}
+        if comparison.lambda_c is not None:
+            scalars[f"{_RUN}/lambda_c"] = comparison.lambda_c
+            descriptions[f"{_RUN}/lambda_c"] = "Weight of the dissonance in the training loss."
+        # Behind half a record nothing is read, and a folder may be gone: a failure is followed by a new file.
+        events, self._events = self._events, EventFile(self._events.folder)
+        with told_of(f"{told} in {events.folder}"):
+            events.add(epoch, scalars, descriptions)
+            summary.comparison(
+                events,
+                comparison,
+                epoch,
+                dataset=self.dataset,
+                dissonance=self._dissonance,
+                images=self.images,
+                image_size=self.image_size,
+                max_images=self.max_images,
+            )
+            self._events = events
 
     @property
     def _dissonance(self) -> str | None:
@@ -281,10 +296,11 @@ class CompatibilityCallback(keras.callbacks.Callback):
 
     def _report(self, when: str, scores: dict[str, float]) -> None:
         if self.verbose:
-            _say(f"\n{when}: " + " - ".join(f"{name}: {value:.4f}" for name, value in scores.items()))
+            say(f"\n{when}: " + " - ".join(f"{name}: {value:.4f}" for name, value in scores.items()))
 
     def _compare(self, step: int | None) -> Comparison:
         batches, counted, reading = [], [], None
+        self._seen_h1 = None
         for batch in self._data:
             labels, mask, reading = self._read(batch)
             batches.append(labels)
@@ -340,23 +356,27 @@ class CompatibilityCallback(keras.callbacks.Callback):
         mask = get_keras_mask(h2_output)
         target, h1_output = self._target_and_h1(batch, h2_output)
         reading = self._reading(h2_output)
+        check_is_classification(ops.convert_to_numpy(target), tuple(h2_output.shape), reading.scores.is_distance)
         reference = self._reference
         if reference is not None and self._kept_h1 is None:
             if h1_output is None:
                 h1_output = _ask(reference.h1, batch.x)
             # Before the class map it speaks of its own classes.
-            h1_output = reference.in_classes_of_h2(
-                ops.convert_to_tensor(h1_output), reading.num_classes, reading.h1_from_logits
-            )
+            h1_output = ops.convert_to_tensor(h1_output)
+            self._check_scales(reading, h2_output, h1_output)
+            h1_output = reference.in_classes_of_h2(h1_output, reading.num_classes, reading.scores.h1_from_logits)
+        elif self._kept_h1 is None:
+            self._check_scales(reading, h2_output, h1_output)
         labels = read_labels(
             # Torch has no tensors of uint64; what does not fit is refused below.
             ops.convert_to_tensor(target.astype(np.int64) if target.dtype == np.uint64 else target),
             h2_output,
             ops.convert_to_tensor(h1_output),
             threshold=reading.threshold,
-            from_logits=reading.from_logits,
-            h1_from_logits=reading.h1_from_logits,
-            multilabel=reading.multilabel,
+            from_logits=reading.scores.from_logits,
+            h1_from_logits=reading.scores.h1_from_logits,
+            multilabel=reading.scores.multilabel,
+            signed=reading.is_signed,
         )
         seen = ops.ones_like(labels.target, dtype="bool")
         if mask is not None:
@@ -364,6 +384,22 @@ class CompatibilityCallback(keras.callbacks.Callback):
         seen = ops.convert_to_numpy(seen)
         check_target(target, h2_output, reading.multilabel, seen)
         return Labels(*(ops.convert_to_numpy(each) for each in labels)), seen, reading
+
+    def _check_scales(self, reading: _Reading, h2_output: Any, h1_output: Any) -> None:
+        """Refuse scores that cannot be what they are read as."""
+        given, scores = ops.convert_to_numpy(h1_output), reading.scores
+        reference = self._reference
+        # Rows that came with the labels hold NaN where there is no prediction.
+        is_asked = reference is not None and reference.stored is None and given.dtype.kind == "f"
+        if is_asked and not np.isfinite(given).all():
+            raise ValueError(
+                "h1 must give finite scores: look for a half-loaded h1, or inputs that are NaN. Received: NaN or "
+                f"infinity for one of {len(given)} instances of validation_data."
+            )
+        if scores.h1_scale_matters or scores.h2_scale_matters:
+            if given.dtype.kind == "f":
+                self._seen_h1 = Seen.of(given).after(self._seen_h1)
+            check_scales(scores, self._seen_h1, Seen.of(ops.convert_to_numpy(h2_output)))
 
     @property
     def _reference(self) -> Reference | None:
@@ -382,6 +418,8 @@ class CompatibilityCallback(keras.callbacks.Callback):
             columns = columns_of(h2_output)
             if reference is not None and reference.class_map is not None:
                 columns = len(reference.class_map)
+            if reference is not None:
+                check_columns(reference.stored, columns)
             try:
                 target, h1_output = split_reference(batch.y, columns)
             except ValueError as error:
@@ -394,230 +432,55 @@ class CompatibilityCallback(keras.callbacks.Callback):
         return target, h1_output
 
     def _reading(self, h2_output: Any) -> _Reading:
-        """How the outputs are read: as the arguments say, then as the model does."""
+        """How the outputs are read: as the arguments say, then as the models do."""
         model = self.model
-        from_logits: bool | None
-        h1_from_logits: bool | None
+        h1_from_logits, if_h1_is_silent = self.h1_from_logits, self.from_logits
         if isinstance(model, BCModel):
             known = model._reading(h2_output)
             facts, threshold = CompiledLoss.of(model._base), model._threshold
-            from_logits, h1_from_logits, multilabel = known.from_logits, known.h1_from_logits, known.multilabel
+            says, multilabel = Says(loss=known.from_logits, is_distance=facts.is_distance), known.multilabel
+            if self._own_reference is None and self._h1_rows is None and h1_from_logits is None:
+                h1_from_logits = known.h1_from_logits
+            if if_h1_is_silent is None:
+                if_h1_is_silent = known.h1_from_logits
         else:
             loss = getattr(model, "loss", None)
             facts, threshold = CompiledLoss.of(loss.loss if isinstance(loss, TargetLoss) else loss), 0.5
-            from_logits, h1_from_logits = facts.from_logits, None
+            says = says_of(model)
+            if loss is None:
+                # Not compiled: as its last layer looks, else as Keras's own losses would take it.
+                says = Says(loss=bool(says.activation))
             multilabel = facts.binary and not is_binary(h2_output)
         if self.multilabel is not None:
             multilabel = self.multilabel
-        if self.from_logits is not None:
-            from_logits = h1_from_logits = self.from_logits
-        if from_logits is None:
-            if multilabel or is_binary(h2_output):
-                raise ValueError(
-                    "Whether the model gives logits or probabilities cannot be told from the compiled loss, which is "
-                    "not Keras's: pass CompatibilityCallback(..., from_logits=True or False). "
-                    f"Received: from_logits=None, loss={getattr(model, 'loss', None)!r}."
-                )
-            from_logits = False
+        binary = multilabel or is_binary(h2_output)
+        reference = self._reference
+        scores = reading_of(
+            self._says_h1(reference),
+            says,
+            binary=binary,
+            multilabel=multilabel,
+            from_logits=self.from_logits,
+            h1_from_logits=h1_from_logits,
+            is_mapped=reference is not None and reference.class_map is not None,
+            if_h1_is_silent=if_h1_is_silent,
+            remedy="CompatibilityCallback(..., from_logits=True or False)",
+            received=f"from_logits=None, loss={getattr(model, 'loss', None)!r}",
+        )
         return _Reading(
+            scores,
             threshold if self.threshold is None else self.threshold,
-            from_logits,
-            from_logits if h1_from_logits is None else h1_from_logits,
-            multilabel,
             facts.ignore_class,
-            2 if multilabel or is_binary(h2_output) else h2_output.shape[-1],
+            2 if binary else h2_output.shape[-1],
+            facts.is_margin,
         )
 
-
-@keras.saving.register_keras_serializable(package="bc_keras")
-class LambdaScheduler(keras.callbacks.Callback):
-    """Set lambda_c of a `BCModel` by a schedule, as `keras.callbacks.LearningRateScheduler` sets a learning rate.
-
-    At the end of an epoch ``lambda_c``, as it is then, goes into ``logs``. A resumed training (``initial_epoch``) goes
-    on where it stopped.
-
-    Args:
-        schedule: a function that takes the number of finished epochs with their fraction (2.5 is the middle of the
-            third) and returns lambda_c, >= 0, such as `LinearLambda`.
-        verbose: 0 is silent, 1 prints a line per epoch.
-        per: ``"batch"`` sets lambda_c before each batch, where Keras knows the number of batches in an epoch (of a
-            generator it does not); ``"epoch"`` only at the beginning of an epoch. On JAX each change within an epoch
-            costs one exchange of state with the compiled step.
-
-    Raises:
-        TypeError: a schedule that cannot be called, or that returns no number.
-        ValueError: an unknown `per`, a lambda_c that is negative or not finite, or, when training begins, a model
-            without lambda_c.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from bc_keras import BCModel, LambdaScheduler, LinearLambda
-        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
-        >>> model = BCModel(h2, h1=h1)
-        >>> model.compile("sgd", loss="sparse_categorical_crossentropy")
-        >>> scheduler = LambdaScheduler(LinearLambda(start=0.0, end=4.0, epochs=2), per="epoch")
-        >>> x, y = np.ones((8, 4)), np.zeros(8)
-        >>> model.fit(x, y, epochs=3, verbose=0, callbacks=[scheduler]).history["lambda_c"]
-        [0.0, 2.0, 4.0]
-    """
-
-    def __init__(self, schedule: Callable[[float], float], verbose: int = 0, per: Per = "batch") -> None:
-        super().__init__()
-        if not callable(schedule):
-            raise TypeError(
-                "schedule must be a function of the epoch, such as LinearLambda(end=4.0); a constant goes to "
-                f"BCModel(lambda_c=...). Received: schedule={schedule!r}."
-            )
-        if per not in get_args(Per):
-            raise ValueError(f"per must be 'batch' or 'epoch'. Received: per={per!r}.")
-        self.schedule = schedule
-        self.verbose = verbose
-        self.per = per
-
-        self._epoch = 0
-        self._value: float | None = None
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Refuse a model that has no lambda_c."""
-        if not hasattr(self.model, "lambda_c"):
-            raise ValueError(
-                "The model must have a lambda_c: train BCModel(h2, h1=h1). "
-                f"Received: model={type(self.model).__name__}."
-            )
-        self._value = None
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Set lambda_c for the epoch."""
-        self._epoch = epoch
-        self._value = None
-        self._set(float(epoch))
-        if self.verbose:
-            _say(f"\nEpoch {epoch + 1}: LambdaScheduler setting lambda_c to {self._value}.")
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Set lambda_c for the batch."""
-        steps = (self.params or {}).get("steps") if self.per == "batch" else None
-        if steps and batch:
-            self._set(self._epoch + batch / steps)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Log lambda_c."""
-        if logs is not None:
-            logs["lambda_c"] = float(self.model.lambda_c)
-
-    def _set(self, epoch: float) -> None:
-        value: Any = self.schedule(epoch)
-        if isinstance(value, np.generic):
-            value = value.item()
-        check_lambda(value)
-        if value == self._value:
-            return
-        if hasattr(self.model, "jax_state_sync"):
-            # Within an epoch the compiled step keeps the state to itself, and would overwrite what is set here.
-            self.model.jax_state_sync()
-        self.model.lambda_c = self._value = float(value)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor; a schedule of your own must be registered with Keras, as any such object."""
-        return {
-            "schedule": keras.saving.serialize_keras_object(self.schedule),
-            "verbose": self.verbose,
-            "per": self.per,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> LambdaScheduler:
-        """Make the callback of a config."""
-        return cls(**{**config, "schedule": keras.saving.deserialize_keras_object(config["schedule"])})
-
-
-@keras.saving.register_keras_serializable(package="bc_keras")
-class FrozenH1Check(keras.callbacks.Callback):
-    """Stop the training if h1 changes: a reference that moves makes every score against it meaningless.
-
-    Compares a hash of every weight of ``model.h1`` with that at the beginning. Of an h1 that is stored outputs or a
-    plain callable there is nothing to watch, and it says so.
-
-    Args:
-        every: look at the end of each epoch whose number this divides, and of the training.
-
-    Raises:
-        ValueError: `every` below 1, or, when training begins, a model without h1.
-        RuntimeError: a weight of h1 has changed, is trained, or is shared with h2.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from bc_keras import BCModel, FrozenH1Check
-        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
-        >>> model = BCModel(h2, h1=h1)
-        >>> model.compile("sgd", loss="sparse_categorical_crossentropy")
-        >>> history = model.fit(np.ones((8, 4)), np.zeros(8), verbose=0, callbacks=[FrozenH1Check()])
-    """
-
-    def __init__(self, every: int = 1) -> None:
-        super().__init__()
-        _check_count(every, "every")
-        self.every = every
-
-        self._hashes: dict[str, str] | None = None
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Hash h1's weights, and refuse an h1 that is a part of what is trained."""
-        self._hashes = None
-        h1 = getattr(self.model, "h1", None)
-        if h1 is None:
-            raise ValueError(
-                f"The model must have an h1: train BCModel(h2, h1=h1). Received: model={type(self.model).__name__}."
-            )
-        if not isinstance(h1, keras.Layer):
-            _say(f"FrozenH1Check: h1 is {type(h1).__name__}, which has no weights to watch.")
-            return
-        for variables, what in (
-            (self.model.trainable_variables, "trained"),
-            (getattr(getattr(self.model, "h2", None), "weights", ()), "shared with h2"),
-        ):
-            moving = _among(h1.weights, variables)
-            if moving:
-                raise RuntimeError(
-                    f"h1 must stay as it is, and these weights of it are {what}: build h2 from layers of its own "
-                    f"(keras.models.clone_model copies them). Received: {_listed(moving)}."
-                )
-        self._hashes = _hashes_of(h1)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Look, where this epoch is one of `every`."""
-        if (epoch + 1) % self.every == 0:
-            self._check(f"in epoch {epoch + 1} or before")
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Look once more, and forget."""
-        self._check("during the training")
-        self._hashes = None
-
-    def _check(self, when: str) -> None:
-        if self._hashes is None:
-            return
-        now = _hashes_of(self.model.h1)
-        changed = [name for name in {**self._hashes, **now} if self._hashes.get(name) != now.get(name)]
-        if changed:
-            raise RuntimeError(
-                f"h1 has changed {when}, so what was trained and measured against it is of no use: run it with "
-                f"training=False, and assign nothing to its weights. Received: other values of {_listed(changed)}."
-            )
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        return {"every": self.every}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> FrozenH1Check:
-        """Make the callback of a config."""
-        return cls(**config)
-
-
-def _check_count(value: Any, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number >= 1. Received: {name}={value!r}.")
+    def _says_h1(self, reference: Reference | None) -> Says:
+        if reference is not None:
+            return reference.says
+        if self._h1_rows is not None and self._h1_rows.dtype.kind == "f":
+            return said_by_values(self._h1_rows)
+        return Says()
 
 
 def _rows_of_h1(h1: Any, data: ValidationData) -> np.ndarray[Any, Any]:
@@ -665,32 +528,10 @@ def _predict(model: Any, x: Any) -> Any:
 
 def _ask(h1: Any, x: Any) -> Any:
     """h1's output for a batch, by its own classes."""
-    return only_tensor(_predict(h1, x), "h1") if isinstance(h1, keras.Model) else _asking(h1)(x)
-
-
-def _among(weights: Iterable[Any], variables: Iterable[Any]) -> list[str]:
-    those = {id(variable) for variable in variables}
-    return [weight.path for weight in weights if id(weight) in those]
-
-
-def _hashes_of(model: Any) -> dict[str, str]:
-    """Hash of every weight; by number too, as paths need not be unique."""
-    hashes = {}
-    for number, weight in enumerate(model.weights):
-        values = np.ascontiguousarray(ops.convert_to_numpy(weight))
-        digest = hashlib.sha256(f"{values.dtype}{values.shape}".encode())
-        digest.update(values.tobytes())
-        hashes[f"{weight.path} (number {number})"] = digest.hexdigest()
-    return hashes
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _say(text: str) -> None:
-    if keras.config.is_interactive_logging_enabled():
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
-    else:
-        logging.getLogger(__name__).info(text.strip())
+    if not isinstance(h1, keras.Model):
+        return _asking(h1)(x)
+    try:
+        output = _predict(h1, x)
+    except (TypeError, ValueError) as error:
+        raise says_cannot_take(h1, x, error) from error
+    return only_tensor(output, "h1")

@@ -19,6 +19,15 @@ class Reading(NamedTuple):
     h1_from_logits: bool
     binary: bool
     multilabel: bool
+    # The largest of several scores is the same for logits and for probabilities.
+    h1_scale_matters: bool = True
+    h2_scale_matters: bool = True
+    # Whether h1 is read as h2 is, or as its last layer looks, for want of a better witness.
+    h1_is_assumed: bool = False
+    # Whether scores that are no logits must lie in 0..1.
+    h1_is_bounded: bool = True
+    h2_is_bounded: bool = True
+    is_distance: bool = False  # whether h2's loss is a distance, as that of a regression
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")
@@ -65,6 +74,9 @@ class DissonanceLoss(keras.losses.Loss):
         return values * counted.valid_scale(self.reduction)
 
 
+_DISTANCES = ("mean", "mse", "mae", "mape", "msle", "huber", "logcosh", "cosine", "poisson")
+
+
 class CompiledLoss:
     """What the loss given to ``compile`` says about target and outputs."""
 
@@ -79,8 +91,13 @@ class CompiledLoss:
             options = ("from_logits", "label_smoothing", "ignore_class")
             config = {option: getattr(loss, option) for option in options if hasattr(loss, option)}
         name = name.replace("_", "").lower()
+        # Scores that turn at 0, and are neither probabilities nor logits.
+        self.is_margin = from_keras and "hinge" in name
+        # Scores that are near the target, and may lie beyond it.
+        self.is_distance = from_keras and name.startswith(_DISTANCES)
         # Keras's own losses take probabilities unless they say otherwise; of a loss of the user's nothing is known.
-        self.from_logits: bool | None = config.get("from_logits", False if from_keras else None)
+        known = from_keras and not self.is_margin
+        self.from_logits: bool | None = config.get("from_logits", False if known else None)
         self.label_smoothing: float = config.get("label_smoothing", 0.0)
         self.ignore_class: int | None = config.get("ignore_class")
         self.from_keras = from_keras
@@ -90,9 +107,11 @@ class CompiledLoss:
             or (isinstance(loss, BaseLoss) and loss.criterion.base == "binary_cross_entropy")
         )
         self.divergence = name.startswith(("kld", "kullback")) or name == "kldivergence"
+        self.generalized = from_keras and "generalized" in name
         self.sparse: bool | None = None
         if from_keras and "crossentropy" in name and "categorical" in name:
-            self.sparse = name.startswith("sparse")
+            # The generalized one takes class indices, whatever its name says.
+            self.sparse = name.startswith("sparse") or "generalized" in name
         self.reduction: str | None = getattr(loss, "reduction", "sum_over_batch_size")
 
     @classmethod
@@ -117,6 +136,11 @@ def check_target_form(target: Any, h2_output: Any, facts: CompiledLoss) -> None:
     if is_binary(h2_output) or facts.sparse is None:
         return
     one_hot = len(shape) == len(h2_output.shape) and shape[-1] == classes
+    if facts.generalized and not one_hot and len(shape) == len(h2_output.shape):
+        raise ValueError(
+            "Keras's generalized cross-entropy takes class indices of shape (N,), and reads a label of shape (N, 1) "
+            f"against every row of the batch: pass y[:, 0]. Received: a target of shape {shape}."
+        )
     if facts.sparse and one_hot:
         raise ValueError(
             "The compiled loss takes class indices of shape (N,), the target is one-hot: compile "

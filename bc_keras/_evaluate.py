@@ -34,6 +34,7 @@ def evaluate(
     batch_size: int | None = None,
     threshold: float | None = None,
     from_logits: bool | None = None,
+    h1_from_logits: bool | None = None,
     multilabel: bool | None = None,
 ) -> Evaluation:
     """Compare two models on a data set in one pass: each is asked once about each batch, in inference mode.
@@ -53,8 +54,9 @@ def evaluate(
         ids: N ids of the instances. Defaults to `None`: those of the batches, or positions.
         batch_size: rows at a time, for arrays.
         threshold: a binary score is class 1 from this probability on. Defaults to `None`: the model's own, or 0.5.
-        from_logits: whether binary scores are logits. Defaults to `None`: what h2's compiled loss says, probabilities
-            if it is not compiled.
+        from_logits: whether binary scores of h2 are logits. Defaults to `None`: what its compiled loss or its last
+            activation says, probabilities where it has neither.
+        h1_from_logits: the same for h1's; as h2's where nothing says. Values that cannot be that are refused.
         multilabel: whether each column of the output is a label of its own.
 
     Returns:
@@ -80,8 +82,6 @@ def evaluate(
         ids = given.ids if ids is None else ids
     elif isinstance(data, tuple | list) and len(data) == 3:
         _check_weights(data[2])
-    if from_logits is None and getattr(h2, "loss", None) is None:
-        from_logits = False
     if metadata is not None and ids is None and _shuffles(given):
         warnings.warn(
             "The loader does not go through its data set in order (leave out shuffle=True, or give ids), so texts "
@@ -98,6 +98,7 @@ def evaluate(
         metadata=metadata,
         threshold=threshold,
         from_logits=from_logits,
+        h1_from_logits=h1_from_logits,
         multilabel=multilabel,
     )
     callback.set_model(h2)

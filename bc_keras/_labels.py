@@ -83,6 +83,7 @@ def read_labels(
     from_logits: bool = False,
     h1_from_logits: bool | None = None,
     multilabel: bool = False,
+    signed: bool = False,
 ) -> Labels:
     """Read target and outputs of a batch as classes, inside or outside a compiled step.
 
@@ -94,6 +95,7 @@ def read_labels(
         from_logits: whether binary scores are logits.
         h1_from_logits: the same for h1's, if it differs.
         multilabel: whether each of the C columns is a label of its own, 0 or 1.
+        signed: whether the target of a binary model may be -1 and 1 instead of 0 and 1.
 
     Raises:
         ValueError: shapes that do not fit each other.
@@ -106,6 +108,8 @@ def read_labels(
         [[0, 1], [0, 0], [1, 1]]
     """
     h1_from_logits = from_logits if h1_from_logits is None else h1_from_logits
+    if signed and (multilabel or is_binary(h2_output)):
+        target = ops.maximum(target, ops.zeros((), target.dtype))
     if multilabel:
         shape = tuple(h2_output.shape)
         for tensor, what in ((target, "The target"), (h1_output, "h1's output")):
@@ -188,3 +192,42 @@ def h1_classes(h1_output: Any, shape: tuple[int | None, ...], classes: int) -> A
         )
     # A row of NaN is how labels that became scores say that h1 has no prediction.
     return ops.where(ops.isnan(h1_output[..., 0]), -1, ops.cast(ops.argmax(h1_output, axis=-1), "int32"))
+
+
+def check_is_classification(target: np.ndarray[Any, Any], shape: tuple[int | None, ...], is_distance: bool) -> None:
+    """Refuse the targets of a regression, which nobody gets right or wrong.
+
+    Args:
+        target: numbers of any kind, in the forms of `read_labels`.
+        shape: shape of h2's output.
+        is_distance: whether h2 is trained on a distance, such as the squared error; other losses have labels alone.
+
+    Raises:
+        ValueError: numbers that are no classes, nor rows of shares of classes.
+    """
+    values = target[np.isfinite(target)] if target.dtype.kind == "f" else target
+    if target.dtype.kind not in "iuf" or not values.size:
+        return
+    is_whole = bool((values == np.rint(values)).all())
+    columns = 1 if len(shape) == 1 else shape[-1]
+    is_label = not is_distance
+    if columns == 1:
+        # A loss of the user's own may have its own marks, whole numbers; what lies between 0 and 1 is a soft label.
+        is_label = bool(np.isin(values, (-1, 0, 1)).all())
+        is_label |= not is_distance and (is_whole or bool(0 <= values.min() <= values.max() <= 1))
+    elif is_distance:
+        rows = target.ndim == len(shape) and target.shape[-1] == columns
+        # One class, shares of classes, or a label in each column.
+        shares = rows and bool((target >= 0).all() and (np.abs(target.sum(-1) - 1) < 1e-3).all())
+        is_label = shares or (is_whole and (not rows or bool(np.isin(values, (0, 1)).all())))
+    if not is_label:
+        raise says_no_classifier(", ".join(f"{value:g}" for value in target.reshape(-1)[:3]))
+
+
+def says_no_classifier(received: str) -> ValueError:
+    """The error for targets of a regression."""
+    return ValueError(
+        "h2 is no classifier: its targets are numbers and not classes, of which a model is right or wrong. "
+        "Compatibility is defined for classes alone: cut the range into classes, or train without h1. "
+        f"Received: targets {received}."
+    )

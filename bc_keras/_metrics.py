@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -17,6 +17,8 @@ from bc_core import SCORES, ErrorOverlap
 from bc_core._scores import Cells, bec_name
 from bc_keras._attached import split_reference
 from bc_keras._labels import Labels, columns_of, entries_of, read_labels
+
+_OVERLAP = "error_overlap"
 
 _fed = threading.local()
 
@@ -513,8 +515,9 @@ class ErrorOverlapMetric(OverlapMetric):
         n_{r,s} = \#(\text{h1 right} = r, \text{h2 right} = s)
 
     The result is a dictionary of four scalars, which Keras logs under their own names: ``both_right``,
-    ``h1_only_right`` (negative flips), ``h2_only_right`` (positive flips), ``both_wrong``. `overlap` gives the exact
-    counts, with scores, intervals and a summary.
+    ``h1_only_right`` (negative flips), ``h2_only_right`` (positive flips), ``both_wrong``. Several in one ``compile``
+    need a `name` each, which is put before: ``low_both_right`` of ``name="low"``. `overlap` gives the exact counts,
+    with scores, intervals and a summary.
 
     Args:
         num_classes: count by true class, for `overlap`; by column if `multilabel`. Defaults to `None`: one sum.
@@ -523,7 +526,8 @@ class ErrorOverlapMetric(OverlapMetric):
         from_logits: whether binary or multilabel scores are logits. Defaults to `False`.
         multilabel: whether each of h2's columns is a label of its own, 0 or 1. Defaults to `False`.
         ignore_class: instances with this target are left out. Defaults to `None`.
-        name: name of the metric. Defaults to `"error_overlap"`.
+        name: name of the metric; another than the default is put before the names of the counts. Defaults to
+            `"error_overlap"`.
         dtype: dtype of the result. Defaults to `keras.config.floatx()`.
 
     Raises:
@@ -562,7 +566,7 @@ class ErrorOverlapMetric(OverlapMetric):
         from_logits: bool = False,
         multilabel: bool = False,
         ignore_class: int | None = None,
-        name: str | None = "error_overlap",
+        name: str | None = _OVERLAP,
         dtype: Any = None,
     ) -> None:
         super().__init__(threshold, from_logits, multilabel, ignore_class, num_classes, name, dtype)
@@ -575,7 +579,9 @@ class ErrorOverlapMetric(OverlapMetric):
             "h2_only_right": ((0, 1), (0, 0)),
             "both_wrong": ((1, 0), (0, 0)),
         }
-        return {name: ops.cast(self._sum_of(cell), self.dtype) for name, cell in cells.items()}
+        # Keras merges what metrics return as dictionaries by their keys.
+        prefix = "" if self.name == _OVERLAP else f"{self.name}_"
+        return {f"{prefix}{name}": ops.cast(self._sum_of(cell), self.dtype) for name, cell in cells.items()}
 
     def overlap(self) -> ErrorOverlap:
         """The exact counts so far, for scores, intervals, gates and charts.
@@ -601,3 +607,13 @@ class ErrorOverlapMetric(OverlapMetric):
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
         return {**super().get_config(), "num_classes": self.num_classes}
+
+
+def check_names(metrics: Iterable[OverlapMetric]) -> None:
+    """Refuse counts of one name in one ``compile``: Keras would show those of the last."""
+    names = [metric.name for metric in metrics if isinstance(metric, ErrorOverlapMetric)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            "Several ErrorOverlapMetric are told apart by their names, which are put before those of the counts: "
+            f"ErrorOverlapMetric(name='weighted'). Received: {names.count(twice[0])} named {twice[0]!r}."
+        )

@@ -13,9 +13,8 @@ from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
 from bc_core import check_lambda
-from bc_keras._attached import HOW_TO_ATTACH_STORED, split_reference
+from bc_keras._attached import HOW_TO_ATTACH_STORED, check_columns, split_reference
 from bc_keras._compatibility_loss import (
-    ROUNDING,
     Base,
     CompatibilityLoss,
     Counted,
@@ -25,11 +24,14 @@ from bc_keras._compatibility_loss import (
 )
 from bc_keras._compiled_loss import BaseLoss, CompiledLoss, DissonanceLoss, Reading, check_target_form
 from bc_keras._distribution import num_replicas
-from bc_keras._labels import Labels, columns_of, entries_of, is_binary, read_labels
+from bc_keras._labels import Labels, check_is_classification, columns_of, entries_of, is_binary, read_labels
 from bc_keras._losses import MODEL_LOSSES, ModelLoss
-from bc_keras._metrics import OverlapMetric, fed_by_model
+from bc_keras._metrics import OverlapMetric, check_names, fed_by_model
+from bc_keras._output_watch import Looking, OutputWatch, looked_at
 from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
+from bc_keras._score_scale import Seen, activation_of, check_scales, reading_of, said_by
 from bc_keras._stored import StoredOutputs
+from bc_keras._weighted_loss import weighted_loss
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")
@@ -50,14 +52,17 @@ class BCModel(keras.Model):
         h1: the model in use: a built Keras model, any callable of the inputs, or `StoredOutputs` (then train on
             ``h1.attach(x, y)`` or ``h1.attach(dataset)``).
         lambda_c: weight of the dissonance, >= 0, not capped at 1; `LambdaScheduler` makes it a schedule.
-        dissonance: ``"new_error"`` (default: the compiled loss again, where h1 is right), ``"strict_imitation"`` (h1's
+        dissonance: ``"new_error"`` (default: the compiled loss again, where h1 is right, which must have a value per
+            instance), ``"strict_imitation"`` (h1's
             probabilities there) or ``"imitation"`` (h1's probabilities everywhere).
         loss: instead of `dissonance` one of the eight named losses, by name or class, or a `CompatibilityLoss`: its
             dissonance is trained, and its base where ``compile`` is given no loss.
         normalization: ``"batch"`` (default) divides the dissonance by the number of instances, ``"support"`` by the
             number that h1 gets right, counted over all replicas.
-        from_logits: whether h2 gives logits. Defaults to `None`: what the compiled loss says.
-        h1_from_logits: the same for h1's output. Defaults to `None`, as h2's.
+        from_logits: whether h2 gives logits. Defaults to `None`: what the compiled loss says, or a last activation that
+            gives probabilities.
+        h1_from_logits: the same for h1's output. Defaults to `None`: what h1's own compiled loss or its last activation
+            says, and where neither is to be seen, as h2's. Values that cannot be that are refused.
         threshold: a binary score is class 1 from this probability on. Defaults to `None`, 0.5 or what `loss` says.
         multilabel: whether each column is a label of its own, 0 or 1. Defaults to `None`: where the compiled loss is
             one of Keras's binary losses.
@@ -163,6 +168,8 @@ class BCModel(keras.Model):
         )
         self._base_loss_tracker = keras.metrics.Mean(name="base_loss")
         self._dissonance_tracker = keras.metrics.Mean(name="dissonance")
+        self._training_watch = OutputWatch("training_watch", "so begin again with an h2 as it was before")
+        self._testing_watch = OutputWatch("testing_watch", "so what was measured is of no use")
         if h2.built:
             self.built = True
         self._models_are_set = True
@@ -296,6 +303,12 @@ class BCModel(keras.Model):
                     "The compiled loss and the compatibility loss read h2's output differently: give both the same "
                     f"from_logits. Received: from_logits={says} in compile(), {wanted} in the compatibility loss."
                 )
+        check_names(
+            metric
+            for given in (metrics, weighted_metrics)
+            for metric in keras.tree.flatten(given)
+            if isinstance(metric, OverlapMetric)
+        )
         self._loss_weight = (keras.tree.flatten(loss_weights) or [None])[0]
         super().compile(
             optimizer=optimizer,
@@ -327,8 +340,9 @@ class BCModel(keras.Model):
                 "Keras reads class_weight from the label, beside which h1's stored outputs stand here: pass it to "
                 "`h1.attach(..., class_weight=...)` instead. Received: class_weight in fit()."
             )
+        kwargs["class_weight"] = class_weight
         if not self.compiled:
-            return super().fit(*args, class_weight=class_weight, **kwargs)  # Keras says what is missing
+            return super().fit(*args, **kwargs)  # Keras says what is missing
         given = dict(zip(("x", "y"), args, strict=False)) | kwargs
         validation = given.get("validation_data")
         for labels in (
@@ -337,14 +351,29 @@ class BCModel(keras.Model):
         ):
             self._check_labels(labels)
         self._check_h1(given.get("x"), given.get("batch_size") or 32)
-        return super().fit(*args, class_weight=class_weight, **kwargs)
+        return looked_at(super().fit, args, kwargs, self._looking())
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate, as `keras.Model.evaluate`."""
         self._check_h1_has_weights()
         if self.compiled:
             self._check_labels((dict(zip(("x", "y"), args, strict=False)) | kwargs).get("y"))
-        return super().evaluate(*args, **kwargs)
+        return looked_at(super().evaluate, args, kwargs, self._looking())
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Train on one batch, as `keras.Model.train_on_batch`."""
+        result = super().train_on_batch(*args, **kwargs)
+        self._training_watch.look()
+        return result
+
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate one batch, as `keras.Model.test_on_batch`."""
+        result = super().test_on_batch(*args, **kwargs)
+        self._testing_watch.look()
+        return result
+
+    def _looking(self) -> Looking:
+        return Looking(self._training_watch, self._testing_watch)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -362,10 +391,13 @@ class BCModel(keras.Model):
         base = super().compute_loss(x, target, y_pred, sample_weight, training)
         columns = columns_of(h2_output)
         reading = self._reading(h2_output)
-        if h1_output is None:
+        is_live = h1_output is None
+        if is_live:
             h1_output = self._reference(x, columns, reading.h1_from_logits)
         elif self._reference.class_map is not None:
             h1_output = self._reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits)
+        watch = self._training_watch if training else self._testing_watch
+        watch.note(target, h1_output, h2_output, reading, is_live)
         mask = get_keras_mask(h2_output)
         dissonance = self._dissonance(target, y_pred, h1_output, sample_weight, reading, mask)
         batch_size = ops.shape(h2_output)[0]
@@ -415,6 +447,7 @@ class BCModel(keras.Model):
             self._target_and_stored(y, np.empty((1, *[1] * (len(shape) - 2), classes)))
             return
         facts = CompiledLoss.of(self._base)
+        check_is_classification(y, shape, facts.is_distance)
         if facts.binary and facts.from_keras and not (y.min() >= 0 and y.max() <= 1):
             raise ValueError(f"Binary targets must lie in 0..1. Received: values from {y.min()} to {y.max()}.")
         if not facts.sparse or not (y.ndim == len(shape) - 1 or y.shape[-1] == 1):
@@ -466,24 +499,8 @@ class BCModel(keras.Model):
         try:
             reading = self._reading(np.empty((1, 1) if answer.ndim == 1 else (1, *answer.shape[1:])))
         except ValueError:
-            return  # the compiled loss does not say how outputs are to be read; the step will ask
-        logits = reading.h1_from_logits
-        imitates = (
-            self._dissonance_name != "new_error" if self._criterion is None else not self._criterion.labels_suffice
-        )
-        outside = answer.min() < -ROUNDING or answer.max() > 1 + ROUNDING
-        # What new error reads of several scores, the largest, is the same for both.
-        if not logits and outside and (imitates or reading.binary):
-            raise ValueError(
-                "h1 must give probabilities in 0..1 here; if it gives logits, pass h1_from_logits=True. "
-                f"Received: values from {answer.min():g} to {answer.max():g}."
-            )
-        rows = answer.shape[-1] > 1 and np.allclose(answer.sum(-1), 1, atol=ROUNDING) and answer.min() >= 0
-        if logits and imitates and rows:
-            raise ValueError(
-                "h1 must give logits here, as h2 does, and gives probabilities: pass h1_from_logits=False. "
-                f"Received: rows in 0..1 that sum to 1, such as {np.round(answer[0], 3).tolist()}."
-            )
+            return  # the step will say so, with h2's output at hand
+        check_scales(reading, Seen.of(answer))
 
     def _target_and_stored(self, y: Any, h2_output: Any) -> tuple[Any, Any]:
         if y is None or len(keras.tree.flatten(y)) != 1:
@@ -498,6 +515,7 @@ class BCModel(keras.Model):
             columns = len(self._reference.class_map)
         else:
             columns = columns_of(h2_output)
+        check_columns(self._reference.stored, columns)
         return split_reference(target, columns, HOW_TO_ATTACH_STORED)
 
     def _reading(self, h2_output: Any) -> Reading:
@@ -509,24 +527,23 @@ class BCModel(keras.Model):
             or bool(self._multilabel)
             or (given is not None and given.base == "binary_cross_entropy")
         )
-        from_logits = self._from_logits if self._from_logits is not None else base.from_logits
-        if from_logits is None and given is not None:
-            from_logits = given.from_logits
-        if from_logits is None:
-            if binary or self._dissonance_name != "new_error":
-                raise ValueError(
-                    "Whether h2 gives logits or probabilities cannot be told from the compiled loss, which is your "
-                    f"own: pass BCModel(..., from_logits=True or False). Received: loss={self._base!r}."
-                )
-            from_logits = False
         h1_from_logits = self._h1_from_logits
         if h1_from_logits is None and given is not None:
             h1_from_logits = given.h1_from_logits
-        return Reading(
-            from_logits,
-            from_logits if h1_from_logits is None else h1_from_logits,
-            binary,
+        says = said_by(base, activation_of(self.h2))
+        if says.loss is None and isinstance(self._loss_argument, CompatibilityLoss | ModelLoss) and given is not None:
+            says = says._replace(loss=given.from_logits)
+        return reading_of(
+            self._reference.says,
+            says,
+            binary=binary,
             multilabel=binary and not is_binary(h2_output) if self._multilabel is None else self._multilabel,
+            from_logits=self._from_logits,
+            h1_from_logits=h1_from_logits,
+            imitates=self._dissonance_name != "new_error" if given is None else not given.labels_suffice,
+            is_scored=given is not None,
+            is_mapped=self._reference.class_map is not None,
+            received=f"loss={self._base!r}",
         )
 
     def _labels(self, target: Any, h2_output: Any, h1_output: Any, reading: Reading, threshold: float) -> Labels:
@@ -538,6 +555,7 @@ class BCModel(keras.Model):
             from_logits=reading.from_logits,
             h1_from_logits=reading.h1_from_logits,
             multilabel=reading.multilabel,
+            signed=CompiledLoss.of(self._base).is_margin,
         )
 
     def _dissonance(
@@ -572,7 +590,7 @@ class BCModel(keras.Model):
             everything = everything * entries_of(ops.cast(sample_weight, dtype), support, "sample_weight")
         weight = support * everything
         # The compiled loss with the support as sample weight: its smoothing, masks, reduction and scaling are right.
-        dissonance = ops.cast(self._compile_loss(target, y_pred, weight), dtype)
+        dissonance = ops.cast(weighted_loss(self._compile_loss, target, h2_output, weight), dtype)
         if facts.reduction == "mean_with_sample_weight":
             # Keras has divided by the weights of the support; over a batch it is those of all that counts.
             share = ops.divide_no_nan(ops.sum(weight), ops.sum(everything))

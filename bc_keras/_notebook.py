@@ -36,8 +36,9 @@ class ModelComparison(ComparedModels):
         ids: N ids of the instances. Defaults to `None`: those of the batches, or positions.
         batch_size: rows at a time, for arrays.
         threshold: a binary score is class 1 from this probability on. Defaults to `None`: the model's own, or 0.5.
-        from_logits: whether binary scores are logits. Defaults to `None`: what h2's compiled loss says, probabilities
-            if it is not compiled.
+        from_logits: whether binary scores of h2 are logits. Defaults to `None`: what its compiled loss or its last
+            activation says, probabilities where it has neither.
+        h1_from_logits: the same for h1's; as h2's where nothing says. Values that cannot be that are refused.
         multilabel: whether each column of the output is a label of its own.
 
     Attributes:
@@ -78,6 +79,7 @@ class ModelComparison(ComparedModels):
         batch_size: int | None = None,
         threshold: float | None = None,
         from_logits: bool | None = None,
+        h1_from_logits: bool | None = None,
         multilabel: bool | None = None,
     ) -> None:
         warn_of_unused(port=port, device=device)
@@ -93,6 +95,7 @@ class ModelComparison(ComparedModels):
             batch_size=batch_size,
             threshold=threshold,
             from_logits=from_logits,
+            h1_from_logits=h1_from_logits,
             multilabel=multilabel,
         )
         performances = (found.h1_performance, found.h2_performance)

@@ -12,6 +12,7 @@ from keras import ops
 
 from bc_keras._compatibility_loss import TINY
 from bc_keras._labels import is_float
+from bc_keras._score_scale import Says, says_of
 from bc_keras._stored import StoredOutputs
 
 
@@ -59,12 +60,20 @@ class Reference:
                 f"Received: its method {h1.__name__}."  # type: ignore[union-attr]
             )
         self.h1 = h1
+        self._says: Says | None = None
         self.class_map = None if class_map is None else _checked_class_map(class_map)
 
     @property
     def model(self) -> Any:
         """The Keras model or layer that answers, if h1 is one."""
         return self.h1 if isinstance(self.h1, keras.Layer) else None
+
+    @property
+    def says(self) -> Says:
+        """What is known of h1's scores: whether they are logits."""
+        if self._says is None:
+            self._says = says_of(self.h1)
+        return self._says
 
     @property
     def stored(self) -> StoredOutputs | None:
@@ -91,9 +100,15 @@ class Reference:
                 "Received: a batch without them."
             )
         with _without_gradients():
-            output = self.h1(x, training=False) if self.model is not None else self._call(x)
+            output = self._ask(x) if self.model is not None else self._call(x)
         output = ops.convert_to_tensor(only_tensor(output, "h1"))  # a callable may answer in numpy
         return ops.stop_gradient(self.in_classes_of_h2(output, num_classes, from_logits))
+
+    def _ask(self, x: Any) -> Any:
+        try:
+            return self.model(x, training=False)
+        except (TypeError, ValueError) as error:
+            raise says_cannot_take(self.model, x, error) from error
 
     def _call(self, x: Any) -> Any:
         try:
@@ -148,6 +163,16 @@ def _checked_class_map(class_map: Sequence[int]) -> tuple[int, ...]:
             f"class. Received: class_map={list(class_map)!r}."
         )
     return checked
+
+
+def says_cannot_take(h1: Any, x: Any, error: Exception) -> ValueError:
+    """An error that names h1 where it is h1 that cannot take the inputs; Keras names a layer in it."""
+    shapes = keras.tree.map_structure(lambda leaf: tuple(getattr(leaf, "shape", ())), x)
+    return ValueError(
+        "h1 cannot take the inputs of h2. Where it was trained on others, such as other columns or sizes, give a "
+        "function that makes its inputs of these: h1=lambda x: old_model(x[:, :10], training=False). "
+        f"Received: h1={h1.name!r}, inputs of shape {shapes}; it raised {type(error).__name__}: {error}"
+    )
 
 
 def only_tensor(output: Any, model: str) -> Any:

@@ -44,6 +44,7 @@ from bc_keras._losses import MODEL_LOSSES, ModelLoss
 from bc_keras._model import BCModel
 from bc_keras._random_numbers import seed_torch, seeded
 from bc_keras._reference import Reference
+from bc_keras._score_scale import says_of
 from bc_keras._stored import StoredOutputs, _asking, store_outputs
 from bc_keras._stored_dataset import DatasetItems, is_dataset
 from bc_keras._validation_data import ValidationData
@@ -410,6 +411,12 @@ class _Recipe:
         name = next(iter(self.losses)) if point.loss is None else point.loss
         kind = "dissonance" if self._is_dissonance(name) else "loss"
         given = {kind: self.losses[name], **self.options}
+        criterion = getattr(self.losses[name], "criterion", self.losses[name])
+        if isinstance(h1, StoredOutputs) and given.get("h1_from_logits") is None:
+            # Rows alone may not tell what the model does.
+            given["h1_from_logits"] = getattr(criterion, "h1_from_logits", None)
+            if given["h1_from_logits"] is None:
+                given["h1_from_logits"] = says_of(self.h1).from_logits
         return BCModel(h2, h1=h1, lambda_c=point.lambda_c, **given)
 
     def _compile_arguments(self) -> dict[str, Any]:

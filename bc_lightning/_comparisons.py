@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch import Tensor
 from bc_core import Comparison, ErrorInstances, ErrorOverlap
 from bc_core._arrays import id_array
 from bc_core._comparison import _checked_names, _metadata_of
+from bc_core._failed_writes import told_of
 from bc_lightning._model_outputs import _part
 from bc_tensorboard._by_id import TextsById, by_id
 
@@ -340,15 +341,16 @@ def write(
     illustrable: bool,
 ) -> None:
     """Save and log; what fails, such as a full disk, is told of and does not end the training."""
-    # The record must not cost the training: whatever keeps one place from taking it, the others get theirs.
-    with _told_of(comparison, dataset):
+    told = f"The comparison of step {comparison.step} ({dataset})"
+    # Whatever keeps one place from taking it, the others get theirs.
+    with told_of(told, rank_zero_warn):
         if comparisons.directory is not None:
             name = f"{dataset.replace('/', '-')}-step-{comparison.step:08d}"
             path = _free_path(Path(comparisons.directory), name, comparison)
             if path is not None:
                 comparison.save(path)
     for logger in loggers:
-        with _told_of(comparison, dataset):
+        with told_of(told, rank_zero_warn):
             from bc_tensorboard import summary
 
             free = _free_dataset(logger, dataset, comparison)
@@ -404,11 +406,3 @@ def _free_dataset(logger: Any, dataset: str, comparison: Comparison) -> str | No
                 )
             return free
     return None
-
-
-@contextmanager
-def _told_of(comparison: Comparison, dataset: str) -> Iterator[None]:
-    try:
-        yield
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        rank_zero_warn(f"The comparison of step {comparison.step} ({dataset}) was not written whole: {error}")

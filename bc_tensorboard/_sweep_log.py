@@ -68,7 +68,7 @@ def curves_of(folder: Path, point: Point) -> Callable[[int, Mapping[str, Any] | 
             return
         try:
             file.add(epoch, {name: float(value) for name, value in (logs or {}).items()}, {})
-        except (OSError, TypeError, ValueError) as error:
+        except Exception as error:  # a file system of TensorFlow's has errors of its own
             lost = True
             warnings.warn(f"The curves of the point {point.name} are not logged: {error}", RuntimeWarning, stacklevel=2)
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from bc_core._failed_writes import told_of
 from bc_core.invariance import InvarianceUpdate, TransformSet
 from bc_core.invariance._transforms import check_identity
-from bc_keras._callbacks import _check_count
 from bc_keras._reference import Reference, check_no_shared_variables
+from bc_keras._telling import check_count
 from bc_keras.invariance._activations import LayerChoice
 from bc_keras.invariance._compare import Comparing
 from bc_keras.invariance._passes import plain
@@ -95,7 +95,7 @@ class InvarianceCallback(keras.callbacks.Callback):
                 "data are gone through at every comparison, which an iterator cannot be: pass arrays, a data set or "
                 f"list(data). Received: {type(data).__name__}."
             )
-        _check_count(every, "every")
+        check_count(every, "every")
         self.h1, self.data, self.transforms = h1, data, transforms
         self._asked = asked
         self.every, self.layers, self.dataset, self.prefix = every, layers, dataset, prefix
@@ -140,9 +140,9 @@ class InvarianceCallback(keras.callbacks.Callback):
         self.update = update
         self.history[epoch] = replace(update, h1=None, h2=None, intervals={})
         if self._events is not None:
-            try:
-                summary.invariance(self._events, update, step=epoch, dataset=self.dataset)
-            except OSError as error:
-                # Such as a full disk: the training is worth more than its record.
-                warnings.warn(f"The invariance of epoch {epoch + 1} was not logged whole: {error}", stacklevel=2)
+            # Behind half a record nothing is read: a failure is followed by a new file.
+            events, self._events = self._events, EventFile(self._events.folder)
+            with told_of(f"The invariance of epoch {epoch + 1} in {events.folder}"):
+                summary.invariance(events, update, step=epoch, dataset=self.dataset)
+                self._events = events
         return {f"{self.prefix}{name}": float(getattr(update, name)) for name in _LOGGED}

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
+from bc_core._failed_writes import told_of
 from bc_core.invariance import InvarianceUpdate, TransformSet
 from bc_core.invariance._transforms import check_identity
 from bc_lightning._comparisons import tensorboard_loggers
@@ -148,10 +149,8 @@ class InvarianceCallback(Callback):
         loggers = tensorboard_loggers(trainer)
         if not loggers or importlib.util.find_spec("tensorboard") is None:
             return
-        summary = importlib.import_module("bc_tensorboard").summary
-        try:
-            for logger in loggers:
+        # On the first process alone: an error here would leave the others waiting for its numbers.
+        for logger in loggers:
+            with told_of(f"The invariance of step {trainer.global_step}", rank_zero_warn):
+                summary = importlib.import_module("bc_tensorboard").summary
                 summary.invariance(logger, update, step=trainer.global_step, dataset=self._dataset)
-        except (OSError, TypeError, ValueError) as error:
-            # The record must not cost the training.
-            rank_zero_warn(f"The invariance of step {trainer.global_step} was not written: {error}")

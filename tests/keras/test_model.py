@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -140,7 +141,7 @@ def test_logits_are_read_from_the_compiled_loss():
         losses[logits] = model.evaluate(x, y, verbose=0, return_dict=True)
     assert losses[True] == pytest.approx(losses[False], rel=1e-5)
 
-    model = BCModel(net(1), h1=net(0), dissonance="strict_imitation")
+    model = BCModel(net(1, activation=None), h1=net(0), dissonance="strict_imitation")
 
     def my_own(y_true, y_pred):
         return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
@@ -665,13 +666,15 @@ def test_an_h1_that_does_not_answer_as_announced_is_refused():
     broken.set_weights([np.full_like(array, np.nan) for array in broken.get_weights()])
     with pytest.raises(ValueError, match="h1 must give finite scores.*NaN"):
         fit(broken)
+    # A function says nothing of its scores.
+    logits, probabilities = (functools.partial(net(0, activation=last), training=False) for last in (None, "softmax"))
     with pytest.raises(ValueError, match="h1_from_logits=True"):
-        fit(net(0, activation=None), dissonance="strict_imitation")
+        fit(logits, dissonance="strict_imitation")
     with pytest.raises(ValueError, match="h1_from_logits=False"):
-        fit(net(0), logits=True, dissonance="strict_imitation")
+        fit(probabilities, logits=True, dissonance="strict_imitation")
     # What new error reads of h1, its class, is the same.
-    fit(net(0), logits=True)
-    fit(net(0), logits=True, dissonance="strict_imitation", h1_from_logits=False)
+    fit(probabilities, logits=True)
+    fit(probabilities, logits=True, dissonance="strict_imitation", h1_from_logits=False)
 
 
 def test_bad_data_are_refused():

@@ -319,18 +319,25 @@ def test_an_epoch_that_is_cut_short_keeps_its_positions(limit, tmp_path):
     assert found.instances == wanted.instances
 
 
-def test_a_logger_that_fails_costs_neither_the_files_nor_the_training(tmp_path, monkeypatch):
+class UnknownFileSystemError(Exception):
+    """As the errors of TensorFlow's file systems, which are no OSError."""
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("no module named tensorboard"), RuntimeError("writer is closed"), UnknownFileSystemError()]
+)
+def test_a_logger_that_fails_costs_neither_the_files_nor_the_training(tmp_path, monkeypatch, error):
     from bc_tensorboard import summary
 
-    def without_tensorboard(*args, **kwargs):
-        raise ImportError("no module named tensorboard")
+    def fails(*args, **kwargs):
+        raise error
 
-    monkeypatch.setattr(summary, "comparison", without_tensorboard)
+    monkeypatch.setattr(summary, "comparison", fails)
     from pytorch_lightning.loggers import TensorBoardLogger
 
     module = BCLightningModule(made(UserModule), h1=make_h1(), comparisons=LogComparisons(directory=tmp_path / "files"))
     trainer = make_trainer(tmp_path, max_epochs=1, logger=TensorBoardLogger(tmp_path))
-    with pytest.warns(UserWarning, match="was not written whole: no module named tensorboard"):
+    with pytest.warns(UserWarning, match=f"was not written whole: {type(error).__name__}: {error}"):
         trainer.fit(module, loader(), loader(dataset(50, seed=1)))
     assert len(saved(tmp_path / "files")) == 1
     assert "val_btc" in trainer.callback_metrics

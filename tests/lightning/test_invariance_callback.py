@@ -140,6 +140,24 @@ def test_tensorboard_gets_each_comparison(tmp_path, images, h1):
     assert [event.step for event in found] == [3, 6, 9]
 
 
+class UnknownFileSystemError(Exception):
+    """As the errors of TensorFlow's file systems, which are no OSError."""
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is full"), RuntimeError("closed"), UnknownFileSystemError()])
+def test_what_cannot_be_written_ends_no_training(tmp_path, monkeypatch, images, h1, error):
+    from bc_tensorboard import summary
+
+    def fails(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(summary, "invariance", fails)
+    watch = InvarianceCallback(h1, images, TURNS)
+    with pytest.warns(UserWarning, match=f"was not written whole: {type(error).__name__}: {error}"):
+        fit(Classifier(), images, watch, epochs=2, logger=TensorBoardLogger(tmp_path))
+    assert [epoch for epoch, _ in watch.history] == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("given", "error", "match"),
     [
