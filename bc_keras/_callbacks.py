@@ -382,7 +382,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         if mask is not None:
             seen = ops.logical_and(seen, entries_of(ops.cast(mask, "bool"), labels.target, "The mask"))
         seen = ops.convert_to_numpy(seen)
-        check_target(target, h2_output, reading.multilabel, seen)
+        check_target(target, h2_output, reading.scores.multilabel, seen, reading.is_signed)
         return Labels(*(ops.convert_to_numpy(each) for each in labels)), seen, reading
 
     def _check_scales(self, reading: _Reading, h2_output: Any, h1_output: Any) -> None:

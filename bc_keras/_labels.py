@@ -139,7 +139,13 @@ def read_labels(
     )
 
 
-def check_target(target: np.ndarray[Any, Any], h2_output: Any, multilabel: bool, counted: np.ndarray[Any, Any]) -> None:
+def check_target(
+    target: np.ndarray[Any, Any],
+    h2_output: Any,
+    multilabel: bool,
+    counted: np.ndarray[Any, Any],
+    signed: bool = False,
+) -> None:
     """Refuse what is no label, where values can be looked at: read as an integer, it would be some class.
 
     Args:
@@ -147,6 +153,7 @@ def check_target(target: np.ndarray[Any, Any], h2_output: Any, multilabel: bool,
         h2_output: as for `read_labels`.
         multilabel: as for `read_labels`.
         counted: which labels count, in their shape; the others may be anything.
+        signed: whether those of a binary model may be -1 and 1.
 
     Raises:
         ValueError: a label that counts is no number, no whole number, or too large for a class.
@@ -157,6 +164,8 @@ def check_target(target: np.ndarray[Any, Any], h2_output: Any, multilabel: bool,
     sparse = target.ndim == rank or (target.ndim == rank + 1 and target.shape[-1] == 1)
     if target.dtype.kind == "f" and (multilabel or is_binary(h2_output)):
         wanted, fine = "0 or 1, or a probability", (target >= 0) & (target <= 1)
+        if signed:
+            wanted, fine = "0 or 1, or -1 or 1", fine | (target == -1)
     elif target.dtype.kind == "f" and not sparse:
         wanted, fine = "probabilities of the classes", np.isfinite(target)
     else:
