@@ -23,7 +23,8 @@ from bc_keras._compiled_loss import CompiledLoss
 from bc_keras._labels import Labels, columns_of, entries_of, is_binary, read_labels
 from bc_keras._model import BCModel
 from bc_keras._plain_models import TargetLoss
-from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
+from bc_keras._reference import Reference, only_tensor
+from bc_keras._shared_variables import check_no_shared_variables
 from bc_keras._stored import StoredOutputs, _as_tensor, _asking
 from bc_keras._validation_data import Batch, ValidationData
 from bc_tensorboard import summary

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from bc_keras._losses import ModelLoss
-from bc_keras._model import BCModel
+from bc_keras._model import BCModel, unwrap
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")
@@ -44,12 +44,11 @@ class BCNewErrorCompatibilityModel(BCModel):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        h2 = kwargs.pop("h2", None)
-        super().__init__(keras.Sequential(layers) if h2 is None else h2, h1, lambda_c, name=name, **kwargs)
+        pass
 
-    def add(self, layer: keras.Layer) -> None:
-        """Add a layer on top of h2."""
-        self.h2.add(layer)
+    def __new__(cls, layers: Any = None, h1: Any = None, lambda_c: float = 0.0, name: Any = None, **kwargs: Any) -> Any:
+        """Make the sequential model, and wrap it; see the class."""
+        return super().__new__(cls, keras.Sequential(layers), h1, lambda_c, name=name, **kwargs)
 
 
 def bc_fit(
@@ -123,12 +122,15 @@ def bc_fit(
     )
     is_arrays = isinstance(training_set, tuple | list)
     data = (training_set[0], training_set[1]) if is_arrays else (training_set,)
-    history: keras.callbacks.History = model.fit(
-        *data,
-        batch_size=batch_size,
-        validation_data=testing_set,
-        epochs=1 if epochs is None else epochs,
-        callbacks=callbacks,
-        verbose=verbose,
-    )
+    try:
+        history: keras.callbacks.History = model.fit(
+            *data,
+            batch_size=batch_size,
+            validation_data=testing_set,
+            epochs=1 if epochs is None else epochs,
+            callbacks=callbacks,
+            verbose=verbose,
+        )
+    finally:
+        unwrap(model)
     return history
