@@ -387,6 +387,8 @@ class Compatibility:
         self.loss_weight = (keras.tree.flatten(given.get("loss_weights")) or [None])[0]
         self._dissonance_loss = None
         self.metrics = overlap_metrics(given.get("metrics"), given.get("weighted_metrics"))
+        for metric, _ in self.metrics:
+            metric.reset_state()  # of an earlier model; Keras resets no metrics before the first batch has built them
 
     def base_in_compile(self, loss: Any) -> Any:
         """The base: what is given to ``compile``, else that of `BCModel`'s ``loss``."""
