@@ -24,7 +24,7 @@ from bc_keras._labels import Labels, columns_of, entries_of, is_binary, read_lab
 from bc_keras._model import BCModel
 from bc_keras._plain_models import TargetLoss
 from bc_keras._reference import Reference, only_tensor
-from bc_keras._shared_variables import check_no_shared_variables
+from bc_keras._shared_variables import changing_variables, check_no_shared_variables
 from bc_keras._stored import StoredOutputs, _as_tensor, _asking
 from bc_keras._validation_data import Batch, ValidationData
 from bc_tensorboard import summary
@@ -505,9 +505,6 @@ class LambdaScheduler(keras.callbacks.Callback):
         check_lambda(value)
         if value == self._value:
             return
-        if hasattr(self.model, "jax_state_sync"):
-            # Within an epoch the compiled step keeps the state to itself, and would overwrite what is set here.
-            self.model.jax_state_sync()
         self.model.lambda_c = self._value = float(value)
 
     def get_config(self) -> dict[str, Any]:
@@ -557,7 +554,7 @@ class FrozenH1Check(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Hash h1's weights, and refuse an h1 that is a part of what is trained."""
         self._hashes = None
-        h1 = getattr(self.model, "h1", None)
+        h1 = self._h1
         if h1 is None:
             raise ValueError(
                 f"The model must have an h1: train BCModel(h2, h1=h1). Received: model={type(self.model).__name__}."
@@ -565,16 +562,12 @@ class FrozenH1Check(keras.callbacks.Callback):
         if not isinstance(h1, keras.Layer):
             _say(f"FrozenH1Check: h1 is {type(h1).__name__}, which has no weights to watch.")
             return
-        for variables, what in (
-            (self.model.trainable_variables, "trained"),
-            (getattr(getattr(self.model, "h2", None), "weights", ()), "shared with h2"),
-        ):
-            moving = _among(h1.weights, variables)
-            if moving:
-                raise RuntimeError(
-                    f"h1 must stay as it is, and these weights of it are {what}: build h2 from layers of its own "
-                    f"(keras.models.clone_model copies them). Received: {_listed(moving)}."
-                )
+        moving = _among(h1.weights, (variable for variable, _ in changing_variables(self.model)))
+        if moving:
+            raise RuntimeError(
+                "h1 must stay as it is, and training changes these weights of it: build h2 from layers of its own "
+                f"(keras.models.clone_model copies them). Received: {_listed(moving)}."
+            )
         self._hashes = _hashes_of(h1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -587,10 +580,14 @@ class FrozenH1Check(keras.callbacks.Callback):
         self._check("during the training")
         self._hashes = None
 
+    @property
+    def _h1(self) -> Any:
+        return self.model._reference.h1 if isinstance(self.model, BCModel) else getattr(self.model, "h1", None)
+
     def _check(self, when: str) -> None:
         if self._hashes is None:
             return
-        now = _hashes_of(self.model.h1)
+        now = _hashes_of(self._h1)
         changed = [name for name in {**self._hashes, **now} if self._hashes.get(name) != now.get(name)]
         if changed:
             raise RuntimeError(

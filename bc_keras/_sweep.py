@@ -38,7 +38,7 @@ from bc_keras._compatibility_loss import CompatibilityLoss
 from bc_keras._fingerprint import fingerprint
 from bc_keras._labels import Labels
 from bc_keras._losses import MODEL_LOSSES, ModelLoss
-from bc_keras._model import BCModel
+from bc_keras._model import BCModel, unwrap
 from bc_keras._random_numbers import seed_torch, seeded
 from bc_keras._reference import Reference
 from bc_keras._stored import StoredOutputs, _asking, store_outputs
@@ -543,7 +543,9 @@ class _Recipe:
                 value = performance(self.performance_metric(h2, data[name], "cpu"), "h2")
                 performances[name] = (self.h1_performances[name], value)
         if self.save_models:
-            h2.save(directory / _MODEL)
+            network = unwrap(h2)
+            network.compiled, network.optimizer = False, None  # whoever loads it predicts, with any loss's code or none
+            network.save(directory / _MODEL)
         trained = Trained(comparisons, performances, _MODEL if self.save_models else None)
         if self.tensorboard:
             importlib.import_module("bc_tensorboard._sweep_log").log_point(self.folder, point, trained)
@@ -828,8 +830,6 @@ def _cloned(model: Any) -> Any:
 
 
 def _checked_h2(h2: Any) -> Any:
-    if isinstance(h2, BCModel):
-        raise TypeError("h2 must be the plain model, which is wrapped here: pass model.h2. Received: a BCModel.")
     if isinstance(h2, keras.Model):
         if not h2.built:
             raise ValueError(
