@@ -375,6 +375,13 @@ class BCModel(keras.Model):
 
     # Saving
 
+    def __reduce__(self) -> Any:
+        """Pickle and copy h2, whose class can be found by its name."""
+        function, *rest = cast("tuple[Any, ...]", super().__reduce__())
+        if getattr(function, "__self__", None) is type(self):
+            function = getattr(self._compatibility.user_class, function.__name__)
+        return (function, *rest)
+
     def save(self, filepath: str | Path, *args: Any, with_h1: bool = False, **kwargs: Any) -> None:
         """Save h2, as your model is saved; or with h1 and all arguments, to be loaded as a `BCModel`.
 
