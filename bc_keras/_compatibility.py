@@ -20,6 +20,7 @@ from bc_keras._compatibility_loss import (
     Normalization,
     known,
 )
+from bc_keras._compile_arguments import overlap_metrics
 from bc_keras._compiled_loss import BaseLoss, CompiledLoss, DissonanceLoss, Reading
 from bc_keras._jax_step import reading
 from bc_keras._labels import Labels, columns_of, entries_of, is_binary, read_labels
@@ -399,13 +400,3 @@ class Compatibility:
                     f"compatibility loss to the model: BCModel(h2, h1=h1, loss=...). Received: loss={given!r}."
                 )
         return BaseLoss(self.criterion) if loss is None and self.criterion is not None else loss
-
-
-def overlap_metrics(metrics: Any, weighted_metrics: Any) -> list[tuple[OverlapMetric, bool]]:
-    """The metrics of this package among those of a compile, and whether they are weighted."""
-    return [
-        (metric, weighted)
-        for given, weighted in ((metrics, False), (weighted_metrics, True))
-        for metric in keras.tree.flatten(given)
-        if isinstance(metric, OverlapMetric)
-    ]

@@ -25,7 +25,7 @@ def with_values(function: Callable[[Any, Any], Any], values: Callable[[], Any]) 
     """A train or test function of Keras whose step gets `values` with each batch."""
 
     def step(state: Any, batches: Iterator[Any]) -> Any:
-        return function(state, map(lambda batch: Beside(values(), batch), batches))
+        return function(state, (Beside(values(), batch) for batch in batches))
 
     return step
 

@@ -9,17 +9,13 @@ not track.
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import keras
 from keras import ops
-from keras.src import api_export  # public nowhere: under which name a class is saved
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
-from keras.src.saving import object_registration  # likewise
 
 from bc_keras._checks import (
     HOW_TO_STEP,
@@ -29,19 +25,20 @@ from bc_keras._checks import (
     check_same_preparation,
     has_own,
 )
-from bc_keras._compatibility import TRACKERS, Compatibility, overlap_metrics
+from bc_keras._compatibility import TRACKERS, Compatibility
 from bc_keras._compatibility_loss import CompatibilityLoss, Dissonance, Normalization
+from bc_keras._compile_arguments import by_name, made_metric, overlap_metrics, without_ours
 from bc_keras._compiled_loss import BaseLoss, CompiledLoss, Reading, check_target_form
 from bc_keras._distribution import num_replicas
 from bc_keras._jax_step import Beside, with_values
 from bc_keras._labels import columns_of
 from bc_keras._losses import ModelLoss
-from bc_keras._metrics import OverlapMetric, fed_by_model
-from bc_keras._plain_models import OnTarget
+from bc_keras._made_class import made_class, whole_class
+from bc_keras._metrics import fed_by_model
 from bc_keras._reference import only_tensor
 from bc_keras._shared_variables import check_no_shared_variables
 from bc_keras._stored import StoredOutputs
-from bc_keras._whole_model import WholeModel, missing_h1, scope_of_loading
+from bc_keras._whole_model import missing_h1, scope_of_loading
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")
@@ -107,6 +104,7 @@ class BCModel(keras.Model):
     """
 
     _compatibility: Compatibility
+    _compile_config: Any
 
     # The work is done in __new__, since what comes back is the caller's own object, initialised long ago.
     # This signature is what type checkers and readers see; classes that are made here have another.
@@ -196,9 +194,9 @@ class BCModel(keras.Model):
                 name of what is logged anyway.
         """
         state = self._compatibility
-        given = _by_name(super().compile, args, kwargs)
+        given = by_name(super().compile, args, kwargs)
         names = ("metrics", "weighted_metrics")
-        given.update({name: keras.tree.map_structure(_made, given[name]) for name in names if name in given})
+        given.update({name: keras.tree.map_structure(made_metric, given[name]) for name in names if name in given})
         if self._compile_metrics is not None and all(given.get(name) is None for name in names):
             # Keras keeps the metrics of an earlier compile then; they are not to be fed, nor logged as zeros.
             old = self._compile_config.config
@@ -299,9 +297,7 @@ class BCModel(keras.Model):
         elif state.reference.class_map is not None:
             h1_output = state.reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits)
         mask = get_keras_mask(h2_output)
-        dissonance = state.dissonance(
-            self._compile_loss, target, y_pred, h1_output, sample_weight, reading, mask
-        )
+        dissonance = state.dissonance(self._compile_loss, target, y_pred, h1_output, sample_weight, reading, mask)
         batch_size = ops.shape(h2_output)[0]
         # Keras divides a loss by the number of replicas, whose gradients are summed; a log shows the mean.
         for tracker, value in zip(state.trackers, (base, dissonance), strict=True):
@@ -481,69 +477,3 @@ def unwrap(model: keras.Model) -> Any:
 def _forget_functions(model: keras.Model) -> None:
     """Compiled steps are those of the class that the model had."""
     model.train_function = model.test_function = None
-
-
-@functools.cache
-def made_class(door: type[BCModel], user_class: type) -> type:
-    """The class of a wrapped model: in name, signature and files it is the user's."""
-
-    def initialise(self: Any, *args: Any, **kwargs: Any) -> None:
-        """Python calls it with what the door was given; the model was initialised long ago."""
-
-    # Keras looks at it, to see how a model of this class is made.
-    initialise.__signature__ = inspect.signature(user_class.__init__)  # type: ignore[attr-defined]
-    own = {
-        "__init__": initialise,
-        # A clone, and what is loaded, is the user's model alone.
-        "__new__": lambda cls, *args, **kwargs: user_class(*args, **kwargs),
-        "from_config": classmethod(lambda cls, *args, **kwargs: cast("Any", user_class).from_config(*args, **kwargs)),
-        "__module__": user_class.__module__,
-        "__qualname__": user_class.__qualname__,
-        "__doc__": user_class.__doc__,
-        "_door": door,
-    }
-    made = type(user_class.__name__, (door, user_class), own)
-    for names in (api_export.REGISTERED_OBJS_TO_NAMES, object_registration.GLOBAL_CUSTOM_NAMES):
-        if user_class in names:
-            names[made] = names[user_class]
-    return made
-
-
-@functools.cache
-def whole_class(door: type[BCModel], user_class: type) -> type:
-    """The class of a wrapped model while it is saved or loaded with its h1: in files it is the door's."""
-    made = made_class(door, user_class)
-    whole = type(door.__name__, (WholeModel, made), {"__module__": door.__module__, "_made": made})
-    object_registration.GLOBAL_CUSTOM_NAMES[whole] = keras.saving.get_registered_name(door)
-    return whole
-
-
-def _by_name(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a call by their names."""
-    named: dict[str, Any] = {}
-    signature = inspect.signature(function)
-    for name, value in signature.bind(*args, **kwargs).arguments.items():
-        kind = signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_KEYWORD:
-            named.update(value)
-        elif kind is inspect.Parameter.VAR_POSITIONAL:
-            named.update(zip(("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics"), value, strict=False))
-        else:
-            named[name] = value
-    return named
-
-
-def _made(metric: Any) -> Any:
-    """An instance of a metric of this package that was given as its class; Keras would make one that nobody feeds."""
-    return metric() if isinstance(metric, type) and issubclass(metric, OverlapMetric) else metric
-
-
-def without_ours(metrics: Any) -> Any:
-    """The metrics of a compile that mean something for h2 alone."""
-    if isinstance(metrics, dict):
-        return {name: without_ours(given) for name, given in metrics.items()}
-    if isinstance(metrics, list | tuple):
-        return [without_ours(given) for given in metrics if not isinstance(given, OverlapMetric)]
-    if isinstance(metrics, OnTarget):
-        return metrics.get_config()["metric"]
-    return None if isinstance(metrics, OverlapMetric) else metrics

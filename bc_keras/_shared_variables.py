@@ -27,7 +27,9 @@ def check_no_shared_variables(h1: Any, h2: Any) -> None:
     shared = [(variable.path, moving[id(variable)]) for variable in h1.weights if id(variable) in moving]
     if shared:
         path, why = shared[0]
-        freeze = "" if any(NOT_BY_FREEZING in each for _, each in shared) else ", or freeze it (layer.trainable = False)"
+        freeze = (
+            "" if any(NOT_BY_FREEZING in each for _, each in shared) else ", or freeze it (layer.trainable = False)"
+        )
         raise ValueError(
             "h1 and h2 share variables that training changes, so h1 would change with h2: build h2 from layers of its "
             f"own (keras.models.clone_model copies what is shared, then set its weights){freeze}. "

@@ -54,7 +54,8 @@ class WholeModel:
 
     def get_compile_config(self) -> dict[str, Any]:
         """What the model was compiled with, the metrics of this package among it."""
-        return keras.Model.get_compile_config(self)
+        config: dict[str, Any] = keras.Model.get_compile_config(self)
+        return config
 
     def get_build_config(self) -> None:
         """Nothing: h2 is built from its own config."""
@@ -62,15 +63,17 @@ class WholeModel:
 
     def save_assets(self, folder: str) -> None:
         """Write h1."""
-        if hasattr(super(), "save_assets"):
-            super().save_assets(folder)
+        own = getattr(super(), "save_assets", None)
+        if own is not None:
+            own(folder)
         if isinstance(self._compatibility.h1, keras.Model):
             keras.saving.save_model(self._compatibility.h1, str(Path(folder, _H1)))
 
     def load_assets(self, folder: str) -> None:
         """Read h1; from here on the model is like any other that was wrapped."""
-        if hasattr(super(), "load_assets"):
-            super().load_assets(folder)
+        own = getattr(super(), "load_assets", None)
+        if own is not None:
+            own(folder)
         state, (scope, safe_mode) = self._compatibility, self.__dict__.pop("_loading")
         if Path(folder, _H1).exists():
             with keras.saving.custom_object_scope(scope):

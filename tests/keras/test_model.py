@@ -521,7 +521,8 @@ def test_the_whole_is_saved_and_h2_alone_is_plain_keras(tmp_path):
     )
     model.save(tmp_path / "model.keras", with_h1=True)
     revived = keras.models.load_model(tmp_path / "model.keras")
-    assert isinstance(revived, BCModel) and type(revived) is type(model)
+    assert isinstance(revived, BCModel)
+    assert type(revived) is type(model)
     assert revived.lambda_c == 2.5
     assert (weights(revived.h1) == weights(model.h1)).all()
     assert revived.evaluate(x, y, verbose=0, return_dict=True) == model.evaluate(x, y, verbose=0, return_dict=True)
@@ -532,7 +533,8 @@ def test_the_whole_is_saved_and_h2_alone_is_plain_keras(tmp_path):
     model.h2.save(tmp_path / "h2.keras")
     assert "bc_keras" not in json.dumps(keras.saving.serialize_keras_object(model.h2))
     alone = keras.models.load_model(tmp_path / "h2.keras")
-    assert type(alone) is keras.Sequential and alone.compiled
+    assert type(alone) is keras.Sequential
+    assert alone.compiled
     assert (alone.predict(x, verbose=0) == model.predict(x, verbose=0)).all()
 
 
@@ -630,7 +632,8 @@ def test_new_error_model_of_the_original(tmp_path):
     model.fit(x, y, batch_size=32, shuffle=False, epochs=2, verbose=0, validation_data=(x, y))
     expected, _ = fitted(net(0), 0.7)
     assert (weights(model.h2) == weights(expected.h2)).all()
-    assert isinstance(model, BCNewErrorCompatibilityModel) and isinstance(model, keras.Sequential)
+    assert isinstance(model, BCNewErrorCompatibilityModel)
+    assert isinstance(model, keras.Sequential)
     model.save(tmp_path / "model.keras", with_h1=True)
     assert type(keras.models.load_model(tmp_path / "model.keras")) is type(model)
 
@@ -944,10 +947,12 @@ def test_h1_and_h2_stay_who_they_are():
     with pytest.raises(AttributeError, match="wrap anew"):
         model.h1 = net(5)
     again = BCModel(model, h1=net(5), lambda_c=0.5)
-    assert again is model and model.lambda_c == 0.5
+    assert again is model
+    assert model.lambda_c == 0.5
     with pytest.raises(ValueError, match=">= 0"):
         BCModel(model, h1=net(5), lambda_c=-1.0)
-    assert isinstance(model, BCModel) and model.lambda_c == 0.5
+    assert isinstance(model, BCModel)
+    assert model.lambda_c == 0.5
 
 
 def test_another_compile_reads_outputs_anew():

@@ -1,4 +1,4 @@
-"""A wrapped model is the user's model: what Keras checks of its own models, checked of wrapped ones beside plain ones."""
+"""A wrapped model is the user's model: what Keras checks of its own models, of wrapped ones beside plain ones."""
 
 from __future__ import annotations
 
@@ -171,7 +171,8 @@ def test_a_compiled_model_keeps_its_compile():
         fit(model)
     optimizer = again.optimizer
     wrapped = BCModel(again, h1=net(0), lambda_c=0.0)
-    assert wrapped.optimizer is optimizer and wrapped.loss == SPARSE
+    assert wrapped.optimizer is optimizer
+    assert wrapped.loss == SPARSE
     fit(plain), fit(wrapped)
     assert same_weights(plain, wrapped)
     assert wrapped.evaluate(x, y, verbose=0) == plain.evaluate(x, y, verbose=0)
@@ -211,7 +212,8 @@ def test_training_can_be_stopped_and_callbacks_see_the_model():
 def test_layers_inputs_and_weights(trained):
     plain, wrapped, _ = trained
     assert isinstance(wrapped, (BCModel, type(plain)))
-    assert type(wrapped).__name__ == type(plain).__name__ and wrapped.name == plain.name == "mine"
+    assert type(wrapped).__name__ == type(plain).__name__
+    assert wrapped.name == plain.name == "mine"
     assert [layer.name for layer in wrapped.layers] == [layer.name for layer in plain.layers]
     assert wrapped.get_layer("out") is wrapped.layers[-1]
     assert [v.path for v in wrapped.weights] == [v.path for v in plain.weights]
@@ -231,7 +233,7 @@ def test_layers_inputs_and_weights(trained):
         for name in ("input", "output", "output_names"):
             assert str(getattr(wrapped, name, None)).count("shape") == str(getattr(plain, name, None)).count("shape")
     assert (wrapped.get_config(), wrapped.dtype_policy.name) == (plain.get_config(), plain.dtype_policy.name)
-    assert wrapped.to_json().replace("bc_keras_tests", "") .count("bc_keras") == 0
+    assert wrapped.to_json().replace("bc_keras_tests", "").count("bc_keras") == 0
 
 
 def test_freezing_the_last_layers_is_freezing_those_of_h2():
@@ -253,7 +255,8 @@ def test_freezing_the_last_layers_is_freezing_those_of_h2():
 def test_users_attributes_of_our_names_are_the_users():
     reference = net(0)
     model = BCModel(made("subclassed"), h1=reference)
-    assert model.h1 is model.layers[0] and model._reference.h1 is reference
+    assert model.h1 is model.layers[0]
+    assert model._reference.h1 is reference
     model.h1 = model.h1
     assert BCModel(made("sequential"), h1=reference).h1 is reference
     own = type("Own", (Subclassed,), {"lambda_c": 3})
@@ -271,7 +274,8 @@ def test_an_unbuilt_model_is_built_as_it_is(tmp_path):
             model.save_weights(path)
         if build:
             model.build((None, 4))
-            assert model.built and len(model.weights) == 2
+            assert model.built
+            assert len(model.weights) == 2
         compiled(model).fit(x, y, verbose=0)
         model.save_weights(path)
         again = BCModel(keras.Sequential([layers.Dense(3, activation="softmax")]), h1=h1)
@@ -301,7 +305,7 @@ def test_copies_are_h2_alone(trained):
     clone = keras.models.clone_model(wrapped)
     assert type(clone) is type(keras.models.clone_model(plain))
     clone.set_weights(wrapped.get_weights())
-    copies = [clone, copy.deepcopy(wrapped), pickle.loads(pickle.dumps(wrapped))]  # noqa: S301
+    copies = [clone, copy.deepcopy(wrapped), pickle.loads(pickle.dumps(wrapped))]
     copies.append(type(wrapped).from_config(wrapped.get_config()))
     if not copies[-1].built:
         copies[-1].build((None, 4))
@@ -362,7 +366,7 @@ def test_checkpoints_of_callbacks(tmp_path):
 
 @pytest.mark.slow
 def test_checkpoints_load_without_the_package(tmp_path):
-    x, y = data(16)
+    x, _ = data(16)
     model = compiled(BCModel(made("functional"), h1=net(0)), ["accuracy", BTC()])
     fit(model, 1, callbacks=[keras.callbacks.ModelCheckpoint(tmp_path / "m.keras")])
     np.savez(tmp_path / "data.npz", x=x, expected=model.predict(x, verbose=0))
@@ -401,9 +405,12 @@ def test_unwrap_gives_the_plain_model_back():
     model = compiled(BCModel(h2, h1=net(0), lambda_c=2.0), ["accuracy", BTC()])
     fit(model)
     optimizer = model.optimizer
-    assert model is h2 and model.h2 is h2
+    assert model is h2
+    assert model.h2 is h2
     plain = unwrap(model)
-    assert plain is h2 and type(plain) is type(made("functional")) and not hasattr(plain, "lambda_c")
+    assert plain is h2
+    assert type(plain) is type(made("functional"))
+    assert not hasattr(plain, "lambda_c")
     assert plain.optimizer is optimizer
     assert len(plain.evaluate(x, y, verbose=0)) == 2
     assert set(fit(plain).history) == {"loss", "accuracy"}
@@ -562,7 +569,8 @@ def test_metrics_losses_and_regularisation_of_the_model_itself():
         fit(model, 2)
         got.append((model.get_weights(), model.evaluate(x, y, verbose=0)))
     assert all((a == b).all() for a, b in zip(got[0][0], got[1][0], strict=True))
-    assert got[0][1] == got[1][1] and len(got[1][1]) == 3
+    assert got[0][1] == got[1][1]
+    assert len(got[1][1]) == 3
 
 
 # h1 stays the caller's
@@ -579,7 +587,8 @@ def test_h1_answers_within_an_epoch_and_after_a_failed_step():
 
     model = compiled(BCModel(made("sequential"), h1=h1))
     fit(model, callbacks=[Ask()])
-    assert len(said) == 3 and all((each == expected).all() for each in said)
+    assert len(said) == 3
+    assert all((each == expected).all() for each in said)
     with pytest.raises(Exception, match=r".+"):
         compiled(BCModel(made("sequential"), h1=h1)).fit(x[:, :3], y, verbose=0)
     assert (h1.predict(x[:4], verbose=0) == expected).all()
