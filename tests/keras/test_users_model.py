@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -474,8 +476,22 @@ def _jax_step(self, state, data):
 STEP = {"tensorflow": _tensorflow_step, "torch": _torch_step, "jax": _jax_step}[BACKEND]
 
 
-def test_a_train_step_of_ones_own():
-    own = type("Own", (keras.Model,), {"train_step": STEP})
+def _of_the_readme():
+    """The model of the README, as it stands there."""
+    import tensorflow as tf
+
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = (each for each in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class Net(keras" in each)
+    names = {"tf": tf, "keras": keras}
+    exec(block, names)
+    return names["Net"]
+
+
+@pytest.mark.parametrize("origin", ["step", "readme"])
+def test_a_train_step_of_ones_own(origin):
+    if origin == "readme" and BACKEND != "tensorflow":
+        pytest.skip("that of the README is written for TensorFlow")
+    own = type("Own", (keras.Model,), {"train_step": STEP}) if origin == "step" else _of_the_readme()
     h1, results = net(0), []
     for cls in (keras.Model, own):
         keras.utils.set_random_seed(1)
