@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 import keras
@@ -79,15 +79,27 @@ def check_same_preparation(h1: Any, h2: keras.Model) -> None:
 
 
 def _mentions(model: Any, names: set[str]) -> bool:
-    """Whether code of the model's own classes reads one of these attributes."""
-    own = [cls for cls in type(model).__mro__ if not cls.__module__.startswith(("keras.", "builtins", "torch."))]
-    functions = [getattr(value, "__wrapped__", value) for cls in own for value in vars(cls).values()]
-    return any(names & _names_in(function.__code__) for function in functions if hasattr(function, "__code__"))
+    """Whether code of the model's own classes, or a function that it calls, reads one of these attributes."""
+    own = [cls for cls in type(model).__mro__ if not cls.__module__.startswith(("keras.", "torch.", "tensorflow."))]
+    seen: set[CodeType] = set()
+    for function in [value for cls in own for value in vars(cls).values()]:
+        _gather(getattr(function, "__wrapped__", function), seen)
+    return any(names.intersection(code.co_names) for code in seen)
 
 
-def _names_in(code: CodeType) -> set[str]:
-    nested = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return set(code.co_names).union(*map(_names_in, nested))
+def _gather(function: Any, seen: set[CodeType]) -> None:
+    """The code of a function, of those within it, and of those of its module that it names."""
+    code = getattr(function, "__code__", None)
+    if code is None or code in seen:
+        return
+    found = [code]
+    for each in found:
+        seen.add(each)
+        found += [constant for constant in each.co_consts if isinstance(constant, CodeType) and constant not in seen]
+    for name in {name for each in found for name in each.co_names}:
+        called = function.__globals__.get(name)
+        if isinstance(called, FunctionType):
+            _gather(called, seen)
 
 
 def _preparation(preprocessor: Any) -> Any:

@@ -33,7 +33,7 @@ def check_no_shared_variables(h1: Any, h2: Any) -> None:
         raise ValueError(
             "h1 and h2 share variables that training changes, so h1 would change with h2: build h2 from layers of its "
             f"own (keras.models.clone_model copies what is shared, then set its weights){freeze}. "
-            f"Received: {path}, which {why}{f', and {len(shared) - 1} more' if len(shared) > 1 else ''}."
+            f"Received: shared {path}, which {why}{f', and {len(shared) - 1} more' if len(shared) > 1 else ''}."
         )
 
 

@@ -487,11 +487,16 @@ def _of_the_readme():
     return names["Net"]
 
 
-@pytest.mark.parametrize("origin", ["step", "readme"])
+def _by_a_function(self, *args):
+    return STEP(self, *args)
+
+
+@pytest.mark.parametrize("origin", ["step", "function", "readme"])
 def test_a_train_step_of_ones_own(origin):
     if origin == "readme" and BACKEND != "tensorflow":
         pytest.skip("that of the README is written for TensorFlow")
-    own = type("Own", (keras.Model,), {"train_step": STEP}) if origin == "step" else _of_the_readme()
+    steps = {"step": STEP, "function": _by_a_function}
+    own = type("Own", (keras.Model,), {"train_step": steps[origin]}) if origin in steps else _of_the_readme()
     h1, results = net(0), []
     for cls in (keras.Model, own):
         keras.utils.set_random_seed(1)
