@@ -565,7 +565,7 @@ class FrozenH1Check(keras.callbacks.Callback):
         moving = _among(h1.weights, (variable for variable, _ in changing_variables(self.model)))
         if moving:
             raise RuntimeError(
-                "h1 must stay as it is, and these weights of it are trained or updated: build h2 from layers of its own "
+                "h1 must stay as it is, and these weights are trained or updated: build h2 from layers of its own "
                 f"(keras.models.clone_model copies them). Received: {_listed(moving)}."
             )
         self._hashes = _hashes_of(h1)

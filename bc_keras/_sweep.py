@@ -372,8 +372,8 @@ class _Recipe:
         for name in self.losses:
             model = self._wrapped(h2, Point(name, 1.0, _FIRST_SEED), self.h1)
             model.compile(**self._compile_arguments())
-            if model._criterion is not None:
-                config = model._criterion.get_config()
+            if model._compatibility.criterion is not None:
+                config = model._compatibility.criterion.get_config()
                 for what in ("dissonance", "normalization", "lambda_c", "name", "h1_from_logits", "validate_args"):
                     del config[what]
                 bases.add(repr(config))
@@ -391,14 +391,14 @@ class _Recipe:
         made = self.h2()
         if not isinstance(made, keras.Model):
             raise TypeError(f"h2 must make a Keras model. Received from h2(): {type(made).__name__}.")
-        if isinstance(made, BCModel):
-            raise TypeError("h2 must make the plain model, which is wrapped here. Received from h2(): a BCModel.")
         mark = "_bc_keras_made_in_sweep"
         if getattr(made, mark, False):
             raise ValueError(
                 "h2 must make a new model at each call, as every point trains its own, and it gave the same one twice: "
                 "make the model inside the function, or pass the model itself, which is copied."
             )
+        if isinstance(made, BCModel):
+            raise TypeError("h2 must make the plain model, which is wrapped here. Received from h2(): a BCModel.")
         object.__setattr__(made, mark, True)
         return made
 
