@@ -411,11 +411,11 @@ class BCModel(keras.Model):
         h1 = StoredOutputs.open(stored) if stored is not None and Path(stored).exists() else missing_h1
         model = wrap(cls, config.pop("h2"), h1, **config)
         model.__dict__["_loading"] = scope_of_loading()
-        object.__setattr__(model, "__class__", whole_class(cls, model._compatibility.user_class))
+        object.__setattr__(model, "__class__", whole_class(cast("Any", cls), model._compatibility.user_class))
         return model
 
 
-def wrap(door: type[BCModel], h2: Any, h1: Any, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
     """Make `h2` an instance of a class made from `door` and its own."""
     if not isinstance(h2, keras.Model):
         raise TypeError(f"h2 must be a Keras model, the one that is being updated. Received: h2={h2!r}.")
