@@ -34,7 +34,7 @@ from bc_keras._metrics import (
     NegativeFlipRate,
     PositiveFlipRate,
 )
-from bc_keras._model import BCModel
+from bc_keras._model import BCModel, unwrap
 from bc_keras._notebook import ModelComparison
 from bc_keras._original import BCNewErrorCompatibilityModel, bc_fit
 from bc_keras._plain_models import OnTarget, TargetLoss
@@ -85,4 +85,5 @@ __all__ = [
     "store_outputs",
     "strict_imitation",
     "sweep",
+    "unwrap",
 ]

@@ -29,8 +29,9 @@ from bc_keras._labels import (
 )
 from bc_keras._model import BCModel
 from bc_keras._plain_models import TargetLoss
-from bc_keras._reference import Reference, check_no_shared_variables, only_tensor, says_cannot_take
+from bc_keras._reference import Reference, only_tensor, says_cannot_take
 from bc_keras._score_scale import Says, Seen, check_scales, reading_of, said_by_values, says_of
+from bc_keras._shared_variables import check_no_shared_variables
 from bc_keras._stored import StoredOutputs, _as_tensor, _asking
 from bc_keras._telling import check_count, say
 from bc_keras._validation_data import Batch, ValidationData

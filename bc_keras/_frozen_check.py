@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from bc_keras._model import BCModel
+from bc_keras._shared_variables import changing_variables
 from bc_keras._telling import check_count, say
 
 
@@ -46,7 +48,7 @@ class FrozenH1Check(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Hash h1's weights, and refuse an h1 that is a part of what is trained."""
         self._hashes = None
-        h1 = getattr(self.model, "h1", None)
+        h1 = self._h1
         if h1 is None:
             raise ValueError(
                 f"The model must have an h1: train BCModel(h2, h1=h1). Received: model={type(self.model).__name__}."
@@ -54,16 +56,12 @@ class FrozenH1Check(keras.callbacks.Callback):
         if not isinstance(h1, keras.Layer):
             say(f"FrozenH1Check: h1 is {type(h1).__name__}, which has no weights to watch.")
             return
-        for variables, what in (
-            (self.model.trainable_variables, "trained"),
-            (getattr(getattr(self.model, "h2", None), "weights", ()), "shared with h2"),
-        ):
-            moving = _among(h1.weights, variables)
-            if moving:
-                raise RuntimeError(
-                    f"h1 must stay as it is, and these weights of it are {what}: build h2 from layers of its own "
-                    f"(keras.models.clone_model copies them). Received: {_listed(moving)}."
-                )
+        moving = _among(h1.weights, (variable for variable, _ in changing_variables(self.model)))
+        if moving:
+            raise RuntimeError(
+                "h1 must stay as it is, and these weights are trained or updated: build h2 from layers of its own "
+                f"(keras.models.clone_model copies them). Received: {_listed(moving)}."
+            )
         self._hashes = _hashes_of(h1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -76,10 +74,14 @@ class FrozenH1Check(keras.callbacks.Callback):
         self._check("during the training")
         self._hashes = None
 
+    @property
+    def _h1(self) -> Any:
+        return self.model._reference.h1 if isinstance(self.model, BCModel) else getattr(self.model, "h1", None)
+
     def _check(self, when: str) -> None:
         if self._hashes is None:
             return
-        now = _hashes_of(self.model.h1)
+        now = _hashes_of(self._h1)
         changed = [name for name in {**self._hashes, **now} if self._hashes.get(name) != now.get(name)]
         if changed:
             raise RuntimeError(

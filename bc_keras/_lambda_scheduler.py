@@ -100,9 +100,6 @@ class LambdaScheduler(keras.callbacks.Callback):
         check_lambda(value)
         if value == self._value:
             return
-        if hasattr(self.model, "jax_state_sync"):
-            # Within an epoch the compiled step keeps the state to itself, and would overwrite what is set here.
-            self.model.jax_state_sync()
         self.model.lambda_c = self._value = float(value)
 
     def get_config(self) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import keras
 
 from bc_keras._compatibility_loss import Base, CompatibilityLoss, Dissonance
 from bc_keras._labels import columns_of
-from bc_keras._reference import Reference, check_no_shared_variables, only_tensor
+from bc_keras._reference import Reference, only_tensor
+from bc_keras._shared_variables import check_no_shared_variables
 from bc_keras._stored import StoredOutputs
 
 _COMMON = ("normalization", "from_logits", "h1_from_logits", "validate_args", "reduction", "name", "dtype")

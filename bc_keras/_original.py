@@ -10,7 +10,7 @@ import keras
 from bc_keras._compatibility_loss import CompatibilityLoss
 from bc_keras._listed_batches import BatchesInOrder, is_list_of_batches
 from bc_keras._losses import ModelLoss
-from bc_keras._model import BCModel
+from bc_keras._model import BCModel, unwrap
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")
@@ -46,12 +46,11 @@ class BCNewErrorCompatibilityModel(BCModel):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        h2 = kwargs.pop("h2", None)
-        super().__init__(keras.Sequential(layers) if h2 is None else h2, h1, lambda_c, name=name, **kwargs)
+        pass
 
-    def add(self, layer: keras.Layer) -> None:
-        """Add a layer on top of h2."""
-        self.h2.add(layer)
+    def __new__(cls, layers: Any = None, h1: Any = None, lambda_c: float = 0.0, name: Any = None, **kwargs: Any) -> Any:
+        """Make the sequential model, and wrap it; see the class."""
+        return super().__new__(cls, keras.Sequential(layers), h1, lambda_c, name=name, **kwargs)
 
 
 def bc_fit(
@@ -135,15 +134,18 @@ def bc_fit(
     data = tuple(training_set) if isinstance(training_set, list | tuple) else (training_set,)
     # Batches in a list come in its order, as there.
     order = {"shuffle": False} if isinstance(training_set, BatchesInOrder) else {}
-    history: keras.callbacks.History = model.fit(
-        *data,
-        batch_size=batch_size,
-        validation_data=_as_keras_takes(testing_set, "testing_set", times),
-        epochs=times,
-        callbacks=callbacks,
-        verbose=verbose,
-        **order,
-    )
+    try:
+        history: keras.callbacks.History = model.fit(
+            *data,
+            batch_size=batch_size,
+            validation_data=_as_keras_takes(testing_set, "testing_set", times),
+            epochs=times,
+            callbacks=callbacks,
+            verbose=verbose,
+            **order,
+        )
+    finally:
+        unwrap(model)
     return history
 
 

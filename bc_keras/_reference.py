@@ -194,22 +194,3 @@ def _without_gradients() -> contextlib.AbstractContextManager[Any]:
     import torch
 
     return torch.no_grad()
-
-
-def check_no_shared_variables(h1: Any, h2: Any) -> None:
-    """Refuse an h1 that would be trained as a part of h2."""
-    if not isinstance(h1, keras.Layer):
-        return
-    if h1 is h2:
-        raise ValueError(
-            "h1 and h2 are one model, so h1 would change while h2 is trained: pass a copy, "
-            "keras.models.clone_model(h1) with h1's weights set. Received: h1 is h2."
-        )
-    own = {id(variable) for variable in h2.weights}
-    shared = [variable.path for variable in h1.weights if id(variable) in own]
-    if shared:
-        raise ValueError(
-            "h1 and h2 share variables, so h1 would change whenever they are trained: build h2 from layers of its own "
-            f"(keras.models.clone_model copies a part, then set its weights). Received: shared {', '.join(shared[:3])}"
-            f"{f' and {len(shared) - 3} more' if len(shared) > 3 else ''}."
-        )

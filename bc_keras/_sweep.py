@@ -41,7 +41,7 @@ from bc_keras._fingerprint import fingerprint
 from bc_keras._labels import Labels
 from bc_keras._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras._losses import MODEL_LOSSES, ModelLoss
-from bc_keras._model import BCModel
+from bc_keras._model import BCModel, unwrap
 from bc_keras._random_numbers import seed_torch, seeded
 from bc_keras._reference import Reference
 from bc_keras._score_scale import says_of
@@ -377,8 +377,8 @@ class _Recipe:
         for name in self.losses:
             model = self._wrapped(h2, Point(name, 1.0, _FIRST_SEED), self.h1)
             model.compile(**self._compile_arguments())
-            if model._criterion is not None:
-                config = model._criterion.get_config()
+            if model._compatibility.criterion is not None:
+                config = model._compatibility.criterion.get_config()
                 for what in ("dissonance", "normalization", "lambda_c", "name", "h1_from_logits", "validate_args"):
                     del config[what]
                 bases.add(repr(config))
@@ -396,14 +396,14 @@ class _Recipe:
         made = self.h2()
         if not isinstance(made, keras.Model):
             raise TypeError(f"h2 must make a Keras model. Received from h2(): {type(made).__name__}.")
-        if isinstance(made, BCModel):
-            raise TypeError("h2 must make the plain model, which is wrapped here. Received from h2(): a BCModel.")
         mark = "_bc_keras_made_in_sweep"
         if getattr(made, mark, False):
             raise ValueError(
                 "h2 must make a new model at each call, as every point trains its own, and it gave the same one twice: "
                 "make the model inside the function, or pass the model itself, which is copied."
             )
+        if isinstance(made, BCModel):
+            raise TypeError("h2 must make the plain model, which is wrapped here. Received from h2(): a BCModel.")
         object.__setattr__(made, mark, True)
         return made
 
@@ -554,7 +554,9 @@ class _Recipe:
                 value = performance(self.performance_metric(h2, data[name], "cpu"), "h2")
                 performances[name] = (self.h1_performances[name], value)
         if self.save_models:
-            h2.save(directory / _MODEL)
+            network = unwrap(h2)
+            network.compiled, network.optimizer = False, None  # whoever loads it predicts, with any loss's code or none
+            network.save(directory / _MODEL)
         trained = Trained(comparisons, performances, _MODEL if self.save_models else None)
         if self.tensorboard:
             importlib.import_module("bc_tensorboard._sweep_log").log_point(self.folder, point, trained)
@@ -861,8 +863,6 @@ def _cloned(model: Any) -> Any:
 
 
 def _checked_h2(h2: Any) -> Any:
-    if isinstance(h2, BCModel):
-        raise TypeError("h2 must be the plain model, which is wrapped here: pass model.h2. Received: a BCModel.")
     if isinstance(h2, keras.Model):
         if not h2.built:
             raise ValueError(

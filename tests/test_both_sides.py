@@ -61,6 +61,5 @@ def test_the_same_names():
         "functional",  # Keras's losses and metrics are objects
         "metrics",
         "load_h1",  # keras.models.load_model
-        "unwrap",  # BCModel.h2
     }
     assert set(bc_lightning.__all__) - set(bc_keras.__all__) == only_torch

@@ -12,7 +12,8 @@ import keras
 from bc_core._failed_writes import told_of
 from bc_core.invariance import InvarianceUpdate, TransformSet
 from bc_core.invariance._transforms import check_identity
-from bc_keras._reference import Reference, check_no_shared_variables
+from bc_keras._reference import Reference
+from bc_keras._shared_variables import check_no_shared_variables
 from bc_keras._telling import check_count
 from bc_keras.invariance._activations import LayerChoice
 from bc_keras.invariance._compare import Comparing
