@@ -206,7 +206,8 @@ class Compatibility:
 
     def ask_h1(self, x: Any, columns: int, from_logits: bool) -> Any:
         """h1's answers about a batch, within a step."""
-        if self._given is None:
+        if self._given is None or self.reference.model is None:
+            # A callable reads what it reads, also of the step's own state.
             return self.reference(x, columns, from_logits)
         with reading(self._variables_of_h1(), self._given["h1"]):
             return self.reference(x, columns, from_logits)
