@@ -87,9 +87,6 @@ def said_by(facts: CompiledLoss | None, activation: bool | None) -> Says:
 
 def activation_of(model: Any) -> bool | None:
     """Whether the last activation leaves logits; None where that cannot be seen."""
-    inner = getattr(model, "h2", None)
-    if isinstance(inner, keras.Model):
-        return activation_of(inner)
     if isinstance(model, keras.Sequential):
         for layer in reversed(model.layers):
             if not _passes(layer):
