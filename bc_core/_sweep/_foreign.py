@@ -22,7 +22,8 @@ def is_harmless(name: str) -> bool:
         [True, True, True, False]
     """
     return (
-        name.startswith(".")
+        # What ends in .part is somebody's file that was not written whole.
+        (name.startswith(".") and not name.endswith(".part"))
         or name.lower() in _LITTER
         or _NOTES.fullmatch(name) is not None
         or _ORIGINALS.fullmatch(name) is not None

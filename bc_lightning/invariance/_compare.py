@@ -112,8 +112,8 @@ def compare_invariance(
         raise ValueError(f"threshold must lie between 0 and 1. Received: threshold={threshold!r}.")
     multilabel, reading = _reading(h2, threshold, from_logits, None)
     if (state := _trained_with(h2)) is not None:
-        inputs = state.inputs if inputs is None else inputs
-        target = state.target if target is None else target
+        inputs = state.options.inputs if inputs is None else inputs
+        target = state.options.target if target is None else target
     only_predictions = layers is not None and not callable(layers) and len(layers) == 0
     share = None if max_memory is None else max(1, max_memory // 2)
     class_map = None

@@ -24,6 +24,11 @@ def uri(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.chdir(tmp_path)
+    # An experiment that a test sets is that of the whole process, here and in the environment.
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+    for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     return (tmp_path / "store").as_uri()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 
 import pytest
@@ -302,13 +303,15 @@ class TestSaid:
         with pytest.warns(UserWarning, match=r"Parts of UserModule are in eval mode.*'net\.layers\.1'"):
             fit(BCLightningModule(net, h1=h1), tmp_path, max_epochs=1)
 
-    def test_frozen_parts(self, h1, tmp_path):
+    def test_frozen_parts(self, h1, tmp_path, caplog):
         net = made(UserModule)
         net.net.layers[0].requires_grad_(False).eval()
-        with pytest.warns(
-            UserWarning, match=r"2 of the 6 parameters of UserModule are frozen.*'net\.layers\.0\.weight'"
-        ):
-            fit(BCLightningModule(net, h1=h1), tmp_path, max_epochs=1)
+        # Most who freeze a part mean it, so it is no warning.
+        caplog.set_level(logging.INFO, logger="pytorch_lightning")
+        fit(BCLightningModule(net, h1=h1), tmp_path, max_epochs=2)
+        said = [text for text in caplog.messages if "2 of the 6 parameters of UserModule are frozen" in text]
+        assert len(said) == 1
+        assert "'net.layers.0.weight'" in said[0]
 
 
 def test_h1_stays_out_of_hyperparameters_and_submodules(h1, tmp_path):
