@@ -29,6 +29,7 @@ from bc_keras._labels import (
 )
 from bc_keras._model import BCModel
 from bc_keras._plain_models import TargetLoss
+from bc_keras._preparation import check_same_preparation, prepared
 from bc_keras._reference import Reference, only_tensor, says_cannot_take
 from bc_keras._score_scale import Says, Seen, check_scales, reading_of, said_by_values, says_of
 from bc_keras._shared_variables import check_no_shared_variables
@@ -245,6 +246,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
     def _begin(self) -> None:
         self._kept_h1 = None
         if self._own_reference is not None:
+            check_same_preparation(self._own_reference.h1, self.model)
             check_no_shared_variables(self._own_reference.h1, getattr(self.model, "h2", self.model))
 
     def _compare_after(self, epoch: int) -> dict[str, float]:
@@ -353,6 +355,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
 
     def _read(self, batch: Batch) -> tuple[Labels, Any, _Reading]:
         """True and predicted classes of a batch and which of them are not masked, as numpy arrays."""
+        batch = batch._replace(x=prepared(self.model, batch.x))
         h2_output = ops.convert_to_tensor(only_tensor(_predict(self.model, batch.x), "h2"))
         mask = get_keras_mask(h2_output)
         target, h1_output = self._target_and_h1(batch, h2_output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -13,6 +12,7 @@ from keras import ops
 from bc_keras._compatibility import Compatibility
 from bc_keras._compiled_loss import CompiledLoss
 from bc_keras._labels import check_is_classification
+from bc_keras._preparation import has_own
 from bc_keras._score_scale import Seen, check_scales
 
 _STEPS = ("train_step", "test_step")
@@ -23,11 +23,6 @@ HOW_TO_STEP = (
     "take the loss from self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True), which "
     "adds the penalty; on JAX from self.compute_loss_and_updates, as Keras's own step does"
 )
-
-
-def has_own(cls: type, name: str) -> bool:
-    """Whether a class of Keras models defines a method of `keras.Model` anew."""
-    return getattr(cls, name) is not getattr(keras.Model, name)
 
 
 # The models
@@ -61,24 +56,6 @@ def check_h2(h2: keras.Model, has_loss: bool) -> None:
         )
 
 
-def check_same_preparation(h1: Any, h2: keras.Model) -> None:
-    """Refuse an h1 that prepares its inputs in ``predict`` otherwise than h2, whose prepared inputs it would get."""
-    if not isinstance(h1, keras.Model) or not has_own(type(h1), "predict"):
-        return
-    nothing = object()
-    first, second = (getattr(each, "preprocessor", nothing) for each in (h1, h2))
-    if first is None or (first is not nothing and first is second):
-        return
-    if nothing not in (first, second) and _preparation(first) == _preparation(second):
-        return
-    raise TypeError(
-        "h1 has a predict of its own, so it may prepare its inputs otherwise than h2, and a training step shows both "
-        "models what h2's layers get. If that is right for h1 too, say so: h1=lambda x: h1(x, training=False). Else "
-        "ask it beforehand: stored = StoredOutputs.from_predictions(h1.predict(x)), BCModel(h2, h1=stored), "
-        f"fit(*stored.attach(x, y)). Received: {type(h1).__name__}."
-    )
-
-
 def _mentions(model: Any, names: set[str]) -> bool:
     """Whether code of the model's own classes, or a function that it calls, reads one of these attributes."""
     own = [cls for cls in type(model).__mro__ if not cls.__module__.startswith(("keras.", "torch.", "tensorflow."))]
@@ -101,22 +78,6 @@ def _gather(function: Any, seen: set[CodeType]) -> None:
         called = function.__globals__.get(name)
         if isinstance(called, FunctionType):
             _gather(called, seen)
-
-
-def _preparation(preprocessor: Any) -> Any:
-    """What a preprocessor does to inputs: its config, without names, and vocabularies, which configs leave out."""
-    if preprocessor is None:
-        return None
-    parts = [preprocessor, *(part for part in vars(preprocessor).values() if hasattr(part, "get_vocabulary"))]
-    vocabularies = [list(part.get_vocabulary()) for part in parts if hasattr(part, "get_vocabulary")]
-    config = keras.saving.serialize_keras_object(preprocessor)
-    return json.dumps([_without_names(config), vocabularies], sort_keys=True, default=str)
-
-
-def _without_names(config: Any) -> Any:
-    if isinstance(config, dict):
-        return {key: _without_names(value) for key, value in config.items() if key not in ("name", "shared_object_id")}
-    return [_without_names(each) for each in config] if isinstance(config, list | tuple) else config
 
 
 # The data

@@ -22,8 +22,6 @@ from bc_keras._checks import (
     check_h1_answers,
     check_h2,
     check_labels,
-    check_same_preparation,
-    has_own,
 )
 from bc_keras._compatibility import TRACKERS, Compatibility
 from bc_keras._compatibility_loss import CompatibilityLoss, Dissonance, Normalization
@@ -36,6 +34,7 @@ from bc_keras._losses import ModelLoss
 from bc_keras._made_class import made_class, whole_class
 from bc_keras._metrics import OverlapMetric, check_names, fed_by_model
 from bc_keras._output_watch import Looking, looked_at
+from bc_keras._preparation import check_same_preparation, has_own
 from bc_keras._reference import only_tensor
 from bc_keras._score_scale import activation_of
 from bc_keras._shared_variables import check_no_shared_variables
@@ -317,6 +316,8 @@ class BCModel(keras.Model):
         reading = state.reading(h2_output)
         is_live = h1_output is None
         if is_live:
+            if x is None:
+                raise TypeError(f"compute_loss() was called without x, which h1 is asked about: {HOW_TO_STEP}.")
             h1_output = state.ask_h1(x, columns, reading.h1_from_logits)
         elif state.reference.class_map is not None:
             h1_output = state.reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits)

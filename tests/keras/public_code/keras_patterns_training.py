@@ -402,68 +402,56 @@ class OwnComputeLoss(Distance):
         return ops.mean(losses if sample_weight is None else losses * sample_weight)
 
 
-class WithPenalty(Distance):
-    """The remedy: the loss on outputs, in the model's own method."""
-
-    def __init__(self, h1, lambda_c, **kwargs):
-        super().__init__(**kwargs)
-        from bc_keras import CompatibilityLoss
-
-        # In a tuple: no layer of this model.
-        self.beside = (lambda x: h1(x, training=False),)
-        self.criterion = CompatibilityLoss("cross_entropy", lambda_c=lambda_c, from_logits=False)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **kwargs):
-        return self.criterion(y_pred, y, self.beside[0](x))
-
-
-class LossInTheStep(Program):
-    exact = False
-
-    def run(self, run):
-        from bc_keras import CompatibilityCallback
-
-        model = Distance() if run.h1 is None else WithPenalty(run.h1, run.lambda_c)
-        watch = () if run.h1 is None else (CompatibilityCallback(self.rows(VAL_ROWS, 1), h1=run.h1),)
-        model.compile(self.optimizer(), loss=self.loss(), metrics=["accuracy"], **self.compile_options(run))
-        return model, model, self.fit(model, with_callbacks(run, *watch))
-
-    def build(self):
-        return Distance()
-
-
 @listed
 class ModelWithOwnComputeLoss(Program):
     what = "a `compute_loss` of the model's own"
-    how = "refused"
-    needs = "`CompatibilityLoss(...)(h2_output, y, h1_output)` in it, the model fitted itself"
-    error = "CompatibilityLoss"
-    mended = LossInTheStep
+    how = "option"
+    needs = '`loss="BCCrossEntropyLoss"`, the dissonance that is trained'
+    error = "loss='BCCrossEntropyLoss'"
+    options = {"loss": "BCCrossEntropyLoss"}  # noqa: RUF012
 
     def build(self):
         return OwnComputeLoss()
 
 
 class OwnTrainStep(Distance):
+    shows_input = False
+
     def train_step(self, data):
         x, y = data
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
             with tf.GradientTape() as tape:
-                loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+                loss = self.compute_loss(x=x if self.shows_input else None, y=y, y_pred=self(x, training=True))
             self.optimizer.apply(tape.gradient(loss, self.trainable_weights), self.trainable_weights)
         else:
             self.zero_grad()
-            loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+            loss = self.compute_loss(x=x if self.shows_input else None, y=y, y_pred=self(x, training=True))
             loss.backward()
             self.optimizer.apply([weight.value.grad for weight in self.trainable_weights], self.trainable_weights)
         return {"loss": loss}
 
 
+class OwnTrainStepWithInput(OwnTrainStep):
+    shows_input = True
+
+
+class InputInTheStep(Program):
+    # Its step takes no sample weights.
+    by_hand = False
+
+    def build(self):
+        return OwnTrainStepWithInput()
+
+
 @listed
-class ModelWithOwnTrainStep(ModelWithOwnComputeLoss):
-    what = "a `train_step` of the model's own, on TensorFlow and torch"
+class ModelWithOwnTrainStep(Program):
+    what = "a `train_step` of the model's own, on TensorFlow and torch, whose loss is computed without the input"
+    how = "refused"
+    needs = "`self.compute_loss(x=x, ...)`"
+    error = r"compute_loss\(x=x"
+    mended = InputInTheStep
     backends = ("tensorflow", "torch")
 
     def build(self):
