@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bc_lightning._model_outputs import scores_from_output
-from bc_lightning._reference import Reference, check_no_shared_parameters
+from bc_lightning._reference import Reference
+from bc_lightning._shared_parameters import check_no_shared_parameters
 from bc_lightning.functional._alignment import aligned, values_are_at_hand
 from bc_lightning.functional._compatibility_loss import (
     Base,

@@ -23,7 +23,8 @@ from bc_lightning._comparisons import LogComparisons
 from bc_lightning._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
 from bc_lightning._packages import LightningModule
 from bc_lightning._plain_classifier import ClassifierSteps
-from bc_lightning._reference import Reference, check_no_shared_parameters
+from bc_lightning._reference import Reference
+from bc_lightning._shared_parameters import check_no_shared_parameters
 from bc_lightning._stored import StoredOutputs
 from bc_lightning._user_module import class_of, has_scores, lightning_module_class, of_one_kind, only_network
 from bc_lightning.functional._compatibility_loss import check_lambda, known

@@ -437,58 +437,6 @@ class Reference:
         return self._indices[key]
 
 
-def check_no_shared_parameters(h1: Any, h2: nn.Module) -> None:
-    """Refuse an h1 whose weights or buffers are h2's, so that training h2 would change it.
-
-    Args:
-        h1: The old model: a module, or a callable or `Reference` that runs one. Anything else shares nothing.
-        h2: The new model.
-
-    Raises:
-        ValueError: They share memory; the message names the first shared tensor on both sides.
-
-    Example:
-        >>> import copy
-        >>> from torch import nn
-        >>> h2 = nn.Linear(4, 2)
-        >>> check_no_shared_parameters(copy.deepcopy(h2), h2)
-        >>> check_no_shared_parameters(h2, h2)
-        Traceback (most recent call last):
-            ...
-        ValueError: h1 and h2 are the same object, ...
-    """
-    h1 = h1.module if isinstance(h1, Reference) else module_behind(h1)
-    if h1 is None:
-        return
-    remedy = "training h2 would change h1. Start h2 from a copy: h2 = copy.deepcopy(h1)"
-    if h1 is h2:
-        raise ValueError(f"h1 and h2 are the same object, so {remedy}")
-    theirs: dict[int, str] = {}
-    for name, tensor in _named_tensors(h2):
-        for key in _identities(tensor):
-            theirs.setdefault(key, name)
-    for name, tensor in _named_tensors(h1):
-        for key in _identities(tensor):
-            if key in theirs:
-                raise ValueError(f"h1's {name!r} is the same memory as h2's {theirs[key]!r}, so {remedy}")
-
-
-def _named_tensors(module: nn.Module) -> chain[tuple[str, Tensor]]:
-    return chain(module.named_parameters(), module.named_buffers())
-
-
-def _identities(tensor: Tensor) -> list[int]:
-    # Negative, so that an id can never look like an address.
-    keys = [-id(tensor)]
-    try:
-        # A view has its own id and address; its storage tells.
-        address = tensor.untyped_storage().data_ptr() if tensor.numel() else 0
-    except (NotImplementedError, RuntimeError, ValueError):
-        # Lazy parameters and some tensor subclasses have no storage to ask.
-        address = 0
-    return [*keys, address] if address else keys
-
-
 def _set_eval(module: nn.Module) -> None:
     if not _in_train_mode(module):
         return

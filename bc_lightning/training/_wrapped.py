@@ -16,14 +16,12 @@ from bc_lightning._strategies import check_strategy
 from bc_lightning._user_module import class_of
 from bc_lightning.functional._compatibility_loss import LossTerms, check_lambda
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
+from bc_lightning.training._hooks import FirstHook, ModuleCalls, SubmoduleHook
 from bc_lightning.training._penalty import eager, penalty_terms, raise_what_was_noticed
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage
 from bc_lightning.training._step import (
     HANDED_OVER,
-    FirstHook,
-    ModuleCalls,
     Step,
-    SubmoduleHook,
     captures_message,
     in_backward,
 )

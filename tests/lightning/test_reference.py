@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from bc_lightning._fingerprint import fingerprint, fingerprint_data
-from bc_lightning._reference import Reference, check_no_shared_parameters
+from bc_lightning._reference import Reference
+from bc_lightning._shared_parameters import check_no_shared_parameters
 from bc_lightning._stored import StoredOutputs
 
 

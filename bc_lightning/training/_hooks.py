@@ -1,0 +1,182 @@
+"""Hooks on the submodules of h2 for the time of one step: which of them it calls, with what, and what they answer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from bc_lightning.training._state import Found
+from bc_lightning.training._step import Asked, Call, Step, features_message, in_backward
+from bc_lightning.training._tensors import tensors_in
+
+
+class ModuleCalls:
+    """On a stage's first batch: the submodules that the step itself calls, in order, with what they were given."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._depth = 0
+        self.names: list[str] = []
+        self.calls: list[Call] = []
+        self.asked: list[Asked] = []
+        self._open: list[Asked] = []
+        self._handles: list[Any] = []
+        for name, module in _own_modules(step.module):
+            before = functools.partial(self._before, name)
+            self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            after = functools.partial(self._after, name)
+            self._handles.append(module.register_forward_hook(after, with_kwargs=True, always_call=True))
+
+    def remove(self) -> None:
+        """Leave the submodules as they were."""
+        for handle in self._handles:
+            handle.remove()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ModuleCalls:
+        return self
+
+    def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._depth == 0:
+            self._open.append(self._step.to_ask(args, kwargs, part=True))
+        self._depth += 1
+
+    def _after(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        self._depth -= 1
+        if self._depth or not self._open:
+            return
+        asked = self._open.pop()
+        if self._step.inside_forward or next(module.parameters(), None) is None:
+            return
+        self.names.append(name)
+        self.calls.append(Call(args, kwargs, output))
+        self.asked.append(asked)
+        if self._step.scores is None and not self._step.captured:
+            self._step.follow(self.calls[-1], output, len(self.calls) - 1)
+
+    def check_not_features(self, call: Call) -> None:
+        """Refuse to give h1 what h2 has computed: an inner submodule may get features, which mean nothing to h1.
+
+        Raises:
+            ValueError: the submodule was called with something that another part of h2 has computed.
+        """
+        step = self._step
+        given = list(tensors_in((call.args, call.kwargs)))
+        if not given or step.members.given_to(call.args, call.kwargs):
+            return
+        others = [name for name, other in zip(self.names, self.calls, strict=True) if other.output is not call.output]
+        if not any(tensor.requires_grad for tensor in given) and not others:
+            return
+        raise ValueError(features_message(step, str(step.scores), tuple(given[0].shape)))
+
+    def find(self) -> str | None:
+        """The submodule that gives the scores, if what the step did with the outputs leaves no doubt."""
+        watch, size = self._step.watch, self._step.size
+        candidates = [
+            number
+            for number, call in enumerate(self.calls)
+            if self.names.count(self.names[number]) == 1 and self._gives_scores(call, size)
+        ]
+        if watch is not None and watch.losses:
+            candidates = [number for number in candidates if watch.losses_of(number)]
+        else:
+            # No loss tells, so there must be nothing else: one of several may be an encoder.
+            points = {} if watch is None else watch.points
+            candidates = [number for number in candidates if len(self.calls) == 1 and number not in points]
+        if len(candidates) != 1:
+            return None
+        number = candidates[0]
+        path, exact = self._path_to(number)
+        found = Found(tuple(self.names[each] for each in path), exact)
+        self._step.found = self._step.state.found[self._step.stage] = found
+        self._step.scores = found.scores
+        self._step.take(self.calls[number], self.asked[number], number)
+        if len(path) > 1:
+            self._step.around.append(self.asked[path[0]]._replace(part=False))
+        return found.scores
+
+    def _path_to(self, number: int) -> tuple[list[int], bool]:
+        """The calls that lead from the batch's input to a call, each given what the one before has answered."""
+        step, path, exact = self._step, [number], True
+        while not step.got_the_batch(self.calls[path[0]]):
+            given = list(tensors_in((self.calls[path[0]].args, self.calls[path[0]].kwargs)))
+            before = {None if step.watch is None else step.watch.root_of(tensor) for tensor in given}
+            root = before.pop() if len(before) == 1 else None
+            if root is None or root >= path[0]:
+                return [number], True
+            output = self.calls[root].output
+            call = self.calls[path[0]]
+            exact &= len(call.args) == 1 and not call.kwargs and call.args[0] is output
+            path.insert(0, root)
+        return path, exact
+
+    def _gives_scores(self, call: Call, size: int) -> bool:
+        try:
+            scores = self._step.scores_of(call)
+        except (TypeError, ValueError):
+            return False
+        return scores.is_floating_point() and scores.ndim > 0 and scores.shape[0] == size
+
+
+def _own_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Submodules that can carry a hook; not the inside of compiled or scripted ones, which calls don't reach."""
+    for name, child in module.named_children():
+        waiting = [(name, child)]
+        while waiting:
+            path, inner = waiting.pop()
+            yield path, inner
+            if not isinstance(inner, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)):
+                waiting.extend((f"{path}.{name}", part) for name, part in inner.named_children())
+
+
+class FirstHook:
+    """On the submodule that a step calls first: what it is given is what h1 is asked."""
+
+    def __init__(self, step: Step, network: nn.Module) -> None:
+        self._step = step
+        self._network = network
+        self._handle = network.register_forward_pre_hook(self._before, with_kwargs=True)
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module is self._network and not in_backward():
+            self._step.around.append(self._step.to_ask(args, kwargs, part=False))
+
+    def remove(self) -> None:
+        """Leave the submodule as it was."""
+        self._handle.remove()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FirstHook:
+        return self
+
+
+class SubmoduleHook:
+    """The forward hooks of the submodule that gives the scores, for the time of one step."""
+
+    def __init__(self, step: Step, network: nn.Module) -> None:
+        self._step = step
+        self._network = network
+        self._asked: list[Asked] = []
+        self._handles = [
+            network.register_forward_pre_hook(self._before, with_kwargs=True),
+            network.register_forward_hook(self._after, with_kwargs=True),
+        ]
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module is self._network and not in_backward():
+            self._asked.append(self._step.to_ask(args, kwargs, part=True))
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if module is self._network and not in_backward():
+            self._step.add(Call(args, kwargs, output), self._asked.pop())
+
+    def remove(self) -> None:
+        """Leave the submodule as it was."""
+        for handle in self._handles:
+            handle.remove()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SubmoduleHook:
+        # A copy that the step makes of its network is another network, which is not listened to.
+        return self
