@@ -26,7 +26,10 @@ eager = cast("Callable[[_Function], _Function]", torch.compiler.disable)
 
 
 def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
-    """Compare the counted output of h2 with h1's, record both, and return the terms of the loss."""
+    """Compare the counted output of h2 with h1's, record both, and return the terms of the loss.
+
+    Not traced in a compiled step: what calls it is `eager`.
+    """
     state, run = step.state, step.run
     number = step.counted()
     h2_output = step.scores_of(step.calls[number])
@@ -134,7 +137,6 @@ def _h1_output(step: Step, number: int, axis: int, classes: int | None, device: 
     return reference.map_classes(answer, classes)
 
 
-@eager
 def _check_kind_of_scores(state: Compatibility, h2_output: Tensor, h1_output: Tensor) -> None:
     """Once: a softmax of a softmax trains and logs plausible nonsense. One look, so one wait for the device at most."""
     if state.loss.base not in ("cross_entropy", "kl_divergence"):
@@ -151,7 +153,6 @@ def _check_kind_of_scores(state: Compatibility, h2_output: Tensor, h1_output: Te
         )
 
 
-@eager
 def _watch_finite(step: Step, h2_output: Tensor, h1_output: Tensor) -> None:
     """Refuse NaN and inf: at once on the CPU; elsewhere remember the step, and look when it costs nothing."""
     run, module = step.run, cast("Any", step.module)
@@ -187,7 +188,6 @@ def raise_what_was_noticed(run: Run) -> None:
 # -- records ----------------------------------------------------------------------------------------------------
 
 
-@eager
 @torch.no_grad()
 def _record(
     step: Step,
@@ -217,7 +217,6 @@ def _record(
         )
 
 
-@eager
 def _record_for(step: Step, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> tuple[Labels, EpochRecord]:
     state, epoch, key = step.state, step.run.epoch(step.stage), step.position.dataloader_idx
     labels = labels_of(state.loss.base, h2_output, target, h1_output, **state.loss.options)
@@ -247,7 +246,6 @@ def _compares(step: Step, epoch: Epoch) -> bool:
     )
 
 
-@eager
 def _padding(step: Step, batch_size: int) -> int | None:
     """How many leading instances of this batch are no padding, or None where all are."""
     module = cast("Any", step.module)

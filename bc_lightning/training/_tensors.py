@@ -15,8 +15,16 @@ _DEPTH = 5
 
 def tensors_in(nested: Any, depth: int = _DEPTH) -> Iterator[Tensor]:
     """All tensors of a nested value, also those that are attributes of an object, such as a batch of graphs."""
-    if isinstance(nested, Tensor):
+    kind = type(nested)
+    if kind is Tensor or isinstance(nested, Tensor):
         yield nested
+    elif kind is list or kind is tuple:
+        # Nearly all there is, and several times faster than asking what kind of sequence it is.
+        for value in nested:
+            if type(value) is Tensor:
+                yield value
+            else:
+                yield from tensors_in(value, depth - 1)
     elif depth == 0 or nested is None or isinstance(nested, (str, bytes, int, float, type)) or callable(nested):
         return
     elif isinstance(nested, Mapping):

@@ -420,7 +420,6 @@ def _automatic(step: Step, output: Any) -> Any:
     )
 
 
-@eager
 def _with_penalty(step: Step, loss: Tensor) -> Tensor:
     """The user's loss plus lambda_c times the dissonance; with lambda_c = 0 the very same tensor."""
     step.stop_watching()
