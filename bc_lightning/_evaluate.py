@@ -20,7 +20,7 @@ from bc_core._arrays import INT64_MAX, id_array, to_numpy
 from bc_core._comparison import Metadata
 from bc_core._evaluation import performance
 from bc_lightning._attached import split_batch
-from bc_lightning._fingerprint import module_behind
+from bc_lightning._fingerprint import module_behind, modules_behind
 from bc_lightning._model_outputs import (
     _part,
     class_axis_of,
@@ -281,6 +281,12 @@ class _Reader:
         # References bring stored rows or a class map; plain models are asked as they are, and stay where they are.
         self._reference = Reference.of(h1) if isinstance(h1, (Reference, StoredOutputs)) else None
         self._answers = None if self._reference is not None else _answers_of(h1)
+        trained = _trained_with(h2)
+        if self._reference is None and self._answers is None and trained is not None:
+            class_map = trained.reference.class_map
+            if class_map is not None:
+                # h1 in the classes of h2, as it was in training.
+                self._reference = Reference.of(h1, class_map=class_map, scores=h1_scores)
         self._h1, self._h2, self._device = h1, h2, device
         self._multilabel, self._options = reading
         state = _trained_with(h2)
@@ -475,8 +481,7 @@ def _reading(
 @contextmanager
 def _evaluating(*models: Any) -> Iterator[None]:
     """Eval mode and no gradients; afterwards every submodule is in the mode it was in."""
-    behind = [model.module if isinstance(model, Reference) else module_behind(model) for model in models]
-    modules = [module for module in behind if module is not None]
+    modules = [each for model in models for each in modules_behind(model.h1 if isinstance(model, Reference) else model)]
     modes = [(child, child.training) for module in modules for child in module.modules()]
     try:
         for module in modules:

@@ -78,7 +78,8 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         call: which call counts where a step calls h2 several times: ``"first"``, an index such as -1, or a function of
             the list of calls (each with ``args``, ``kwargs``, ``output``) that gives the index. By default several
             calls are refused.
-        class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1.
+        class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1. Scores say then
+            what h1 chooses among the classes that are left; a label of a class that is gone counts as wrong.
         stages: the stages that are watched; a stage whose step does not call h2 once is left out here.
         log_prefix: put before every logged name.
         inputs: where the models' input is in a batch: an index, a key or a function of the batch. By default a plain

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bc_lightning._fingerprint import fingerprint, module_behind
+from bc_lightning._fingerprint import fingerprint, module_behind, modules_behind
 from bc_lightning._model_outputs import scores_from_output
 from bc_lightning._user_module import class_of, lacks_forward, only_network
 
@@ -80,6 +80,8 @@ class Reference:
                 "make an instance of a class, and load a file with bc_lightning.load_h1"
             )
         self._module = module_behind(h1)
+        # Of a callable those that can be seen; they answer in eval mode too.
+        self._modules = modules_behind(h1)
         self._scores = self._checked_scores(scores)
         self._labels_only = bool(getattr(h1, "labels_only", False))
         self._class_map = _checked_class_map(class_map, num_classes)
@@ -227,6 +229,8 @@ class Reference:
         h1, module = self._h1, self._module
         if module is not None and module is h1:
             h1 = module = self._in_type_of(module, chain(args, kwargs.values()))
+        for each in self._modules:
+            _set_eval(each)
         if module is not None:
             _set_eval(module)
             if device is not None:
@@ -237,7 +241,8 @@ class Reference:
                 output = self._output_of(h1, args, kwargs, part, networks)
             except (TypeError, RuntimeError) as error:
                 shapes = [tuple(value.shape) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-                raise type(error)(
+                kind = TypeError if isinstance(error, TypeError) else RuntimeError
+                raise kind(
                     f"h1 failed on what h2 was called with ({len(args)} positional arguments, keywords "
                     f"{sorted(kwargs)}, tensors of shape {shapes}): {error}"
                 ) from error

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bc_lightning._fingerprint import module_behind
+from bc_lightning._fingerprint import module_behind, modules_behind
 from bc_lightning._reference import Reference
 
 
@@ -31,8 +31,17 @@ def check_no_shared_parameters(h1: Any, h2: nn.Module) -> None:
             ...
         ValueError: h1 and h2 are the same object, ...
     """
-    h1 = h1.module if isinstance(h1, Reference) else module_behind(h1)
+    whole = h1.h1 if isinstance(h1, Reference) else h1
+    h1 = module_behind(whole)
     if h1 is None:
+        # What a function runs may be a frozen part of both, which no training changes.
+        trained = {key for tensor in h2.parameters() if tensor.requires_grad for key in _identities(tensor)}
+        parts = [tensor for part in modules_behind(whole) for _, tensor in _named_tensors(part)]
+        if any(key in trained for tensor in parts for key in _identities(tensor)):
+            raise ValueError(
+                "h1 is a function that runs weights of h2, so training h2 would change h1. Let it run a copy: "
+                "old = copy.deepcopy(h2), h1=lambda x: old(x)"
+            )
         return
     remedy = "training h2 would change h1. Start h2 from a copy: h2 = copy.deepcopy(h1)"
     if h1 is h2:

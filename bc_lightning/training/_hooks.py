@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bc_lightning.training._state import Found
 from bc_lightning.training._step import Asked, Call, Step, features_message, in_backward
@@ -23,9 +23,11 @@ class ModuleCalls:
         self.names: list[str] = []
         self.calls: list[Call] = []
         self.asked: list[Asked] = []
+        self.answers: list[list[Tensor]] = []
         self._open: list[Asked] = []
         self._handles: list[Any] = []
-        for name, module in _own_modules(step.module):
+        self._own = dict(_own_modules(step.module))
+        for name, module in self._own.items():
             before = functools.partial(self._before, name)
             self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
             after = functools.partial(self._after, name)
@@ -35,16 +37,23 @@ class ModuleCalls:
         """Leave the submodules as they were."""
         for handle in self._handles:
             handle.remove()
+        self._own = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ModuleCalls:
         return self
 
     def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module is not self._own.get(name):
+            _let_go(module, self)
+            return
         if self._depth == 0:
             self._open.append(self._step.to_ask(args, kwargs, part=True))
         self._depth += 1
 
     def _after(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if module is not self._own.get(name):
+            _let_go(module, self)
+            return
         self._depth -= 1
         if self._depth or not self._open:
             return
@@ -52,6 +61,8 @@ class ModuleCalls:
         if self._step.inside_forward or next(module.parameters(), None) is None:
             return
         self.names.append(name)
+        # As it was when the submodule answered: what comes after may change it in place.
+        self.answers.append([tensor.detach().clone() for tensor in tensors_in(output)])
         self.calls.append(Call(args, kwargs, output))
         self.asked.append(asked)
         if self._step.scores is None and not self._step.captured:
@@ -110,6 +121,7 @@ class ModuleCalls:
             output = self.calls[root].output
             call = self.calls[path[0]]
             exact &= len(call.args) == 1 and not call.kwargs and call.args[0] is output
+            exact = exact and torch.equal(self.answers[root][0], self.asked[path[0]].args[0])
             path.insert(0, root)
         return path, exact
 
@@ -119,6 +131,14 @@ class ModuleCalls:
         except (TypeError, ValueError):
             return False
         return scores.is_floating_point() and scores.ndim > 0 and scores.shape[0] == size
+
+
+def _let_go(module: nn.Module, hook: object) -> None:
+    """Take our hooks off a copy that the step has made of a submodule while it carried them."""
+    for hooks in (module._forward_pre_hooks, module._forward_hooks):
+        for key, each in list(hooks.items()):
+            if getattr(getattr(each, "func", each), "__self__", None) is hook:
+                del hooks[key]
 
 
 def _own_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -141,7 +161,9 @@ class FirstHook:
         self._handle = network.register_forward_pre_hook(self._before, with_kwargs=True)
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if module is self._network and not in_backward():
+        if module is not self._network:
+            _let_go(module, self)
+        elif not in_backward():
             self._step.around.append(self._step.to_ask(args, kwargs, part=False))
 
     def remove(self) -> None:
@@ -165,11 +187,15 @@ class SubmoduleHook:
         ]
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if module is self._network and not in_backward():
+        if module is not self._network:
+            _let_go(module, self)
+        elif not in_backward():
             self._asked.append(self._step.to_ask(args, kwargs, part=True))
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if module is self._network and not in_backward():
+        if module is not self._network:
+            _let_go(module, self)
+        elif not in_backward():
             self._step.add(Call(args, kwargs, output), self._asked.pop())
 
     def remove(self) -> None:

@@ -29,6 +29,13 @@ _OF_LABELS = {
     F.multilabel_soft_margin_loss,
     F.soft_margin_loss,
 }
+# What names the same labels in another form.
+_KEEPS_LABELS = {
+    *("one_hot", "to", "type", "type_as", "float", "double", "half", "bfloat16", "long", "int", "short", "bool"),
+    *("view", "reshape", "squeeze", "unsqueeze", "expand", "contiguous", "detach", "clone", "flatten", "eq", "ne"),
+    *("size", "dim", "numel", "shape", "__get__", "__getitem__", "unique", "max", "min", "any", "all", "sum", "item"),
+}
+_LOOKS_UP = {"__getitem__", "gather", "index_select", "take", "embedding"}
 # What compares outputs as points of a space: no classes in its columns.
 _OF_POINTS = {
     F.triplet_margin_loss,
@@ -49,6 +56,7 @@ class SeenLoss(NamedTuple):
     input: Tensor
     target: Tensor
     root: int | None
+    ignore_index: int | None = None
 
 
 class LossWatch(TorchFunctionMode):
@@ -57,9 +65,11 @@ class LossWatch(TorchFunctionMode):
     Args:
         members: memory of the batch's tensors and of h2's own.
         size: number of instances.
+        target: memory of the batch's target.
     """
 
-    def __init__(self, members: set[int], size: int) -> None:
+    def __init__(self, members: set[int], size: int, target: int | None = None) -> None:
+        self._target = target
         self._members = members
         self._size = size
         self._root: dict[int, int] = {}
@@ -74,6 +84,12 @@ class LossWatch(TorchFunctionMode):
         self.strangers: list[Tensor] = []
         # Memory of the batch's tensors that were used.
         self.used: set[int] = set()
+        # Whether the batch's target was made into another one: flipped, permuted, added up.
+        self.target_changed = False
+        # Whether it was made into other class indices.
+        self.relabelled = False
+        self._of_target: set[int] = set()
+        self._of_h2: set[int] = set()
 
     def follow(self, output: Any, root: int = 0, given: Any = ()) -> None:
         """Watch what becomes of an output of h2, which was given `given`."""
@@ -100,7 +116,7 @@ class LossWatch(TorchFunctionMode):
         given = list(tensors_in((args, kwargs)))
         made = list(tensors_in(result))
         if func in _OF_LABELS:
-            self._note_loss(args, kwargs)
+            self._note_loss(func, args, kwargs)
         elif func in _OF_POINTS:
             for tensor in given:
                 if (root := self.root_of(tensor)) is not None:
@@ -111,14 +127,16 @@ class LossWatch(TorchFunctionMode):
                 size = given[0].numel()
                 self._root.update({id(tensor): root for tensor in made if tensor.numel() == size})
             self._note_strangers(given)
+            self._note_target(func, given, made)
         self._made.update({id(tensor): tensor for tensor in made})
         return result
 
-    def _note_loss(self, args: Any, kwargs: dict[str, Any]) -> None:
-        named = dict(zip(("input", "target"), args, strict=False)) | kwargs
+    def _note_loss(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        named = dict(zip(("input", "target", "weight", "size_average", "ignore_index"), args, strict=False)) | kwargs
         scores, target = named.get("input"), named.get("target")
+        ignored = named.get("ignore_index", -100) if func in (F.cross_entropy, F.nll_loss) else None
         if isinstance(scores, Tensor) and isinstance(target, Tensor):
-            self.losses.append(SeenLoss(scores, target, self.root_of(scores)))
+            self.losses.append(SeenLoss(scores, target, self.root_of(scores), ignored))
 
     def _note_strangers(self, given: Iterable[Tensor]) -> None:
         for tensor in given:
@@ -128,6 +146,22 @@ class LossWatch(TorchFunctionMode):
                 self.used.add(storage)
             else:
                 self.strangers.append(tensor)
+
+    def _note_target(self, func: Any, given: list[Tensor], made: list[Tensor]) -> None:
+        """Follow the batch's target through what keeps its labels, as long as nothing of h2's comes in."""
+        if any(t.requires_grad or id(t) in self._of_h2 or self.root_of(t) is not None for t in given):
+            self._of_h2 |= {id(tensor) for tensor in made}
+            return
+        own = [tensor for tensor in given if id(tensor) in self._of_target or storage_of(tensor) == self._target]
+        name = getattr(func, "__name__", "")
+        if not own or (name in _LOOKS_UP and given[0] is not own[0]):
+            # A weight for each class, for one, is looked up by labels.
+            return
+        if name not in _KEEPS_LABELS or len(own) < len(given):
+            self.target_changed = True
+            size = own[0].numel()
+            self.relabelled |= any(not t.is_floating_point() and t.numel() == size for t in made)
+        self._of_target |= {id(tensor) for tensor in made}
 
     def losses_of(self, root: int) -> list[SeenLoss]:
         """The losses of labels whose input is a watched output."""
@@ -144,6 +178,6 @@ class LossWatch(TorchFunctionMode):
                 return 1
             if given.shape == last.shape and given.stride() == last.stride():
                 return -1
-            if given.ndim == 2 and given.shape[1] == scores.shape[-1] and scores.is_contiguous():
+            if given.ndim == 2 and given.stride() == (scores.shape[-1], 1) and scores.is_contiguous():
                 return -1
         return None

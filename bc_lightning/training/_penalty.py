@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bc_lightning._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
 from bc_lightning._epoch_record import EpochRecord
-from bc_lightning._model_outputs import class_axis_of, says_ambiguous_axis, scores_from_output
+from bc_lightning._model_outputs import check_triple, class_axis_of, says_ambiguous_axis, scores_from_output
 from bc_lightning._user_module import class_of
 from bc_lightning.functional._alignment import check_finite, is_probabilities
 from bc_lightning.functional._compatibility_loss import Labels, LossTerms, labels_of
@@ -46,6 +46,7 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     classes = h2_output.shape[1] if h2_output.ndim > 1 else None
     h1_output = _h1_output(step, number, axis, classes, h2_output.device)
     if step.first:
+        check_triple(step.calls[number].output, state.options.scores)
         _check_kind_of_scores(state, h2_output, h1_output)
         if state.loss.validate_args:
             state.loss.look(h2_output, target, h1_output, outputs_checked=True)
@@ -100,7 +101,10 @@ def _class_axis(step: Step, number: int, scores: Tensor, target: Tensor) -> int:
         return 1
     told = step.state.options.class_axis or step.run.class_axis
     axis = class_axis_of(scores, target, step.calls[number].output, told)
-    if axis is None:
+    if axis is not None:
+        # Of sequences padded to the longest of a batch, a later one may be as long as there are classes.
+        step.run.class_axis = axis
+    else:
         axis = step.run.class_axis = None if step.watch is None else step.watch.class_axis(scores, step.roots[number])
     if axis is None:
         raise ValueError(says_ambiguous_axis(scores, target))

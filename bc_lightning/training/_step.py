@@ -18,7 +18,7 @@ from bc_lightning._model_outputs import inputs_from_batch, scores_from_output, t
 from bc_lightning._user_module import class_of, lacks_forward, of_one_kind, only_network
 from bc_lightning.training._loss_watch import LossWatch
 from bc_lightning.training._state import Compatibility, Position, Scores, Stage
-from bc_lightning.training._tensors import Members, mapped, tensors_in
+from bc_lightning.training._tensors import Members, mapped, storage_of, tensors_in
 
 if TYPE_CHECKING:
     from bc_lightning.training._hooks import ModuleCalls
@@ -289,7 +289,8 @@ class Step:
             if torch._C._len_torch_function_stack() != self._depth:
                 # Inside of a mode of the user's, which leaves the stack before ours would.
                 return
-            self.watch = LossWatch(self.members.unchanged, self.size)
+            target = None if self._target is None else storage_of(self._target)
+            self.watch = LossWatch(self.members.unchanged, self.size, target)
             self.watch.__enter__()  # type: ignore[no-untyped-call]
         self.watch.follow(output, root, given=(call.args, call.kwargs))
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from bc_lightning._user_module import class_of
-from bc_lightning.training._loss_watch import LossWatch
+from bc_lightning.training._loss_watch import LossWatch, SeenLoss
 from bc_lightning.training._step import HANDED_OVER, Step
 from bc_lightning.training._tensors import same_labels, storage_of, tensors_in
 
@@ -34,6 +34,9 @@ def target_of(step: Step, number: int, scores: Tensor) -> Tensor:
     handed = step.handed_over
     own_input = step.got_the_batch(step.calls[number])
     if handed is not None:
+        own = step.batch_target
+        if step.stage == "train" and isinstance(handed, Tensor) and own is not None:
+            own_input &= handed.is_floating_point() == own.is_floating_point()
         if not isinstance(handed, Tensor):
             raise TypeError(
                 f"self.{HANDED_OVER} must be a tensor, the target that the step was trained on. Received: "
@@ -44,8 +47,14 @@ def target_of(step: Step, number: int, scores: Tensor) -> Tensor:
         return handed
     if step.watch is not None and (step.first or (step.stage == "train" and not own_input)):
         seen = step.watch.losses_of(step.roots[number])
+        if not seen and own_input:
+            # Scaled, or with a prior added: no view of the scores, but of their classes.
+            seen = [loss for loss in step.watch.losses if loss.root is None and loss.input.shape == scores.shape]
         if step.first:
             _check_what_is_trained(step, step.watch, number, scores)
+            _check_ignored(step, seen)
+            if own_input and step.stage == "train":
+                _check_used(step, step.watch)
         if own_input or step.stage != "train":
             return _agreed(step, step.require_target(), [loss.target for loss in seen])
         return _of_another_input(step, step.watch, [loss.target for loss in seen])
@@ -57,42 +66,93 @@ def target_of(step: Step, number: int, scores: Tensor) -> Tensor:
 
 def _agreed(step: Step, target: Tensor, seen: list[Tensor]) -> Tensor:
     """The batch's target, unless the losses of a first batch were given others."""
-    verdicts = [True if storage_of(other) == storage_of(target) else same_labels(other, target) for other in seen]
-    if verdicts and all(verdict is False for verdict in verdicts):
-        where = "" if step.state.options.target is None else f"target={step.state.options.target!r} of "
-        found = _where_in(step.batch, seen[0])
-        remedy = (
-            f"Say where it is: target={found!r}"
-            if found is not None
-            else "Say how it comes from the batch, target=lambda batch: ..., or hand it over in the step, " + _HAND_OVER
-        )
+    # Probabilities beside labels are a teacher's.
+    labels = [other for other in seen if other.ndim < 2 or not other.is_floating_point()] or seen
+    verdicts = [True if storage_of(other) == storage_of(target) else same_labels(other, target) for other in labels]
+    if False not in verdicts:
+        return target
+    if True in verdicts:
+        # Two sets of labels for one output, as when the batch was mixed before the step.
         raise ValueError(
-            f"{class_of(step.module)}'s {step.stage} step computed its loss with another target than {where}the batch "
-            f"has. {remedy}."
+            f"{class_of(step.module)}'s {step.stage} step computed its loss with the batch's target and with another "
+            f"one, so what it was trained on cannot be told (mixup, for one). Hand it over in the step, {_HAND_OVER}: "
+            f"class indices, or the mixed target as probabilities (N, C)."
         )
-    return target
+    if None in verdicts:
+        return target
+    where = "" if step.state.options.target is None else f"target={step.state.options.target!r} of "
+    found = _where_in(step.batch, labels[0])
+    remedy = (
+        f"Say where it is: target={found!r}"
+        if found is not None
+        else "Say how it comes from the batch, target=lambda batch: ..., or hand it over in the step, " + _HAND_OVER
+    )
+    raise ValueError(
+        f"{class_of(step.module)}'s {step.stage} step computed its loss with another target than {where}the batch "
+        f"has. {remedy}."
+    )
+
+
+def _check_used(step: Step, watch: LossWatch) -> None:
+    """Refuse, on a first batch without a loss of torch's, a target that the step does not use or makes into another."""
+    target, told = step.batch_target, step.state.options.target
+    if watch.losses or target is None or told is not None or step.state.options.supplies_base:
+        return
+    if watch.relabelled:
+        raise ValueError(
+            f"{class_of(step.module)}'s {step.stage} step makes other class indices of the batch's target. Say how "
+            f"they come from the batch, target=lambda batch: ..., or hand them over in the step, {_HAND_OVER}."
+        )
+    if storage_of(target) in watch.used or not isinstance(step.batch, (tuple, list)):
+        return
+    labels = [
+        place
+        for place, value in enumerate(step.batch)
+        if isinstance(value, Tensor) and value.shape[:1] == target.shape[:1] and storage_of(value) in watch.used
+    ]
+    if labels:
+        raise ValueError(
+            f"{class_of(step.module)}'s {step.stage} step does not use element 1 of the batch, which would be taken "
+            f"for the target, but element {labels[0]}. Say where the target is: target={labels[0]}."
+        )
+
+
+def _check_ignored(step: Step, seen: list[SeenLoss]) -> None:
+    """Refuse, on a first batch, a label that the user's loss leaves out and ours would count."""
+    told = {loss.ignore_index for loss in seen if loss.ignore_index is not None}
+    ours = step.state.loss.options.get("ignore_index", -100)
+    if step.state.loss.base == "binary_cross_entropy" or not told or ours in told:
+        return
+    theirs = told.pop()
+    raise ValueError(
+        f"{class_of(step.module)}'s {step.stage} step leaves out the label {theirs} (ignore_index={theirs} of its "
+        f"loss), which would be penalised and counted here. Say it too: loss_options={{'ignore_index': {theirs}}}, or "
+        f"CompatibilityLoss(..., ignore_index={theirs})."
+    )
 
 
 def _of_another_input(step: Step, watch: LossWatch, seen: list[Tensor]) -> Tensor:
     """The target where h2 was given something else than the batch's input: preprocessed, augmented or mixed."""
     target = step.batch_target
+    if target is None and not seen:
+        raise ValueError(_unknown_target(step))
+    own = None if target is None else storage_of(target)
+    others = [other for other in seen if storage_of(other) != own]
     if target is not None:
-        own = storage_of(target)
-        others = [other for other in seen if storage_of(other) != own]
-        strangers = [] if seen else watch.strangers
-        if (seen and not others) or (not seen and not strangers and _was_used(watch, target)):
+        if seen and not others:
             return target
-        seen_otherwise = [*others, *strangers] if target.device.type == "cpu" else []
-        if seen_otherwise and all(same_labels(other, target) for other in seen_otherwise):
+        if not seen and not watch.strangers and own in watch.used and not watch.target_changed:
+            return target
+        # The same class indices in another tensor; mixed ones are probabilities, whatever their largest is.
+        indices = [*others, *([] if seen else watch.strangers)] if target.device.type == "cpu" else []
+        mixed = any(other.ndim > 1 and other.is_floating_point() for other in indices)
+        kept = bool(indices) and not mixed and not watch.target_changed
+        if kept and all(same_labels(other, target) for other in indices):
             return target
     if len({storage_of(other) for other in seen}) == 1:
         _refuse_stored(step)
         return seen[0]
     raise ValueError(_unknown_target(step))
-
-
-def _was_used(watch: LossWatch, target: Tensor) -> bool:
-    return storage_of(target) in watch.used
 
 
 def _unknown_target(step: Step) -> str:

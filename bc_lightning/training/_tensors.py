@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 # A batch of graphs keeps its tensors three attributes deep.
 _DEPTH = 5
+# A longer list that does not begin with a tensor holds none.
+_LONG = 256
 
 
 def tensors_in(nested: Any, depth: int = _DEPTH) -> Iterator[Tensor]:
@@ -19,6 +22,9 @@ def tensors_in(nested: Any, depth: int = _DEPTH) -> Iterator[Tensor]:
     if kind is Tensor or isinstance(nested, Tensor):
         yield nested
     elif kind is list or kind is tuple:
+        if len(nested) > _LONG and not isinstance(nested[0], Tensor):
+            # Rows of numbers or texts.
+            return
         # Nearly all there is, and several times faster than asking what kind of sequence it is.
         for value in nested:
             if type(value) is Tensor:
@@ -35,7 +41,8 @@ def tensors_in(nested: Any, depth: int = _DEPTH) -> Iterator[Tensor]:
             yield from tensors_in(value, depth - 1)
     else:
         for value in getattr(nested, "__dict__", {}).values():
-            yield from tensors_in(value, depth - 1)
+            if not isinstance(value, (Dataset, nn.Module)):
+                yield from tensors_in(value, depth - 1)
 
 
 def mapped(nested: Any, fn: Callable[[Tensor], Any]) -> Any:
@@ -66,6 +73,23 @@ def version_of(tensor: Tensor) -> int:
         return tensor._version
     except RuntimeError:
         return 0
+
+
+def leads_to(scores: Tensor, loss: Tensor) -> bool:
+    """Whether a loss was computed from scores, by what autograd has noted of it."""
+    wanted, waiting = scores.grad_fn, [loss.grad_fn]
+    if wanted is None:
+        # Nothing was noted of scores without a gradient; that they have none is told elsewhere.
+        return True
+    seen = set()
+    while waiting:
+        node = waiting.pop()
+        if node is wanted:
+            return True
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    return False
 
 
 class Members:
@@ -116,4 +140,13 @@ def same_labels(one: Tensor, other: Tensor) -> bool | None:
         one, other = longer.argmax(1), shorter
     elif one.ndim >= 2 and one.shape == other.shape and one.is_floating_point() and other.is_floating_point():
         one, other = (one.argmax(1), other.argmax(1)) if one.shape[1] > 1 else (one, other)
-    return bool(torch.equal(one.reshape(-1).to(torch.float64), other.reshape(-1).to(torch.float64)))
+    one, other = (target.reshape(-1).to(torch.float64) for target in (one, other))
+    if torch.equal(one, other):
+        return True
+    for written, plain in ((one, other), (other, one)):
+        # Of a binary model: smoothed, or -1 and 1.
+        is_binary = bool(((plain == 0) | (plain == 1)).all()) and bool((written.abs() <= 1).all())
+        signed = bool((written < 0).any())
+        if is_binary and (signed or bool((written != written.round()).any())):
+            return bool(((written > (0 if signed else 0.5)) == (plain == 1)).all())
+    return False

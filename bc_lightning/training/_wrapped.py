@@ -25,6 +25,7 @@ from bc_lightning.training._step import (
     captures_message,
     in_backward,
 )
+from bc_lightning.training._tensors import leads_to
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -335,10 +336,13 @@ def made_step(stage: Stage, name: str, user_step: Callable[..., Any]) -> Callabl
         for state in reversed(self._compatibilities):
             if stage in state.options.stages:
                 run = functools.partial(_run_step, self, state, stage, run)
+        # What a step hands over is kept for the step that has called it.
+        nested = any(state.step is not None for state in self._compatibilities)
         try:
             return run(*args, **kwargs)
         finally:
-            self.__dict__.pop(HANDED_OVER, None)
+            if not nested:
+                self.__dict__.pop(HANDED_OVER, None)
 
     return step
 
@@ -384,7 +388,11 @@ def _after_step(module: Any, step: Step, output: Any) -> Any:
 @eager
 def _penalised(step: Step, loss: Tensor) -> Tensor:
     """The loss of a step that optimises by hand; a second loss of one call of h2 has no penalty of its own."""
-    return _with_penalty(step, loss) if step.calls or _find(step) else loss
+    if not step.calls and not _find(step):
+        return loss
+    scores = step.scores_of(step.calls[step.counted()])
+    # Of several losses it is the one that the scores lead to which is penalised.
+    return _with_penalty(step, loss) if step.compiled or leads_to(scores, loss) else loss
 
 
 def _find(step: Step) -> bool:

@@ -393,7 +393,7 @@ with scope:
 print(json.dumps({{
     "counts": counts.overlap().counts.tolist(),
     "btc": logs["btc"], "accuracy": logs["accuracy"],
-    "weighted": float(weighted.result()["both_right"]),
+    "weighted": float(weighted.result()["w_both_right"]),
     "h1": h1.predict(x, verbose=0).argmax(1).tolist(), "h2": np.asarray(h2(x)).argmax(1).tolist(),
 }}))
 """
