@@ -47,7 +47,8 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
     and checkpoints are untouched; the dissonance is added to its loss, and one call of h2 per step serves both. A
     plain ``nn.Module`` gets the steps it lacks. `unwrap` gives the user's own class back.
 
-    In manual optimisation the penalty is added by ``self.manual_backward``, as it is: a step that divides its loss by
+    In manual optimisation the penalty is added by ``self.manual_backward`` to the first loss of a step that h2's scores
+    lead to, as it is: a step that divides its loss by
     the number of batches it accumulates needs a `lambda_c` divided by it too.
 
     Logged once per epoch, as ``train_...``, ``val_...`` and ``test_...``: ``base_loss``, ``dissonance``, ``btc``,

@@ -154,8 +154,11 @@ class LossWatch(TorchFunctionMode):
             return
         own = [tensor for tensor in given if id(tensor) in self._of_target or storage_of(tensor) == self._target]
         name = getattr(func, "__name__", "")
-        if not own or (name in _LOOKS_UP and given[0] is not own[0]):
-            # A weight for each class, for one, is looked up by labels.
+        if own and name in _LOOKS_UP and given[0] is not own[0]:
+            # What is looked up by labels: a weight for each class, or other class indices.
+            self.relabelled |= any(not t.is_floating_point() and t.numel() == own[0].numel() for t in made)
+            return
+        if not own:
             return
         if name not in _KEEPS_LABELS or len(own) < len(given):
             self.target_changed = True

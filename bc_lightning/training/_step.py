@@ -98,6 +98,7 @@ class Step:
         self._depth = torch._C._len_torch_function_stack()
         # Read before the step, which may pop its labels out of the batch.
         self._target, self._no_target = _tried(lambda: target_from_batch(batch, state.options.target))
+        self.target_storage = storage_of(self._target) if isinstance(self._target, Tensor) else None
         self._inputs: Any = None
         if state.options.inputs is not None and not state.options.supplies_base:
             self._inputs = inputs_from_batch(batch, state.options.inputs)
@@ -147,6 +148,9 @@ class Step:
         self._note(call, asked)
         if self.compiled:
             return
+        if self.stage != "train" and isinstance(self._target, Tensor):
+            # What is done to it in place afterwards, for a metric, is not what h2 answered for.
+            self._target = self._target.clone()
         if self.state.notice is not None:
             self.state.notice(self, asked.args, asked.kwargs)
         # Looked at now: what the step changes in place afterwards, h2 was not given.
@@ -289,8 +293,7 @@ class Step:
             if torch._C._len_torch_function_stack() != self._depth:
                 # Inside of a mode of the user's, which leaves the stack before ours would.
                 return
-            target = None if self._target is None else storage_of(self._target)
-            self.watch = LossWatch(self.members.unchanged, self.size, target)
+            self.watch = LossWatch(self.members.unchanged, self.size, self.target_storage)
             self.watch.__enter__()  # type: ignore[no-untyped-call]
         self.watch.follow(output, root, given=(call.args, call.kwargs))
 

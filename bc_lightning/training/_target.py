@@ -68,7 +68,7 @@ def _agreed(step: Step, target: Tensor, seen: list[Tensor]) -> Tensor:
     """The batch's target, unless the losses of a first batch were given others."""
     # Probabilities beside labels are a teacher's.
     labels = [other for other in seen if other.ndim < 2 or not other.is_floating_point()] or seen
-    verdicts = [True if storage_of(other) == storage_of(target) else same_labels(other, target) for other in labels]
+    verdicts = [storage_of(other) == step.target_storage or same_labels(other, target) for other in labels]
     if False not in verdicts:
         return target
     if True in verdicts:
@@ -103,7 +103,7 @@ def _check_used(step: Step, watch: LossWatch) -> None:
             f"{class_of(step.module)}'s {step.stage} step makes other class indices of the batch's target. Say how "
             f"they come from the batch, target=lambda batch: ..., or hand them over in the step, {_HAND_OVER}."
         )
-    if storage_of(target) in watch.used or not isinstance(step.batch, (tuple, list)):
+    if step.target_storage in watch.used or not isinstance(step.batch, (tuple, list)):
         return
     labels = [
         place
@@ -136,7 +136,7 @@ def _of_another_input(step: Step, watch: LossWatch, seen: list[Tensor]) -> Tenso
     target = step.batch_target
     if target is None and not seen:
         raise ValueError(_unknown_target(step))
-    own = None if target is None else storage_of(target)
+    own = step.target_storage
     others = [other for other in seen if storage_of(other) != own]
     if target is not None:
         if seen and not others:
