@@ -115,7 +115,8 @@ class ForwardForPredictionOnly(NetCalled):
 
 
 @STEPS.one_line(
-    "backbone and head called one after the other by the steps, no `forward`: the last call's output are the scores",
+    "backbone and head called one after the other by the steps, nothing between them, no `forward`: the last call's "
+    "output are the scores",
     options={},
     scores=lambda module, batch: module.head(module.backbone(batch[0])),
 )

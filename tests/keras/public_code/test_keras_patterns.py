@@ -118,7 +118,8 @@ def zero(pattern: type[Program]) -> tuple[Any, Any, dict[str, list[float]]]:
 @every
 def test_lambda_zero_is_the_plain_program_to_the_bit(pattern):
     (h2, _, logged), (expected, _, plain_logged) = zero(pattern), plain(pattern)
-    if not working(pattern).exact:
+    # XLA makes another program of a step that asks h1 too, in which a sum may be rounded otherwise.
+    if not working(pattern).exact or keras.backend.backend() == "jax":
         for one, other in zip(h2.get_weights(), expected.get_weights(), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
         return
