@@ -423,14 +423,21 @@ class OwnTrainStep(Distance):
             import tensorflow as tf
 
             with tf.GradientTape() as tape:
-                loss = self.compute_loss(x=x if self.shows_input else None, y=y, y_pred=self(x, training=True))
+                scores = self(x, training=True)
+                loss = self.compute_loss(x=x if self.shows_input else None, y=y, y_pred=scores)
             self.optimizer.apply(tape.gradient(loss, self.trainable_weights), self.trainable_weights)
         else:
             self.zero_grad()
-            loss = self.compute_loss(x=x if self.shows_input else None, y=y, y_pred=self(x, training=True))
+            scores = self(x, training=True)
+            loss = self.compute_loss(x=x if self.shows_input else None, y=y, y_pred=scores)
             loss.backward()
             self.optimizer.apply([weight.value.grad for weight in self.trainable_weights], self.trainable_weights)
-        return {"loss": loss}
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss)
+            else:
+                metric.update_state(y, scores)
+        return self.get_metrics_result()
 
 
 class OwnTrainStepWithInput(OwnTrainStep):
