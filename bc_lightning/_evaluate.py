@@ -591,7 +591,7 @@ def _as_target(target: Any) -> Tensor:
     array = to_numpy(target, "target")
     if array.dtype == np.uint64:
         # Torch would read the largest as negative numbers.
-        if array.size and array.max() > INT64_MAX:
+        if array.size and int(array.max()) > INT64_MAX:
             raise ValueError(f"target: expected class numbers, got {array.max()}; map the labels to the classes")
         array = array.astype(np.int64)
     if array.dtype.kind not in "iufb":
