@@ -281,15 +281,12 @@ class _Reader:
         # References bring stored rows or a class map; plain models are asked as they are, and stay where they are.
         self._reference = Reference.of(h1) if isinstance(h1, (Reference, StoredOutputs)) else None
         self._answers = None if self._reference is not None else _answers_of(h1)
-        trained = _trained_with(h2)
-        if self._reference is None and self._answers is None and trained is not None:
-            class_map = trained.reference.class_map
-            if class_map is not None:
-                # h1 in the classes of h2, as it was in training.
-                self._reference = Reference.of(h1, class_map=class_map, scores=h1_scores)
+        state = _trained_with(h2)
+        if self._reference is None and self._answers is None and state is not None and state.reference.class_map:
+            # h1 in the classes of h2, as it was in training.
+            self._reference = Reference.of(h1, class_map=state.reference.class_map, scores=h1_scores)
         self._h1, self._h2, self._device = h1, h2, device
         self._multilabel, self._options = reading
-        state = _trained_with(h2)
         if state is not None:
             scores = state.scores if scores is None else scores
             # Where the user's own step takes its input from is not known; a batch's first or second then.

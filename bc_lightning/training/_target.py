@@ -34,15 +34,15 @@ def target_of(step: Step, number: int, scores: Tensor) -> Tensor:
     handed = step.handed_over
     own_input = step.got_the_batch(step.calls[number])
     if handed is not None:
-        own = step.batch_target
-        if step.stage == "train" and isinstance(handed, Tensor) and own is not None:
-            own_input &= handed.is_floating_point() == own.is_floating_point()
         if not isinstance(handed, Tensor):
             raise TypeError(
                 f"self.{HANDED_OVER} must be a tensor, the target that the step was trained on. Received: "
                 f"{type(handed).__name__}."
             )
-        if not own_input:
+        own = step.batch_target
+        # Probabilities where the batch has class indices: it was mixed before the step.
+        mixed = own is not None and handed.is_floating_point() != own.is_floating_point()
+        if not own_input or (step.stage == "train" and mixed):
             _refuse_stored(step)
         return handed
     if step.watch is not None and (step.first or (step.stage == "train" and not own_input)):
