@@ -76,7 +76,7 @@ class ModuleCalls:
         """
         step = self._step
         given = list(tensors_in((call.args, call.kwargs)))
-        if not given or step.members.given_to(call.args, call.kwargs):
+        if not given or step.got_the_batch(call):
             return
         others = [name for name, other in zip(self.names, self.calls, strict=True) if other.output is not call.output]
         if not any(tensor.requires_grad for tensor in given) and not others:

@@ -1,14 +1,15 @@
 """What a user's step does with h2's output: which loss it goes into, and with which target.
 
 What a step was trained on can't be read from its batch where the step mixes inputs, maps labels or compares embeddings.
-What torch computes after h2 was called tells. Watching costs about a microsecond for each call of torch in Python, so
-it begins when h2 has answered, ends with the step, and is done where it is needed: on a stage's first batch, and where
-h2 was not given the batch's own input.
+What torch computes after h2 was called tells. Any batch may be treated otherwise than the one before, so each is watched,
+from h2's answer to the end of the step. That costs some two microseconds for each call of torch in Python, and four times
+that for one that concerns h2's output or the target; on a stage's first batch, and where h2 was not given the batch's own
+input, all calls are looked at closely.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +37,12 @@ _KEEPS_LABELS = {
     *("size", "dim", "numel", "shape", "__get__", "__getitem__", "unique", "max", "min", "any", "all", "sum", "item"),
 }
 _LOOKS_UP = {"__getitem__", "gather", "index_select", "take", "embedding"}
+# Of these, the ones that take probabilities.
+_OF_PROBABILITIES = {F.binary_cross_entropy}
+_OF_BINARY_LOGITS = {F.binary_cross_entropy_with_logits}
+_WRITE_NOTHING = {"requires_grad_", "detach_", "share_memory_"}
+# A longer list of tensors is looked at by identity alone: the parameters of an optimiser, for one.
+_FEW = 16
 # What compares outputs as points of a space: no classes in its columns.
 _OF_POINTS = {
     F.triplet_margin_loss,
@@ -57,6 +64,9 @@ class SeenLoss(NamedTuple):
     target: Tensor
     root: int | None
     ignore_index: int | None = None
+    # Whether it takes logits of binary scores or probabilities; None for other losses.
+    from_logits: bool | None = None
+    value: Any = None
 
 
 class LossWatch(TorchFunctionMode):
@@ -66,15 +76,17 @@ class LossWatch(TorchFunctionMode):
         members: memory of the batch's tensors and of h2's own.
         size: number of instances.
         target: memory of the batch's target.
+        closely: whether to look at what concerns neither h2's output nor the target too.
     """
 
-    def __init__(self, members: set[int], size: int, target: int | None = None) -> None:
+    def __init__(self, members: set[int], size: int, target: int | None = None, closely: bool = True) -> None:
         self._target = target
         self._members = members
         self._size = size
+        self.closely = closely
         self._root: dict[int, int] = {}
         self._storage: dict[int, tuple[int, int]] = {}
-        # Everything made while watching, kept so that no other tensor gets its id.
+        # What was made while watching and looked at, kept so that no other tensor gets its id.
         self._made: dict[int, Tensor] = {}
         # While h1 is asked, or the penalty computed: that is no part of the user's step.
         self.paused = False
@@ -82,13 +94,20 @@ class LossWatch(TorchFunctionMode):
         self.points: dict[int, str] = {}
         # Tensors with an entry for each instance that are neither the batch's nor computed by h2.
         self.strangers: list[Tensor] = []
+        # The same, of those that something which trains h2 was computed with.
+        self.trained_with: dict[int, Tensor] = {}
         # Memory of the batch's tensors that were used.
         self.used: set[int] = set()
+        # Whether something that trains h2 was computed with the batch's target.
+        self.target_trains = False
         # Whether the batch's target was made into another one: flipped, permuted, added up.
         self.target_changed = False
-        # Whether it was made into other class indices.
+        # Whether something that trains h2 was computed with other class indices made of it.
         self.relabelled = False
-        self._of_target: set[int] = set()
+        # Outputs that were changed in place.
+        self.overwritten: set[int] = set()
+        # What comes from the target, and whether it is other class indices.
+        self._of_target: dict[int, bool] = {}
         self._of_h2: set[int] = set()
 
     def follow(self, output: Any, root: int = 0, given: Any = ()) -> None:
@@ -111,16 +130,34 @@ class LossWatch(TorchFunctionMode):
         """Run a function of torch and note what it tells."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if self.paused:
-            return result
+        # A network that is compiled by itself is traced through here.
+        if not torch.compiler.is_compiling() and not self.paused and (self.closely or self._concerns(args, kwargs)):
+            self._note(func, args, kwargs, result)
+        return result
+
+    def _concerns(self, args: Any, kwargs: dict[str, Any]) -> bool:
+        """Whether h2's output, something made of it, or the target is among the arguments."""
+        for tensor, by_memory in _tensors_at_hand((*args, *kwargs.values())):
+            key = id(tensor)
+            if key in self._root or key in self._of_h2 or key in self._of_target:
+                return True
+            if by_memory and ((memory := storage_of(tensor)) == self._target or memory in self._storage):
+                return True
+        return False
+
+    def _note(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
         given = list(tensors_in((args, kwargs)))
         made = list(tensors_in(result))
         if func in _OF_LABELS:
-            self._note_loss(func, args, kwargs)
+            self._note_loss(func, args, kwargs, result)
         elif func in _OF_POINTS:
             for tensor in given:
                 if (root := self.root_of(tensor)) is not None:
                     self.points.setdefault(root, getattr(func, "__name__", "a distance"))
+        if given and (func is Tensor.__setitem__ or (made and made[0] is given[0] and _writes(func))):
+            root, _ = self._storage.get(storage_of(given[0]), (None, 0))
+            if root is not None:
+                self.overwritten.add(root)
         if made:
             roots = {self.root_of(tensor) for tensor in given}
             if len(roots) == 1 and (root := roots.pop()) is not None:
@@ -129,14 +166,14 @@ class LossWatch(TorchFunctionMode):
             self._note_strangers(given)
             self._note_target(func, given, made)
         self._made.update({id(tensor): tensor for tensor in made})
-        return result
 
-    def _note_loss(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    def _note_loss(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
         named = dict(zip(("input", "target", "weight", "size_average", "ignore_index"), args, strict=False)) | kwargs
         scores, target = named.get("input"), named.get("target")
         ignored = named.get("ignore_index", -100) if func in (F.cross_entropy, F.nll_loss) else None
+        logits = True if func in _OF_BINARY_LOGITS else False if func in _OF_PROBABILITIES else None
         if isinstance(scores, Tensor) and isinstance(target, Tensor):
-            self.losses.append(SeenLoss(scores, target, self.root_of(scores), ignored))
+            self.losses.append(SeenLoss(scores, target, self.root_of(scores), ignored, logits, result))
 
     def _note_strangers(self, given: Iterable[Tensor]) -> None:
         for tensor in given:
@@ -147,24 +184,39 @@ class LossWatch(TorchFunctionMode):
             else:
                 self.strangers.append(tensor)
 
+    def _is_of_h2(self, tensor: Tensor) -> bool:
+        return tensor.requires_grad or id(tensor) in self._of_h2 or self.root_of(tensor) is not None
+
     def _note_target(self, func: Any, given: list[Tensor], made: list[Tensor]) -> None:
-        """Follow the batch's target through what keeps its labels, as long as nothing of h2's comes in."""
-        if any(t.requires_grad or id(t) in self._of_h2 or self.root_of(t) is not None for t in given):
+        """Follow the batch's target through what keeps its labels, and note where it meets what is of h2."""
+        of_h2 = [self._is_of_h2(tensor) for tensor in given]
+        if any(of_h2):
             self._of_h2 |= {id(tensor) for tensor in made}
+            if any(tensor.requires_grad for tensor in made) or not torch.is_grad_enabled():
+                self._note_meeting([tensor for tensor, mine in zip(given, of_h2, strict=True) if not mine])
             return
         own = [tensor for tensor in given if id(tensor) in self._of_target or storage_of(tensor) == self._target]
-        name = getattr(func, "__name__", "")
-        if own and name in _LOOKS_UP and given[0] is not own[0]:
-            # What is looked up by labels: a weight for each class, or other class indices.
-            self.relabelled |= any(not t.is_floating_point() and t.numel() == own[0].numel() for t in made)
-            return
         if not own:
             return
-        if name not in _KEEPS_LABELS or len(own) < len(given):
-            self.target_changed = True
-            size = own[0].numel()
-            self.relabelled |= any(not t.is_floating_point() and t.numel() == size for t in made)
-        self._of_target |= {id(tensor) for tensor in made}
+        other = any(self._of_target.get(id(tensor), False) for tensor in own)
+        name, size = getattr(func, "__name__", ""), own[0].numel()
+        looks_up = name in _LOOKS_UP and given[0] is not own[0]
+        changes = not looks_up and (name not in _KEEPS_LABELS or len(own) < len(given))
+        self.target_changed |= changes
+        for tensor in made:
+            # What is looked up by labels: a weight for each class, or other class indices.
+            relabels = (looks_up or changes) and not tensor.is_floating_point() and tensor.numel() == size
+            self._of_target[id(tensor)] = other or relabels
+
+    def _note_meeting(self, others: Iterable[Tensor]) -> None:
+        for tensor in others:
+            if id(tensor) in self._of_target or storage_of(tensor) == self._target:
+                if self._of_target.get(id(tensor), False):
+                    self.relabelled = True
+                else:
+                    self.target_trains = True
+            elif tensor.ndim and tensor.shape[0] == self._size and storage_of(tensor) not in self._members:
+                self.trained_with[id(tensor)] = self._made[id(tensor)] = tensor
 
     def losses_of(self, root: int) -> list[SeenLoss]:
         """The losses of labels whose input is a watched output."""
@@ -184,3 +236,21 @@ class LossWatch(TorchFunctionMode):
             if given.ndim == 2 and given.stride() == (scores.shape[-1], 1) and scores.is_contiguous():
                 return -1
         return None
+
+
+def _writes(func: Any) -> bool:
+    """Whether a function that gives back what it was given has changed it."""
+    name = getattr(func, "__name__", "")
+    return name[:3] == "__i" or name.endswith("_") and name[:2] != "__" and name not in _WRITE_NOTHING
+
+
+def _tensors_at_hand(values: Iterable[Any]) -> Iterator[tuple[Tensor, bool]]:
+    """Tensors among arguments and in lists of them, and whether their memory is worth a look."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value, True
+        elif type(value) in (list, tuple):
+            few = len(value) <= _FEW
+            for each in value:
+                if isinstance(each, Tensor):
+                    yield each, few

@@ -17,8 +17,8 @@ from bc_lightning.functional._compatibility_loss import Labels, LossTerms, label
 from bc_lightning.training._loaders import loader_of, not_padding, order_of
 from bc_lightning.training._state import Compatibility, Epoch, Run
 from bc_lightning.training._step import Step
-from bc_lightning.training._target import target_of
-from bc_lightning.training._tensors import same_labels
+from bc_lightning.training._target import notice, target_of
+from bc_lightning.training._tensors import other_labels, place_of
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 # Recording and logging stay outside of compiled graphs: they read Python state that changes in every step.
@@ -39,6 +39,7 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
             f"under no_grad or detached), so the penalty would train nothing. Say which submodule gives the scores "
             f"that are trained, with scores='name', or let the step use forward's output for its loss."
         )
+    step.check_unchanged(number, h2_output)
     target = target_of(step, number, h2_output)
     _check_rows_fit(step, target)
     axis = _class_axis(step, number, h2_output, target)
@@ -73,22 +74,20 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
 def _check_rows_fit(step: Step, target: Tensor) -> None:
     """Stored rows are of the items that the loader brought; a hook that mixes the batch leaves them behind."""
     raw = step.raw_target
-    if not step.state.reference.is_stored or raw is None or raw is target or step.stage != "train":
+    if not step.state.reference.is_stored or raw is None or raw is target:
         return
-    changed = raw.shape != target.shape or raw.is_floating_point() != target.is_floating_point()
-    if not changed and target.device.type == "cpu":
-        changed = same_labels(raw, target) is False
-    elif not changed:
-        differs = (raw.to(target.device, non_blocking=True) != target).any()
-        flag = step.run.other_target
-        step.run.other_target = differs if flag is None else flag | differs
-    if changed:
-        raise ValueError(STORED_OF_OTHERS)
+    if step.stage != "train" and place_of(raw) == step.target_place:
+        return
+    fault: Tensor | None = torch.ones((), dtype=torch.bool)
+    if raw.shape == target.shape and raw.is_floating_point() == target.is_floating_point():
+        fault = other_labels(raw.to(target.device, non_blocking=True), target)
+    if fault is not None:
+        notice(step, fault, STORED_OF_OTHERS.format(stage=step.stage))
 
 
 STORED_OF_OTHERS = (
-    "The targets of a training batch are not those that its loader brought, so a hook or the step has mixed or "
-    "replaced its items (mixup, cutmix), for which h1's stored outputs hold no answer. Give h1 itself: h1=old_model."
+    "The targets of a {stage} batch are not those that its loader brought, so a hook or the step has mixed, "
+    "moved or replaced its items (mixup, cutmix), for which h1's stored outputs hold no answer. Give h1 itself: h1=old_model."
 )
 
 
@@ -174,10 +173,10 @@ def _watch_finite(step: Step, h2_output: Tensor, h1_output: Tensor) -> None:
 
 def raise_what_was_noticed(run: Run) -> None:
     """Read the flags that steps have left on the device; waits for it, so only where the Trainer does anyway."""
-    if run.other_target is not None:
-        differs, run.other_target = bool(run.other_target), None
-        if differs:
-            raise ValueError(STORED_OF_OTHERS)
+    faults, run.faults = run.faults, {}
+    for message, fault in faults.items():
+        if bool(fault):
+            raise ValueError(message)
     if run.first_bad is None:
         return
     steps, run.first_bad = run.first_bad.tolist(), None

@@ -120,7 +120,8 @@ class Run:
     h1_draws: bool = False
     # Device flags, read only where the Trainer waits for the device anyway.
     first_bad: Tensor | None = None
-    other_target: Tensor | None = None
+    # By what is to be said of them.
+    faults: dict[str, Tensor] = field(default_factory=dict)
     # Whether a checkpoint of a training was loaded, and the step it was saved at.
     resumed: bool = False
     checkpoint_step: int | None = None

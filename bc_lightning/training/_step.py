@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode_stack
 
 from bc_core._random_numbers import python_and_numpy_kept, python_and_numpy_state
 from bc_lightning._model_outputs import inputs_from_batch, scores_from_output, target_from_batch
 from bc_lightning._user_module import class_of, lacks_forward, of_one_kind, only_network
 from bc_lightning.training._loss_watch import LossWatch
 from bc_lightning.training._state import Compatibility, Position, Scores, Stage
-from bc_lightning.training._tensors import Members, mapped, storage_of, tensors_in
+from bc_lightning.training._tensors import Members, mapped, place_of, storage_of, tensors_in, version_of
 
 if TYPE_CHECKING:
     from bc_lightning.training._hooks import ModuleCalls
@@ -50,6 +51,14 @@ class Asked(NamedTuple):
     part: bool
     # h2's own arguments, of which the others may be copies.
     given: tuple[Any, ...] = ()
+    # How often each of its tensors had been changed in place; empty where these are copies.
+    versions: tuple[int, ...] = ()
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether a tensor was changed in place since."""
+        now = tuple(version_of(tensor) for tensor in tensors_in(self[:2]))
+        return bool(self.versions) and self.versions != now
 
 
 def is_compiling() -> bool:
@@ -60,6 +69,13 @@ def is_compiling() -> bool:
 def in_backward() -> bool:
     """Whether a backward pass runs, which calls h2 again where activations are recomputed."""
     return not is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def is_inside_of_a_mode(depth: int) -> bool:
+    """Whether a mode of torch's was entered since the stack of modes was so deep; our own watches are none."""
+    if torch._C._len_torch_function_stack() == depth:
+        return False
+    return any(not isinstance(mode, LossWatch) for mode in _get_current_function_mode_stack()[depth:])
 
 
 class Step:
@@ -83,6 +99,8 @@ class Step:
         # The numbers by which the watch knows their outputs.
         self.roots: list[int] = []
         self.answers: dict[int, Tensor] = {}
+        # How often the scores of each call had been changed in place when h2 answered.
+        self.versions: dict[int, int] = {}
         # Calls of forward around the submodule that gives the scores.
         self.around: list[Asked] = []
         self.captured = 0
@@ -99,6 +117,7 @@ class Step:
         # Read before the step, which may pop its labels out of the batch.
         self._target, self._no_target = _tried(lambda: target_from_batch(batch, state.options.target))
         self.target_storage = storage_of(self._target) if isinstance(self._target, Tensor) else None
+        self.target_place = place_of(self._target) if isinstance(self._target, Tensor) else None
         self._inputs: Any = None
         if state.options.inputs is not None and not state.options.supplies_base:
             self._inputs = inputs_from_batch(batch, state.options.inputs)
@@ -106,10 +125,16 @@ class Step:
     # -- calls of h2 --------------------------------------------------------------------------------------------
 
     def to_ask(self, args: tuple[Any, ...], kwargs: dict[str, Any], part: bool) -> Asked:
-        """What h1 will be asked: what h2 is given, or a copy where one of them changes it in place."""
-        if (self.first or self.run.copies_inputs) and not self.compiled:
+        """What h1 will be asked: what h2 is given, or a copy where it may be another when h1 is asked."""
+        if self.compiled:
+            return Asked(args, kwargs, part)
+        tensors, which = list(tensors_in((args, kwargs))), self.state.options.call
+        # Asked when the step has ended.
+        late = callable(which) or (isinstance(which, int) and which < 0)
+        # Tensors made in inference mode don't count their changes.
+        if self.first or self.run.copies_inputs or late or any(tensor.is_inference() for tensor in tensors):
             return Asked(mapped(args, _copied), mapped(kwargs, _copied), part, (args, kwargs))
-        return Asked(args, kwargs, part)
+        return Asked(args, kwargs, part, (), tuple(version_of(tensor) for tensor in tensors))
 
     def forward(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call h2's forward; its output has the scores, unless a submodule's has."""
@@ -154,10 +179,12 @@ class Step:
         if self.state.notice is not None:
             self.state.notice(self, asked.args, asked.kwargs)
         # Looked at now: what the step changes in place afterwards, h2 was not given.
-        given_the_batch = self.stage != "train" or self.got_the_batch(call)
-        if self.first or not given_the_batch:
-            readable, _ = _tried(lambda: self.scores_of(call))
-            self.follow(call, call.output if readable is None else readable, self.captured - 1)
+        closely = self.first or not (self.stage != "train" or self.got_the_batch(call))
+        readable, _ = _tried(lambda: self.scores_of(call))
+        if readable is not None:
+            self.versions[len(self.calls) - 1] = version_of(readable)
+        if not self.state.options.supplies_base:
+            self.follow(call, call.output if readable is None else readable, self.captured - 1, closely)
         if self._counts_now():
             with self._watch_paused():
                 self.answer(len(self.calls) - 1)
@@ -190,7 +217,8 @@ class Step:
 
     def used(self) -> None:
         """Forget the calls: a step that optimises by hand may call h2 anew for another loss."""
-        self.calls, self.asked, self.roots, self.around, self.answers, self.watch = [], [], [], [], {}, None
+        self.calls, self.asked, self.roots, self.around = [], [], [], []
+        self.answers, self.versions, self.watch = {}, {}, None
 
     # -- h1 -----------------------------------------------------------------------------------------------------
 
@@ -202,9 +230,16 @@ class Step:
         tensors = list(tensors_in(asked[:2]))
         kept = [tensor.clone() for tensor in tensors] if look else []
         device = tensors[0].device if tensors else torch.device("cpu")
+        changed = asked.is_changed
         with self._random_numbers_kept(device):
             self.answers[number] = self.state.reference.ask(
                 asked.args, asked.kwargs, asked.part, self._networks_of_h1(asked)
+            )
+        if changed or asked.is_changed:
+            raise RuntimeError(
+                f"{'h2 or its step' if changed else 'h1'} has changed in place what h2 was called with, and did not on "
+                f"the first batch of this stage, so that h1 and h2 see other values. Let it work on a copy, "
+                f"x = x.clone()."
             )
         if look:
             # Whether h1 has changed what it was given, or h2 what it was: one of them gets a copy from now on.
@@ -279,7 +314,7 @@ class Step:
     def got_the_batch(self, call: Call) -> bool:
         """Whether h2 was given the batch's own input; in a compiled step this is looked at when it has ended."""
         if id(call.output) not in self._got_the_batch:
-            self._got_the_batch[id(call.output)] = self.members.given_to(call.args, call.kwargs)
+            self._got_the_batch[id(call.output)] = self.members.given_to(call.args, call.kwargs, self.size)
         return self._got_the_batch[id(call.output)]
 
     @property
@@ -287,14 +322,15 @@ class Step:
         """Number of instances by the batch's target, or -1."""
         return next((len(tensor) for tensor in tensors_in(self._target) if tensor.ndim), -1)
 
-    def follow(self, call: Call, output: Any, root: int) -> None:
+    def follow(self, call: Call, output: Any, root: int, closely: bool = True) -> None:
         """Watch what becomes of a call's output, from here to the end of the step."""
         if self.watch is None:
-            if torch._C._len_torch_function_stack() != self._depth:
-                # Inside of a mode of the user's, which leaves the stack before ours would.
+            if is_inside_of_a_mode(self._depth):
+                # Of the user's, which leaves the stack before ours would.
                 return
-            self.watch = LossWatch(self.members.unchanged, self.size, self.target_storage)
+            self.watch = LossWatch(self.members.unchanged, self.size, self.target_storage, closely)
             self.watch.__enter__()  # type: ignore[no-untyped-call]
+        self.watch.closely |= closely
         self.watch.follow(output, root, given=(call.args, call.kwargs))
 
     def take(self, call: Call, asked: Asked, root: int) -> None:
@@ -306,8 +342,25 @@ class Step:
 
     def stop_watching(self) -> None:
         """End the watching; what was seen is kept."""
+        if self.watch is not None:
+            # Of several h1s each has a watch, and the last that began leaves the stack first.
+            self.watch.paused = True
         if self.watch is not None and torch._C._len_torch_function_stack() > self._depth:
             self.watch.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def check_unchanged(self, number: int, scores: Tensor) -> None:
+        """Refuse scores that the step has changed in place since h2 has answered: h1's are not changed with them.
+
+        Raises:
+            RuntimeError: it has.
+        """
+        written = self.watch is not None and self.roots[number] in self.watch.overwritten
+        if written or version_of(scores) != self.versions.get(number, version_of(scores)):
+            raise RuntimeError(
+                f"{class_of(self.module)}'s {self.stage} step changes h2's scores in place after h2 has answered, so "
+                f"what is compared with h1's is no more what h2 answered. Make a new tensor: logits = logits * scale "
+                f"instead of logits *= scale."
+            )
 
     def scores_of(self, call: Call) -> Tensor:
         """h2's class scores in the output of a call, as they are."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from bc_lightning._user_module import class_of
 from bc_lightning.training._loss_watch import LossWatch, SeenLoss
 from bc_lightning.training._step import HANDED_OVER, Step
-from bc_lightning.training._tensors import same_labels, storage_of, tensors_in
+from bc_lightning.training._tensors import other_labels, place_of, storage_of, tensors_in
 
 _HAND_OVER = f"self.{HANDED_OVER} = y"
 
@@ -45,89 +46,161 @@ def target_of(step: Step, number: int, scores: Tensor) -> Tensor:
         if not own_input or (step.stage == "train" and mixed):
             _refuse_stored(step)
         return handed
-    if step.watch is not None and (step.first or (step.stage == "train" and not own_input)):
+    told = step.state.options.target is not None or step.state.options.supplies_base
+    if step.watch is not None:
         seen = step.watch.losses_of(step.roots[number])
         if not seen and own_input:
             # Scaled, or with a prior added: no view of the scores, but of their classes.
             seen = [loss for loss in step.watch.losses if loss.root is None and loss.input.shape == scores.shape]
-        if step.first:
-            _check_what_is_trained(step, step.watch, number, scores)
-            _check_ignored(step, seen)
-            if own_input and step.stage == "train":
-                _check_used(step, step.watch)
+        _check_what_is_trained(step, step.watch, number, scores)
+        _check_options(step, seen)
+        if own_input and step.stage == "train" and not told and not seen:
+            _check_used(step, step.watch, scores)
         if own_input or step.stage != "train":
-            return _agreed(step, step.require_target(), [loss.target for loss in seen])
+            return _agreed(step, step.require_target(), [loss.target for loss in seen], len(scores))
         return _of_another_input(step, step.watch, [loss.target for loss in seen])
     if step.stage == "train" and not own_input:
         # Nothing could be watched: the step is compiled, or calls h2 inside of a mode of torch's.
         raise ValueError(_unknown_target(step))
+    if not step.compiled and not told:
+        raise ValueError(
+            f"{class_of(step.module)}'s {step.stage} step calls h2 inside of a mode of torch's (with torch.device(...), "
+            f"for one), so what it computes from h2's output can't be seen. Say where the target is, target=1 for "
+            f"(x, y), or hand over in the step what its loss is given, {_HAND_OVER}."
+        )
     return step.require_target()
 
 
-def _agreed(step: Step, target: Tensor, seen: list[Tensor]) -> Tensor:
-    """The batch's target, unless the losses of a first batch were given others."""
+def check_compiled(step: Step, ours: Tensor, loss: Tensor) -> None:
+    """Refuse a compiled step whose loss is not what the batch's target gives: it may have mapped the labels.
+
+    Reads values, so it waits for the device; of later batches only where it does not have to.
+    """
+    if step.state.options.target is not None or step.handed_over is not None or step.state.options.supplies_base:
+        return
+    # A compiler adds up in another order. Labels that say the same of a batch will say another of the next.
+    precision = 1e-3 if loss.dtype in (torch.float32, torch.float64) else 1e-2
+    differs = ~torch.isclose(ours.detach().float(), loss.float(), rtol=precision, atol=1e-4)
+    notice(
+        step,
+        differs,
+        f"The loss of {class_of(step.module)}'s compiled train step is not the mean of our base loss with the "
+        f"batch's target, and what else it is cannot be seen in a compiled step. Say where its target is, target=1 for (x, y) "
+        f"or target=lambda batch: ..., or hand it over in the step, {_HAND_OVER}.",
+    )
+
+
+def notice(step: Step, fault: Tensor, message: str) -> None:
+    """Refuse a fault at once, where that waits for nothing; else when the Trainer waits for the device anyway."""
+    if step.first or fault.device.type == "cpu":
+        if bool(fault):
+            raise ValueError(message)
+        return
+    flag = step.run.faults.get(message)
+    step.run.faults[message] = fault if flag is None else flag | fault
+
+
+def _agreed(step: Step, target: Tensor, seen: list[Tensor], size: int) -> Tensor:
+    """The batch's target, unless the losses were given others."""
     # Probabilities beside labels are a teacher's.
     labels = [other for other in seen if other.ndim < 2 or not other.is_floating_point()] or seen
-    verdicts = [storage_of(other) == step.target_storage or same_labels(other, target) for other in labels]
-    if False not in verdicts:
+    own = [other for other in labels if place_of(other) == step.target_place]
+    others = [other for other in labels if place_of(other) != step.target_place]
+    parts = [other for other in others if storage_of(other) == step.target_storage and len(other) == size]
+    if parts and size < len(target) and len(parts) == len(labels):
+        # h2 was given some of the instances, and its loss their labels.
+        if len({place_of(other) for other in parts}) > 1:
+            raise ValueError(_other_target(step, parts[0]))
+        return parts[0]
+    binary = step.state.loss.base == "binary_cross_entropy"
+    faults = [fault for other in others if (fault := other_labels(other, target, binary)) is not None]
+    if not faults:
         return target
-    if True in verdicts:
-        # Two sets of labels for one output, as when the batch was mixed before the step.
-        raise ValueError(
-            f"{class_of(step.module)}'s {step.stage} step computed its loss with the batch's target and with another "
-            f"one, so what it was trained on cannot be told (mixup, for one). Hand it over in the step, {_HAND_OVER}: "
-            f"class indices, or the mixed target as probabilities (N, C)."
-        )
-    if None in verdicts:
-        return target
+    fault = torch.stack(faults).any()
+    # Two sets of labels for one output, as when the batch was mixed before the step, or one that is another.
+    several = bool(own) or (step.first and not bool(torch.stack(faults).all()))
+    notice(step, fault, _two_targets(step) if several else _other_target(step, others[0]))
+    return target
+
+
+def _two_targets(step: Step) -> str:
+    return (
+        f"{class_of(step.module)}'s {step.stage} step computed its loss with the batch's target and with another "
+        f"one, so what it was trained on cannot be told (mixup, for one). Hand it over in the step, {_HAND_OVER}: "
+        f"class indices, or the mixed target as probabilities (N, C)."
+    )
+
+
+def _other_target(step: Step, other: Tensor) -> str:
     where = "" if step.state.options.target is None else f"target={step.state.options.target!r} of "
-    found = _where_in(step.batch, labels[0])
+    found = _where_in(step.batch, other)
+    soft = other.ndim > 1 and other.is_floating_point()
     remedy = (
         f"Say where it is: target={found!r}"
         if found is not None
         else "Say how it comes from the batch, target=lambda batch: ..., or hand it over in the step, " + _HAND_OVER
     )
-    raise ValueError(
+    return (
         f"{class_of(step.module)}'s {step.stage} step computed its loss with another target than {where}the batch "
-        f"has. {remedy}."
+        f"has. {remedy}" + (": the labels if it was a teacher's answer, the probabilities if they were mixed." if soft else ".")
     )
 
 
-def _check_used(step: Step, watch: LossWatch) -> None:
-    """Refuse, on a first batch without a loss of torch's, a target that the step does not use or makes into another."""
-    target, told = step.batch_target, step.state.options.target
-    if watch.losses or target is None or told is not None or step.state.options.supplies_base:
+def _check_used(step: Step, watch: LossWatch, scores: Tensor) -> None:
+    """Refuse, of a step without a loss of torch's, a target that it does not use or makes into another."""
+    target = step.batch_target
+    if target is None:
         return
     if watch.relabelled:
         raise ValueError(
             f"{class_of(step.module)}'s {step.stage} step makes other class indices of the batch's target. Say how "
             f"they come from the batch, target=lambda batch: ..., or hand them over in the step, {_HAND_OVER}."
         )
-    if step.target_storage in watch.used or not isinstance(step.batch, (tuple, list)):
+    if watch.target_trains:
         return
     labels = [
         place
-        for place, value in enumerate(step.batch)
+        for place, value in enumerate(step.batch if isinstance(step.batch, (tuple, list)) else ())
         if isinstance(value, Tensor) and value.shape[:1] == target.shape[:1] and storage_of(value) in watch.used
     ]
-    if labels:
+    if labels and step.first and step.target_storage not in watch.used:
         raise ValueError(
             f"{class_of(step.module)}'s {step.stage} step does not use element 1 of the batch, which would be taken "
             f"for the target, but element {labels[0]}. Say where the target is: target={labels[0]}."
         )
+    # Labels that were made before h2 was called: they may be the same in another form.
+    made = [
+        other
+        for other in watch.trained_with.values()
+        if (other.shape == scores.shape if other.is_floating_point() else other.numel() == target.numel())
+    ]
+    binary = step.state.loss.base == "binary_cross_entropy"
+    faults = [fault for other in made if (fault := other_labels(other, target, binary)) is not None]
+    if faults:
+        notice(step, torch.stack(faults).all(), _other_target(step, made[0]))
 
 
-def _check_ignored(step: Step, seen: list[SeenLoss]) -> None:
-    """Refuse, on a first batch, a label that the user's loss leaves out and ours would count."""
-    told = {loss.ignore_index for loss in seen if loss.ignore_index is not None}
-    ours = step.state.loss.options.get("ignore_index", -100)
-    if step.state.loss.base == "binary_cross_entropy" or not told or ours in told:
+def _check_options(step: Step, seen: list[SeenLoss]) -> None:
+    """Refuse what the user's loss says of its input and labels, and our options otherwise."""
+    options, told = step.state.loss.options, {loss.ignore_index for loss in seen if loss.ignore_index is not None}
+    if step.state.loss.base == "binary_cross_entropy":
+        ours = options.get("from_logits", True)
+        theirs = {loss.from_logits for loss in seen if loss.from_logits is not None}
+        if theirs and ours not in theirs:
+            raise ValueError(
+                f"{class_of(step.module)}'s {step.stage} step computes its loss from "
+                f"{'probabilities' if ours else 'logits'}, which would be read as {'logits' if ours else 'probabilities'} "
+                f"here. Say it too: loss_options={{'from_logits': {not ours}}}, or CompatibilityLoss(..., "
+                f"from_logits={not ours})."
+            )
         return
-    theirs = told.pop()
+    if not told or options.get("ignore_index", -100) in told:
+        return
+    left_out = told.pop()
     raise ValueError(
-        f"{class_of(step.module)}'s {step.stage} step leaves out the label {theirs} (ignore_index={theirs} of its "
-        f"loss), which would be penalised and counted here. Say it too: loss_options={{'ignore_index': {theirs}}}, or "
-        f"CompatibilityLoss(..., ignore_index={theirs})."
+        f"{class_of(step.module)}'s {step.stage} step leaves out the label {left_out} (ignore_index={left_out} of its "
+        f"loss), which would be penalised and counted here. Say it too: loss_options={{'ignore_index': {left_out}}}, or "
+        f"CompatibilityLoss(..., ignore_index={left_out})."
     )
 
 
@@ -147,7 +220,7 @@ def _of_another_input(step: Step, watch: LossWatch, seen: list[Tensor]) -> Tenso
         indices = [*others, *([] if seen else watch.strangers)] if target.device.type == "cpu" else []
         mixed = any(other.ndim > 1 and other.is_floating_point() for other in indices)
         kept = bool(indices) and not mixed and not watch.target_changed
-        if kept and all(same_labels(other, target) for other in indices):
+        if kept and not any(fault is None or bool(fault) for fault in (other_labels(each, target) for each in indices)):
             return target
     if len({storage_of(other) for other in seen}) == 1:
         _refuse_stored(step)

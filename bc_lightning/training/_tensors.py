@@ -92,6 +92,10 @@ def leads_to(scores: Tensor, loss: Tensor) -> bool:
     return False
 
 
+def _is_told(tensor: Tensor, size: int) -> bool:
+    return tensor.dtype != torch.bool and (size < 0 or tensor.shape[:1] == (size,))
+
+
 class Members:
     """The tensors that a batch held when the step began, and whether they are still what they were."""
 
@@ -106,47 +110,78 @@ class Members:
         own = {storage_of(tensor) for tensor, version in kept if version_of(tensor) == version}
         return own - {storage_of(tensor) for tensor, version in kept if version_of(tensor) != version}
 
-    def given_to(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether a call got the batch's own values: all its floating tensors, or one tensor where none is floating."""
-        given = list(tensors_in((args, kwargs)))
-        floating = [tensor for tensor in given if tensor.is_floating_point()]
-        if floating and all(self._is_own(tensor) for tensor in floating):
-            return True
+    def given_to(self, args: tuple[Any, ...], kwargs: dict[str, Any], size: int = -1) -> bool:
+        """Whether a call got the batch's own values: all its floating tensors, and all of integers for its instances.
+
+        Positions and masks that a step makes are no values: they don't have an entry for each of the `size` instances,
+        or are bool. A size of -1 is not known.
+        """
+        given = [tensor for tensor in tensors_in((args, kwargs)) if tensor.is_floating_point() or _is_told(tensor, size)]
+        if not given or all(self._is_own(tensor) for tensor in given):
+            return bool(given)
         own = self.unchanged
-        if floating:
-            return all(storage_of(tensor) in own for tensor in floating)
-        return any(storage_of(tensor) in own for tensor in given)
+        return all(storage_of(tensor) in own for tensor in given)
 
     def _is_own(self, tensor: Tensor) -> bool:
         own, version = self._versions.get(id(tensor), (None, 0))
         return own is tensor and version_of(tensor) == version
 
 
-def same_labels(one: Tensor, other: Tensor) -> bool | None:
-    """Whether two targets name the same classes, as labels, columns or one-hot rows; None where it can't be told.
+def other_labels(one: Tensor, other: Tensor, binary: bool = False) -> Tensor | None:
+    """Whether two targets name other classes, as labels, columns, one-hot or smoothed rows: one bool, on their device.
 
-    Reads values, so it waits for the device.
+    Probabilities that are neither one-hot nor smoothed (mixed, or a teacher's) name no class: only their like is the
+    same. Values of tensors at hand are read; others are not waited for. None where it can't be told.
+
+    Args:
+        one: a target.
+        other: another.
+        binary: whether each column is a label of its own, so that two targets of one shape are compared entry by entry.
     """
     one, other = one.detach(), other.detach()
-    if one.device != other.device or 0 in (one.numel(), other.numel()):
+    if one.device != other.device or 0 in (one.numel(), other.numel()) or one.is_complex() or other.is_complex():
         return None
-    for target in (one, other):
-        if target.is_complex():
-            return None
+    vague = torch.zeros((), dtype=torch.bool, device=one.device)
     if one.numel() != other.numel():
         longer, shorter = (one, other) if one.numel() > other.numel() else (other, one)
         if longer.ndim < 2 or longer.numel() // longer.shape[1] != shorter.numel():
             return None
+        vague = ~_is_hard(longer) if longer.is_floating_point() else vague
         one, other = longer.argmax(1), shorter
-    elif one.ndim >= 2 and one.shape == other.shape and one.is_floating_point() and other.is_floating_point():
-        one, other = (one.argmax(1), other.argmax(1)) if one.shape[1] > 1 else (one, other)
+    elif not binary and one.ndim >= 2 and one.shape == other.shape and one.shape[1] > 1:
+        if one.is_floating_point() and other.is_floating_point():
+            differ = ~((one.float() - other.float()).abs() < _ROUNDING).all()
+            return differ & ~(_is_hard(one) & _is_hard(other) & (one.argmax(1) == other.argmax(1)).all())
     one, other = (target.reshape(-1).to(torch.float64) for target in (one, other))
-    if torch.equal(one, other):
-        return True
-    for written, plain in ((one, other), (other, one)):
-        # Of a binary model: smoothed, or -1 and 1.
-        is_binary = bool(((plain == 0) | (plain == 1)).all()) and bool((written.abs() <= 1).all())
-        signed = bool((written < 0).any())
-        if is_binary and (signed or bool((written != written.round()).any())):
-            return bool(((written > (0 if signed else 0.5)) == (plain == 1)).all())
-    return False
+    differ = (one != other).any() | vague
+    if one.device.type == "cpu" and not bool(differ):
+        return differ
+    return differ & (vague | ~(_is_written(one, other) | _is_written(other, one)))
+
+
+# Half precision keeps three digits.
+_ROUNDING = 1e-2
+
+
+def _is_hard(target: Tensor) -> Tensor:
+    """Whether rows of probabilities say one class each: one-hot, or smoothed, which is alike in every row."""
+    rows = target.detach().float().movedim(1, -1)
+    most, least, classes = rows.amax(-1), rows.amin(-1), rows.shape[-1]
+    alike = (rows.sum(-1) - most - (classes - 1) * least).abs() < _ROUNDING * (1 - least * classes).clamp_min(1e-6)
+    return alike.all() & ((most.max() - most.min()) < _ROUNDING)
+
+
+def _is_written(written: Tensor, plain: Tensor) -> Tensor:
+    """Whether one is the other, labels of a binary model, in another way: smoothed, or as -1 and 1."""
+    is_binary = ((plain == 0) | (plain == 1)).all() & (written.abs() <= 1).all()
+    signed, whole = (written < 0).any(), (written == written.round()).all()
+    bound = torch.where(signed, 0.0, 0.5)
+    return is_binary & (signed | ~whole) & ((written > bound) == (plain == 1)).all()
+
+
+def place_of(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor's entries begin in memory, and how many they are."""
+    try:
+        return tensor.data_ptr() or -id(tensor), tensor.numel()
+    except (NotImplementedError, RuntimeError):
+        return -id(tensor), tensor.numel()

@@ -25,6 +25,7 @@ from bc_lightning.training._step import (
     captures_message,
     in_backward,
 )
+from bc_lightning.training._target import check_compiled
 from bc_lightning.training._tensors import leads_to
 
 if TYPE_CHECKING:
@@ -433,7 +434,11 @@ def _with_penalty(step: Step, loss: Tensor) -> Tensor:
     step.stop_watching()
     if step.state.options.lambda_is_zero:
         with torch.no_grad():
-            penalty_terms(step, base=loss.detach())
+            terms = penalty_terms(step, base=loss.detach())
+        if step.compiled:
+            check_compiled(step, terms.base, loss.detach())
         return loss
     terms: LossTerms = penalty_terms(step, base=loss.detach())
+    if step.compiled:
+        check_compiled(step, terms.base, loss.detach())
     return loss + step.state.loss.lambda_c * terms.dissonance
