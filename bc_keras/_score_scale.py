@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._score_scale import ENOUGH_SCORES
 from bc_keras._compatibility_loss import ROUNDING
 from bc_keras._compiled_loss import CompiledLoss, Reading
 from bc_keras._plain_models import TargetLoss
@@ -17,8 +18,6 @@ _PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid", "sparsemax", "sparse_sig
 _LOGITS = ("linear", "log_softmax")
 # What passes scores on as they are, apart from their places.
 _PASSING = ("Reshape", "Flatten", "Squeeze", "ExpandDims", "Dropout", "Identity", "Cast", "GetItem")
-# So many logits all lie in 0..1 only where somebody put them there.
-_ENOUGH = 16
 # How many stored rows are looked at.
 _ROWS = 1024
 
@@ -268,7 +267,7 @@ def check_scales(reading: Reading, h1: Seen | None, h2: Seen | None = None) -> N
             "h1 must give logits here, as nothing says that it does not, and gives probabilities: pass "
             f"h1_from_logits=False. Received: rows in 0..1 that sum to 1, {h1.text}."
         )
-    if reading.binary and reading.h1_is_assumed and not h1.is_outside and h1.entries >= _ENOUGH:
+    if reading.binary and reading.h1_is_assumed and not h1.is_outside and h1.entries >= ENOUGH_SCORES:
         raise ValueError(
             "h1 must give logits here, as nothing says that it does not, and gives values within 0..1 alone, as "
             f"probabilities are: pass h1_from_logits=False, or True if they are logits. Received: {h1.text}."

@@ -32,6 +32,7 @@ from bc_lightning._model_outputs import (
 from bc_lightning._reference import Reference, _set_eval
 from bc_lightning._stored import StoredOutputs
 from bc_lightning._user_module import has_scores, lacks_forward, of_one_kind, only_network
+from bc_core._score_scale import are_probabilities
 from bc_lightning.functional._alignment import align_multiclass
 from bc_lightning.functional._compatibility_loss import labels_of
 from bc_lightning.training._loaders import order_of
@@ -300,6 +301,8 @@ class _Reader:
         h1_scores = scores if h1_scores is None and alike and has_scores(h1, scores) else h1_scores
         if self._reference is None and self._answers is None:
             self._ask_h1_model = _picking(h1, h1_scores, "h1", parts if alike else ())
+        # Least, most and number of what was read as logits of binary scores.
+        self._seen: dict[str, list[Tensor]] = {"h1": [], "h2": []}
         # Why images and texts cannot be asked for by id, if so.
         self.unnamed: str | None = None
 
@@ -360,6 +363,14 @@ class _Reader:
                 found.ids += ids
         if self._answers is not None and seen and len(self._answers) != seen:
             raise self._wrong_number(str(seen))
+        for model, ranges in self._seen.items():
+            low, high, entries = torch.stack([each.cpu() for each in ranges]).T.tolist() if ranges else ([0], [0], [0])
+            if are_probabilities(min(low), max(high), int(sum(entries))):
+                raise ValueError(
+                    f"{model} must give logits here (from_logits=True), and gives values within 0..1 alone, as "
+                    f"probabilities are: from {min(low):g} to {max(high):g}. If both do, pass from_logits=False; else "
+                    f"its logit is as good: lambda *args: torch.logit({model}(*args), eps=1e-6)."
+                )
         return found
 
     def _parts(self, batch: Any) -> tuple[list[Any] | None, Any, Tensor]:
@@ -397,8 +408,13 @@ class _Reader:
 
     def _labels(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> Any:
         if self._multilabel or h2_output.ndim == 1 or h2_output.shape[1] == 1:
+            outputs = {"h1": h1_output, "h2": h2_output}
             if not self._options["from_logits"]:
-                _check_probabilities({"h1": h1_output, "h2": h2_output})
+                _check_probabilities(outputs)
+            else:
+                for model, output in outputs.items():
+                    if output.is_floating_point() and output.numel():
+                        self._seen[model].append(torch.stack([*output.double().aminmax(), torch.tensor(output.numel()).to(output.device)]))
             _check_labels(target, 2, None)
             return labels_of("binary_cross_entropy", h2_output, target, h1_output, **self._options)
         if target.is_floating_point():

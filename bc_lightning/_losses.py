@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bc_lightning._model_outputs import scores_from_output
 from bc_lightning._reference import Reference
 from bc_lightning._shared_parameters import check_no_shared_parameters
-from bc_lightning.functional._alignment import aligned, values_are_at_hand
+from bc_lightning.functional._alignment import aligned, check_logits, values_are_at_hand
 from bc_lightning.functional._compatibility_loss import (
     Base,
     Dissonance,
@@ -104,7 +104,7 @@ class CompatibilityLoss(nn.Module):
         """Refuse values that this loss would misread, on whatever device: waits for an accelerator.
 
         For the first batch of each kind, such as the first of each loader. Labels outside the classes, multilabel
-        targets under a softmax loss, probabilities that are none, NaN and infinite outputs.
+        targets under a softmax loss, probabilities that are none, h1's probabilities where logits are read, NaN and infinite outputs.
 
         Raises:
             ValueError: one of these; the message says what was expected and what to do.
@@ -120,13 +120,23 @@ class CompatibilityLoss(nn.Module):
             ValueError: A target of dtype torch.float32 and h2's shape (1, 3) must hold class probabilities, ...
         """
         self._looked = True
+        self._check_logits(h1_output)
         aligned(self.base, h2_output, target, h1_output, self.options, read=True, outputs_checked=outputs_checked)
 
     def _look_at_first(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> None:
-        # A compiled graph would break at it, and at hand the values are looked at in every batch.
-        if self._looked or not self.validate_args or torch.compiler.is_compiling() or values_are_at_hand(h2_output):
+        # A compiled graph would break at it.
+        if self._looked or not self.validate_args or torch.compiler.is_compiling():
             return
-        self.look(h2_output, target, h1_output)
+        if values_are_at_hand(h2_output):
+            # Values are looked at in every batch; that a scale is another can be told of one, not of each.
+            self._looked = True
+            self._check_logits(h1_output)
+        else:
+            self.look(h2_output, target, h1_output)
+
+    def _check_logits(self, h1_output: Tensor) -> None:
+        if self.base == "binary_cross_entropy" and self._options.get("from_logits", True):
+            check_logits(h1_output, "h1")
 
     def terms(
         self, h2_output: Tensor, target: Tensor, h1_output: Tensor, *, outputs_checked: bool = False

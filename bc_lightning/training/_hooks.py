@@ -65,8 +65,8 @@ class ModuleCalls:
         self.answers.append([tensor.detach().clone() for tensor in tensors_in(output)])
         self.calls.append(Call(args, kwargs, output))
         self.asked.append(asked)
-        if self._step.scores is None and not self._step.captured:
-            self._step.follow(self.calls[-1], output, len(self.calls) - 1)
+        if not callable(self._step.scores) and not self._step.captured:
+            self._step.follow(self.calls[-1], output, _root(len(self.calls) - 1))
 
     def check_not_features(self, call: Call) -> None:
         """Refuse to give h1 what h2 has computed: an inner submodule may get features, which mean nothing to h1.
@@ -92,37 +92,47 @@ class ModuleCalls:
             if self.names.count(self.names[number]) == 1 and self._gives_scores(call, size)
         ]
         if watch is not None and watch.losses:
-            candidates = [number for number in candidates if watch.losses_of(number)]
+            candidates = [number for number in candidates if watch.losses_of(_root(number))]
         else:
             # No loss tells, so there must be nothing else: one of several may be an encoder.
             points = {} if watch is None else watch.points
-            candidates = [number for number in candidates if len(self.calls) == 1 and number not in points]
+            candidates = [number for number in candidates if len(self.calls) == 1 and _root(number) not in points]
         if len(candidates) != 1:
             return None
         number = candidates[0]
-        path, exact = self._path_to(number)
-        found = Found(tuple(self.names[each] for each in path), exact)
+        before, exact = self._before_it(self.calls[number], self.asked[number])
+        found = Found((*(self.names[each] for each in before), self.names[number]), exact)
         self._step.found = self._step.state.found[self._step.stage] = found
         self._step.scores = found.scores
-        self._step.take(self.calls[number], self.asked[number], number)
-        if len(path) > 1:
-            self._step.around.append(self.asked[path[0]]._replace(part=False))
+        self._step.take(self.calls[number], self.asked[number], _root(number))
+        if before:
+            self._step.enclosing[0] = self.asked[before[0]]._replace(part=False)
         return found.scores
 
-    def _path_to(self, number: int) -> tuple[list[int], bool]:
-        """The calls that lead from the batch's input to a call, each given what the one before has answered."""
-        step, path, exact = self._step, [number], True
-        while not step.got_the_batch(self.calls[path[0]]):
-            given = list(tensors_in((self.calls[path[0]].args, self.calls[path[0]].kwargs)))
-            before = {None if step.watch is None else step.watch.root_of(tensor) for tensor in given}
-            root = before.pop() if len(before) == 1 else None
-            if root is None or root >= path[0]:
-                return [number], True
-            output = self.calls[root].output
-            call = self.calls[path[0]]
+    def lead(self, number: int) -> None:
+        """Find the parts that lead to the submodule which was said to give the scores, where no forward is around."""
+        step = self._step
+        before, exact = self._before_it(step.calls[number], step.asked[number])
+        if before:
+            step.found = Found((*(self.names[each] for each in before), str(step.scores)), exact)
+            step.state.found[step.stage] = step.found
+            step.enclosing[number] = self.asked[before[0]]._replace(part=False)
+
+    def _before_it(self, call: Call, asked: Asked) -> tuple[list[int], bool]:
+        """The calls that lead from the batch's input to one, each given what the one before has answered."""
+        step, path, exact = self._step, list[int](), True
+        while not step.got_the_batch(call):
+            given = list(tensors_in((call.args, call.kwargs)))
+            roots = {None if step.watch is None else step.watch.root_of(tensor) for tensor in given}
+            root = roots.pop() if len(roots) == 1 else None
+            number = None if root is None else _root(root)
+            if number is None or number < 0 or number >= (path[0] if path else len(self.calls)):
+                return [], True
+            output = self.calls[number].output
             exact &= len(call.args) == 1 and not call.kwargs and call.args[0] is output
-            exact = exact and torch.equal(self.answers[root][0], self.asked[path[0]].args[0])
-            path.insert(0, root)
+            exact = exact and torch.equal(self.answers[number][0], asked.args[0])
+            path.insert(0, number)
+            call, asked = self.calls[number], self.asked[number]
         return path, exact
 
     def _gives_scores(self, call: Call, size: int) -> bool:
@@ -131,6 +141,11 @@ class ModuleCalls:
         except (TypeError, ValueError):
             return False
         return scores.is_floating_point() and scores.ndim > 0 and scores.shape[0] == size
+
+
+def _root(number: int) -> int:
+    """By which number the watch knows the output of a submodule, apart from those of the scores; and the reverse."""
+    return -1 - number
 
 
 def _let_go(module: nn.Module, hook: object) -> None:
@@ -158,17 +173,28 @@ class FirstHook:
     def __init__(self, step: Step, network: nn.Module) -> None:
         self._step = step
         self._network = network
-        self._handle = network.register_forward_pre_hook(self._before, with_kwargs=True)
+        self._asked: list[Asked] = []
+        self._handles = [
+            network.register_forward_pre_hook(self._before, with_kwargs=True),
+            network.register_forward_hook(self._after),
+        ]
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module is not self._network:
             _let_go(module, self)
         elif not in_backward():
-            self._step.around.append(self._step.to_ask(args, kwargs, part=False))
+            self._asked.append(self._step.to_ask(args, kwargs, part=False))
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if module is not self._network:
+            _let_go(module, self)
+        elif not in_backward():
+            self._step.begun.append((self._asked.pop(), output))
 
     def remove(self) -> None:
         """Leave the submodule as it was."""
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FirstHook:
         return self

@@ -140,7 +140,7 @@ class Compatibility:
         self.options = options
         self.run = Run()
         self.step: Step | None = None
-        # Found in the user's steps: which submodule gives the scores.
+        # Found in the user's steps: which submodule gives the scores, if that was not said, and which lead to it.
         self.found: dict[Stage, Found] = {}
         # Validation epochs that this training has behind it; goes into checkpoints.
         self.epochs_begun: dict[str, int] = {}
@@ -178,7 +178,7 @@ class Compatibility:
 
     def found_in(self, stage: Stage) -> Found | None:
         """What was found in the steps of a stage, or else in training; they may call other parts of h2."""
-        return None if self.options.scores is not None else self.found.get(stage, self.found.get("train"))
+        return self.found.get(stage, self.found.get("train"))
 
     def begin_run(self) -> None:
         """Forget what an earlier run has left, however it ended."""

@@ -101,8 +101,11 @@ class Step:
         self.answers: dict[int, Tensor] = {}
         # How often the scores of each call had been changed in place when h2 answered.
         self.versions: dict[int, int] = {}
-        # Calls of forward around the submodule that gives the scores.
+        # Calls of forward around the submodule that gives the scores, and which of them is around which call of it.
         self.around: list[Asked] = []
+        self.enclosing: dict[int, Asked] = {}
+        # Calls of the first of several parts, with what they answered.
+        self.begun: list[tuple[Asked, Any]] = []
         self.captured = 0
         # On a first batch: the submodules that the step calls.
         self.modules: ModuleCalls | None = None
@@ -173,6 +176,8 @@ class Step:
         self._note(call, asked)
         if self.compiled:
             return
+        if self.inside_forward and self.around:
+            self.enclosing[len(self.calls) - 1] = self.around[-1]
         if self.stage != "train" and isinstance(self._target, Tensor):
             # What is done to it in place afterwards, for a metric, is not what h2 answered for.
             self._target = self._target.clone()
@@ -217,7 +222,8 @@ class Step:
 
     def used(self) -> None:
         """Forget the calls: a step that optimises by hand may call h2 anew for another loss."""
-        self.calls, self.asked, self.roots, self.around = [], [], [], []
+        self.calls, self.asked, self.roots, self.around, self.begun = [], [], [], [], []
+        self.enclosing = {}
         self.answers, self.versions, self.watch = {}, {}, None
 
     # -- h1 -----------------------------------------------------------------------------------------------------
@@ -266,13 +272,15 @@ class Step:
         reference, found, h1 = self.state.reference, self.found, self.state.reference.h1
         if found is None or self._inputs is not None:
             return ()
+        alike = of_one_kind(h1, self.module) and set(found.names) <= {name for name, _ in h1.named_modules()}
+        if reference.scores == found.scores and alike and found.exact:
+            return found.names
         if reference.scores is not None:
             # A part of an h1 that can't be called whole would be given what is meant for the whole.
             is_part = isinstance(reference.scores, str) and lacks_forward(h1) and only_network(h1) is None
             if is_part and len(found.names) > 1:
                 raise ValueError(features_message(self, found.scores))
             return ()
-        alike = of_one_kind(h1, self.module) and set(found.names) <= {name for name, _ in h1.named_modules()}
         if alike and found.exact:
             return found.names
         if alike and lacks_forward(h1):
@@ -285,11 +293,34 @@ class Step:
             return self.to_ask((self._inputs,), {}, part=False)
         if not isinstance(self.scores, str):
             return self.asked[number]
-        if len(self.around) == 1:
-            return self.around[0]
+        if number in self.enclosing:
+            return self.enclosing[number]
+        if self.compiled and len(self.around) == len(self.calls):
+            return self.around[number]
+        if self.found is not None and len(self.found.names) > 1:
+            return self._what_the_first_part_got(number)
+        call = self.calls[number]
         if self.first and self.modules is not None:
-            self.modules.check_not_features(self.calls[number])
+            self.modules.lead(number)
+            if number in self.enclosing:
+                return self.enclosing[number]
+            self.modules.check_not_features(call)
+        elif not self.compiled and not self.got_the_batch(call) and _any_trains(call):
+            raise ValueError(features_message(self, self.scores, _first_shape(call)))
         return self.asked[number]
+
+    def _what_the_first_part_got(self, number: int) -> Asked:
+        """Of a module of parts: what the first of those got that lead to a call of the last."""
+        if len(self.begun) == 1:
+            return self.begun[0][0]._replace(part=False)
+        given = {storage_of(tensor) for tensor in tensors_in(self.calls[number][:2])}
+        fitting = [
+            asked for asked, output in self.begun if given & {storage_of(tensor) for tensor in tensors_in(output)}
+        ]
+        if len(fitting) != 1:
+            # Called several times, and something stands between the parts.
+            raise ValueError(features_message(self, str(self.scores), _first_shape(self.calls[number])))
+        return fitting[0]._replace(part=False)
 
     @contextmanager
     def _random_numbers_kept(self, device: torch.device) -> Iterator[None]:
@@ -388,6 +419,14 @@ class Step:
 
 def _copied(tensor: Tensor) -> Tensor:
     return tensor.detach().clone()
+
+
+def _any_trains(call: Call) -> bool:
+    return any(tensor.requires_grad for tensor in tensors_in(call[:2]))
+
+
+def _first_shape(call: Call) -> tuple[int, ...] | None:
+    return next((tuple(tensor.shape) for tensor in tensors_in(call[:2])), None)
 
 
 def _tried(find: Callable[[], Any]) -> tuple[Any, Exception | None]:
