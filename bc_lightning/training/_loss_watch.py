@@ -9,7 +9,7 @@ input, all calls are looked at closely.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -69,6 +69,14 @@ class SeenLoss(NamedTuple):
     value: Any = None
 
 
+class Resized(NamedTuple):
+    """One interpolation of a watched output, and the same for another tensor."""
+
+    root: int
+    result: Tensor
+    again: Callable[[Tensor], Tensor]
+
+
 class LossWatch(TorchFunctionMode):
     """Follows watched outputs through what keeps their entries: views, casts, temperatures, softmax.
 
@@ -92,6 +100,7 @@ class LossWatch(TorchFunctionMode):
         self.paused = False
         self.losses: list[SeenLoss] = []
         self.points: dict[int, str] = {}
+        self.resized: list[Resized] = []
         # Tensors with an entry for each instance that are neither the batch's nor computed by h2.
         self.strangers: list[Tensor] = []
         # The same, of those that something which trains h2 was computed with.
@@ -154,6 +163,10 @@ class LossWatch(TorchFunctionMode):
             for tensor in given:
                 if (root := self.root_of(tensor)) is not None:
                     self.points.setdefault(root, getattr(func, "__name__", "a distance"))
+        elif func is F.interpolate and given and (root := self.root_of(given[0])) is not None:
+            rest = {name: value for name, value in kwargs.items() if name != "input"}
+            self.resized.append(Resized(root, result, lambda other: func(other, *args[1:], **rest)))
+            self._root[id(result)] = root
         if given and (func is Tensor.__setitem__ or (made and made[0] is given[0] and _writes(func))):
             root, _ = self._storage.get(storage_of(given[0]), (None, 0))
             if root is not None:

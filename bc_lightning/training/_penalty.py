@@ -25,6 +25,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 eager = cast("Callable[[_Function], _Function]", torch.compiler.disable)
 
 
+class UnknownAxisError(ValueError):
+    """Nothing has told yet which axis holds the classes."""
+
+
 def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     """Compare the counted output of h2 with h1's, record both, and return the terms of the loss.
 
@@ -40,12 +44,14 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
             f"that are trained, with scores='name', or let the step use forward's output for its loss."
         )
     step.check_unchanged(number, h2_output)
+    step.check_stored(number)
+    h2_output, resize = step.resized(number, h2_output)
     target = target_of(step, number, h2_output)
     _check_rows_fit(step, target)
     axis = _class_axis(step, number, h2_output, target)
-    h2_output = _classes_second(step, h2_output, step.calls[number].output, axis)
+    h2_output = _classes_second(step, h2_output, step.calls[number].output if resize is None else h2_output, axis)
     classes = h2_output.shape[1] if h2_output.ndim > 1 else None
-    h1_output = _h1_output(step, number, axis, classes, h2_output.device)
+    h1_output = _h1_output(step, number, axis, classes, h2_output.device, resize)
     if step.first:
         check_triple(step.calls[number].output, state.options.scores)
         _check_kind_of_scores(state, h2_output, h1_output)
@@ -106,7 +112,7 @@ def _class_axis(step: Step, number: int, scores: Tensor, target: Tensor) -> int:
     else:
         axis = step.run.class_axis = None if step.watch is None else step.watch.class_axis(scores, step.roots[number])
     if axis is None:
-        raise ValueError(says_ambiguous_axis(scores, target))
+        raise UnknownAxisError(says_ambiguous_axis(scores, target))
     return axis
 
 
@@ -120,7 +126,14 @@ def _classes_second(step: Step, scores: Tensor, output: Any, axis: int) -> Tenso
     return scores_from_output(scores if callable(step.state.options.scores) else output, want, "h2")
 
 
-def _h1_output(step: Step, number: int, axis: int, classes: int | None, device: torch.device) -> Tensor:
+def _h1_output(
+    step: Step,
+    number: int,
+    axis: int,
+    classes: int | None,
+    device: torch.device,
+    resize: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """h1's answer in h2's classes, which stand on axis 1."""
     reference = step.state.reference
     # Only a class map needs to know h2's classes; without one, differing shapes are told apart by the loss.
@@ -137,6 +150,8 @@ def _h1_output(step: Step, number: int, axis: int, classes: int | None, device: 
         answer = step.rows.to(device, non_blocking=True)
     if axis == -1 and answer.ndim > 2:
         answer = answer.movedim(-1, 1)
+    if resize is not None and answer.is_floating_point():
+        answer = resize(answer)
     return reference.map_classes(answer, classes)
 
 

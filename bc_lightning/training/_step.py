@@ -53,6 +53,8 @@ class Asked(NamedTuple):
     given: tuple[Any, ...] = ()
     # How often each of its tensors had been changed in place; empty where these are copies.
     versions: tuple[int, ...] = ()
+    # Whether the step had drawn random numbers before, where h1's outputs are stored.
+    drawn: bool = False
 
     @property
     def is_changed(self) -> bool:
@@ -107,6 +109,8 @@ class Step:
         # Calls of the first of several parts, with what they answered.
         self.begun: list[tuple[Asked, Any]] = []
         self.captured = 0
+        # What was penalised already, in a step that optimises by hand: scores, and whether it was a loss of labels.
+        self.penalised: list[tuple[Tensor, bool]] = []
         # On a first batch: the submodules that the step calls.
         self.modules: ModuleCalls | None = None
         self.inside_forward = 0
@@ -121,6 +125,9 @@ class Step:
         self._target, self._no_target = _tried(lambda: target_from_batch(batch, state.options.target))
         self.target_storage = storage_of(self._target) if isinstance(self._target, Tensor) else None
         self.target_place = place_of(self._target) if isinstance(self._target, Tensor) else None
+        # Noise that a step adds is not in stored outputs.
+        stored = state.reference.is_stored and stage == "train" and not self.compiled
+        self._generators = _generators(self.first) if stored else None
         self._inputs: Any = None
         if state.options.inputs is not None and not state.options.supplies_base:
             self._inputs = inputs_from_batch(batch, state.options.inputs)
@@ -131,6 +138,8 @@ class Step:
         """What h1 will be asked: what h2 is given, or a copy where it may be another when h1 is asked."""
         if self.compiled:
             return Asked(args, kwargs, part)
+        if self._generators is not None:
+            return Asked(args, kwargs, part, drawn=_generators(self.first) != self._generators)
         tensors, which = list(tensors_in((args, kwargs))), self.state.options.call
         # Asked when the step has ended.
         late = callable(which) or (isinstance(which, int) and which < 0)
@@ -190,7 +199,7 @@ class Step:
             self.versions[len(self.calls) - 1] = version_of(readable)
         if not self.state.options.supplies_base:
             self.follow(call, call.output if readable is None else readable, self.captured - 1, closely)
-        if self._counts_now():
+        if self._counts_now() and (readable is None or readable.numel()):
             with self._watch_paused():
                 self.answer(len(self.calls) - 1)
 
@@ -297,7 +306,7 @@ class Step:
             return self.enclosing[number]
         if self.compiled and len(self.around) == len(self.calls):
             return self.around[number]
-        if self.found is not None and len(self.found.names) > 1:
+        if self.found is not None and self.begun:
             return self._what_the_first_part_got(number)
         call = self.calls[number]
         if self.first and self.modules is not None:
@@ -393,6 +402,37 @@ class Step:
                 f"instead of logits *= scale."
             )
 
+    def check_stored(self, number: int) -> None:
+        """Refuse inputs that a step has made with random numbers, of which h1's stored outputs know nothing.
+
+        Raises:
+            ValueError: it has.
+        """
+        if self._generators is None or self.got_the_batch(self.calls[number]):
+            return
+        asked = self._what_to_ask(number)
+        if asked.drawn and not self.members.given_to(asked.args, asked.kwargs, self.size):
+            raise ValueError(
+                f"{class_of(self.module)}'s train step draws random numbers and calls h2 with something else than the "
+                f"batch's input (noise or augmentation in the step), for which h1's stored outputs hold no answer. "
+                f"Give h1 itself: h1=old_model."
+            )
+
+    def resized(self, number: int, scores: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        """h2's scores in the size that the step has interpolated them to, and what does so with h1's; else as they are.
+
+        The masks of a segmentation are larger than the scores that many networks give.
+        """
+        if self.watch is None or number >= len(self.roots) or callable(self.state.options.scores):
+            return scores, None
+        root = self.roots[number]
+        used = [loss.input for loss in self.watch.losses_of(root)]
+        found = [each for each in self.watch.resized if each.root == root]
+        found = [each for each in found if any(each.result is given for given in used)] or found
+        if not found or self._target is None or self._target.shape[1:] != found[-1].result.shape[2:]:
+            return scores, None
+        return found[-1].result, found[-1].again
+
     def scores_of(self, call: Call) -> Tensor:
         """h2's class scores in the output of a call, as they are."""
         pick = self.state.options.scores
@@ -419,6 +459,13 @@ class Step:
 
 def _copied(tensor: Tensor) -> Tensor:
     return tensor.detach().clone()
+
+
+def _generators(closely: bool) -> tuple[Any, ...]:
+    """Where the generators of random numbers stand; those of Python and NumPy take longer to ask."""
+    cuda = torch.cuda.default_generators if torch.cuda.is_initialized() else ()
+    state: tuple[Any, ...] = (torch.get_rng_state().numpy().tobytes(), *(each.get_offset() for each in cuda))
+    return (*state, python_and_numpy_state()) if closely else state
 
 
 def _any_trains(call: Call) -> bool:

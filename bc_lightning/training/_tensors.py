@@ -77,19 +77,24 @@ def version_of(tensor: Tensor) -> int:
 
 def leads_to(scores: Tensor, loss: Tensor) -> bool:
     """Whether a loss was computed from scores, by what autograd has noted of it."""
-    wanted, waiting = scores.grad_fn, [loss.grad_fn]
-    if wanted is None:
-        # Nothing was noted of scores without a gradient; that they have none is told elsewhere.
-        return True
-    seen = set()
+    # Nothing was noted of scores without a gradient; that they have none is told elsewhere.
+    return scores.grad_fn is None or any(node is scores.grad_fn for node in _behind(loss))
+
+
+def has_label_loss(loss: Tensor, scores: Tensor) -> bool:
+    """Whether a loss of labels of torch's is in what was computed from scores."""
+    return any(node.name().startswith(("NllLoss", "BinaryCrossEntropy")) for node in _behind(loss, scores.grad_fn))
+
+
+def _behind(loss: Tensor, end: Any = None) -> Iterator[Any]:
+    """What autograd has noted that a loss was computed by, but for what is behind `end`."""
+    waiting, seen = [loss.grad_fn], {end, None}
     while waiting:
         node = waiting.pop()
-        if node is wanted:
-            return True
-        if node is not None and node not in seen:
+        if node not in seen:
+            yield node
             seen.add(node)
             waiting += [before for before, _ in node.next_functions]
-    return False
 
 
 def _is_told(tensor: Tensor, size: int) -> bool:

@@ -17,7 +17,7 @@ from bc_lightning._user_module import class_of
 from bc_lightning.functional._compatibility_loss import LossTerms, check_lambda
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
 from bc_lightning.training._hooks import FirstHook, ModuleCalls, SubmoduleHook
-from bc_lightning.training._penalty import eager, penalty_terms, raise_what_was_noticed
+from bc_lightning.training._penalty import UnknownAxisError, eager, penalty_terms, raise_what_was_noticed
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage
 from bc_lightning.training._step import (
     HANDED_OVER,
@@ -26,7 +26,7 @@ from bc_lightning.training._step import (
     in_backward,
 )
 from bc_lightning.training._target import check_compiled
-from bc_lightning.training._tensors import leads_to
+from bc_lightning.training._tensors import has_label_loss, leads_to
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -368,9 +368,8 @@ def _after_step(module: Any, step: Step, output: Any) -> Any:
     step.stop_watching()
     if step.stage != "train":
         if step.calls or _find(step):
-            with torch.no_grad():
-                penalty_terms(step)
-        elif step.modules is not None and step.modules.calls and not _may_wait(step):
+            _evaluated(step)
+        elif step.modules is not None and step.modules.calls and not (step.scores is None and _may_wait(step)):
             raise RuntimeError(captures_message(step))
         return output
     if module.automatic_optimization:
@@ -386,14 +385,47 @@ def _after_step(module: Any, step: Step, output: Any) -> Any:
     return output
 
 
+@torch.no_grad()
+def _evaluated(step: Step) -> None:
+    """Count a batch that nothing is trained on; an empty one counts nothing."""
+    if not step.scores_of(step.calls[step.counted()]).numel():
+        step.used()
+        return
+    try:
+        penalty_terms(step)
+    except UnknownAxisError:
+        # Training, which comes after the sanity check, may tell it.
+        if not _may_wait(step):
+            raise
+        step.used()
+
+
 @eager
 def _penalised(step: Step, loss: Tensor) -> Tensor:
-    """The loss of a step that optimises by hand; a second loss of one call of h2 has no penalty of its own."""
+    """The loss of a step that optimises by hand: of several that the scores lead to, the one of labels is penalised."""
+    for scores, of_labels in step.penalised:
+        if leads_to(scores, loss) and not (of_labels and not has_label_loss(loss, scores)):
+            raise RuntimeError(
+                f"{class_of(step.module)}.training_step calls self.manual_backward for two losses that both come from "
+                f"the scores of h2, and it can't be told which of them is to be penalised. Call it once for their "
+                f"sum, self.manual_backward(one + other), or give the other one h2's output detached."
+            )
     if not step.calls and not _find(step):
         return loss
-    scores = step.scores_of(step.calls[step.counted()])
-    # Of several losses it is the one that the scores lead to which is penalised.
-    return _with_penalty(step, loss) if step.compiled or leads_to(scores, loss) else loss
+    number = step.counted()
+    scores = step.scores_of(step.calls[number])
+    if step.compiled:
+        return _with_penalty(step, loss)
+    if not leads_to(scores, loss):
+        return loss
+    seen = [] if step.watch is None else step.watch.losses_of(step.roots[number])
+    labelled = [each.value for each in seen if isinstance(each.value, Tensor) and each.value.requires_grad]
+    of_labels = any(leads_to(value, loss) for value in labelled)
+    if labelled and not of_labels:
+        # The loss of the labels was computed, and its turn is yet to come.
+        return loss
+    step.penalised.append((scores, of_labels))
+    return _with_penalty(step, loss)
 
 
 def _find(step: Step) -> bool:
@@ -406,7 +438,7 @@ def _find(step: Step) -> bool:
 def _may_wait(step: Step) -> bool:
     """Whether training, which comes after the sanity check, may tell what a step without a loss does not."""
     trainer = cast("Any", step.module).trainer
-    return bool(trainer.sanity_checking) and step.scores is None and (step.watch is None or not step.watch.losses)
+    return bool(trainer.sanity_checking) and (step.watch is None or not step.watch.losses)
 
 
 def _automatic(step: Step, output: Any) -> Any:
