@@ -19,6 +19,7 @@ from bc_core import Comparison, Evaluation, compare
 from bc_core._arrays import INT64_MAX, id_array, to_numpy
 from bc_core._comparison import Metadata
 from bc_core._evaluation import performance
+from bc_core._score_scale import are_probabilities
 from bc_lightning._attached import split_batch
 from bc_lightning._fingerprint import module_behind, modules_behind
 from bc_lightning._model_outputs import (
@@ -32,7 +33,6 @@ from bc_lightning._model_outputs import (
 from bc_lightning._reference import Reference, _set_eval
 from bc_lightning._stored import StoredOutputs
 from bc_lightning._user_module import has_scores, lacks_forward, of_one_kind, only_network
-from bc_core._score_scale import are_probabilities
 from bc_lightning.functional._alignment import align_multiclass
 from bc_lightning.functional._compatibility_loss import labels_of
 from bc_lightning.training._loaders import order_of
@@ -363,14 +363,7 @@ class _Reader:
                 found.ids += ids
         if self._answers is not None and seen and len(self._answers) != seen:
             raise self._wrong_number(str(seen))
-        for model, ranges in self._seen.items():
-            low, high, entries = torch.stack([each.cpu() for each in ranges]).T.tolist() if ranges else ([0], [0], [0])
-            if are_probabilities(min(low), max(high), int(sum(entries))):
-                raise ValueError(
-                    f"{model} must give logits here (from_logits=True), and gives values within 0..1 alone, as "
-                    f"probabilities are: from {min(low):g} to {max(high):g}. If both do, pass from_logits=False; else "
-                    f"its logit is as good: lambda *args: torch.logit({model}(*args), eps=1e-6)."
-                )
+        self._check_ranges()
         return found
 
     def _parts(self, batch: Any) -> tuple[list[Any] | None, Any, Tensor]:
@@ -412,9 +405,7 @@ class _Reader:
             if not self._options["from_logits"]:
                 _check_probabilities(outputs)
             else:
-                for model, output in outputs.items():
-                    if output.is_floating_point() and output.numel():
-                        self._seen[model].append(torch.stack([*output.double().aminmax(), torch.tensor(output.numel()).to(output.device)]))
+                self._note_range(outputs)
             _check_labels(target, 2, None)
             return labels_of("binary_cross_entropy", h2_output, target, h1_output, **self._options)
         if target.is_floating_point():
@@ -423,6 +414,25 @@ class _Reader:
         else:
             _check_labels(target, h2_output.shape[1], self._options["ignore_index"])
         return labels_of("cross_entropy", h2_output, target, h1_output, **self._options)
+
+    def _note_range(self, outputs: Mapping[str, Tensor]) -> None:
+        for model, output in outputs.items():
+            if output.is_floating_point() and output.numel():
+                number = torch.tensor(output.numel(), device=output.device)
+                self._seen[model].append(torch.stack([*output.double().aminmax(), number]))
+
+    def _check_ranges(self) -> None:
+        """Refuse probabilities that were read as logits: all of them would say class 1."""
+        for model, ranges in self._seen.items():
+            if not ranges:
+                continue
+            low, high, entries = torch.stack([each.cpu() for each in ranges]).T.tolist()
+            if are_probabilities(min(low), max(high), int(sum(entries))):
+                raise ValueError(
+                    f"{model} must give logits here (from_logits=True), and gives values within 0..1 alone, as "
+                    f"probabilities are: from {min(low):g} to {max(high):g}. If both do, pass from_logits=False; else "
+                    f"its logit is as good: lambda *args: torch.logit({model}(*args), eps=1e-6)."
+                )
 
     def _wrong_number(self, instances: str) -> ValueError:
         number = 0 if self._answers is None else len(self._answers)

@@ -55,6 +55,7 @@ class CompatibilityLoss(nn.Module):
     """
 
     _looked = False
+    _saw_logits = False
 
     def __init__(
         self,
@@ -104,7 +105,8 @@ class CompatibilityLoss(nn.Module):
         """Refuse values that this loss would misread, on whatever device: waits for an accelerator.
 
         For the first batch of each kind, such as the first of each loader. Labels outside the classes, multilabel
-        targets under a softmax loss, probabilities that are none, h1's probabilities where logits are read, NaN and infinite outputs.
+        targets under a softmax loss, probabilities that are none, h1's probabilities where logits are read, NaN and
+        infinite outputs.
 
         Raises:
             ValueError: one of these; the message says what was expected and what to do.
@@ -125,16 +127,17 @@ class CompatibilityLoss(nn.Module):
 
     def _look_at_first(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> None:
         # A compiled graph would break at it.
-        if self._looked or not self.validate_args or torch.compiler.is_compiling():
+        if not self.validate_args or torch.compiler.is_compiling():
             return
-        if values_are_at_hand(h2_output):
-            # Values are looked at in every batch; that a scale is another can be told of one, not of each.
-            self._looked = True
+        if not values_are_at_hand(h2_output):
+            if not self._looked:
+                self.look(h2_output, target, h1_output)
+        elif not self._saw_logits:
+            # Other values are looked at in every batch; a scale that is another would show by chance in one of many.
             self._check_logits(h1_output)
-        else:
-            self.look(h2_output, target, h1_output)
 
     def _check_logits(self, h1_output: Tensor) -> None:
+        self._saw_logits = True
         if self.base == "binary_cross_entropy" and self._options.get("from_logits", True):
             check_logits(h1_output, "h1")
 

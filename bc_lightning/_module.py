@@ -47,9 +47,13 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
     and checkpoints are untouched; the dissonance is added to its loss, and one call of h2 per step serves both. A
     plain ``nn.Module`` gets the steps it lacks. `unwrap` gives the user's own class back.
 
-    In manual optimisation the penalty is added by ``self.manual_backward`` to the first loss of a step that h2's scores
-    lead to, as it is: a step that divides its loss by
-    the number of batches it accumulates needs a `lambda_c` divided by it too.
+    In manual optimisation the penalty is added by ``self.manual_backward`` to the loss of the labels that h2's scores
+    lead to, as it is: a step that divides its loss by the number of batches it accumulates needs a `lambda_c` divided
+    by it too. Two losses of the same scores of which neither is known to be the one are refused.
+
+    The dissonance is a mean over the batch of what `loss` says of the scores that h2 returned. Class weights, label
+    smoothing and ``pos_weight`` of the user's own loss are in it only if `loss_options` have them; its
+    ``reduction="sum"``, weights of instances and logit adjustment (``self(x) + prior``) are not.
 
     Logged once per epoch, as ``train_...``, ``val_...`` and ``test_...``: ``base_loss``, ``dissonance``, ``btc``,
     ``bec_given_h1_wrong``, ``bec_given_h2_wrong``, ``nfr``, ``accuracy_h1``, ``accuracy_h2``; from counts summed
@@ -79,8 +83,9 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         call: which call counts where a step calls h2 several times: ``"first"``, an index such as -1, or a function of
             the list of calls (each with ``args``, ``kwargs``, ``output``) that gives the index. By default several
             calls are refused.
-        class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1. Scores say then
-            what h1 chooses among the classes that are left; a label of a class that is gone counts as wrong.
+        class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1 where h2 has it
+            no more. Of an h1 that gives scores those of such a class are left out, and it chooses among the others; of
+            one that gives labels only, such a label counts as wrong.
         stages: the stages that are watched; a stage whose step does not call h2 once is left out here.
         log_prefix: put before every logged name.
         inputs: where the models' input is in a batch: an index, a key or a function of the batch. By default a plain
@@ -97,7 +102,8 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         ValueError: unknown loss or option, negative lambda_c, h1 and h2 share parameters, a labels-only h1 with an
             imitating loss, an unknown submodule. While training: see `bc_lightning.functional.compatibility_loss`,
             and NaN or infinite outputs (says whose and at which step).
-        RuntimeError: while training: a step that calls h2 never or twice.
+        RuntimeError: while training: a step that calls h2 never or twice, changes its scores in place, or begins to
+            change its input in place after the first batch.
 
     Example:
         >>> import torch

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bc_lightning.training._refused_steps import features_message
 from bc_lightning.training._state import Found
-from bc_lightning.training._step import Asked, Call, Step, features_message, in_backward
+from bc_lightning.training._step import Asked, Call, Step, in_backward
 from bc_lightning.training._tensors import tensors_in
 
 

@@ -1,10 +1,10 @@
 """What a user's step does with h2's output: which loss it goes into, and with which target.
 
 What a step was trained on can't be read from its batch where the step mixes inputs, maps labels or compares embeddings.
-What torch computes after h2 was called tells. Any batch may be treated otherwise than the one before, so each is watched,
-from h2's answer to the end of the step. That costs some two microseconds for each call of torch in Python, and four times
-that for one that concerns h2's output or the target; on a stage's first batch, and where h2 was not given the batch's own
-input, all calls are looked at closely.
+What torch computes after h2 was called tells. Any batch may be treated otherwise than the one before, so each is
+watched, from h2's answer to the end of the step. That costs some two microseconds for each call of torch in Python, and
+four times that for one that concerns h2's output or the target; on a stage's first batch, and where h2 was not given
+the batch's own input, all calls are looked at closely.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class LossWatch(TorchFunctionMode):
             rest = {name: value for name, value in kwargs.items() if name != "input"}
             self.resized.append(Resized(root, result, lambda other: func(other, *args[1:], **rest)))
             self._root[id(result)] = root
-        if given and (func is Tensor.__setitem__ or (made and made[0] is given[0] and _writes(func))):
+        if given and _writes(func, kwargs) and (not made or made[0] is given[0]):
             root, _ = self._storage.get(storage_of(given[0]), (None, 0))
             if root is not None:
                 self.overwritten.add(root)
@@ -251,10 +251,12 @@ class LossWatch(TorchFunctionMode):
         return None
 
 
-def _writes(func: Any) -> bool:
-    """Whether a function that gives back what it was given has changed it."""
+def _writes(func: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether a function that gives back what it was given, or nothing, has changed it."""
     name = getattr(func, "__name__", "")
-    return name[:3] == "__i" or name.endswith("_") and name[:2] != "__" and name not in _WRITE_NOTHING
+    if name[:2] == "__":
+        return name == "__setitem__" or name[:3] == "__i"
+    return bool(kwargs.get("inplace")) or (name.endswith("_") and name not in _WRITE_NOTHING)
 
 
 def _tensors_at_hand(values: Iterable[Any]) -> Iterator[tuple[Tensor, bool]]:

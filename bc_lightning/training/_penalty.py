@@ -92,8 +92,8 @@ def _check_rows_fit(step: Step, target: Tensor) -> None:
 
 
 STORED_OF_OTHERS = (
-    "The targets of a {stage} batch are not those that its loader brought, so a hook or the step has mixed, "
-    "moved or replaced its items (mixup, cutmix), for which h1's stored outputs hold no answer. Give h1 itself: h1=old_model."
+    "The targets of a {stage} batch are not those that its loader brought, so a hook or the step has mixed, moved or "
+    "replaced its items (mixup, cutmix), for which h1's stored outputs hold no answer. Give h1 itself: h1=old_model."
 )
 
 

@@ -18,6 +18,7 @@ from bc_core._random_numbers import python_and_numpy_kept, python_and_numpy_stat
 from bc_lightning._model_outputs import inputs_from_batch, scores_from_output, target_from_batch
 from bc_lightning._user_module import class_of, lacks_forward, of_one_kind, only_network
 from bc_lightning.training._loss_watch import LossWatch
+from bc_lightning.training._refused_steps import captures_message, features_message
 from bc_lightning.training._state import Compatibility, Position, Scores, Stage
 from bc_lightning.training._tensors import Members, mapped, place_of, storage_of, tensors_in, version_of
 
@@ -77,7 +78,7 @@ def is_inside_of_a_mode(depth: int) -> bool:
     """Whether a mode of torch's was entered since the stack of modes was so deep; our own watches are none."""
     if torch._C._len_torch_function_stack() == depth:
         return False
-    return any(not isinstance(mode, LossWatch) for mode in _get_current_function_mode_stack()[depth:])
+    return any(not isinstance(mode, LossWatch) for mode in _get_current_function_mode_stack()[depth:])  # type: ignore[no-untyped-call]
 
 
 class Step:
@@ -463,7 +464,7 @@ def _copied(tensor: Tensor) -> Tensor:
 
 def _generators(closely: bool) -> tuple[Any, ...]:
     """Where the generators of random numbers stand; those of Python and NumPy take longer to ask."""
-    cuda = torch.cuda.default_generators if torch.cuda.is_initialized() else ()
+    cuda = torch.cuda.default_generators if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     state: tuple[Any, ...] = (torch.get_rng_state().numpy().tobytes(), *(each.get_offset() for each in cuda))
     return (*state, python_and_numpy_state()) if closely else state
 
@@ -481,36 +482,3 @@ def _tried(find: Callable[[], Any]) -> tuple[Any, Exception | None]:
         return find(), None
     except (TypeError, ValueError) as error:
         return None, error
-
-
-def captures_message(step: Step) -> str:
-    """Why the calls of h2 in a step don't say which of its outputs is compared with h1's."""
-    module, scores = step.module, step.scores
-    source = f"submodule {scores!r}" if isinstance(scores, str) else "forward"
-    children = [name for name, _ in module.named_children()]
-    known = f"Its submodules: {', '.join(map(repr, children))}." if children else "It has no submodules."
-    if step.calls:
-        return (
-            f"{class_of(module)}'s {step.stage} step called {source} {len(step.calls)} times; it has to be called "
-            f"exactly once, for its output is what is compared with h1. Say which call counts with call='first', an "
-            f"index or a function of the calls; or which submodule gives the class scores with scores='name'; or leave "
-            f"this stage out with stages=. {known}"
-        )
-    return (
-        f"{class_of(module)}'s {step.stage} step did not call {source}; it has to be called exactly once, for its "
-        f"output is what is compared with h1. Say which submodule gives the class scores with scores='name' (dots "
-        f"reach deeper), or leave this stage out with stages=. A step that calls net.forward(x) must call net(x): only "
-        f"a call can be seen. {known}"
-    )
-
-
-def features_message(step: Step, name: str, shape: tuple[int, ...] | None = None) -> str:
-    """Why it is not known what h1 is asked where h2's step computes with several of its parts."""
-    what = "something" if shape is None else f"a tensor of shape {shape}"
-    return (
-        f"Submodule {name!r} was called with {what} that is no part of the batch but computed by another part of h2, "
-        f"so it is not clear what h1 gets. Give the module a forward that does all of it; or say what h1 is asked, "
-        f"inputs=0 (the batch's first element), inputs='key' or inputs=lambda batch: preprocess(batch[0]), with "
-        f"scores={name!r} and an h1 that answers for it, such as h1=lambda x: old.head(old.body(x)). A step that calls "
-        f"net.forward(x) must call net(x): only a call can be seen."
-    )

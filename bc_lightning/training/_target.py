@@ -64,9 +64,9 @@ def target_of(step: Step, number: int, scores: Tensor) -> Tensor:
         raise ValueError(_unknown_target(step))
     if not step.compiled and not told:
         raise ValueError(
-            f"{class_of(step.module)}'s {step.stage} step calls h2 inside of a mode of torch's (with torch.device(...), "
-            f"for one), so what it computes from h2's output can't be seen. Say where the target is, target=1 for "
-            f"(x, y), or hand over in the step what its loss is given, {_HAND_OVER}."
+            f"{class_of(step.module)}'s {step.stage} step calls h2 inside of a mode of torch's (with "
+            f"torch.device(...), for one), so what it computes from h2's output can't be seen. Say where the "
+            f"target is, target=1 for (x, y), or hand over in the step what its loss is given, {_HAND_OVER}."
         )
     return step.require_target()
 
@@ -85,8 +85,8 @@ def check_compiled(step: Step, ours: Tensor, loss: Tensor) -> None:
         step,
         differs,
         f"The loss of {class_of(step.module)}'s compiled train step is not the mean of our base loss with the "
-        f"batch's target, and what else it is cannot be seen in a compiled step. Say where its target is, target=1 for (x, y) "
-        f"or target=lambda batch: ..., or hand it over in the step, {_HAND_OVER}.",
+        f"batch's target, and what else it is cannot be seen in a compiled step. Say where its target is, target=1 for "
+        f"(x, y) or target=lambda batch: ..., or hand it over in the step, {_HAND_OVER}.",
     )
 
 
@@ -134,15 +134,18 @@ def _two_targets(step: Step) -> str:
 def _other_target(step: Step, other: Tensor) -> str:
     where = "" if step.state.options.target is None else f"target={step.state.options.target!r} of "
     found = _where_in(step.batch, other)
-    soft = other.ndim > 1 and other.is_floating_point()
-    remedy = (
-        f"Say where it is: target={found!r}"
-        if found is not None
-        else "Say how it comes from the batch, target=lambda batch: ..., or hand it over in the step, " + _HAND_OVER
-    )
+    if found is not None:
+        remedy = f"Say where it is: target={found!r}."
+    else:
+        soft = other.ndim > 1 and other.is_floating_point()
+        which = ": the labels if it was a teacher's answer, the probabilities if they were mixed" if soft else ""
+        remedy = (
+            f"Say how it comes from the batch, target=lambda batch: ..., or hand it over in the step, {_HAND_OVER}"
+            f"{which}."
+        )
     return (
         f"{class_of(step.module)}'s {step.stage} step computed its loss with another target than {where}the batch "
-        f"has. {remedy}" + (": the labels if it was a teacher's answer, the probabilities if they were mixed." if soft else ".")
+        f"has. {remedy}"
     )
 
 
@@ -187,10 +190,10 @@ def _check_options(step: Step, seen: list[SeenLoss]) -> None:
         ours = options.get("from_logits", True)
         theirs = {loss.from_logits for loss in seen if loss.from_logits is not None}
         if theirs and ours not in theirs:
+            given, read = ("probabilities", "logits") if ours else ("logits", "probabilities")
             raise ValueError(
-                f"{class_of(step.module)}'s {step.stage} step computes its loss from "
-                f"{'probabilities' if ours else 'logits'}, which would be read as {'logits' if ours else 'probabilities'} "
-                f"here. Say it too: loss_options={{'from_logits': {not ours}}}, or CompatibilityLoss(..., "
+                f"{class_of(step.module)}'s {step.stage} step computes its loss from {given}, which would be read as "
+                f"{read} here. Say it too: loss_options={{'from_logits': {not ours}}}, or CompatibilityLoss(..., "
                 f"from_logits={not ours})."
             )
         return
@@ -198,9 +201,9 @@ def _check_options(step: Step, seen: list[SeenLoss]) -> None:
         return
     left_out = told.pop()
     raise ValueError(
-        f"{class_of(step.module)}'s {step.stage} step leaves out the label {left_out} (ignore_index={left_out} of its "
-        f"loss), which would be penalised and counted here. Say it too: loss_options={{'ignore_index': {left_out}}}, or "
-        f"CompatibilityLoss(..., ignore_index={left_out})."
+        f"{class_of(step.module)}'s {step.stage} step leaves out the label {left_out} (ignore_index={left_out} of "
+        f"its loss), which would be penalised and counted here. Say it too: loss_options={{'ignore_index': "
+        f"{left_out}}}, or CompatibilityLoss(..., ignore_index={left_out})."
     )
 
 

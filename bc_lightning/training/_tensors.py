@@ -88,7 +88,8 @@ def has_label_loss(loss: Tensor, scores: Tensor) -> bool:
 
 def _behind(loss: Tensor, end: Any = None) -> Iterator[Any]:
     """What autograd has noted that a loss was computed by, but for what is behind `end`."""
-    waiting, seen = [loss.grad_fn], {end, None}
+    waiting: list[Any] = [loss.grad_fn]
+    seen = {end, None}
     while waiting:
         node = waiting.pop()
         if node not in seen:
@@ -97,8 +98,8 @@ def _behind(loss: Tensor, end: Any = None) -> Iterator[Any]:
             waiting += [before for before, _ in node.next_functions]
 
 
-def _is_told(tensor: Tensor, size: int) -> bool:
-    return tensor.dtype != torch.bool and (size < 0 or tensor.shape[:1] == (size,))
+def _is_value(tensor: Tensor, size: int) -> bool:
+    return tensor.is_floating_point() or (tensor.dtype != torch.bool and (size < 0 or tensor.shape[:1] == (size,)))
 
 
 class Members:
@@ -121,7 +122,7 @@ class Members:
         Positions and masks that a step makes are no values: they don't have an entry for each of the `size` instances,
         or are bool. A size of -1 is not known.
         """
-        given = [tensor for tensor in tensors_in((args, kwargs)) if tensor.is_floating_point() or _is_told(tensor, size)]
+        given = [tensor for tensor in tensors_in((args, kwargs)) if _is_value(tensor, size)]
         if not given or all(self._is_own(tensor) for tensor in given):
             return bool(given)
         own = self.unchanged
@@ -153,10 +154,9 @@ def other_labels(one: Tensor, other: Tensor, binary: bool = False) -> Tensor | N
             return None
         vague = ~_is_hard(longer) if longer.is_floating_point() else vague
         one, other = longer.argmax(1), shorter
-    elif not binary and one.ndim >= 2 and one.shape == other.shape and one.shape[1] > 1:
-        if one.is_floating_point() and other.is_floating_point():
-            differ = ~((one.float() - other.float()).abs() < _ROUNDING).all()
-            return differ & ~(_is_hard(one) & _is_hard(other) & (one.argmax(1) == other.argmax(1)).all())
+    elif not binary and _are_rows(one) and _are_rows(other) and one.shape == other.shape:
+        differ = ~((one.float() - other.float()).abs() < _ROUNDING).all()
+        return differ & ~(_is_hard(one) & _is_hard(other) & (one.argmax(1) == other.argmax(1)).all())
     one, other = (target.reshape(-1).to(torch.float64) for target in (one, other))
     differ = (one != other).any() | vague
     if one.device.type == "cpu" and not bool(differ):
@@ -166,6 +166,10 @@ def other_labels(one: Tensor, other: Tensor, binary: bool = False) -> Tensor | N
 
 # Half precision keeps three digits.
 _ROUNDING = 1e-2
+
+
+def _are_rows(target: Tensor) -> bool:
+    return target.ndim > 1 and target.shape[1] > 1 and target.is_floating_point()
 
 
 def _is_hard(target: Tensor) -> Tensor:

@@ -18,11 +18,11 @@ from bc_lightning.functional._compatibility_loss import LossTerms, check_lambda
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
 from bc_lightning.training._hooks import FirstHook, ModuleCalls, SubmoduleHook
 from bc_lightning.training._penalty import UnknownAxisError, eager, penalty_terms, raise_what_was_noticed
+from bc_lightning.training._refused_steps import captures_message
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage
 from bc_lightning.training._step import (
     HANDED_OVER,
     Step,
-    captures_message,
     in_backward,
 )
 from bc_lightning.training._target import check_compiled
@@ -464,13 +464,9 @@ def _automatic(step: Step, output: Any) -> Any:
 def _with_penalty(step: Step, loss: Tensor) -> Tensor:
     """The user's loss plus lambda_c times the dissonance; with lambda_c = 0 the very same tensor."""
     step.stop_watching()
-    if step.state.options.lambda_is_zero:
-        with torch.no_grad():
-            terms = penalty_terms(step, base=loss.detach())
-        if step.compiled:
-            check_compiled(step, terms.base, loss.detach())
-        return loss
-    terms: LossTerms = penalty_terms(step, base=loss.detach())
+    plain = step.state.options.lambda_is_zero
+    with torch.set_grad_enabled(not plain and torch.is_grad_enabled()):
+        terms: LossTerms = penalty_terms(step, base=loss.detach())
     if step.compiled:
         check_compiled(step, terms.base, loss.detach())
-    return loss + step.state.loss.lambda_c * terms.dissonance
+    return loss if plain else loss + step.state.loss.lambda_c * terms.dissonance

@@ -1,4 +1,4 @@
-"""Scores that a step resizes, scales, splits or reads otherwise than we do: known, or refused with a remedy that works."""
+"""Scores that a step resizes, scales, splits or reads in its own way: known, or refused with a remedy that works."""
 
 from __future__ import annotations
 

@@ -1,0 +1,43 @@
+"""What to say of a step whose calls of h2 don't tell which output counts, or what h1 is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bc_lightning._user_module import class_of
+
+if TYPE_CHECKING:
+    from bc_lightning.training._step import Step
+
+
+def captures_message(step: Step) -> str:
+    """Why the calls of h2 in a step don't say which of its outputs is compared with h1's."""
+    module, scores = step.module, step.scores
+    source = f"submodule {scores!r}" if isinstance(scores, str) else "forward"
+    children = [name for name, _ in module.named_children()]
+    known = f"Its submodules: {', '.join(map(repr, children))}." if children else "It has no submodules."
+    if step.calls:
+        return (
+            f"{class_of(module)}'s {step.stage} step called {source} {len(step.calls)} times; it has to be called "
+            f"exactly once, for its output is what is compared with h1. Say which call counts with call='first', an "
+            f"index or a function of the calls; or which submodule gives the class scores with scores='name'; or leave "
+            f"this stage out with stages=. {known}"
+        )
+    return (
+        f"{class_of(module)}'s {step.stage} step did not call {source}; it has to be called exactly once, for its "
+        f"output is what is compared with h1. Say which submodule gives the class scores with scores='name' (dots "
+        f"reach deeper), or leave this stage out with stages=. A step that calls net.forward(x) must call net(x): only "
+        f"a call can be seen. {known}"
+    )
+
+
+def features_message(step: Step, name: str, shape: tuple[int, ...] | None = None) -> str:
+    """Why it is not known what h1 is asked where h2's step computes with several of its parts."""
+    what = "something" if shape is None else f"a tensor of shape {shape}"
+    return (
+        f"Submodule {name!r} was called with {what} that is no part of the batch but computed by another part of h2, "
+        f"so it is not clear what h1 gets. Give the module a forward that does all of it; or say what h1 is asked, "
+        f"inputs=0 (the batch's first element), inputs='key' or inputs=lambda batch: preprocess(batch[0]), with "
+        f"scores={name!r} and an h1 that answers for it, such as h1=lambda x: old.head(old.body(x)). A step that calls "
+        f"net.forward(x) must call net(x): only a call can be seen."
+    )
