@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from bc_tensorboard import _media
-from bc_tensorboard._format import decode
-from bc_tensorboard._media import append_media, media_path, read_image, read_media
+from bc_tensorboard.writing import _media
+from bc_tensorboard.writing._format import decode
+from bc_tensorboard.writing._media import append_media, media_path, read_image, read_media
 
 IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
