@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import BatchSampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from bc_lightning._comparisons import Order
+from bc_lightning.training._comparisons import Order
 from bc_lightning.training._state import Epoch, Position, Stage
 
 

@@ -8,12 +8,12 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor
 
-from bc_lightning._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
-from bc_lightning._epoch_record import EpochRecord
-from bc_lightning._model_outputs import check_triple, class_axis_of, says_ambiguous_axis, scores_from_output
 from bc_lightning._user_module import class_of
-from bc_lightning.functional._alignment import check_finite, is_probabilities
-from bc_lightning.functional._compatibility_loss import Labels, LossTerms, labels_of
+from bc_lightning.batches._model_outputs import check_triple, class_axis_of, says_ambiguous_axis, scores_from_output
+from bc_lightning.losses._alignment import check_finite, is_probabilities
+from bc_lightning.losses._compatibility_loss import Labels, LossTerms, labels_of
+from bc_lightning.training._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
+from bc_lightning.training._epoch_record import EpochRecord
 from bc_lightning.training._loaders import loader_of, not_padding, order_of
 from bc_lightning.training._state import Compatibility, Epoch, Run
 from bc_lightning.training._step import Step
