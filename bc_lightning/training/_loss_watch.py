@@ -36,6 +36,7 @@ _KEEPS_LABELS = {
     *("view", "reshape", "squeeze", "unsqueeze", "expand", "contiguous", "detach", "clone", "flatten", "eq", "ne"),
     *("size", "dim", "numel", "shape", "__get__", "__getitem__", "unique", "max", "min", "any", "all", "sum", "item"),
 }
+_LABELS, _OTHER_LABELS, _WEIGHTS, _MADE = "labels", "other labels", "weights", "made of labels"
 _LOOKS_UP = {"__getitem__", "gather", "index_select", "take", "embedding"}
 # Of these, the ones that take probabilities.
 _OF_PROBABILITIES = {F.binary_cross_entropy}
@@ -115,8 +116,8 @@ class LossWatch(TorchFunctionMode):
         self.relabelled = False
         # Outputs that were changed in place.
         self.overwritten: set[int] = set()
-        # What comes from the target, and whether it is other class indices.
-        self._of_target: dict[int, bool] = {}
+        # What comes from the target: the labels, other class indices, a weight looked up for each, or a mask.
+        self._of_target: dict[int, str] = {}
         self._of_h2: set[int] = set()
 
     def follow(self, output: Any, root: int = 0, given: Any = ()) -> None:
@@ -211,24 +212,26 @@ class LossWatch(TorchFunctionMode):
         own = [tensor for tensor in given if id(tensor) in self._of_target or storage_of(tensor) == self._target]
         if not own:
             return
-        other = any(self._of_target.get(id(tensor), False) for tensor in own)
+        before = {self._of_target.get(id(tensor), _LABELS) for tensor in own}
         name, size = getattr(func, "__name__", ""), own[0].numel()
         looks_up = name in _LOOKS_UP and given[0] is not own[0]
         changes = not looks_up and (name not in _KEEPS_LABELS or len(own) < len(given))
         self.target_changed |= changes
         for tensor in made:
-            # What is looked up by labels: a weight for each class, or other class indices.
-            relabels = (looks_up or changes) and not tensor.is_floating_point() and tensor.numel() == size
-            self._of_target[id(tensor)] = other or relabels
+            kind = before.pop() if len(before) == 1 else _OTHER_LABELS if _OTHER_LABELS in before else _LABELS
+            if (looks_up or changes) and tensor.numel() == size:
+                is_index = not tensor.is_floating_point() and tensor.dtype != torch.bool
+                kind = _OTHER_LABELS if is_index else _WEIGHTS if looks_up else _MADE
+            before = {kind}
+            self._of_target[id(tensor)] = kind
 
     def _note_meeting(self, others: Iterable[Tensor]) -> None:
         for tensor in others:
-            if id(tensor) in self._of_target or storage_of(tensor) == self._target:
-                if self._of_target.get(id(tensor), False):
-                    self.relabelled = True
-                else:
-                    self.target_trains = True
-            elif tensor.ndim and tensor.shape[0] == self._size and storage_of(tensor) not in self._members:
+            kind = self._of_target.get(id(tensor), _LABELS if storage_of(tensor) == self._target else None)
+            self.relabelled |= kind == _OTHER_LABELS
+            self.target_trains |= kind == _LABELS
+            is_for_each = tensor.ndim > 0 and tensor.shape[0] == self._size
+            if kind in (None, _MADE) and is_for_each and storage_of(tensor) not in self._members:
                 self.trained_with[id(tensor)] = self._made[id(tensor)] = tensor
 
     def losses_of(self, root: int) -> list[SeenLoss]:

@@ -175,7 +175,7 @@ def _check_used(step: Step, watch: LossWatch, scores: Tensor) -> None:
     made = [
         other
         for other in watch.trained_with.values()
-        if (other.shape == scores.shape if other.is_floating_point() else other.numel() == target.numel())
+        if other.numel() == (scores.numel() if other.is_floating_point() else target.numel())
     ]
     binary = step.state.loss.base == "binary_cross_entropy"
     faults = [fault for other in made if (fault := other_labels(other, target, binary)) is not None]

@@ -54,6 +54,12 @@ class MapsAfterH2(MapsForTorch):
         return -log_p[torch.arange(len(log_p)), self.labels(batch, batch_idx)].mean()
 
 
+class MapsBesideWeights(MapsForTorch):
+    def training_step(self, batch, batch_idx):
+        y, weight = self.labels(batch, batch_idx), torch.tensor([1.0, 2.0, 3.0])[batch[1]]
+        return -(weight * self(batch[0]).log_softmax(1).gather(1, y[:, None])[:, 0]).mean()
+
+
 class MapsOneHot(MapsForTorch):
     def training_step(self, batch, batch_idx):
         y = F.one_hot(self.labels(batch, batch_idx), CLASSES).float()
@@ -62,12 +68,55 @@ class MapsOneHot(MapsForTorch):
         return -(y * logits.log_softmax(1)).sum(1).mean()
 
 
-@pytest.mark.parametrize("kind", [MapsForTorch, MapsBeforeH2, MapsAfterH2, MapsOneHot])
+@pytest.mark.parametrize("kind", [MapsForTorch, MapsBeforeH2, MapsAfterH2, MapsBesideWeights, MapsOneHot])
 def test_labels_that_are_mapped_from_the_second_batch_on(kind, h1, tmp_path):
     with pytest.raises(ValueError, match="another target than|other class indices"):
         trained(kind, h1, tmp_path)
     _, found = trained(type("M", (kind,), {"hands_over": True}), h1, tmp_path)
     assert found["train_accuracy_h1"] == pytest.approx(accuracy(h1, X, EXPECTED))
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_signs_of_a_hinge_loss_that_are_turned(where, tmp_path):
+    class Hinge(Forward):
+        def turned(self, batch, batch_idx):
+            return batch_idx > 0
+
+        def signs(self, batch, batch_idx):
+            signs = 2 * batch[1] - 1
+            return -signs if self.turned(batch, batch_idx) else signs
+
+        def training_step(self, batch, batch_idx):
+            signs = self.signs(batch, batch_idx) if where == "before" else None
+            scores = self(batch[0])[:, 0]
+            signs = self.signs(batch, batch_idx) if where == "after" else signs
+            return F.relu(1 - signs * scores).mean()
+
+    class Never(Hinge):
+        def turned(self, batch, batch_idx):
+            return False
+
+    def old(x):
+        return x[:, 1]
+
+    y = (Y == 1).float()
+    options = {"loss": "BCBinaryCrossEntropyLoss", "loss_options": {"from_logits": True}}
+    options |= {"train": loader(TensorDataset(X, y)), "scores": lambda output: output[:, 0]}
+    with pytest.raises(ValueError, match="another target than"):
+        trained(Hinge, old, tmp_path, **options)
+    _, found = trained(Never, old, tmp_path, **options)
+    assert found["train_accuracy_h1"] == pytest.approx(((old(X) >= 0) == (y == 1)).float().mean().item())
+
+
+def test_a_mask_of_the_labels_is_no_mapping(h1, tmp_path):
+    class Masking(Forward):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            log_p = self(x).log_softmax(1).gather(1, y[:, None])[:, 0]
+            return -(log_p * (y > 0)).mean() - 0.1 * log_p.mean()
+
+    _, found = trained(Masking, h1, tmp_path)
+    assert found["train_accuracy_h1"] == pytest.approx(accuracy(h1, X, Y))
 
 
 def test_labels_that_are_mapped_from_the_second_validation_batch_on(h1, tmp_path):
