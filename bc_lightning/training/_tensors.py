@@ -147,12 +147,12 @@ def other_labels(one: Tensor, other: Tensor, binary: bool = False) -> Tensor | N
     one, other = one.detach(), other.detach()
     if one.device != other.device or 0 in (one.numel(), other.numel()) or one.is_complex() or other.is_complex():
         return None
-    vague = torch.zeros((), dtype=torch.bool, device=one.device)
+    vague: Tensor | bool = False
     if one.numel() != other.numel():
         longer, shorter = (one, other) if one.numel() > other.numel() else (other, one)
         if longer.ndim < 2 or longer.numel() // longer.shape[1] != shorter.numel():
             return None
-        vague = ~_is_hard(longer) if longer.is_floating_point() else vague
+        vague = ~_is_hard(longer) if longer.is_floating_point() else False
         one, other = longer.argmax(1), shorter
     elif not binary and _are_rows(one) and _are_rows(other) and one.shape == other.shape:
         differ = ~((one.float() - other.float()).abs() < _ROUNDING).all()
@@ -184,8 +184,8 @@ def _is_written(written: Tensor, plain: Tensor) -> Tensor:
     """Whether one is the other, labels of a binary model, in another way: smoothed, or as -1 and 1."""
     is_binary = ((plain == 0) | (plain == 1)).all() & (written.abs() <= 1).all()
     signed, whole = (written < 0).any(), (written == written.round()).all()
-    bound = torch.where(signed, 0.0, 0.5)
-    return is_binary & (signed | ~whole) & ((written > bound) == (plain == 1)).all()
+    positive = (written > 0.5) | ((written > 0) & signed)
+    return is_binary & (signed | ~whole) & (positive == (plain == 1)).all()
 
 
 def place_of(tensor: Tensor) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """What the losses read of targets and outputs: of every batch on the CPU, of the first where reading has to wait."""
 
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -13,6 +14,10 @@ from user_code import fit, loader
 
 from bc_core import error_compatibility_score, trust_compatibility_score
 from bc_lightning import BCLightningModule, CompatibilityLoss
+from bc_lightning.training._penalty import raise_what_was_noticed
+from bc_lightning.training._state import Run
+from bc_lightning.training._target import notice
+from bc_lightning.training._tensors import other_labels
 
 N, C = 8, 3
 
@@ -141,6 +146,42 @@ def test_a_loss_that_has_looked_is_copied():
     assert float(pickle.loads(pickle.dumps(loss))(scores(1), LABELS, scores(2))) == float(
         loss(scores(1), LABELS, scores(2))
     )
+
+
+SOFT = torch.tensor([[0.7, 0.3, 0.0], [0.0, 1.0, 0.0]])
+PAIRS = [
+    (LABELS, LABELS.float(), False),
+    (LABELS, LABELS[:, None], False),
+    (LABELS, C - 1 - LABELS, True),
+    (LABELS, F.one_hot(LABELS, C).float() * 0.9 + 0.1 / C, False),
+    (LABELS[:2], SOFT, True),
+    (SOFT, SOFT.half(), False),
+    (SOFT, SOFT.argmax(1), True),
+    (SOFT, torch.tensor([[0.6, 0.4, 0.0], [0.0, 1.0, 0.0]]), True),
+    (LABELS % 2, 2 * (LABELS % 2) - 1, False),
+    (LABELS % 2, 1 - 2 * (LABELS % 2), True),
+    ((LABELS % 2).float(), (LABELS % 2) * 0.9 + 0.05, False),
+]
+
+
+@pytest.mark.parametrize("place", [lambda tensor: tensor, Elsewhere], ids=["here", "elsewhere"])
+@pytest.mark.parametrize(("one", "other", "differ"), PAIRS)
+def test_targets_are_compared_without_waiting(one, other, differ, place):
+    found = [other_labels(place(a), place(b)) for a, b in ((one, other), (other, one))]
+    assert Elsewhere.reads == 0
+    assert [bool(each) for each in found] == [differ, differ]
+
+
+def test_a_fault_of_a_later_batch_is_read_with_the_logs():
+    run = Run()
+    step = SimpleNamespace(first=False, run=run)
+    for wrong in (False, True, False):
+        notice(step, Elsewhere(torch.tensor(wrong)), "labels differ")
+    assert Elsewhere.reads == 0
+    with pytest.raises(ValueError, match="labels differ"):
+        raise_what_was_noticed(run)
+    with pytest.raises(ValueError, match="labels differ"):
+        notice(step, torch.tensor(True), "labels differ")
 
 
 class Multilabel(pl.LightningModule):
