@@ -198,11 +198,12 @@ class Step:
         readable, _ = _tried(lambda: self.scores_of(call))
         if readable is not None:
             self.versions[len(self.calls) - 1] = version_of(readable)
-        if not self.state.options.supplies_base:
-            self.follow(call, call.output if readable is None else readable, self.captured - 1, closely)
         if self._counts_now() and (readable is None or readable.numel()):
             with self._watch_paused():
                 self.answer(len(self.calls) - 1)
+        if not self.state.options.supplies_base:
+            # Last, as every look at a tensor passes through the watch from here on.
+            self.follow(call, call.output if readable is None else readable, self.captured - 1, closely)
 
     def _counts_now(self) -> bool:
         which = self.state.options.call
