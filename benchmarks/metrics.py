@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torchmetrics.classification import MulticlassAccuracy
 
-from bc_lightning.metrics import MulticlassBackwardTrustCompatibility
+from bc_lightning.metrics import BTC
 
 BATCH_SIZE = 256
 CALLS_PER_ROUND = 20
@@ -33,7 +33,7 @@ def medians(num_classes: int, call: str, validate: bool, rounds: int) -> tuple[f
     target = torch.randint(num_classes, (BATCH_SIZE,))
     preds, reference_preds = (torch.randn(BATCH_SIZE, num_classes) for _ in range(2))
     accuracy = getattr(MulticlassAccuracy(num_classes, average="micro", validate_args=validate), call)
-    btc = getattr(MulticlassBackwardTrustCompatibility(num_classes, validate_args=validate), call)
+    btc = getattr(BTC(task="multiclass", num_classes=num_classes, validate_args=validate), call)
     pairs = [
         (seconds(lambda: accuracy(preds, target)), seconds(lambda: btc(preds, target, reference_preds)))
         for _ in range(rounds)

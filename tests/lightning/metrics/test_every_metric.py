@@ -3,6 +3,7 @@
 Expected values come from the plain loops of this file.
 """
 
+import inspect
 import io
 import math
 import pickle
@@ -18,6 +19,7 @@ from torchmetrics import MetricCollection, MetricTracker
 
 import bc_lightning.functional as functional_forms
 import bc_lightning.metrics as metric_forms
+from bc_core import SCORES as SCORE_TABLE
 
 mpl.use("Agg")
 
@@ -111,17 +113,9 @@ class Case:
         form = getattr(metric_forms, self.name)
         return form(task=self.task, **SIZES[self.task], **{**self.options, **more})
 
-    def specific_metric(self, **more):
-        form = getattr(metric_forms, self.task.capitalize() + self.name)
-        return form(**SIZES[self.task], **{**self.options, **more})
-
     def functional(self, batch, **more):
         form = getattr(functional_forms, self.function)
         return form(*batch, task=self.task, **SIZES[self.task], **{**self.options, **more})
-
-    def specific_functional(self, batch, **more):
-        form = getattr(functional_forms, f"{self.task}_{self.function}")
-        return form(*batch, **SIZES[self.task], **{**self.options, **more})
 
     def expected(self, batches, **more):
         options = {k: v for k, v in {**self.options, **more}.items() if k != "given"}
@@ -215,13 +209,21 @@ def test_functional_parity(case):
     for batch in make_batches(case.task):
         value = case.functional(batch)
         assert_value(value, case.expected([batch]))
-        torch.testing.assert_close(case.specific_functional(batch), value)
-        torch.testing.assert_close(case.metric()(*batch), value)
+        assert torch.equal(case.metric()(*batch), value)
 
 
 @every_case
-def test_task_form_makes_the_specific_class(case):
-    assert type(case.metric()) is type(case.specific_metric())
+def test_one_class_and_one_function_for_every_task(case):
+    metric = case.metric()
+    assert type(metric) is getattr(metric_forms, case.name)
+    assert metric.task == case.task
+    function = getattr(functional_forms, case.function)
+    assert (type(metric).__name__, function.__name__) == (case.name, case.function)
+    assert pickle.loads(pickle.dumps(function)) is function
+    for form, module in ((type(metric), "metrics"), (function, "functional")):
+        assert f"from bc_lightning.{module} import {form.__name__}" in form.__doc__
+        assert f'task="{case.task}"' in form.__doc__
+        assert "task" in inspect.signature(form).parameters
 
 
 @every_case
@@ -357,6 +359,12 @@ def test_compute_is_cached_until_the_next_update(case):
 def test_compute_before_update_warns(case):
     with pytest.warns(UserWarning, match="was called before the ``update`` method"):
         case.metric().compute()
+
+
+@every_case
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # scripting itself is deprecated, and still asked for
+def test_scripting(case):
+    torch.jit.script(case.metric())
 
 
 @every_case
@@ -625,7 +633,7 @@ def test_compute_groups_keep_ignored_classes_apart():
     collection.update(*first)
     collection.update(*second)
     values = collection.compute()
-    assert values["MulticlassNegativeFlipRate"] == 0.5
+    assert values["NegativeFlipRate"] == 0.5
     assert values["other"] == 0.0
 
 
@@ -701,6 +709,18 @@ def test_to_error_overlap(task):
 def test_aliases():
     assert metric_forms.BTC is metric_forms.BackwardTrustCompatibility
     assert metric_forms.BEC is metric_forms.BackwardErrorCompatibility
+
+
+def test_names_with_a_task_before_them_are_gone():
+    for module in (metric_forms, functional_forms):
+        assert not [name for name in dir(module) if name.lower().startswith(TASKS)]
+
+
+def test_every_score_that_names_a_metric_has_a_class_and_a_function():
+    metrics = {score.metric for score in SCORE_TABLE.values()} - {None}
+    assert metrics == {name for _, name, _, _ in SCORES}, "a new score: add its loop to SCORE_LOOPS and SCORES"
+    assert metrics <= set(metric_forms.__all__)
+    assert {name for _, _, name, _ in SCORES} <= set(functional_forms.__all__)
 
 
 def test_every_public_name_exists():
