@@ -22,7 +22,7 @@ from bc_keras.losses._compatibility_loss import (
     known,
 )
 from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
-from bc_keras.metrics._metrics import OverlapMetric
+from bc_keras.metrics._overlap import OverlapMetric
 from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.training._compile_arguments import overlap_metrics
 from bc_keras.training._compiled_loss import BaseLoss, CompiledLoss, DissonanceLoss, Reading

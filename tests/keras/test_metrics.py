@@ -15,7 +15,7 @@ from user_models import CLASSES, data, net
 from bc_core import SCORES, ErrorOverlap, score_from_counts
 from bc_keras.batches._attached import join_reference
 from bc_keras.batches._labels import Labels
-from bc_keras.metrics._metrics import (
+from bc_keras.metrics import (
     BEC,
     BTC,
     BackwardErrorCompatibility,
@@ -24,8 +24,8 @@ from bc_keras.metrics._metrics import (
     NegativeFlipImpact,
     NegativeFlipRate,
     PositiveFlipRate,
-    fed_by_model,
 )
+from bc_keras.metrics._overlap import fed_by_model
 
 BACKEND = keras.backend.backend()
 SCORE_METRICS = {
@@ -375,7 +375,7 @@ import keras, numpy as np
 sys.path.insert(0, {folder!r})
 from user_models import data, net
 from bc_keras.batches._attached import join_reference
-from bc_keras.metrics._metrics import BTC, ErrorOverlapMetric
+from bc_keras.metrics import BTC, ErrorOverlapMetric
 from bc_keras.training._plain_models import OnTarget, TargetLoss
 
 x, y = data(90)
