@@ -43,7 +43,7 @@ def batch(n=60, classes=4, seed=0):
     """Labels and scores of two models that are right about half of the time."""
     random = np.random.default_rng(seed)
     target = random.integers(0, classes, n)
-    h1, h2 = (random.random((n, classes)) + 0.7 * np.eye(classes)[target] for _ in range(2))
+    h1, h2 = (random.random((n, classes)) + 0.4 * np.eye(classes)[target] for _ in range(2))
     return target, h1.astype("float32"), h2.astype("float32")
 
 
