@@ -163,25 +163,27 @@ def test_uneven_batches_equal_the_whole(side, name):
     assert side.value(parts) == side.value(whole) != 0
 
 
+@pytest.mark.parametrize("column", [False, True])
 @pytest.mark.parametrize("logits", [False, True])
 @pytest.mark.parametrize("threshold", [None, 0.7])
-@pytest.mark.parametrize("task", ["binary", "multilabel"])
 @every_score
-def test_scores_of_class_1_are_read_by_the_threshold(side, name, task, threshold, logits):
-    target, h1, h2 = outputs(task, logits=logits)
-    metric = metric_of(side, name, task, **({} if threshold is None else {"threshold": threshold}))
-    side.update(metric, target, h1, h2)
-    labels = [labels_of(task, scores, threshold or 0.5, logits) for scores in (h1, h2)]
+def test_binary_scores_are_read_by_the_threshold(side, name, threshold, logits, column):
+    target, h1, h2 = outputs("binary", logits=logits)
+    metric = metric_of(side, name, "binary", **({} if threshold is None else {"threshold": threshold}))
+    shape = (60, 1) if column else (60,)
+    side.update(metric, target.reshape(shape), h1.reshape(shape), h2.reshape(shape))
+    labels = [labels_of("binary", scores, threshold or 0.5, logits) for scores in (h1, h2)]
     assert side.value(metric) == pytest.approx(core(target, *labels).score(name), rel=1e-6)
 
 
+@pytest.mark.parametrize("logits", [False, True])
 @every_score
-def test_a_column_of_one_is_a_binary_score(side, name):
-    target, h1, h2 = outputs("binary")
-    metric = metric_of(side, name, "binary")
-    side.update(metric, target[:, None], h1[:, None], h2[:, None])
-    expected = core(target, labels_of("binary", h1), labels_of("binary", h2)).score(name)
-    assert side.value(metric) == pytest.approx(expected, rel=1e-6)
+def test_multilabel_scores_are_read_by_the_threshold(side, name, logits):
+    target, h1, h2 = outputs("multilabel", logits=logits)
+    metric = metric_of(side, name, "multilabel", threshold=0.7)
+    side.update(metric, target, h1, h2)
+    labels = [labels_of("multilabel", scores, 0.7, logits) for scores in (h1, h2)]
+    assert side.value(metric) == pytest.approx(core(target, *labels).score(name), rel=1e-6)
 
 
 @every_score
@@ -210,6 +212,13 @@ def test_with_nothing_to_divide_by_the_score_is_zero_division(side, name, zero_d
     metric = metric_of(side, name, ignore=int(target[0]), **options)
     side.update(metric, target, h1, h2)
     np.testing.assert_equal(side.value(metric), zero_division or 0.0)
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric:UserWarning")  # that is what is asked for here
+@pytest.mark.parametrize("zero_division", [0.0, 1.0, math.nan])
+@every_score
+def test_before_any_instance_the_score_is_zero_division(side, name, zero_division):
+    np.testing.assert_equal(side.value(metric_of(side, name, zero_division=zero_division)), zero_division)
 
 
 @every_score

@@ -15,11 +15,13 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from score_definitions import DEFINITIONS
 from torchmetrics import MetricCollection, MetricTracker
 
 import bc_lightning.functional as functional_forms
 import bc_lightning.metrics as metric_forms
 from bc_core import SCORES as SCORE_TABLE
+from bc_core.counting._score_texts import function_name
 
 mpl.use("Agg")
 
@@ -64,16 +66,6 @@ def ratio(above, below, zero_division):
     return above / below if below else zero_division
 
 
-SCORE_LOOPS = {
-    "btc": (lambda h1, h2: h1 and h2, lambda h1, h2: h1),
-    "bec_h1": (lambda h1, h2: not h1 and not h2, lambda h1, h2: not h1),
-    "bec_h2": (lambda h1, h2: not h1 and not h2, lambda h1, h2: not h2),
-    "nfr": (lambda h1, h2: h1 and not h2, lambda h1, h2: True),
-    "pfr": (lambda h1, h2: not h1 and h2, lambda h1, h2: True),
-    "nfi": (lambda h1, h2: h1 and not h2, lambda h1, h2: not h2),
-}
-
-
 def expected_value(key, task, batches, average="micro", zero_division=0.0, ignore_index=None, threshold=0.5):
     seen = [one for batch in batches for one in observations(task, batch, ignore_index, threshold)]
     groups = range(GROUPS[task])
@@ -85,7 +77,7 @@ def expected_value(key, task, batches, average="micro", zero_division=0.0, ignor
     if key == "by_class":
         flips = [sum(1 for g, h1, h2 in seen if g == group and h1 and not h2) for group in groups]
         return np.array([ratio(flip, sum(flips), zero_division) for flip in flips])
-    numerator, denominator = SCORE_LOOPS[key]
+    numerator, denominator, _ = DEFINITIONS[key]
     terms = []
     for group in groups:
         mine = [(h1, h2) for g, h1, h2 in seen if g == group]
@@ -126,12 +118,9 @@ class Case:
 
 
 SCORES = [
-    ("btc", "BackwardTrustCompatibility", "backward_trust_compatibility", {}),
-    ("bec_h1", "BackwardErrorCompatibility", "backward_error_compatibility", {"given": "h1_wrong"}),
-    ("bec_h2", "BackwardErrorCompatibility", "backward_error_compatibility", {"given": "h2_wrong"}),
-    ("nfr", "NegativeFlipRate", "negative_flip_rate", {}),
-    ("pfr", "PositiveFlipRate", "positive_flip_rate", {}),
-    ("nfi", "NegativeFlipImpact", "negative_flip_impact", {}),
+    (name, score.metric, function_name(score.metric), {} if score.given is None else {"given": score.given})
+    for name, score in SCORE_TABLE.items()
+    if score.metric is not None
 ]
 OTHERS = [
     ("overlap", "ErrorOverlapMetric", "error_overlap", {}),
@@ -450,7 +439,7 @@ def test_constants_cannot_be_set(case, constant):
         setattr(metric, constant, None)
 
 
-HIGHER_IS_BETTER = {"btc": True, "bec_h1": None, "bec_h2": True, "nfr": False, "pfr": True, "nfi": False}
+HIGHER_IS_BETTER = {name: better for name, (_, _, better) in DEFINITIONS.items()}
 
 
 @every_case
@@ -716,11 +705,12 @@ def test_names_with_a_task_before_them_are_gone():
         assert not [name for name in dir(module) if name.lower().startswith(TASKS)]
 
 
-def test_every_score_that_names_a_metric_has_a_class_and_a_function():
-    metrics = {score.metric for score in SCORE_TABLE.values()} - {None}
-    assert metrics == {name for _, name, _, _ in SCORES}, "a new score: add its loop to SCORE_LOOPS and SCORES"
-    assert metrics <= set(metric_forms.__all__)
-    assert {name for _, _, name, _ in SCORES} <= set(functional_forms.__all__)
+def test_the_public_scores():
+    names = {"BackwardTrustCompatibility", "BackwardErrorCompatibility", "NegativeFlipRate", "PositiveFlipRate"}
+    names |= {"NegativeFlipImpact", "ErrorOverlapMetric", "IncompatibilityByClass", "BTC", "BEC"}
+    assert names <= set(metric_forms.__all__)
+    assert {case.name for case in CASES} <= set(metric_forms.__all__)
+    assert {case.function for case in CASES} <= set(functional_forms.__all__)
 
 
 def test_every_public_name_exists():
