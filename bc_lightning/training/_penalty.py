@@ -18,7 +18,6 @@ from bc_lightning.training._loaders import loader_of, not_padding, order_of
 from bc_lightning.training._state import Compatibility, Epoch, Run
 from bc_lightning.training._step import Step
 from bc_lightning.training._target import target_of
-from bc_lightning.training._tensors import same_labels
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 # Recording and logging stay outside of compiled graphs: they read Python state that changes in every step.
@@ -40,7 +39,7 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
             f"that are trained, with scores='name', or let the step use forward's output for its loss."
         )
     target = target_of(step, number, h2_output)
-    _check_rows_fit(step, target)
+    _check_rows_fit(step, number, target)
     axis = _class_axis(step, number, h2_output, target)
     h2_output = _classes_second(step, h2_output, step.calls[number].output, axis)
     classes = h2_output.shape[1] if h2_output.ndim > 1 else None
@@ -70,25 +69,23 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     return terms
 
 
-def _check_rows_fit(step: Step, target: Tensor) -> None:
-    """Stored rows are of the items that the loader brought; a hook that mixes the batch leaves them behind."""
-    raw = step.raw_target
-    if not step.state.reference.is_stored or raw is None or raw is target or step.stage != "train":
+def _check_rows_fit(step: Step, number: int, target: Tensor) -> None:
+    """Stored rows are of the items as the loader brought them; what mixes or reorders a batch leaves them behind."""
+    if step.brought is None:
         return
-    changed = raw.shape != target.shape or raw.is_floating_point() != target.is_floating_point()
-    if not changed and target.device.type == "cpu":
-        changed = same_labels(raw, target) is False
-    elif not changed:
-        differs = (raw.to(target.device, non_blocking=True) != target).any()
-        flag = step.run.other_target
-        step.run.other_target = differs if flag is None else flag | differs
-    if changed:
+    given = [(asked.args, asked.kwargs) for asked in (step.asked[number], *step.around)]
+    changed = step.brought.changed(step, tuple(given), target)
+    if isinstance(changed, Tensor):
+        flag = step.run.other_items
+        step.run.other_items = changed if flag is None else flag | changed
+    elif changed:
         raise ValueError(STORED_OF_OTHERS)
 
 
 STORED_OF_OTHERS = (
-    "The targets of a training batch are not those that its loader brought, so a hook or the step has mixed or "
-    "replaced its items (mixup, cutmix), for which h1's stored outputs hold no answer. Give h1 itself: h1=old_model."
+    "The items or targets of a batch are not those that its loader brought, or in another order: a hook or the step "
+    "has mixed, replaced or reordered them (mixup, cutmix, sorting), and h1's stored outputs are for the items as the "
+    "loader brought them. Give h1 itself, h1=old_model, or do it before the loader: in the data set or the sampler."
 )
 
 
@@ -174,8 +171,8 @@ def _watch_finite(step: Step, h2_output: Tensor, h1_output: Tensor) -> None:
 
 def raise_what_was_noticed(run: Run) -> None:
     """Read the flags that steps have left on the device; waits for it, so only where the Trainer does anyway."""
-    if run.other_target is not None:
-        differs, run.other_target = bool(run.other_target), None
+    if run.other_items is not None:
+        differs, run.other_items = bool(run.other_items), None
         if differs:
             raise ValueError(STORED_OF_OTHERS)
     if run.first_bad is None:

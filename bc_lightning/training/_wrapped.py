@@ -17,6 +17,7 @@ from bc_lightning._user_module import class_of
 from bc_lightning.functional._compatibility_loss import LossTerms, check_lambda
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
 from bc_lightning.training._hooks import FirstHook, ModuleCalls, SubmoduleHook
+from bc_lightning.training._moved_rows import AsBrought
 from bc_lightning.training._penalty import eager, penalty_terms, raise_what_was_noticed
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage
 from bc_lightning.training._step import (
@@ -263,7 +264,7 @@ def _incoming(state: Compatibility, batch: Any, brought: Any) -> Incoming:
     target = None
     with suppress(TypeError, ValueError):
         target = target_from_batch(batch, state.options.target)
-    return Incoming(brought.rows, brought.indices, source, target)
+    return Incoming(brought.rows, brought.indices, source, AsBrought(batch, target, brought.indices.numel()))
 
 
 def _note_position(module: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
