@@ -241,17 +241,20 @@ class StoredOutputs:
         """Make a user's collate function one for an attached data set.
 
         Args:
-            inner: A function of a list of the user's items; ``None`` for PyTorch's default.
+            inner: A function of a list of the user's items that keeps their order or sorts the list itself; of one
+                item or batch as the data set gives it, in a loader with ``batch_size=None``. ``None`` for PyTorch's
+                default.
 
         Returns:
-            A function of a list of `WithReference` items that gives a `WithReference` of a batch.
+            A function of a list of `WithReference` items that gives a `WithReference` of a batch. It raises a
+            ValueError where the batch is seen to hold the items in another order.
 
         Example:
             >>> attached = StoredOutputs.from_table([1, 0, 1]).attach(["a", "b", "c"])
             >>> StoredOutputs.collate_fn("".join)([attached[0], attached[1]])
             WithReference(sample='ab', index=tensor([0, 1]), row=tensor([1, 0]))
         """
-        return CollateWithReference(default_collate if inner is None else inner)
+        return CollateWithReference(inner)
 
     def verify(
         self,
@@ -289,6 +292,9 @@ class StoredOutputs:
     def _check_items(self, dataset: Dataset[Any], indices: Sequence[int]) -> None:
         for index in indices:
             self._check_item(index, dataset[index])
+
+    def _is_item(self, sample: Any, indices: Sequence[int]) -> bool:
+        return self._hashes is not None and fingerprint_data(sample) in self._hashes[list(indices)].tolist()
 
     def _check_item(self, index: int, sample: Any) -> None:
         if self._hashes is None:

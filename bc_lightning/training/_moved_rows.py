@@ -118,6 +118,8 @@ def _places(shape: torch.Size, device: torch.device, kind: torch.dtype) -> tuple
     entries = max(1, shape.numel())
     chosen = np.linspace(0, entries - 1, min(entries, _VALUES)).round().astype(np.int64)
     with torch.inference_mode(False):
-        places = tuple(torch.as_tensor(each, device=device) for each in np.unravel_index(chosen, shape)) if shape else ()
+        places = (
+            tuple(torch.as_tensor(each, device=device) for each in np.unravel_index(chosen, shape)) if shape else ()
+        )
         weights = np.random.default_rng(0).uniform(1, 2, len(chosen))
         return places, torch.as_tensor(weights, device=device, dtype=kind)
