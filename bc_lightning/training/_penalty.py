@@ -13,7 +13,7 @@ from bc_lightning._epoch_record import EpochRecord
 from bc_lightning._model_outputs import check_triple, class_axis_of, says_ambiguous_axis, scores_from_output
 from bc_lightning._user_module import class_of
 from bc_lightning.functional._alignment import check_finite, is_probabilities
-from bc_lightning.functional._compatibility_loss import Labels, LossTerms, labels_of
+from bc_lightning.functional._compatibility_loss import LossTerms, _support_over_ranks, labels_of
 from bc_lightning.training._loaders import loader_of, not_padding, order_of
 from bc_lightning.training._state import Compatibility, Epoch, Run
 from bc_lightning.training._step import Step
@@ -44,6 +44,8 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     h2_output = _classes_second(step, h2_output, step.calls[number].output, axis)
     classes = h2_output.shape[1] if h2_output.ndim > 1 else None
     h1_output = _h1_output(step, number, axis, classes, h2_output.device)
+    if len(target) == 0 and len(h2_output) == 0:
+        return _of_no_instances(step, h2_output)
     if step.first:
         check_triple(step.calls[number].output, state.options.scores)
         _check_kind_of_scores(state, h2_output, h1_output)
@@ -56,10 +58,7 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     keep = _padding(step, int(target.shape[0]))
     if keep is not None and step.stage != "train":
         if keep == 0:
-            # The record is made all the same: merging it is something that all processes do together.
-            _record_for(step, h2_output, target, h1_output)
-            step.used()
-            return LossTerms(*[h2_output.new_zeros(())] * 5)
+            return _of_no_instances(step, h2_output)
         # What is trained on is trained on; what is evaluated counts once.
         h2_output, target, h1_output, keep = h2_output[:keep], target[:keep], h1_output[:keep], None
     loss_terms = state.loss.terms if step.compiler is None else state.compiled_terms(step.compiler)
@@ -67,6 +66,20 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     _record(step, h2_output.detach(), target, h1_output, keep, terms, base)
     step.used()
     return terms
+
+
+def _of_no_instances(step: Step, h2_output: Tensor) -> LossTerms:
+    """The terms of a batch whose items were all left out, or are all padding: nothing, with a gradient of nothing."""
+    if cast("Any", step.module)._trainer is not None:
+        # The record is made all the same: merging it is something that all processes do together.
+        binary = step.state.loss.base == "binary_cross_entropy"
+        _record_for(step, 2 if binary else h2_output.shape[1], h2_output.device)
+    nothing = h2_output[:0].sum()
+    if step.state.loss.normalization == "support":
+        # As is counting the support in training.
+        _support_over_ranks(nothing.detach())
+    step.used()
+    return LossTerms(*[nothing] * 5)
 
 
 def _check_rows_fit(step: Step, number: int, target: Tensor) -> None:
@@ -201,7 +214,8 @@ def _record(
 ) -> None:
     if cast("Any", step.module)._trainer is None:
         return
-    labels, record = _record_for(step, h2_output, target, h1_output)
+    labels = labels_of(step.state.loss.base, h2_output, target, h1_output, **step.state.loss.options)
+    record = _record_for(step, labels.num_classes, h2_output.device)
     epoch = step.run.epoch(step.stage)
     # The closure of LBFGS, or a manual step with two losses, asks several times about one batch; it counts once.
     if step.position.batch_idx is not None and epoch.recorded == step.position:
@@ -218,19 +232,18 @@ def _record(
         )
 
 
-def _record_for(step: Step, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> tuple[Labels, EpochRecord]:
+def _record_for(step: Step, num_classes: int, device: torch.device) -> EpochRecord:
     state, epoch, key = step.state, step.run.epoch(step.stage), step.position.dataloader_idx
-    labels = labels_of(state.loss.base, h2_output, target, h1_output, **state.loss.options)
     if key not in epoch.records:
         # Not registered in the module: its state is of this epoch, not of the model.
-        epoch.records[key] = EpochRecord(labels.num_classes).to(h2_output.device)
+        epoch.records[key] = EpochRecord(num_classes).to(device)
         comparisons = state.options.comparisons
         if comparisons is not None and step.stage != "train":
             # Told in the sanity check, before an epoch is spent.
-            comparisons.check_classes(labels.num_classes)
+            comparisons.check_classes(num_classes)
         if _compares(step, epoch):
             epoch.instances[key] = EpochInstances()
-    return labels, epoch.records[key]
+    return epoch.records[key]
 
 
 def _compares(step: Step, epoch: Epoch) -> bool:
