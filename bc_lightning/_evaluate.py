@@ -238,7 +238,9 @@ class _Found:
         self, class_names: Sequence[str] | None, metadata: Metadata | None, name: str | None, lambda_c: float | None
     ) -> Comparison:
         if not self.labels:
-            raise ValueError("dataset: expected at least one batch with instances, got none; look at the loader's data set")
+            raise ValueError(
+                "dataset: expected at least one batch with instances, got none; look at the loader's data set"
+            )
         target, h1, h2 = torch.cat(self.labels, dim=1).numpy().astype(np.int64)
         counted = target >= 0  # -1 stands for ignore_index
         if (h1 < -1).any():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar, cast
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from bc_lightning._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
@@ -14,10 +15,19 @@ from bc_lightning._model_outputs import check_triple, class_axis_of, says_ambigu
 from bc_lightning._user_module import class_of
 from bc_lightning.functional._alignment import check_finite, is_probabilities
 from bc_lightning.functional._compatibility_loss import LossTerms, _support_over_ranks, labels_of
-from bc_lightning.training._loaders import loader_of, not_padding, order_of
-from bc_lightning.training._state import Compatibility, Epoch, Run
+from bc_lightning.training._loaders import (
+    Part,
+    loader_of,
+    loaders_of,
+    not_padding,
+    order_of,
+    parts_of,
+    repeats_items,
+)
+from bc_lightning.training._state import Compatibility, Epoch, Position, Run
 from bc_lightning.training._step import Step
 from bc_lightning.training._target import target_of
+from bc_lightning.training._tensors import tensors_in
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 # Recording and logging stay outside of compiled graphs: they read Python state that changes in every step.
@@ -55,7 +65,7 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     if state.loss.base == "nll" and h1_output.is_floating_point():
         h1_output = scores_from_output(h1_output, "log_probabilities")
     _watch_finite(step, h2_output, h1_output)
-    keep = _padding(step, int(target.shape[0]))
+    keep = _padding(step, number, target)
     if keep is not None and step.stage != "train":
         if keep == 0:
             return _of_no_instances(step, h2_output)
@@ -260,11 +270,41 @@ def _compares(step: Step, epoch: Epoch) -> bool:
     )
 
 
-def _padding(step: Step, batch_size: int) -> int | None:
+def _padding(step: Step, number: int, target: Tensor) -> int | None:
     """How many leading instances of this batch are no padding, or None where all are."""
-    module = cast("Any", step.module)
+    module, key, size = cast("Any", step.module), step.position.dataloader_idx, len(target)
     if module._trainer is None or module.trainer.world_size == 1:
         return None
-    loader = loader_of(module.trainer, step.stage, step.position.dataloader_idx)
+    trainer, epoch = module.trainer, step.run.epoch(step.stage)
     position = step.position if step.position.batch_idx is not None else None
-    return not_padding(loader, step.run.epoch(step.stage), position, step.position.dataloader_idx, batch_size)
+    parts = parts_of(trainer, step.stage, step.batch_before)
+    if parts is None:
+        return not_padding(loader_of(trainer, step.stage, key), epoch, position, key, size)
+    # The part that h2 answered for has its target, or else its input.
+    evidence = ([target], list(tensors_in((step.calls[number].args, step.calls[number].kwargs))))
+    found = [part for tensors in evidence for part in parts if part.holds(tensors)]
+    if found:
+        return not_padding(found[0].loader, epoch, position, found[0].number, size)
+    if not any(map(repeats_items, loaders_of(trainer, step.stage))):
+        return None
+    return _of_several_loaders(step, parts, position)
+
+
+def _of_several_loaders(step: Step, parts: list[Part], position: Position | None) -> int | None:
+    """The same where h2 answered for items of several loaders at once, or it is not known of which."""
+    said = (
+        f"{class_of(step.module)}'s {step.stage} step calls h2 with items of several loaders, and DistributedSampler "
+        f"repeats items where a data set is no multiple of the processes; which of h2's answers are for these is not "
+        f"known"
+    )
+    remedy = "Make the lengths of the data sets multiples of the processes, or train and evaluate with one device."
+    if step.stage != "train":
+        raise ValueError(f"{said}, so they would be counted twice. {remedy}")
+    if "padding" not in step.run.unnamed:
+        step.run.unnamed.add("padding")
+        # Said on every process at its first batch, so also where none of its own is repeated.
+        what = "batches with such items are left out of" if parts else "such items are counted twice in"
+        rank_zero_warn(f"{said}: {what} the training's scores. {remedy}")
+    epoch = step.run.epoch(step.stage)
+    kept = [not_padding(part.loader, epoch, position, part.number, part.size) for part in parts]
+    return 0 if any(each is not None for each in kept) else None
