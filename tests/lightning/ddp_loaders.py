@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.utilities import CombinedLoader
-from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, SequentialSampler, Subset
 from torch import nn
+from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, SequentialSampler, Subset
 from user_code import CLASSES, FEATURES, UserModule, dataset, made, make_h1
 
 from bc_lightning import BCLightningModule, LogComparisons, StoredOutputs
