@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate, default_convert
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from bc_core._callable_fingerprint import is_same_h1
+
 if TYPE_CHECKING:
     from bc_lightning._stored import StoredOutputs
 
@@ -45,14 +47,15 @@ class Rows:
         Raises:
             ValueError: they are of different h1.
         """
-        others = sorted({each.fingerprint for each in rows})
-        if len(others) > 1:
+        own = rows[0].fingerprint
+        others = sorted({each.fingerprint for each in rows if not is_same_h1(own, each.fingerprint)})
+        if others:
             raise ValueError(
-                f"The items of one batch bring stored outputs of different h1, {others[0]} and {others[1]}. Attach "
-                f"outputs of one and the same h1."
+                f"The items of one batch bring stored outputs of different h1, {own} and {others[0]}. Attach outputs "
+                f"of one and the same h1."
             )
         sources = frozenset[str]().union(*(each.sources for each in rows))
-        return cls(torch.stack([each.tensor for each in rows]), others[0], sources)
+        return cls(torch.stack([each.tensor for each in rows]), own, sources)
 
     def at(self, places: Any) -> Rows:
         """Those at some places of a batch, or the one at a place."""

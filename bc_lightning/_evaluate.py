@@ -95,8 +95,9 @@ def evaluate(
         metadata: Text of an instance: a mapping or a function from id to text, called only for instances that h1 or
             h2 gets wrong.
         ids: Where ids, integers or text, are in a batch: an index, a key or a function of the batch. Default: the
-            first of three that begin with them, else the positions in the data set. A loader that shuffles gives no positions: without ids
-            its instances are named by their place in this pass, and are not looked up in `metadata`.
+            first of three that begin with them, else the positions in the data set. A loader that shuffles gives no
+            positions: without ids its instances are named by their place in this pass, and are not looked up in
+            `metadata`.
         inputs: Where the inputs are. A mapping is passed to the models as keywords, a tuple as positional arguments.
         target: Where the target is: class numbers (N,) or (N, 1), or probabilities of the classes (N, C).
         threshold: A binary model, of one score per instance, says class 1 from this probability on. Default: 0.5.

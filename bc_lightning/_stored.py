@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from bc_core._callable_fingerprint import is_same_h1
 from bc_core._interrupts import ctrl_c_raises
 from bc_core._prediction_tables import Kind, name_of_table, table_of_predictions
 from bc_core._row_checksums import CheckedRows
@@ -103,7 +104,9 @@ class StoredOutputs:
         folder = RowFolder(path, _FORMAT)
         header = folder.complete_header()
         if h1 is not None:
-            folder.check_same_h1(header, fingerprint(h1))
+            found = fingerprint(h1)
+            folder.check_same_h1(header, found)
+            folder.say_if_by_name(header, found)
         return cls._mapped(folder, header)
 
     @classmethod
@@ -278,7 +281,7 @@ class StoredOutputs:
         Raises:
             ValueError: h1, the data set or the answers differ, or rows are not those that were written.
         """
-        if self._path is not None and fingerprint(h1) != self._fingerprint:
+        if self._path is not None and not is_same_h1(self._fingerprint, fingerprint(h1)):
             raise ValueError(says_other_h1(str(self._path), self._fingerprint, fingerprint(h1)))
         length = _length_of(dataset)
         if length != len(self):
@@ -564,7 +567,7 @@ def _standing(
     except ValueError as error:
         raise ValueError(f"{folder.path} holds h1's outputs for another data set; {REPLACE}. {error}") from error
     if rows:
-        # A callable is known by its name only, and that stays when its weights change.
+        # Of a callable not all may be known, and its name stays when its weights change.
         _check_rows(outputs, rows, reference, dataset, inputs, collate_fn, tolerance=1e-2)
     return standing
 

@@ -9,8 +9,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from bc_core._callable_fingerprint import is_same_h1, is_sure, says_by_name
 from bc_lightning._attached import split_batch
 from bc_lightning._strategies import check_strategy
 from bc_lightning._user_module import class_of
@@ -195,13 +197,15 @@ class CompatibleStep:
                 # Started without h1, or only evaluated: comparing with another h1 is then what was asked for.
                 continue
             given = state.reference.fingerprint
-            if saved["h1_fingerprint"] != given:
+            if not is_same_h1(saved["h1_fingerprint"], given):
                 raise ValueError(
                     f"This checkpoint was trained to be compatible with another h1: its fingerprint is "
                     f"{saved['h1_fingerprint']}, that of the h1 given here is {given}. Resume with the h1 it was "
                     f"started with, or start a new training from its weights: "
                     f"load_state_dict(checkpoint['state_dict'])."
                 )
+            if not is_sure(saved["h1_fingerprint"], given):
+                rank_zero_warn(says_by_name(given))
             state.resume(saved)
 
     @classmethod
@@ -254,7 +258,7 @@ def _incoming(state: Compatibility, batch: Any, brought: Any) -> Incoming:
     if not reference.is_stored:
         return Incoming(None, brought.indices, " ".join(sorted(brought.sources)))
     source = " ".join(sorted(brought.sources))
-    if brought.fingerprint != reference.fingerprint:
+    if not is_same_h1(brought.fingerprint, reference.fingerprint):
         raise ValueError(
             f"A batch brings stored outputs of another h1: their fingerprint is {brought.fingerprint}, that of the h1 "
             f"given here is {reference.fingerprint}. Attach outputs of one and the same h1."
