@@ -213,9 +213,9 @@ class _Content:
     def _class(self, kind: type, depth: int) -> None:
         self.parts.append(f"class {kind.__module__}.{kind.__qualname__}")
         for name, member in sorted(vars(kind).items()):
-            member = getattr(member, "__func__", getattr(member, "fget", member))
-            if isinstance(member, types.FunctionType) and not _is_library(member.__code__):
-                self._each((name, member), f"{kind.__qualname__}.{name}", depth)
+            function = getattr(member, "__func__", getattr(member, "fget", member))
+            if isinstance(function, types.FunctionType) and not _is_library(function.__code__):
+                self._each((name, function), f"{kind.__qualname__}.{name}", depth)
         for base in kind.__bases__:
             if base is not object and _has_own_code(base):
                 self.add(base, base.__qualname__, depth + 1)

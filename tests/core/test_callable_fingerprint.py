@@ -82,8 +82,8 @@ OTHERS = {
         "@functools.lru_cache\ndef h1(x): return x * 3",
     ),
     "decorated": (
-        "def twice(f):\n    @functools.wraps(f)\n    def g(x): return f(x) * 2\n    return g\n@twice\ndef h1(x): return x",
-        "def twice(f):\n    @functools.wraps(f)\n    def g(x): return f(x) * 3\n    return g\n@twice\ndef h1(x): return x",
+        "def d(f):\n    @functools.wraps(f)\n    def g(x): return f(x) * 2\n    return g\n@d\ndef h1(x): return x",
+        "def d(f):\n    @functools.wraps(f)\n    def g(x): return f(x) * 3\n    return g\n@d\ndef h1(x): return x",
     ),
     "calls itself": (
         "def h1(x): return h1(x - 1) if x else 1",
@@ -216,15 +216,11 @@ def test_it_is_the_same_in_another_process(tmp_path):
         print(fingerprint_of_callable(h1, lambda value: None))
     """)
     )
-    found = [
-        subprocess.run(
-            [sys.executable, str(script)],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
-        ).stdout
-        for seed in ("1", "2")
-    ]
+    found = []
+    for seed in ("1", "2"):
+        environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}
+        command = [sys.executable, str(script)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        found.append(done.stdout)
     assert found[0] == found[1]
     assert "?" not in found[0]
