@@ -1,13 +1,11 @@
 """What backward compatibility is: scores, error overlap, comparison, lambda_c. Numpy only, no framework."""
 
-from bc_core._comparison import ClassFlips, Comparison, compare
-from bc_core._error_instances import ErrorInstances
-from bc_core._evaluation import Evaluation
-from bc_core._files import FullDiskError
-from bc_core._intervals import clopper_pearson_interval, paired_difference_interval, wilson_interval
-from bc_core._overlap import ErrorOverlap
-from bc_core._schedules import LinearLambda, check_lambda
-from bc_core._scores import (
+from bc_core.comparison._comparison import ClassFlips, Comparison, compare
+from bc_core.comparison._error_instances import ErrorInstances
+from bc_core.comparison._evaluation import Evaluation
+from bc_core.counting._intervals import clopper_pearson_interval, paired_difference_interval, wilson_interval
+from bc_core.counting._overlap import ErrorOverlap
+from bc_core.counting._scores import (
     SCORES,
     Score,
     error_compatibility_score,
@@ -17,12 +15,14 @@ from bc_core._scores import (
     score_from_counts,
     trust_compatibility_score,
 )
-from bc_core._sweep._choice import Choice
-from bc_core._sweep._folder import Failure
-from bc_core._sweep._points import Point as SweepPoint
-from bc_core._sweep._points import linear_lambdas, log_lambdas
-from bc_core._sweep._results import SweepResults
-from bc_core._sweep._running import Sweep, SweepFailedError
+from bc_core.files._files import FullDiskError
+from bc_core.losses._schedules import LinearLambda, check_lambda
+from bc_core.sweep._choice import Choice
+from bc_core.sweep._folder import Failure
+from bc_core.sweep._points import Point as SweepPoint
+from bc_core.sweep._points import linear_lambdas, log_lambdas
+from bc_core.sweep._results import SweepResults
+from bc_core.sweep._running import Sweep, SweepFailedError
 
 __all__ = [
     "SCORES",

@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bc_core._comparison import Comparison
-from bc_core._scores import SCORES
+from bc_core.comparison._comparison import Comparison
+from bc_core.counting._scores import SCORES
 
 PASS, FAIL, BAD_INPUT, INCONCLUSIVE = 0, 1, 2, 3
 

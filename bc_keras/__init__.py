@@ -2,14 +2,10 @@
 
 from bc_core import LinearLambda
 from bc_keras import new_error, strict_imitation
-from bc_keras._analysis import CompatibilityAnalysis, SweepManager
-from bc_keras._attached import attach_h1
-from bc_keras._callbacks import CompatibilityCallback
-from bc_keras._compatibility_loss import CompatibilityLoss
-from bc_keras._evaluate import evaluate
-from bc_keras._frozen_check import FrozenH1Check
-from bc_keras._lambda_scheduler import LambdaScheduler
-from bc_keras._losses import (
+from bc_keras.batches._attached import attach_h1
+from bc_keras.evaluation._evaluate import evaluate
+from bc_keras.losses._compatibility_loss import CompatibilityLoss
+from bc_keras.losses._losses import (
     BCBinaryCrossEntropyLoss,
     BCCrossEntropyLoss,
     BCKLDivergenceLoss,
@@ -24,7 +20,7 @@ from bc_keras._losses import (
     StrictImitationKLDivergenceLoss,
     StrictImitationNLLLoss,
 )
-from bc_keras._metrics import (
+from bc_keras.metrics._metrics import (
     BEC,
     BTC,
     BackwardErrorCompatibility,
@@ -34,13 +30,17 @@ from bc_keras._metrics import (
     NegativeFlipRate,
     PositiveFlipRate,
 )
-from bc_keras._model import BCModel, unwrap
-from bc_keras._notebook import ModelComparison
-from bc_keras._original import BCNewErrorCompatibilityModel, bc_fit
-from bc_keras._plain_models import OnTarget, TargetLoss
-from bc_keras._reference import Reference
-from bc_keras._stored import StoredOutputs, store_outputs
-from bc_keras._sweep import sweep
+from bc_keras.notebook._analysis import CompatibilityAnalysis, SweepManager
+from bc_keras.notebook._notebook import ModelComparison
+from bc_keras.reference._reference import Reference
+from bc_keras.reference._stored import StoredOutputs, store_outputs
+from bc_keras.sweep._sweep import sweep
+from bc_keras.training._callbacks import CompatibilityCallback
+from bc_keras.training._frozen_check import FrozenH1Check
+from bc_keras.training._lambda_scheduler import LambdaScheduler
+from bc_keras.training._model import BCModel, unwrap
+from bc_keras.training._original import BCNewErrorCompatibilityModel, bc_fit
+from bc_keras.training._plain_models import OnTarget, TargetLoss
 
 __all__ = [
     "BEC",

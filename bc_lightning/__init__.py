@@ -2,12 +2,8 @@
 
 from bc_core import LinearLambda
 from bc_lightning import functional, metrics, new_error, strict_imitation
-from bc_lightning._analysis import CompatibilityAnalysis, SweepManager
-from bc_lightning._callback import CompatibilityCallback
-from bc_lightning._checkpoint import load_h1
-from bc_lightning._comparisons import LogComparisons
-from bc_lightning._evaluate import evaluate
-from bc_lightning._losses import (
+from bc_lightning.evaluation._evaluate import evaluate
+from bc_lightning.losses._losses import (
     BCBinaryCrossEntropyLoss,
     BCCrossEntropyLoss,
     BCKLDivergenceLoss,
@@ -18,11 +14,6 @@ from bc_lightning._losses import (
     StrictImitationKLDivergenceLoss,
     StrictImitationNLLLoss,
 )
-from bc_lightning._module import BCLightningModule, unwrap
-from bc_lightning._notebook import ModelComparison
-from bc_lightning._reference import Reference
-from bc_lightning._stored import StoredOutputs, store_outputs
-from bc_lightning._sweep import sweep
 from bc_lightning.metrics import (
     BEC,
     BTC,
@@ -34,6 +25,15 @@ from bc_lightning.metrics import (
     NegativeFlipRate,
     PositiveFlipRate,
 )
+from bc_lightning.notebook._analysis import CompatibilityAnalysis, SweepManager
+from bc_lightning.notebook._notebook import ModelComparison
+from bc_lightning.reference._reference import Reference
+from bc_lightning.reference._stored import StoredOutputs, store_outputs
+from bc_lightning.sweep._sweep import sweep
+from bc_lightning.training._callback import CompatibilityCallback
+from bc_lightning.training._checkpoint import load_h1
+from bc_lightning.training._comparisons import LogComparisons
+from bc_lightning.training._module import BCLightningModule, unwrap
 
 __all__ = [
     "BEC",

@@ -1,6 +1,6 @@
 """The four strict-imitation losses, as the module of this name in BackwardCompatibilityML held them."""
 
-from bc_lightning._losses import (
+from bc_lightning.losses._losses import (
     StrictImitationBinaryCrossEntropyLoss,
     StrictImitationCrossEntropyLoss,
     StrictImitationKLDivergenceLoss,

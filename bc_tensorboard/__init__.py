@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bc_tensorboard._original_sweep import OriginalEvaluation, read_original_sweep
-    from bc_tensorboard._page import to_html
-    from bc_tensorboard._view import ComparisonView
+    from bc_tensorboard.pages._page import to_html
+    from bc_tensorboard.pages._view import ComparisonView
+    from bc_tensorboard.plugin._original_sweep import OriginalEvaluation, read_original_sweep
+    from bc_tensorboard.writing import summary
+
+# As TensorBoard knows the plugin: in tags, folders and addresses.
+PLUGIN_NAME = "backward_compatibility"
 
 __all__ = ["ComparisonView", "OriginalEvaluation", "read_original_sweep", "summary", "to_html"]
 
 _HOMES = {
-    "ComparisonView": "_view",
-    "OriginalEvaluation": "_original_sweep",
-    "read_original_sweep": "_original_sweep",
-    "to_html": "_page",
+    "ComparisonView": "pages._view",
+    "OriginalEvaluation": "plugin._original_sweep",
+    "read_original_sweep": "plugin._original_sweep",
+    "to_html": "pages._page",
 }
 
 
@@ -24,7 +28,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name == "summary":
-        return import_module("bc_tensorboard.summary")
+        return import_module("bc_tensorboard.writing.summary")
     if name in _HOMES:
         return getattr(import_module(f"bc_tensorboard.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'bc_tensorboard' has no attribute {name!r}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._files import write_whole
+from bc_core.files._files import write_whole
 from bc_core.invariance._accumulator import Moments, unit_blocks
 from bc_core.invariance._distributions import f_upper_tail
 from bc_core.invariance._result_file import COLUMNS, FIRING, VERSION, packed, unpacked

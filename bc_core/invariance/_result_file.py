@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._archives import read_archive
+from bc_core.files._archives import read_archive
 
 FORMAT = "backward-compat-invariance"
 VERSION = 1

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import label_array, to_numpy
-from bc_core._intervals import clustered_interval
-from bc_core._overlap import ErrorOverlap
-from bc_core._scores import count_cells
+from bc_core.counting._intervals import clustered_interval
+from bc_core.counting._overlap import ErrorOverlap
+from bc_core.counting._scores import count_cells
 from bc_core.invariance._probes import PairedInterval, Probes, paired_intervals
 from bc_core.invariance._result import InvarianceResult, Level, Statistic, Summary
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from bc_keras._labels import is_float
+from bc_keras.batches._labels import is_float
 
 LayerChoice = Sequence[Any] | Callable[[str, Any], bool]
 

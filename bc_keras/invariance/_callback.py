@@ -9,17 +9,17 @@ from typing import Any
 
 import keras
 
-from bc_core._failed_writes import told_of
+from bc_core.files._failed_writes import told_of
 from bc_core.invariance import InvarianceUpdate, TransformSet
 from bc_core.invariance._transforms import check_identity
-from bc_keras._reference import Reference
-from bc_keras._shared_variables import check_no_shared_variables
-from bc_keras._telling import check_count
 from bc_keras.invariance._activations import LayerChoice
 from bc_keras.invariance._compare import Comparing
 from bc_keras.invariance._passes import plain
+from bc_keras.reference._reference import Reference
+from bc_keras.reference._shared_variables import check_no_shared_variables
+from bc_keras.training._telling import check_count
 from bc_tensorboard import summary
-from bc_tensorboard._event_file import EventFile
+from bc_tensorboard.writing._event_file import EventFile
 
 _LOGGED = ("consistency_h1", "consistency_h2", "negative_flip_rate")
 _RUN = "compatibility"

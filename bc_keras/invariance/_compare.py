@@ -25,14 +25,14 @@ from bc_core.invariance import (
 from bc_core.invariance._result import Statistic, Summary
 from bc_core.invariance._transforms import check_identity
 from bc_core.invariance._update import classes_of_h2
-from bc_keras._compiled_loss import CompiledLoss
-from bc_keras._model import BCModel
 from bc_keras._random_numbers import random_numbers_kept
-from bc_keras._reference import Reference, only_tensor
 from bc_keras.invariance._activations import OUTPUT, LayerChoice, layers_of
 from bc_keras.invariance._data import Rows, Where
 from bc_keras.invariance._measure import measures_of, opened, result_of, rows_of
 from bc_keras.invariance._passes import Network, plain
+from bc_keras.reference._reference import Reference, only_tensor
+from bc_keras.training._compiled_loss import CompiledLoss
+from bc_keras.training._model import BCModel
 
 
 def compare_invariance(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bc_core.invariance import TileSums
 from bc_core.invariance._accumulator import block_shape
 from bc_core.invariance._resampling import NEEDS_FLOATS
-from bc_keras._labels import is_float
+from bc_keras.batches._labels import is_float
 
 # Entries that a processor works on at a time: intermediate results then stay in its cache, and are never allocated
 # anew, which takes longer than the sums. An accelerator wants few large kernels instead.

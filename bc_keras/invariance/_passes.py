@@ -24,8 +24,6 @@ from bc_core.invariance import (
     make_tile,
 )
 from bc_core.invariance._accumulator import in_groups
-from bc_keras._model import BCModel
-from bc_keras._reference import _without_gradients
 from bc_keras.invariance._activations import Choice, Finder, Layer, LayerChoice, Seen, Watch
 from bc_keras.invariance._data import Piece
 from bc_keras.invariance._jax_programs import Program
@@ -39,6 +37,8 @@ from bc_keras.invariance._keras_arrays import (
     on_host,
     unpacked,
 )
+from bc_keras.reference._reference import _without_gradients
+from bc_keras.training._model import BCModel
 
 # What is computed of one layer: from its name, its tile (r, m, K) and arrays given for it, to tensors.
 PerLayer = Callable[[str, Any, Sequence[Any]], Sequence[Any]]

@@ -1,6 +1,5 @@
 """Compatibility as pure functions of tensors: the training loss, the error overlap, the scores read from it."""
 
-from bc_lightning.functional._compatibility_loss import LossTerms, compatibility_loss, loss_terms
 from bc_lightning.functional._overlap import (
     binary_error_overlap,
     error_overlap,
@@ -35,6 +34,7 @@ from bc_lightning.functional._scores import (
     positive_flip_rate,
     score_from_counts,
 )
+from bc_lightning.losses._compatibility_loss import LossTerms, compatibility_loss, loss_terms
 
 __all__ = [
     "LossTerms",

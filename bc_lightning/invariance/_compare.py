@@ -23,14 +23,14 @@ from bc_core.invariance import (
 from bc_core.invariance._result import Statistic, Summary
 from bc_core.invariance._transforms import check_identity
 from bc_core.invariance._update import classes_of_h2
-from bc_lightning._evaluate import _evaluating, _reading, _trained_with
-from bc_lightning._model_outputs import scores_from_output
 from bc_lightning._random_numbers import random_numbers_kept
-from bc_lightning._reference import Reference
+from bc_lightning.batches._model_outputs import scores_from_output
+from bc_lightning.evaluation._evaluate import _evaluating, _reading, _trained_with
 from bc_lightning.invariance._activations import OUTPUT, LayerChoice
 from bc_lightning.invariance._data import Rows, Where
 from bc_lightning.invariance._measure import _rows_of, check_once_only
 from bc_lightning.invariance._passes import Network
+from bc_lightning.reference._reference import Reference
 
 
 def compare_invariance(

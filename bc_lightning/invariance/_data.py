@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bc_lightning._model_outputs import _describe, _part, inputs_from_batch, target_from_batch
+from bc_lightning.batches._model_outputs import _describe, _part, inputs_from_batch, target_from_batch
 
 Where = str | int | Callable[[Any], Any]
 
@@ -52,7 +52,7 @@ class Rows:
     @property
     def shuffles(self) -> bool:
         """Whether another round may bring the samples in another order."""
-        from bc_lightning._evaluate import _in_order
+        from bc_lightning.evaluation._evaluate import _in_order
 
         return not _in_order(self._data)
 

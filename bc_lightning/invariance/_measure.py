@@ -12,8 +12,8 @@ import torch.distributed as dist
 
 from bc_core.invariance import InvarianceResult, LayerMeasures, Moments, TransformSet
 from bc_core.invariance._firing import firing_rates, firing_threshold, kept_for
-from bc_lightning._evaluate import _evaluating
 from bc_lightning._random_numbers import random_numbers_kept
+from bc_lightning.evaluation._evaluate import _evaluating
 from bc_lightning.invariance._activations import LayerChoice
 from bc_lightning.invariance._data import Rows, Where
 from bc_lightning.invariance._passes import Network

@@ -10,7 +10,9 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from bc_lightning._comparisons import (
+from bc_lightning._packages import logged_name
+from bc_lightning._user_module import class_of
+from bc_lightning.training._comparisons import (
     EpochInstances,
     LogComparisons,
     comparison_of,
@@ -18,8 +20,6 @@ from bc_lightning._comparisons import (
     tensorboard_loggers,
     write,
 )
-from bc_lightning._packages import logged_name
-from bc_lightning._user_module import class_of
 from bc_lightning.training._penalty import eager, raise_what_was_noticed
 from bc_lightning.training._state import Compatibility, Epoch, Stage
 

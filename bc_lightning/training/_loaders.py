@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from bc_lightning._comparisons import Order
+from bc_lightning.training._comparisons import Order
 from bc_lightning.training._state import Epoch, Position, Stage
 from bc_lightning.training._tensors import storage_of, tensors_in
 

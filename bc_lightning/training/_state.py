@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from bc_lightning._comparisons import EpochInstances, LogComparisons
-from bc_lightning._epoch_record import LOGGED_NAMES, EpochRecord
-from bc_lightning._losses import CompatibilityLoss
-from bc_lightning._reference import Reference
+from bc_lightning.losses._losses import CompatibilityLoss
+from bc_lightning.reference._reference import Reference
+from bc_lightning.training._comparisons import EpochInstances, LogComparisons
+from bc_lightning.training._epoch_record import LOGGED_NAMES, EpochRecord
 
 if TYPE_CHECKING:
     from bc_lightning.training._moved_rows import AsBrought

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from bc_core._random_numbers import python_and_numpy_kept, python_and_numpy_state
-from bc_lightning._model_outputs import inputs_from_batch, scores_from_output, target_from_batch
 from bc_lightning._user_module import class_of, lacks_forward, of_one_kind, only_network
+from bc_lightning.batches._model_outputs import inputs_from_batch, scores_from_output, target_from_batch
 from bc_lightning.training._loss_watch import LossWatch
 from bc_lightning.training._state import Compatibility, Position, Scores, Stage
 from bc_lightning.training._tensors import Members, mapped, storage_of, tensors_in

@@ -12,11 +12,10 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from bc_core._callable_fingerprint import is_same_h1, is_sure, says_by_name
-from bc_lightning._attached import split_batch
-from bc_lightning._strategies import check_strategy
+from bc_core.reference._callable_fingerprint import is_same_h1, is_sure, says_by_name
 from bc_lightning._user_module import class_of
-from bc_lightning.functional._compatibility_loss import LossTerms, check_lambda
+from bc_lightning.batches._attached import split_batch
+from bc_lightning.losses._compatibility_loss import LossTerms, check_lambda
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
 from bc_lightning.training._hooks import FirstHook, ModuleCalls, SubmoduleHook
 from bc_lightning.training._moved_rows import AsBrought
@@ -28,6 +27,7 @@ from bc_lightning.training._step import (
     captures_message,
     in_backward,
 )
+from bc_lightning.training._strategies import check_strategy
 from bc_lightning.training._tensors import leads_to
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class CompatibleStep:
 def rebuild(user_class: type[Any], plain: bool) -> Any:
     """An empty instance of the class made from `user_class`; what pickle and copy call."""
     # Here, since the class is made by the module that imports this one.
-    from bc_lightning._module import made_class, plain_classifier_class
+    from bc_lightning.training._module import made_class, plain_classifier_class
 
     return object.__new__(made_class(plain_classifier_class(user_class) if plain else user_class))
 
@@ -263,7 +263,7 @@ def _incoming(state: Compatibility, batch: Any, brought: Any) -> Incoming:
             f"A batch brings stored outputs of another h1: their fingerprint is {brought.fingerprint}, that of the h1 "
             f"given here is {reference.fingerprint}. Attach outputs of one and the same h1."
         )
-    from bc_lightning._model_outputs import target_from_batch
+    from bc_lightning.batches._model_outputs import target_from_batch
 
     target = None
     with suppress(TypeError, ValueError):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bc_core import Comparison, compare
-from bc_tensorboard._format import MAGIC, encode_comparison, encode_media
+from bc_tensorboard.writing._format import MAGIC, encode_comparison, encode_media
 
 FOLDER = Path(__file__).parents[1] / "test" / "fixtures"
 STRANGE = ["</script><b>", 'a "quoted" one', "emoji 🐱 käfer", "", "x" * 10_000, "line\nbreak", "'; --"]

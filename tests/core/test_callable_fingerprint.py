@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from bc_core._callable_fingerprint import fingerprint_of_callable, is_same_h1, is_sure, says_by_name
+from bc_core.reference._callable_fingerprint import fingerprint_of_callable, is_same_h1, is_sure, says_by_name
 
 
 class Model:
@@ -206,7 +206,7 @@ def test_it_is_the_same_in_another_process(tmp_path):
     script.write_text(
         textwrap.dedent("""
         import numpy as np
-        from bc_core._callable_fingerprint import fingerprint_of_callable
+        from bc_core.reference._callable_fingerprint import fingerprint_of_callable
         NAMES, W, CONFIG = {"c", "a", "b"}, np.arange(3), {"u": 1, "t": {2.0, 3.0}}
         class Service:
             def __init__(self): self.t = 1.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bc_core import Evaluation, compare
-from bc_core._evaluation import performance
+from bc_core.comparison._evaluation import performance
 
 
 class Tensor:

@@ -9,12 +9,12 @@ import textwrap
 import pytest
 
 from bc_core import FullDiskError
-from bc_core._files import TooLargeError, allocate, is_full_disk, is_left_aside, locked, read_bounded, write_whole
+from bc_core.files._files import TooLargeError, allocate, is_full_disk, is_left_aside, locked, read_bounded, write_whole
 
 HOLDER = """
     import sys, time
     from pathlib import Path
-    from bc_core._files import locked
+    from bc_core.files._files import locked
     with locked(Path(sys.argv[1]), "here"):
         print("held", flush=True)
         time.sleep(60)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import bc_core.invariance as bci
-from bc_core._archives import read_archive
+from bc_core.files._archives import read_archive
 from bc_core.invariance import InvarianceResult, LayerMeasures, StreamingMoments
 from bc_core.invariance._firing import NumpyFiring, firing_rates, firing_threshold, kept_for
 

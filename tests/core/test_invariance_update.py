@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bc_core import ErrorOverlap, negative_flip_rate, trust_compatibility_score
-from bc_core._intervals import clustered_interval, wilson_interval
+from bc_core.counting._intervals import clustered_interval, wilson_interval
 from bc_core.invariance import (
     InvarianceResult,
     LayerMeasures,

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bc_core import FullDiskError, _row_files
-from bc_core._row_checksums import DamagedRowsError, row_checksums
-from bc_core._stored_rows import RowFolder, RowWriter
+from bc_core import FullDiskError
+from bc_core.reference import _row_files
+from bc_core.reference._row_checksums import DamagedRowsError, row_checksums
+from bc_core.reference._stored_rows import RowFolder, RowWriter
 
 N = 2000
 
@@ -259,7 +260,7 @@ def test_folders_of_version_1_are_read(side, tmp_path):
 
 WAITING = """
     import os, sys, time
-    from bc_core._stored_rows import RowFolder
+    from bc_core.reference._stored_rows import RowFolder
     folder = RowFolder(sys.argv[1], "example")
     with folder.locked():
         print("in", flush=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from bc_core._sweep._folder import SweepFolder
+from bc_core.sweep._folder import SweepFolder
 
 SCRIPT = """
     import sys, time
     from pathlib import Path
 
-    from bc_core._sweep._running import run_sweep
+    from bc_core.sweep._running import run_sweep
 
 
     class Waiting:
@@ -98,8 +98,8 @@ LARGE = """
     from pathlib import Path
 
     from bc_core import compare
-    from bc_core._sweep._folder import Trained
-    from bc_core._sweep._running import run_sweep
+    from bc_core.sweep._folder import Trained
+    from bc_core.sweep._running import run_sweep
 
     kept = []
 

@@ -13,7 +13,7 @@ import textwrap
 import pytest
 
 from bc_core import Comparison, FullDiskError, SweepPoint, SweepResults, compare
-from bc_core._sweep._folder import SweepFolder, Trained
+from bc_core.sweep._folder import SweepFolder, Trained
 
 POINTS = [SweepPoint(None, 0.0, 0), SweepPoint("new_error", 1.0, 0)]
 FILES = {
@@ -56,7 +56,7 @@ def read_all(path):
 
 KILLED = """
     import os, signal, sys
-    from bc_core._sweep._folder import SweepFolder
+    from bc_core.sweep._folder import SweepFolder
     from bc_core import SweepPoint
 
     real = os.{call}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bc_core._sweep._folder import SweepFolder
-from bc_core._sweep._points import Point
+from bc_core.sweep._folder import SweepFolder
+from bc_core.sweep._points import Point
 
 POINTS = [Point("new_error", 1.0, 0)]
 

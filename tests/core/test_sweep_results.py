@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bc_core import SweepPoint, SweepResults, clopper_pearson_interval, compare
-from bc_core._sweep._folder import SweepFolder, Trained
+from bc_core.sweep._folder import SweepFolder, Trained
 
 
 def made(path, seeds=(0,), datasets=("train", "val", "test"), size=2000, metric=False):

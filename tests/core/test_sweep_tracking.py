@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bc_core import SweepResults, compare
-from bc_core._sweep._folder import Failure, SweepFolder, Trained
-from bc_core._sweep._points import Point, planned
-from bc_core._sweep._tracking import tracking_of
+from bc_core.sweep._folder import Failure, SweepFolder, Trained
+from bc_core.sweep._points import Point, planned
+from bc_core.sweep._tracking import tracking_of
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -120,7 +120,7 @@ def test_a_database_without_its_packages_says_what_to_install(tmp_path, monkeypa
 
 def test_importing_it_imports_no_mlflow():
     foreign = ("mlflow", "pandas", "matplotlib")
-    code = f"import sys, bc_core._sweep._tracking; print([name for name in {foreign} if name in sys.modules])"
+    code = f"import sys, bc_core.sweep._tracking; print([name for name in {foreign} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

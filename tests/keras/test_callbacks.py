@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from bc_core import SCORES, Comparison, ErrorOverlap, LinearLambda, compare
-from bc_keras._attached import join_reference
-from bc_keras._callbacks import CompatibilityCallback
-from bc_keras._frozen_check import FrozenH1Check
-from bc_keras._lambda_scheduler import LambdaScheduler
-from bc_keras._model import BCModel
-from bc_keras._plain_models import TargetLoss
-from bc_keras._reference import Reference
-from bc_keras._stored import StoredOutputs
+from bc_keras.batches._attached import join_reference
+from bc_keras.reference._reference import Reference
+from bc_keras.reference._stored import StoredOutputs
+from bc_keras.training._callbacks import CompatibilityCallback
+from bc_keras.training._frozen_check import FrozenH1Check
+from bc_keras.training._lambda_scheduler import LambdaScheduler
+from bc_keras.training._model import BCModel
+from bc_keras.training._plain_models import TargetLoss
 
 BACKEND = keras.backend.backend()
 CLASSES = 3
@@ -437,7 +437,7 @@ def test_tensorboard_reads_the_scores_back(tmp_path):
 def test_tensorboard_is_written_without_tensorflow(tmp_path):
     code = (
         "import sys; sys.modules['tensorflow'] = None\n"
-        "import bc_keras; from bc_tensorboard._event_file import EventFile\n"
+        "import bc_keras; from bc_tensorboard.writing._event_file import EventFile\n"
         f"EventFile({str(tmp_path)!r}).add(3, {{'a': 0.5}}, {{}})\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -724,8 +724,8 @@ def test_comparisons_go_to_the_dashboard(tmp_path):
     """What TensorBoard's own reader finds is the comparison of each epoch, with texts and images once per instance."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from bc_tensorboard._format import decode
-    from bc_tensorboard._media import read_media
+    from bc_tensorboard.writing._format import decode
+    from bc_tensorboard.writing._media import read_media
 
     x, y = data()
     images = (np.random.default_rng(1).random((ROWS, 6, 6)) * 255).astype("uint8")

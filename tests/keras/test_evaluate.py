@@ -313,7 +313,7 @@ def test_a_metric_that_says_nan_is_nan_and_leaves_the_comparison(kind):
     assert [str(entry.message).split(":")[0] for entry in told] == [
         "performance_metric says NaN for h1", "performance_metric says NaN for h2",
     ]  # fmt: skip
-    # They point at the caller's line. Fails as long as bc_keras/_evaluate.py leaves stacklevel out (3, for one function
+    # They point at the caller's line. Fails as long as _evaluate.py leaves stacklevel out (3, for one function
     # between): the warning then names the library's own file.
     assert {entry.filename for entry in told} == {__file__}
     assert math.isnan(found.h1_performance)
@@ -505,7 +505,7 @@ def test_answers_of_another_number_are_refused(answers):
 
 @pytest.mark.parametrize("given", ["answers", "stored outputs"])
 def test_a_metric_is_not_asked_of_answers(given):
-    # As in bc_lightning: there is no model that it could measure. Fails as long as bc_keras/_evaluate.py calls the
+    # As in bc_lightning: there is no model that it could measure. Fails as long as _evaluate.py calls the
     # metric with h1, whatever that is.
     measured, h2, data = [], table(H2), arrays()
     h1 = np.array(H1)

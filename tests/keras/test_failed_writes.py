@@ -14,7 +14,7 @@ from bc_core import Comparison
 from bc_keras import BCModel, CompatibilityCallback
 from bc_keras.invariance import InvarianceCallback, TransformSet
 from bc_tensorboard import summary
-from bc_tensorboard._event_file import EventFile
+from bc_tensorboard.writing._event_file import EventFile
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 

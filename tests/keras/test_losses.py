@@ -15,7 +15,7 @@ from user_models import data, net, value_and_gradient
 
 import bc_keras
 from bc_keras import CompatibilityLoss
-from bc_keras._losses import MODEL_LOSSES
+from bc_keras.losses._losses import MODEL_LOSSES
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "losses.json").read_text())
 BASES = ("nll", "cross_entropy", "binary_cross_entropy", "kl_divergence")

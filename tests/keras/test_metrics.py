@@ -13,9 +13,9 @@ from keras.src.backend import set_keras_mask
 from user_models import CLASSES, data, net
 
 from bc_core import SCORES, ErrorOverlap, score_from_counts
-from bc_keras._attached import join_reference
-from bc_keras._labels import Labels
-from bc_keras._metrics import (
+from bc_keras.batches._attached import join_reference
+from bc_keras.batches._labels import Labels
+from bc_keras.metrics._metrics import (
     BEC,
     BTC,
     BackwardErrorCompatibility,
@@ -374,9 +374,9 @@ import json, sys
 import keras, numpy as np
 sys.path.insert(0, {folder!r})
 from user_models import data, net
-from bc_keras._attached import join_reference
-from bc_keras._metrics import BTC, ErrorOverlapMetric
-from bc_keras._plain_models import OnTarget, TargetLoss
+from bc_keras.batches._attached import join_reference
+from bc_keras.metrics._metrics import BTC, ErrorOverlapMetric
+from bc_keras.training._plain_models import OnTarget, TargetLoss
 
 x, y = data(90)
 h1 = net(1)

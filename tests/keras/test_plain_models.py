@@ -7,9 +7,9 @@ from keras import ops
 from user_models import CLASSES, data, net
 
 from bc_core import ErrorOverlap
-from bc_keras._attached import join_reference
-from bc_keras._metrics import BTC, NegativeFlipRate, fed_by_model
-from bc_keras._plain_models import OnTarget, TargetLoss
+from bc_keras.batches._attached import join_reference
+from bc_keras.metrics._metrics import BTC, NegativeFlipRate, fed_by_model
+from bc_keras.training._plain_models import OnTarget, TargetLoss
 
 
 def squared_distance(y_true, y_pred):

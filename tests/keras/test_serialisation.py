@@ -8,7 +8,7 @@ from keras.src.testing import TestCase
 from user_models import net
 
 import bc_keras
-from bc_keras._losses import MODEL_LOSSES
+from bc_keras.losses._losses import MODEL_LOSSES
 
 METRICS = [
     bc_keras.BTC,

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from keras import ops
 
-from bc_core import FullDiskError, _stored_rows
-from bc_keras._attached import attach_h1
-from bc_keras._fingerprint import fingerprint
-from bc_keras._reference import Reference
-from bc_keras._stored import StoredOutputs, store_outputs
+from bc_core import FullDiskError
+from bc_core.reference import _stored_rows
+from bc_keras.batches._attached import attach_h1
+from bc_keras.reference._fingerprint import fingerprint
+from bc_keras.reference._reference import Reference
+from bc_keras.reference._stored import StoredOutputs, store_outputs
 
 N, CLASSES = 37, 3
 
@@ -586,7 +587,7 @@ def test_every_type_of_input_is_told_apart(tf, dtype):
 
 
 def hashed(tf, x, y):
-    from bc_keras._stored_dataset import DatasetItems
+    from bc_keras.reference._stored_dataset import DatasetItems
 
     given = DatasetItems(items(tf, x, y, 2))
     return given.hashes(), (given.kind, given.leaves)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from bc_core._sweep._folder import SweepFolder
-from bc_core._sweep._points import Point
+from bc_core.sweep._folder import SweepFolder
+from bc_core.sweep._points import Point
 from bc_keras import BEC, BTC, BCBinaryCrossEntropyLoss, BCModel, CompatibilityLoss, StoredOutputs, sweep
-from bc_keras._sweep import _cloned, _Recipe
+from bc_keras.sweep._sweep import _cloned, _Recipe
 
 BACKEND = keras.backend.backend()
 PLAIN, MIDDLE = Point(None, 0.0, 3), Point("new_error", 2.0, 3)

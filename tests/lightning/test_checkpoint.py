@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from bc_lightning._checkpoint import load_h1
+from bc_lightning.training._checkpoint import load_h1
 
 
 def make() -> nn.Module:

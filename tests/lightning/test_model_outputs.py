@@ -8,7 +8,7 @@ from collections import UserDict, namedtuple
 import pytest
 import torch
 
-from bc_lightning._model_outputs import inputs_from_batch, scores_from_output, target_from_batch
+from bc_lightning.batches._model_outputs import inputs_from_batch, scores_from_output, target_from_batch
 
 
 @dataclasses.dataclass

@@ -43,7 +43,7 @@ from bc_lightning import (
     store_outputs,
     unwrap,
 )
-from bc_lightning._losses import MODEL_LOSSES
+from bc_lightning.losses._losses import MODEL_LOSSES
 from bc_lightning.training._wrapped import compatibilities_of
 
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Subset, TensorDataset
 from user_code import UserModule, dataset, fit, made, make_h1, make_trainer
 
-from bc_core import _stored_rows
+from bc_core.reference import _stored_rows
 from bc_lightning import BCLightningModule, StoredOutputs, store_outputs
-from bc_lightning._attached import split_batch
+from bc_lightning.batches._attached import split_batch
 
 STAGES = ("train", "val", "test")
 HOOK_STAGES = {"train": "train", "val": "validation", "test": "test"}

@@ -21,7 +21,7 @@ import bc_lightning
 from bc_core import compare
 from bc_lightning import CompatibilityAnalysis, ModelComparison, Reference, StoredOutputs
 from bc_tensorboard import read_original_sweep
-from bc_tensorboard._format import decode
+from bc_tensorboard.writing._format import decode
 
 ORIGINALS = Path(__file__).parents[1] / "data" / "original_sweep"
 

@@ -12,10 +12,10 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from bc_lightning._fingerprint import fingerprint, fingerprint_data
-from bc_lightning._reference import Reference
-from bc_lightning._shared_parameters import check_no_shared_parameters
-from bc_lightning._stored import StoredOutputs
+from bc_lightning.reference._fingerprint import fingerprint, fingerprint_data
+from bc_lightning.reference._reference import Reference
+from bc_lightning.reference._shared_parameters import check_no_shared_parameters
+from bc_lightning.reference._stored import StoredOutputs
 
 
 class Net(nn.Module):
@@ -409,7 +409,7 @@ def test_fingerprint_sees_every_weight_buffer_type_and_name():
 def test_fingerprint_does_not_depend_on_the_size_of_pieces(monkeypatch):
     model = net()
     name = fingerprint(model)
-    monkeypatch.setattr("bc_lightning._fingerprint._CHUNK_BYTES", 24)
+    monkeypatch.setattr("bc_lightning.reference._fingerprint._CHUNK_BYTES", 24)
     assert fingerprint(model) == name
 
 

@@ -23,10 +23,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from bc_core import FullDiskError, _stored_rows
-from bc_lightning._attached import WithReference, split_batch
-from bc_lightning._reference import Reference
-from bc_lightning._stored import StoredOutputs, store_outputs
+from bc_core import FullDiskError
+from bc_core.reference import _stored_rows
+from bc_lightning.batches._attached import WithReference, split_batch
+from bc_lightning.reference._reference import Reference
+from bc_lightning.reference._stored import StoredOutputs, store_outputs
 
 N, CLASSES = 37, 3
 
@@ -811,8 +812,8 @@ SCRIPT = """
     import {package} as pl
     from torch import nn
     from torch.utils.data import TensorDataset
-    from bc_core import _stored_rows
-    from bc_lightning._stored import store_outputs
+    from bc_core.reference import _stored_rows
+    from bc_lightning.reference._stored import store_outputs
 
     class H1(nn.Module):
         def __init__(self):

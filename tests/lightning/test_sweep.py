@@ -26,9 +26,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bc_core import FullDiskError, SweepFailedError, SweepResults, compare, linear_lambdas, log_lambdas
-from bc_core._sweep import _folder
+from bc_core.sweep import _folder
 from bc_lightning import BCLightningModule, CompatibilityLoss, StoredOutputs, sweep, unwrap
-from bc_lightning._sweep import _Recipe
+from bc_lightning.sweep._sweep import _Recipe
 from bc_tensorboard import read_original_sweep
 
 PROGRAM = Path(__file__).with_name("sweep_training.py")

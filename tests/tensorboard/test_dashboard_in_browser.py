@@ -477,7 +477,7 @@ def test_damaged_logs_leave_the_rest_to_be_seen(tmp_path):
     for value in future.value:
         content = value.metadata.plugin_data.content.replace(b'"version": 1', b'"version": 99')
         value.metadata.plugin_data.content = content
-    from bc_tensorboard._event_file import EventFile
+    from bc_tensorboard.writing._event_file import EventFile
 
     EventFile(tmp_path / "future").add_summary(future, 5)
     broken = summary.comparison_pb(PLAIN[5], dataset="val")

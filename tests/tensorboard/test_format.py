@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bc_core import Comparison, compare
-from bc_tensorboard._format import decode, encode_comparison, encode_media
+from bc_tensorboard.writing._format import decode, encode_comparison, encode_media
 
 
 def random_comparison(size=500, classes=7, **options) -> Comparison:

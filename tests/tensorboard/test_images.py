@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bc_tensorboard._by_id import by_id
-from bc_tensorboard._images import Thumbnails, images_by_id, thumbnail
+from bc_tensorboard.writing._by_id import by_id
+from bc_tensorboard.writing._images import Thumbnails, images_by_id, thumbnail
 
 
 def opened(content: bytes) -> Image.Image:
@@ -138,7 +138,7 @@ def test_a_function_may_answer_as_a_route_of_flask(tmp_path):
 def test_a_function_may_be_the_first_to_import_flask(tmp_path):
     code = f"""
 import sys
-from bc_tensorboard._images import images_by_id, thumbnail
+from bc_tensorboard.writing._images import images_by_id, thumbnail
 def image(instance):
     from flask import send_file
     return send_file({str(tmp_path / "image.png")!r})

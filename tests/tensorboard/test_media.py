@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from bc_tensorboard import _media
-from bc_tensorboard._format import decode
-from bc_tensorboard._media import append_media, media_path, read_image, read_media
+from bc_tensorboard.writing import _media
+from bc_tensorboard.writing._format import decode
+from bc_tensorboard.writing._media import append_media, media_path, read_image, read_media
 
 IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
@@ -100,7 +100,7 @@ def test_an_image_is_made_while_no_file_is_held(tmp_path):
 def test_two_processes_lose_nothing_of_each_other(tmp_path):
     path = media_path(tmp_path, "test")
     code = (
-        "import sys; from bc_tensorboard import _media\n"
+        "import sys; from bc_tensorboard.writing import _media\n"
         "_media._PIECE, first = 2000, int(sys.argv[2])\n"
         "print(flush=True); sys.stdin.readline()\n"
         "for i in range(first, first + 300, 3):\n"

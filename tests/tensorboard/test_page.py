@@ -15,7 +15,7 @@ from PIL import Image
 
 from bc_core import compare
 from bc_tensorboard import read_original_sweep, to_html
-from bc_tensorboard._format import decode
+from bc_tensorboard.writing._format import decode
 
 ORIGINALS = Path(__file__).parents[1] / "data" / "original_sweep"
 HOSTILE = {

@@ -24,12 +24,13 @@ from tensorboard.util import grpc_util, tensor_util
 from werkzeug.test import Client
 
 from bc_core import compare
-from bc_tensorboard import _plugin, read_original_sweep
-from bc_tensorboard._event_file import EventFile
-from bc_tensorboard._format import decode, encode_comparison
-from bc_tensorboard._loader import KEPT_STEPS, PLUGIN_NAME, BackwardCompatibilityLoader
-from bc_tensorboard._media import append_media, media_path
-from bc_tensorboard._plugin_data import LogFolders
+from bc_tensorboard import read_original_sweep
+from bc_tensorboard.plugin import _plugin
+from bc_tensorboard.plugin._loader import KEPT_STEPS, PLUGIN_NAME, BackwardCompatibilityLoader
+from bc_tensorboard.plugin._plugin_data import LogFolders
+from bc_tensorboard.writing._event_file import EventFile
+from bc_tensorboard.writing._format import decode, encode_comparison
+from bc_tensorboard.writing._media import append_media, media_path
 
 BASE = f"/data/plugin/{PLUGIN_NAME}"
 ORIGINALS = Path(__file__).parents[1] / "data" / "original_sweep"
@@ -468,7 +469,7 @@ def test_a_sweep_that_grows_or_is_damaged_shows_the_rest_and_is_read_again_when_
 
 
 def test_a_sweep_is_not_read_twice(tmp_path, monkeypatch):
-    from bc_tensorboard import _plugin_data
+    from bc_tensorboard.plugin import _plugin_data
 
     shutil.copytree(ORIGINALS / "one_batch", tmp_path / "old")
     client = local(tmp_path)
@@ -503,10 +504,10 @@ def test_the_loader_asks_for_enough_steps_and_leaves_the_users_number_alone():
 
 def test_the_loader_module_imports_nothing_that_could_fail():
     code = (
-        "import sys, bc_tensorboard._loader\n"
+        "import sys, bc_tensorboard.plugin._loader\n"
         "heavy = {'numpy', 'bc_core', 'torch', 'tensorflow', 'keras', 'PIL', 'werkzeug'} & set(sys.modules)\n"
         "ours = {m for m in sys.modules if m.startswith('bc_tensorboard.')}\n"
-        "assert not heavy and ours == {'bc_tensorboard._loader'}, (heavy, ours)"
+        "assert not heavy and ours == {'bc_tensorboard.plugin', 'bc_tensorboard.plugin._loader'}, (heavy, ours)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -514,7 +515,7 @@ def test_the_loader_module_imports_nothing_that_could_fail():
 def test_a_plugin_that_cannot_be_loaded_leaves_the_other_tabs_alone(tmp_path, monkeypatch, caplog):
     from tensorboard.plugins.scalar import scalars_plugin
 
-    monkeypatch.setitem(sys.modules, "bc_tensorboard._plugin", None)
+    monkeypatch.setitem(sys.modules, "bc_tensorboard.plugin._plugin", None)
     context = base_plugin.TBContext(logdir=str(tmp_path), flags=Namespace(logdir_spec=""))
     assert BackwardCompatibilityLoader().load(context) is None
     [record] = caplog.records
@@ -536,7 +537,7 @@ def test_tensorboard_finds_the_loader_by_its_entry_point():
 
 def test_the_writing_half_and_the_plugin_mean_the_same_name_and_version():
     from bc_tensorboard import summary
-    from bc_tensorboard._plugin_data import EVENTS_VERSION
+    from bc_tensorboard.plugin._plugin_data import EVENTS_VERSION
 
     assert (summary.PLUGIN_NAME, summary.VERSION) == (PLUGIN_NAME, EVENTS_VERSION)
     assert media_path("run", "a/b") == Path("run", "plugins", PLUGIN_NAME, "a%2Fb.media")

@@ -14,7 +14,7 @@ from tensorboard_process import tensorboard
 
 from bc_core import compare
 from bc_tensorboard import summary
-from bc_tensorboard._format import decode
+from bc_tensorboard.writing._format import decode
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,7 @@ def test_tensorboard_serves_what_was_logged_under_a_path_prefix(tmp_path, load_f
 
 
 def test_a_broken_installation_leaves_tensorboard_running(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['bc_tensorboard._plugin'] = None\n")
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['bc_tensorboard.plugin._plugin'] = None\n")
     (tmp_path / "logs").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))

@@ -19,9 +19,9 @@ from tensorboard.util import grpc_util
 
 from bc_core import compare
 from bc_tensorboard import summary
-from bc_tensorboard._event_file import EventFile
-from bc_tensorboard._format import decode
-from bc_tensorboard._media import media_path, read_image, read_media
+from bc_tensorboard.writing._event_file import EventFile
+from bc_tensorboard.writing._format import decode
+from bc_tensorboard.writing._media import media_path, read_image, read_media
 
 DATASET = "held out/käfer"
 TAGS = [f"backward_compatibility/held%20out%2Fk%C3%A4fer/{name}" for name in ("counts", "table")]

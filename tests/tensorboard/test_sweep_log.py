@@ -13,9 +13,9 @@ import pytest
 from tensorboard_process import tensorboard
 
 from bc_core import SCORES, compare
-from bc_core._sweep._folder import Trained
-from bc_core._sweep._points import planned
-from bc_tensorboard._sweep_log import write_experiment, write_point
+from bc_core.sweep._folder import Trained
+from bc_core.sweep._points import planned
+from bc_tensorboard.writing._sweep_log import write_experiment, write_point
 
 LOSSES, LAMBDAS, SEEDS, DATASETS = ["new_error", "strict_imitation"], [0.0, 0.5, 4.0], [0, 7], ["train", "test"]
 POINTS = planned(LOSSES, LAMBDAS, SEEDS, True)
@@ -82,8 +82,8 @@ import sys
 sys.modules["tensorflow"] = sys.modules["torch"] = sys.modules["keras"] = None
 from pathlib import Path
 from bc_core import SweepPoint, compare
-from bc_core._sweep._folder import Trained
-from bc_tensorboard._sweep_log import write_experiment, write_point
+from bc_core.sweep._folder import Trained
+from bc_tensorboard.writing._sweep_log import write_experiment, write_point
 folder = Path({str(tmp_path)!r})
 write_point(folder / "a", SweepPoint("new_error", 1.0, 0), Trained({{"test": compare([0, 1], [0, 1], [0, 0])}}), "x")
 write_experiment(folder, ["new_error"], [1.0], [0], ["test"])

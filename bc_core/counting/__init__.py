@@ -1,0 +1,1 @@
+"""Scores, the 2x2 counts that they are read from, and their intervals."""

@@ -1,0 +1,1 @@
+"""Dissonances and the schedules of lambda_c."""

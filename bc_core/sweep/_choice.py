@@ -1,0 +1,233 @@
+"""Choosing among the points of a sweep: the Pareto front, and the best point under constraints."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bc_core.comparison._comparison import Comparison
+from bc_core.counting._overlap import ErrorOverlap
+from bc_core.counting._scores import SCORES
+from bc_core.sweep._points import Point
+
+_CONSTRAINT = re.compile(r"\s*(\w+)\s*(<=|>=|<|>|=|==)\s*([0-9.eE+-]+)\s*(%?)\s*")
+
+
+class Constraint(NamedTuple):
+    """What a model has to keep: a score and its limit, a share."""
+
+    score: str
+    limit: float
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the limit is a least."""
+        return bool(SCORES[self.score].higher_is_better)
+
+    def __str__(self) -> str:
+        return f"{self.score} {'>=' if self.higher_is_better else '<='} {self.limit:g}"
+
+
+class Candidate(NamedTuple):
+    """A trained model among which is chosen."""
+
+    loss: str
+    point: Point
+    overlap: ErrorOverlap
+    performance: Sequence[float | None] | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The model that `SweepResults.best` chose.
+
+    Attributes:
+        loss: Its loss.
+        lambda_c: Its weight of the dissonance.
+        seed: Its seed.
+        dataset: Name of the data it was chosen on.
+        overlap: Counts on these.
+        test: Counts on the test data, which took no part in the choice; None where there are none.
+        verdicts: Each constraint with the bound that decided.
+        comparison_path: File of the comparison on the data it was chosen on.
+        model_path: File of the model; None where models were not kept.
+    """
+
+    loss: str
+    lambda_c: float
+    seed: int
+    dataset: str
+    overlap: ErrorOverlap
+    test: ErrorOverlap | None
+    verdicts: Mapping[str, float]
+    comparison_path: Path = field(repr=False)
+    model_path: Path | None = field(repr=False, default=None)
+
+    @property
+    def comparison(self) -> Comparison:
+        """The comparison on the data it was chosen on, with its error instances."""
+        return Comparison.load(self.comparison_path)
+
+    def __str__(self) -> str:
+        lines = [f"{self.loss}, lambda_c = {self.lambda_c:g}, seed {self.seed}"]
+        for constraint, bound in self.verdicts.items():
+            lines.append(f"{self.dataset}: {constraint}, bound {bound:.2%}")
+        shown = {self.dataset: self.overlap} | ({} if self.test is None else {"test": self.test})
+        for name, overlap in shown.items():
+            low, high = overlap.interval("nfr")
+            lines.append(
+                f"{name}: accuracy {overlap.accuracy_h2:.2%} (h1 {overlap.accuracy_h1:.2%}), BTC {overlap.btc:.2%}, "
+                f"NFR {overlap.nfr:.2%} ({low:.2%} to {high:.2%})"
+            )
+        return "\n".join(lines)
+
+
+def constraint_of(text: str) -> Constraint:
+    """Read a constraint such as "nfr <= 0.5%".
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It cannot be read, its score is unknown or has no direction, or it points the wrong way.
+
+    Example:
+        >>> from bc_core.sweep._choice import constraint_of
+        >>> constraint_of("NFR <= 0.5%")
+        Constraint(score='nfr', limit=0.005)
+    """
+    if not isinstance(text, str):
+        raise TypeError(f'A constraint is a text such as "nfr <= 0.5%". Received: {text!r}.')
+    match = _CONSTRAINT.fullmatch(text)
+    try:
+        if match is None:
+            raise ValueError
+        value = float(match[3])
+    except ValueError:
+        raise ValueError(f'A constraint reads like "nfr <= 0.5%" or "btc >= 0.98". Received: {text!r}.') from None
+    score, sign = match[1].lower(), match[2]
+    directed = [name for name, known in SCORES.items() if known.higher_is_better is not None]
+    if score in SCORES and score not in directed:
+        raise ValueError(
+            f"{score} is better neither high nor low, as repairing h1's errors lowers it: nothing to keep. "
+            f"Take one of {', '.join(directed)}. Received: {text!r}."
+        )
+    if score not in directed:
+        near = [f"{score}_h2"] if f"{score}_h2" in directed else get_close_matches(score, directed, 1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"Unknown score in {text!r}: take one of {', '.join(directed)}.{meant}")
+    if sign != (wanted := ">=" if SCORES[score].higher_is_better else "<="):
+        meant = f"{score} {wanted} {match[3]}{match[4]}"
+        raise ValueError(f'Write "{meant}": it is decided on a bound, which has to keep the limit. Received: {text!r}.')
+    limit = value / 100 if match[4] else value
+    if not 0 <= limit <= 1:
+        raise ValueError(f"{text!r}: the limit must be a share from 0 to 1, or 0% to 100%.")
+    return Constraint(score, limit)
+
+
+def best_of(
+    candidates: Sequence[Candidate], constraints: Sequence[str], maximize: str, confidence: float, dataset: str
+) -> tuple[Candidate, dict[str, float]]:
+    """Choose the best candidate among those whose bounds keep all constraints; the first of equals.
+
+    Returns:
+        The candidate, and the bound that decided by constraint.
+
+    Raises:
+        ValueError: A constraint that cannot be read, an unknown goal.
+        LookupError: No candidate keeps them all.
+    """
+    checked = [constraint_of(text) for text in constraints]
+    values = [_goal(candidate, maximize) for candidate in candidates]
+    passing = [
+        (value, candidate)
+        for value, candidate in zip(values, candidates, strict=True)
+        if not math.isnan(value)
+        and all(candidate.overlap.gate(c.score, c.limit, confidence) == "pass" for c in checked)
+    ]
+    if not passing:
+        raise LookupError(_nobody(candidates, checked, confidence, dataset))
+    # The smaller lambda_c of equals: what changes the training less.
+    _, chosen = max(passing, key=lambda pair: (pair[0], -pair[1].point.lambda_c))
+    return chosen, {str(c): _bound(chosen.overlap, c, confidence) for c in checked}
+
+
+def _goal(candidate: Candidate, maximize: str) -> float:
+    if maximize == "performance_h2":
+        if candidate.performance is None:
+            raise ValueError("performance_h2 is not there: the sweep was given no metric. Take maximize='accuracy_h2'.")
+        value = candidate.performance[1]
+        return math.nan if value is None else value
+    if maximize not in SCORES or SCORES[maximize].higher_is_better is None:
+        known = [name for name, score in SCORES.items() if score.higher_is_better is not None]
+        raise ValueError(f"maximize must be one of {', '.join(known)}, performance_h2. Received: {maximize!r}.")
+    value = candidate.overlap.score(maximize)
+    return value if SCORES[maximize].higher_is_better else -value
+
+
+def _bound(overlap: ErrorOverlap, constraint: Constraint, confidence: float) -> float:
+    """The unfavourable bound, which decides."""
+    if constraint.higher_is_better:
+        return overlap.interval(constraint.score, confidence, "lower", "clopper_pearson")[0]
+    return overlap.interval(constraint.score, confidence, "upper", "clopper_pearson")[1]
+
+
+def _nobody(candidates: Sequence[Candidate], constraints: Sequence[Constraint], confidence: float, dataset: str) -> str:
+    wanted = " and ".join(map(str, constraints)) or "a performance that is a number"
+    if not candidates or not constraints:
+        return f"No finished point has {wanted} on the data set {dataset!r}."
+
+    undefined = [
+        c for c in constraints if all(math.isnan(each.overlap.score(c.score, math.nan)) for each in candidates)
+    ]
+    if undefined:
+        return (
+            f"{undefined[0].score} is undefined at every point on the data set {dataset!r}, as no instance counts for "
+            "it: BTC needs instances that h1 gets right, BEC such that it gets wrong. Take other data, or leave that "
+            "constraint out."
+        )
+
+    def lack(candidate: Candidate) -> float:
+        return max(
+            (c.limit - _bound(candidate.overlap, c, confidence)) * (1 if c.higher_is_better else -1)
+            for c in constraints
+        )
+
+    nearest = min(candidates, key=lack)
+    verdicts = {c: nearest.overlap.gate(c.score, c.limit, confidence) for c in constraints}
+    told = "; ".join(
+        f"{c.score} {nearest.overlap.score(c.score):.2%}, bound {_bound(nearest.overlap, c, confidence):.2%}, {verdict}"
+        for c, verdict in verdicts.items()
+    )
+    advice = "Try larger values of lambda_c, or another loss."
+    if "fail" not in verdicts.values():
+        advice = (
+            f"{nearest.overlap.total} instances are too few to be sure of it: take more, or a lower confidence than "
+            f"{confidence:g}."
+        )
+    return (
+        f"No point keeps {wanted} for certain on the data set {dataset!r}. Nearest is {nearest.loss} with lambda_c = "
+        f"{nearest.point.lambda_c:g} ({told}). {advice}"
+    )
+
+
+def front(rows: Sequence[dict[str, Any]], score: str, performance: str) -> list[dict[str, Any]]:
+    """The rows that no other row beats: at least as good in both, and better in one. Of equals the first stays.
+
+    Example:
+        >>> from bc_core.sweep._choice import front
+        >>> rows = [{"btc": b, "accuracy_h2": a} for b, a in [(0.9, 0.95), (0.95, 0.94), (0.94, 0.94), (0.99, 0.9)]]
+        >>> [row["btc"] for row in front(rows, "btc", "accuracy_h2")]
+        [0.9, 0.95, 0.99]
+    """
+    sign = 1 if SCORES[score].higher_is_better else -1
+    known = [row for row in rows if not (math.isnan(row[score]) or math.isnan(row[performance]))]
+    kept, best = [], -math.inf
+    for row in sorted(known, key=lambda row: (-sign * row[score], -row[performance])):
+        if row[performance] > best:
+            kept.append(row)
+            best = row[performance]
+    return kept[::-1]

@@ -1,0 +1,451 @@
+"""`SweepResults`: what a sweep found, read from its folder: table, comparisons, choice."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bc_core.comparison._comparison import Comparison
+from bc_core.counting._overlap import ErrorOverlap
+from bc_core.counting._scores import SCORES
+from bc_core.sweep._choice import Candidate, Choice, best_of, front
+from bc_core.sweep._folder import DATASETS, Failure, SweepFolder
+from bc_core.sweep._points import Point, checked_lambdas
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+# Columns of the table in their order; scores are shares.
+SCORE_COLUMNS = ("accuracy_h1", "accuracy_h2", "btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "pfr", "nfi")
+
+
+class SweepResults:
+    """The points of a sweep that are finished, read from its folder; those of a running sweep appear as they finish.
+
+    `table` has a row for each loss, lambda_c, seed and data set; `comparison` names the instances behind a row;
+    `pareto` and `best` choose; `plot` shows the trade-off. Nothing here needs the framework that trained the models.
+
+    Attributes:
+        path: The folder.
+
+    Raises:
+        FileNotFoundError: There is no sweep in the folder.
+        ValueError: The folder holds something else.
+
+    Example:
+        >>> from bc_core import SweepResults
+        >>> SweepResults.open("no/such/folder")
+        Traceback (most recent call last):
+        FileNotFoundError: no/such/folder holds no sweep ...
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._folder = SweepFolder(path)
+        if self._folder.header() is None:
+            raise FileNotFoundError(
+                f"{os.fspath(path)} holds no sweep (sweep.json is missing). Run one: bc_lightning.sweep(..., "
+                "folder=...) or bc_keras.sweep(..., folder=...); for a sweep of BackwardCompatibilityML use "
+                "bc_tensorboard.read_original_sweep."
+            )
+        self._known: dict[Point, dict[str, Any]] = {}
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> SweepResults:
+        """Open the folder of a sweep, finished or not."""
+        return SweepResults(path)
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._folder.path
+
+    @property
+    def losses(self) -> list[str]:
+        """Names of the losses, in the order in which they were given."""
+        return self._folder.losses
+
+    @property
+    def points(self) -> list[Point]:
+        """The finished trainings, in the order of the plan; plain training, which all losses share, once per seed."""
+        return [point for point in self._folder.plan if self._is_finished(point)]
+
+    @property
+    def unfinished(self) -> list[Point]:
+        """The points of the plan that are not finished: still to come, or failed."""
+        return [point for point in self._folder.plan if not self._is_finished(point)]
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The points that ended in an error, with it; the next call of the sweep tries them again."""
+        return self._folder.failures()
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the data sets that the finished points were evaluated on: "train", "val", "test"."""
+        found = {dataset for point in self.points for dataset in self._result(point)["datasets"]}
+        return [dataset for dataset in DATASETS if dataset in found]
+
+    def rows(self, dataset: str | None = None) -> list[dict[str, Any]]:
+        """The table as a list of dictionaries, for those who have no pandas.
+
+        Args:
+            dataset: Rows of this data set only.
+
+        Raises:
+            ValueError: No point was evaluated on that data set.
+        """
+        if dataset in DATASETS and not self.points:
+            return []
+        wanted = self.datasets if dataset is None else [self._checked_dataset(dataset)]
+        rows = []
+        for name in wanted:
+            for loss, point in self._by_loss():
+                result = self._result(point)
+                if name not in result["datasets"]:
+                    continue
+                data = result["datasets"][name]
+                overlap: ErrorOverlap = data["overlap"]
+                performances = data["performance"]
+                row: dict[str, Any] = {
+                    "loss": loss,
+                    "lambda_c": point.lambda_c,
+                    "seed": point.seed,
+                    "dataset": name,
+                    **{score: overlap.score(score) for score in SCORE_COLUMNS},
+                    "negative_flips": overlap.h1_only_right,
+                    "instances": overlap.total,
+                }
+                if performances is not None:
+                    h1, h2 = (float("nan") if value is None else value for value in performances)
+                    row |= {"performance_h1": h1, "performance_h2": h2}
+                row["seconds"] = result["seconds"]
+                rows.append(row)
+        return rows
+
+    def table(self, dataset: str | None = None) -> pd.DataFrame:
+        """All finished points as a pandas table, a row for each loss, lambda_c, seed and data set.
+
+        Plain training, lambda_c = 0, was done once for each seed and has a row for every loss. Scores are shares, read
+        from counts over the whole data set; `seconds` is the time of the training with its evaluation.
+
+        Args:
+            dataset: Rows of this data set only.
+
+        Returns:
+            Columns `loss`, `lambda_c`, `seed`, `dataset`, `accuracy_h1`, `accuracy_h2`, `btc`, `bec_given_h1_wrong`,
+            `bec_given_h2_wrong`, `nfr`, `pfr`, `nfi`, `negative_flips`, `instances`, `performance_h1` and
+            `performance_h2` where the caller gave a metric, `seconds`.
+
+        Raises:
+            ImportError: pandas is not installed; `rows` needs none.
+            ValueError: No point was evaluated on that data set.
+        """
+        rows = self.rows(dataset)
+        columns = ["loss", "lambda_c", "seed", "dataset", *SCORE_COLUMNS, "negative_flips", "instances", "seconds"]
+        table: pd.DataFrame = _pandas().DataFrame(rows, columns=None if rows else columns)
+        return table
+
+    def comparison(self, loss: str, lambda_c: float, seed: int | None = None, dataset: str | None = None) -> Comparison:
+        """The comparison of h1 with one of the trained models.
+
+        Args:
+            loss: Name of the loss.
+            lambda_c: Its weight.
+            seed: Its seed; may be left out where there is one.
+            dataset: Name of the data set. Default: the test data, else the validation data, else the training data.
+
+        Returns:
+            The comparison, with its error instances.
+
+        Raises:
+            KeyError: There is no such point, or it is not finished.
+            ValueError: It was not evaluated on that data set.
+        """
+        point = self._find(loss, lambda_c, seed)
+        name = self.datasets[-1] if dataset is None else self._checked_dataset(dataset)
+        return self._folder.comparison(point, name)
+
+    def model_path(self, loss: str, lambda_c: float, seed: int | None = None) -> Path:
+        """Where the model of a point was saved: for torch its state dict, for Keras a `.keras` file.
+
+        Raises:
+            KeyError: There is no such point, it is not finished, or models were not kept.
+        """
+        point = self._find(loss, lambda_c, seed)
+        name = self._result(point)["model"]
+        if name is None:
+            raise KeyError(f"the model of {point.name} was not kept; sweep with save_models=True")
+        return self._folder.folder_of(point) / str(name)
+
+    def comparisons(self, dataset: str | None = None) -> dict[str, dict[str, list[Comparison]]]:
+        """All comparisons as `bc_tensorboard.to_html` and `ComparisonView` take them, by run and data set.
+
+        A run is a loss (and a seed, where there are several); its comparisons are the values of lambda_c.
+        """
+        wanted = self.datasets if dataset is None else [self._checked_dataset(dataset)]
+        runs: dict[str, dict[str, list[Comparison]]] = {}
+        for run, _, point in self._runs():
+            for name in wanted:
+                if name in self._result(point)["datasets"]:
+                    runs.setdefault(run, {}).setdefault(name, []).append(self._folder.comparison(point, name))
+        return runs
+
+    def dissonances(self) -> dict[str, str]:
+        """How h2 was trained, by run: the second thing that `to_html` and `ComparisonView` take."""
+        return {run: loss.replace("_", " ") for run, loss, _ in self._runs()}
+
+    def _runs(self) -> list[tuple[str, str, Point]]:
+        """Each finished point with its loss and the run that it is shown in."""
+        pairs = self._by_loss()
+        # Of the plan, so that names stay as they are while points finish.
+        several = len({point.seed for point in self._folder.plan}) > 1
+        return [(f"{loss}, seed {point.seed}" if several else loss, loss, point) for loss, point in pairs]
+
+    def to_html(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write the dashboard with all points as one HTML file.
+
+        Args:
+            path: The file, ending in `.html`.
+            options: As for `bc_tensorboard.to_html`, such as `title` and `images`.
+
+        Raises:
+            ValueError: No point is finished.
+        """
+        self._check_any()
+        to_html = importlib.import_module("bc_tensorboard").to_html
+        options = {"title": f"Sweep over lambda_c: {self.path.name}", "dissonance": self.dissonances(), **options}
+        written: Path = to_html(self.comparisons(), path, **options)
+        return written
+
+    # The choice
+
+    def pareto(self, dataset: str | None = None, score: str = "btc", performance: str = "accuracy_h2") -> pd.DataFrame:
+        """The points that no other point beats in both compatibility and performance.
+
+        Several seeds of a loss and lambda_c are one point, at their mean.
+
+        Args:
+            dataset: Data set to choose on. Default: the validation data; where there are none, name one.
+            score: What compatibility is: "btc", "nfr" or another score with a direction.
+            performance: What performance is: "accuracy_h2", or "performance_h2", the caller's own metric (more is
+                better).
+
+        Returns:
+            Rows by rising compatibility: `loss`, `lambda_c`, `seeds`, the two columns, and their standard deviation
+            over the seeds.
+
+        Raises:
+            ValueError: An unknown score, or no data set to choose on.
+        """
+        rows = front(self._means(self._choosing_dataset(dataset), score, performance), score, performance)
+        frame: pd.DataFrame = _pandas().DataFrame(rows)
+        return frame
+
+    def best(
+        self,
+        *constraints: str,
+        dataset: str | None = None,
+        maximize: str = "accuracy_h2",
+        confidence: float = 0.95,
+    ) -> Choice:
+        """The best model among those that certainly keep a promise, such as "NFR at most 0.5 %".
+
+        A model keeps it if the one-sided Clopper-Pearson bound of the score does, on the data to choose on; so that a
+        model that breaks it is taken for one that keeps it with a probability of at most 1 - `confidence`. That holds
+        for each model alone: among many, luck is chosen too, which is why `Choice.test` tells the scores on the test
+        data, that took no part.
+
+        Args:
+            constraints: One or several, such as `"nfr <= 0.5%"`, `"btc >= 0.98"`, `"bec_given_h2_wrong >= 60%"`,
+                `"accuracy_h2 >= 0.9"`.
+            dataset: Data set to choose on. Default: the validation data; where there are none, name one.
+            maximize: What is best among these: a score, or "performance_h2", the caller's own metric.
+            confidence: Of each constraint's bound.
+
+        Returns:
+            The choice: its point, comparison, model, and what the test data say.
+
+        Raises:
+            ValueError: A constraint that cannot be read, or no data set to choose on.
+            LookupError: No model keeps the promise for certain; says which comes nearest, and whether it is broken or
+                the instances are too few to tell.
+        """
+        name = self._choosing_dataset(dataset)
+        candidates = [
+            Candidate(loss, point, result["datasets"][name]["overlap"], result["datasets"][name]["performance"])
+            for loss, point in self._by_loss()
+            if name in (result := self._result(point))["datasets"]
+        ]
+        candidate, verdicts = best_of(candidates, constraints, maximize, confidence, name)
+        others = self._result(candidate.point)["datasets"]
+        model = self._result(candidate.point)["model"]
+        return Choice(
+            loss=candidate.loss,
+            lambda_c=candidate.point.lambda_c,
+            seed=candidate.point.seed,
+            dataset=name,
+            overlap=candidate.overlap,
+            test=others["test"]["overlap"] if "test" in others and name != "test" else None,
+            verdicts=verdicts,
+            comparison_path=self._folder.comparison_path(candidate.point, name),
+            model_path=None if model is None else self._folder.folder_of(candidate.point) / model,
+        )
+
+    def plot(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        dataset: str | None = None,
+        score: str = "btc",
+        performance: str = "accuracy_h2",
+        dark: bool = False,
+    ) -> Figure:
+        """Draw performance against compatibility: a line for each loss over lambda_c, h1, and the Pareto front.
+
+        Bars are the standard deviation over seeds, where there are several, else the 95 % interval of the score.
+
+        Args:
+            path: File to write, its kind by its ending. Default: none.
+            dataset: Which data. Default: the validation data, as `best` and `pareto`, else the test data.
+            score: What compatibility is: "btc", "nfr", ...
+            performance: "accuracy_h2", or "performance_h2".
+            dark: For a dark page.
+
+        Returns:
+            The figure.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ValueError: An unknown score, or no finished point.
+        """
+        from bc_core.sweep._plot import tradeoff
+
+        self._check_any()
+        name = self._checked_dataset(dataset) if dataset is not None else self.datasets[-1]
+        if dataset is None and "val" in self.datasets:
+            name = "val"
+        rows = self._means(name, score, performance)
+        return tradeoff(rows, self.rows(name), score, performance, name, path, dark)
+
+    def to_original(self, folder: str | os.PathLike[str], seed: int | None = None) -> Path:
+        """Write the sweep as BackwardCompatibilityML does: `sweep_summary.json` and `{i}-evaluation-data.json`.
+
+        Args:
+            folder: Where to; new or empty.
+            seed: Whose points; may be left out where there is one.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: The losses are others than new error and strict imitation, there are several seeds, points are
+                missing on training or test data, or the folder holds other files.
+        """
+        from bc_core.sweep._original import write_original
+
+        return write_original(self, Path(folder), seed)
+
+    # Reading
+
+    def _is_finished(self, point: Point) -> bool:
+        return point in self._known or self._folder.is_finished(point)
+
+    def _result(self, point: Point) -> dict[str, Any]:
+        if point not in self._known:
+            self._known[point] = self._folder.result(point)
+        return self._known[point]
+
+    def _by_loss(self) -> list[tuple[str, Point]]:
+        """Each loss with its finished points, lambda_c ascending; plain training stands for every loss at 0."""
+        points = self.points
+        return [
+            (loss, point)
+            for loss in self.losses
+            for point in sorted(points, key=lambda point: (point.seed, point.lambda_c))
+            if point.loss in (None, loss)
+        ]
+
+    def _find(self, loss: str, lambda_c: float, seed: int | None) -> Point:
+        [weight] = checked_lambdas([lambda_c])
+        there = [(name, point) for name, point in self._by_loss() if name == loss and point.lambda_c == weight]
+        found = [point for _, point in there if seed in (None, point.seed)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            seeds = ", ".join(str(point.seed) for point in found)
+            raise KeyError(f"{loss} with lambda_c = {weight:g} has the seeds {seeds}: say which, seed=...")
+        known = sorted({point.lambda_c for name, point in self._by_loss() if name == loss})
+        raise KeyError(
+            f"no finished point of loss {loss!r} with lambda_c = {weight!r}"
+            + ("" if seed is None else f" and seed {seed}")
+            + f"; finished are the losses {', '.join(map(repr, self.losses))}"
+            + (f", of this one lambda_c = {', '.join(f'{value!r}' for value in known)}" if known else "")
+        )
+
+    def _check_any(self) -> None:
+        if not self.points:
+            raise ValueError(f"No point of the sweep in {self.path} is finished yet.")
+
+    def _checked_dataset(self, dataset: str) -> str:
+        self._check_any()
+        if dataset not in self.datasets:
+            raise ValueError(
+                f"No point was evaluated on the data set {dataset!r}. There are {', '.join(map(repr, self.datasets))}."
+            )
+        return dataset
+
+    def _choosing_dataset(self, dataset: str | None) -> str:
+        if dataset is None:
+            self._check_any()
+            if "val" not in self.datasets:
+                raise ValueError(
+                    "There are no validation data to choose on. Sweep with val=..., or name the data, such as "
+                    'dataset="test"; then what the choice is measured by took part in it, and looks better than it is.'
+                )
+            return "val"
+        return self._checked_dataset(dataset)
+
+    def _means(self, dataset: str, score: str, performance: str) -> list[dict[str, Any]]:
+        """A row for each loss and lambda_c: mean and standard deviation over the seeds."""
+        for name in (score, performance):
+            if name not in SCORES and name != "performance_h2":
+                raise ValueError(f"Unknown score: {name!r}. Known: {', '.join(map(repr, SCORES))}.")
+        rows = self.rows(dataset)
+        if any(performance not in row for row in rows):
+            raise ValueError(
+                f"{performance} is not there: the sweep was given no metric. Sweep with performance_metric=..., or "
+                'take performance="accuracy_h2".'
+            )
+        groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+        for row in rows:
+            groups.setdefault((row["loss"], row["lambda_c"]), []).append(row)
+        means = []
+        for (loss, lambda_c), members in groups.items():
+            row = {"loss": loss, "lambda_c": lambda_c, "seeds": len(members)}
+            for name in (score, performance):
+                values = np.array([member[name] for member in members])
+                row[name] = float(values.mean())
+                row[f"{name}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+            means.append(row)
+        return means
+
+    def __repr__(self) -> str:
+        finished, plan = len(self.points), len(self._folder.plan)
+        failed = len(self.failures)
+        return f"{type(self).__name__}({str(self.path)!r}, {finished} of {plan} points" + (
+            f", {failed} failed)" if failed else ")"
+        )
+
+
+def _pandas() -> Any:
+    try:
+        return importlib.import_module("pandas")
+    except ImportError as error:
+        raise ImportError(
+            'The table needs pandas: pip install "backward-compat-ml[sweep]". rows() needs none.'
+        ) from error

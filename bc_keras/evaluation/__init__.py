@@ -1,0 +1,1 @@
+"""Both models over a data set, as a `Comparison`."""

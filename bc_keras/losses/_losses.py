@@ -1,0 +1,369 @@
+"""The eight named losses: a `CompatibilityLoss` that runs the two models itself, ``loss(x, y)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import keras
+
+from bc_keras.batches._labels import columns_of
+from bc_keras.losses._compatibility_loss import Base, CompatibilityLoss, Dissonance
+from bc_keras.reference._reference import Reference, only_tensor
+from bc_keras.reference._shared_variables import check_no_shared_variables
+from bc_keras.reference._stored import StoredOutputs
+
+_COMMON = ("normalization", "from_logits", "h1_from_logits", "validate_args", "reduction", "name", "dtype")
+
+
+class ModelLoss(keras.losses.Loss):
+    """A `CompatibilityLoss` that runs h1 and h2 once each: ``loss(x, y)``.
+
+    For training loops of your own and for `bc_fit`. To ``compile`` and ``fit``, give it to `BCModel` as ``loss=``; a
+    loss in a plain model's ``compile`` sees no inputs.
+
+    Args:
+        h1: the reference: a Keras model or any callable. It is run in inference mode, without gradients.
+        h2: the model that is being updated.
+        lambda_c: weight of the dissonance, >= 0, not capped at 1.
+        class_map: for an h1 with other classes than h2: ``class_map[i]`` is h2's index of h1's class i, or -1.
+        options: ``from_logits`` (default `False`: models return probabilities, as in Keras), ``normalization`` and the
+            other options of `CompatibilityLoss` that the base has, ``reduction`` among them: ``"sum"`` is what most of
+            these losses were in BackwardCompatibilityML on TensorFlow.
+
+    Raises:
+        TypeError: an unknown option; the message lists the known ones.
+        ValueError: h1 and h2 share variables, h1 has no weights yet, or a negative lambda_c.
+    """
+
+    base: ClassVar[Base]
+    dissonance: ClassVar[Dissonance]
+    known_options: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        h1: keras.Model | Callable[..., Any],
+        h2: keras.Model | Callable[..., Any],
+        lambda_c: Any,
+        *,
+        class_map: Sequence[int] | None = None,
+        **options: Any,
+    ) -> None:
+        self.criterion = self.on_outputs(lambda_c, **options)
+        super().__init__(name=self.criterion.name, reduction=self.criterion.reduction, dtype=self.criterion.dtype)
+        self.reference = Reference(h1, class_map)
+        if isinstance(h1, StoredOutputs):
+            raise TypeError(
+                f"{type(self).__name__} runs h1 on x. For stored outputs train with "
+                f"BCModel(h2, h1=stored, loss={type(self).__name__!r}). Received: h1={h1!r}."
+            )
+        if isinstance(h2, keras.Layer):
+            check_no_shared_variables(h1, h2)
+        self.h2 = h2
+        self._options = options
+
+    @property
+    def h1(self) -> Any:
+        """The reference model, as it was given."""
+        return self.reference.h1
+
+    @property
+    def lambda_c(self) -> Any:
+        """Weight of the dissonance, >= 0."""
+        return self.criterion.lambda_c
+
+    @lambda_c.setter
+    def lambda_c(self, value: Any) -> None:
+        self.criterion.lambda_c = value
+
+    def __call__(
+        self, x: Any, y: Any, sample_weight: Any = None, reduction: str | None = "default", training: bool = True
+    ) -> Any:
+        """Loss of h2 on inputs x, shape (N, ...), and targets y, shape (N,), (N, 1) or one-hot (N, C).
+
+        `sample_weight` is of shape (N,), `reduction` as in `CompatibilityLoss`; `training` is h2's mode.
+        """
+        output = self.h2(x, training=training) if isinstance(self.h2, keras.Layer) else self.h2(x)
+        h2_output = only_tensor(output, "h2")
+        classes = columns_of(h2_output)
+        self._check_classes(classes)
+        h1_output = self.reference(x, classes, self.criterion._h1_from_logits)
+        return self.criterion(h2_output, y, h1_output, sample_weight, reduction)
+
+    def _check_classes(self, classes: int) -> None:
+        """Refuse an h2 that does not have the number of classes that was announced."""
+
+    @classmethod
+    def on_outputs(cls, lambda_c: Any, **options: Any) -> CompatibilityLoss:
+        """The same loss on outputs instead of models, with this class's options and defaults."""
+        known = (*cls.known_options, *_COMMON)
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise TypeError(
+                f"{cls.__name__} has no option {', '.join(map(repr, unknown))}. "
+                f"Known options: {', '.join(map(repr, (*known, 'class_map')))}."
+            )
+        options.setdefault("name", cls.__name__)
+        return CompatibilityLoss(cls.base, cls.dissonance, lambda_c, **cls._options_of_criterion(options))
+
+    @classmethod
+    def _options_of_criterion(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return options
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor. As in all of Keras, a config holds models without their weights."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **self._options,
+            "h1": serialize(self.h1),
+            "h2": serialize(self.h2),
+            "lambda_c": self.criterion.get_config()["lambda_c"],
+            "class_map": self.reference.class_map,
+            "name": self.name,
+            "reduction": self.reduction,
+            "dtype": self.dtype,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ModelLoss:
+        """Make the loss of a config, with models that have fresh weights."""
+        models = {name: keras.saving.deserialize_keras_object(config[name]) for name in ("h1", "h2")}
+        return cls(**{**config, **models})
+
+
+class _NLL(ModelLoss):
+    base = "nll"
+    known_options = ("ignore_class", "clip_value_min", "clip_value_max")
+
+    def __init__(
+        self,
+        h1: Any,
+        h2: Any,
+        lambda_c: Any,
+        clip_value_min: float = 1e-10,
+        clip_value_max: float = 4.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(h1, h2, lambda_c, clip_value_min=clip_value_min, clip_value_max=clip_value_max, **options)
+
+    @classmethod
+    def _options_of_criterion(cls, options: dict[str, Any]) -> dict[str, Any]:
+        options = dict(options)
+        if options.pop("clip_value_max", 4.0) < 1:
+            raise ValueError("clip_value_max must be at least 1: a probability below it is none to clip.")
+        return {"epsilon": options.pop("clip_value_min", 1e-10), **options}
+
+
+class _CrossEntropy(ModelLoss):
+    base = "cross_entropy"
+    known_options = ("ignore_class", "label_smoothing")
+
+
+class _BinaryCrossEntropy(ModelLoss):
+    base = "binary_cross_entropy"
+    known_options = ("discriminant_pivot", "label_smoothing")
+
+    def __init__(self, h1: Any, h2: Any, lambda_c: Any, discriminant_pivot: float = 0.5, **options: Any) -> None:
+        super().__init__(h1, h2, lambda_c, discriminant_pivot=discriminant_pivot, **options)
+
+    @classmethod
+    def _options_of_criterion(cls, options: dict[str, Any]) -> dict[str, Any]:
+        options = dict(options)
+        return {"threshold": options.pop("discriminant_pivot", 0.5), **options}
+
+
+class _KLDivergence(ModelLoss):
+    base = "kl_divergence"
+    known_options = ("ignore_class", "num_classes")
+
+    def __init__(self, h1: Any, h2: Any, lambda_c: Any, num_classes: int | None = None, **options: Any) -> None:
+        super().__init__(h1, h2, lambda_c, num_classes=num_classes, **options)
+        self.num_classes = num_classes
+
+    @classmethod
+    def _options_of_criterion(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in options.items() if name != "num_classes"}
+
+    def _check_classes(self, classes: int) -> None:
+        if self.num_classes not in (None, classes):
+            raise ValueError(
+                f"num_classes must be the number of columns of h2's output, {classes}. "
+                f"Received: num_classes={self.num_classes}."
+            )
+
+
+@keras.saving.register_keras_serializable(package="bc_keras")
+class BCNLLLoss(_NLL):
+    r"""New error on the negative log-likelihood: :math:`d_i = -\log p_2[y]` where h1 is right.
+
+    Models return probabilities (N, C), or logits with ``from_logits=True``; y holds class indices or one-hot rows.
+    Probabilities are clipped from below at ``clip_value_min`` (1e-10).
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras import BCNLLLoss
+        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
+        >>> loss = BCNLLLoss(h1, h2, lambda_c=0.5)
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
+        True
+    """
+
+    dissonance = "new_error"
+
+
+@keras.saving.register_keras_serializable(package="bc_keras")
+class BCCrossEntropyLoss(_CrossEntropy):
+    r"""New error on the cross-entropy: :math:`d_i = -\log p_2[y]` where h1 is right.
+
+    Models return probabilities (N, C), or logits with ``from_logits=True``; y holds class indices or one-hot rows.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras import BCCrossEntropyLoss
+        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
+        >>> loss = BCCrossEntropyLoss(h1, h2, lambda_c=0.5)
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
+        True
+    """
+
+    dissonance = "new_error"
+
+
+@keras.saving.register_keras_serializable(package="bc_keras")
+class BCBinaryCrossEntropyLoss(_BinaryCrossEntropy):
+    r"""New error on the binary cross-entropy: :math:`d_i = BCE(s_2, y)` where h1 is right.
+
+    Models return sigmoid probabilities of shape (N,) or (N, 1), or (N, L) for L labels, each with a 0 or 1 in y; logits
+    with ``from_logits=True``. Class 1 is predicted from ``discriminant_pivot`` on.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras import BCBinaryCrossEntropyLoss
+        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")]) for _ in range(2))
+        >>> loss = BCBinaryCrossEntropyLoss(h1, h2, lambda_c=0.5)
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 1])) > 0)
+        True
+    """
+
+    dissonance = "new_error"
+
+
+@keras.saving.register_keras_serializable(package="bc_keras")
+class BCKLDivergenceLoss(_KLDivergence):
+    r"""New error on the Kullback-Leibler divergence: :math:`d_i = KL(y \,\|\, p_2)` where h1 is right.
+
+    Models return probabilities (N, C), or logits with ``from_logits=True``; y holds class indices or one-hot rows.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras import BCKLDivergenceLoss
+        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
+        >>> loss = BCKLDivergenceLoss(h1, h2, lambda_c=0.5)
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
+        True
+    """
+
+    dissonance = "new_error"
+
+
+@keras.saving.register_keras_serializable(package="bc_keras")
+class StrictImitationNLLLoss(_NLL):
+    r"""Strict imitation on the negative log-likelihood: :math:`d_i = -\sum_c p_1[c] \log p_2[c]` where h1 is right.
+
+    Models return probabilities (N, C), or logits with ``from_logits=True``; y holds class indices or one-hot rows.
+    Probabilities are clipped from below at ``clip_value_min`` (1e-10).
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras import StrictImitationNLLLoss
+        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
+        >>> loss = StrictImitationNLLLoss(h1, h2, lambda_c=0.5)
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
+        True
+    """
+
+    dissonance = "strict_imitation"
+
+
+@keras.saving.register_keras_serializable(package="bc_keras")
+class StrictImitationCrossEntropyLoss(_CrossEntropy):
+    r"""Strict imitation on the cross-entropy: :math:`d_i = -\sum_c p_1[c] \log p_2[c]` where h1 is right.
+
+    Models return probabilities (N, C), or logits with ``from_logits=True``; y holds class indices or one-hot rows.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras import StrictImitationCrossEntropyLoss
+        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
+        >>> loss = StrictImitationCrossEntropyLoss(h1, h2, lambda_c=0.5)
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
+        True
+    """
+
+    dissonance = "strict_imitation"
+
+
+@keras.saving.register_keras_serializable(package="bc_keras")
+class StrictImitationBinaryCrossEntropyLoss(_BinaryCrossEntropy):
+    r"""Strict imitation on the binary cross-entropy: :math:`d_i = BCE(s_2, s_1)` where h1 is right.
+
+    Models return sigmoid probabilities of shape (N,) or (N, 1), or (N, L) for L labels, each with a 0 or 1 in y; logits
+    with ``from_logits=True``. Class 1 is predicted from ``discriminant_pivot`` on.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras import StrictImitationBinaryCrossEntropyLoss
+        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")]) for _ in range(2))
+        >>> loss = StrictImitationBinaryCrossEntropyLoss(h1, h2, lambda_c=0.5)
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 1])) > 0)
+        True
+    """
+
+    dissonance = "strict_imitation"
+
+
+@keras.saving.register_keras_serializable(package="bc_keras")
+class StrictImitationKLDivergenceLoss(_KLDivergence):
+    r"""Strict imitation on the Kullback-Leibler divergence: :math:`d_i = KL(p_1 \,\|\, p_2)` where h1 is right.
+
+    Models return probabilities (N, C), or logits with ``from_logits=True``; y holds class indices or one-hot rows.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras import StrictImitationKLDivergenceLoss
+        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
+        >>> loss = StrictImitationKLDivergenceLoss(h1, h2, lambda_c=0.5)
+        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
+        True
+    """
+
+    dissonance = "strict_imitation"
+
+
+# The original library's spellings on TensorFlow.
+BCKLDivLoss = BCKLDivergenceLoss
+BCStrictImitationNLLLoss = StrictImitationNLLLoss
+BCStrictImitationCrossEntropyLoss = StrictImitationCrossEntropyLoss
+BCStrictImitationBinaryCrossEntropyLoss = StrictImitationBinaryCrossEntropyLoss
+BCStrictImitationKLDivLoss = StrictImitationKLDivergenceLoss
+
+MODEL_LOSSES: dict[str, type[ModelLoss]] = {
+    "BCKLDivLoss": BCKLDivergenceLoss,
+    "BCStrictImitationNLLLoss": StrictImitationNLLLoss,
+    "BCStrictImitationCrossEntropyLoss": StrictImitationCrossEntropyLoss,
+    "BCStrictImitationBinaryCrossEntropyLoss": StrictImitationBinaryCrossEntropyLoss,
+    "BCStrictImitationKLDivLoss": StrictImitationKLDivergenceLoss,
+    **{
+        loss.__name__: loss
+        for loss in (
+            BCNLLLoss,
+            BCCrossEntropyLoss,
+            BCBinaryCrossEntropyLoss,
+            BCKLDivergenceLoss,
+            StrictImitationNLLLoss,
+            StrictImitationCrossEntropyLoss,
+            StrictImitationBinaryCrossEntropyLoss,
+            StrictImitationKLDivergenceLoss,
+        )
+    },
+}

@@ -1,0 +1,1 @@
+"""Compatibility scores as Keras metrics."""

@@ -1,0 +1,1 @@
+"""The frozen h1: a model that answers, or its stored outputs."""

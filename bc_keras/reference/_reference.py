@@ -1,0 +1,196 @@
+"""The frozen h1: what did the old model say about this batch?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from bc_keras.batches._labels import is_float
+from bc_keras.losses._compatibility_loss import TINY
+from bc_keras.reference._stored import StoredOutputs
+from bc_keras.training._score_scale import Says, says_of
+
+
+class Reference:
+    """h1 as a reference: run in inference mode, without gradients, in classes of h2.
+
+    Args:
+        h1: a Keras model; any callable of the inputs that returns scores, or predicted labels as integers; or a
+            `StoredOutputs`, whose rows come with the labels instead of from a call.
+        class_map: where h2 has other classes than h1: ``class_map[i]`` is h2's index of h1's class i, or -1 where h2
+            has it no more. Several of h1's classes may become one of h2's; their probabilities are summed.
+
+    Raises:
+        TypeError: h1 is a class, or nothing that can be called.
+        ValueError: h1 is a model without weights yet, or the class map names no class.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras import Reference
+        >>> h1 = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2, activation="softmax")])
+        >>> reference = Reference(h1, class_map=[0, 2])
+        >>> reference(np.zeros((5, 4)), num_classes=3).shape[-1]
+        3
+    """
+
+    def __init__(
+        self, h1: keras.Model | Callable[..., Any] | StoredOutputs, class_map: Sequence[int] | None = None
+    ) -> None:
+        if isinstance(h1, Reference):
+            raise TypeError("h1 is a Reference already. Pass what it was made of. Received: h1=Reference(...).")
+        if isinstance(h1, type) or not (callable(h1) or isinstance(h1, StoredOutputs)):
+            raise TypeError(
+                "h1 must be a Keras model, a callable or stored outputs; load a file with keras.models.load_model. "
+                f"Received: h1={h1!r}."
+            )
+        if isinstance(h1, keras.Layer) and not h1.built:
+            raise ValueError(
+                "h1 has no weights yet, so it cannot be the model in use: load it with keras.models.load_model, or "
+                f"call it once on a batch and load its weights. Received: the unbuilt h1={h1.name!r}."
+            )
+        owner = getattr(h1, "__self__", None)
+        if isinstance(owner, keras.Model) and getattr(h1, "__name__", "") in ("predict", "predict_on_batch"):
+            raise TypeError(
+                "h1 must be the model itself, which is called inside the compiled step: pass h1=model. "
+                f"Received: its method {h1.__name__}."  # type: ignore[union-attr]
+            )
+        self.h1 = h1
+        self._says: Says | None = None
+        self.class_map = None if class_map is None else _checked_class_map(class_map)
+
+    @property
+    def model(self) -> Any:
+        """The Keras model or layer that answers, if h1 is one."""
+        return self.h1 if isinstance(self.h1, keras.Layer) else None
+
+    @property
+    def says(self) -> Says:
+        """What is known of h1's scores: whether they are logits."""
+        if self._says is None:
+            self._says = says_of(self.h1)
+        return self._says
+
+    @property
+    def stored(self) -> StoredOutputs | None:
+        """The stored outputs, if h1 is that."""
+        return self.h1 if isinstance(self.h1, StoredOutputs) else None
+
+    def __call__(self, x: Any, num_classes: int | None = None, from_logits: bool = False) -> Any:
+        """Ask h1 about a batch.
+
+        Args:
+            x: the inputs that h2 got.
+            num_classes: columns of h2's output, for the class map.
+            from_logits: whether h1 gives logits, for the class map.
+
+        Returns:
+            h1's scores (N, C) or labels (N,), without gradients.
+
+        Raises:
+            ValueError: h1 is stored outputs, or returns several tensors.
+        """
+        if isinstance(self.h1, StoredOutputs):
+            raise ValueError(
+                "h1 is stored outputs, which come with the label: train on `h1.attach(x, y)` or `h1.attach(dataset)`. "
+                "Received: a batch without them."
+            )
+        with _without_gradients():
+            output = self._ask(x) if self.model is not None else self._call(x)
+        output = ops.convert_to_tensor(only_tensor(output, "h1"))  # a callable may answer in numpy
+        return ops.stop_gradient(self.in_classes_of_h2(output, num_classes, from_logits))
+
+    def _ask(self, x: Any) -> Any:
+        try:
+            return self.model(x, training=False)
+        except (TypeError, ValueError) as error:
+            raise says_cannot_take(self.model, x, error) from error
+
+    def _call(self, x: Any) -> Any:
+        try:
+            return self.h1(x)  # type: ignore[operator]
+        except Exception as error:
+            if str(getattr(self.h1, "__module__", "")).startswith("bc_keras."):
+                raise  # it says itself what is wrong
+            raise TypeError(
+                "h1 must be made of operations of Keras or of its backend, as it runs inside the compiled step. For "
+                "one of scikit-learn, numpy or another framework compute its outputs once: `stored = store_outputs(h1, "
+                "x, folder, y=y)`, BCModel(h2, h1=stored), `fit(*stored.attach(x, y))`. Received: h1 raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def in_classes_of_h2(self, output: Any, num_classes: int | None, from_logits: bool) -> Any:
+        """h1's scores or labels by h2's class indices; unchanged without a class map."""
+        if self.class_map is None:
+            return output
+        if num_classes is None:
+            num_classes = max(self.class_map) + 1
+        if max(self.class_map) >= num_classes:
+            raise ValueError(
+                f"class_map names class {max(self.class_map)}, but h2 has {num_classes} classes, 0 to "
+                f"{num_classes - 1}. Received: class_map={list(self.class_map)!r}."
+            )
+        if not is_float(output):
+            # The last entry answers for label -1, no class.
+            return ops.take(ops.convert_to_tensor([*self.class_map, -1], dtype="int32"), output, axis=0)
+        if output.shape[-1] != len(self.class_map):
+            raise ValueError(
+                f"class_map must have one entry for each of h1's {output.shape[-1]} classes. "
+                f"Received: class_map={list(self.class_map)!r}."
+            )
+        # A product with 0 and 1 sums the probabilities of classes that became one.
+        selection = np.zeros((len(self.class_map), num_classes), dtype="float32")
+        for old, new in enumerate(self.class_map):
+            if new >= 0:
+                selection[old, new] = 1.0
+        output = ops.cast(output, "float32") if str(output.dtype) != "float64" else output
+        selection = ops.cast(ops.convert_to_tensor(selection), output.dtype)
+        if not from_logits:
+            return ops.matmul(output, selection)
+        mapped = ops.log(ops.maximum(ops.matmul(ops.softmax(output, axis=-1), selection), TINY))
+        return ops.where(ops.isnan(output[..., :1]), np.nan, mapped)
+
+
+def _checked_class_map(class_map: Sequence[int]) -> tuple[int, ...]:
+    checked = tuple(int(index) for index in class_map)
+    if not checked or min(checked) < -1 or max(checked) < 0:
+        raise ValueError(
+            "class_map must give h2's class index for each class of h1, -1 where h2 has it no more, and at least one "
+            f"class. Received: class_map={list(class_map)!r}."
+        )
+    return checked
+
+
+def says_cannot_take(h1: Any, x: Any, error: Exception) -> ValueError:
+    """An error that names h1 where it is h1 that cannot take the inputs; Keras names a layer in it."""
+    shapes = keras.tree.map_structure(lambda leaf: tuple(getattr(leaf, "shape", ())), x)
+    return ValueError(
+        "h1 cannot take the inputs of h2. Where it was trained on others, such as other columns or sizes, give a "
+        "function that makes its inputs of these: h1=lambda x: old_model(x[:, :10], training=False). "
+        f"Received: h1={h1.name!r}, inputs of shape {shapes}; it raised {type(error).__name__}: {error}"
+    )
+
+
+def only_tensor(output: Any, model: str) -> Any:
+    """The one tensor of class scores that a model returns."""
+    tensors = keras.tree.flatten(output)
+    if len(tensors) == 1:
+        return tensors[0]
+    keys = list(output) if isinstance(output, dict) else f"{len(tensors)} tensors"
+    raise ValueError(
+        f"{model} must return one tensor, the class scores; pick it with a model of its own, such as "
+        f"keras.Model({model}.inputs, {model}.outputs[0]). Received: {keys}."
+    )
+
+
+def _without_gradients() -> contextlib.AbstractContextManager[Any]:
+    """Spare torch the graph behind h1; in the other backends `stop_gradient` does, when the step is compiled."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()

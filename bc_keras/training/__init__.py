@@ -1,0 +1,1 @@
+"""A Keras model that trains as before and is pulled towards what h1 got right."""

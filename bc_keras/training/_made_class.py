@@ -1,0 +1,48 @@
+"""The classes of wrapped models: in name, signature and files they are the user's."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+import keras
+from keras.src import api_export  # public nowhere: under which name a class is saved
+from keras.src.saving import object_registration  # likewise
+
+from bc_keras.training._whole_model import WholeModel
+
+
+@functools.cache
+def made_class(door: Any, user_class: Any) -> Any:
+    """The class of a wrapped model: in name, signature and files it is the user's."""
+
+    def initialise(self: Any, *args: Any, **kwargs: Any) -> None:
+        """Python calls it with what the door was given; the model was initialised long ago."""
+
+    # Keras looks at it, to see how a model of this class is made.
+    initialise.__signature__ = inspect.signature(user_class.__init__)  # type: ignore[attr-defined]
+    own = {
+        "__init__": initialise,
+        # A clone, and what is loaded, is the user's model alone.
+        "__new__": lambda cls, *args, **kwargs: user_class(*args, **kwargs),
+        "from_config": classmethod(lambda cls, *args, **kwargs: user_class.from_config(*args, **kwargs)),
+        "__module__": user_class.__module__,
+        "__qualname__": user_class.__qualname__,
+        "__doc__": user_class.__doc__,
+        "_door": door,
+    }
+    made: Any = type(user_class.__name__, (door, user_class), own)
+    for names in (api_export.REGISTERED_OBJS_TO_NAMES, object_registration.GLOBAL_CUSTOM_NAMES):
+        if user_class in names:
+            names[made] = names[user_class]
+    return made
+
+
+@functools.cache
+def whole_class(door: Any, user_class: Any) -> Any:
+    """The class of a wrapped model while it is saved or loaded with its h1: in files it is the door's."""
+    made = made_class(door, user_class)
+    whole = type(door.__name__, (WholeModel, made), {"__module__": door.__module__, "_made": made})
+    object_registration.GLOBAL_CUSTOM_NAMES[whole] = keras.saving.get_registered_name(door)
+    return whole

@@ -1,0 +1,522 @@
+"""`BCModel`: any Keras model, trained and evaluated against h1 by ordinary compile and fit.
+
+Why the class of the instance is changed, instead of nesting the user's model inside another: nested, its layers, files,
+inputs, `fit` and `predict` are those of a model around it and have to be forwarded one by one, what Keras adds is
+missing, and h1 is counted, saved and quantised with it. An instance whose class is made from (ours, the user's) is
+still the user's model in every respect. h1 and all that is ours stay beside it, in a `Compatibility`, which Keras does
+not track.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import keras
+from keras import ops
+from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
+
+from bc_keras.batches._labels import columns_of
+from bc_keras.losses._compatibility_loss import CompatibilityLoss, Dissonance, Normalization
+from bc_keras.losses._losses import ModelLoss
+from bc_keras.metrics._metrics import OverlapMetric, check_names, fed_by_model
+from bc_keras.reference._reference import Reference, only_tensor
+from bc_keras.reference._shared_variables import check_no_shared_variables
+from bc_keras.reference._stored import StoredOutputs
+from bc_keras.training._checks import (
+    HOW_TO_STEP,
+    check_h1_answers,
+    check_h2,
+    check_labels,
+)
+from bc_keras.training._compile_arguments import by_name, made_metric, overlap_metrics, without_ours
+from bc_keras.training._compiled_loss import BaseLoss, Reading, check_target_form
+from bc_keras.training._distribution import num_replicas
+from bc_keras.training._jax_step import Beside, with_values
+from bc_keras.training._made_class import made_class, whole_class
+from bc_keras.training._output_watch import Looking, looked_at
+from bc_keras.training._penalty import Answers, dissonance_of, reading_by, target_and_stored, update_metrics
+from bc_keras.training._preparation import check_same_preparation, has_own
+from bc_keras.training._state import TRACKERS, Compatibility, Compiled, Options
+from bc_keras.training._whole_model import missing_h1, scope_of_loading
+
+
+@keras.saving.register_keras_serializable(package="bc_keras")
+class BCModel(keras.Model):
+    r"""Train h2 against the frozen h1: :math:`L = base + \lambda_c \cdot dissonance`.
+
+    Not a base class but a door: ``BCModel(h2, h1=...)`` returns `h2` itself, an instance whose class is now made from
+    this one and its own. The base is the loss that you compile, the dissonance is added to it. h1 and h2 run once per
+    step each; h1 in inference mode and without gradients, whatever ``trainable`` is set to. Everything else is your
+    model's own: its layers, ``summary``, ``compile``, ``fit``, ``predict``, callbacks, sample and class weights, mixed
+    precision, ``jit_compile``, distribution strategies, and its files: ``save``, ``save_weights``, ``export`` and the
+    checkpoints of callbacks hold h2 alone and load without this package. A compiled h2 stays compiled. `unwrap` gives
+    your own class back.
+
+    ``fit`` logs ``loss``, ``base_loss`` and ``dissonance`` (the first is the second plus lambda_c times the third), and
+    the metrics of ``compile``, among which `BTC`, `BEC` and their kin see h1's predictions. ``evaluate`` returns the
+    list that your model returns; ``return_dict=True`` adds ``base_loss`` and ``dissonance``.
+
+    A ``train_step`` of your own takes its loss from ``self.compute_loss`` (on JAX from
+    ``self.compute_loss_and_updates``), as Keras's own does. An h2 whose ``fit`` and ``predict`` prepare the inputs, as
+    the tasks of KerasHub do, shows h1 what it has prepared.
+
+    Args:
+        h2: the model that is being updated, of any kind, with one output: class scores (N, C), or one score per
+            instance or label.
+        h1: the model in use: a built Keras model, any callable of the inputs, or `StoredOutputs` (then train on
+            ``h1.attach(x, y)`` or ``h1.attach(dataset)``). It may share with h2 what no training changes.
+        lambda_c: weight of the dissonance, >= 0, not capped at 1; `LambdaScheduler` makes it a schedule.
+        dissonance: ``"new_error"`` (default: the compiled loss again, where h1 is right, which must have a value per
+            instance), ``"strict_imitation"`` (h1's probabilities there) or ``"imitation"`` (h1's probabilities
+            everywhere).
+        loss: instead of `dissonance` one of the eight named losses, by name or class, or a `CompatibilityLoss`: its
+            dissonance is trained, and its base where ``compile`` is given no loss.
+        normalization: ``"batch"`` (default) divides the dissonance by the number of instances, ``"support"`` by the
+            number that h1 gets right, counted over all replicas.
+        from_logits: whether h2 gives logits. Defaults to `None`: what the compiled loss says, or a last activation that
+            gives probabilities.
+        h1_from_logits: the same for h1's output. Defaults to `None`: what h1's own compiled loss or its last activation
+            says, and where neither is to be seen, as h2's. Values that cannot be that are refused.
+        threshold: a binary score is class 1 from this probability on. Defaults to `None`, 0.5 or what `loss` says.
+        multilabel: whether each column is a label of its own, 0 or 1. Defaults to `None`: where the compiled loss is
+            one of Keras's binary losses.
+        class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1.
+        name: another name for h2.
+
+    Raises:
+        TypeError: h1 is missing, or is nothing that answers; h2 has a ``train_step``, ``test_step`` or
+            ``compute_loss`` of its own that would leave the penalty out; an argument against `loss`; h1 prepares its
+            inputs otherwise than h2.
+        ValueError: an h1 without weights, an h1 that shares variables with h2 that training changes, a negative
+            lambda_c, an unknown name.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from bc_keras import BEC, BTC, BCModel
+        >>> def net():
+        ...     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+        >>> h1, h2 = net(), net()
+        >>> model = BCModel(h2, h1=h1, lambda_c=2.0)
+        >>> model.compile("sgd", loss="sparse_categorical_crossentropy", metrics=["accuracy", BTC(), BEC()])
+        >>> x, y = np.random.default_rng(0).normal(size=(32, 4)), np.arange(32) % 3
+        >>> history = model.fit(x, y, verbose=0)
+        >>> sorted(history.history)
+        ['accuracy', 'base_loss', 'bec_given_h1_wrong', 'btc', 'dissonance', 'loss']
+        >>> loss, accuracy, btc, bec = model.evaluate(x, y, verbose=0)
+    """
+
+    _compatibility: Compatibility
+    _compile_config: Any
+
+    # The work is done in __new__, since what comes back is the caller's own object, initialised long ago.
+    # This signature is what type checkers and readers see; classes that are made here have another.
+    def __init__(
+        self,
+        h2: keras.Model,
+        h1: keras.Model | Callable[..., Any] | StoredOutputs | None = None,
+        lambda_c: float | None = None,
+        dissonance: Dissonance | None = None,
+        loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] | None = None,
+        *,
+        normalization: Normalization | None = None,
+        from_logits: bool | None = None,
+        h1_from_logits: bool | None = None,
+        threshold: float | None = None,
+        multilabel: bool | None = None,
+        class_map: Sequence[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        pass
+
+    def __new__(cls, h2: Any, h1: Any = None, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+        """Wrap `h2`; see the class."""
+        return wrap(cls, h2, h1, *args, name=name, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """`h1` and `h2`, unless the user's model has attributes of these names."""
+        inherited = getattr(super(), "__getattr__", None)  # torch's modules have one
+        if inherited is not None:
+            try:
+                return inherited(name)
+            except AttributeError:
+                if name not in ("h1", "h2"):
+                    raise
+        if name in ("h1", "h2"):
+            return self._compatibility.h1 if name == "h1" else self
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}.")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; another h1 or h2 needs another wrapping."""
+        if name in ("h1", "h2") and getattr(self, name) is (self._compatibility.h1 if name == "h1" else self):
+            raise AttributeError(
+                f"{name} cannot be replaced, as checks and compiled steps depend on it: wrap anew, BCModel(h2, h1=...)."
+            )
+        super().__setattr__(name, value)
+
+    # What is trained
+
+    @property
+    def lambda_c(self) -> float:
+        """Weight of the dissonance, >= 0; may be set at any time."""
+        return self._compatibility.lambda_c
+
+    @lambda_c.setter
+    def lambda_c(self, value: float) -> None:
+        self._compatibility.lambda_c = value
+
+    @property
+    def dissonance(self) -> str:
+        """How h2 is held to h1: ``"new_error"``, ``"strict_imitation"`` or ``"imitation"``."""
+        return self._compatibility.options.dissonance_name
+
+    # What callbacks ask
+
+    @property
+    def _reference(self) -> Any:
+        return self._compatibility.reference
+
+    @property
+    def _base(self) -> Any:
+        return self._compatibility.compiled.base
+
+    @property
+    def _threshold(self) -> float:
+        return self._compatibility.options.threshold
+
+    def _reading(self, h2_output: Any) -> Reading:
+        state = self._compatibility
+        return reading_by(state.compiled, state.options, state.reference, h2_output)
+
+    # Training and evaluation
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile as your model; the loss is the base, and the metrics of this package see h1's predictions.
+
+        Raises:
+            ValueError: no loss was given here, nor to `BCModel`; a `CompatibilityLoss` as the base; a metric of the
+                name of what is logged anyway.
+        """
+        state = self._compatibility
+        given = by_name(super().compile, args, kwargs)
+        names = ("metrics", "weighted_metrics")
+        given.update({name: keras.tree.map_structure(made_metric, given[name]) for name in names if name in given})
+        if self._compile_metrics is not None and all(given.get(name) is None for name in names):
+            # Keras keeps the metrics of an earlier compile then; they are not to be fed, nor logged as zeros.
+            old = self._compile_config.config
+            if overlap_metrics(old.get("metrics"), old.get("weighted_metrics")):
+                given.update({name: without_ours(old.get(name)) for name in names})
+        loss = _base_in_compile(given.get("loss"), state.options)
+        if loss is None and not has_own(state.user_class, "compile"):
+            raise ValueError(
+                "compile() needs a loss, the base that is trained together with the dissonance, such as "
+                "loss='sparse_categorical_crossentropy'. Received: loss=None."
+            )
+        if loss is not None:
+            given["loss"] = loss
+        for metric in keras.tree.flatten([given.get(name) for name in names]):
+            if getattr(metric, "name", metric) in TRACKERS:
+                raise ValueError(f"A BCModel logs {' and '.join(TRACKERS)} itself: name the metric otherwise.")
+        check_names(
+            each for each in keras.tree.flatten([given.get(n) for n in names]) if isinstance(each, OverlapMetric)
+        )
+        check_no_shared_variables(state.h1, self)  # layers may have been unfrozen
+        super().compile(**given)
+        state.compiled = Compiled.of(self, state.options)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as the saved model was."""
+        if has_own(self._compatibility.user_class, "compile"):
+            super().compile_from_config(config)
+            return
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """What h2 was compiled with, without what is of this package, so that it loads anywhere."""
+        if not self.compiled or isinstance(self.loss, BaseLoss):
+            return {}
+        whole = self._compile_config
+        try:
+            names = ("metrics", "weighted_metrics")
+            plain = {name: without_ours(whole.config.get(name)) for name in names}
+            self._compile_config = type(whole)(**{**whole.config, **plain})
+            config: dict[str, Any] = super().get_compile_config()
+        finally:
+            self._compile_config = whole
+        return config
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, as your model's ``fit``."""
+        state = self._compatibility
+        if kwargs.get("class_weight") is not None and state.reference.stored is not None:
+            raise ValueError(
+                "Keras reads class_weight from the label, beside which h1's stored outputs stand here: pass it to "
+                "`h1.attach(..., class_weight=...)` instead. Received: class_weight in fit()."
+            )
+        if not self._is_compiled():
+            return super().fit(*args, **kwargs)  # Keras says what is missing
+        given = dict(zip(("x", "y"), args, strict=False)) | kwargs
+        validation = given.get("validation_data")
+        for labels in (
+            given.get("y"),
+            validation[1] if isinstance(validation, tuple) and len(validation) > 1 else None,
+        ):
+            check_labels(self, state, labels)
+        if not has_own(state.user_class, "fit"):  # it may prepare the inputs
+            check_h1_answers(state, given.get("x"), given.get("batch_size") or 32)
+        return looked_at(super().fit, args, kwargs, self._looking())
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate, as your model's ``evaluate``."""
+        if self._is_compiled():
+            labels = (dict(zip(("x", "y"), args, strict=False)) | kwargs).get("y")
+            check_labels(self, self._compatibility, labels)
+        return looked_at(super().evaluate, args, kwargs, self._looking())
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Train on one batch, as your model's ``train_on_batch``."""
+        result = super().train_on_batch(*args, **kwargs)
+        self._compatibility.training_watch.look()
+        return result
+
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate one batch, as your model's ``test_on_batch``."""
+        result = super().test_on_batch(*args, **kwargs)
+        self._compatibility.testing_watch.look()
+        return result
+
+    def _looking(self) -> Looking:
+        return Looking(self._compatibility.training_watch, self._compatibility.testing_watch)
+
+    def _is_compiled(self) -> bool:
+        if self.compiled and self._compatibility.compiled.base is None:
+            raise ValueError("h2 was compiled without a loss, the base that is trained: compile it with one.")
+        return bool(self.compiled)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """The loss of your model plus lambda_c times the dissonance; h1 is asked here, once per batch."""
+        state = self._compatibility
+        state.step.has_penalised = True
+        compiled, options, reference = state.compiled, state.options, state.reference
+        h2_output = only_tensor(y_pred, "h2")
+        target, h1_output = target_and_stored(reference, y, h2_output)
+        check_target_form(target, h2_output, compiled.facts)
+        if len(h2_output.shape) == 1:
+            # Keras's binary losses average over the last axis, which here holds the instances.
+            y_pred = h2_output = ops.expand_dims(h2_output, -1)
+            target = ops.expand_dims(target, -1) if len(target.shape) == 1 else target
+        # First: a call of h1 would add its activity regularisation to h2's loss.
+        has_training = {"training": training} if self._compute_loss_has_training_arg else {}
+        base = super().compute_loss(x, target, y_pred, sample_weight, **has_training)
+        columns = columns_of(h2_output)
+        reading = self._reading(h2_output)
+        is_live = h1_output is None
+        if is_live:
+            if x is None:
+                raise TypeError(f"compute_loss() was called without x, which h1 is asked about: {HOW_TO_STEP}.")
+            h1_output = state.ask_h1(x, columns, reading.h1_from_logits)
+        elif reference.class_map is not None:
+            h1_output = reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits)
+        watch = state.training_watch if training else state.testing_watch
+        watch.note(target, h1_output, h2_output, reading, is_live)
+        batch = Answers(target, h1_output, h2_output, sample_weight, get_keras_mask(h2_output), reading)
+        dissonance = dissonance_of(batch, compiled, options, self._compile_loss)
+        batch_size = ops.shape(h2_output)[0]
+        # Keras divides a loss by the number of replicas, whose gradients are summed; a log shows the mean.
+        for tracker, value in zip(state.trackers, (base, dissonance), strict=True):
+            tracker.update_state(value * num_replicas(), sample_weight=batch_size)
+        # Here and not in compute_metrics, where h1 would have to be asked again.
+        update_metrics(batch, compiled, options)
+        return base + ops.cast(state.weight, base.dtype) * dissonance
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """Update your own metrics; those of this package were updated with h1's answers already."""
+        target, _ = target_and_stored(self._compatibility.reference, y, only_tensor(y_pred, "h2"))
+        with fed_by_model():
+            results: dict[str, Any] = super().compute_metrics(x, target, y_pred, sample_weight)
+        return results
+
+    def train_step(self, *args: Any) -> Any:
+        """Your model's step, with the penalty in its loss."""
+        return self._step("train_step", super().train_step, args)
+
+    def test_step(self, *args: Any) -> Any:
+        """Your model's step, in which metrics see h1."""
+        return self._step("test_step", super().test_step, args)
+
+    def _step(self, name: str, step: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        state, values = self._compatibility, None
+        if args and isinstance(args[-1], Beside):
+            values, batch = args[-1]
+            args = (*args[:-1], batch)
+        with fed_by_model(), state.taking(values) as taken:
+            results = step(*args)
+        if not taken.has_penalised and (name == "train_step" or state.compiled.metrics):
+            raise TypeError(f"h2's own {name} has left the penalty out: {HOW_TO_STEP}.")
+        return results
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Make the compiled step."""
+        return self._make("train_function", super().make_train_function, force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Make the compiled step."""
+        return self._make("test_function", super().make_test_function, force)
+
+    def _make(self, name: str, make: Callable[..., Any], force: bool) -> Any:
+        before = getattr(self, name)
+        made = make(force=force)
+        function = getattr(self, name)
+        if keras.backend.backend() == "jax" and function is not before:
+            setattr(self, name, with_values(function, self._compatibility.values_for_jax(self)))
+        return made
+
+    # What is logged beside the metrics that were compiled
+
+    @property
+    def metrics_variables(self) -> list[Any]:
+        """Those of your metrics, and of what is noted beside them; on JAX they are a part of a step's state."""
+        state = self._compatibility
+        beside = (*state.trackers, state.training_watch, state.testing_watch)
+        return [*super().metrics_variables, *(variable for each in beside for variable in each.variables)]
+
+    def reset_metrics(self) -> None:
+        """Begin to count anew."""
+        super().reset_metrics()
+        for tracker in self._compatibility.trackers:
+            tracker.reset_state()
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """Results of the metrics, and the two halves of the loss."""
+        return {**super().get_metrics_result(), **{each.name: each.result() for each in self._compatibility.trackers}}
+
+    def _flatten_metrics_in_order(self, logs: dict[str, Any]) -> Any:
+        return super()._flatten_metrics_in_order({name: logs[name] for name in logs if name not in TRACKERS})
+
+    # Saving
+
+    def __reduce__(self) -> Any:
+        """Pickle and copy h2, whose class can be found by its name."""
+        function, *rest = cast("tuple[Any, ...]", super().__reduce__())
+        if getattr(function, "__self__", None) is type(self):
+            function = getattr(self._compatibility.user_class, function.__name__)
+        return (function, *rest)
+
+    def save(self, filepath: str | Path, *args: Any, with_h1: bool = False, **kwargs: Any) -> None:
+        """Save h2, as your model is saved; or with h1 and all arguments, to be loaded as a `BCModel`.
+
+        Args:
+            filepath: a path ending in ``.keras``.
+            args: as those of `keras.Model.save`.
+            with_h1: whether ``keras.models.load_model`` is to give a `BCModel` that is trained on, which needs this
+                package. h1 must then be a Keras model, or stored outputs in a folder; any other is left out, and has
+                to be given anew. Defaults to `False`.
+            kwargs: as those of `keras.Model.save`.
+        """
+        if not with_h1:
+            super().save(filepath, *args, **kwargs)
+            return
+        own_class = type(self)
+        object.__setattr__(self, "__class__", whole_class(own_class._door, self._compatibility.user_class))
+        try:
+            super().save(filepath, *args, **kwargs)
+        finally:
+            object.__setattr__(self, "__class__", own_class)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Make the model that ``save(..., with_h1=True)`` has written."""
+        config = dict(config)
+        for part in ("h2", "loss"):
+            if isinstance(config[part], dict):
+                config[part] = keras.saving.deserialize_keras_object(config[part], custom_objects=custom_objects)
+        stored = config.pop("stored_h1")
+        # A live h1 comes with the weights.
+        h1 = StoredOutputs.open(stored) if stored is not None and Path(stored).exists() else missing_h1
+        model = wrap(cls, config.pop("h2"), h1, **config)
+        model.__dict__["_loading"] = scope_of_loading()
+        object.__setattr__(model, "__class__", whole_class(cast("Any", cls), model._compatibility.user_class))
+        return model
+
+
+def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+    """Make `h2` an instance of a class made from `door` and its own."""
+    if not isinstance(h2, keras.Model):
+        raise TypeError(f"h2 must be a Keras model, the one that is being updated. Received: h2={h2!r}.")
+    if h1 is None:
+        raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
+    class_map = kwargs.pop("class_map", None)
+    options = Options.of(*args, **kwargs)
+    if class_map is None and isinstance(options.loss, ModelLoss):
+        class_map = options.loss.reference.class_map
+    reference = Reference(h1, class_map)
+    before = type(h2)
+    user_class = h2._compatibility.user_class if isinstance(h2, BCModel) else before
+    object.__setattr__(h2, "__class__", user_class)
+    try:
+        for taken in ("lambda_c", "dissonance"):
+            if hasattr(h2, taken):
+                raise TypeError(f"h2 has an attribute {taken!r}, which a BCModel needs: name it otherwise.")
+        check_h2(h2, has_loss=options.criterion is not None)
+        check_same_preparation(h1, h2)
+        check_no_shared_variables(h1, h2)
+        compiled = Compiled.of(h2, options)
+    except Exception:
+        object.__setattr__(h2, "__class__", before)
+        raise
+    if name is not None:
+        h2.name = name
+    # Beside what Keras tracks, saves and counts.
+    h2.__dict__["_compatibility"] = Compatibility(reference, options, user_class, compiled)
+    object.__setattr__(h2, "__class__", made_class(door, user_class))
+    _forget_functions(h2)
+    return h2
+
+
+def unwrap(model: keras.Model) -> Any:
+    """Give back the user's own model: its class and no h1. What it has learned, and its compile, it keeps.
+
+    Metrics of this package are taken out of its compile, as nobody would feed them.
+
+    Args:
+        model: what `BCModel` returned. Anything else is returned unchanged.
+
+    Example:
+        >>> import keras
+        >>> from bc_keras import BCModel, unwrap
+        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
+        >>> type(unwrap(BCModel(h2, h1=h1))) is keras.Sequential
+        True
+    """
+    if not isinstance(model, BCModel):
+        return model
+    state = model._compatibility
+    object.__setattr__(model, "__class__", state.user_class)
+    del model.__dict__["_compatibility"]
+    _forget_functions(model)
+    if state.compiled.metrics:
+        given = {**model._compile_config.config, "optimizer": model.optimizer, "auto_scale_loss": False}
+        given.update({name: without_ours(given.get(name)) or [] for name in ("metrics", "weighted_metrics")})
+        keras.Model.compile(model, **given)
+    return model
+
+
+def _base_in_compile(loss: Any, options: Options) -> Any:
+    """The base: what is given to ``compile``, else that of `BCModel`'s ``loss``."""
+    for given in keras.tree.flatten(loss):
+        if isinstance(given, CompatibilityLoss | ModelLoss):
+            raise ValueError(
+                f"The loss of compile() is the base, such as 'sparse_categorical_crossentropy'. Give a "
+                f"compatibility loss to the model: BCModel(h2, h1=h1, loss=...). Received: loss={given!r}."
+            )
+    return BaseLoss(options.criterion) if loss is None and options.criterion is not None else loss
+
+
+def _forget_functions(model: keras.Model) -> None:
+    """Compiled steps are those of the class that the model had."""
+    model.train_function = model.test_function = None

@@ -1,0 +1,100 @@
+"""A wrapped model in a file together with its h1, so that loading gives a `BCModel` again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras.src.backend.common import global_state  # public nowhere: which custom objects are in scope
+from keras.src.saving import serialization_lib
+
+from bc_keras.losses._compatibility_loss import CompatibilityLoss
+from bc_keras.losses._losses import ModelLoss
+from bc_keras.reference._reference import Reference
+from bc_keras.training._state import Compatibility
+
+_H1 = "h1.keras"
+
+
+class WholeModel:
+    """What a wrapped model is while it is saved or loaded with its h1, which is a file of its own within the file."""
+
+    _compatibility: Compatibility
+    _made: type
+
+    def get_config(self) -> dict[str, Any]:
+        """Both models and the other arguments.
+
+        Of stored outputs the folder is named, and opened again. Any other h1 that is no Keras model is left out: the
+        loaded model predicts, and is trained again after wrapping it anew.
+        """
+        serialize, state = keras.saving.serialize_keras_object, self._compatibility
+        loss: Any = state.options.loss
+        if isinstance(loss, type):
+            loss = loss.__name__
+        elif isinstance(loss, ModelLoss):
+            loss = loss.criterion
+        whole = type(self)
+        object.__setattr__(self, "__class__", whole._made)
+        try:
+            h2 = serialize(self)
+        finally:
+            object.__setattr__(self, "__class__", whole)
+        h2.pop("compile_config", None)
+        return {
+            "h2": h2,
+            "stored_h1": None if state.reference.stored is None else _text(state.reference.stored.path),
+            "lambda_c": state.lambda_c,
+            "dissonance": None if loss is not None else state.options.dissonance_name,
+            "loss": serialize(loss) if isinstance(loss, CompatibilityLoss) else loss,
+            **state.options.arguments,
+            "class_map": state.reference.class_map,
+        }
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """What the model was compiled with, the metrics of this package among it."""
+        config: dict[str, Any] = keras.Model.get_compile_config(self)
+        return config
+
+    def get_build_config(self) -> None:
+        """Nothing: h2 is built from its own config."""
+        return
+
+    def save_assets(self, folder: str) -> None:
+        """Write h1."""
+        own = getattr(super(), "save_assets", None)
+        if own is not None:
+            own(folder)
+        if isinstance(self._compatibility.h1, keras.Model):
+            keras.saving.save_model(self._compatibility.h1, str(Path(folder, _H1)))
+
+    def load_assets(self, folder: str) -> None:
+        """Read h1; from here on the model is like any other that was wrapped."""
+        own = getattr(super(), "load_assets", None)
+        if own is not None:
+            own(folder)
+        state, (scope, safe_mode) = self._compatibility, self.__dict__.pop("_loading")
+        if Path(folder, _H1).exists():
+            with keras.saving.custom_object_scope(scope):
+                h1 = keras.saving.load_model(Path(folder, _H1), safe_mode=safe_mode)
+            state.reference = Reference(h1, state.reference.class_map)
+        object.__setattr__(self, "__class__", type(self)._made)
+
+
+def scope_of_loading() -> tuple[dict[str, Any], bool]:
+    """Custom objects and safe mode of a load that is under way, which its later half, the weights, does not know."""
+    scope = dict(global_state.get_global_attribute("custom_objects_scope_dict", {}) or {})
+    return scope, serialization_lib.in_safe_mode() is not False
+
+
+def missing_h1(x: Any) -> Any:
+    """What stands for an h1 that could not be saved."""
+    raise ValueError(
+        "The saved model's h1 was no Keras model, or stored outputs that are gone, so it is missing here: wrap h2 "
+        "anew, BCModel(model, h1=...), to train or evaluate on. Received: h1=None."
+    )
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

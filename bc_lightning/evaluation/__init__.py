@@ -1,0 +1,1 @@
+"""Both models over a loader, as a `Comparison`."""

@@ -1,0 +1,1 @@
+"""Compatibility losses: a base and a dissonance."""

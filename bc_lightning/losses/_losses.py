@@ -1,0 +1,458 @@
+"""`CompatibilityLoss` on outputs, and the original library's eight losses on models."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bc_lightning.batches._model_outputs import scores_from_output
+from bc_lightning.losses._alignment import aligned, values_are_at_hand
+from bc_lightning.losses._compatibility_loss import (
+    Base,
+    Dissonance,
+    LossTerms,
+    Normalization,
+    Reduction,
+    check_lambda,
+    check_options,
+    compatibility_loss,
+    loss_terms,
+)
+from bc_lightning.reference._reference import Reference
+from bc_lightning.reference._shared_parameters import check_no_shared_parameters
+
+
+class CompatibilityLoss(nn.Module):
+    r"""Compatibility loss on outputs: :math:`\frac1N\sum_i b_i + \lambda_c \frac1N\sum_i c_i d_i`.
+
+    The one loss of which the eight named ones are configurations. Use it where the outputs are at hand: in a
+    training loop of your own, or as ``loss=`` of `BCLightningModule`.
+
+    Args:
+        base: ``"nll"``, ``"cross_entropy"``, ``"binary_cross_entropy"`` or ``"kl_divergence"``.
+        dissonance: ``"new_error"``, ``"strict_imitation"`` or ``"imitation"``.
+        lambda_c: weight of the dissonance, >= 0, not capped at 1. A 0-dim tensor is taken as it is.
+        normalization: ``"batch"`` (the papers' definition) or ``"support"`` (version 1.4.2 of the original's).
+        validate_args: look at the values of targets and outputs: of every batch on the CPU; on an accelerator, which
+            has to be waited for, of the first. Shapes and dtypes are always looked at.
+        options: of the underlying torch loss; see `bc_lightning.functional.compatibility_loss`.
+
+    Raises:
+        TypeError: an option that the base does not have.
+        ValueError: an unknown name, or a negative lambda_c.
+
+    Example:
+        >>> import torch
+        >>> from bc_lightning import CompatibilityLoss
+        >>> loss = CompatibilityLoss("cross_entropy", "strict_imitation", lambda_c=2.0)
+        >>> h2, h1 = torch.zeros(4, 3, requires_grad=True), torch.eye(4, 3) * 5
+        >>> loss(h2, torch.tensor([0, 1, 2, 2]), h1)
+        tensor(2.7465, grad_fn=<AddBackward0>)
+    """
+
+    _looked = False
+
+    def __init__(
+        self,
+        base: Base = "cross_entropy",
+        dissonance: Dissonance = "new_error",
+        lambda_c: float | Tensor = 1.0,
+        normalization: Normalization = "batch",
+        *,
+        validate_args: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        check_options(base, dissonance, normalization, options)
+        self.base: Base = base
+        self.dissonance: Dissonance = dissonance
+        self.lambda_c = lambda_c
+        self.normalization: Normalization = normalization
+        self.validate_args = validate_args
+        # Class weights follow the module between devices, and stay out of checkpoints: they are configuration.
+        for name in ("weight", "pos_weight"):
+            if name in options:
+                value = options.pop(name)
+                self.register_buffer(name, None if value is None else torch.as_tensor(value), persistent=False)
+        self._options = options
+
+    @property
+    def lambda_c(self) -> float | Tensor:
+        """Weight of the dissonance, >= 0."""
+        return self._lambda_c
+
+    @lambda_c.setter
+    def lambda_c(self, value: float | Tensor) -> None:
+        check_lambda(value)
+        self._lambda_c = value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the underlying torch loss, class weights included."""
+        return {**self._options, **dict(self.named_buffers())}
+
+    @property
+    def labels_suffice(self) -> bool:
+        """Whether h1's predicted labels are enough, or its scores are needed."""
+        return self.dissonance == "new_error"
+
+    def look(self, h2_output: Tensor, target: Tensor, h1_output: Tensor, *, outputs_checked: bool = False) -> None:
+        """Refuse values that this loss would misread, on whatever device: waits for an accelerator.
+
+        For the first batch of each kind, such as the first of each loader. Labels outside the classes, multilabel
+        targets under a softmax loss, probabilities that are none, NaN and infinite outputs.
+
+        Raises:
+            ValueError: one of these; the message says what was expected and what to do.
+
+        Example:
+            >>> import torch
+            >>> from bc_lightning import CompatibilityLoss
+            >>> labels = torch.tensor([[1.0, 1.0, 0.0]])  # two labels at once
+            >>> CompatibilityLoss("binary_cross_entropy").look(torch.zeros(1, 3), labels, torch.zeros(1, 3))
+            >>> CompatibilityLoss("cross_entropy").look(torch.zeros(1, 3), labels, torch.zeros(1, 3))
+            Traceback (most recent call last):
+            ...
+            ValueError: A target of dtype torch.float32 and h2's shape (1, 3) must hold class probabilities, ...
+        """
+        self._looked = True
+        aligned(self.base, h2_output, target, h1_output, self.options, read=True, outputs_checked=outputs_checked)
+
+    def _look_at_first(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> None:
+        # A compiled graph would break at it, and at hand the values are looked at in every batch.
+        if self._looked or not self.validate_args or torch.compiler.is_compiling() or values_are_at_hand(h2_output):
+            return
+        self.look(h2_output, target, h1_output)
+
+    def terms(
+        self, h2_output: Tensor, target: Tensor, h1_output: Tensor, *, outputs_checked: bool = False
+    ) -> LossTerms:
+        """Mean base loss and mean dissonance, scalars; see `bc_lightning.functional.loss_terms`."""
+        if not outputs_checked:
+            self._look_at_first(h2_output, target, h1_output)
+        return loss_terms(
+            h2_output,
+            target,
+            h1_output,
+            base=self.base,
+            dissonance=self.dissonance,
+            normalization=self.normalization,
+            validate_args=self.validate_args,
+            outputs_checked=outputs_checked,
+            **self.options,
+        )
+
+    def forward(self, h2_output: Tensor, target: Tensor, h1_output: Tensor, reduction: Reduction = "mean") -> Tensor:
+        """Loss of a batch of outputs; shapes as in `bc_lightning.functional.compatibility_loss`."""
+        self._look_at_first(h2_output, target, h1_output)
+        return compatibility_loss(
+            h2_output,
+            target,
+            h1_output,
+            base=self.base,
+            dissonance=self.dissonance,
+            lambda_c=self.lambda_c,
+            normalization=self.normalization,
+            reduction=reduction,
+            validate_args=self.validate_args,
+            **self.options,
+        )
+
+    def extra_repr(self) -> str:
+        """Configuration, for ``print``."""
+        options = "".join(f", {name}={value!r}" for name, value in self._options.items())
+        return f"{self.base!r}, {self.dissonance!r}, lambda_c={self.lambda_c}, {self.normalization!r}{options}"
+
+
+class ModelLoss(nn.Module):
+    """A `CompatibilityLoss` that runs the two models itself: ``loss(x, y)``.
+
+    Args:
+        h1: the reference model: a module, any callable or a `Reference`. It is run in eval mode, without gradients.
+        h2: the model that is being updated. Neither model is registered in the loss, so give ``h2.parameters()``
+            to the optimiser.
+        lambda_c: weight of the dissonance, >= 0, not capped at 1.
+        class_map: for an h1 with other classes than h2: ``class_map[i]`` is h2's index of h1's class i, or -1.
+        normalization: ``"batch"`` or ``"support"``, see `CompatibilityLoss`.
+        validate_args: look at the values of targets and outputs: of every batch on the CPU; on an accelerator, which
+            has to be waited for, of the first. Shapes and dtypes are always looked at.
+        options: of the underlying torch loss.
+
+    Raises:
+        TypeError: an unknown option; the message lists the known ones.
+        ValueError: h1 and h2 share parameters, or a negative lambda_c.
+    """
+
+    base: Base
+    dissonance: Dissonance
+    known_options: tuple[str, ...]
+
+    def __init__(
+        self,
+        h1: nn.Module | Callable[..., Any] | Reference,
+        h2: nn.Module | Callable[..., Any],
+        lambda_c: float | Tensor,
+        *,
+        class_map: Sequence[int] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.criterion = self.on_outputs(lambda_c, **options)
+        self.reference = Reference.of(h1, class_map=class_map)
+        if isinstance(h2, nn.Module):
+            check_no_shared_parameters(self.reference, h2)
+        # Neither model is registered: a loss that is an attribute of a LightningModule must add nothing to its
+        # optimiser, its checkpoint or its train mode.
+        object.__setattr__(self, "_h2", h2)
+
+    @property
+    def h1(self) -> Any:
+        """The reference model, as it was given."""
+        return self.reference.h1
+
+    @property
+    def h2(self) -> Any:
+        """The model that is being updated."""
+        return self.__dict__["_h2"]
+
+    @property
+    def lambda_c(self) -> float | Tensor:
+        """Weight of the dissonance, >= 0."""
+        return self.criterion.lambda_c
+
+    @lambda_c.setter
+    def lambda_c(self, value: float | Tensor) -> None:
+        self.criterion.lambda_c = value
+
+    def forward(self, x: Any, y: Tensor, reduction: Reduction = "mean") -> Tensor:
+        """Loss of h2 on inputs x, shape (N, ...), and targets y, shape (N,) or (N, 1); h1 and h2 run once each."""
+        want: Literal["logits", "log_probabilities"] = "log_probabilities" if self.base == "nll" else "logits"
+        h2_output = scores_from_output(self.h2(x), want)
+        classes = h2_output.shape[1] if self.reference.class_map is not None and h2_output.ndim > 1 else None
+        h1_output = self.reference.answer((x,), {}, classes)
+        if want == "log_probabilities" and h1_output.is_floating_point():
+            h1_output = scores_from_output(h1_output, want)
+        loss: Tensor = self.criterion(h2_output, y, h1_output, reduction=reduction)
+        return loss
+
+    @classmethod
+    def on_outputs(cls, lambda_c: float | Tensor, **options: Any) -> CompatibilityLoss:
+        """The same loss on outputs instead of models, with this class's options and defaults."""
+        known = (*cls.known_options, "normalization", "validate_args")
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise TypeError(
+                f"{cls.__name__} has no option {', '.join(map(repr, unknown))}. "
+                f"Known options: {', '.join(map(repr, (*known, 'class_map')))}."
+            )
+        if cls.base == "binary_cross_entropy":
+            # Models of the original's binary pair return probabilities.
+            options.setdefault("from_logits", False)
+            options["threshold"] = options.pop("discriminant_pivot", 0.5)
+        return CompatibilityLoss(cls.base, cls.dissonance, lambda_c, **options)
+
+
+def _spelled(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with the one that version 1.4.2 of the original misspelt."""
+    if "discriminan_pivot" not in options:
+        return options
+    warnings.warn("discriminan_pivot is spelt discriminant_pivot here", DeprecationWarning, stacklevel=4)
+    return {name.replace("discriminan_pivot", "discriminant_pivot"): value for name, value in options.items()}
+
+
+class _NLL(ModelLoss):
+    base: Base = "nll"
+    known_options = ("weight", "ignore_index", "num_classes")
+
+
+class _CrossEntropy(ModelLoss):
+    base: Base = "cross_entropy"
+    known_options = ("weight", "ignore_index", "label_smoothing", "num_classes")
+
+
+class _BinaryCrossEntropy(ModelLoss):
+    base: Base = "binary_cross_entropy"
+    known_options = ("discriminant_pivot", "from_logits", "weight", "pos_weight")
+
+    def __init__(
+        self,
+        h1: nn.Module | Callable[..., Any] | Reference,
+        h2: nn.Module | Callable[..., Any],
+        lambda_c: float | Tensor,
+        discriminant_pivot: float = 0.5,
+        **options: Any,
+    ) -> None:
+        super().__init__(h1, h2, lambda_c, **{"discriminant_pivot": discriminant_pivot, **_spelled(options)})
+
+    @classmethod
+    def on_outputs(cls, lambda_c: float | Tensor, **options: Any) -> CompatibilityLoss:
+        """The same loss on outputs instead of models, with this class's options and defaults."""
+        return super().on_outputs(lambda_c, **_spelled(options))
+
+
+class _KLDivergence(ModelLoss):
+    base: Base = "kl_divergence"
+    known_options = ("num_classes", "ignore_index")
+
+    def __init__(
+        self,
+        h1: nn.Module | Callable[..., Any] | Reference,
+        h2: nn.Module | Callable[..., Any],
+        lambda_c: float | Tensor,
+        num_classes: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(h1, h2, lambda_c, num_classes=num_classes, **options)
+
+    def forward(self, x: Any, y: Tensor, reduction: Reduction = "batchmean") -> Tensor:
+        """Loss of h2 on inputs x and targets y; ``"batchmean"``, the default, is the mean over instances."""
+        return super().forward(x, y, reduction)
+
+
+class BCNLLLoss(_NLL):
+    r"""New error on the negative log-likelihood: :math:`d_i = -\log p_2[y]` where h1 is right.
+
+    Models return logits, or the original library's triple (logits, softmax, log_softmax).
+
+    Example:
+        >>> import torch
+        >>> from bc_lightning import BCNLLLoss
+        >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+        >>> loss = BCNLLLoss(h1, h2, lambda_c=0.5)
+        >>> loss(torch.randn(2, 4), torch.tensor([0, 2])).backward()
+    """
+
+    dissonance: Dissonance = "new_error"
+
+
+class BCCrossEntropyLoss(_CrossEntropy):
+    r"""New error on the cross-entropy: :math:`d_i = -\log p_2[y]` where h1 is right.
+
+    Models return logits, or the original library's triple (logits, softmax, log_softmax).
+
+    Example:
+        >>> import torch
+        >>> from bc_lightning import BCCrossEntropyLoss
+        >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+        >>> loss = BCCrossEntropyLoss(h1, h2, lambda_c=0.5)
+        >>> loss(torch.randn(2, 4), torch.tensor([0, 2])).backward()
+    """
+
+    dissonance: Dissonance = "new_error"
+
+
+class BCBinaryCrossEntropyLoss(_BinaryCrossEntropy):
+    r"""New error on the binary cross-entropy: :math:`d_i = BCE(s_2, y)` where h1 is right.
+
+    Models return sigmoid probabilities of shape (N,) or (N, 1), or logits with ``from_logits=True``; class 1 is
+    predicted from ``discriminant_pivot`` on.
+
+    Example:
+        >>> import torch
+        >>> from bc_lightning import BCBinaryCrossEntropyLoss
+        >>> h1, h2 = (torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Sigmoid()) for _ in range(2))
+        >>> loss = BCBinaryCrossEntropyLoss(h1, h2, lambda_c=0.5)
+        >>> loss(torch.randn(2, 4), torch.tensor([0, 1])).backward()
+    """
+
+    dissonance: Dissonance = "new_error"
+
+
+class BCKLDivergenceLoss(_KLDivergence):
+    r"""New error on the Kullback-Leibler divergence: :math:`d_i = KL(y \,\|\, p_2)` where h1 is right.
+
+    Models return logits, or the original library's triple (logits, softmax, log_softmax).
+
+    Example:
+        >>> import torch
+        >>> from bc_lightning import BCKLDivergenceLoss
+        >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+        >>> loss = BCKLDivergenceLoss(h1, h2, lambda_c=0.5)
+        >>> loss(torch.randn(2, 4), torch.tensor([0, 2])).backward()
+    """
+
+    dissonance: Dissonance = "new_error"
+
+
+class StrictImitationNLLLoss(_NLL):
+    r"""Strict imitation on the negative log-likelihood: :math:`d_i = -\sum_c p_1[c] \log p_2[c]` where h1 is right.
+
+    Models return logits, or the original library's triple (logits, softmax, log_softmax).
+
+    Example:
+        >>> import torch
+        >>> from bc_lightning import StrictImitationNLLLoss
+        >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+        >>> loss = StrictImitationNLLLoss(h1, h2, lambda_c=0.5)
+        >>> loss(torch.randn(2, 4), torch.tensor([0, 2])).backward()
+    """
+
+    dissonance: Dissonance = "strict_imitation"
+
+
+class StrictImitationCrossEntropyLoss(_CrossEntropy):
+    r"""Strict imitation on the cross-entropy: :math:`d_i = -\sum_c p_1[c] \log p_2[c]` where h1 is right.
+
+    Models return logits, or the original library's triple (logits, softmax, log_softmax).
+
+    Example:
+        >>> import torch
+        >>> from bc_lightning import StrictImitationCrossEntropyLoss
+        >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+        >>> loss = StrictImitationCrossEntropyLoss(h1, h2, lambda_c=0.5)
+        >>> loss(torch.randn(2, 4), torch.tensor([0, 2])).backward()
+    """
+
+    dissonance: Dissonance = "strict_imitation"
+
+
+class StrictImitationBinaryCrossEntropyLoss(_BinaryCrossEntropy):
+    r"""Strict imitation on the binary cross-entropy: :math:`d_i = BCE(s_2, s_1)` where h1 is right.
+
+    Models return sigmoid probabilities of shape (N,) or (N, 1), or logits with ``from_logits=True``; class 1 is
+    predicted from ``discriminant_pivot`` on.
+
+    Example:
+        >>> import torch
+        >>> from bc_lightning import StrictImitationBinaryCrossEntropyLoss
+        >>> h1, h2 = (torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Sigmoid()) for _ in range(2))
+        >>> loss = StrictImitationBinaryCrossEntropyLoss(h1, h2, lambda_c=0.5)
+        >>> loss(torch.randn(2, 4), torch.tensor([0, 1])).backward()
+    """
+
+    dissonance: Dissonance = "strict_imitation"
+
+
+class StrictImitationKLDivergenceLoss(_KLDivergence):
+    r"""Strict imitation on the Kullback-Leibler divergence: :math:`d_i = KL(p_1 \,\|\, p_2)` where h1 is right.
+
+    Models return logits, or the original library's triple (logits, softmax, log_softmax).
+
+    Example:
+        >>> import torch
+        >>> from bc_lightning import StrictImitationKLDivergenceLoss
+        >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+        >>> loss = StrictImitationKLDivergenceLoss(h1, h2, lambda_c=0.5)
+        >>> loss(torch.randn(2, 4), torch.tensor([0, 2])).backward()
+    """
+
+    dissonance: Dissonance = "strict_imitation"
+
+
+MODEL_LOSSES: dict[str, type[ModelLoss]] = {
+    loss.__name__: loss
+    for loss in (
+        BCNLLLoss,
+        BCCrossEntropyLoss,
+        BCBinaryCrossEntropyLoss,
+        BCKLDivergenceLoss,
+        StrictImitationNLLLoss,
+        StrictImitationCrossEntropyLoss,
+        StrictImitationBinaryCrossEntropyLoss,
+        StrictImitationKLDivergenceLoss,
+    )
+}

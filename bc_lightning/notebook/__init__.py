@@ -1,0 +1,1 @@
+"""Widgets of BackwardCompatibilityML, on what this package measures."""

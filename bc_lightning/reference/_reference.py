@@ -1,0 +1,515 @@
+"""The frozen h1: what did the old model say about this batch?"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bc_lightning._user_module import class_of, lacks_forward, only_network
+from bc_lightning.batches._model_outputs import scores_from_output
+from bc_lightning.reference._fingerprint import fingerprint, module_behind, modules_behind
+
+if TYPE_CHECKING:
+    from bc_lightning.reference._stored import StoredOutputs
+
+DROPPED = -1
+"""In a class map: h1's class is gone. Among labels: h1 gave no class that h2 knows, so h1 counts as wrong."""
+
+
+class Reference:
+    """The model in use, frozen, as something to ask.
+
+    A reference is not an ``nn.Module``: a module that holds one does not register it, so h1 stays out of
+    h2's parameters, optimiser, state dict, ``train()`` calls and gradient synchronisation. Its answers carry
+    no gradients, and h1 is put into eval mode before each of them, whatever happened to it since the last.
+    Copying a reference, deeply too, gives the same reference.
+
+    Args:
+        h1: The old model. A module (a ``LightningModule`` answers with its ``forward``), any callable that
+            returns what `bc_lightning.batches._model_outputs.scores_from_output` reads or a numpy array, or a
+            `StoredOutputs`, whose rows come with the batch instead of from a call. A callable that returns
+            predicted labels says so with an attribute ``labels_only = True``.
+        class_map: When h2 has other classes than h1: ``class_map[i]`` is h2's index of h1's class ``i``, or
+            -1 when h2 has it no more. Several of h1's classes may become one of h2's; their probabilities
+            are summed.
+        num_classes: Number of h2's classes; by default what `answer` is told, else the highest index in
+            ``class_map`` plus one.
+        scores: What h1's class scores are, if not what it returns: the name of a submodule whose output they are, or
+            a function of h1's output. A ``LightningModule`` without a forward of its own answers with its only
+            network.
+
+    Raises:
+        TypeError: ``h1`` is a class or nothing that can be called.
+        ValueError: ``class_map`` holds indices below -1 or outside ``num_classes``, or no class at all, or it
+            has fewer entries than the stored labels need.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> h1 = nn.Sequential(nn.Linear(4, 2), nn.Dropout())
+        >>> reference = Reference(h1, class_map=[0, 2], num_classes=3)
+        >>> scores = reference(torch.zeros(5, 4))
+        >>> scores.shape, scores.requires_grad, h1.training
+        (torch.Size([5, 3]), False, False)
+        >>> scores.softmax(1)[:, 1]
+        tensor([0., 0., 0., 0., 0.])
+    """
+
+    def __init__(
+        self,
+        h1: nn.Module | Callable[..., Any] | StoredOutputs,
+        class_map: Sequence[int] | None = None,
+        num_classes: int | None = None,
+        scores: str | Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._h1: Any = h1
+        # Here, since storing outputs asks a reference for them.
+        from bc_lightning.reference._stored import StoredOutputs
+
+        self._stored = h1 if isinstance(h1, StoredOutputs) else None
+        if isinstance(h1, type) or not (callable(h1) or self.is_stored):
+            raise TypeError(
+                f"h1 must be a module, a callable or stored outputs, got {_said(h1)}; "
+                "make an instance of a class, and load a file with bc_lightning.load_h1"
+            )
+        self._module = module_behind(h1)
+        # Of a callable those that can be seen; they answer in eval mode too.
+        self._modules = modules_behind(h1)
+        self._scores = self._checked_scores(scores)
+        self._labels_only = bool(getattr(h1, "labels_only", False))
+        self._class_map = _checked_class_map(class_map, num_classes)
+        self._num_classes = num_classes
+        self._check_stored_labels()
+        self._copies: dict[torch.dtype, nn.Module] = {}
+        self._indices: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
+        self._fingerprint = fingerprint(h1)
+
+    @classmethod
+    def of(
+        cls,
+        h1: Reference | nn.Module | Callable[..., Any] | StoredOutputs,
+        class_map: Sequence[int] | None = None,
+        num_classes: int | None = None,
+        scores: str | Callable[[Any], Any] | None = None,
+    ) -> Reference:
+        """Make a reference of an h1, or return the one that was given.
+
+        Args:
+            h1: What the constructor takes, or a reference.
+            class_map: As in the constructor; not together with a reference, which has its own.
+            num_classes: As in the constructor. With a reference it must agree with what that knows.
+            scores: As in the constructor; not together with a reference.
+
+        Raises:
+            ValueError: A reference was given, and a class map, scores or another number of classes with it.
+
+        Example:
+            >>> from torch import nn
+            >>> reference = Reference(nn.Linear(4, 2))
+            >>> Reference.of(reference) is reference
+            True
+        """
+        if not isinstance(h1, Reference):
+            return cls(h1, class_map, num_classes, scores)
+        for name, given in (("class_map", class_map), ("scores", scores)):
+            if given is not None:
+                raise ValueError(f"h1 is a Reference already: give the {name} to its constructor, not here")
+        if None not in (num_classes, h1.num_classes) and num_classes != h1.num_classes:
+            raise ValueError(f"h1 is a Reference of {h1.num_classes} classes, but num_classes={num_classes}")
+        return h1
+
+    @property
+    def h1(self) -> Any:
+        """What the reference was made of."""
+        return self._h1
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module that answers, if h1 is one or runs one."""
+        return self._module
+
+    @property
+    def stored(self) -> StoredOutputs | None:
+        """The stored outputs, if h1 is that."""
+        return self._stored
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether h1's outputs come with the batch instead of from a call."""
+        return self._stored is not None
+
+    @property
+    def labels_only(self) -> bool:
+        """Whether the answers are predicted labels instead of scores."""
+        return self._labels_only
+
+    @property
+    def scores(self) -> str | Callable[[Any], Any] | None:
+        """What h1's class scores are, if not what it returns."""
+        return self._scores
+
+    @property
+    def class_map(self) -> tuple[int, ...] | None:
+        """h2's class index for each class of h1, -1 for a class that h2 has no more."""
+        return self._class_map
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes of the answers, where it is known."""
+        if self._num_classes is None and self._class_map is not None:
+            return max(self._class_map) + 1
+        if self._num_classes is None and self._stored is not None:
+            return self._stored.num_classes
+        return self._num_classes
+
+    @property
+    def fingerprint(self) -> str:
+        """The name of h1's content when the reference was made; see `reference._fingerprint.fingerprint`."""
+        return self._fingerprint
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Ask h1 about a batch.
+
+        Args:
+            args: The arguments of h1's ``forward``, the very ones that h2 got. h1 is moved to the device of
+                the first tensor among them.
+            kwargs: Keyword arguments of h1's ``forward``.
+
+        Returns:
+            h1's scores, shape ``(N, C)`` with C after the class map, or its labels, shape ``(N,)``; in the
+            type that h1 gave them, without gradients.
+
+        Raises:
+            TypeError: h1 is stored outputs, or returned something with no scores in it.
+            ValueError: h1's number of classes fits neither the class map nor ``num_classes``.
+        """
+        return self.answer(args, kwargs)
+
+    def answer(self, args: tuple[Any, ...], kwargs: dict[str, Any], num_classes: int | None = None) -> Tensor:
+        """Ask h1 about a batch, as calling the reference does, for an h2 whose number of classes is known.
+
+        Args:
+            args: Positional arguments of h1's ``forward``.
+            kwargs: Keyword arguments of h1's ``forward``.
+            num_classes: h2's number of classes where the constructor did not say it.
+
+        Returns:
+            As calling the reference.
+        """
+        return self.map_classes(self.ask(args, kwargs), num_classes)
+
+    def ask(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], part: bool = False, networks: Sequence[str] = ()
+    ) -> Tensor:
+        """h1's own scores for a batch, before the class map.
+
+        Args:
+            args: Positional arguments of h1's ``forward``.
+            kwargs: Keyword arguments of h1's ``forward``.
+            part: Whether they are those of h1's submodule that gives the scores, where it has a name.
+            networks: The names of h1's submodules that answer one after the other, where they were found later than
+                the reference was made.
+
+        Returns:
+            As calling the reference, in h1's classes.
+        """
+        if self.is_stored:
+            raise TypeError(
+                "h1 is stored outputs, which answer for items of a data set and not for inputs: wrap the data "
+                "set with stored.attach(dataset), so that each batch brings its rows"
+            )
+        device = _device_of(chain(args, kwargs.values()))
+        h1, module = self._h1, self._module
+        if module is not None and module is h1:
+            h1 = module = self._in_type_of(module, chain(args, kwargs.values()))
+        for each in self._modules:
+            _set_eval(each)
+        if module is not None:
+            _set_eval(module)
+            if device is not None:
+                _move(module, device)
+        # Not inference_mode: it is no faster here, and what it makes may not be saved for a backward pass.
+        with torch.no_grad():
+            try:
+                output = self._output_of(h1, args, kwargs, part, networks)
+            except (TypeError, RuntimeError) as error:
+                shapes = [tuple(value.shape) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+                kind = TypeError if isinstance(error, TypeError) else RuntimeError
+                raise kind(
+                    f"h1 failed on what h2 was called with ({len(args)} positional arguments, keywords "
+                    f"{sorted(kwargs)}, tensors of shape {shapes}): {error}"
+                ) from error
+            if callable(self._scores):
+                output = self._scores(output)
+            if isinstance(output, (np.ndarray, np.generic)):
+                output = torch.as_tensor(output, device=device)
+            return scores_from_output(output, model="h1").detach()
+
+    def _output_of(
+        self, h1: Any, args: tuple[Any, ...], kwargs: dict[str, Any], part: bool, networks: Sequence[str]
+    ) -> Any:
+        if networks:
+            output = h1.get_submodule(networks[0])(*args, **kwargs)
+            for name in networks[1:]:
+                output = h1.get_submodule(name)(output)
+            return output
+        if not isinstance(self._scores, str):
+            self.check_answers()
+            return h1(*args, **kwargs)
+        network = h1.get_submodule(self._scores)
+        if part or lacks_forward(h1):
+            return network(*args, **kwargs)
+        outputs: list[Any] = []
+        hook = network.register_forward_hook(lambda module, args, output: outputs.append(output))
+        try:
+            h1(*args, **kwargs)
+        finally:
+            hook.remove()
+        if len(outputs) != 1:
+            raise RuntimeError(
+                f"its submodule {self._scores!r} was called {len(outputs)} times, where its one output was to be the "
+                f"scores; say what h1's scores are with h1_scores='name' or h1_scores=function of its output"
+            )
+        return outputs[0]
+
+    def map_classes(self, rows: Tensor, num_classes: int | None = None) -> Tensor:
+        """Say h1's answers in h2's classes.
+
+        Classes that h1 does not know get half of the lowest finite number of the type: probability 0, and
+        finite wherever it goes. When a class of h1 was dropped, the scores are what h1 says when it has to
+        choose among the classes that are left; its label becomes -1, which equals no target.
+
+        Args:
+            rows: h1's logits or log-probabilities, shape ``(N, C1)`` or ``(N, C1, ...)``, or integer labels
+                of any shape, on any device.
+            num_classes: h2's number of classes where the constructor did not say it.
+
+        Returns:
+            Scores of shape ``(N, C2, ...)`` in the type of ``rows``, or labels of the shape of ``rows``.
+            Without a class map ``rows`` itself.
+
+        Raises:
+            ValueError: The number of columns fits neither the class map nor ``num_classes``.
+
+        Example:
+            >>> import torch
+            >>> reference = Reference(torch.nn.Identity(), class_map=[1, -1, 0])
+            >>> reference.map_classes(torch.tensor([[1.0, 2.0, 3.0]]))
+            tensor([[3., 1.]])
+            >>> reference.map_classes(torch.tensor([0, 1, 2]))
+            tensor([ 1, -1,  0])
+        """
+        wanted = num_classes if self._num_classes is None else self._num_classes
+        if self._class_map is not None:
+            known = max(self._class_map) + 1
+            if wanted is not None and wanted < known:
+                raise ValueError(f"class_map names class {known - 1}, but h2 has {wanted} classes, 0 to {wanted - 1}")
+            wanted = known if wanted is None else wanted
+        labels = not (rows.is_floating_point() or rows.is_complex())
+        if self._class_map is None:
+            if wanted is not None and not labels and rows.ndim > 1 and rows.shape[1] != wanted:
+                raise ValueError(
+                    f"h1 gives scores for {rows.shape[1]} classes, but h2 has {wanted}: give a class_map of "
+                    f"{rows.shape[1]} entries that says which of h2's classes each of h1's is, -1 for none"
+                )
+            return rows
+        if labels:
+            # The last entry answers for label -1: no class before the map, no class after it.
+            return self._index((*self._class_map, DROPPED), rows.device)[rows.long()].to(rows.dtype)
+        return self._map_columns(rows, cast("int", wanted))
+
+    def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move h1 to where `fn` moves a tensor; called when h2 is moved or cast.
+
+        Never cast it, nor move it to "meta": h1 is the caller's, and copies of h2 share it. `answer` follows the type
+        of its inputs with a copy of its own.
+
+        Args:
+            fn: A function of a tensor, such as ``lambda t: t.cuda()``.
+        """
+        device = fn(torch.empty(0)).device
+        if self._module is not None and device.type != "meta":
+            _move(self._module, device)
+
+    def __repr__(self) -> str:
+        mapped = "" if self._class_map is None else f", class_map={list(self._class_map)}"
+        return f"Reference({_said(self._h1)}, {self._fingerprint[:19]}{mapped})"
+
+    def __copy__(self) -> Reference:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Reference:
+        # Copies of h2, as averaging and sweeps make them, are all measured against the one old model.
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The cached indices and copies may lie on a device that the next process does not have.
+        return {**self.__dict__, "_indices": {}, "_copies": {}}
+
+    def _in_type_of(self, module: nn.Module, values: Any) -> nn.Module:
+        """h1, or under a Trainer in true half or double precision a copy of it in the type of its inputs."""
+        wanted = next(
+            (value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()), None
+        )
+        first = next((tensor for tensor in module.parameters() if tensor.is_floating_point()), None)
+        if wanted is None or first is None or torch.is_autocast_enabled(first.device.type):
+            return module
+        if first.dtype in (wanted, torch.float64):
+            # A double h1 is one on purpose; its answers are not made less exact behind its owner's back.
+            return module
+        if wanted not in self._copies:
+            # Validation runs in inference mode; weights made there could not be used in training afterwards.
+            with torch.inference_mode(False):
+                self._copies[wanted] = copy.deepcopy(module).to(wanted)
+        return self._copies[wanted]
+
+    @property
+    def answers_whole(self) -> bool:
+        """Whether h1 can be asked by itself; a LightningModule without forward and with several networks can't."""
+        return not (self._scores is None and isinstance(self._h1, nn.Module) and lacks_forward(self._h1))
+
+    def check_answers(self) -> None:
+        """Refuse a LightningModule that cannot be called and does not say what answers instead.
+
+        Raises:
+            TypeError: h1 has no forward and several networks.
+        """
+        if not self.answers_whole:
+            raise TypeError(
+                f"h1, a {class_of(self._h1)}, has no forward and more than one network, so it is not clear what "
+                f"answers. Give h1_scores='name' (scores='name' for a Reference) of the submodule, or the part "
+                f"that answers, h1=old_model.net"
+            )
+
+    def _checked_scores(self, scores: str | Callable[[Any], Any] | None) -> str | Callable[[Any], Any] | None:
+        module = self._h1 if isinstance(self._h1, nn.Module) else None
+        if scores is None and module is not None:
+            scores = only_network(module)
+        if isinstance(scores, str):
+            try:
+                if module is None:
+                    raise AttributeError
+                module.get_submodule(scores)
+            except AttributeError:
+                names = [] if module is None else [name for name, _ in module.named_modules() if name]
+                raise ValueError(
+                    f"h1_scores={scores!r} names no submodule of h1. Known: {', '.join(map(repr, names))}"
+                ) from None
+        return scores
+
+    def _check_stored_labels(self) -> None:
+        # Here, once: a label outside the map would stop a GPU in the middle of a step, without a word why.
+        if self._stored is None or not self._labels_only or self._class_map is None:
+            return
+        highest = int(self._stored[:].max())
+        if highest >= len(self._class_map):
+            raise ValueError(
+                f"class_map has {len(self._class_map)} entries, one for each class of h1, but h1's stored labels "
+                f"go up to {highest}"
+            )
+
+    def _map_columns(self, rows: Tensor, classes: int) -> Tensor:
+        class_map = self._class_map or ()
+        if rows.ndim < 2 or rows.shape[1] != len(class_map):
+            raise ValueError(
+                f"class_map has {len(class_map)} entries, one for each class of h1, but h1's scores have shape "
+                f"{tuple(rows.shape)}; expected (N, {len(class_map)})"
+            )
+        floor = torch.finfo(rows.dtype).min / 2
+        padding = rows.new_full((rows.shape[0], 1, *rows.shape[2:]), floor)
+        groups = [[i for i, to in enumerate(class_map) if to == c] for c in range(classes)]
+        first = tuple(group[0] if group else len(class_map) for group in groups)
+        mapped = torch.cat([rows, padding], dim=1).index_select(1, self._index(first, rows.device))
+        for column, group in enumerate(groups):
+            if len(group) > 1:
+                merged = rows.index_select(1, self._index(tuple(group), rows.device))
+                mapped[:, column] = torch.logsumexp(merged, dim=1)
+        return mapped
+
+    def _index(self, entries: tuple[int, ...], device: torch.device) -> Tensor:
+        # Kept on the device: copying it there on every step would make the GPU wait for the host.
+        key = (entries, device)
+        if key not in self._indices:
+            with torch.inference_mode(False):
+                self._indices[key] = torch.tensor(entries, device=device)
+        return self._indices[key]
+
+
+def _set_eval(module: nn.Module) -> None:
+    if not _in_train_mode(module):
+        return
+    # A module made by torch.export has no modes; its flag is all there is to set.
+    with contextlib.suppress(NotImplementedError):
+        module.eval()
+    for child in module.modules():
+        # Some models override train() so that a part of them never leaves train mode.
+        if getattr(child, "training", False):
+            child.training = False
+
+
+def _in_train_mode(module: nn.Module) -> bool:
+    # Looked at on every step: several times faster than module.modules().
+    waiting = [module]
+    while waiting:
+        child = waiting.pop()
+        if getattr(child, "training", False):
+            return True
+        waiting.extend(inner for inner in child._modules.values() if inner is not None)
+    return False
+
+
+def _move(module: nn.Module, device: torch.device) -> None:
+    first = next(chain(module.parameters(), module.buffers()), None)
+    if first is None or first.device == device:
+        return
+    if len({tensor.device for tensor in chain(module.parameters(), module.buffers())}) > 1:
+        # Somebody spread h1 over several devices; it takes care of its inputs itself.
+        return
+    # Validation runs in inference mode; parameters made there could not be used in training afterwards.
+    with torch.inference_mode(False):
+        module.to(device)
+
+
+def _device_of(values: Any) -> torch.device | None:
+    """Find the device of the first tensor, also inside lists and mappings."""
+    for value in values:
+        if isinstance(value, Tensor):
+            return value.device
+        inside = None
+        if isinstance(value, Mapping):
+            inside = _device_of(value.values())
+        elif isinstance(value, (tuple, list)):
+            inside = _device_of(value)
+        if inside is not None:
+            return inside
+    return None
+
+
+def _checked_class_map(class_map: Sequence[int] | None, num_classes: int | None) -> tuple[int, ...] | None:
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    if class_map is None:
+        return None
+    entries = tuple(int(entry) for entry in class_map)
+    if max(entries, default=DROPPED) == DROPPED:
+        raise ValueError(f"class_map must keep at least one of h1's classes, got {list(entries)}")
+    limit = max(entries) + 1 if num_classes is None else num_classes
+    wrong = [entry for entry in entries if not DROPPED <= entry < limit]
+    if wrong:
+        raise ValueError(
+            f"class_map must hold h2's class indices, 0 to {limit - 1}, or -1 for a class that is gone; got {wrong[0]}"
+        )
+    return entries
+
+
+def _said(h1: Any) -> str:
+    if isinstance(h1, type):
+        return f"the class {h1.__name__}"
+    return f"a {type(h1).__name__}"

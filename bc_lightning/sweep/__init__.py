@@ -1,0 +1,1 @@
+"""One training for each lambda_c."""

@@ -1,0 +1,138 @@
+"""`CompatibilityCallback`: what `BCLightningModule` does, with no change to the user's code."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor, nn
+
+from bc_lightning._packages import Callback
+from bc_lightning.losses._losses import CompatibilityLoss, ModelLoss
+from bc_lightning.reference._reference import Reference
+from bc_lightning.reference._stored import StoredOutputs
+from bc_lightning.training._comparisons import LogComparisons
+from bc_lightning.training._module import BCLightningModule, criterion_of, unwrap
+from bc_lightning.training._state import STAGES, Compatibility
+from bc_lightning.training._wrapped import compatibilities_of, key_of
+
+
+class CompatibilityCallback(Callback):
+    """Train and evaluate any LightningModule against h1, by adding one entry to ``Trainer(callbacks=[...])``.
+
+    The module is wrapped when fit, validate or test begins, and is the user's own again when it ends.
+
+    Args:
+        h1: the reference, as in `BCLightningModule`.
+        loss: as in `BCLightningModule`, and so are the others.
+        lambda_c: weight of the dissonance, >= 0, or a schedule.
+        loss_options: options for a loss given by name.
+        scores: what the class scores are, if not what forward returns.
+        h1_scores: the same for h1, where it differs.
+        target: where the target is in a batch.
+        class_axis: which axis of scores with more than two holds the classes.
+        call: which call counts where a step calls h2 several times.
+        inputs: where h1's input is in a batch, if it is not what h2 was called with.
+        class_map: for an h1 with other classes.
+        stages: the stages that are watched.
+        log_prefix: put before every logged name.
+        comparisons: as in `BCLightningModule`.
+
+    Raises:
+        TypeError: an argument or option that does not exist, or h1 is missing.
+        ValueError: an unknown loss, or a negative lambda_c.
+
+    Example:
+        >>> import torch, pytorch_lightning as pl
+        >>> from bc_lightning import CompatibilityCallback
+        >>> h1 = torch.nn.Linear(4, 3)
+        >>> trainer = pl.Trainer(callbacks=[CompatibilityCallback(h1=h1, lambda_c=2.0)], logger=False)
+    """
+
+    def __init__(
+        self,
+        h1: nn.Module | Callable[..., Any] | Reference | StoredOutputs,
+        loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] = "BCCrossEntropyLoss",
+        lambda_c: float | Callable[[float], float] | None = None,
+        *,
+        loss_options: dict[str, Any] | None = None,
+        scores: str | Callable[[Any], Tensor] | None = None,
+        h1_scores: str | Callable[[Any], Tensor] | None = None,
+        target: str | int | Callable[[Any], Any] | None = None,
+        class_axis: int | None = None,
+        call: str | int | Callable[[list[Any]], int] | None = None,
+        inputs: str | int | Callable[[Any], Any] | None = None,
+        class_map: list[int] | None = None,
+        stages: Sequence[str] = STAGES,
+        log_prefix: str = "",
+        comparisons: LogComparisons | bool = True,
+    ) -> None:
+        if h1 is None:
+            raise TypeError("h1 is missing. Pass the model in use: CompatibilityCallback(h1=old_model).")
+        # Made here once, so that a mistake is reported where it was made and not when training begins.
+        criterion_of(loss, lambda_c, loss_options or {})
+        LogComparisons.of(comparisons)
+        self.h1 = h1
+        self.options: dict[str, Any] = {
+            "loss": loss,
+            "lambda_c": lambda_c,
+            "loss_options": loss_options,
+            "scores": scores,
+            "h1_scores": h1_scores,
+            "target": target,
+            "class_axis": class_axis,
+            "call": call,
+            "inputs": inputs,
+            "class_map": class_map,
+            "stages": stages,
+            "log_prefix": log_prefix,
+            "comparisons": comparisons,
+        }
+
+        self._entry: tuple[str, dict[str, Any]] | None = None
+        # While the module is wrapped: what it is held to, the module, and its validation epochs until then.
+        self._state: Compatibility | None = None
+        self._trained: weakref.ref[Any] | None = None
+        self._epochs_begun: dict[str, int] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Names this callback's entry in a checkpoint, where several hold a module to several h1s."""
+        return f"{type(self).__qualname__}{self.options['log_prefix']}"
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Wrap the module."""
+        if stage in ("fit", "validate", "test"):
+            module = BCLightningModule(pl_module, self.h1, **self.options)
+            self._state = state = compatibilities_of(module)[-1]
+            if self._trained is not None and self._trained() is pl_module:
+                # The same module again, as when fit goes on: it counts its epochs on.
+                state.epochs_begun = self._epochs_begun
+            self._trained, self._epochs_begun = weakref.ref(pl_module), state.epochs_begun
+            self._entry = key_of(state), state.checkpoint_entry()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make the module the user's own again, if it was wrapped here."""
+        states = compatibilities_of(pl_module)
+        if self._state is not None and self._state in states:
+            self._epochs_begun = self._state.epochs_begun
+            self._entry = key_of(self._state), self._state.checkpoint_entry()
+            if len(states) > 1:
+                # Another callback holds the module to its own h1, and unwraps it when it ends.
+                states.remove(self._state)
+            else:
+                unwrap(pl_module)
+        self._state = None
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Also after a failure the module is the user's own again."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Name h1 in a checkpoint that is saved after a failure too, when the module is no longer wrapped."""
+        if self._entry is not None:
+            checkpoint.setdefault(*self._entry)

@@ -1,0 +1,402 @@
+"""`BCLightningModule`: a LightningModule (or plain module) that is trained to stay compatible with h1.
+
+Why the class of the instance is changed, instead of nesting the user's module inside another: nested, its
+``self.log`` is refused, its hooks and flags have to be copied one by one, its checkpoints get other keys, and
+manual optimisation loses the penalty silently. An instance whose class is made from (ours, the user's) is still the
+user's module in every respect, and gives back the very same object when it is unwrapped.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from bc_lightning._packages import LightningModule
+from bc_lightning._user_module import class_of, has_scores, lightning_module_class, of_one_kind, only_network
+from bc_lightning.losses._compatibility_loss import check_lambda, known
+from bc_lightning.losses._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
+from bc_lightning.reference._reference import Reference
+from bc_lightning.reference._shared_parameters import check_no_shared_parameters
+from bc_lightning.reference._stored import StoredOutputs
+from bc_lightning.training._comparisons import LogComparisons
+from bc_lightning.training._plain_classifier import ClassifierSteps
+from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall
+from bc_lightning.training._wrapped import CompatibleStep, compatibilities_of, made_step
+
+
+class _Door(type):
+    """What comes out of the door is no instance by its class, which knows one of the two Lightning packages alone."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return bool(compatibilities_of(instance))
+
+
+class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
+    """Train a module so that it keeps right what h1 gets right.
+
+    Not a base class but a door: ``BCLightningModule(model, h1=...)`` returns `model` itself, an instance whose
+    class is now made from this one and its own. Its training_step, hooks, logging, optimisers, hyperparameters
+    and checkpoints are untouched; the dissonance is added to its loss, and one call of h2 per step serves both. A
+    plain ``nn.Module`` gets the steps it lacks. `unwrap` gives the user's own class back.
+
+    In manual optimisation the penalty is added by ``self.manual_backward`` to the first loss of a step that h2's scores
+    lead to, as it is: a step that divides its loss by
+    the number of batches it accumulates needs a `lambda_c` divided by it too.
+
+    Logged once per epoch, as ``train_...``, ``val_...`` and ``test_...``: ``base_loss``, ``dissonance``, ``btc``,
+    ``bec_given_h1_wrong``, ``bec_given_h2_wrong``, ``nfr``, ``accuracy_h1``, ``accuracy_h2``; from counts summed
+    over the epoch and all processes, without the instances that a DistributedSampler repeats. ``train_base_loss``
+    is the loss that the user's training_step returned; in the other stages it is the base of `loss`.
+
+    Args:
+        model: h2: a LightningModule (of pytorch_lightning or lightning.pytorch) or a plain ``nn.Module``. Its step
+            calls h2 once on each batch; h1 gets the very arguments that h2 got.
+        h1: the reference: a module, any callable, or `StoredOutputs` (`bc_lightning.store_outputs`).
+        loss: one of the eight losses by name or class, or a `CompatibilityLoss` object. A LightningModule keeps its
+            own base loss, so only the dissonance of `loss` reaches its gradients.
+        lambda_c: weight of the dissonance, >= 0, or a schedule ``(epoch: float) -> float`` such as `LinearLambda`.
+            By default what `loss` says, else 1.
+        loss_options: options for a loss given by name, such as ``{"from_logits": True}`` or ``{"weight": ...}``.
+        scores: what the class scores are, if not what forward returns: the name of a submodule whose output they are,
+            or a function of forward's output, such as ``lambda output: output[0]``. By default forward's output, or
+            that of the submodule that the step itself calls, where the first batch leaves no doubt.
+        h1_scores: the same for h1. By default what `scores` says where h1 was made as h2 is (of its class, one derived
+            from it, or one that it derives from), else what h1 returns.
+        target: where the target is in a batch: an index, a key or a function of the batch. By default element 1
+            of a sequence, or the first of "target", "targets", "label", "labels", "y" of a mapping, a named tuple or
+            an object's attributes. It is read before the step. A step that trains on something else, such as mixed
+            labels, hands it over: ``self.compatibility_target = y`` (class indices, or probabilities (N, C)).
+        class_axis: which axis of scores with more than two holds the classes: 1, as in torch's losses, or -1. By
+            default the one that fits the target's shape; the last for outputs of Hugging Face's models.
+        call: which call counts where a step calls h2 several times: ``"first"``, an index such as -1, or a function of
+            the list of calls (each with ``args``, ``kwargs``, ``output``) that gives the index. By default several
+            calls are refused.
+        class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1. Scores say then
+            what h1 chooses among the classes that are left; a label of a class that is gone counts as wrong.
+        stages: the stages that are watched; a stage whose step does not call h2 once is left out here.
+        log_prefix: put before every logged name.
+        inputs: where the models' input is in a batch: an index, a key or a function of the batch. By default a plain
+            module gets the first element, and h1 gets what h2 was called with.
+        optimizer: for a plain module: an optimiser, or a function that makes one of the parameters.
+        lr_scheduler: for a plain module: a function that makes a scheduler of the optimiser.
+        lightning_module: for a plain module: the LightningModule class of the package whose Trainer will train it,
+            where pytorch_lightning and lightning.pytorch are both in use; by default the calling code's.
+        comparisons: whether each validation and test epoch's comparison, with the instances that broke, goes to the
+            Trainer's `TensorBoardLogger`s; or `LogComparisons` to name classes and instances, and show images.
+
+    Raises:
+        TypeError: `model` is no module, is wrapped or compiled already, or has an optimiser of its own and gets one.
+        ValueError: unknown loss or option, negative lambda_c, h1 and h2 share parameters, a labels-only h1 with an
+            imitating loss, an unknown submodule. While training: see `bc_lightning.functional.compatibility_loss`,
+            and NaN or infinite outputs (says whose and at which step).
+        RuntimeError: while training: a step that calls h2 never or twice.
+
+    Example:
+        >>> import torch
+        >>> from bc_lightning import BCLightningModule, unwrap
+        >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+        >>> module = BCLightningModule(h2, h1=h1, lambda_c=2.0, optimizer=torch.optim.Adam)
+        >>> unwrap(module) is h2
+        True
+    """
+
+    # The work is done in __new__, since what comes back is the caller's own object, initialised long ago.
+    # This signature is what LightningCLI and type checkers read.
+    def __init__(
+        self,
+        model: nn.Module,
+        h1: nn.Module | Callable[..., Any] | Reference | StoredOutputs | None = None,
+        loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] = "BCCrossEntropyLoss",
+        lambda_c: float | Callable[[float], float] | None = None,
+        *,
+        loss_options: dict[str, Any] | None = None,
+        scores: str | Callable[[Any], Tensor] | None = None,
+        h1_scores: str | Callable[[Any], Tensor] | None = None,
+        target: str | int | Callable[[Any], Any] | None = None,
+        class_axis: int | None = None,
+        call: str | int | Callable[[list[Any]], int] | None = None,
+        class_map: list[int] | None = None,
+        stages: Sequence[str] = STAGES,
+        log_prefix: str = "",
+        inputs: str | int | Callable[[Any], Any] | None = None,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer | None = None,
+        lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        lightning_module: type[Any] | None = None,
+        comparisons: LogComparisons | bool = True,
+    ) -> None:
+        pass
+
+    def __new__(cls, model: nn.Module, h1: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Wrap `model`; see the class."""
+        if cls is not BCLightningModule:
+            raise TypeError(
+                f"BCLightningModule is no base class. Let {cls.__name__} derive from LightningModule, and wrap an "
+                f"instance: BCLightningModule({cls.__name__}(...), h1=...)."
+            )
+        unmade = sorted({name.split(".")[0] for name in kwargs if "." in name})
+        if unmade:
+            # LightningCLI goes on with the bare configuration of what it could not make, and drops the reason.
+            raise ValueError(
+                f"{', '.join(unmade)} of the configuration could not be made, and the parser has dropped the reason. "
+                f"Make it in a Python shell to see it; for load_h1 look at the checkpoint's path and the prefix. "
+                f"Received: { ({name: kwargs[name] for name in sorted(kwargs) if '.' in name}) }."
+            )
+        return _wrap(model, h1, *args, **kwargs)
+
+
+def _wrap(
+    model: nn.Module,
+    h1: Any,
+    loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] = "BCCrossEntropyLoss",
+    lambda_c: float | Callable[[float], float] | None = None,
+    *,
+    loss_options: dict[str, Any] | None = None,
+    scores: str | Callable[[Any], Tensor] | None = None,
+    h1_scores: str | Callable[[Any], Tensor] | None = None,
+    target: str | int | Callable[[Any], Any] | None = None,
+    class_axis: int | None = None,
+    call: WhichCall = None,
+    class_map: Sequence[int] | None = None,
+    stages: Sequence[str] = STAGES,
+    log_prefix: str = "",
+    inputs: str | int | Callable[[Any], Any] | None = None,
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer | None = None,
+    lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    lightning_module: type[Any] | None = None,
+    comparisons: LogComparisons | bool = True,
+) -> Any:
+    _check_wrappable(model, log_prefix)
+    _drop_rebound_forward(model)
+    _check_no_step_on_the_instance(model)
+    for stage in (stages := [stages] if isinstance(stages, str) else list(stages)):
+        known(stage, STAGES, "stage")
+    if class_axis not in (None, 1, -1):
+        raise ValueError(f"class_axis must be 1 or -1. Received: class_axis={class_axis!r}.")
+    if not (
+        call is None or call == "first" or callable(call) or (isinstance(call, int) and not isinstance(call, bool))
+    ):
+        raise ValueError(f"call must be 'first', an index or a function of the calls. Received: call={call!r}.")
+    criterion = criterion_of(loss, lambda_c, loss_options or {})
+    if h1 is None and isinstance(loss, ModelLoss):
+        h1 = loss.reference
+    if h1 is None:
+        raise TypeError("h1 is missing. Pass the model in use: BCLightningModule(model, h1=old_model).")
+    scores = scores if scores is not None else only_network(model)
+    _check_scores(model, scores)
+    reference = reference_for(model, h1, scores, h1_scores, class_map)
+    check_no_shared_parameters(reference, model)
+    if reference.labels_only and not criterion.labels_suffice:
+        raise ValueError(
+            f"h1 is known by its predicted labels only, and dissonance={criterion.dissonance!r} imitates its "
+            f"probabilities. Use a new-error loss, or stored outputs that hold scores."
+        )
+    plain = lightning_module_class(type(model)) is None
+    if plain:
+        model = plain_classifier_class(lightning_module or _callers_lightning_module())(
+            model, inputs, optimizer, lr_scheduler
+        )
+        scores = f"model.{scores}" if isinstance(scores, str) else scores
+    elif optimizer is not None or lr_scheduler is not None:
+        raise TypeError(
+            f"{class_of(model)} is a LightningModule and configures its own optimisers. Leave out optimizer and "
+            f"lr_scheduler; they are for plain modules."
+        )
+    options = Options(
+        reference,
+        criterion,
+        lambda_c if callable(lambda_c) else None,
+        scores,
+        target,
+        inputs,
+        class_axis,
+        call,
+        tuple(cast("list[Stage]", stages)),
+        log_prefix,
+        LogComparisons.of(comparisons),
+        plain,
+    )
+    model.__dict__.setdefault("_compatibilities", []).append(Compatibility(options))
+    if "_user_class" not in type(model).__dict__:
+        model.__class__ = made_class(type(model))
+    return model
+
+
+def reference_for(
+    h2: nn.Module, h1: Any, scores: Scores = None, h1_scores: Scores = None, class_map: Sequence[int] | None = None
+) -> Reference:
+    """h1 as it is asked beside an h2: what is said of h2's scores holds for an h1 that was made as h2 is."""
+    if h1_scores is None and not isinstance(h1, Reference) and of_one_kind(h1, h2) and has_scores(h1, scores):
+        h1_scores = scores
+    reference = Reference.of(h1, class_map=class_map, scores=h1_scores)
+    if not of_one_kind(reference.h1, h2):
+        # One that was made as h2 is answers with the parts that h2's steps are found to call.
+        reference.check_answers()
+    return reference
+
+
+def _check_scores(model: nn.Module, scores: Scores) -> None:
+    if isinstance(scores, str):
+        try:
+            model.get_submodule(scores)
+        except AttributeError:
+            names = [name for name, _ in model.named_modules() if name]
+            raise ValueError(
+                f"scores={scores!r} names no submodule of {class_of(model)}. Known: {', '.join(map(repr, names))}."
+            ) from None
+
+
+# An argument that does not exist is reported under the name that the caller knows.
+_wrap.__qualname__ = "BCLightningModule"
+
+
+def unwrap(module: nn.Module) -> Any:
+    """Give back the user's own module: its class, no hooks, no h1. A plain module comes back as it was given.
+
+    Args:
+        module: what `BCLightningModule` returned. Anything else is returned unchanged.
+
+    Example:
+        >>> import torch
+        >>> from bc_lightning import BCLightningModule, unwrap
+        >>> net = torch.nn.Linear(2, 2)
+        >>> unwrap(BCLightningModule(net, h1=torch.nn.Linear(2, 2))) is net
+        True
+    """
+    states = compatibilities_of(module)
+    if not states:
+        return module
+    _drop_rebound_forward(module)
+    del module.__dict__["_compatibilities"]
+    module.__class__ = cast("Any", module)._user_class
+    return module.model if states[0].options.supplies_base else module
+
+
+def _check_wrappable(model: Any, log_prefix: str) -> None:
+    if isinstance(model, torch._dynamo.OptimizedModule) or getattr(model, "_compiler_ctx", None) is not None:
+        raise TypeError(
+            "model is compiled already. Compile after wrapping: torch.compile(BCLightningModule(model, h1=...))."
+        )
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a LightningModule or an nn.Module. Received: {type(model).__name__}"
+            + (" (a class: make an instance)." if isinstance(model, type) else ".")
+        )
+    if log_prefix in {state.options.log_prefix for state in compatibilities_of(model)}:
+        raise TypeError(
+            "model is wrapped already. To change h1 or the loss, unwrap(model) first; to hold it to a second h1 as "
+            "well, give its scores names of their own: BCLightningModule(model, h1=other, log_prefix='other_')."
+        )
+
+
+def _drop_rebound_forward(model: nn.Module) -> None:
+    """DDP in Lightning leaves the class's own forward bound on the instance, where another class would not be seen."""
+    forward = model.__dict__.get("forward")
+    if getattr(forward, "__self__", None) is model and getattr(forward, "__func__", None) is type(model).forward:
+        del model.__dict__["forward"]
+
+
+def _check_no_step_on_the_instance(model: nn.Module) -> None:
+    for name in ("training_step", "validation_step", "test_step", "forward"):
+        if name in model.__dict__:
+            raise TypeError(
+                f"{class_of(model)} has its {name} set on the instance, where it would bypass the penalty. Define it "
+                f"in the class; compile after wrapping: torch.compile(BCLightningModule(model, h1=...))."
+            )
+
+
+def criterion_of(
+    loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss],
+    lambda_c: float | Callable[[float], float] | None,
+    options: dict[str, Any],
+) -> CompatibilityLoss:
+    """The loss on outputs that `loss` names or is: a copy, since its lambda_c may change here."""
+    if isinstance(loss, str):
+        known(loss, tuple(MODEL_LOSSES), "loss")
+        loss = MODEL_LOSSES[loss]
+    if callable(lambda_c):
+        first = lambda_c(0.0)
+        check_lambda(first)
+        # A tensor, filled in place later: a new number in every step would recompile a compiled step.
+        weight: Any = torch.tensor(float(first))
+    else:
+        weight = lambda_c
+    if isinstance(loss, type) and issubclass(loss, ModelLoss):
+        return loss.on_outputs(1.0 if weight is None else weight, **options)
+    if isinstance(loss, ModelLoss):
+        loss = loss.criterion
+    if not isinstance(loss, CompatibilityLoss):
+        raise TypeError(
+            f"loss must be a CompatibilityLoss or one of {', '.join(map(repr, MODEL_LOSSES))}. "
+            f"Received: {type(loss).__name__}."
+        )
+    if options:
+        raise TypeError("loss_options are for a loss given by name. Give these to the loss object itself.")
+    loss = copy.deepcopy(loss)
+    if weight is not None:
+        loss.lambda_c = weight
+    return loss
+
+
+def _callers_lightning_module() -> Any:
+    """The LightningModule of the package that the calling code uses.
+
+    `pytorch_lightning` and `lightning.pytorch` are two copies, whose Trainers refuse each other's modules, and a plain
+    module does not say which of them will train it. Both may be imported, so the nearest caller that has one of the
+    packages, or a Trainer or LightningModule of one, among its globals decides.
+    """
+    other = sys.modules.get("lightning.pytorch")
+    if other is None:
+        return pl.LightningModule
+    told_by: dict[int, Any] = {id(sys.modules["lightning"]): other}
+    for package in (pl, other):
+        told_by |= {id(found): package for found in (package, package.Trainer, package.LightningModule)}
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if not frame.f_globals.get("__name__", "").startswith("bc_lightning"):
+            for value in list(frame.f_globals.values()):
+                if id(value) in told_by:
+                    return told_by[id(value)].LightningModule
+        frame = frame.f_back
+    return pl.LightningModule
+
+
+# One class for each, so that two wrapped instances of one class have one class too.
+_MADE: dict[type[Any], type[Any]] = {}
+_PLAIN: dict[type[Any], type[Any]] = {}
+
+
+def made_class(user_class: type[Any]) -> type[Any]:
+    """(ours, the user's) as one class."""
+    if user_class in _MADE:
+        return _MADE[user_class]
+    base = lightning_module_class(user_class)
+    plain = issubclass(user_class, ClassifierSteps)
+    namespace: dict[str, Any] = {
+        "_user_class": user_class,
+        "_rebuild_from": (base if plain else user_class, plain),
+        "__doc__": user_class.__doc__,
+        "__module__": user_class.__module__,
+        "__qualname__": user_class.__qualname__,
+    }
+    for stage, name in (("train", "training_step"), ("val", "validation_step"), ("test", "test_step")):
+        user_step = getattr(user_class, name)
+        # Where the user has no step there is none to make: Lightning runs a stage if its step is overridden.
+        if user_step is not getattr(base, name):
+            namespace[name] = made_step(cast("Stage", stage), name, user_step)
+    _MADE[user_class] = type(user_class.__name__, (CompatibleStep, user_class), namespace)
+    return _MADE[user_class]
+
+
+def plain_classifier_class(base: type[Any]) -> type[Any]:
+    """The class of a plain module's steps on this LightningModule, of whichever Lightning package."""
+    if base not in _PLAIN:
+        _PLAIN[base] = type("PlainClassifier", (ClassifierSteps, base), {"__module__": __name__})
+    return _PLAIN[base]

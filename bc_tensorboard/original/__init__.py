@@ -1,0 +1,1 @@
+"""The sweep folders and the widgets of BackwardCompatibilityML."""

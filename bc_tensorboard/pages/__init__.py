@@ -1,0 +1,1 @@
+"""The dashboard outside of TensorBoard: one HTML file, the notebook's view."""

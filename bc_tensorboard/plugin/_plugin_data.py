@@ -1,0 +1,395 @@
+"""What the plugin serves: comparisons that were logged, sweeps of the original library, and media beside the runs."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote
+
+import numpy as np
+from tensorboard.data import provider
+
+from bc_tensorboard import PLUGIN_NAME
+from bc_tensorboard.plugin._collection import NotShownError
+from bc_tensorboard.plugin._original_sweep import (
+    caveats,
+    holds_original_sweep,
+    read_finished_evaluations,
+)
+from bc_tensorboard.writing._format import encode_comparison
+from bc_tensorboard.writing._media import Media, media_path, read_image, read_media
+
+EVENTS_VERSION = 1
+# Last part of the tag of an invariance update.
+INVARIANCE = "invariance"
+
+# A provider takes 0 for "nothing" and has no word for "all".
+ALL_STEPS = 2**30
+
+Series = dict[str, Any]
+
+
+class LoggedComparisons:
+    """The comparisons in event files, read through TensorBoard's data provider; tables are passed on as they are."""
+
+    def __init__(self, data_provider: Any) -> None:
+        self._provider = data_provider
+
+    def series(self, ctx: Any, experiment: str) -> tuple[list[Series], list[str]]:
+        """List the runs and data sets with the counts of every step, and what had to be left out."""
+        asked = {"ctx": ctx, "experiment_id": experiment, "plugin_name": PLUGIN_NAME}
+        warnings: list[str] = []
+        described = {}
+        for run, tags in (self._provider.list_tensors(**asked) or {}).items():
+            for tag, tensors in tags.items():
+                dataset = _dataset_of(tag)
+                if dataset is None:
+                    continue
+                content = _content(tensors.plugin_content)
+                if content is None:
+                    warnings.append(f"Run {run}, data set {dataset}: {_NEWER}")
+                    continue
+                described[run, tag] = {
+                    "run": run,
+                    "dataset": dataset,
+                    "dissonance": _text_or_none(content.get("dissonance")),
+                    "num_classes": _count_or_zero(content.get("num_classes")),
+                }
+        counts = (self._provider.read_tensors(**asked, downsample=ALL_STEPS) or {}) if described else {}
+        series = []
+        for (run, tag), entry in described.items():
+            steps, damaged = _steps(counts.get(run, {}).get(tag, ()))
+            if damaged:
+                warnings.append(
+                    f"Run {run}, data set {entry['dataset']}: {damaged} steps left out, as their counts are not five "
+                    "numbers; the event file is damaged"
+                )
+            series.append({**entry, "steps": steps})
+        return series, warnings
+
+    def has(self, ctx: Any, experiment: str, run: str, dataset: str) -> bool:
+        """Tell whether comparisons of a data set were logged in a run."""
+        tag = _tag(dataset, "counts")
+        found = self._provider.list_tensors(ctx, **_one(experiment, run, tag)) or {}
+        return tag in found.get(run, {})
+
+    def table(self, ctx: Any, experiment: str, run: str, dataset: str, step: int) -> bytes | None:
+        """Return the encoded comparison of one step; None if nothing of the data set was logged in the run."""
+        return self._blob(ctx, experiment, run, dataset, "table", step)
+
+    def invariance(self, ctx: Any, experiment: str, run: str, dataset: str, step: int) -> bytes | None:
+        """Return the encoded invariance update of one step; None if none of the data set was logged in the run."""
+        return self._blob(ctx, experiment, run, dataset, INVARIANCE, step)
+
+    def invariance_series(self, ctx: Any, experiment: str) -> tuple[list[Series], list[str]]:
+        """List the runs and data sets that have invariance updates, with their steps, and what had to be left out."""
+        asked = {"ctx": ctx, "experiment_id": experiment, "plugin_name": PLUGIN_NAME}
+        warnings: list[str] = []
+        described = {}
+        for run, tags in (self._provider.list_blob_sequences(**asked) or {}).items():
+            for tag, blobs in tags.items():
+                dataset = _dataset_of(tag, INVARIANCE)
+                if dataset is None:
+                    continue
+                if _content(blobs.plugin_content) is None:
+                    warnings.append(f"Invariance of run {run}, data set {dataset}: {_NEWER}")
+                    continue
+                described[run, tag] = {"run": run, "dataset": dataset}
+        if not described:
+            return [], warnings
+        only = provider.RunTagFilter(runs={run for run, _ in described}, tags={tag for _, tag in described})
+        data = self._provider.read_blob_sequences(**asked, downsample=ALL_STEPS, run_tag_filter=only) or {}
+        series = []
+        for (run, tag), entry in described.items():
+            # Of several records of one step a provider reads the first.
+            steps: dict[int, float] = {}
+            for datum in data.get(run, {}).get(tag, ()):
+                if datum.values:
+                    steps.setdefault(int(datum.step), float(datum.wall_time))
+            if steps:
+                series.append({**entry, "steps": [[step, steps[step]] for step in sorted(steps)]})
+        return series, warnings
+
+    def _blob(self, ctx: Any, experiment: str, run: str, dataset: str, part: str, step: int) -> bytes | None:
+        tag = _tag(dataset, part)
+        asked = _one(experiment, run, tag)
+        found = (self._provider.list_blob_sequences(ctx, **asked) or {}).get(run, {}).get(tag)
+        if found is None:
+            return None
+        if _content(found.plugin_content) is None:
+            raise NotShownError(f"Run {run}, data set {dataset}: {_NEWER}", "pip install -U backward-compat-ml")
+        rows = (self._provider.read_blob_sequences(ctx, **asked, downsample=ALL_STEPS) or {}).get(run, {}).get(tag, ())
+        for datum in rows:
+            if datum.step == step and datum.values:
+                blob: bytes = self._provider.read_blob(ctx, blob_key=datum.values[0].blob_key)
+                return blob
+        kept = ", ".join(str(datum.step) for datum in list(rows)[-5:])
+        raise NotShownError(
+            f"Run {run}, data set {dataset} has no {part} of step {step}; its last steps are {kept or 'none'}.",
+            f"Reload. Of a run with very many steps TensorBoard keeps a choice: --samples_per_plugin {PLUGIN_NAME}=0 "
+            "keeps all.",
+        )
+
+
+class LogFolders:
+    """Where on this disk the runs are; a log folder in a bucket has no place here.
+
+    Args:
+        logdir: As given to `--logdir`, or empty.
+        logdir_spec: As given to `--logdir_spec`, or empty.
+    """
+
+    def __init__(self, logdir: str | None, logdir_spec: str | None) -> None:
+        named = [(None, logdir)] if logdir else _parse_spec(logdir_spec or "")
+        # TensorBoard expands the home folder; a link that is the log folder itself may point anywhere.
+        self.roots = [
+            (name, os.path.realpath(os.path.expanduser(folder))) for name, folder in named if "://" not in folder
+        ]
+
+    def media_file(self, run: str, dataset: str) -> str | None:
+        """Find the media of a data set below the folder of a run; None if there are none within the log folder."""
+        for name, root in self.roots:
+            if name is None:
+                below = run
+            elif run == name or run.startswith(name + os.sep):
+                below = run[len(name) + 1 :]
+            else:
+                continue
+            path = os.path.realpath(media_path(os.path.join(root, below), dataset))
+            # Resolved first, so that neither ".." in a name nor a link leads out of the log folder.
+            if is_within(root, path) and os.path.isfile(path):
+                return path
+        return None
+
+
+class MediaPack:
+    """Texts and images of a data set.
+
+    Args:
+        path: Where they are.
+
+    Raises:
+        NotShownError: If the file cannot be read.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        try:
+            status = os.stat(path)
+            self._media = _listed_media(path, status.st_mtime_ns, status.st_size)
+        except (OSError, ValueError) as error:
+            raise NotShownError(
+                "The texts and images cannot be read; their file is damaged.", "Log them again."
+            ) from error
+
+    def encode(self) -> bytes:
+        """Return the texts, and of which instances there are images."""
+        return self._media.encode()
+
+    def image(self, name: str) -> bytes | None:
+        """Return the image of an instance; whole numbers as ids come in decimal digits."""
+        number = int(name) if re.fullmatch("-?[0-9]{1,20}", name) else None
+        # Names are only looked up; no path is made of them.
+        instance = name if number is None or number not in self._media.images else number
+        return read_image(self._path, self._media, instance)
+
+
+@functools.lru_cache(maxsize=8)  # lists of ids, not images
+def _listed_media(path: str, changed: int, size: int) -> Media:
+    return read_media(path)
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """A sweep of the original library, read and encoded."""
+
+    files: tuple[tuple[str, int, int], ...]
+    series: list[Series]
+    tables: dict[tuple[str, str], bytes]
+    warnings: list[str]
+
+
+class OriginalSweeps:
+    """Sweep folders of the original library that a log folder is or directly contains.
+
+    They are read when first asked for, and again when a file of theirs has changed.
+
+    Args:
+        folders: Where to look.
+    """
+
+    def __init__(self, folders: LogFolders) -> None:
+        self._folders = folders
+        self._read: dict[str, _Sweep] = {}
+        self._lock = threading.Lock()
+
+    def any(self) -> bool:
+        """Tell whether there is one, without reading it."""
+        return next(self._found(), None) is not None
+
+    def series(self) -> tuple[list[Series], list[str]]:
+        """List the evaluations of all sweeps, each as a data set of a run with one step, and what is wrong."""
+        sweeps = [self._sweep(name, folder) for name, folder in self._found()]
+        return [entry for sweep in sweeps for entry in sweep.series], [
+            text for sweep in sweeps for text in sweep.warnings
+        ]
+
+    def table(self, run: str, dataset: str) -> bytes | None:
+        """Return the encoded comparison of an evaluation, or None."""
+        for name, folder in self._found():
+            if run.startswith(f"{name}/"):
+                blob = self._sweep(name, folder).tables.get((run, dataset))
+                if blob is not None:
+                    return blob
+        return None
+
+    def _found(self) -> Iterator[tuple[str, str]]:
+        """Yield the name and the folder of each sweep."""
+        for name, root in self._folders.roots:
+            if holds_original_sweep(root):
+                yield name or os.path.basename(root), root
+            with suppress(OSError):
+                for child in sorted(os.listdir(root)):
+                    folder = os.path.join(root, child)
+                    # The cheap question first: a log folder can have thousands of runs.
+                    if holds_original_sweep(folder) and is_within(root, resolved := os.path.realpath(folder)):
+                        yield f"{name}/{child}" if name else child, resolved
+
+    def _sweep(self, name: str, folder: str) -> _Sweep:
+        files = _files(folder)
+        with self._lock:
+            known = self._read.get(name)
+            if known is None or known.files != files:
+                known = self._read[name] = _read_sweep(name, folder, files)
+            return known
+
+
+def is_within(root: str, path: str) -> bool:
+    """Tell whether a resolved path is a resolved folder or below it."""
+    try:
+        return os.path.commonpath([root, path]) == root
+    except ValueError:  # on another drive
+        return False
+
+
+def _read_sweep(name: str, folder: str, files: tuple[tuple[str, int, int], ...]) -> _Sweep:
+    series: list[Series] = []
+    tables: dict[tuple[str, str], bytes] = {}
+    warnings: list[str] = []
+    try:
+        if any(os.path.dirname(os.path.realpath(os.path.join(folder, file))) != folder for file, _, _ in files):
+            raise ValueError(f"{folder}: a file of the sweep is a link to another folder; copy the file itself")
+        evaluations, problems = read_finished_evaluations(folder)
+    except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+        # Whatever a damaged folder holds, the runs beside it are shown.
+        return _Sweep(files, series, tables, [f"Sweep {name}: {error}"])
+    warnings += [f"Sweep {name}: {text}" for text in [*problems, *caveats(folder, evaluations)]]
+    for evaluation in evaluations:
+        comparison = evaluation.comparison
+        run = f"{name}/lambda_c {evaluation.lambda_c:g}, {evaluation.dissonance}"
+        if (run, evaluation.dataset) in tables:
+            run += f", evaluation {evaluation.datapoint_index}"
+        tables[run, evaluation.dataset] = encode_comparison(
+            comparison,
+            dataset=evaluation.dataset,
+            dissonance=evaluation.dissonance,
+            uncertain_classes=evaluation.uncertain_classes,
+        )
+        cells = comparison.overlap.counts.sum(axis=0).ravel().tolist()
+        series.append(
+            {
+                "run": run,
+                "dataset": evaluation.dataset,
+                "dissonance": evaluation.dissonance,
+                "num_classes": comparison.overlap.num_classes,
+                "steps": [[0, None, evaluation.lambda_c, *cells]],
+            }
+        )
+    return _Sweep(files, series, tables, warnings)
+
+
+def _files(folder: str) -> tuple[tuple[str, int, int], ...]:
+    """What a folder's JSON files are recognised by: name, time of the last change, size."""
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".json"):
+                with suppress(OSError):
+                    status = entry.stat()
+                    found.append((entry.name, status.st_mtime_ns, status.st_size))
+    return tuple(sorted(found))
+
+
+_NEWER = "left out, as a newer release of backward-compat-ml wrote it; update backward-compat-ml to see it."
+
+
+def _tag(dataset: str, part: str) -> str:
+    return f"{PLUGIN_NAME}/{quote(dataset, safe='')}/{part}"
+
+
+def _dataset_of(tag: str, part: str = "counts") -> str | None:
+    start, end = f"{PLUGIN_NAME}/", f"/{part}"
+    return unquote(tag[len(start) : -len(end)]) if tag.startswith(start) and tag.endswith(end) else None
+
+
+def _one(experiment: str, run: str, tag: str) -> dict[str, Any]:
+    return {
+        "experiment_id": experiment,
+        "plugin_name": PLUGIN_NAME,
+        "run_tag_filter": provider.RunTagFilter(runs=[run], tags=[tag]),
+    }
+
+
+def _content(data: bytes) -> dict[str, Any] | None:
+    """What a summary says of itself; None if it is not of a version that is known here."""
+    try:
+        content = json.loads(data)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) and content.get("version") == EVENTS_VERSION else None
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _count_or_zero(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _steps(data: Any) -> tuple[list[list[Any]], int]:
+    """Lay the counts out as rows of the index, by ascending step, and count those that are no counts."""
+    rows: dict[int, list[Any]] = {}
+    damaged = 0
+    for datum in data:
+        values = np.asarray(datum.numpy)
+        if values.shape != (5,) or values.dtype.kind not in "fiu" or not np.isfinite(values[:4]).all():
+            damaged += 1
+            continue
+        *cells, weight = values.tolist()
+        # Of several records of one step a provider reads the first table, so the first counts belong to it.
+        rows.setdefault(
+            int(datum.step),
+            [int(datum.step), float(datum.wall_time), weight if math.isfinite(weight) else None, *map(int, cells)],
+        )
+    return [rows[step] for step in sorted(rows)], damaged
+
+
+def _parse_spec(logdir_spec: str) -> list[tuple[str | None, str]]:
+    """Split `name:folder,name:folder` as TensorBoard does; a folder without a name gives its runs no prefix."""
+    folders: list[tuple[str | None, str]] = []
+    for part in filter(None, logdir_spec.split(",")):
+        name, colon, folder = part.partition(":")
+        if not colon or part.startswith("/") or folder.startswith("//") or os.path.splitdrive(part)[0]:
+            folders.append((None, part))
+        else:
+            folders.append((name, folder))
+    return folders

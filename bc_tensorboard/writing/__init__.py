@@ -1,0 +1,1 @@
+"""Summaries that both sides write: comparisons, images, invariances, sweeps."""
