@@ -93,7 +93,7 @@ class Step:
         self.batch_before = dict(batch) if isinstance(batch, dict) else batch
         self.position = position
         self.run = state.run
-        self.rows, self.indices, self.source, self.raw_target = state.run.incoming
+        self.rows, self.indices, self.source, self.brought = state.run.incoming
         self.first = stage not in state.run.looked_at
         self.found = state.found_in(stage)
         self.scores: Scores = state.options.scores if self.found is None else self.found.scores
@@ -198,7 +198,7 @@ class Step:
         readable, _ = _tried(lambda: self.scores_of(call))
         if readable is not None:
             self.versions[len(self.calls) - 1] = version_of(readable)
-        if self._counts_now() and (readable is None or readable.numel()):
+        if self._counts_now():
             with self._watch_paused():
                 self.answer(len(self.calls) - 1)
         if not self.state.options.supplies_base:
@@ -297,6 +297,10 @@ class Step:
         if alike and lacks_forward(h1):
             raise ValueError(features_message(self, found.scores))
         return ()
+
+    def given_before(self, number: int) -> tuple[Asked, ...]:
+        """What a call of h2 was given, and what the calls around it and of parts before it were."""
+        return (self.asked[number], *self.around, *self.enclosing.values(), *(asked for asked, _ in self.begun))
 
     def _what_to_ask(self, number: int) -> Asked:
         """What h2 was asked is what h1 is asked, unless the caller says otherwise with `inputs`."""

@@ -343,7 +343,7 @@ def test_a_hook_that_moves_the_items_of_validation(h1, tmp_path):
         module = BCLightningModule(made(Reversing), h1=old, stages=["val"])
         trainer = fit(module, tmp_path, val=[], max_epochs=1)
         if old is stored:
-            with pytest.raises(ValueError, match="targets of a val batch are not those that its loader brought"):
+            with pytest.raises(ValueError, match="items or targets of a batch are not those that its loader brought"):
                 trainer.validate(module, loader(data), verbose=False)
         else:
             (found,) = trainer.validate(module, loader(data), verbose=False)
