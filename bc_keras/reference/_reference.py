@@ -10,8 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from bc_keras.batches._labels import is_float
-from bc_keras.losses._compatibility_loss import TINY
+from bc_keras.batches._labels import TINY, is_float
 from bc_keras.reference._stored import StoredOutputs
 from bc_keras.training._score_scale import Says, says_of
 

@@ -29,6 +29,7 @@ from bc_core.comparison._comparison import Metadata
 from bc_core.comparison._evaluation import performance
 from bc_core.files._archives import read_archive
 from bc_core.files._files import write_whole
+from bc_core.losses._dissonances import DISSONANCES
 from bc_core.sweep._folder import DATASETS, LOSS, Report, Trained
 from bc_core.sweep._h1_performance import measured_h1
 from bc_core.sweep._points import Point
@@ -48,8 +49,6 @@ from bc_keras.reference._stored_dataset import DatasetItems, is_dataset
 from bc_keras.training._callbacks import CompatibilityCallback
 from bc_keras.training._model import BCModel, unwrap
 from bc_keras.training._score_scale import says_of
-
-DISSONANCES = ("new_error", "strict_imitation", "imitation")
 
 # Rows at a time where the caller gave no batch_size; Keras's own 32 spends its time on the calls.
 _BATCH_SIZE = 256

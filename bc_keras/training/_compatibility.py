@@ -5,22 +5,18 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Callable, Iterator
-from typing import Any, get_args
+from typing import Any
 
 import keras
 from keras import ops
 
 from bc_core import check_lambda
+from bc_core.losses._dissonances import DISSONANCES
+from bc_core.losses._options import NORMALIZATIONS, Base, DissonanceName, Normalization, known, labels_suffice
 from bc_keras.batches._attached import HOW_TO_ATTACH_STORED, check_columns, split_reference
 from bc_keras.batches._labels import Labels, columns_of, entries_of, is_binary, read_labels
-from bc_keras.losses._compatibility_loss import (
-    Base,
-    CompatibilityLoss,
-    Counted,
-    Dissonance,
-    Normalization,
-    known,
-)
+from bc_keras.losses._compatibility_loss import CompatibilityLoss
+from bc_keras.losses._instance_terms import Counted
 from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
 from bc_keras.metrics._metrics import OverlapMetric
 from bc_keras.reference._reference import Reference, only_tensor
@@ -44,7 +40,7 @@ class Compatibility:
         self,
         h1: Any,
         lambda_c: float | None = None,
-        dissonance: Dissonance | None = None,
+        dissonance: DissonanceName | None = None,
         loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] | None = None,
         *,
         normalization: Normalization | None = None,
@@ -64,9 +60,9 @@ class Compatibility:
                 f"Received: lambda_c={lambda_c!r}."
             )
         if normalization is not None:
-            known(normalization, get_args(Normalization), "normalization")
-        self._dissonance_name: Dissonance = "new_error" if dissonance is None else dissonance
-        known(self._dissonance_name, get_args(Dissonance), "dissonance")
+            known(normalization, NORMALIZATIONS, "normalization")
+        self._dissonance_name: DissonanceName = "new_error" if dissonance is None else dissonance
+        known(self._dissonance_name, DISSONANCES, "dissonance")
         if lambda_c is None:
             has_one = isinstance(loss, CompatibilityLoss | ModelLoss)
             lambda_c = float(ops.convert_to_numpy(loss.lambda_c)) if has_one else 1.0  # type: ignore[union-attr]
@@ -283,7 +279,7 @@ class Compatibility:
     def imitates(self) -> bool:
         """Whether h1's probabilities are imitated, so that its labels do not suffice."""
         if self.criterion is None:
-            return self._dissonance_name != "new_error"
+            return not labels_suffice(self._dissonance_name)
         return not self.criterion.labels_suffice
 
     def dissonance(

@@ -17,8 +17,10 @@ import keras
 from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
+from bc_core.losses._options import DissonanceName, Normalization
 from bc_keras.batches._labels import columns_of
-from bc_keras.losses._compatibility_loss import CompatibilityLoss, Dissonance, Normalization
+from bc_keras.losses._compatibility_loss import CompatibilityLoss
+from bc_keras.losses._distribution import num_replicas
 from bc_keras.losses._losses import ModelLoss
 from bc_keras.metrics._metrics import OverlapMetric, check_names, fed_by_model
 from bc_keras.reference._reference import only_tensor
@@ -33,7 +35,6 @@ from bc_keras.training._checks import (
 from bc_keras.training._compatibility import TRACKERS, Compatibility
 from bc_keras.training._compile_arguments import by_name, made_metric, overlap_metrics, without_ours
 from bc_keras.training._compiled_loss import BaseLoss, CompiledLoss, Reading, check_target_form
-from bc_keras.training._distribution import num_replicas
 from bc_keras.training._jax_step import Beside, with_values
 from bc_keras.training._made_class import made_class, whole_class
 from bc_keras.training._output_watch import Looking, looked_at
@@ -117,7 +118,7 @@ class BCModel(keras.Model):
         h2: keras.Model,
         h1: keras.Model | Callable[..., Any] | StoredOutputs | None = None,
         lambda_c: float | None = None,
-        dissonance: Dissonance | None = None,
+        dissonance: DissonanceName | None = None,
         loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] | None = None,
         *,
         normalization: Normalization | None = None,

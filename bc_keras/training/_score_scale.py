@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_keras.losses._compatibility_loss import ROUNDING
+from bc_keras.batches._labels import ROUNDING
 from bc_keras.reference._stored import StoredOutputs
 from bc_keras.training._compiled_loss import CompiledLoss, Reading
 from bc_keras.training._plain_models import TargetLoss
