@@ -50,7 +50,14 @@ class KerasSide:
         return KerasOperations()
 
     def loss(
-        self, base="cross_entropy", dissonance="new_error", lambda_c=1.0, normalization="batch", *, dtype=None, **options
+        self,
+        base="cross_entropy",
+        dissonance="new_error",
+        lambda_c=1.0,
+        normalization="batch",
+        *,
+        dtype=None,
+        **options,
     ):
         if "ignore" in options:
             options["ignore_class"] = options.pop("ignore")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -31,7 +30,10 @@ class LightningSide:
     named_losses = MODEL_LOSSES
     # What models may return, as functions of their logits (and where each has lost what the logit said), and the option
     # that says so.
-    multiclass_outputs = {"logits": (lambda z: z, {}, 1e9), "original's triple": (lambda z: (z, z.softmax(1), z.log_softmax(1)), {}, 1e9)}
+    multiclass_outputs = {
+        "logits": (lambda z: z, {}, 1e9),
+        "original's triple": (lambda z: (z, z.softmax(1), z.log_softmax(1)), {}, 1e9),
+    }
     binary_outputs = {"logits": (lambda z: z, {"from_logits": True}, 1e9), "probabilities": (torch.sigmoid, {}, 20)}
     golden_rtol, golden_atol = 1e-7, 1e-9
 
@@ -53,7 +55,14 @@ class LightningSide:
         return scores.log_softmax(1) if base == "nll" else scores
 
     def loss(
-        self, base="cross_entropy", dissonance="new_error", lambda_c=1.0, normalization="batch", *, dtype=None, **options
+        self,
+        base="cross_entropy",
+        dissonance="new_error",
+        lambda_c=1.0,
+        normalization="batch",
+        *,
+        dtype=None,
+        **options,
     ):
         """The loss of logits (N, ..., C), or one per label for the binary base: ``loss(h2, target, h1, reduction)``."""
         if "ignore" in options:
@@ -61,7 +70,9 @@ class LightningSide:
         loss = bc_lightning.CompatibilityLoss(base, dissonance, lambda_c, normalization, **options)
 
         def of_arrays(h2, target, h1, reduction="mean"):
-            h2, target, h1 = (each if isinstance(each, torch.Tensor) else torch.as_tensor(each) for each in (h2, target, h1))
+            h2, target, h1 = (
+                each if isinstance(each, torch.Tensor) else torch.as_tensor(each) for each in (h2, target, h1)
+            )
             if base != "binary_cross_entropy" and target.is_floating_point() and target.ndim > 2:
                 target = target.movedim(-1, 1)
             return loss(self._outputs(base, h2), target, self._outputs(base, h1), reduction)
@@ -79,7 +90,9 @@ class LightningSide:
         """A named loss of two models that return these scores: ``loss(target, reduction)``."""
         models = [Scores(torch.tensor(scores), output) for scores in (h1, h2)]
         loss = getattr(bc_lightning, name)(*models, lambda_c, **options)
-        return lambda target, reduction="mean": self.array(loss(torch.zeros(len(h2), 1), torch.tensor(target), reduction))
+        return lambda target, reduction="mean": self.array(
+            loss(torch.zeros(len(h2), 1), torch.tensor(target), reduction)
+        )
 
     def lambda_of(self, loss):
         return loss
