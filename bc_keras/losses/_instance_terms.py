@@ -38,7 +38,11 @@ def _distribution_of_target(target: Any, h2_output: Any, ignore_class: int | Non
     labels = target_classes(target, shape, classes)
     if len(target.shape) == len(h2_output.shape) and target.shape[-1] == classes:
         return ops.cast(target, h2_output.dtype), labels, None
-    valid = None if ignore_class is None else ops.cast(labels != ignore_class, h2_output.dtype)
+    valid = None
+    if ignore_class is not None:
+        counted = labels != ignore_class
+        # An ignored label may lie outside the classes; it must not index anything.
+        labels, valid = ops.where(counted, labels, 0), ops.cast(counted, h2_output.dtype)
     return ops.one_hot(labels, classes, dtype=h2_output.dtype), labels, valid
 
 
@@ -70,11 +74,7 @@ def multiclass_terms(
     # Soft targets keep their entropy, so that a perfect h2 reaches 0; for a hard label it is 0.
     base_i = towards(Answer(None, ops.log(ops.maximum(goal, TINY)) if base == "kl_divergence" else None, goal))
     right = h1_classes(h1_output, tuple(h2_output.shape)[:-1], h2_output.shape[-1]) == labels
-    counted = None
-    if valid is not None:
-        counted = valid > 0
-        # An ignored label may lie outside the classes; it must not index anything.
-        labels = ops.where(counted, labels, 0)
+    counted = None if valid is None else valid > 0
     held, penalty = weigh(row, Given(over_classes, base_i, towards, right, labels, h2, h1, own), counted)
     if counted is not None:
         base_i = ops.where(counted, base_i, 0.0)
