@@ -41,6 +41,7 @@ class KerasSide:
         self.outputs = [(as_is, 12, {"from_logits": True}), (functools.partial(ops.softmax, axis=-1), 12, {})]
         self.binary_outputs = [(as_is, 12, {"from_logits": True}), (ops.sigmoid, 12, {})]
         self.outputs_rtol = 2e-5
+        self.nll_of_log_probabilities = False
         self.operations = KerasOperations()
 
     def tensor(self, array, dtype=None):

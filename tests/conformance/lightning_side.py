@@ -42,6 +42,7 @@ class LightningSide:
         self.outputs = [(as_is, 1e9, {}), (triple, 1e9, {})]
         self.binary_outputs = [(as_is, 1e9, {"from_logits": True}), (torch.sigmoid, 20, {})]
         self.outputs_rtol = 1e-7
+        self.nll_of_log_probabilities = True
         self.operations = TorchOperations(-1)
 
     def tensor(self, array, dtype=None):

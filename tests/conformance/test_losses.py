@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bc_core.losses._dissonances import DISSONANCES
+from bc_core.losses._dissonances import DISSONANCES, Dissonance, Option
 from bc_core.losses._documentation import NAMED_LOSSES
 from bc_core.losses._numpy_loss import numpy_loss
 from bc_core.losses._operations import NumpyOperations
@@ -124,6 +124,44 @@ def test_options_are_those_of_numpy(side, base, dissonance, normalization, optio
     told = {"ignore_index" if name == "ignore" else name: option for name, option in options.items()}
     expected = numpy_loss(*outputs(base), base, dissonance, 2.0, normalization, **told)
     assert value == pytest.approx(expected, rel=side.rtol)
+
+
+def half_squared_distance(given):
+    apart = given.ops.relu(given.ops.square(given.h2.logits - given.h1.logits) - given.options["margin"])
+    return 0.5 * given.ops.sum(apart) + given.ops.take_along(given.h2.logs, given.labels)
+
+
+@each_normalization
+@each_base
+def test_a_new_row_works_by_name(side, base, normalization, monkeypatch):
+    row = Dissonance(
+        "toy",
+        half_squared_distance,
+        title="toy",
+        summary="nothing",
+        formula="0",
+        source="nobody",
+        needs="logits",
+        alpha=1.0,
+        beta=5.0,
+        options={"margin": Option(0.0, "a number >= 0", lambda value: value >= 0)},
+    )
+    monkeypatch.setitem(DISSONANCES, "toy", row)
+    h2, target, h1 = outputs(base, n=6)
+    loss = side.loss(base, "toy", 1.7, normalization, dtype="float64", margin=0.3)
+    value, gradient = side.value_and_gradient(loss, h2, target, h1, "float64")
+    if base == "nll" and side.nll_of_log_probabilities:
+        h1 = NumpyOperations().log_softmax(h1)
+
+    def expected(h2):
+        if base == "nll" and side.nll_of_log_probabilities:
+            h2 = NumpyOperations().log_softmax(h2)
+        return numpy_loss(h2, target, h1, base, "toy", 1.7, normalization, margin=0.3)
+
+    np.testing.assert_allclose(value, expected(h2), rtol=1e-12)
+    np.testing.assert_allclose(gradient, finite_differences(expected, h2), rtol=1e-6, atol=1e-8)
+    with pytest.raises(ValueError, match="margin must be a number >= 0"):
+        side.loss(base, "toy", margin=-1)
 
 
 OPERATIONS = [name for name in vars(NumpyOperations) if not name.startswith("_")]
