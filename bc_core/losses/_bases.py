@@ -37,14 +37,14 @@ class BaseLoss(NamedTuple):
         suffix: of the named losses that are made of it.
         target: the loss against the target, in LaTeX.
         h1: the loss against h1, in LaTeX.
-        towards: the loss against probabilities.
+        towards: the loss against probabilities: of an answer that gives them, h2's, the operations and class weights.
     """
 
     title: str
     suffix: str
     target: str
     h1: str
-    towards: Callable[[Answer, Answer, Operations, Array | None], Array]
+    towards: Callable[..., Array]
 
 
 BASES: dict[str, BaseLoss] = {

@@ -76,5 +76,5 @@ def _lines_of(row: Dissonance) -> list[str]:
 
 
 def _weight(row: Dissonance) -> str:
-    parts = (f"{row.alpha:g}" if row.alpha else "", {0: "", 1: "c_i"}.get(row.beta, f"{row.beta:g} c_i"))
+    parts = (f"{row.alpha:g}" if row.alpha else "", {0.0: "", 1.0: "c_i"}.get(float(row.beta), f"{row.beta:g} c_i"))
     return " + ".join(filter(None, parts)) or "0"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from bc_core.losses._bases import BASES
@@ -18,7 +18,7 @@ else:
     DissonanceName = Literal[tuple(DISSONANCES)]
 
 
-def known(value: object, allowed: Iterable[str | None], what: str) -> None:
+def known(value: object, allowed: Collection[str | None], what: str) -> None:
     """Refuse a name that is not among `allowed`, and list those that are.
 
     Example:

@@ -81,9 +81,7 @@ def test_options_of_a_dissonance(monkeypatch):
     check_loss("nll", "toy", "batch", {"margin": 1.0, "own": 3}, {"nll": ("own",)})
     with pytest.raises(ValueError, match="margin must be a number >= 0. Received: margin=-1"):
         check_loss("nll", "toy", "batch", {"margin": -1}, {"nll": ("own",)})
-    with pytest.raises(
-        TypeError, match="base='nll' with dissonance='toy' has no option 'm'. Known options: 'own'"
-    ):
+    with pytest.raises(TypeError, match="base='nll' with dissonance='toy' has no option 'm'. Known options: 'own'"):
         check_loss("nll", "toy", "batch", {"m": 1}, {"nll": ("own",)})
     with pytest.raises(TypeError, match="no option 'margin'"):
         check_loss("nll", "new_error", "batch", {"margin": 1.0}, {"nll": ("own",)})
