@@ -221,7 +221,15 @@ class CompatibilityLoss(keras.losses.Loss):
             )
         h2_output, target, h1_output = (_tensor(each) for each in (h2_output, target, h1_output))
         if self.validate_args:
-            check_values(h2_output, target, h1_output, self)
+            check_values(
+                self.base,
+                h2_output,
+                target,
+                h1_output,
+                from_logits=self.from_logits,
+                h1_from_logits=self._h1_from_logits,
+                ignore_class=self.ignore_class,
+            )
         loss = self
         if reduction != "default":
             loss = copy.copy(self)

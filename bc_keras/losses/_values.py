@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from bc_keras.batches._labels import ROUNDING, is_binary, is_float
-
-if TYPE_CHECKING:
-    from bc_keras.losses._compatibility_loss import CompatibilityLoss
 
 
 def is_readable(tensor: Any) -> bool:
@@ -34,14 +31,23 @@ def is_readable(tensor: Any) -> bool:
     return isinstance(tensor, torch.Tensor) and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def check_values(h2_output: Any, target: Any, h1_output: Any, loss: CompatibilityLoss) -> None:
+def check_values(
+    base: str,
+    h2_output: Any,
+    target: Any,
+    h1_output: Any,
+    *,
+    from_logits: bool,
+    h1_from_logits: bool,
+    ignore_class: int | None,
+) -> None:
     """Refuse empty batches, and NaN, labels outside the classes and logits for probabilities where they can be read."""
     if 0 in tuple(h2_output.shape):
         raise ValueError(f"The batch is empty. Received: h2's output of shape {tuple(h2_output.shape)}.")
-    binary = loss.base == "binary_cross_entropy"
+    binary = base == "binary_cross_entropy"
     for scores, model, logits in (
-        (h2_output, "h2", loss.from_logits),
-        (h1_output, "h1", loss._h1_from_logits),
+        (h2_output, "h2", from_logits),
+        (h1_output, "h1", h1_from_logits),
     ):
         if not is_float(scores) or not is_readable(scores):
             continue
@@ -67,11 +73,11 @@ def check_values(h2_output: Any, target: Any, h1_output: Any, loss: Compatibilit
     if binary or is_binary(h2_output) or (labels.ndim == len(h2_output.shape) and labels.shape[-1] == classes):
         return
     outside = (labels < 0) | (labels >= classes)
-    if loss.ignore_class is not None:
-        outside &= labels != loss.ignore_class
+    if ignore_class is not None:
+        outside &= labels != ignore_class
     if outside.any():
         raise ValueError(
             f"The target must hold class indices in 0..{classes - 1}"
-            f"{'' if loss.ignore_class is None else f' or ignore_class={loss.ignore_class}'}. "
+            f"{'' if ignore_class is None else f' or ignore_class={ignore_class}'}. "
             f"Received: label {labels[outside][0]} at index {tuple(int(i) for i in np.argwhere(outside)[0])}."
         )
