@@ -92,13 +92,13 @@ def weigh(row: Dissonance, given: Given, counted: Array | None = None) -> tuple[
     """
     ops, alpha, beta = given.ops, given.options.get("alpha", row.alpha), given.options.get("beta", row.beta)
     d_i, condition = row.d(given), row.condition(given)
-    held = condition if alpha == 0 else condition | True
-    if counted is not None:
-        held = held & counted
     if alpha and beta:
         d_i = alpha * d_i + ops.where(condition, beta * d_i, 0.0)
     elif alpha + beta != 1:
         d_i = (alpha + beta) * d_i
+    if alpha and counted is None:
+        return condition | True, d_i
+    held = counted if alpha else condition if counted is None else condition & counted
     # Not a product with 0 and 1: 0 * inf would poison the mean and its gradient.
     return held, ops.where(held, d_i, 0.0)
 
