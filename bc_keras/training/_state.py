@@ -17,7 +17,7 @@ from bc_core.losses._dissonances import DISSONANCES
 from bc_core.losses._options import NORMALIZATIONS, DissonanceName, Normalization, known, labels_suffice
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
-from bc_keras.metrics._metrics import OverlapMetric
+from bc_keras.metrics._overlap import OverlapMetric
 from bc_keras.reference._reference import Reference
 from bc_keras.training._compile_arguments import overlap_metrics
 from bc_keras.training._compiled_loss import CompiledLoss, DissonanceLoss
