@@ -27,9 +27,10 @@ from bc_keras.batches._labels import (
     read_labels,
 )
 from bc_keras.batches._validation_data import Batch, ValidationData
+from bc_keras.reference._asking import as_tensor, asking
 from bc_keras.reference._reference import Reference, only_tensor, says_cannot_take
 from bc_keras.reference._shared_variables import check_no_shared_variables
-from bc_keras.reference._stored import StoredOutputs, _as_tensor, _asking
+from bc_keras.reference._stored import StoredOutputs
 from bc_keras.training._compiled_loss import CompiledLoss, Reading
 from bc_keras.training._model import BCModel
 from bc_keras.training._plain_models import TargetLoss
@@ -481,7 +482,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
 
     def _says_h1(self, reference: Reference | None) -> Says:
         if reference is not None:
-            return reference.says
+            return says_of(reference)
         if self._h1_rows is not None and self._h1_rows.dtype.kind == "f":
             return said_by_values(self._h1_rows)
         return Says()
@@ -525,7 +526,7 @@ def _predict(model: Any, x: Any) -> Any:
     masks = any(getattr(layer, "mask_zero", False) or isinstance(layer, keras.layers.Masking) for layer in layers)
     if masks or getattr(strategy, "num_replicas_in_sync", 1) > 1:
         # The compiled step gives no masks, and under a strategy it would answer once on every replica.
-        x = keras.tree.map_structure(_as_tensor, x)
+        x = keras.tree.map_structure(as_tensor, x)
         return model(x, training=False)
     return model.predict_on_batch(x)
 
@@ -533,7 +534,7 @@ def _predict(model: Any, x: Any) -> Any:
 def _ask(h1: Any, x: Any) -> Any:
     """h1's output for a batch, by its own classes."""
     if not isinstance(h1, keras.Model):
-        return _asking(h1)(x)
+        return asking(h1)(x)
     try:
         output = _predict(h1, x)
     except (TypeError, ValueError) as error:

@@ -28,7 +28,7 @@ from bc_keras.training._compile_arguments import overlap_metrics
 from bc_keras.training._compiled_loss import BaseLoss, CompiledLoss, DissonanceLoss, Reading
 from bc_keras.training._jax_step import reading
 from bc_keras.training._output_watch import OutputWatch
-from bc_keras.training._score_scale import activation_of, reading_of, said_by
+from bc_keras.training._score_scale import activation_of, reading_of, said_by, says_of
 from bc_keras.training._weighted_loss import weighted_loss
 
 TRACKERS = ("base_loss", "dissonance")
@@ -247,7 +247,7 @@ class Compatibility:
         if says.loss is None and isinstance(self.loss_argument, CompatibilityLoss | ModelLoss) and given is not None:
             says = says._replace(loss=given.from_logits)
         return reading_of(
-            self.reference.says,
+            says_of(self.reference),
             says,
             binary=binary,
             multilabel=binary and not is_binary(h2_output) if self._multilabel is None else self._multilabel,

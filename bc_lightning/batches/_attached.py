@@ -7,15 +7,13 @@ again. They travel in an object of their own, which the Trainer's half precision
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, overload
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data._utils.collate import default_collate_fn_map
-
-if TYPE_CHECKING:
-    from bc_lightning.reference._stored import StoredOutputs
 
 Collate = Callable[[list[Any]], Any]
 
@@ -139,10 +137,29 @@ def split_batch(batch: Any) -> tuple[Any, Brought | None]:
     return (list(parts.values()) if isinstance(batch, list) else tuple(parts.values())), brought
 
 
+class RowsOfItems(Protocol):
+    """What is asked of the stored outputs of a data set."""
+
+    @property
+    def path(self) -> Path | None:
+        """Their folder."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the h1 that gave them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: Any) -> Tensor: ...
+
+    def check_item(self, index: int, sample: Any) -> None:
+        """Refuse an item that is not the one whose row is stored."""
+
+
 class Attached(Dataset[WithReference]):
     """A data set with h1's rows beside its items."""
 
-    def __init__(self, stored: StoredOutputs, dataset: Dataset[Any], verify: bool) -> None:
+    def __init__(self, stored: RowsOfItems, dataset: Dataset[Any], verify: bool) -> None:
         self.stored = stored
         self.dataset = dataset
         self.verify = verify
@@ -165,7 +182,7 @@ class Attached(Dataset[WithReference]):
         samples = fetch(numbers) if fetch else [self.dataset[number] for number in numbers]
         if self.verify:
             for number, sample in zip(numbers, samples, strict=True):
-                self.stored._check_item(number, sample)
+                self.stored.check_item(number, sample)
         return _Items(list(samples), numbers, Rows(self.stored[numbers], self.stored.fingerprint, self._sources))
 
 

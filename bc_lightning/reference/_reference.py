@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bc_core.reference._stored_outputs import StoredRows
 from bc_lightning._user_module import class_of, lacks_forward, only_network
 from bc_lightning.batches._model_outputs import scores_from_output
-from bc_lightning.reference._fingerprint import fingerprint, module_behind, modules_behind
-
-if TYPE_CHECKING:
-    from bc_lightning.reference._stored import StoredOutputs
+from bc_lightning.reference._fingerprint import fingerprint
+from bc_lightning.reference._modules import device_of, module_behind, modules_behind, move, set_eval
 
 DROPPED = -1
 """In a class map: h1's class is gone. Among labels: h1 gave no class that h2 knows, so h1 counts as wrong."""
@@ -64,16 +62,13 @@ class Reference:
 
     def __init__(
         self,
-        h1: nn.Module | Callable[..., Any] | StoredOutputs,
+        h1: nn.Module | Callable[..., Any] | StoredRows[Tensor],
         class_map: Sequence[int] | None = None,
         num_classes: int | None = None,
         scores: str | Callable[[Any], Any] | None = None,
     ) -> None:
         self._h1: Any = h1
-        # Here, since storing outputs asks a reference for them.
-        from bc_lightning.reference._stored import StoredOutputs
-
-        self._stored = h1 if isinstance(h1, StoredOutputs) else None
+        self._stored = h1 if isinstance(h1, StoredRows) else None
         if isinstance(h1, type) or not (callable(h1) or self.is_stored):
             raise TypeError(
                 f"h1 must be a module, a callable or stored outputs, got {_said(h1)}; "
@@ -94,7 +89,7 @@ class Reference:
     @classmethod
     def of(
         cls,
-        h1: Reference | nn.Module | Callable[..., Any] | StoredOutputs,
+        h1: Reference | nn.Module | Callable[..., Any] | StoredRows[Tensor],
         class_map: Sequence[int] | None = None,
         num_classes: int | None = None,
         scores: str | Callable[[Any], Any] | None = None,
@@ -136,7 +131,7 @@ class Reference:
         return self._module
 
     @property
-    def stored(self) -> StoredOutputs | None:
+    def stored(self) -> StoredRows[Tensor] | None:
         """The stored outputs, if h1 is that."""
         return self._stored
 
@@ -225,16 +220,16 @@ class Reference:
                 "h1 is stored outputs, which answer for items of a data set and not for inputs: wrap the data "
                 "set with stored.attach(dataset), so that each batch brings its rows"
             )
-        device = _device_of(chain(args, kwargs.values()))
+        device = device_of(chain(args, kwargs.values()))
         h1, module = self._h1, self._module
         if module is not None and module is h1:
             h1 = module = self._in_type_of(module, chain(args, kwargs.values()))
         for each in self._modules:
-            _set_eval(each)
+            set_eval(each)
         if module is not None:
-            _set_eval(module)
+            set_eval(module)
             if device is not None:
-                _move(module, device)
+                move(module, device)
         # Not inference_mode: it is no faster here, and what it makes may not be saved for a backward pass.
         with torch.no_grad():
             try:
@@ -336,7 +331,7 @@ class Reference:
         """
         device = fn(torch.empty(0)).device
         if self._module is not None and device.type != "meta":
-            _move(self._module, device)
+            move(self._module, device)
 
     def __repr__(self) -> str:
         mapped = "" if self._class_map is None else f", class_map={list(self._class_map)}"
@@ -440,56 +435,6 @@ class Reference:
             with torch.inference_mode(False):
                 self._indices[key] = torch.tensor(entries, device=device)
         return self._indices[key]
-
-
-def _set_eval(module: nn.Module) -> None:
-    if not _in_train_mode(module):
-        return
-    # A module made by torch.export has no modes; its flag is all there is to set.
-    with contextlib.suppress(NotImplementedError):
-        module.eval()
-    for child in module.modules():
-        # Some models override train() so that a part of them never leaves train mode.
-        if getattr(child, "training", False):
-            child.training = False
-
-
-def _in_train_mode(module: nn.Module) -> bool:
-    # Looked at on every step: several times faster than module.modules().
-    waiting = [module]
-    while waiting:
-        child = waiting.pop()
-        if getattr(child, "training", False):
-            return True
-        waiting.extend(inner for inner in child._modules.values() if inner is not None)
-    return False
-
-
-def _move(module: nn.Module, device: torch.device) -> None:
-    first = next(chain(module.parameters(), module.buffers()), None)
-    if first is None or first.device == device:
-        return
-    if len({tensor.device for tensor in chain(module.parameters(), module.buffers())}) > 1:
-        # Somebody spread h1 over several devices; it takes care of its inputs itself.
-        return
-    # Validation runs in inference mode; parameters made there could not be used in training afterwards.
-    with torch.inference_mode(False):
-        module.to(device)
-
-
-def _device_of(values: Any) -> torch.device | None:
-    """Find the device of the first tensor, also inside lists and mappings."""
-    for value in values:
-        if isinstance(value, Tensor):
-            return value.device
-        inside = None
-        if isinstance(value, Mapping):
-            inside = _device_of(value.values())
-        elif isinstance(value, (tuple, list)):
-            inside = _device_of(value)
-        if inside is not None:
-            return inside
-    return None
 
 
 def _checked_class_map(class_map: Sequence[int] | None, num_classes: int | None) -> tuple[int, ...] | None:

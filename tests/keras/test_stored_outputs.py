@@ -17,8 +17,8 @@ from keras import ops
 
 from bc_core import FullDiskError
 from bc_core.reference import _stored_rows
-from bc_keras.batches._attached import attach_h1
-from bc_keras.reference._fingerprint import fingerprint
+from bc_keras.reference._attach import attach_h1
+from bc_keras.reference._fingerprint import Items, fingerprint
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs, store_outputs
 
@@ -590,11 +590,11 @@ def hashed(tf, x, y):
     from bc_keras.reference._stored_dataset import DatasetItems
 
     given = DatasetItems(items(tf, x, y, 2))
-    return given.hashes(), (given.kind, given.leaves)
+    return given.hashes(), None, Items(given.kind, given.leaves)
 
 
 def test_texts_are_not_run_together(tf):
-    hashes, _ = hashed(tf, np.array([["ab", "c"], ["a", "bc"], ["abc", ""]]), np.zeros(3, int))
+    hashes, *_ = hashed(tf, np.array([["ab", "c"], ["a", "bc"], ["abc", ""]]), np.zeros(3, int))
     assert len(set(hashes)) == 3
 
 
