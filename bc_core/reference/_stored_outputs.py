@@ -88,7 +88,7 @@ class StoredRows(Generic[Rows]):
     # What a side knows
 
     @staticmethod
-    def _name_of(h1: Any) -> str:
+    def _name_of(h1: Any, /) -> str:
         """h1's fingerprint."""
         raise NotImplementedError
 
