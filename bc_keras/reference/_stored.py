@@ -199,7 +199,8 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
             with_labels = any(leaf.name == "y" for leaf in leaves)
             given = tuple(leaf for leaf in items.leaves if with_labels or leaf.name != "y")
             self._check_items(Items(items.kind, given))
-            items.check_first(self._hashes, leaves)
+            first = items.first(leaves)[: len(self)]
+            self.check_hashes(np.arange(len(first)), first)
         items.check_length(len(self))
         hashes = self._hashes if verify else None
         return items.attach(np.asarray(self._outputs), hashes, leaves or (), num_classes, class_weight)

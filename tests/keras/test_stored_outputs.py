@@ -201,6 +201,16 @@ def test_damaged_rows_are_found_by_a_data_set_too(tmp_path, tf):
         StoredOutputs.open(tmp_path / "s").attach(items(tf, x, y))
 
 
+def test_a_changed_hash_is_told_as_damage_by_a_data_set_too(tmp_path, tf):
+    x, y = data()
+    store_outputs(Service(), items(tf, x, y), tmp_path / "s", verbose=0)
+    path = tmp_path / "s" / "item_hashes.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[: -8 * N] + b"\1\2\3\4" + content[-8 * N + 4 :])
+    with pytest.raises(ValueError, match="is damaged: the row of item 0"):
+        StoredOutputs.open(tmp_path / "s").attach(items(tf, x, y))
+
+
 @pytest.mark.parametrize("leaves", [[], "x", [["x", "float32"]], [["x", 1, 1]], ["abc"]])
 def test_a_damaged_description_of_the_items_is_told(tmp_path, leaves):
     x, _ = data()
