@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import to_numpy
+from bc_core.reference._callable_fingerprint import is_same_h1
 from bc_core.reference._prediction_tables import Kind, name_of_table, table_of_predictions
 from bc_core.reference._row_checksums import CheckedRows
 from bc_core.reference._stored_rows import REPLACE, RowFolder, compare_answers, says_other_h1, says_other_item
@@ -131,7 +132,9 @@ class StoredRows(Generic[Rows]):
         folder = cls._folder(path)
         header = folder.complete_header()
         if h1 is not None:
-            folder.check_same_h1(header, cls._name_of(h1))
+            found = cls._name_of(h1)
+            folder.check_same_h1(header, found)
+            folder.say_if_by_name(header, found)
         return cls._mapped(folder, header)
 
     @classmethod
@@ -270,7 +273,7 @@ class StoredRows(Generic[Rows]):
         Raises:
             ValueError: h1, the data set or the answers differ, or rows are not those that were written.
         """
-        if self._hashes is not None and asked.fingerprint != self._fingerprint:
+        if self._hashes is not None and not is_same_h1(self._fingerprint, asked.fingerprint):
             where = "in memory" if self._path is None else str(self._path)
             raise ValueError(says_other_h1(where, self._fingerprint, asked.fingerprint))
         self._check_items(asked.items)
@@ -300,7 +303,7 @@ class StoredRows(Generic[Rows]):
             stored.check_hashes(*asked.hashes(known))
         except ValueError as error:
             raise ValueError(f"{folder.path} holds h1's outputs for another data set; {REPLACE}. {error}") from error
-        # A callable may be known by its name only, and that stays when its weights change.
+        # Of a callable not all may be known, and its name stays when its weights change.
         stored._compare_answers(asked, known, SAME_ROUNDING)
         return standing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from bc_core._arrays import to_numpy
 from bc_core.reference._stored_outputs import SAME_ROUNDING, StoredRows, store
@@ -92,17 +93,20 @@ class StoredOutputs(StoredRows[Tensor]):
         """Make a user's collate function one for an attached data set.
 
         Args:
-            inner: A function of a list of the user's items; ``None`` for PyTorch's default.
+            inner: A function of a list of the user's items that keeps their order or sorts the list itself; of one
+                item or batch as the data set gives it, in a loader with ``batch_size=None``. ``None`` for PyTorch's
+                default.
 
         Returns:
-            A function of a list of `WithReference` items that gives a `WithReference` of a batch.
+            A function of a list of `WithReference` items that gives a `WithReference` of a batch. It raises a
+            ValueError where the batch is seen to hold the items in another order.
 
         Example:
             >>> attached = StoredOutputs.from_table([1, 0, 1]).attach(["a", "b", "c"])
             >>> StoredOutputs.collate_fn("".join)([attached[0], attached[1]])
             WithReference(sample='ab', index=tensor([0, 1]), row=tensor([1, 0]))
         """
-        return CollateWithReference(default_collate if inner is None else inner)
+        return CollateWithReference(inner)
 
     def verify(
         self,
@@ -136,6 +140,10 @@ class StoredOutputs(StoredRows[Tensor]):
         """
         if self._hashes is not None and (found := fingerprint_data(sample)) != int(self._hashes[index]):
             self.check_hashes(np.array([index]), np.array([found], np.uint64))
+
+    def is_item(self, sample: Any, indices: Sequence[int]) -> bool:
+        """Whether a sample is one of some items, as far as their hashes are known."""
+        return self._hashes is not None and fingerprint_data(sample) in self._hashes[list(indices)].tolist()
 
 
 def store_outputs(
