@@ -73,13 +73,16 @@ class Reference:
         """The stored outputs, if h1 is that."""
         return self.h1 if isinstance(self.h1, StoredRows) else None
 
-    def __call__(self, x: Any, num_classes: int | None = None, from_logits: bool = False) -> Any:
+    def __call__(
+        self, x: Any, num_classes: int | None = None, from_logits: bool = False, multilabel: bool = False
+    ) -> Any:
         """Ask h1 about a batch.
 
         Args:
             x: the inputs that h2 got.
             num_classes: columns of h2's output, for the class map.
             from_logits: whether h1 gives logits, for the class map.
+            multilabel: whether each of h1's columns is a label of its own, for the class map.
 
         Returns:
             h1's scores (N, C) or labels (N,), without gradients.
@@ -95,7 +98,7 @@ class Reference:
         with without_gradients():
             output = self._ask(x) if self.model is not None else self._call(x)
         output = ops.convert_to_tensor(only_tensor(output, "h1"))  # a callable may answer in numpy
-        return ops.stop_gradient(self.in_classes_of_h2(output, num_classes, from_logits))
+        return ops.stop_gradient(self.in_classes_of_h2(output, num_classes, from_logits, multilabel))
 
     def _ask(self, x: Any) -> Any:
         try:
@@ -116,8 +119,13 @@ class Reference:
                 f"{type(error).__name__}: {error}"
             ) from error
 
-    def in_classes_of_h2(self, output: Any, num_classes: int | None, from_logits: bool) -> Any:
-        """h1's scores or labels by h2's class indices; unchanged without a class map."""
+    def in_classes_of_h2(
+        self, output: Any, num_classes: int | None, from_logits: bool, multilabel: bool = False
+    ) -> Any:
+        """h1's scores or labels by h2's class indices; unchanged without a class map.
+
+        Where a class of h1 was dropped, the scores are what h1 says when it has to choose among those that are left.
+        """
         if self.class_map is None:
             return output
         if num_classes is None:
@@ -143,7 +151,10 @@ class Reference:
         output = ops.cast(output, "float32") if str(output.dtype) != "float64" else output
         selection = ops.cast(ops.convert_to_tensor(selection), output.dtype)
         if not from_logits:
-            return ops.matmul(output, selection)
+            mapped = ops.matmul(output, selection)
+            if min(self.class_map) < 0 and not multilabel:
+                mapped = mapped / ops.maximum(ops.sum(mapped, axis=-1, keepdims=True), TINY)
+            return mapped
         mapped = ops.log(ops.maximum(ops.matmul(ops.softmax(output, axis=-1), selection), TINY))
         return ops.where(ops.isnan(output[..., :1]), np.nan, mapped)
 

@@ -213,7 +213,9 @@ class Asked:
             # Before the class map it speaks of its own classes.
             h1_output = ops.convert_to_tensor(h1_output)
             self._check_scales(reading, h2_output, h1_output, gathered)
-            h1_output = reference.in_classes_of_h2(h1_output, reading.num_classes, reading.scores.h1_from_logits)
+            h1_output = reference.in_classes_of_h2(
+                h1_output, reading.num_classes, reading.scores.h1_from_logits, reading.scores.multilabel
+            )
         elif self._kept_h1 is None:
             self._check_scales(reading, h2_output, h1_output, gathered)
         labels = read_labels(
