@@ -192,7 +192,7 @@ class Attached(Dataset[WithReference]):
         if numbers.dtype == bool:
             numbers = np.flatnonzero(numbers)
         indices = self._checked(numbers.reshape(-1).tolist())
-        batch = self.dataset[indices]  # type: ignore[index]
+        batch = self.dataset[indices]
         rows = Rows(self.stored[indices], self.stored.fingerprint, self._sources)
         if self.verify:
             self._check_batch(indices, batch)

@@ -32,7 +32,7 @@ from bc_lightning.batches._model_outputs import (
 )
 from bc_lightning.losses._alignment import align_multiclass
 from bc_lightning.losses._compatibility_loss import labels_of
-from bc_lightning.reference._modules import module_behind, modules_behind, set_eval
+from bc_lightning.reference._modules import answers_of, module_behind, modules_behind, set_eval
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._stored import StoredOutputs
 from bc_lightning.training._loaders import order_of
@@ -544,15 +544,10 @@ def _picking(
         # There is no forward that would call it.
         return lambda x, device: _scores(network, x, device, called)
 
-    def ask(x: Any, device: Any) -> _Answer:
-        outputs: list[Any] = []
-        handle = network.register_forward_hook(lambda module, args, output: outputs.append(output))
-        try:
-            return _scores(model, x, device, called, pick=lambda output: _one(outputs, str(scores), called))
-        finally:
-            handle.remove()
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        return _one(answers_of(network, lambda: model(*args, **kwargs)), str(scores), called)
 
-    return ask
+    return lambda x, device: _scores(model, x, device, called, call=answer)
 
 
 def _one(outputs: list[Any], submodule: str, called: str) -> Any:
@@ -564,12 +559,19 @@ def _one(outputs: list[Any], submodule: str, called: str) -> Any:
     return outputs[0]
 
 
-def _scores(model: Any, x: Any, device: Any, name: str, pick: Callable[[Any], Any] | None = None) -> _Answer:
+def _scores(
+    model: Any,
+    x: Any,
+    device: Any,
+    name: str,
+    pick: Callable[[Any], Any] | None = None,
+    call: Callable[..., Any] | None = None,
+) -> _Answer:
     module: nn.Module | None = module_behind(model)
     weight = None if module is None else next(chain(module.parameters(), module.buffers()), None)
     where = device if weight is None else weight.device
     args, kwargs = _arguments(x if where is None else move_data_to_device(x, torch.device(where)))
-    output = model(*args, **kwargs)
+    output = (call or model)(*args, **kwargs)
     if pick is not None:
         output = pick(output)
     if isinstance(output, (np.ndarray, np.generic)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -68,6 +68,24 @@ def _modules_in(holders: list[Any]) -> list[nn.Module]:
         )
         found += [part for part in parts if isinstance(part, nn.Module) and not any(part is each for each in found)]
     return found
+
+
+def answers_of(network: nn.Module, call: Callable[[], Any]) -> list[Any]:
+    """What a submodule answers while a function runs that calls it, or what it is a part of.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Flatten(), nn.Softmax(1))
+        >>> answers_of(net[0], lambda: net(torch.ones(1, 2)))
+        [tensor([[1., 1.]])]
+    """
+    outputs: list[Any] = []
+    hook = network.register_forward_hook(lambda module, args, output: outputs.append(output))
+    try:
+        call()
+    finally:
+        hook.remove()
+    return outputs
 
 
 def set_eval(module: nn.Module) -> None:

@@ -15,7 +15,7 @@ from bc_core.reference._stored_outputs import StoredRows
 from bc_lightning._user_module import class_of, lacks_forward, only_network
 from bc_lightning.batches._model_outputs import scores_from_output
 from bc_lightning.reference._fingerprint import fingerprint
-from bc_lightning.reference._modules import device_of, module_behind, modules_behind, move, set_eval
+from bc_lightning.reference._modules import answers_of, device_of, module_behind, modules_behind, move, set_eval
 
 DROPPED = -1
 """In a class map: h1's class is gone. Among labels: h1 gave no class that h2 knows, so h1 counts as wrong."""
@@ -261,12 +261,7 @@ class Reference:
         network = h1.get_submodule(self._scores)
         if part or lacks_forward(h1):
             return network(*args, **kwargs)
-        outputs: list[Any] = []
-        hook = network.register_forward_hook(lambda module, args, output: outputs.append(output))
-        try:
-            h1(*args, **kwargs)
-        finally:
-            hook.remove()
+        outputs = answers_of(network, lambda: h1(*args, **kwargs))
         if len(outputs) != 1:
             raise RuntimeError(
                 f"its submodule {self._scores!r} was called {len(outputs)} times, where its one output was to be the "

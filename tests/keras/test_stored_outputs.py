@@ -472,7 +472,7 @@ def test_labels_of_h1_become_columns(tf, batch):
         attached = stored.attach(items(tf, x, target, batch), num_classes=CLASSES)
         joined = [part for _, part in read(attached if batch else attached.batch(8))]
         np.testing.assert_array_equal(np.concatenate(joined), expected)
-    with pytest.raises(ValueError, match="pass num_classes"):
+    with pytest.raises(ValueError, match=r"stored\.attach\(x, y, num_classes=10\)"):
         stored.attach(items(tf, x, y, batch))
     binary = StoredOutputs.from_table(labels.clip(-1, 1)).attach(items(tf, x, y % 2, 8), num_classes=1)
     assert read(binary)[0][1].shape == (8, 2)
