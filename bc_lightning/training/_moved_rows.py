@@ -107,7 +107,8 @@ def _key_of(tensor: Tensor, size: int) -> Tensor | None:
     kind = torch.float32 if tensor.device.type == "mps" else torch.float64
     with suppress(RuntimeError, TypeError, NotImplementedError), torch.no_grad():
         places, weights = _places(tensor.shape[1:], tensor.device, kind)
-        values = tensor.detach()[(slice(None), *places)] if places else tensor.detach()[:, None]
+        chosen: tuple[slice | Tensor, ...] = (slice(None), *places)
+        values = tensor.detach()[chosen] if places else tensor.detach()[:, None]
         return (torch.nan_to_num(values.to(kind)) * weights).sum(1)
     return None
 
