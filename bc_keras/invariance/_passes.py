@@ -37,7 +37,7 @@ from bc_keras.invariance._keras_arrays import (
     on_host,
     unpacked,
 )
-from bc_keras.reference._reference import _without_gradients
+from bc_keras.reference._reference import without_gradients
 from bc_keras.training._model import BCModel
 
 # What is computed of one layer: from its name, its tile (r, m, K) and arrays given for it, to tensors.
@@ -186,7 +186,7 @@ class Network:
             )
         if not all(layer.built for layer in self.model._flatten_layers()):
             # Weights come into being outside of whatever is compiled.
-            with _without_gradients():
+            with without_gradients():
                 self.model(tile, training=False)
         choice = Choice(self.model, self._chosen)
         found = (choice, shape[0], len(shape) if self.turned_back else None, self._feature_axis, self._data_format)
@@ -512,7 +512,7 @@ class _Function:
 
     def uncompiled(self, x: Any, rows: int, state: State) -> tuple[dict[str, Sequence[Any]], Any]:
         """Run the model operation by operation."""
-        with _without_gradients():
+        with without_gradients():
             return self._trace(x, rows, state)
 
     def _trace(
@@ -604,7 +604,7 @@ def _run_once(model: Any, watch: Watch, look: Callable[[Seen], None], x: Any) ->
     """Run a model to see its layers, on JAX without computing anything."""
     with watch.on(look) as run:
         if keras.backend.backend() != "jax":
-            with _without_gradients():
+            with without_gradients():
                 run(x)
             return
         import jax

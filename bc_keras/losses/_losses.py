@@ -118,7 +118,8 @@ class ModelLoss(keras.losses.Loss):
         h2_output = only_tensor(output, "h2")
         classes = columns_of(h2_output)
         self._check_classes(classes)
-        h1_output = self.reference(x, classes, self.criterion._h1_from_logits)
+        multilabel = self.criterion.base == "binary_cross_entropy"
+        h1_output = self.reference(x, classes, self.criterion._h1_from_logits, multilabel)
         return self.criterion(h2_output, y, h1_output, sample_weight, reduction)
 
     def _check_classes(self, classes: int) -> None:

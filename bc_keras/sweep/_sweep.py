@@ -41,9 +41,10 @@ from bc_keras.batches._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
+from bc_keras.reference._asking import asking
 from bc_keras.reference._fingerprint import fingerprint
 from bc_keras.reference._reference import Reference
-from bc_keras.reference._stored import StoredOutputs, _asking, store_outputs
+from bc_keras.reference._stored import StoredOutputs, store_outputs
 from bc_keras.reference._stored_dataset import DatasetItems, is_dataset
 from bc_keras.training._compared_data import Asked, ComparedData, HowToRead
 from bc_keras.training._model import BCModel, unwrap
@@ -718,7 +719,7 @@ class _Answers:
     @classmethod
     def asked(cls, h1: Any, data: ValidationData) -> _Answers:
         """Ask h1 about all instances."""
-        ask, rows, hashes = _asking(h1), [], []
+        ask, rows, hashes = asking(h1), [], []
         for batch in data:
             rows.append(ask(batch.x))
             hashes.append(_hashes(batch.x))
@@ -768,7 +769,7 @@ class _Answers:
                     # The last of a kind stays, for one that comes more often than before.
                     place = -1 if places is None else places.popleft() if len(places) > 1 else places[0]
                     positions.append(place)
-                rows = _asking(h1)(batch.x) if -1 in positions else self.rows[positions]
+                rows = asking(h1)(batch.x) if -1 in positions else self.rows[positions]
                 found += positions
                 yield batch.x, join_reference(batch.y, rows, classes)
             self.positions = np.array(found, np.int64)

@@ -320,9 +320,9 @@ class BCModel(keras.Model):
         if is_live:
             if x is None:
                 raise TypeError(f"compute_loss() was called without x, which h1 is asked about: {HOW_TO_STEP}.")
-            h1_output = state.ask_h1(x, columns, reading.h1_from_logits)
+            h1_output = state.ask_h1(x, columns, reading.h1_from_logits, reading.multilabel)
         elif reference.class_map is not None:
-            h1_output = reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits)
+            h1_output = reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits, reading.multilabel)
         watch = state.training_watch if training else state.testing_watch
         watch.note(target, h1_output, h2_output, reading, is_live)
         batch = Answers(target, h1_output, h2_output, sample_weight, get_keras_mask(h2_output), reading)

@@ -283,14 +283,14 @@ class Compatibility:
         given = self.step.given
         return self._lambda_c.value if given is None else given["lambda_c"]
 
-    def ask_h1(self, x: Any, columns: int, from_logits: bool) -> Any:
+    def ask_h1(self, x: Any, columns: int, from_logits: bool, multilabel: bool) -> Any:
         """h1's answers about a batch, within a step."""
         given = self.step.given
         if given is None or self.reference.model is None:
             # A callable reads what it reads, also of the step's own state.
-            return self.reference(x, columns, from_logits)
+            return self.reference(x, columns, from_logits, multilabel)
         with reading(self._variables_of_h1(), given["h1"]):
-            return self.reference(x, columns, from_logits)
+            return self.reference(x, columns, from_logits, multilabel)
 
     def values_for_jax(self, h2: keras.Model) -> Callable[[], dict[str, Any]]:
         """What a compiled step of JAX is to be given beside its batch and the state of `h2`, anew for each."""

@@ -41,9 +41,10 @@ from bc_lightning.batches._attached import split_batch
 from bc_lightning.batches._model_outputs import _part, begins_with_ids, inputs_from_batch
 from bc_lightning.evaluation._evaluate import _evaluating, evaluate
 from bc_lightning.losses._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
+from bc_lightning.reference._asked_items import NotRepeatableError
 from bc_lightning.reference._fingerprint import fingerprint, fingerprint_data
 from bc_lightning.reference._reference import Reference
-from bc_lightning.reference._stored import NotRepeatableError, StoredOutputs, store_outputs
+from bc_lightning.reference._stored import StoredOutputs, store_outputs
 from bc_lightning.training._module import (
     BCLightningModule,
     _callers_lightning_module,
