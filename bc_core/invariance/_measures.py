@@ -9,12 +9,11 @@ from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bc_core.invariance._distributions import f_upper_tail
-from bc_core.invariance._result import InvarianceResult, Kind, LayerMeasures, Statistic, Summary
+from bc_core.invariance._layer_measures import Floats, Kind, LayerMeasures, Statistic, Summary
+from bc_core.invariance._result import InvarianceResult
 
-Floats = NDArray[np.float64]
 Family = Literal["all", "layer"]
 
 

@@ -16,12 +16,12 @@ from torch import nn
 
 from bc_core.files._failed_writes import told_of
 from bc_core.invariance import InvarianceUpdate, TransformSet
-from bc_core.invariance._transforms import check_identity
+from bc_core.invariance._layers import LayerChoice
+from bc_core.invariance._transform_set import check_identity
 from bc_lightning._packages import Callback
 from bc_lightning._random_numbers import random_numbers_kept
-from bc_lightning.invariance._activations import LayerChoice
 from bc_lightning.invariance._compare import compare_invariance
-from bc_lightning.invariance._data import few_of
+from bc_lightning.invariance._rows import few_of
 from bc_lightning.reference._reference import Reference
 from bc_lightning.training._comparisons import tensorboard_loggers
 
