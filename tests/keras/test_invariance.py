@@ -14,6 +14,8 @@ from keras import layers as L
 from keras import ops
 
 from bc_core.invariance import LayerMeasures, Moments, NumpyBackend, StreamingMoments, make_tile
+from bc_core.invariance._measuring import measures_in, passes
+from bc_core.invariance._rows import Piece
 from bc_keras.invariance import (
     Anova,
     Goodfellow,
@@ -27,9 +29,8 @@ from bc_keras.invariance import (
 )
 from bc_keras.invariance import _jax_programs as programs
 from bc_keras.invariance import _keras_arrays as keras_arrays
-from bc_keras.invariance import _passes as passes
-from bc_keras.invariance._data import Piece, Rows
-from bc_keras.invariance._measure import _passes, measures_in
+from bc_keras.invariance._network import KerasNetwork
+from bc_keras.invariance._rows import KerasRows
 
 BACKEND = keras.backend.backend()
 D4, C4 = TransformSet.d4(), TransformSet.c4()
@@ -216,10 +217,10 @@ def test_whole_passes_with_xla_and_without_are_the_definition(monkeypatch, given
     far, back = L.Rescaling(0.01, 1e4, name="far"), L.Rescaling(1, -1e4)
     net = keras.Sequential([keras.Input((12, 12, 1)), far, back, L.Conv2D(4, 3), L.ReLU(), L.Flatten(), L.Dense(3)])
     x = images(25)
-    network = passes.Network(net, C4, None, None, False, None, None, None, None, "model")
+    network = KerasNetwork(net, C4, None, None, False, None, None, None, None, "model")
     # Two passes: in the second, shifts come from the first samples alone, and the rest is compiled too.
     for _ in range(2):
-        for layer in measures_in(network, Rows(x, 6))[0]:
+        for layer in measures_in(network, KerasRows(x, 6))[0]:
             tv, sv = definition(activations(net, layer.name, x, C4))
             np.testing.assert_allclose(layer.transformation_variance(), tv, rtol=1e-4, atol=1e-6)
             np.testing.assert_allclose(layer.sample_variance(), sv, rtol=1e-4, atol=1e-6)
@@ -736,12 +737,13 @@ def test_a_program_that_calls_python_is_no_other_ones(monkeypatch):
 
 def test_weights_that_change_are_seen():
     net, x = one_layer(L.Conv2D(2, 3, name="c")), images()
-    network = passes.Network(net, C4, None, None, False, None, None, None, None, "model")
+    network = KerasNetwork(net, C4, None, None, False, None, None, None, None, "model")
     means = []
     for factor in (1.0, 3.0):
         net.get_layer("c").set_weights([factor * np.ones((3, 3, 1, 2)), np.zeros(2)])
-        for _, _, moments in _passes(network, Rows(x, 3)):
-            means.append(moments["c"].row_std)
+        for layer, _, moments in passes(network, KerasRows(x, 3)):
+            if layer.name == "c":
+                means.append(moments.row_std)
     np.testing.assert_allclose(means[1], 3 * means[0], rtol=1e-5)
 
 
@@ -914,7 +916,7 @@ def test_bad_input_is_refused():
 
 def test_memory_is_bounded_by_splitting_layers():
     net, x = small_net(), images()
-    network = passes.Network(net, C4, None, None, False, 60_000, None, None, None, "model")
-    network.prepare(Piece(x[:2], None))
+    network = KerasNetwork(net, C4, None, None, False, 60_000, None, None, None, "model")
+    network.prepare(Piece(x[:2], 2))
     assert [[layer.name for layer in group] for group in network.groups] == [["a"], ["b"], ["c", "d", "e"]]
     assert_same(measure(net, x, C4, max_memory=60_000), measure(net, x, C4))
