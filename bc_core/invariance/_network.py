@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
 from bc_core.invariance._accumulator import Moments, StreamingMoments, accumulator_bytes, in_groups
 from bc_core.invariance._layer_measures import Floats, LayerMeasures
-from bc_core.invariance._layers import Finder, Layer, LayerChoice
+from bc_core.invariance._layers import Choice, Finder, Layer, LayerChoice
 from bc_core.invariance._probes import Probes
 from bc_core.invariance._resampling import DataFormat, SpatialOps
 from bc_core.invariance._result import InvarianceResult
@@ -25,6 +25,42 @@ from bc_core.invariance._transform_set import TransformSet
 Run = Callable[..., Any]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What of a network is to be measured.
+
+    Attributes:
+        transforms: The m transformations.
+        layers: Which layers.
+        feature_axis: Where features are.
+        same_equivariance: Whether feature maps are turned back before they are compared.
+        max_memory: Bytes of accumulators at a time; None for all layers in one pass.
+
+    Raises:
+        TypeError: If the transformations are no `TransformSet`.
+        ValueError: If there are fewer than two, one has no inverse where it needs one, or there is no memory.
+    """
+
+    transforms: TransformSet
+    layers: LayerChoice | None = None
+    feature_axis: int | Mapping[str, int] | None = None
+    same_equivariance: bool = False
+    max_memory: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.transforms, TransformSet):
+            raise TypeError(
+                "transforms: expected a TransformSet, such as TransformSet.rotations([0, 30, 60]), got "
+                f"{type(self.transforms).__name__}"
+            )
+        if self.same_equivariance:
+            for transform in self.transforms:
+                _ = transform.inverse  # says which one has none
+        if self.max_memory is not None and self.max_memory < 1:
+            raise ValueError(f"max_memory: expected a number of bytes above 0, got {self.max_memory!r}")
+        StreamingMoments(len(self.transforms))  # refuses fewer than two
+
+
 class Network(ABC):
     """One network whose layers are measured.
 
@@ -32,49 +68,20 @@ class Network(ABC):
 
     Args:
         called: What the caller calls it, for errors.
-        transforms: The m transformations.
-        layers: Which layers.
-        feature_axis: Where features are.
-        same_equivariance: Whether feature maps are turned back before they are compared.
-        max_memory: Bytes of accumulators at a time; None for all layers in one pass.
+        asked: What of it is to be measured.
         spatial: The framework's array operations, to turn feature maps back.
 
     Attributes:
+        transforms: The m transformations.
         layers: What is measured, in the network's order.
         groups: The same, layers of one pass together.
         left_out: What is not measured, and why.
         probes: Where activations of a few units go, if anywhere.
         expected: Number of samples of a pass, where it is known before.
-
-    Raises:
-        TypeError: If the transformations are no `TransformSet`.
-        ValueError: If there are fewer than two, one has no inverse where it needs one, or there is no memory.
     """
 
-    def __init__(
-        self,
-        called: str,
-        transforms: TransformSet,
-        layers: LayerChoice | None,
-        feature_axis: int | Mapping[str, int] | None,
-        same_equivariance: bool,
-        max_memory: int | None,
-        spatial: SpatialOps,
-    ) -> None:
-        if not isinstance(transforms, TransformSet):
-            raise TypeError(
-                "transforms: expected a TransformSet, such as TransformSet.rotations([0, 30, 60]), got "
-                f"{type(transforms).__name__}"
-            )
-        if same_equivariance:
-            for transform in transforms:
-                _ = transform.inverse  # says which one has none
-        if max_memory is not None and max_memory < 1:
-            raise ValueError(f"max_memory: expected a number of bytes above 0, got {max_memory!r}")
-        StreamingMoments(len(transforms))  # refuses fewer than two
-        self.called, self.transforms, self.turned_back = called, transforms, same_equivariance
-        self._chosen, self._feature_axis, self._max_memory = layers, feature_axis, max_memory
-        self._spatial = spatial
+    def __init__(self, called: str, asked: Asked, spatial: SpatialOps) -> None:
+        self.called, self.transforms, self._asked, self._spatial = called, asked.transforms, asked, spatial
         self._input_size: tuple[int, int] | None = None
         self._moments: dict[str, StreamingMoments] = {}
         # Names of activations, what these are shown as; and of what is shown the layer.
@@ -136,7 +143,7 @@ class Network(ABC):
         if self.layers:
             return
         finder = self._found(piece)
-        if self.turned_back:
+        if self._asked.same_equivariance:
             for name, why in {name: self._why_not_turned(layer) for name, layer in finder.layers.items()}.items():
                 if why is not None:
                     finder.leave_out(name, why)
@@ -162,11 +169,23 @@ class Network(ABC):
         """Drop what an interrupted pass has gathered."""
         self._moments.clear()
 
+    def _finder(self, inputs: int, rank: int, known: Mapping[str, Any], kind: type) -> Finder:
+        """What takes note of activations.
+
+        Args:
+            inputs: Number of inputs of the first run.
+            rank: Axes of the transformed one.
+            known: The network's layers by name.
+            kind: Class of layers.
+        """
+        choice = Choice(self._asked.layers, known, kind)
+        return Finder(choice, inputs, rank if self._asked.same_equivariance else None, self._asked.feature_axis)
+
     def _note_input(self, shape: Sequence[int], data_format: DataFormat) -> None:
         """Take note of the shape of a transformed input, samples in front."""
         if len(shape) == 4:
             self._input_size = (shape[1], shape[2]) if data_format == "channels_last" else (shape[2], shape[3])
-        if self.turned_back and len(shape) < 3:
+        if self._asked.same_equivariance and len(shape) < 3:
             raise ValueError(
                 f"same-equivariance needs inputs with spatial axes, got shape {tuple(shape)}; measure invariance"
             )
@@ -209,13 +228,13 @@ class Network(ABC):
 
     def _split(self, layers: Sequence[Layer], need: Sequence[int], what: str) -> list[list[Layer]]:
         for layer, size in zip(layers, need, strict=True):
-            if self._max_memory is not None and size > self._max_memory:
+            if self._asked.max_memory is not None and size > self._asked.max_memory:
                 raise ValueError(
                     f"max_memory: layer {layer.name!r} with {layer.units} units, under {what}, alone needs {size:,} "
-                    f"bytes, got {self._max_memory:,}; raise max_memory, leave the layer out (layers=...), or take "
-                    "fewer transformations"
+                    f"bytes, got {self._asked.max_memory:,}; raise max_memory, leave the layer out (layers=...), or "
+                    "take fewer transformations"
                 )
-        return in_groups(layers, need, self._max_memory)
+        return in_groups(layers, need, self._asked.max_memory)
 
     def moments(self, name: str) -> Moments | None:
         """What was gathered of a layer; None if there was no sample. Only once: the memory is given back."""
@@ -224,7 +243,7 @@ class Network(ABC):
 
     def result(self, found: Sequence[LayerMeasures], firing_rate: float | None = None) -> InvarianceResult:
         """What was found of all layers."""
-        return result_of(found, self.transforms, self.left_out, self.turned_back, firing_rate)
+        return result_of(found, self.transforms, self.left_out, self._asked.same_equivariance, firing_rate)
 
 
 def measures_of(layer: Layer, moments: Moments | None, samples: int, left_out: dict[str, str]) -> list[LayerMeasures]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ from bc_core.invariance import InvarianceUpdate, TransformSet
 from bc_core.invariance._comparing import Comparing, Reading, Wanted, only_predictions
 from bc_core.invariance._layer_measures import Statistic, Summary
 from bc_core.invariance._layers import LayerChoice
+from bc_core.invariance._network import Asked
 from bc_core.invariance._rows import Where, rows_of
 from bc_core.invariance._transform_set import check_identity
 from bc_keras._random_numbers import random_numbers_kept
@@ -135,21 +137,15 @@ def comparing_of(
     of_h1 = layers
     if isinstance(h1, keras.Layer) and isinstance(h2, keras.Layer):
         of_h1 = in_names_of(plain(h1), plain(h2), layers)
-    share = None if max_memory is None else max(1, max_memory // 2)
+    asked = Asked(transforms, layers, feature_axis, max_memory=None if max_memory is None else max(1, max_memory // 2))
     networks = [
-        KerasNetwork(model, transforms, chosen, feature_axis, False, share, transformed, data_format, run_eagerly, name)
-        for model, chosen, name in ((h1, of_h1, "h1"), (h2, layers, "h2"))
+        KerasNetwork(model, name, each, transformed, data_format, run_eagerly)
+        for model, name, each in ((h1, "h1", replace(asked, layers=of_h1)), (h2, "h2", asked))
     ]
     rows = KerasRows(data, rows_of(batch_size, len(transforms)), inputs, target, with_target=True)
     readings = _reading(h1, threshold, from_logits), _reading(h2, threshold, from_logits)
-    return Comparing(
-        networks[0],
-        networks[1],
-        rows,
-        readings,
-        Wanted(**wanted, only_predictions=only_predictions(layers)),
-        class_map,
-    )
+    options = Wanted(**wanted, only_predictions=only_predictions(layers))
+    return Comparing(networks[0], networks[1], rows, readings, options, class_map)
 
 
 def _reading(model: Any, threshold: float, from_logits: bool | None) -> Reading:

@@ -9,7 +9,7 @@ from typing import Any
 from bc_core.invariance import InvarianceResult, Moments, TransformSet
 from bc_core.invariance._layers import Layer, LayerChoice
 from bc_core.invariance._measuring import check_firing, measured, passes
-from bc_core.invariance._network import measures_of, result_of
+from bc_core.invariance._network import Asked, measures_of, result_of
 from bc_core.invariance._rows import Where, rows_of
 from bc_keras._random_numbers import random_numbers_kept
 from bc_keras.invariance._network import KerasNetwork
@@ -87,18 +87,8 @@ def measure(
         >>> result["pool"].summary()  # the largest of 1 x 1 features does not change when pixels change places
         0.0
     """
-    network = KerasNetwork(
-        model,
-        transforms,
-        layers,
-        feature_axis,
-        same_equivariance,
-        max_memory,
-        transformed,
-        data_format,
-        run_eagerly,
-        "model",
-    )
+    asked = Asked(transforms, layers, feature_axis, same_equivariance, max_memory)
+    network = KerasNetwork(model, "model", asked, transformed, data_format, run_eagerly)
     check_firing(firing_rate, transforms, same_equivariance)
     rows = KerasRows(data, rows_of(batch_size, len(transforms)), inputs)
     with random_numbers_kept():
@@ -153,18 +143,8 @@ def gather(
         >>> abs(shards[0].merge(shards[1]).result()["fc"].summary() - whole["fc"].summary()) < 1e-5
         True
     """
-    network = KerasNetwork(
-        model,
-        transforms,
-        layers,
-        feature_axis,
-        same_equivariance,
-        max_memory,
-        transformed,
-        data_format,
-        run_eagerly,
-        "model",
-    )
+    asked = Asked(transforms, layers, feature_axis, same_equivariance, max_memory)
+    network = KerasNetwork(model, "model", asked, transformed, data_format, run_eagerly)
     rows = KerasRows(data, rows_of(batch_size, len(transforms)), inputs)
     gathered: dict[str, Moments] = {}
     samples = 0

@@ -11,9 +11,9 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from bc_core.invariance import NumpySpatial, StreamingMoments, TransformSet, apply_transform, make_tile
-from bc_core.invariance._layers import Choice, Finder, Layer, LayerChoice
-from bc_core.invariance._network import Network
+from bc_core.invariance import NumpySpatial, StreamingMoments, apply_transform, make_tile
+from bc_core.invariance._layers import Finder, Layer
+from bc_core.invariance._network import Asked, Network
 from bc_core.invariance._rows import Piece
 from bc_keras.invariance._activations import FirstLook, Seen, Watch, layers_of
 from bc_keras.invariance._compiled import CompiledRun, PerLayer, run_once, traced_labels
@@ -37,33 +37,25 @@ class KerasNetwork(Network):
 
     Args:
         model: The model.
-        transforms: The m transformations.
-        layers: Which layers.
-        feature_axis: Where features are.
-        same_equivariance: Whether feature maps are turned back before they are compared.
-        max_memory: Bytes of accumulators at a time; None for all layers in one pass.
+        called: What the caller calls it, for errors.
+        asked: What of it is to be measured.
         transformed: Which of several inputs is transformed.
         data_format: Where the channels of images are.
         run_eagerly: Whether the model is run without compiling; None for what it says itself.
-        called: What the caller calls it, for errors.
     """
 
     def __init__(
         self,
         model: Any,
-        transforms: TransformSet,
-        layers: LayerChoice | None,
-        feature_axis: int | Mapping[str, int] | None,
-        same_equivariance: bool,
-        max_memory: int | None,
-        transformed: str | int | None,
-        data_format: Any,
-        run_eagerly: bool | None,
         called: str,
+        asked: Asked,
+        transformed: str | int | None = None,
+        data_format: Any = None,
+        run_eagerly: bool | None = None,
     ) -> None:
         if not isinstance(model, keras.Layer):
             raise TypeError(f"{called} must be a Keras model, whose layers are watched. Received: {called}={model!r}.")
-        super().__init__(called, transforms, layers, feature_axis, same_equivariance, max_memory, KerasSpatial())
+        super().__init__(called, asked, KerasSpatial())
         if data_format not in (None, "channels_first", "channels_last"):
             raise ValueError(
                 f"data_format must be 'channels_first' or 'channels_last'. Received: data_format={data_format!r}."
@@ -161,10 +153,8 @@ class KerasNetwork(Network):
 
     def _finder_after(self, tile: Any, shape: tuple[int, ...], within_reach: set[str] | None = None) -> Finder:
         """What was found of the model while it ran once."""
-        choice = Choice(self._chosen, dict(layers_of(self.model)), keras.Layer)
-        finder = Finder(choice, shape[0], len(shape) if self.turned_back else None, self._feature_axis)
-        first_look = FirstLook(finder, self._data_format, within_reach)
-        run_once(self.model, Watch(self.model), first_look, tile)
+        finder = self._finder(shape[0], len(shape), dict(layers_of(self.model)), keras.Layer)
+        run_once(self.model, Watch(self.model), FirstLook(finder, self._data_format, within_reach), tile)
         return finder
 
     def _maps(self, layer: Layer) -> Any:
@@ -205,7 +195,7 @@ class KerasNetwork(Network):
                 layer = known[name]
                 self._check_rows(name, tensor.shape, rows * columns)
                 tensor = ops.reshape(tensor, (rows * columns, *layer.shape))
-                if self.turned_back and columns > 1:
+                if self._asked.same_equivariance and columns > 1:
                     tensor = self._turned(layer, tensor)
                 return per_layer(name, self._backend.tile(tensor, rows, columns), state)
 

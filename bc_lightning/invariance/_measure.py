@@ -11,6 +11,7 @@ import torch.distributed as dist
 from bc_core.invariance import InvarianceResult, TransformSet
 from bc_core.invariance._layers import LayerChoice
 from bc_core.invariance._measuring import alone, check_firing, measured
+from bc_core.invariance._network import Asked
 from bc_core.invariance._rows import Where, rows_of
 from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning.evaluation._evaluate import _evaluating
@@ -84,7 +85,8 @@ def measure(
         >>> result["2"].summary()  # the largest of 1 x 1 features does not change when pixels change places
         0.0
     """
-    network = TorchNetwork(module, transforms, layers, feature_axis, same_equivariance, max_memory, device, "module")
+    asked = Asked(transforms, layers, feature_axis, same_equivariance, max_memory)
+    network = TorchNetwork(module, "module", asked, device)
     check_firing(firing_rate, transforms, same_equivariance)
     rows = TorchRows(data, rows_of(batch_size, len(transforms)), inputs)
     with random_numbers_kept(), _evaluating(network.module):

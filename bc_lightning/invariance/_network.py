@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bc_core.invariance import StreamingMoments, TransformSet, make_tile
-from bc_core.invariance._layers import OUTPUT, Choice, Finder, Layer, LayerChoice
-from bc_core.invariance._network import Network
+from bc_core.invariance import StreamingMoments, make_tile
+from bc_core.invariance._layers import OUTPUT, Finder, Layer
+from bc_core.invariance._network import Asked, Network
 from bc_core.invariance._rows import Piece
 from bc_lightning.batches._model_outputs import scores_from_output
 from bc_lightning.invariance._activations import find_layers, watching
@@ -36,27 +36,14 @@ class TorchNetwork(Network):
 
     Args:
         module: The network.
-        transforms: The m transformations.
-        layers: Which layers.
-        feature_axis: Where features are.
-        same_equivariance: Whether feature maps are turned back before they are compared.
-        max_memory: Bytes of accumulators at a time; None for all layers in one pass.
-        device: Where inputs go if the network has no weights.
         called: What the caller calls it, for errors.
+        asked: What of it is to be measured.
+        device: Where inputs go if the network has no weights.
         from_logits: Whether a single score is a logit, and not a probability.
     """
 
     def __init__(
-        self,
-        module: Any,
-        transforms: TransformSet,
-        layers: LayerChoice | None,
-        feature_axis: int | Mapping[str, int] | None,
-        same_equivariance: bool,
-        max_memory: int | None,
-        device: str | torch.device | None,
-        called: str,
-        from_logits: bool = False,
+        self, module: Any, called: str, asked: Asked, device: str | torch.device | None, from_logits: bool = False
     ) -> None:
         module = getattr(module, "_orig_mod", module)  # of torch.compile, which runs no hooks of what is inside
         if not isinstance(module, nn.Module):
@@ -67,7 +54,7 @@ class TorchNetwork(Network):
             raise TypeError(
                 f"{called}: a scripted module cannot be watched while it runs; pass the module that it was made of"
             )
-        super().__init__(called, transforms, layers, feature_axis, same_equivariance, max_memory, TorchSpatial())
+        super().__init__(called, asked, TorchSpatial())
         weight = next(chain(module.parameters(), module.buffers()), None)
         self.module, self._from_logits = module, from_logits
         self._device = weight.device if weight is not None else None if device is None else torch.device(device)
@@ -87,8 +74,7 @@ class TorchNetwork(Network):
     def _found(self, piece: Piece) -> Finder:
         tile = self.tile(Piece(piece.x[:1], 1))
         self._note_input(tile.shape, "channels_first")
-        choice = Choice(self._chosen, dict(self.module.named_modules()), nn.Module)
-        finder = Finder(choice, len(tile), tile.ndim if self.turned_back else None, self._feature_axis)
+        finder = self._finder(len(tile), tile.ndim, dict(self.module.named_modules()), nn.Module)
         find_layers(self.module, tile, finder)
         return finder
 
@@ -134,7 +120,7 @@ class TorchNetwork(Network):
             if not now["rows"] or name is None:
                 return
             self._check_rows(name, tensor.shape, now["rows"] * columns)
-            is_turned = self.turned_back and columns > 1
+            is_turned = self._asked.same_equivariance and columns > 1
             consume(name, self._turned(layers[name], tensor) if is_turned else tensor, now["rows"])
             now["left"] -= 1
             if not now["left"] and not output:
