@@ -36,7 +36,6 @@ from bc_core.sweep._running import Sweep, run_sweep
 from bc_core.sweep._told import code_of, told
 from bc_keras._random_numbers import seed_torch, seeded
 from bc_keras.batches._attached import join_reference
-from bc_keras.batches._labels import Labels
 from bc_keras.batches._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
@@ -45,7 +44,7 @@ from bc_keras.reference._fingerprint import fingerprint
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs, _asking, store_outputs
 from bc_keras.reference._stored_dataset import DatasetItems, is_dataset
-from bc_keras.training._callbacks import CompatibilityCallback
+from bc_keras.training._compared_data import Asked, ComparedData, HowToRead
 from bc_keras.training._model import BCModel, unwrap
 from bc_keras.training._score_scale import says_of
 
@@ -377,8 +376,8 @@ class _Recipe:
         for name in self.losses:
             model = self._wrapped(h2, Point(name, 1.0, _FIRST_SEED), self.h1)
             model.compile(**self._compile_arguments())
-            if model._compatibility.criterion is not None:
-                config = model._compatibility.criterion.get_config()
+            if model._compatibility.options.criterion is not None:
+                config = model._compatibility.options.criterion.get_config()
                 for what in ("dissonance", "normalization", "lambda_c", "name", "h1_from_logits", "validate_args"):
                     del config[what]
                 bases.add(repr(config))
@@ -587,29 +586,26 @@ class _Recipe:
         return self._attached[key]
 
     def _compared(self, name: str, model: BCModel, data: Any, columns: int, point: Point) -> Comparison:
-        answers = None
-        options: dict[str, Any] = {"ids": self.ids.get(name)}
+        answers, ids, batch_size = None, self.ids.get(name), None
         if self.data[name].is_storable:
             given, rows = self._joined(name, data, columns), self._stored(name)
             if not is_dataset(given):
                 # Weights of instances do not count in a comparison.
                 given = given[:2]
-                options["batch_size"] = self._batch_size(name)
+                batch_size = self._batch_size(name)
         else:
             assert self.folder is not None
             answers = _Answers.load(self.folder / "h1" / f"{name}.npz")
             given, rows = answers.joined(self.h1, ValidationData(data), columns), answers.as_stored()
-        callback = _Comparing(
-            given,
+        compared = ComparedData(
+            ValidationData(given, batch_size),
             Reference(rows, self.class_map),
+            HowToRead(),
+            ids=ids if answers is None else answers.ids_after_pass(ids),
             class_names=self.class_names,
             metadata=self.metadata,
-            dataset=name,
-            **options,
         )
-        callback.answers = answers
-        callback.set_model(model)
-        comparison = callback._compare(step=None)
+        comparison = Asked(compared, model).compare()
         # The model's own is a float32, and a scheduler may have moved it.
         return dataclasses.replace(comparison, name=point.loss or "plain", lambda_c=point.lambda_c)
 
@@ -780,6 +776,22 @@ class _Answers:
 
         return _Batches(batches)
 
+    def ids_after_pass(self, ids: Any) -> Callable[[int], Any]:
+        """Ids of as many labels as came in a pass, so that instances keep theirs in whatever order they came."""
+
+        def found(size: int) -> Any:
+            positions, expected = self.positions, np.arange(len(self.hashes))
+            assert positions is not None
+            if ids is not None and not np.array_equal(positions, expected):
+                raise ValueError(
+                    "ids need data that give the same instances in the same order in every pass, as they do not say "
+                    "which instance they name: leave ids out, or take out shuffling and random augmentation."
+                )
+            is_whole = np.array_equal(np.sort(positions), expected) and len(positions) == size
+            return positions if ids is None and is_whole else ids
+
+        return found
+
 
 class _Batches:
     """Batches that a function makes, to be read as often as wanted."""
@@ -789,28 +801,6 @@ class _Batches:
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         return self._batches()
-
-
-class _Comparing(CompatibilityCallback):
-    """A comparison whose instances keep their ids in whatever order they come."""
-
-    answers: _Answers | None = None
-
-    def _comparison(self, batches: list[Labels], masks: list[Any], reading: Any, ids: Any, step: int | None) -> Any:
-        answers = self.answers
-        if answers is not None:
-            positions = answers.positions
-            assert positions is not None
-            expected = np.arange(len(answers.hashes))
-            if ids is not None and not np.array_equal(positions, expected):
-                raise ValueError(
-                    "ids need data that give the same instances in the same order in every pass, as they do not say "
-                    "which instance they name: leave ids out, or take out shuffling and random augmentation."
-                )
-            whole = np.array_equal(np.sort(positions), expected)
-            if ids is None and whole and len(positions) == sum(labels.target.size for labels in batches):
-                ids = positions
-        return super()._comparison(batches, masks, reading, ids, step)
 
 
 class _Remade(NamedTuple):
