@@ -192,9 +192,16 @@ def test_arrays_of_numpy_are_brought_to_the_type_of_the_network():
 def test_layers_of_a_network_inside_of_the_other_are_probed_by_the_same_units():
     # 576 units, of which 256 are chosen by the layer's name.
     inner = nn.Sequential(nn.Conv2d(1, 16, 3), nn.Flatten(), nn.Linear(576, 3)).eval()
-    outer = nn.ModuleDict({"net": inner})
-    outer.forward = lambda x: inner(x)
-    update = compare_invariance(inner, outer, images(), C4)
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = inner
+
+        def forward(self, x):
+            return self.net(x)
+
+    update = compare_invariance(inner, Outer(), images(), C4)
     row = update.depth_table()[0]
     assert row["layer"] == "net.0"
     assert row["difference_interval"] == (0.0, 0.0)
