@@ -1,4 +1,4 @@
-"""Transformational measures: how much a network's activations move when its inputs are transformed. Numpy only."""
+"""Transformational measures: how much a network's activations move when its inputs are transformed. No framework."""
 
 from bc_core.invariance._accumulator import (
     Moments,
