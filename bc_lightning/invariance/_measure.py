@@ -46,9 +46,9 @@ def measure(
             ``(ids, x, y)``, or anything with `inputs`.
         transforms: The m >= 2 transformations. Those of images need inputs (N, C, H, W).
         layers: Names of modules (``"layer1.0.conv1"``) or activations (``"relu:2"``, the second call of ``relu``;
-            ``"lstm[0]"``, a part of an output), modules themselves, or a function of name and module that says whether to
-            measure it. Default: every module, but for those that only hand on what another returned (containers, dropout,
-            flatten); `InvarianceResult.left_out` names them.
+            ``"lstm[0]"``, a part of an output), modules themselves, or a function of name and module that says whether
+            to measure it. Default: every module, but for those that only hand on what another returned (containers,
+            dropout, flatten); `InvarianceResult.left_out` names them.
         same_equivariance: Measure T_j^-1 f(t_j x) of feature maps, instead of f(t_j x). Layers without the input's axes
             are left out, and all transformations need an inverse.
         firing_rate: Also gather what `Goodfellow` needs, with units firing for this share of the samples; takes another
