@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ class Comparing:
         if max(len(h1.groups), len(h2.groups)) > 1:
             first = next(pieces)
             self._rows.check_order(first)
-            pieces = _with(first, pieces)
+            pieces = chain([first], pieces)
         return pieces
 
     def _predicted(self, pieces: Iterator[Piece]) -> InvarianceUpdate:
@@ -221,8 +222,3 @@ class Comparing:
 def only_predictions(layers: LayerChoice | None) -> bool:
     """Whether no layer is asked for."""
     return layers is not None and not callable(layers) and len(layers) == 0
-
-
-def _with(first: Piece, rest: Iterator[Piece]) -> Iterator[Piece]:
-    yield first
-    yield from rest
