@@ -85,7 +85,7 @@ class LightningSide:
                 return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
 
             def configure_optimizers(self):
-                return torch.optim.SGD(self.parameters(), lr=2.0)
+                return torch.optim.SGD(self.parameters(), lr=0.5)
 
         class ByHand(pl.Callback):
             def on_train_epoch_end(self, trainer, module):
@@ -153,7 +153,7 @@ class KerasSide:
             on_epoch_end=lambda epoch, logs: by_hand.append(compare(h1, model, data, C4, **options))
         )
         loss = self.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(self.keras.optimizers.SGD(2.0), loss)
+        model.compile(self.keras.optimizers.SGD(0.5), loss)
         history = model.fit(x, y, batch_size=20, epochs=epochs, verbose=0, shuffle=False, callbacks=[watch, beside])
         logged = {name.removeprefix("val_invariance_"): values[-1] for name, values in history.history.items()}
         return watch, by_hand, logged
