@@ -50,6 +50,12 @@ class LightningSide:
             net.eval()(self.inputs(np.zeros((2, *size), "float32")))
         return net
 
+    def spoil(self, net, name):
+        """Turn a layer's weights into NaN."""
+        with self.torch.no_grad():
+            for weight in net.get_submodule(name).parameters():
+                weight.fill_(np.nan)
+
     def set_kernel(self, net, name, kernel, bias=0.0):
         """Of shape (height, width, channels, filters)."""
         layer = net.get_submodule(name)
@@ -135,6 +141,11 @@ class KerasSide:
         }  # fmt: skip
         built = [kinds[kind](*options, name=name) for name, kind, *options in layers]
         return self.keras.Sequential([self.keras.Input(size), *built])
+
+    def spoil(self, net, name):
+        """Turn a layer's weights into NaN."""
+        layer = net.get_layer(name)
+        layer.set_weights([np.full_like(weight, np.nan) for weight in layer.get_weights()])
 
     def set_kernel(self, net, name, kernel, bias=0.0):
         """Of shape (height, width, channels, filters)."""

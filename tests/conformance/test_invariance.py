@@ -299,7 +299,7 @@ def test_bad_input_is_refused(ours):
     net, x, y, measure = small_net(ours), images(), np.arange(24), ours.invariance.measure
     given, one_way = ours.inputs(x), TransformSet.from_functions({"up": lambda x: x + 1})
     broken = small_net(ours)
-    ours.set_kernel(broken, "a", np.full((3, 3, 1, 4), np.nan, "float32"))
+    ours.spoil(broken, "a")
     flat, table = ours.net((3,), ("e", "dense", 2)), ours.inputs(images(6, 1, 3)[:, 0, :, 0].copy())
     shapes = [ours.batches(x[:3], y[:3], 3)[0], ours.batches(x[:3, :8], y[:3], 3)[0]]
     rounds = iter([ours.batches(x, y, 7), ours.batches(x[:20], y[:20], 7)])
@@ -414,7 +414,7 @@ def test_bad_comparisons_are_refused(ours):
     model, (x, y) = classifier(ours), data()
     given, compare = ours.inputs(x), ours.invariance.compare_invariance
     broken = classifier(ours)
-    ours.set_kernel(broken, "conv", np.full((3, 3, 1, 3), np.nan, "float32"))
+    ours.spoil(broken, "head")
     maps = ours.net((8, 8, 1), ("c", "conv", 2, 1))
 
     class Shuffled:
