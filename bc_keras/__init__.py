@@ -20,7 +20,7 @@ from bc_keras.losses._losses import (
     StrictImitationKLDivergenceLoss,
     StrictImitationNLLLoss,
 )
-from bc_keras.metrics._metrics import (
+from bc_keras.metrics import (
     BEC,
     BTC,
     BackwardErrorCompatibility,

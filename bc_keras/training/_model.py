@@ -20,7 +20,7 @@ from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks 
 from bc_keras.batches._labels import columns_of
 from bc_keras.losses._compatibility_loss import CompatibilityLoss, Dissonance, Normalization
 from bc_keras.losses._losses import ModelLoss
-from bc_keras.metrics._metrics import OverlapMetric, check_names, fed_by_model
+from bc_keras.metrics._overlap import OverlapMetric, check_names, fed_by_model
 from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs

@@ -15,7 +15,7 @@ from keras import ops
 from bc_core import check_lambda
 from bc_keras.losses._compatibility_loss import CompatibilityLoss, Dissonance, Normalization, known
 from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
-from bc_keras.metrics._metrics import OverlapMetric
+from bc_keras.metrics._overlap import OverlapMetric
 from bc_keras.reference._reference import Reference
 from bc_keras.training._compile_arguments import overlap_metrics
 from bc_keras.training._compiled_loss import CompiledLoss, DissonanceLoss

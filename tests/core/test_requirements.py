@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 NOT_LOWERED = {
     *("torch", "tensorboard", "keras", "tensorflow-cpu", "tensorflow", "jax", "ray", "mlflow-skinny", "alembic"),
     *("sqlalchemy", "anywidget", "ipykernel", "nbclient", "nbformat", "mlxtend", "rich"),
-    *("flask", "mypy", "pytest", "pytest-xdist", "selenium", "ruff"),
+    *("flask", "mypy", "pytest", "pytest-xdist", "selenium", "ruff", "import-linter"),
 }
 
 
