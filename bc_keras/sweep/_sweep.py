@@ -29,6 +29,7 @@ from bc_core.comparison._comparison import Metadata
 from bc_core.comparison._evaluation import performance
 from bc_core.files._archives import read_archive
 from bc_core.files._files import write_whole
+from bc_core.losses._dissonances import DISSONANCES
 from bc_core.sweep._folder import DATASETS, LOSS, Report, Trained
 from bc_core.sweep._h1_performance import measured_h1
 from bc_core.sweep._points import Point
@@ -40,15 +41,14 @@ from bc_keras.batches._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
+from bc_keras.reference._asking import asking
 from bc_keras.reference._fingerprint import fingerprint
 from bc_keras.reference._reference import Reference
-from bc_keras.reference._stored import StoredOutputs, _asking, store_outputs
+from bc_keras.reference._stored import StoredOutputs, store_outputs
 from bc_keras.reference._stored_dataset import DatasetItems, is_dataset
 from bc_keras.training._compared_data import Asked, ComparedData, HowToRead
 from bc_keras.training._model import BCModel, unwrap
 from bc_keras.training._score_scale import says_of
-
-DISSONANCES = ("new_error", "strict_imitation", "imitation")
 
 # Rows at a time where the caller gave no batch_size; Keras's own 32 spends its time on the calls.
 _BATCH_SIZE = 256
@@ -719,7 +719,7 @@ class _Answers:
     @classmethod
     def asked(cls, h1: Any, data: ValidationData) -> _Answers:
         """Ask h1 about all instances."""
-        ask, rows, hashes = _asking(h1), [], []
+        ask, rows, hashes = asking(h1), [], []
         for batch in data:
             rows.append(ask(batch.x))
             hashes.append(_hashes(batch.x))
@@ -769,7 +769,7 @@ class _Answers:
                     # The last of a kind stays, for one that comes more often than before.
                     place = -1 if places is None else places.popleft() if len(places) > 1 else places[0]
                     positions.append(place)
-                rows = _asking(h1)(batch.x) if -1 in positions else self.rows[positions]
+                rows = asking(h1)(batch.x) if -1 in positions else self.rows[positions]
                 found += positions
                 yield batch.x, join_reference(batch.y, rows, classes)
             self.positions = np.array(found, np.int64)

@@ -27,6 +27,8 @@ from bc_core._arrays import check_unique_ids, id_array
 from bc_core.comparison._comparison import Metadata
 from bc_core.comparison._evaluation import performance
 from bc_core.files._files import write_whole
+from bc_core.losses._dissonances import DISSONANCES
+from bc_core.losses._options import known
 from bc_core.reference._stored_rows import sampled
 from bc_core.sweep._folder import DATASETS, LOSS, Report, Trained
 from bc_core.sweep._h1_performance import measured_h1
@@ -38,11 +40,11 @@ from bc_lightning._user_module import lightning_module_class, only_network
 from bc_lightning.batches._attached import split_batch
 from bc_lightning.batches._model_outputs import _part, begins_with_ids, inputs_from_batch
 from bc_lightning.evaluation._evaluate import _evaluating, evaluate
-from bc_lightning.losses._compatibility_loss import known
 from bc_lightning.losses._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
+from bc_lightning.reference._asked_items import NotRepeatableError
 from bc_lightning.reference._fingerprint import fingerprint, fingerprint_data
 from bc_lightning.reference._reference import Reference
-from bc_lightning.reference._stored import NotRepeatableError, StoredOutputs, store_outputs
+from bc_lightning.reference._stored import StoredOutputs, store_outputs
 from bc_lightning.training._module import (
     BCLightningModule,
     _callers_lightning_module,
@@ -52,7 +54,6 @@ from bc_lightning.training._module import (
 )
 from bc_lightning.training._wrapped import compatibilities_of
 
-DISSONANCES = ("new_error", "strict_imitation", "imitation")
 # h1's kept scores may differ from its answer on another device or in another precision by this much of their size.
 _SAME_ANSWER = 1e-2
 
