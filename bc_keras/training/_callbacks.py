@@ -37,7 +37,7 @@ from bc_keras.training._preparation import check_same_preparation, prepared
 from bc_keras.training._score_scale import Says, Seen, check_scales, reading_of, said_by_values, says_of
 from bc_keras.training._telling import check_count, say
 from bc_tensorboard import summary
-from bc_tensorboard.plugin._by_id import TextsById, by_id
+from bc_tensorboard.writing._by_id import TextsById, by_id
 from bc_tensorboard.writing._event_file import EventFile
 
 _RUN = "compatibility"

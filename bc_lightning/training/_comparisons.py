@@ -23,7 +23,7 @@ from bc_core._arrays import id_array
 from bc_core.comparison._comparison import _checked_names, _metadata_of
 from bc_core.files._failed_writes import told_of
 from bc_lightning.batches._model_outputs import _part
-from bc_tensorboard.plugin._by_id import TextsById, by_id
+from bc_tensorboard.writing._by_id import TextsById, by_id
 
 if TYPE_CHECKING:
     from bc_lightning.losses._compatibility_loss import Labels

@@ -12,7 +12,7 @@ import numpy as np
 
 from bc_core import Comparison
 from bc_core.comparison._comparison import Id
-from bc_tensorboard.plugin._by_id import TextsById, by_id
+from bc_tensorboard.writing._by_id import TextsById, by_id
 from bc_tensorboard.writing._format import encode_comparison, encode_media
 from bc_tensorboard.writing._images import images_by_id, thumbnail
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from bc_core._arrays import to_numpy
 from bc_core.comparison._comparison import Id
-from bc_tensorboard.plugin._by_id import by_id
+from bc_tensorboard.writing._by_id import by_id
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bc_tensorboard.plugin._by_id import by_id
+from bc_tensorboard.writing._by_id import by_id
 from bc_tensorboard.writing._images import Thumbnails, images_by_id, thumbnail
 
 

@@ -20,7 +20,7 @@ def by_id(values: Any, name: str) -> Callable[[Id], Any]:
         TypeError: If it is none of these.
 
     Example:
-        >>> from bc_tensorboard.plugin._by_id import by_id
+        >>> from bc_tensorboard.writing._by_id import by_id
         >>> by_id(["zero", "one"], "metadata")(1), by_id({"a": "first"}, "metadata")("b")
         ('one', None)
     """
