@@ -9,8 +9,8 @@ import keras
 from bc_core import Sweep, linear_lambdas
 from bc_keras.losses._losses import BCCrossEntropyLoss, StrictImitationCrossEntropyLoss
 from bc_keras.sweep._sweep import sweep
-from bc_tensorboard.original import _original_manager, _original_widgets
-from bc_tensorboard.original._original_manager import SweepArguments
+from bc_tensorboard.original import _manager, _widgets
+from bc_tensorboard.original._manager import SweepArguments
 
 
 class _Begins(SweepArguments):
@@ -35,10 +35,10 @@ class _Begins(SweepArguments):
         return sweep(self.h2, self.h1, self.training_set, **{"test": self.test_set, **given, **options})
 
 
-class SweepManager(_Begins, _original_manager.SweepManager):
-    __doc__ = _original_manager.SweepManager.__doc__
+class SweepManager(_Begins, _manager.SweepManager):
+    __doc__ = _manager.SweepManager.__doc__
 
 
-class CompatibilityAnalysis(_Begins, _original_widgets.CompatibilityAnalysis):
-    __doc__ = _original_widgets.CompatibilityAnalysis.__doc__
+class CompatibilityAnalysis(_Begins, _widgets.CompatibilityAnalysis):
+    __doc__ = _widgets.CompatibilityAnalysis.__doc__
     _Manager = SweepManager

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bc_keras.evaluation._evaluate import evaluate
-from bc_tensorboard.original._original_widgets import ComparedModels, warn_of_unused
+from bc_tensorboard.original._widgets import ComparedModels, warn_of_unused
 
 
 class ModelComparison(ComparedModels):

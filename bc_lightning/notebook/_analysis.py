@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from bc_core import Sweep, linear_lambdas
 from bc_lightning.losses._losses import BCCrossEntropyLoss, StrictImitationCrossEntropyLoss
 from bc_lightning.sweep._sweep import _check_ids, sweep
-from bc_tensorboard.original import _original_manager, _original_widgets
-from bc_tensorboard.original._original_manager import SweepArguments
+from bc_tensorboard.original import _manager, _widgets
+from bc_tensorboard.original._manager import SweepArguments
 
 
 class _Begins(SweepArguments):
@@ -53,12 +53,12 @@ class _Begins(SweepArguments):
         return sweep(h2, self.h1, train, **given)
 
 
-class SweepManager(_Begins, _original_manager.SweepManager):
-    __doc__ = _original_manager.SweepManager.__doc__
+class SweepManager(_Begins, _manager.SweepManager):
+    __doc__ = _manager.SweepManager.__doc__
 
 
-class CompatibilityAnalysis(_Begins, _original_widgets.CompatibilityAnalysis):
-    __doc__ = _original_widgets.CompatibilityAnalysis.__doc__
+class CompatibilityAnalysis(_Begins, _widgets.CompatibilityAnalysis):
+    __doc__ = _widgets.CompatibilityAnalysis.__doc__
     _Manager = SweepManager
 
 

@@ -9,7 +9,7 @@ import torch
 
 from bc_core.comparison._comparison import Metadata
 from bc_lightning.evaluation._evaluate import Where, compared
-from bc_tensorboard.original._original_widgets import ComparedModels, warn_of_unused
+from bc_tensorboard.original._widgets import ComparedModels, warn_of_unused
 
 
 class ModelComparison(ComparedModels):

@@ -14,7 +14,8 @@ from typing import Any
 
 from bc_core.files._files import write_whole
 from bc_tensorboard.plugin._collection import Collection, Dissonance, Texts
-from bc_tensorboard.writing._invariance import invariance_json, placed_updates, series_of
+from bc_tensorboard.plugin._invariance import placed_updates, series_of
+from bc_tensorboard.writing._invariance import invariance_json
 
 STATIC = Path(__file__).parent.parent / "static"
 # Comparisons that are put into words for a browser without JavaScript.

@@ -18,10 +18,10 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
+from bc_tensorboard import PLUGIN_NAME
 from bc_tensorboard.plugin._collection import NotShownError
-from bc_tensorboard.plugin._loader import PLUGIN_NAME
+from bc_tensorboard.plugin._invariance import decode_invariance
 from bc_tensorboard.plugin._plugin_data import LogFolders, LoggedComparisons, MediaPack, OriginalSweeps
-from bc_tensorboard.writing._invariance import decode_invariance
 
 STATIC = Path(__file__).parent.parent / "static"
 SCRIPTS = ("index.js",)

@@ -17,13 +17,13 @@ from urllib.parse import quote, unquote
 import numpy as np
 from tensorboard.data import provider
 
-from bc_tensorboard.original._original_sweep import (
+from bc_tensorboard import PLUGIN_NAME
+from bc_tensorboard.plugin._collection import NotShownError
+from bc_tensorboard.plugin._original_sweep import (
     caveats,
     holds_original_sweep,
     read_finished_evaluations,
 )
-from bc_tensorboard.plugin._collection import NotShownError
-from bc_tensorboard.plugin._loader import PLUGIN_NAME
 from bc_tensorboard.writing._format import encode_comparison
 from bc_tensorboard.writing._media import Media, media_path, read_image, read_media
 

@@ -20,10 +20,11 @@ from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
 from bc_core.comparison._comparison import Id
+from bc_tensorboard import PLUGIN_NAME
 from bc_tensorboard.writing._format import encode_media
 
 MAGIC = b"BCMEDIA\x01"
-FOLDER = Path("plugins") / "backward_compatibility"
+FOLDER = Path("plugins") / PLUGIN_NAME
 
 _TEXT, _IMAGE = 1, 2
 _INTEGER, _STRING = 1, 2

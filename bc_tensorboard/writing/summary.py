@@ -17,6 +17,7 @@ import numpy as np
 from bc_core import Comparison
 from bc_core.comparison._comparison import Id
 from bc_core.invariance import InvarianceUpdate
+from bc_tensorboard import PLUGIN_NAME
 from bc_tensorboard.writing._event_file import EventFile
 from bc_tensorboard.writing._format import encode_comparison
 from bc_tensorboard.writing._images import Thumbnails
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["comparison", "comparison_pb", "invariance", "invariance_pb"]
 
-PLUGIN_NAME = "backward_compatibility"
 VERSION = 1
 # The run that a Keras callback's comparisons go to: TensorBoard reads one growing file in a run.
 KERAS_RUN = "compatibility"

@@ -10,7 +10,7 @@ from pathlib import Path
 from bc_core import compare, linear_lambdas
 from bc_core.sweep._folder import Trained
 from bc_core.sweep._running import run_sweep
-from bc_tensorboard.original._original_widgets import CompatibilityAnalysis
+from bc_tensorboard.original._widgets import CompatibilityAnalysis
 
 # Each lambda breaks fewer of these.
 TARGET = [0, 1, 2] * 20

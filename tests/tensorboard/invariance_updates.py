@@ -19,7 +19,8 @@ from bc_core.invariance import (
     TransformSet,
     compare_predictions,
 )
-from bc_tensorboard.plugin._loader import KEPT_STEPS, PLUGIN_NAME, BackwardCompatibilityLoader
+from bc_tensorboard import PLUGIN_NAME
+from bc_tensorboard.plugin._loader import KEPT_STEPS, BackwardCompatibilityLoader
 
 TURNS = TransformSet.rotations([0, 15, 30])
 

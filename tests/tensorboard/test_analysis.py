@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from gated_sweep import Analyses, Analysis
 
-from bc_tensorboard.original._original_widgets import CompatibilityAnalysis
+from bc_tensorboard.original._widgets import CompatibilityAnalysis
 
 ORIGINALS = Path(__file__).parents[1] / "data" / "original_sweep"
 

@@ -15,9 +15,10 @@ from invariance_updates import TURNS, layers, measured, predicted, served
 from bc_core import compare
 from bc_tensorboard import summary, to_html
 from bc_tensorboard.plugin._collection import NotShownError
+from bc_tensorboard.plugin._invariance import decode_invariance
 from bc_tensorboard.plugin._loader import PLUGIN_NAME
 from bc_tensorboard.writing._event_file import EventFile
-from bc_tensorboard.writing._invariance import decode_invariance, encode_invariance
+from bc_tensorboard.writing._invariance import encode_invariance
 
 
 def document(update, **options):

@@ -100,7 +100,7 @@ def test_an_image_is_made_while_no_file_is_held(tmp_path):
 def test_two_processes_lose_nothing_of_each_other(tmp_path):
     path = media_path(tmp_path, "test")
     code = (
-        "import sys; from bc_tensorboard import _media\n"
+        "import sys; from bc_tensorboard.writing import _media\n"
         "_media._PIECE, first = 2000, int(sys.argv[2])\n"
         "print(flush=True); sys.stdin.readline()\n"
         "for i in range(first, first + 300, 3):\n"

@@ -7,7 +7,7 @@ import pytest
 
 from bc_core import compare
 from bc_tensorboard import read_original_sweep
-from bc_tensorboard.original._original_sweep import holds_original_sweep, read_finished_evaluations
+from bc_tensorboard.plugin._original_sweep import holds_original_sweep, read_finished_evaluations
 
 ORIGINALS = Path(__file__).parents[1] / "data" / "original_sweep"
 TRUE_TOTALS = json.loads((ORIGINALS / "true_class_totals.json").read_text())

@@ -17,8 +17,9 @@ from PIL import Image
 from bc_core import compare
 from bc_tensorboard import ComparisonView
 from bc_tensorboard.plugin._actions import Action
+from bc_tensorboard.plugin._invariance import decode_invariance
 from bc_tensorboard.writing._format import decode
-from bc_tensorboard.writing._invariance import decode_invariance, encode_invariance
+from bc_tensorboard.writing._invariance import encode_invariance
 
 ORIGINALS = Path(__file__).parents[1] / "data" / "original_sweep"
 
@@ -435,7 +436,7 @@ def test_a_kernel_shows_the_view_and_answers_it(tmp_path):
         "from bc_tensorboard import ComparisonView\n"
         "view = ComparisonView(compare([0, 1, 1], [0, 1, 0], [0, 0, 1], name='u'), images=lambda i: 1 / 0)\n"
         "view",
-        "from bc_tensorboard.original._original_widgets import CompatibilityAnalysis\n"
+        "from bc_tensorboard.original._widgets import CompatibilityAnalysis\n"
         f"kept = CompatibilityAnalysis({str(ORIGINALS / 'one_batch')!r})",
         "view._handle_msg({'content': {'data': {'method': 'custom', 'content':\n"
         "    {'type': 'image', 'id': 1, 'run': 'u', 'dataset': 'test', 'instance': 1}}}, 'buffers': []})",

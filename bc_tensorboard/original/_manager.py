@@ -110,7 +110,7 @@ class SweepManager(SweepArguments):
         ml_flow_run_name: Name of its run.
 
     Example:
-        >>> from bc_tensorboard.original._original_manager import SweepManager
+        >>> from bc_tensorboard.original._manager import SweepManager
         >>> manager = SweepManager("no/such/folder")
         >>> manager.is_running(), manager.get_sweep_status(), manager.get_sweep_summary()["data"]
         (False, 0.0, [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -18,15 +17,27 @@ from numpy.typing import NDArray
 from bc_core import Comparison, ErrorInstances, ErrorOverlap
 from bc_core._arrays import first_duplicate
 from bc_core.counting._scores import count_cells
+from bc_tensorboard.plugin._original_entries import (
+    NEW_ERROR,
+    STRICT_IMITATION,
+    TESTING,
+    TRAINING,
+    Label,
+    dataset_of,
+    dissonance_of,
+    instance_id_of,
+    is_number,
+    label_of,
+    lambda_of,
+    part,
+    read_json,
+    shown,
+    whole,
+)
 
 SUMMARY_NAME = "sweep_summary.json"
 FIRST_EVALUATION_NAME = "0-evaluation-data.json"
 EVALUATION_NAME = re.compile(r"(0|[1-9][0-9]{0,8})-evaluation-data\.json")
-
-NEW_ERROR, STRICT_IMITATION = "new error", "strict imitation"
-TRAINING, TESTING = "training", "testing"
-
-Label = int | str
 
 
 @dataclass(frozen=True)
@@ -184,7 +195,7 @@ def _listed_evaluations(folder: Path) -> tuple[dict[int, _Entry | None], list[st
     problems: list[str] = []
     if summary.is_file():
         with _noted(problems, summary):
-            return _summarised(_read_json(summary)), problems
+            return _summarised(read_json(summary)), problems
     try:
         names = os.listdir(folder)
     except OSError as error:
@@ -199,48 +210,48 @@ def _listed_evaluations(folder: Path) -> tuple[dict[int, _Entry | None], list[st
 
 
 def _summarised(summary: Mapping[str, Any]) -> dict[int, _Entry | None]:
-    rows = _part(summary, "data")
+    rows = part(summary, "data")
     if not isinstance(rows, list):
-        raise ValueError(f"expected a list under 'data', got {_shown(rows)}")
+        raise ValueError(f"expected a list under 'data', got {shown(rows)}")
     entries: dict[int, _Entry | None] = {}
     for row in rows:
-        index = _whole(_part(row, "datapoint_index"), "datapoint_index")
+        index = whole(part(row, "datapoint_index"), "datapoint_index")
         if index in entries:
             raise ValueError(f"the datapoint_index {index} comes twice")
-        entries[index] = _Entry(_lambda(row), _dataset(row), _dissonance(row))
+        entries[index] = _Entry(lambda_of(row), dataset_of(row), dissonance_of(row))
     return dict(sorted(entries.items()))
 
 
 def _read_record(path: Path, index: int, entry: _Entry | None) -> _Record:
-    data = _read_json(path)
+    data = read_json(path)
     own_index = data.get("datapoint_index", index)
     if own_index != index:
-        raise ValueError(f"it says that it is evaluation {_shown(own_index)}")
+        raise ValueError(f"it says that it is evaluation {shown(own_index)}")
     if entry is None:
         # Without a summary the order tells: two evaluations of new error, then two of strict imitation.
-        entry = _Entry(_lambda(data), _dataset(data), NEW_ERROR if index % 4 < 2 else STRICT_IMITATION)
-    elif "lambda_c" in data and (_lambda(data), _dataset(data)) != (entry.lambda_c, entry.dataset):
+        entry = _Entry(lambda_of(data), dataset_of(data), NEW_ERROR if index % 4 < 2 else STRICT_IMITATION)
+    elif "lambda_c" in data and (lambda_of(data), dataset_of(data)) != (entry.lambda_c, entry.dataset):
         raise ValueError(
-            f"it is of lambda_c {_lambda(data):g} on {_dataset(data)} data, but {SUMMARY_NAME} says "
+            f"it is of lambda_c {lambda_of(data):g} on {dataset_of(data)} data, but {SUMMARY_NAME} says "
             f"{entry.lambda_c:g} on {entry.dataset} data"
         )
-    rows = _part(data, "error_instances")
+    rows = part(data, "error_instances")
     if not isinstance(rows, list):
-        raise ValueError(f"expected a list under 'error_instances', got {_shown(rows)}")
-    classes = _part(data, "sorted_classes")
+        raise ValueError(f"expected a list under 'error_instances', got {shown(rows)}")
+    classes = part(data, "sorted_classes")
     if not isinstance(classes, list) or not classes:
-        raise ValueError(f"expected a list of classes under 'sorted_classes', got {_shown(classes)}")
+        raise ValueError(f"expected a list of classes under 'sorted_classes', got {shown(classes)}")
     record = _Record(
         path,
         index,
         entry,
-        _whole(_part(data, "dataset_size"), "dataset_size"),
-        frozenset(map(_label, classes)),
-        [_instance_id(_part(row, "instance_id")) for row in rows],
+        whole(part(data, "dataset_size"), "dataset_size"),
+        frozenset(map(label_of, classes)),
+        [instance_id_of(part(row, "instance_id")) for row in rows],
         ["" if row.get("metadata") is None else str(row["metadata"]) for row in rows],
-        [_label(_part(row, "ground_truth")) for row in rows],
-        [_label(_part(row, "h1_prediction")) for row in rows],
-        [_label(_part(row, "h2_prediction")) for row in rows],
+        [label_of(part(row, "ground_truth")) for row in rows],
+        [label_of(part(row, "h1_prediction")) for row in rows],
+        [label_of(part(row, "h2_prediction")) for row in rows],
         (_accuracies(data, "h1_accuracy_by_class"), _accuracies(data, "h2_accuracy_by_class")),
     )
     _check_overlap(record, data.get("models_error_overlap"))
@@ -364,7 +375,7 @@ def _check_overlap(record: _Record, overlap: object) -> None:
     h2_wrong = [b != y for b, y in zip(record.h2, record.target, strict=True)]
     counted = [sum(h1_wrong), sum(h2_wrong), sum(a and b for a, b in zip(h1_wrong, h2_wrong, strict=True))]
     if not isinstance(overlap, list) or not all(isinstance(ids, list) for ids in overlap):
-        raise ValueError(f"expected three lists of ids under 'models_error_overlap', got {_shown(overlap)}")
+        raise ValueError(f"expected three lists of ids under 'models_error_overlap', got {shown(overlap)}")
     if [len(ids) for ids in overlap] != counted:
         raise ValueError(
             f"models_error_overlap lists {[len(ids) for ids in overlap]} errors of h1, of h2 and of both, but the "
@@ -388,95 +399,16 @@ def _numbered(labels: Iterable[Label]) -> tuple[dict[Label, int], tuple[str, ...
 def _accuracies(data: Mapping[str, Any], key: str) -> dict[Label, float]:
     rows = data.get(key, [])
     if not isinstance(rows, list):
-        raise ValueError(f"expected a list under {key!r}, got {_shown(rows)}")
+        raise ValueError(f"expected a list under {key!r}, got {shown(rows)}")
     accuracies = {}
     for row in rows:
-        value = _part(row, "accuracy")
+        value = part(row, "accuracy")
         if value is None or (isinstance(value, float) and math.isnan(value)):
             continue  # a class without instances
-        if not _is_number(value) or not 0 <= value <= 1:
-            raise ValueError(f"expected accuracies from 0 to 1 under {key!r}, got {_shown(value)}")
-        accuracies[_label(_part(row, "class"))] = float(value)
+        if not is_number(value) or not 0 <= value <= 1:
+            raise ValueError(f"expected accuracies from 0 to 1 under {key!r}, got {shown(value)}")
+        accuracies[label_of(part(row, "class"))] = float(value)
     return accuracies
-
-
-def _dataset(row: Mapping[str, Any]) -> str:
-    flags = _part(row, "training"), _part(row, "testing")
-    if flags not in ((True, False), (False, True)):
-        raise ValueError(
-            f"expected either training or testing data, got training {flags[0]!r} and testing {flags[1]!r}"
-        )
-    return TRAINING if flags[0] else TESTING
-
-
-def _dissonance(row: Mapping[str, Any]) -> str:
-    flags = _part(row, "new-error"), _part(row, "strict-imitation")
-    if flags not in ((True, False), (False, True)):
-        raise ValueError(f"expected either new-error or strict-imitation, got {flags[0]!r} and {flags[1]!r}")
-    return NEW_ERROR if flags[0] else STRICT_IMITATION
-
-
-def _lambda(row: Mapping[str, Any]) -> float:
-    value = _part(row, "lambda_c")
-    if not _is_number(value) or not 0 <= value < math.inf:
-        raise ValueError(f"lambda_c: expected a number of at least 0, got {_shown(value)}")
-    return float(value)
-
-
-def _label(value: Any) -> Label:
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]  # labels of shape (N, 1)
-    if isinstance(value, str):
-        return value
-    if _is_number(value, allow_bool=True) and value == int(value):
-        return int(value)
-    raise ValueError(f"expected class labels that are whole numbers or texts, got {_shown(value)}")
-
-
-def _instance_id(value: Any) -> int | str:
-    if isinstance(value, str):
-        return value
-    if _is_number(value) and value == int(value):
-        return int(value)
-    raise ValueError(f"instance_id: expected a whole number or a text, got {_shown(value)}")
-
-
-def _whole(value: Any, name: str) -> int:
-    if not _is_number(value) or value != int(value) or not 0 <= value < 2**53:
-        raise ValueError(f"{name}: expected a whole number of at least 0, got {_shown(value)}")
-    return int(value)
-
-
-def _is_number(value: Any, allow_bool: bool = False) -> bool:
-    # No number of a sweep is that large, and integers beyond the range of floats make arithmetic fail.
-    return isinstance(value, (int, float)) and (allow_bool or not isinstance(value, bool)) and -1e300 < value < 1e300
-
-
-def _part(row: Any, key: str) -> Any:
-    if not isinstance(row, Mapping):
-        raise ValueError(f"expected an entry with {key!r}, got {_shown(row)}")
-    if key not in row:
-        raise ValueError(f"the entry {key!r} is missing")
-    return row[key]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ValueError("the file is missing; copy the whole folder of the sweep") from None
-    except OSError as error:
-        raise ValueError(f"cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"no valid JSON, perhaps cut off or still being written ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"expected a JSON object, got {_shown(content)}")
-    return content
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def caveats(folder: str | os.PathLike[str], evaluations: Sequence[OriginalEvaluation]) -> list[str]:

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from bc_core import Comparison, Sweep, SweepResults
 from bc_core.sweep._folder import is_sweep_folder
-from bc_tensorboard.original._original_manager import SweepArguments, SweepManager
-from bc_tensorboard.original._original_sweep import (
+from bc_tensorboard.original._manager import SweepArguments, SweepManager
+from bc_tensorboard.plugin._actions import Action
+from bc_tensorboard.plugin._collection import Texts, point_name
+from bc_tensorboard.plugin._original_sweep import (
     OriginalEvaluation,
     caveats,
     holds_original_sweep,
     read_finished_evaluations,
 )
-from bc_tensorboard.plugin._actions import Action
-from bc_tensorboard.plugin._collection import Texts, point_name
 
 if TYPE_CHECKING:
     from bc_tensorboard.pages._view import ComparisonView
@@ -87,7 +87,7 @@ class CompatibilityAnalysis(SweepArguments):
         ImportError: If anywidget is not installed.
 
     Example:
-        >>> from bc_tensorboard.original._original_widgets import CompatibilityAnalysis
+        >>> from bc_tensorboard.original._widgets import CompatibilityAnalysis
         >>> CompatibilityAnalysis("no/such/folder")
         CompatibilityAnalysis('no/such/folder', no evaluations yet)
     """
