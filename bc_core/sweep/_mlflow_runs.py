@@ -147,7 +147,7 @@ class Runs:
     def name_child(self, child: Mapping[str, Any], point: Point) -> None:
         """Tell what the point is."""
         loss = PLAIN if point.loss is None else point.loss
-        self.log_params(child["run_id"], {"loss": loss, "lambda_c": str(point.lambda_c), "seed": str(point.seed)})
+        self.log_params(child["run_id"], {"loss": loss, "lambda_c": point.lambda_c, "seed": point.seed})
 
     def known_child(self, point: Point) -> dict[str, Any] | None:
         """What is known of the run of a point, if it has one."""
@@ -194,10 +194,10 @@ class Runs:
         for start in range(0, len(metrics), 1000):
             self.client.log_batch(run_id, metrics=metrics[start : start + 1000])
 
-    def log_params(self, run_id: str | None, values: Mapping[str, str]) -> None:
+    def log_params(self, run_id: str | None, values: Mapping[str, object]) -> None:
         """Log parameters, which cannot be changed."""
         param = importlib.import_module("mlflow.entities").Param
-        params = [param(name, value[:_LONGEST_VALUE]) for name, value in values.items()]
+        params = [param(name, str(value)[:_LONGEST_VALUE]) for name, value in values.items()]
         # MLflow takes 100 at a time.
         for start in range(0, len(params), 100):
             self.client.log_batch(run_id, params=params[start : start + 100])

@@ -16,6 +16,7 @@ from typing import Any, cast
 from bc_core.sweep._engines import ENGINES, Engine
 from bc_core.sweep._folder import SweepFolder
 from bc_core.sweep._points import Point, checked_lambdas, checked_seeds, planned
+from bc_core.sweep._recipe import Recipe
 from bc_core.sweep._results import SweepResults
 from bc_core.sweep._told import full_sentence
 from bc_core.sweep._trackers import Plan, Tracker
@@ -230,6 +231,24 @@ def run_sweep(
         )
         raise
     return sweep
+
+
+# Arguments of a framework's `sweep` that are for what runs it; the rest is for its recipe.
+_OF_THE_RUN = ("folder", "lambdas", "seeds", "engine", "workers", "background", "progress_bar", "ray_options")
+
+
+def sweep_by(make: Callable[..., Recipe], given: dict[str, Any], trackers: Sequence[Tracker]) -> Sweep:
+    """Run what a framework's `sweep` was called for.
+
+    Args:
+        make: Makes its recipe, of the arguments that are not for the run.
+        given: All arguments by name.
+        trackers: Who is told.
+    """
+    of_the_run = {name: given.pop(name) for name in _OF_THE_RUN}
+    recipe = make(**given)
+    losses, shared = list(recipe.losses), recipe.shares_plain
+    return run_sweep(recipe, losses=losses, share_plain=shared, trackers=trackers, **of_the_run)
 
 
 @contextmanager

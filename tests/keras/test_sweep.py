@@ -14,7 +14,9 @@ from keras import ops
 from bc_core.sweep._folder import SweepFolder
 from bc_core.sweep._points import Point
 from bc_keras import BEC, BTC, BCBinaryCrossEntropyLoss, BCModel, CompatibilityLoss, StoredOutputs, sweep
-from bc_keras.sweep._sweep import _cloned, _Recipe
+from bc_keras.sweep._recipe import KerasRecipe
+from bc_keras.sweep._remade import cloned
+from bc_tensorboard.writing._sweep_log import SweepLog
 
 BACKEND = keras.backend.backend()
 PLAIN, MIDDLE = Point(None, 0.0, 3), Point("new_error", 2.0, 3)
@@ -94,15 +96,15 @@ def recipe(h2, h1, train, val=None, test=None, losses=("new_error", "strict_imit
         "evaluate_on_train": True,
         "store_h1": "auto",
         "save_models": True,
-        "tensorboard": False,
         **options,
     }
-    return _Recipe(h2, h1, (train, val, test), losses, **given)
+    return KerasRecipe(h2, h1, train, val, test, losses, **given)
 
 
-def trained(recipe, folder, *points):
+def trained(recipe, folder, *points, trackers=()):
     place = SweepFolder(folder)
     place.begin(recipe.describe(), list(recipe.losses), points)
+    recipe.trackers = trackers
     recipe.prepare(place.path)
     for point in points:
         place.train(point, recipe.train)
@@ -191,7 +193,7 @@ def test_a_copy_draws_random_numbers_of_the_seed():
     drawn = []
     for _ in range(2):
         keras.utils.set_random_seed(5)
-        drawn.append(ops.convert_to_numpy(_cloned(h2)(data()[0], training=True)))
+        drawn.append(ops.convert_to_numpy(cloned(h2)(data()[0], training=True)))
     np.testing.assert_array_equal(*drawn)
 
 
@@ -394,7 +396,7 @@ def test_tf_data(h1, tmp_path):
         made = recipe(net, counted, dataset, test=tf.data.Dataset.from_tensor_slices(data(32, 1)).batch(16))
     place = trained(made, tmp_path, PLAIN, MIDDLE)
     assert counted.rows == 40 + 32
-    assert made._reads_h1
+    assert made._trains_on_kept
     keras.utils.set_random_seed(MIDDLE.seed)
     h2 = net()
     rows = Counting()(x)
@@ -413,7 +415,7 @@ def test_tf_data_that_is_shuffled(h1, tmp_path):
 
     with pytest.warns(UserWarning, match="pass a function that makes the data set"):
         made = recipe(net, h1, shuffled())
-    assert not made._reads_h1
+    assert not made._trains_on_kept
     place = trained(made, tmp_path / "first", MIDDLE)
     assert place.comparison(MIDDLE, "train").dataset_size == 40
     there = trained(recipe(net, h1, shuffled), tmp_path / "there", PLAIN, MIDDLE)
@@ -486,7 +488,7 @@ def test_tensorboard_runs(h1, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    place = trained(recipe(net, h1, data(), tensorboard=True), tmp_path, PLAIN, MIDDLE)
+    place = trained(recipe(net, h1, data()), tmp_path, PLAIN, MIDDLE, trackers=[SweepLog(tmp_path)])
     for point in (PLAIN, MIDDLE):
         assert list((place.path / "tensorboard" / point.name).glob("*tfevents*"))
         curves = EventAccumulator(str(place.path / "tensorboard" / point.name / "training"))

@@ -6,6 +6,7 @@ import copy
 import errno
 import functools
 import importlib
+import inspect
 import math
 import os
 import random
@@ -28,7 +29,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from bc_core import FullDiskError, SweepFailedError, SweepResults, compare, linear_lambdas, log_lambdas
 from bc_core.sweep import _folder
 from bc_lightning import BCLightningModule, CompatibilityLoss, StoredOutputs, sweep, unwrap
-from bc_lightning.sweep._sweep import _Recipe
+from bc_lightning.sweep._recipe import LightningRecipe
 from bc_tensorboard import read_original_sweep
 
 PROGRAM = Path(__file__).with_name("sweep_training.py")
@@ -180,6 +181,16 @@ class Slower(Digits):
 
 
 LINEAR = functools.partial(nn.Linear, 784, 10)
+# What a recipe is given where the caller of `sweep` says nothing.
+OF_THE_RUN = {
+    *("folder", "lambdas", "seeds", "engine", "workers", "background", "progress_bar", "ray_options"),
+    *("tensorboard", "mlflow"),
+}
+DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(sweep).parameters.items()
+    if parameter.default is not inspect.Parameter.empty and name not in OF_THE_RUN
+}
 
 
 @pytest.mark.parametrize(
@@ -220,7 +231,7 @@ def test_whatever_changes_the_results_makes_another_sweep(tmp_path, h1, data, fi
 
     def begun(options):
         given = {"h2": LINEAR if "optimizer" in options else Digits, "trainer": {"max_epochs": 1}, **options}
-        recipe = _Recipe.of(given.pop("h2"), h1, loader, None, None, **given)
+        recipe = LightningRecipe(h1=h1, train=loader, **{**DEFAULTS, **given})
         _folder.SweepFolder(tmp_path / "s").begin(recipe.describe(), ["new_error"], [])
 
     begun(first)
