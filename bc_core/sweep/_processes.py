@@ -10,19 +10,20 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from bc_core.sweep._folder import SweepFolder
 from bc_core.sweep._points import Point
-from bc_core.sweep._work import Trains, Work, error_of, imported
+from bc_core.sweep._recipe import Recipe
+from bc_core.sweep._work import Work, error_of, imported
 
 # How often the process that waits for others looks whether it shall stop.
 _LOOK_SECONDS = 0.2
 
 # In a worker: what it made of the file that holds it.
-_RECIPES: dict[str, Trains] = {}
+_RECIPES: dict[str, Recipe] = {}
 
 
 def _train_in_worker(pickled: str, path: str, point: Point, prepare: bool) -> str | None:
@@ -71,7 +72,7 @@ class _NotImportableError(RuntimeError):
     """A recipe could not be made again in a worker."""
 
 
-def _recipe_in_worker(pickled: str, path: str | None) -> Trains:
+def _recipe_in_worker(pickled: str, path: str | None) -> Recipe:
     """The recipe as it came, prepared where the caller did not: `path` is the sweep's folder then."""
     if pickled not in _RECIPES:
         try:
@@ -160,7 +161,7 @@ def _before_exit(call: Callable[[], object]) -> None:
 
 
 @contextlib.contextmanager
-def _pickled(recipe: Trains) -> Iterator[str]:
+def _pickled(recipe: Recipe) -> Iterator[str]:
     """The recipe in a file, so that its data sets are written once and not with every point."""
     cloudpickle = imported("cloudpickle", "Several processes need")
     directory = tempfile.mkdtemp(prefix="bc-sweep-")

@@ -12,11 +12,12 @@ from typing import Any
 
 from bc_core.sweep._folder import SweepFolder
 from bc_core.sweep._points import Point
-from bc_core.sweep._work import PointDone, Trains, Work, error_of, imported
+from bc_core.sweep._recipe import Recipe
+from bc_core.sweep._work import PointDone, Work, error_of, imported
 
 _NEED = 'engine="ray" needs'
 # In a worker: what it made of the object that holds it.
-_RECIPES: dict[str, Trains] = {}
+_RECIPES: dict[str, Recipe] = {}
 _QUIET = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
 
 
@@ -69,13 +70,13 @@ def by_ray(work: Work) -> None:
             ray.shutdown()
 
 
-def _traveller(ray: Any, work: Work, threads: int) -> Callable[[], Trains]:
+def _traveller(ray: Any, work: Work, threads: int) -> Callable[[], Recipe]:
     """A function that makes the recipe again in a worker, once, and prepares it where the caller did not."""
     content = ray.put(imported("cloudpickle", _NEED).dumps(work.recipe))
     environment, places = work.recipe.environment(threads), list(sys.path)
     path, prepare = work.folder.path, work.prepare
 
-    def recipe_there() -> Trains:
+    def recipe_there() -> Recipe:
         os.environ.update(environment)
         sys.path += [entry for entry in places if entry not in sys.path]
         key = content.hex()

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from weakref import WeakSet
 
 from bc_core.comparison._comparison import Comparison
@@ -17,13 +17,34 @@ from bc_core.sweep._folder import DATASETS, LOSS, Report, Trained
 from bc_core.sweep._generators import Generators
 from bc_core.sweep._h1_performance import measured_h1
 from bc_core.sweep._points import PLAIN, Point
-from bc_core.sweep._told import told
 from bc_core.sweep._trackers import Tracker
 
 DISSONANCES = ("new_error", "strict_imitation", "imitation")
 
 # Seed of the h2 that a folder is known again by, and of what is done once for all: the same, whatever seeds are swept.
 _FIRST_SEED = 0
+
+
+class Framework(NamedTuple):
+    """What a recipe asks of a framework in general.
+
+    Attributes:
+        model: Class of a model.
+        called: What such a model is called.
+        draws_from: Where its models draw random numbers from.
+        seeded: Random numbers of a seed; afterwards the caller's generators are where they were.
+        copied: A copy of a model, with its weights.
+        told: A value in short, the same in every process.
+        no_loss: What to say of a name that is no loss.
+    """
+
+    model: type[Any]
+    called: str
+    draws_from: str
+    seeded: Callable[[int], AbstractContextManager[None]]
+    copied: Callable[[Any], Any]
+    told: Callable[[Any], str]
+    no_loss: str = ""
 
 
 class Recipe(ABC):
@@ -48,11 +69,11 @@ class Recipe(ABC):
         ValueError: One is out of range.
     """
 
-    # What h2 is, for errors and to be told from a function that makes one; and what a name of a loss is not.
-    model_class: ClassVar[type[Any]]
-    model_called: ClassVar[str]
-    random_numbers: ClassVar[str]
-    no_loss: ClassVar[str] = ""
+    framework: ClassVar[Framework]
+
+    # The model in use, and whether all losses are one and the same training at lambda_c = 0; set by the framework.
+    h1: Any
+    shares_plain: bool
 
     def __init__(
         self,
@@ -74,8 +95,8 @@ class Recipe(ABC):
                 "performance_metric must be a function (model, dataset, device). Received: "
                 f"performance_metric={performance_metric!r}."
             )
-        if not isinstance(h2, self.model_class) and not callable(h2):
-            raise TypeError(f"h2 must be {self.model_called}, or a function that makes one. Received: h2={h2!r}.")
+        if not isinstance(h2, self.framework.model) and not callable(h2):
+            raise TypeError(f"h2 must be {self.framework.called}, or a function that makes one. Received: h2={h2!r}.")
         self.h2 = h2
         self.losses = self._named_losses(losses, known)
         self.class_names = None if class_names is None else tuple(class_names)
@@ -114,7 +135,7 @@ class Recipe(ABC):
                 near = difflib.get_close_matches(loss, names, n=1)
                 raise ValueError(
                     f"losses must be of {', '.join(map(repr, names))}{f'; perhaps {near[0]!r}' if near else ''}."
-                    f"{self.no_loss} Received: {loss!r}."
+                    f"{self.framework.no_loss} Received: {loss!r}."
                 )
         return given
 
@@ -126,22 +147,22 @@ class Recipe(ABC):
         Raises:
             ValueError: h2 is made otherwise each time, so that points would not start alike.
         """
-        with self._seeded(_FIRST_SEED):
-            again = self._start_of(self.made_h2())
-        if again != self._start:
+        with self.framework.seeded(_FIRST_SEED):
+            again, _ = self._name_of(self.made_h2())
+        if again != self._weights:
             raise ValueError(
-                "h2 must make the same model whenever the seed is the same, so that all points start alike, and it "
-                f"made two different ones: draw its random numbers from {self.random_numbers}, or from generators "
-                f"that it makes itself. Received: h2={self.h2!r}."
+                "h2 must make the same model whenever the seed is the same, so that all points start alike, and it made "
+                f"two different ones: draw its random numbers from {self.framework.draws_from}, or from generators that "
+                f"it makes itself. Received: h2={self.h2!r}."
             )
         return {
-            "h2 before training": self._initial,
+            "h2 before training": f"{self._weights} {self._structure}".strip(),
             **self._described(),
-            "ids": self._told(self.ids),
-            "class_names": self._told(self.class_names),
-            "performance_metric": self._told(self.performance_metric),
+            "ids": self.framework.told(self.ids),
+            "class_names": self.framework.told(self.class_names),
+            "performance_metric": self.framework.told(self.performance_metric),
             "evaluated on training data": str(self.evaluate_on_train),
-            **{f"{LOSS}{name}": self._told(self._criterion(name)) for name in self.losses},
+            **{f"{LOSS}{name}": self.framework.told(self._criterion(name)) for name in self.losses},
         }
 
     def environment(self, threads: int) -> dict[str, str]:
@@ -160,11 +181,11 @@ class Recipe(ABC):
             TypeError: h2 makes something else.
             ValueError: h2 makes the same one again.
         """
-        if isinstance(self.h2, self.model_class):
-            return self._copied(self.h2)
+        if isinstance(self.h2, self.framework.model):
+            return self.framework.copied(self.h2)
         made = self.h2()
-        if not isinstance(made, self.model_class):
-            raise TypeError(f"h2 must make {self.model_called}. Received from h2(): {type(made).__name__}.")
+        if not isinstance(made, self.framework.model):
+            raise TypeError(f"h2 must make {self.framework.called}. Received from h2(): {type(made).__name__}.")
         if made in self._made:
             raise ValueError(
                 "h2 must make a new model at each call, as every point trains its own, and it gave the same one twice: "
@@ -175,9 +196,9 @@ class Recipe(ABC):
 
     def _look_at_h2(self) -> Any:
         """Make an h2, remember what it is, and see what does not fit it before the first hour of training."""
-        with self._seeded(_FIRST_SEED):
+        with self.framework.seeded(_FIRST_SEED):
             first = self.made_h2()
-            self._start, self._initial = self._start_of(first), self._name_of(first)
+            self._weights, self._structure = self._name_of(first)
             self._check(first)
         return first
 
@@ -185,17 +206,13 @@ class Recipe(ABC):
         """Name of the loss that a point is trained with; plain training is any of them at lambda_c = 0."""
         return next(iter(self.losses)) if point.loss is None else point.loss
 
-    def _told(self, value: Any) -> str:
-        return told(value, self._special)
-
     # Once for all points
 
     def prepare(self, folder: Path) -> None:
         """Ask h1 about all data, once; taken up where an interrupted call stopped."""
         self.folder = folder
-        with self._seeded(_FIRST_SEED):
+        with self.framework.seeded(_FIRST_SEED):
             data = self._made_data()
-            self._check_data(data)
             for name in DATASETS:
                 if name in data and (name in self.evaluated or self._trains_on_kept):
                     self._keep_h1(name, data[name], folder / "h1" / name)
@@ -211,7 +228,7 @@ class Recipe(ABC):
     def train(self, point: Point, directory: Path, report: Report) -> Trained:
         """Train and evaluate one point."""
         try:
-            with self._seeded(point.seed):
+            with self.framework.seeded(point.seed):
                 self.generators.rewind()
                 trained = self._trained(point, directory, report)
         finally:
@@ -229,9 +246,7 @@ class Recipe(ABC):
         comparisons, performances = {}, {}
         for name in self.evaluated:
             # A model's own lambda_c is a float32, and a scheduler may have moved it.
-            comparisons[name] = dataclasses.replace(
-                compare(name), name=point.loss or PLAIN, lambda_c=point.lambda_c
-            )
+            comparisons[name] = dataclasses.replace(compare(name), name=point.loss or PLAIN, lambda_c=point.lambda_c)
             if self.performance_metric is not None:
                 with self._evaluating(h2):
                     value = performance(self.performance_metric(h2, data[name], self._device_of(h2)), "h2")
@@ -254,11 +269,6 @@ class Recipe(ABC):
 
     @property
     @abstractmethod
-    def shares_plain(self) -> bool:
-        """Whether all losses are one and the same training at lambda_c = 0."""
-
-    @property
-    @abstractmethod
     def _datasets(self) -> Sequence[str]:
         """Names of the data sets, in the order in which they are shown."""
 
@@ -268,51 +278,28 @@ class Recipe(ABC):
         """Whether the training reads h1's kept outputs, as far as is known before they are kept."""
 
     @abstractmethod
-    def _seeded(self, seed: int) -> AbstractContextManager[None]:
-        """Random numbers of a seed; afterwards the caller's generators are where they were."""
-
-    @abstractmethod
-    def _special(self, value: Any) -> str | None:
-        """What there is to say of a framework's own object."""
-
-    @abstractmethod
     def _described(self) -> dict[str, str]:
         """What else decides the results: framework, h1, the data, the options of its own."""
 
     @abstractmethod
-    def _criterion(self, name: str) -> Any:
-        """What a loss is, to be told."""
-
-    @abstractmethod
-    def _copied(self, h2: Any) -> Any:
-        """A model of the same weights."""
-
-    @abstractmethod
-    def _start_of(self, h2: Any) -> str:
-        """What a model starts with: its weights, the same in every process."""
-
-    @abstractmethod
-    def _name_of(self, h2: Any) -> str:
-        """What an h2 is before training, in short: weights, structure, code."""
+    def _name_of(self, h2: Any) -> tuple[str, str]:
+        """What an h2 is before training, in short: its weights; and what else there is, such as structure and code."""
 
     @abstractmethod
     def _check(self, h2: Any) -> None:
         """Wrap an h2 with each loss, as a point is, so that what does not fit is told."""
 
+    def _criterion(self, name: str) -> Any:
+        """What a loss is, to be told."""
+        return self.losses[name]
+
     @abstractmethod
     def _made_data(self) -> dict[str, Any]:
         """The data sets by name, made anew where functions make them."""
 
-    def _check_data(self, data: Mapping[str, Any]) -> None:
-        """Refuse data that could not be compared on."""
-
     @abstractmethod
     def _keep_h1(self, name: str, data: Any, path: Path) -> None:
         """Ask h1 about a data set and keep what it says, if that can be read back."""
-
-    @abstractmethod
-    def _measured_h1(self) -> Any:
-        """What the caller's metric is given as h1; None where h1 is stored answers, which are no model."""
 
     @abstractmethod
     def _fit(self, h2: Any, data: Mapping[str, Any], point: Point, report: Report) -> Callable[[str], Comparison]:
@@ -325,6 +312,10 @@ class Recipe(ABC):
     @abstractmethod
     def _saved(self, h2: Any, directory: Path) -> str:
         """Save a model; returns the name of its file."""
+
+    def _measured_h1(self) -> Any:
+        """What the caller's metric is given as h1; None where h1 is stored answers, which are no model."""
+        return self.h1
 
     def _evaluating(self, model: Any) -> AbstractContextManager[None]:
         """The modes in which the caller's metric asks a model."""

@@ -20,7 +20,7 @@ from bc_core.sweep._recipe import Recipe
 from bc_core.sweep._results import SweepResults
 from bc_core.sweep._told import full_sentence
 from bc_core.sweep._trackers import Plan, Tracker
-from bc_core.sweep._work import PointDone, Trains, Work
+from bc_core.sweep._work import PointDone, Work
 
 # How often the progress bar looks at the folder.
 _LOOK_SECONDS = 0.25
@@ -95,7 +95,9 @@ class Sweep(SweepResults):
         if self._thread is not None:
             self._thread.join()
 
-    def _run(self, work: Callable[[Sequence[Point], PointDone, threading.Event], None], trackers: Sequence[Tracker]) -> None:
+    def _run(
+        self, work: Callable[[Sequence[Point], PointDone, threading.Event], None], trackers: Sequence[Tracker]
+    ) -> None:
         told: set[Point] = set()
 
         def done(point: Point, error: BaseException | str | None) -> None:
@@ -144,7 +146,7 @@ class Sweep(SweepResults):
 
 
 def run_sweep(
-    recipe: Trains,
+    recipe: Recipe,
     *,
     folder: str | os.PathLike[str],
     losses: Sequence[str],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from bc_core.sweep._folder import Failure, Trained
@@ -49,7 +49,7 @@ class Logger(NamedTuple):
     beside_own: bool = False
 
 
-class Tracker(Protocol):
+class Tracker:
     """Hears of a sweep; each method does nothing unless it is overridden.
 
     A tracker is pickled and goes to every process that trains; there it hears `point_begun`, the epochs, and

@@ -4,47 +4,17 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bc_core.files._files import FullDiskError
-from bc_core.sweep._folder import Report, SweepFolder, Trained
+from bc_core.sweep._folder import SweepFolder
 from bc_core.sweep._points import Point
-from bc_core.sweep._trackers import Tracker
+from bc_core.sweep._recipe import Recipe
 
-
-class Trains(Protocol):
-    """What trains the points; it travels to other processes by cloudpickle."""
-
-    # Set before the first point.
-    trackers: Sequence[Tracker]
-    # The caller's, or None.
-    performance_metric: Any
-
-    @property
-    def evaluated(self) -> Sequence[str]:
-        """Names of the data sets that points are compared on."""
-
-    def describe(self) -> dict[str, str]:
-        """What decides the results, by name, in short: what a folder is known again by."""
-
-    def prepare(self, folder: Path) -> None:
-        """Do once what all points share: h1's outputs. Taken up where an interrupted call stopped."""
-
-    def train(self, point: Point, directory: Path, report: Report) -> Trained:
-        """Train and evaluate one point; its files go into `directory`."""
-
-    def environment(self, threads: int) -> dict[str, str]:
-        """Environment variables of a worker process that computes with so many threads."""
-
-
-class PointDone(Protocol):
-    """Told of each point that ended, in the process that runs the sweep."""
-
-    def __call__(self, point: Point, error: BaseException | str | None) -> None:
-        """Called with the error, or None."""
+# Told of each point that ended, and of the error, in the process that runs the sweep.
+PointDone = Callable[[Point, BaseException | str | None], None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +33,7 @@ class Work:
             the random numbers of the caller's process. Not for the engine "in_process".
     """
 
-    recipe: Trains
+    recipe: Recipe
     folder: SweepFolder
     points: Sequence[Point]
     done: PointDone
@@ -73,7 +43,7 @@ class Work:
     prepare: bool = False
 
 
-def error_of(recipe: Trains, folder: SweepFolder, point: Point) -> Exception | None:
+def error_of(recipe: Recipe, folder: SweepFolder, point: Point) -> Exception | None:
     """Train a point, and return the error that it ended in.
 
     Raises:

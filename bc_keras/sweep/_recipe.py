@@ -6,7 +6,6 @@ import copy
 import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from bc_core._arrays import check_unique_ids, id_array
 from bc_core.sweep._folder import DATASETS, Report, Trained
 from bc_core.sweep._generators import Generators
 from bc_core.sweep._points import Point
-from bc_core.sweep._recipe import DISSONANCES, Recipe
+from bc_core.sweep._recipe import DISSONANCES, Framework, Recipe
 from bc_core.sweep._told import code_of
 from bc_keras._random_numbers import seed_torch, seeded
 from bc_keras.batches._validation_data import ValidationData
@@ -45,10 +44,15 @@ Loss = str | CompatibilityLoss | ModelLoss | type[ModelLoss]
 class KerasRecipe(Recipe):
     """How a point is trained in Keras. Its arguments are those of `sweep`."""
 
-    model_class = keras.Model
-    model_called = "a Keras model"
-    random_numbers = "keras.random, numpy.random or random"
-    no_loss = " The base, such as 'sparse_categorical_crossentropy', goes to compile."
+    framework = Framework(
+        keras.Model,
+        "a Keras model",
+        "keras.random, numpy.random or random",
+        seeded,
+        cloned,
+        told_of,
+        no_loss=" The base, such as 'sparse_categorical_crossentropy', goes to compile.",
+    )
 
     def __init__(
         self,
@@ -85,7 +89,7 @@ class KerasRecipe(Recipe):
         if given["train"] is None:
             raise TypeError("train is missing: pass (x, y), or another kind of data. Received: train=None.")
         self.data: dict[str, Data] = {}
-        with self._seeded(0):
+        with seeded(0):
             for name, each in given.items():
                 if each is not None:
                     self.data[name] = Data(name, each, h1)
@@ -164,20 +168,6 @@ class KerasRecipe(Recipe):
         return environment
 
     @property
-    def shares_plain(self) -> bool:
-        """Whether all losses are one training at lambda_c = 0: of one base, or of that which is compiled."""
-        return self._shares_plain
-
-    def _criterion(self, name: str) -> Any:
-        return self.losses[name]
-
-    def _special(self, value: Any) -> str | None:
-        return special(value)
-
-    def _seeded(self, seed: int) -> AbstractContextManager[None]:
-        return seeded(seed)
-
-    @property
     def _datasets(self) -> Sequence[str]:
         return list(self.data)
 
@@ -193,16 +183,10 @@ class KerasRecipe(Recipe):
             raise TypeError("h2 must make the plain model, which is wrapped here. Received from h2(): a BCModel.")
         return made
 
-    def _copied(self, h2: Any) -> Any:
-        return cloned(h2)
-
-    def _start_of(self, h2: Any) -> str:
-        layers = ", ".join(type(layer).__name__ for layer in h2._flatten_layers())
-        return str(fingerprint(h2)) if h2.built else f"unbuilt {layers}"
-
-    def _name_of(self, h2: Any) -> str:
-        code = code_of(map(type, [h2, *h2._flatten_layers()]), special)
-        return f"{self._start_of(h2)} {code}".strip()
+    def _name_of(self, h2: Any) -> tuple[str, str]:
+        layers = list(h2._flatten_layers())
+        weights = str(fingerprint(h2)) if h2.built else f"unbuilt {', '.join(type(layer).__name__ for layer in layers)}"
+        return weights, code_of(map(type, [h2, *layers]), special)
 
     def _check(self, h2: Any) -> None:
         arguments = self._compile_arguments()
@@ -221,7 +205,8 @@ class KerasRecipe(Recipe):
                 for what in ("dissonance", "normalization", "lambda_c", "name", "h1_from_logits", "validate_args"):
                     del config[what]
                 bases.add(repr(config))
-        self._shares_plain = arguments.get("loss") is not None or len(bases) == 1
+        # Of one base, or of that which is compiled.
+        self.shares_plain = arguments.get("loss") is not None or len(bases) == 1
 
     def _is_dissonance(self, name: str) -> bool:
         loss = self.losses[name]
@@ -268,9 +253,6 @@ class KerasRecipe(Recipe):
         if self.store_h1 is False or not self.data["train"].is_storable:
             return False
         return not self._fit_validates or self.data["val"].is_storable
-
-    def _measured_h1(self) -> Any:
-        return self.h1
 
     def _keep_h1(self, name: str, data: Any, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from bc_core import Comparison
 from bc_core.files._files import write_whole
 from bc_core.sweep._folder import Report, Trained
 from bc_core.sweep._points import Point
-from bc_core.sweep._recipe import DISSONANCES, Recipe
+from bc_core.sweep._recipe import DISSONANCES, Framework, Recipe
 from bc_core.sweep._told import code_of, plain_attributes
 from bc_lightning._random_numbers import seeded
 from bc_lightning._user_module import lightning_module_class
@@ -49,12 +49,18 @@ _PLACES = {"ids": 0, "inputs": 1, "target": 2}
 Loss = str | CompatibilityLoss | ModelLoss | type[ModelLoss]
 
 
+@contextmanager
+def _quiet_and_seeded(seed: int) -> Iterator[None]:
+    with seeded(seed), quiet():
+        yield
+
+
 class LightningRecipe(Recipe):
     """How a point is trained in Lightning. Its arguments are those of `sweep`."""
 
-    model_class = nn.Module
-    model_called = "a module"
-    random_numbers = "torch, numpy.random or random"
+    framework = Framework(
+        nn.Module, "a module", "torch, numpy.random or random", _quiet_and_seeded, copy.deepcopy, told_of
+    )
 
     def __init__(
         self,
@@ -140,12 +146,6 @@ class LightningRecipe(Recipe):
 
     # What it is
 
-    @property
-    def shares_plain(self) -> bool:
-        """Whether all losses are one training at lambda_c = 0: their own base matters to plain modules only."""
-        bases = self._bases()
-        return not self.plain or all(base == bases[0] for base in bases)
-
     def _bases(self) -> list[dict[str, str]]:
         """What each loss is at lambda_c = 0."""
         told = [settings(self._criterion(name)) for name in self.losses]
@@ -171,14 +171,6 @@ class LightningRecipe(Recipe):
         loss, options = self.losses[name]
         return criterion_of(loss, lambda_c, options)
 
-    def _special(self, value: Any) -> str | None:
-        return special(value)
-
-    @contextmanager
-    def _seeded(self, seed: int) -> Iterator[None]:
-        with seeded(seed), quiet():
-            yield
-
     @property
     def _datasets(self) -> list[str]:
         return self.data.names
@@ -188,15 +180,9 @@ class LightningRecipe(Recipe):
 
     # h2
 
-    def _copied(self, h2: Any) -> Any:
-        return copy.deepcopy(h2)
-
-    def _start_of(self, h2: Any) -> str:
-        return str(fingerprint(h2))
-
-    def _name_of(self, h2: Any) -> str:
+    def _name_of(self, h2: Any) -> tuple[str, str]:
         code = code_of(map(type, h2.modules()), special)
-        return f"{fingerprint(h2)} {told_of(str(h2))} {plain_attributes(h2, special)} {code}".strip()
+        return str(fingerprint(h2)), f"{told_of(str(h2))} {plain_attributes(h2, special)} {code}".strip()
 
     def _check(self, h2: Any) -> None:
         self.reference = reference_for(h2, self.h1, **{name: self.module[name] for name in _OF_H1})
@@ -208,6 +194,9 @@ class LightningRecipe(Recipe):
                 f"Received: h2 that makes {type(h2).__name__}, optimizer=None."
             )
         self.augments = any(is_own_hook(owner, hook) for owner in (h2, self.data.module) for hook in BATCH_HOOKS)
+        # Their own base matters to plain modules only.
+        bases = self._bases()
+        self.shares_plain = not self.plain or all(base == bases[0] for base in bases)
         for name in self.losses:
             self._wrapped(copy.deepcopy(h2), Point(name, 1.0, 0), self.reference)
 
@@ -257,13 +246,9 @@ class LightningRecipe(Recipe):
             return None
         return self.h1 if self.reference.module is None else self.reference.module
 
-    def _check_data(self, data: Mapping[str, Any]) -> None:
-        if self.ids is not None:
-            for name in self.evaluated:
-                if name not in self.checked_ids:
-                    check_ids(data[name], self.ids, f"ids of {name}")
-
     def _keep_h1(self, name: str, data: Any, path: Path) -> None:
+        if self.ids is not None and name in self.evaluated and name not in self.checked_ids:
+            check_ids(data, self.ids, f"ids of {name}")
         insists = self.store_h1 is True
         repeats = self.data.are_objects and is_read_whole(data) and not self.augments
         if self.store_h1 is False or not repeats or self.reference.is_stored:

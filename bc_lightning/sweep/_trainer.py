@@ -1,4 +1,4 @@
-"""The Trainer of a point: what the caller says of it, quiet, with the loggers of the sweep and a word on its progress."""
+"""The Trainer of a point: as the caller says, but quiet, with the loggers of the sweep, and telling its progress."""
 
 from __future__ import annotations
 

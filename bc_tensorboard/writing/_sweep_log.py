@@ -61,9 +61,7 @@ class SweepLog(Tracker):
         """
         points = [*results.points, *results.unfinished]
         lambdas, seeds = {point.lambda_c for point in points}, {point.seed for point in points}
-        write_experiment(
-            self._runs, results.losses, lambdas, seeds, plan.datasets, performance=plan.has_performance
-        )
+        write_experiment(self._runs, results.losses, lambdas, seeds, plan.datasets, performance=plan.has_performance)
 
     def point_begun(self, point: Point) -> None:
         """Remove the curves of an interrupted attempt."""

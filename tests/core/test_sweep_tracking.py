@@ -367,7 +367,9 @@ def test_mlflow_that_fails_in_the_middle_ends_no_sweep_and_gets_the_rest_in_the_
         point.name: "FINISHED" for point in sweep.points
     }
     assert {runs[0].data.params["loss"] for runs in children.values()} == {"plain", *LOSSES}
-    assert len(mlflow.MlflowClient(uri).get_metric_history(tracking.runs.run_id, "new_error_testing_btc")) == len(LAMBDAS)
+    assert len(mlflow.MlflowClient(uri).get_metric_history(tracking.runs.run_id, "new_error_testing_btc")) == len(
+        LAMBDAS
+    )
 
 
 def test_a_worker_logs_into_the_run_of_its_point(tmp_path, uri):
