@@ -151,9 +151,9 @@ class Recipe(ABC):
             again, _ = self._name_of(self.made_h2())
         if again != self._weights:
             raise ValueError(
-                "h2 must make the same model whenever the seed is the same, so that all points start alike, and it made "
-                f"two different ones: draw its random numbers from {self.framework.draws_from}, or from generators that "
-                f"it makes itself. Received: h2={self.h2!r}."
+                "h2 must make the same model whenever the seed is the same, so that all points start alike, and it "
+                f"made two different ones: draw its random numbers from {self.framework.draws_from}, or from "
+                f"generators that it makes itself. Received: h2={self.h2!r}."
             )
         return {
             "h2 before training": f"{self._weights} {self._structure}".strip(),
