@@ -15,10 +15,12 @@ from bc_core._arrays import to_numpy
 from bc_core.comparison._comparison import Metadata
 from bc_core.comparison._evaluation import performance
 from bc_keras.batches._listed_batches import ListedBatches, is_list_of_batches
+from bc_keras.batches._validation_data import ValidationData
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs
-from bc_keras.training._callbacks import CompatibilityCallback
+from bc_keras.training._compared_data import Asked, ComparedData, HowToRead
 from bc_keras.training._model import BCModel
+from bc_keras.training._telling import check_count
 
 
 def evaluate(
@@ -89,21 +91,18 @@ def evaluate(
             stacklevel=2,
         )
         metadata = None
-    callback = CompatibilityCallback(
-        given,
+    if batch_size is not None:
+        check_count(batch_size, "batch_size")
+    compared = ComparedData(
+        ValidationData(given, batch_size),
         h1,
-        batch_size=batch_size,
+        HowToRead(threshold, from_logits, h1_from_logits, multilabel),
         ids=ids,
         class_names=class_names,
         metadata=metadata,
-        threshold=threshold,
-        from_logits=from_logits,
-        h1_from_logits=h1_from_logits,
-        multilabel=multilabel,
     )
-    callback.set_model(h2)
-    # Not by evaluate() of the model: the two may share layers, which only training has reason to refuse.
-    comparison = dataclasses.replace(callback._compare(step=None), name=name)
+    # The two may share layers, which only training has reason to refuse.
+    comparison = dataclasses.replace(Asked(compared, h2).compare(), name=name)
     performances = comparison.overlap.accuracy_h1, comparison.overlap.accuracy_h2
     if performance_metric is not None:
         asked = h2.h2 if isinstance(h2, BCModel) else h2

@@ -1,4 +1,4 @@
-"""h1's answers about data that come in batches in whatever order, and the comparison that is made with them."""
+"""h1's answers about data that come in batches, in whatever order."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from bc_core._arrays import to_numpy
 from bc_core.files._archives import read_archive
 from bc_core.files._files import write_whole
 from bc_keras.batches._attached import join_reference
-from bc_keras.batches._labels import Labels
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.reference._stored import StoredOutputs, _asking
 from bc_keras.sweep._told import bytes_of
-from bc_keras.training._callbacks import CompatibilityCallback
 
 
 class Answers:
@@ -95,6 +93,22 @@ class Answers:
 
         return Batches(batches)
 
+    def ids_after_pass(self, ids: Any) -> Callable[[int], Any]:
+        """Ids of as many labels as came in a pass, so that instances keep theirs in whatever order they came."""
+
+        def found(size: int) -> Any:
+            positions, expected = self.positions, np.arange(len(self.hashes))
+            assert positions is not None
+            if ids is not None and not np.array_equal(positions, expected):
+                raise ValueError(
+                    "ids need data that give the same instances in the same order in every pass, as they do not say "
+                    "which instance they name: leave ids out, or take out shuffling and random augmentation."
+                )
+            is_whole = np.array_equal(np.sort(positions), expected) and len(positions) == size
+            return positions if ids is None and is_whole else ids
+
+        return found
+
 
 class Batches:
     """Batches that a function makes, to be read as often as wanted."""
@@ -104,28 +118,6 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         return self._batches()
-
-
-class Comparing(CompatibilityCallback):
-    """A comparison whose instances keep their ids in whatever order they come."""
-
-    answers: Answers | None = None
-
-    def _comparison(self, batches: list[Labels], masks: list[Any], reading: Any, ids: Any, step: int | None) -> Any:
-        answers = self.answers
-        if answers is not None:
-            positions = answers.positions
-            assert positions is not None
-            expected = np.arange(len(answers.hashes))
-            if ids is not None and not np.array_equal(positions, expected):
-                raise ValueError(
-                    "ids need data that give the same instances in the same order in every pass, as they do not say "
-                    "which instance they name: leave ids out, or take out shuffling and random augmentation."
-                )
-            whole = np.array_equal(np.sort(positions), expected)
-            if ids is None and whole and len(positions) == sum(labels.target.size for labels in batches):
-                ids = positions
-        return super()._comparison(batches, masks, reading, ids, step)
 
 
 def _hashes(x: Any) -> NDArray[np.uint64]:

@@ -28,10 +28,11 @@ from bc_keras.reference._fingerprint import fingerprint
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs, store_outputs
 from bc_keras.reference._stored_dataset import is_dataset
-from bc_keras.sweep._answers import Answers, Comparing
+from bc_keras.sweep._answers import Answers
 from bc_keras.sweep._data import Data, joined_batches
 from bc_keras.sweep._remade import MODEL_FILE, check_copied, cloned, packed, remade, to_be_remade, unpacked
 from bc_keras.sweep._told import special, told_of
+from bc_keras.training._compared_data import Asked, ComparedData, HowToRead
 from bc_keras.training._model import BCModel, unwrap
 from bc_keras.training._score_scale import says_of
 
@@ -355,28 +356,25 @@ class KerasRecipe(Recipe):
         return int(shape[-1]) if isinstance(shape, tuple) and len(shape) > 1 else 1
 
     def _compared(self, name: str, model: BCModel, data: Any, columns: int, point: Point) -> Comparison:
-        answers = None
-        options: dict[str, Any] = {"ids": self.ids.get(name)}
+        ids, batch_size = self.ids.get(name), None
         if self.data[name].is_storable:
             given, rows = self._joined(name, data, columns), self._stored(name)
             if not is_dataset(given):
                 # Weights of instances do not count in a comparison.
-                given = given[:2]
-                options["batch_size"] = self._batch_size
+                given, batch_size = given[:2], self._batch_size
         else:
             answers = Answers.load(self._kept(name).with_suffix(".npz"))
             given, rows = answers.joined(self.h1, ValidationData(data), columns), answers.as_stored()
-        callback = Comparing(
-            given,
+            ids = answers.ids_after_pass(ids)
+        compared = ComparedData(
+            ValidationData(given, batch_size),
             Reference(rows, self.class_map),
+            HowToRead(),
+            ids=ids,
             class_names=self.class_names,
             metadata=self.metadata,
-            dataset=name,
-            **options,
         )
-        callback.answers = answers
-        callback.set_model(model)
-        return callback._compare(step=None)
+        return Asked(compared, model).compare()
 
 
 class _Told(keras.callbacks.Callback):

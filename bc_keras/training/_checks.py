@@ -10,10 +10,10 @@ import numpy as np
 from keras import ops
 
 from bc_keras.batches._labels import check_is_classification
-from bc_keras.training._compatibility import Compatibility
-from bc_keras.training._compiled_loss import CompiledLoss
+from bc_keras.training._penalty import reading_by, target_and_stored
 from bc_keras.training._preparation import has_own
 from bc_keras.training._score_scale import Seen, check_scales
+from bc_keras.training._state import Compatibility
 
 _STEPS = ("train_step", "test_step")
 # What a step calls, directly or by Keras's own step, so that the penalty is a part of its loss.
@@ -94,9 +94,9 @@ def check_labels(model: Any, state: Compatibility, y: Any) -> None:
         return
     if state.reference.stored is not None:
         # Here already: on TensorFlow a step that failed while it was traced cannot be traced again.
-        state.target_and_stored(y, np.empty((1, *[1] * (len(shape) - 2), classes)))
+        target_and_stored(state.reference, y, np.empty((1, *[1] * (len(shape) - 2), classes)))
         return
-    facts = CompiledLoss.of(state.base)
+    facts = state.compiled.facts
     check_is_classification(y, shape, facts.is_distance)
     if facts.binary and facts.from_keras and not (y.min() >= 0 and y.max() <= 1):
         raise ValueError(f"Binary targets must lie in 0..1. Received: values from {y.min()} to {y.max()}.")
@@ -131,7 +131,8 @@ def check_h1_answers(state: Compatibility, x: Any, batch_size: int) -> None:
             f"{'NaN' if np.isnan(answer).any() else 'infinity'} for one of the first {len(answer)} instances."
         )
     try:
-        reading = state.reading(np.empty((1, 1) if answer.ndim == 1 else (1, *answer.shape[1:])))
+        output = np.empty((1, 1) if answer.ndim == 1 else (1, *answer.shape[1:]))
+        reading = reading_by(state.compiled, state.options, state.reference, output)
     except ValueError:
         return  # the step will say so, with h2's output at hand
     check_scales(reading, Seen.of(answer))

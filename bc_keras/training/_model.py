@@ -21,7 +21,7 @@ from bc_keras.batches._labels import columns_of
 from bc_keras.losses._compatibility_loss import CompatibilityLoss, Dissonance, Normalization
 from bc_keras.losses._losses import ModelLoss
 from bc_keras.metrics._metrics import OverlapMetric, check_names, fed_by_model
-from bc_keras.reference._reference import only_tensor
+from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
 from bc_keras.training._checks import (
@@ -30,15 +30,15 @@ from bc_keras.training._checks import (
     check_h2,
     check_labels,
 )
-from bc_keras.training._compatibility import TRACKERS, Compatibility
 from bc_keras.training._compile_arguments import by_name, made_metric, overlap_metrics, without_ours
-from bc_keras.training._compiled_loss import BaseLoss, CompiledLoss, Reading, check_target_form
+from bc_keras.training._compiled_loss import BaseLoss, Reading, check_target_form
 from bc_keras.training._distribution import num_replicas
 from bc_keras.training._jax_step import Beside, with_values
 from bc_keras.training._made_class import made_class, whole_class
 from bc_keras.training._output_watch import Looking, looked_at
+from bc_keras.training._penalty import Answers, dissonance_of, reading_by, target_and_stored, update_metrics
 from bc_keras.training._preparation import check_same_preparation, has_own
-from bc_keras.training._score_scale import activation_of
+from bc_keras.training._state import TRACKERS, Compatibility, Compiled, Options
 from bc_keras.training._whole_model import missing_h1, scope_of_loading
 
 
@@ -169,7 +169,7 @@ class BCModel(keras.Model):
     @property
     def dissonance(self) -> str:
         """How h2 is held to h1: ``"new_error"``, ``"strict_imitation"`` or ``"imitation"``."""
-        return self._compatibility.dissonance_name
+        return self._compatibility.options.dissonance_name
 
     # What callbacks ask
 
@@ -179,14 +179,15 @@ class BCModel(keras.Model):
 
     @property
     def _base(self) -> Any:
-        return self._compatibility.base
+        return self._compatibility.compiled.base
 
     @property
     def _threshold(self) -> float:
-        return self._compatibility.threshold
+        return self._compatibility.options.threshold
 
     def _reading(self, h2_output: Any) -> Reading:
-        return self._compatibility.reading(h2_output)
+        state = self._compatibility
+        return reading_by(state.compiled, state.options, state.reference, h2_output)
 
     # Training and evaluation
 
@@ -206,7 +207,7 @@ class BCModel(keras.Model):
             old = self._compile_config.config
             if overlap_metrics(old.get("metrics"), old.get("weighted_metrics")):
                 given.update({name: without_ours(old.get(name)) for name in names})
-        loss = state.base_in_compile(given.get("loss"))
+        loss = _base_in_compile(given.get("loss"), state.options)
         if loss is None and not has_own(state.user_class, "compile"):
             raise ValueError(
                 "compile() needs a loss, the base that is trained together with the dissonance, such as "
@@ -222,7 +223,7 @@ class BCModel(keras.Model):
         )
         check_no_shared_variables(state.h1, self)  # layers may have been unfrozen
         super().compile(**given)
-        state.read_compile(self)
+        state.compiled = Compiled.of(self, state.options)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as the saved model was."""
@@ -291,7 +292,7 @@ class BCModel(keras.Model):
         return Looking(self._compatibility.training_watch, self._compatibility.testing_watch)
 
     def _is_compiled(self) -> bool:
-        if self.compiled and self._compatibility.base is None:
+        if self.compiled and self._compatibility.compiled.base is None:
             raise ValueError("h2 was compiled without a loss, the base that is trained: compile it with one.")
         return bool(self.compiled)
 
@@ -300,11 +301,11 @@ class BCModel(keras.Model):
     ) -> Any:
         """The loss of your model plus lambda_c times the dissonance; h1 is asked here, once per batch."""
         state = self._compatibility
-        state.has_penalised = True
+        state.step.has_penalised = True
+        compiled, options, reference = state.compiled, state.options, state.reference
         h2_output = only_tensor(y_pred, "h2")
-        target, h1_output = state.target_and_stored(y, h2_output)
-        facts = CompiledLoss.of(state.base)
-        check_target_form(target, h2_output, facts)
+        target, h1_output = target_and_stored(reference, y, h2_output)
+        check_target_form(target, h2_output, compiled.facts)
         if len(h2_output.shape) == 1:
             # Keras's binary losses average over the last axis, which here holds the instances.
             y_pred = h2_output = ops.expand_dims(h2_output, -1)
@@ -313,29 +314,29 @@ class BCModel(keras.Model):
         has_training = {"training": training} if self._compute_loss_has_training_arg else {}
         base = super().compute_loss(x, target, y_pred, sample_weight, **has_training)
         columns = columns_of(h2_output)
-        reading = state.reading(h2_output)
+        reading = self._reading(h2_output)
         is_live = h1_output is None
         if is_live:
             if x is None:
                 raise TypeError(f"compute_loss() was called without x, which h1 is asked about: {HOW_TO_STEP}.")
             h1_output = state.ask_h1(x, columns, reading.h1_from_logits)
-        elif state.reference.class_map is not None:
-            h1_output = state.reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits)
+        elif reference.class_map is not None:
+            h1_output = reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits)
         watch = state.training_watch if training else state.testing_watch
         watch.note(target, h1_output, h2_output, reading, is_live)
-        mask = get_keras_mask(h2_output)
-        dissonance = state.dissonance(self._compile_loss, target, y_pred, h1_output, sample_weight, reading, mask)
+        batch = Answers(target, h1_output, h2_output, sample_weight, get_keras_mask(h2_output), reading)
+        dissonance = dissonance_of(batch, compiled, options, self._compile_loss)
         batch_size = ops.shape(h2_output)[0]
         # Keras divides a loss by the number of replicas, whose gradients are summed; a log shows the mean.
         for tracker, value in zip(state.trackers, (base, dissonance), strict=True):
             tracker.update_state(value * num_replicas(), sample_weight=batch_size)
         # Here and not in compute_metrics, where h1 would have to be asked again.
-        state.update_metrics(target, h2_output, h1_output, sample_weight, reading, mask)
+        update_metrics(batch, compiled, options)
         return base + ops.cast(state.weight, base.dtype) * dissonance
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Update your own metrics; those of this package were updated with h1's answers already."""
-        target, _ = self._compatibility.target_and_stored(y, only_tensor(y_pred, "h2"))
+        target, _ = target_and_stored(self._compatibility.reference, y, only_tensor(y_pred, "h2"))
         with fed_by_model():
             results: dict[str, Any] = super().compute_metrics(x, target, y_pred, sample_weight)
         return results
@@ -353,10 +354,9 @@ class BCModel(keras.Model):
         if args and isinstance(args[-1], Beside):
             values, batch = args[-1]
             args = (*args[:-1], batch)
-        state.has_penalised = False
-        with fed_by_model(), state.given(values):
+        with fed_by_model(), state.taking(values) as taken:
             results = step(*args)
-        if not state.has_penalised and (name == "train_step" or state.metrics):
+        if not taken.has_penalised and (name == "train_step" or state.compiled.metrics):
             raise TypeError(f"h2's own {name} has left the penalty out: {HOW_TO_STEP}.")
         return results
 
@@ -450,28 +450,30 @@ def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwa
         raise TypeError(f"h2 must be a Keras model, the one that is being updated. Received: h2={h2!r}.")
     if h1 is None:
         raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
-    state = Compatibility(h1, *args, **kwargs)
+    class_map = kwargs.pop("class_map", None)
+    options = Options.of(*args, **kwargs)
+    if class_map is None and isinstance(options.loss, ModelLoss):
+        class_map = options.loss.reference.class_map
+    reference = Reference(h1, class_map)
     before = type(h2)
-    state.user_class = h2._compatibility.user_class if isinstance(h2, BCModel) else before
-    object.__setattr__(h2, "__class__", state.user_class)
+    user_class = h2._compatibility.user_class if isinstance(h2, BCModel) else before
+    object.__setattr__(h2, "__class__", user_class)
     try:
         for taken in ("lambda_c", "dissonance"):
             if hasattr(h2, taken):
                 raise TypeError(f"h2 has an attribute {taken!r}, which a BCModel needs: name it otherwise.")
-        check_h2(h2, has_loss=state.criterion is not None)
+        check_h2(h2, has_loss=options.criterion is not None)
         check_same_preparation(h1, h2)
         check_no_shared_variables(h1, h2)
-        if h2.compiled and h2.loss is not None:
-            state.read_compile(h2)
+        compiled = Compiled.of(h2, options)
     except Exception:
         object.__setattr__(h2, "__class__", before)
         raise
     if name is not None:
         h2.name = name
-    state.activation = activation_of(h2)
     # Beside what Keras tracks, saves and counts.
-    h2.__dict__["_compatibility"] = state
-    object.__setattr__(h2, "__class__", made_class(door, state.user_class))
+    h2.__dict__["_compatibility"] = Compatibility(reference, options, user_class, compiled)
+    object.__setattr__(h2, "__class__", made_class(door, user_class))
     _forget_functions(h2)
     return h2
 
@@ -497,11 +499,22 @@ def unwrap(model: keras.Model) -> Any:
     object.__setattr__(model, "__class__", state.user_class)
     del model.__dict__["_compatibility"]
     _forget_functions(model)
-    if state.metrics:
+    if state.compiled.metrics:
         given = {**model._compile_config.config, "optimizer": model.optimizer, "auto_scale_loss": False}
         given.update({name: without_ours(given.get(name)) or [] for name in ("metrics", "weighted_metrics")})
         keras.Model.compile(model, **given)
     return model
+
+
+def _base_in_compile(loss: Any, options: Options) -> Any:
+    """The base: what is given to ``compile``, else that of `BCModel`'s ``loss``."""
+    for given in keras.tree.flatten(loss):
+        if isinstance(given, CompatibilityLoss | ModelLoss):
+            raise ValueError(
+                f"The loss of compile() is the base, such as 'sparse_categorical_crossentropy'. Give a "
+                f"compatibility loss to the model: BCModel(h2, h1=h1, loss=...). Received: loss={given!r}."
+            )
+    return BaseLoss(options.criterion) if loss is None and options.criterion is not None else loss
 
 
 def _forget_functions(model: keras.Model) -> None:

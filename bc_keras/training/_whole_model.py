@@ -12,7 +12,7 @@ from keras.src.saving import serialization_lib
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import ModelLoss
 from bc_keras.reference._reference import Reference
-from bc_keras.training._compatibility import Compatibility
+from bc_keras.training._state import Compatibility
 
 _H1 = "h1.keras"
 
@@ -30,7 +30,7 @@ class WholeModel:
         loaded model predicts, and is trained again after wrapping it anew.
         """
         serialize, state = keras.saving.serialize_keras_object, self._compatibility
-        loss: Any = state.loss_argument
+        loss: Any = state.options.loss
         if isinstance(loss, type):
             loss = loss.__name__
         elif isinstance(loss, ModelLoss):
@@ -46,9 +46,9 @@ class WholeModel:
             "h2": h2,
             "stored_h1": None if state.reference.stored is None else _text(state.reference.stored.path),
             "lambda_c": state.lambda_c,
-            "dissonance": None if loss is not None else state.dissonance_name,
+            "dissonance": None if loss is not None else state.options.dissonance_name,
             "loss": serialize(loss) if isinstance(loss, CompatibilityLoss) else loss,
-            **state.arguments,
+            **state.options.arguments,
             "class_map": state.reference.class_map,
         }
 

@@ -547,7 +547,7 @@ def test_arguments_are_saved_with_h1(loss, tmp_path):
     model.compile(sgd(), loss=SPARSE if loss is None else None, metrics=[BTC()])
     model.save(tmp_path / "model.keras", with_h1=True)
     revived = keras.models.load_model(tmp_path / "model.keras")
-    assert revived._compatibility.arguments == model._compatibility.arguments
+    assert revived._compatibility.options.arguments == model._compatibility.options.arguments
     assert (revived.lambda_c, revived.dissonance) == (3.0, model.dissonance)
     assert revived.evaluate(*data(), verbose=0) == model.evaluate(*data(), verbose=0)
 

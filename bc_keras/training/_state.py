@@ -1,0 +1,307 @@
+"""What a wrapped Keras model keeps beside it, each by its life: what the user said, a compile, a step."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import keras
+from keras import ops
+
+from bc_core import check_lambda
+from bc_keras.losses._compatibility_loss import CompatibilityLoss, Dissonance, Normalization, known
+from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
+from bc_keras.metrics._metrics import OverlapMetric
+from bc_keras.reference._reference import Reference
+from bc_keras.training._compile_arguments import overlap_metrics
+from bc_keras.training._compiled_loss import CompiledLoss, DissonanceLoss
+from bc_keras.training._jax_step import reading
+from bc_keras.training._output_watch import OutputWatch
+from bc_keras.training._score_scale import activation_of
+
+TRACKERS = ("base_loss", "dissonance")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user said of an update; see `BCModel`.
+
+    Attributes:
+        lambda_c: weight of the dissonance when training begins.
+        dissonance: its name, where no loss says it.
+        loss: as it was given.
+        criterion: the `CompatibilityLoss` that it stands for, if there is one.
+        normalization: what the dissonance is divided by.
+        threshold: a binary score is class 1 from this probability on.
+        from_logits: whether h2 gives logits, where the user says it.
+        h1_from_logits: whether h1 does.
+        multilabel: whether each column is a label of its own.
+        arguments: those of the constructor that are saved as they were given.
+    """
+
+    lambda_c: float
+    dissonance: Dissonance
+    loss: Any
+    criterion: CompatibilityLoss | None
+    normalization: Normalization
+    threshold: float
+    from_logits: bool | None
+    h1_from_logits: bool | None
+    multilabel: bool | None
+    arguments: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        lambda_c: float | None = None,
+        dissonance: Dissonance | None = None,
+        loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] | None = None,
+        *,
+        normalization: Normalization | None = None,
+        from_logits: bool | None = None,
+        h1_from_logits: bool | None = None,
+        threshold: float | None = None,
+        multilabel: bool | None = None,
+    ) -> Options:
+        """Check the arguments of a `BCModel`."""
+        if dissonance is not None and loss is not None:
+            raise TypeError(
+                f"Pass dissonance or loss, which has one. Received: dissonance={dissonance!r}, loss={loss!r}."
+            )
+        if callable(lambda_c):
+            raise TypeError(
+                "lambda_c must be a number; a schedule goes to a callback, LambdaScheduler(schedule). "
+                f"Received: lambda_c={lambda_c!r}."
+            )
+        if normalization is not None:
+            known(normalization, get_args(Normalization), "normalization")
+        if dissonance is not None:
+            known(dissonance, get_args(Dissonance), "dissonance")
+        is_made = isinstance(loss, CompatibilityLoss | ModelLoss)
+        if lambda_c is None:
+            lambda_c = float(ops.convert_to_numpy(loss.lambda_c)) if is_made else 1.0  # type: ignore[union-attr]
+        check_lambda(lambda_c)
+        arguments = {
+            "normalization": normalization,
+            "from_logits": from_logits,
+            "h1_from_logits": h1_from_logits,
+            "threshold": threshold,
+            "multilabel": multilabel,
+        }
+        divisor: Normalization = "batch" if normalization is None else normalization
+        half = 0.5 if threshold is None else threshold
+        criterion = _criterion_of(
+            loss, half, normalization=divisor, from_logits=bool(from_logits), h1_from_logits=h1_from_logits
+        )
+        if criterion is not None:
+            if is_made:
+                _check_agreement(criterion, arguments)
+                divisor = criterion.normalization
+            half = criterion.threshold
+        return cls(
+            lambda_c,
+            "new_error" if dissonance is None else dissonance,
+            loss,
+            criterion,
+            divisor,
+            half,
+            from_logits,
+            h1_from_logits,
+            multilabel,
+            arguments,
+        )
+
+    @property
+    def dissonance_name(self) -> str:
+        """``"new_error"``, ``"strict_imitation"`` or ``"imitation"``."""
+        return str(self.dissonance if self.criterion is None else self.criterion.dissonance)
+
+    @property
+    def imitates(self) -> bool:
+        """Whether h1's probabilities are imitated, so that its labels do not suffice."""
+        if self.criterion is None:
+            return self.dissonance != "new_error"
+        return not self.criterion.labels_suffice
+
+
+def _check_agreement(criterion: CompatibilityLoss, arguments: dict[str, Any]) -> None:
+    """Refuse an argument that says otherwise than a loss that was made by the user."""
+    is_binary = criterion.base == "binary_cross_entropy"
+    for option in ("normalization", "from_logits", *(("threshold",) if is_binary else ())):
+        if arguments[option] not in (None, getattr(criterion, option)):
+            raise TypeError(
+                f"{option} contradicts the loss, which has one of its own: leave it out here. Received: "
+                f"{option}={arguments[option]!r}, loss with {option}={getattr(criterion, option)!r}."
+            )
+
+
+def _criterion_of(loss: Any, threshold: float, **options: Any) -> CompatibilityLoss | None:
+    """The `CompatibilityLoss` that was asked for, if one was."""
+    if loss is None or isinstance(loss, CompatibilityLoss):
+        return loss
+    if isinstance(loss, ModelLoss):
+        criterion: CompatibilityLoss = loss.criterion
+        return criterion
+    if isinstance(loss, str):
+        if loss not in MODEL_LOSSES:
+            near = difflib.get_close_matches(loss, MODEL_LOSSES, n=1)
+            raise ValueError(
+                f"loss must be one of the eight named losses{f', perhaps {near[0]!r}' if near else ''}: "
+                f"{', '.join(map(repr, MODEL_LOSSES))}. The base, such as 'sparse_categorical_crossentropy', goes "
+                f"to compile(loss=...). Received: loss={loss!r}."
+            )
+        loss = MODEL_LOSSES[loss]
+    if isinstance(loss, type) and issubclass(loss, ModelLoss):
+        if loss.base == "binary_cross_entropy":
+            options["discriminant_pivot"] = threshold
+        return loss.on_outputs(1.0, **options)
+    raise TypeError(
+        f"loss must be one of the eight named losses, by name or class, or a CompatibilityLoss. The base goes to "
+        f"compile(loss=...). Received: loss={loss!r}."
+    )
+
+
+@dataclass
+class Compiled:
+    """What a compile says of h2, until the next.
+
+    Attributes:
+        base: the compiled loss.
+        facts: how it reads outputs.
+        activation: whether h2's last activation leaves logits; None where that cannot be seen.
+        loss_weight: what Keras multiplies the base by, if anything.
+        metrics: those of this package, and whether they are weighted.
+        dissonance_loss: made with the first batch, which shows the kind of outputs.
+    """
+
+    base: Any
+    facts: CompiledLoss
+    activation: bool | None
+    loss_weight: Any
+    metrics: list[tuple[OverlapMetric, bool]]
+    dissonance_loss: DissonanceLoss | None = None
+
+    @classmethod
+    def of(cls, model: keras.Model, options: Options) -> Compiled:
+        """Take from a model what the dissonance and the metrics need of its compile, if there was one."""
+        base = model.loss if model.compiled else None
+        if base is None:
+            return cls(None, CompiledLoss.of(None), activation_of(model), None, [])
+        given = model._compile_config.config if getattr(model, "_compile_config", None) is not None else {}
+        facts = CompiledLoss.of(base)
+        if isinstance(options.loss, CompatibilityLoss | ModelLoss):
+            says, wanted = facts.from_logits, None if options.criterion is None else options.criterion.from_logits
+            if None not in (says, wanted) and says != wanted:
+                raise ValueError(
+                    "The compiled loss and the compatibility loss read h2's output differently: give both the same "
+                    f"from_logits. Received: from_logits={says} in compile(), {wanted} in the compatibility loss."
+                )
+        metrics = overlap_metrics(given.get("metrics"), given.get("weighted_metrics"))
+        for metric, _ in metrics:
+            metric.reset_state()  # of an earlier model; Keras resets no metrics before the first batch has built them
+        weight = (keras.tree.flatten(given.get("loss_weights")) or [None])[0]
+        return cls(base, facts, activation_of(model), weight, metrics)
+
+
+@dataclass
+class Step:
+    """One step: on JAX the values that it was given, and whether the penalty became a part of its loss."""
+
+    given: Any = None
+    has_penalised: bool = False
+
+
+class Compatibility:
+    """h1, the options and lambda_c of a wrapped model, and what its present compile and step are.
+
+    It is no Keras object, and so neither tracked nor saved, counted or trained with the model that it belongs to.
+
+    Args:
+        reference: who answers for h1.
+        options: what the user said.
+        user_class: the class of h2 without us.
+        compiled: what its compile says.
+    """
+
+    def __init__(self, reference: Reference, options: Options, user_class: type, compiled: Compiled) -> None:
+        self.reference = reference
+        self.options = options
+        self.user_class = user_class
+        self.compiled = compiled
+        # A variable: a number would be frozen into the compiled step.
+        self._lambda_c = keras.Variable(
+            options.lambda_c, dtype="float32", trainable=False, aggregation="only_first_replica", name="lambda_c"
+        )
+        # Means of the two halves of the loss over an epoch; Keras resets them with its metrics.
+        self.trackers = [keras.metrics.Mean(name=name) for name in TRACKERS]
+        # What the steps show of the models' outputs, looked at between them; each run begins anew.
+        self.training_watch = OutputWatch("training_watch", "so begin again with an h2 as it was before")
+        self.testing_watch = OutputWatch("testing_watch", "so what was measured is of no use")
+        # Replicas take their steps in threads of their own.
+        self._steps = threading.local()
+
+    @property
+    def h1(self) -> Any:
+        """The model in use, as it was given."""
+        return self.reference.h1
+
+    @property
+    def lambda_c(self) -> float:
+        """Weight of the dissonance."""
+        return float(ops.convert_to_numpy(self._lambda_c))
+
+    @lambda_c.setter
+    def lambda_c(self, value: float) -> None:
+        check_lambda(value)
+        self._lambda_c.assign(value)
+
+    # The present step
+
+    @property
+    def step(self) -> Step:
+        """The step that is taken; one without values where `compute_loss` is called outside of any."""
+        return getattr(self._steps, "present", None) or Step()
+
+    @contextmanager
+    def taking(self, given: Any) -> Iterator[Step]:
+        """Take a step, with the values that it was given."""
+        self._steps.present = step = Step(given)
+        try:
+            yield step
+        finally:
+            self._steps.present = None  # the values are tracers, of no use outside
+
+    @property
+    def weight(self) -> Any:
+        """lambda_c in the present step."""
+        given = self.step.given
+        return self._lambda_c.value if given is None else given["lambda_c"]
+
+    def ask_h1(self, x: Any, columns: int, from_logits: bool) -> Any:
+        """h1's answers about a batch, within a step."""
+        given = self.step.given
+        if given is None or self.reference.model is None:
+            # A callable reads what it reads, also of the step's own state.
+            return self.reference(x, columns, from_logits)
+        with reading(self._variables_of_h1(), given["h1"]):
+            return self.reference(x, columns, from_logits)
+
+    def values_for_jax(self, h2: keras.Model) -> Callable[[], dict[str, Any]]:
+        """What a compiled step of JAX is to be given beside its batch and the state of `h2`, anew for each."""
+        own = {id(variable) for variable in h2.variables}
+        variables = [None if id(variable) in own else variable for variable in self._variables_of_h1()]
+
+        def values() -> dict[str, Any]:
+            return {
+                "lambda_c": self._lambda_c.value,
+                "h1": [None if variable is None else variable.value for variable in variables],
+            }
+
+        return values
+
+    def _variables_of_h1(self) -> list[Any]:
+        return self.reference.model.variables if self.reference.model is not None else []
