@@ -32,7 +32,7 @@ demo-keras: $(VENV)/.demo-keras  ## The same in Keras.
 	$(BIN)/python examples/mnist_update_keras.py --out runs/demo-keras
 
 # Keras runs on one backend per process, so its tests run once for each.
-KERAS_TESTS := tests/keras bc_keras
+KERAS_TESTS := tests/keras tests/conformance bc_keras
 # The dashboard is written in TypeScript and its build is committed: only changing it needs Node.js (20 or later).
 NPM := cd frontend && npm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal

@@ -201,8 +201,8 @@ class KerasRecipe(Recipe):
         for name in self.losses:
             model = self._wrapped(h2, Point(name, 1.0, 0), self.h1)
             model.compile(**self._compile_arguments())
-            if model._compatibility.criterion is not None:
-                config = model._compatibility.criterion.get_config()
+            if model._compatibility.options.criterion is not None:
+                config = model._compatibility.options.criterion.get_config()
                 for what in ("dissonance", "normalization", "lambda_c", "name", "h1_from_logits", "validate_args"):
                     del config[what]
                 bases.add(repr(config))
