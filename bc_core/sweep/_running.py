@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import os
 import sys
 import threading
@@ -183,20 +182,16 @@ def run_sweep(
         SweepFailedError: Every point failed.
     """
     chosen = _engine(engine, background)
-    number = _workers(workers, chosen)
-    plan = Plan({}, list(dict.fromkeys(losses)), checked_lambdas(lambdas), checked_seeds(seeds))
-    points = planned(plan.losses, plan.lambdas, plan.seeds, share_plain)
+    at_a_time = _workers(workers, chosen)
+    names, weights, numbers = list(dict.fromkeys(losses)), checked_lambdas(lambdas), checked_seeds(seeds)
+    points = planned(names, weights, numbers, share_plain)
     place = SweepFolder(folder)
-    plan = dataclasses.replace(
-        plan,
-        recipe=recipe.describe(),
-        datasets=recipe.evaluated,
-        has_performance=recipe.performance_metric is not None,
-    )
+    measures = recipe.performance_metric is not None
+    plan = Plan(recipe.describe(), names, weights, numbers, recipe.evaluated, measures)
     with ExitStack() as beginning:
         beginning.enter_context(place.locked())
         with place.telling_of_a_full_disk("the plan of the sweep"):
-            place.begin(plan.recipe, plan.losses, points)
+            place.begin(plan.recipe, names, points)
         place.clear_running()
         sweep = Sweep(place, points)
         for tracker in trackers:
@@ -206,13 +201,14 @@ def run_sweep(
         held = beginning.pop_all()
 
     def engine_at_work(todo: Sequence[Point], done: PointDone, stop: threading.Event) -> None:
-        if todo and not background:
+        if not todo:
+            return
+        if not background:
             with place.telling_of_a_full_disk("h1's outputs"):
                 recipe.prepare(place.path)
         for point in todo:
             place.forget_failure(point)
-        prepare = bool(todo) and background
-        ENGINES[chosen](Work(recipe, place, todo, done, stop, number, ray_options or {}, prepare))
+        ENGINES[chosen](Work(recipe, place, todo, done, stop, at_a_time, ray_options or {}, prepare=background))
 
     def work() -> None:
         with held, _Bar(sweep, progress_bar), _told_of_the_end(sweep, trackers):
