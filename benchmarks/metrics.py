@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
+from interleaved import timed
 from torchmetrics.classification import MulticlassAccuracy
 
 from bc_lightning.metrics import MulticlassBackwardTrustCompatibility
@@ -21,25 +20,15 @@ BATCH_SIZE = 256
 CALLS_PER_ROUND = 20
 
 
-def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    for _ in range(CALLS_PER_ROUND):
-        function()
-    return (time.perf_counter() - start) / CALLS_PER_ROUND
-
-
 def medians(num_classes: int, call: str, validate: bool, rounds: int) -> tuple[float, float]:
     """Give the seconds that one call takes with accuracy and with BTC."""
     target = torch.randint(num_classes, (BATCH_SIZE,))
     preds, reference_preds = (torch.randn(BATCH_SIZE, num_classes) for _ in range(2))
     accuracy = getattr(MulticlassAccuracy(num_classes, average="micro", validate_args=validate), call)
     btc = getattr(MulticlassBackwardTrustCompatibility(num_classes, validate_args=validate), call)
-    pairs = [
-        (seconds(lambda: accuracy(preds, target)), seconds(lambda: btc(preds, target, reference_preds)))
-        for _ in range(rounds)
-    ]
-    theirs, ours = zip(*pairs, strict=True)
-    return statistics.median(theirs), statistics.median(ours)
+    rivals = {"accuracy": lambda: accuracy(preds, target), "btc": lambda: btc(preds, target, reference_preds)}
+    times = timed(rivals, rounds, calls=CALLS_PER_ROUND)
+    return statistics.median(times["accuracy"]), statistics.median(times["btc"])
 
 
 def main() -> None:

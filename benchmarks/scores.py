@@ -6,12 +6,12 @@ Run `python benchmarks/scores.py [--labels N] [--rounds R]`. The two take turns,
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import sys
-import time
-from collections.abc import Callable
 
 import numpy as np
+from interleaved import timed
 
 import bc_core
 
@@ -19,12 +19,6 @@ try:
     from backwardcompatibilityml import scores as original_scores
 except ImportError:
     sys.exit("The original library is missing: pip install --no-deps BackwardCompatibilityML==1.4.2")
-
-
-def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -48,10 +42,8 @@ def main() -> None:
             expected, got = original(*labels), ours(*labels)
             if expected != got:
                 sys.exit(f"{name} on {kind}: the original gives {expected}, bc_core gives {got}")
-            times: dict[str, list[float]] = {"original": [], "ours": []}
-            for _ in range(options.rounds):
-                times["original"].append(seconds(lambda f=original, a=labels: f(*a)))
-                times["ours"].append(seconds(lambda f=ours, a=labels: f(*a)))
+            rivals = {"original": functools.partial(original, *labels), "ours": functools.partial(ours, *labels)}
+            times = timed(rivals, options.rounds)
             slow, fast = statistics.median(times["original"]), statistics.median(times["ours"])
             print(f"{name:<28}{kind:<14}{slow * 1e3:>7.1f} ms{fast * 1e3:>7.1f} ms{slow / fast:>7.1f}x")
     print("All scores are equal.")

@@ -10,14 +10,10 @@ A step is the time from one `on_train_batch_start` to the next; the loader is th
 from __future__ import annotations
 
 import argparse
-import itertools
+import functools
 import logging
-import random
-import statistics
 import sys
 import tempfile
-import threading
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,9 +21,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
+from interleaved import Target, by_round, by_turns, console, quartiles, ratio_of, table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -40,7 +34,6 @@ except ImportError:
     sys.exit("The original library is missing: pip install --no-deps BackwardCompatibilityML==1.4.2")
 
 BATCH, BATCHES, WARM_UP = 64, 13, 3
-WAIT = 300  # seconds after which a variant that never hands over is an error
 LAMBDA_C = 1.0
 
 
@@ -110,48 +103,19 @@ class Triple(nn.Module):
         return logits, F.softmax(logits, dim=1), F.log_softmax(logits, dim=1)
 
 
-class Turns:
-    """Whose step it is. One step of every variant makes a round, in an order that is drawn anew each time."""
+class Ticking(pl.Callback):
+    """Says when a batch begins."""
 
-    def __init__(self, players: int, rounds: int) -> None:
-        draw = random.Random(0)
-        orders = (draw.sample(range(players), players) for _ in range(rounds))
-        self._sequence = itertools.chain.from_iterable(orders)
-        self._gates = [threading.Semaphore(0) for _ in range(players)]
-
-    def hand_over(self) -> None:
-        """Let the next one go."""
-        player = next(self._sequence, None)
-        if player is not None:
-            self._gates[player].release()
-
-    def wait(self, player: int) -> None:
-        """Until it is this one's turn."""
-        if not self._gates[player].acquire(timeout=WAIT):
-            raise RuntimeError("A variant has stopped before its last step; its error is above.")
-
-
-class Clock(pl.Callback):
-    """Time from each batch's start to the next, loading included, less the turns of the others."""
-
-    def __init__(self, turns: Turns, player: int) -> None:
-        self.turns = turns
-        self.player = player
-        self.ready = threading.Event()
-        self.steps: list[float] = []
-        self._start: float | None = None
+    def __init__(self, tick: Callable[[], None]) -> None:
+        self.tick = tick
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
-        """End the turn that brought us here, and wait for the next."""
-        if self._start is not None:
-            self.steps.append(time.perf_counter() - self._start)
-            self.turns.hand_over()
-        self.ready.set()
-        self.turns.wait(self.player)
-        self._start = time.perf_counter()
+        """A batch begins."""
+        self.tick()
 
 
-def fit(variant: Variant, clock: Clock, steps: int) -> None:
+def fit(variant: Variant, steps: int, tick: Callable[[], None]) -> None:
+    """Train a variant by a Trainer."""
     # Threads of OpenMP are counted for each thread of Python apart.
     torch.set_num_threads(1)
     trainer = pl.Trainer(
@@ -160,7 +124,7 @@ def fit(variant: Variant, clock: Clock, steps: int) -> None:
         accelerator="cpu",
         devices=1,
         logger=False,
-        callbacks=[clock],
+        callbacks=[Ticking(tick)],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -170,24 +134,9 @@ def fit(variant: Variant, clock: Clock, steps: int) -> None:
 
 def measure(contestants: list[Variant], rounds: int) -> dict[str, list[float]]:
     """Seconds of every variant's steps, `rounds` of each after the warm-up, side by side."""
-    turns = Turns(len(contestants), rounds + WARM_UP)
-    clocks = [Clock(turns, player) for player in range(len(contestants))]
-    # One step more than is timed: the last one ends where the next begins.
-    threads = [
-        threading.Thread(target=fit, args=(variant, clock, rounds + WARM_UP + 1), daemon=True)
-        for variant, clock in zip(contestants, clocks, strict=True)
-    ]
-    for thread, clock in zip(threads, clocks, strict=True):
-        thread.start()
-        if not clock.ready.wait(WAIT):
-            raise RuntimeError("A variant did not reach its first step; its error is above.")
-    turns.hand_over()
-    for number in track(range(rounds + WARM_UP), "rounds"):
-        while any(len(clock.steps) <= number for clock in clocks):
-            if not all(thread.is_alive() for thread in threads):
-                raise RuntimeError("A variant has stopped before its last step; its error is above.")
-            time.sleep(0.05)
-    return {variant.name: clock.steps[WARM_UP:] for variant, clock in zip(contestants, clocks, strict=True)}
+    steps = rounds + WARM_UP + 1
+    fits = {variant.name: functools.partial(fit, variant, steps) for variant in contestants}
+    return {name: [step.wall for step in taken] for name, taken in by_turns(fits, steps, WARM_UP).items()}
 
 
 def trained_h1(data: TensorDataset) -> nn.Module:
@@ -236,19 +185,13 @@ def variants(data: TensorDataset, folder: str) -> tuple[list[Variant], float]:
     ], right
 
 
-# Numerator, denominator, limit, and whether the limit is a least or a most.
 TARGETS = (
-    ("ours, new error", "plain + h1 forward", 1.05, "at most"),
-    ("ours, strict imitation", "plain + h1 forward", 1.05, "at most"),
-    ("ours, stored h1", "plain", 1.05, "at most"),
-    ("original, new error", "ours, new error", 1.5, "at least"),
-    ("original, strict imitation", "ours, strict imitation", 1.7, "at least"),
+    Target("ours, new error", "plain + h1 forward", 1.05),
+    Target("ours, strict imitation", "plain + h1 forward", 1.05),
+    Target("ours, stored h1", "plain", 1.05),
+    Target("original, new error", "ours, new error", 1.5, "at least"),
+    Target("original, strict imitation", "ours, strict imitation", 1.7, "at least"),
 )
-
-
-def quartiles(values: list[float]) -> tuple[float, float, float]:
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, middle, high
 
 
 def main() -> None:
@@ -269,34 +212,21 @@ def main() -> None:
         contestants, right = variants(data, folder)
         rounds = measure(contestants, options.rounds)
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
     size = sum(parameter.numel() for parameter in network().parameters())
-    times = Table(
-        title=f"{size:,} parameters, batches of {BATCH}, one thread",
-        caption=f"{options.rounds} steps each; h1 is right on {right:.0%} of the images.",
-    )
-    for header in ("variant", "median (ms)", "quartiles (ms)"):
-        times.add_column(header, justify="left" if header == "variant" else "right")
+    times = [["variant", "median (ms)", "quartiles (ms)"]]
     for name, values in rounds.items():
-        low, middle, high = quartiles(values)
-        times.add_row(name, f"{1e3 * middle:.1f}", f"{1e3 * low:.1f} to {1e3 * high:.1f}")
-    ratios = Table(title="Ratios of medians; and median and quartiles of the ratios within a round")
-    for header in ("ratio", "of medians", "by round", "quartiles", "target", "met"):
-        ratios.add_column(header, justify="left" if header == "ratio" else "right")
-    for above, below, limit, kind in TARGETS:
-        ratio = statistics.median(rounds[above]) / statistics.median(rounds[below])
-        low, middle, high = quartiles([a / b for a, b in zip(rounds[above], rounds[below], strict=True)])
-        met = ratio <= limit if kind == "at most" else ratio >= limit
-        ratios.add_row(
-            f"({above}) / ({below})",
-            f"{ratio:.3f}",
-            f"{middle:.3f}",
-            f"{low:.3f} to {high:.3f}",
-            f"{kind} {limit}",
-            "yes" if met else "NO",
+        low, middle, high = (f"{1e3 * value:.1f}" for value in quartiles(values))
+        times.append([name, middle, f"{low} to {high}"])
+    ratios = [["ratio", "of medians", "by round", "quartiles", "target", "met"]]
+    for target in TARGETS:
+        ratio = ratio_of(rounds, target)
+        low, middle, high = (f"{value:.3f}" for value in by_round(rounds, target))
+        ratios.append(
+            [f"({target.above}) / ({target.below})", f"{ratio:.3f}", middle, f"{low} to {high}", *target.told(ratio)]
         )
-    console.print(times)
-    console.print(ratios)
+    told = f"{options.rounds} steps each; h1 is right on {right:.0%} of the images."
+    console().print(table(times, f"{size:,} parameters, batches of {BATCH}, one thread", told))
+    console().print(table(ratios, "Ratios of medians; and median and quartiles of the ratios within a round"))
 
 
 if __name__ == "__main__":

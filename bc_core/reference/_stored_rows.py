@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core.files._files import FullDiskError, in_bytes, is_full_disk, is_left_aside, locked, write_whole
+from bc_core.reference._callable_fingerprint import is_same_h1, is_sure, says_by_name
 from bc_core.reference._row_checksums import CheckedRows, DamagedRowsError, row_checksums
 from bc_core.reference._row_files import ArrayFile, create_array, open_array, size_of_array
 
@@ -167,8 +169,13 @@ class RowFolder:
         Raises:
             ValueError: The fingerprints differ.
         """
-        if header["h1"] != found:
+        if not is_same_h1(header["h1"], found):
             raise ValueError(says_other_h1(str(self.path), header["h1"], found))
+
+    def say_if_by_name(self, header: dict[str, Any], found: str) -> None:
+        """Warn where nothing but its name says that an h1 is the one that gave the rows."""
+        if not is_sure(header["h1"], found):
+            warnings.warn(f"{self.path}: {says_by_name(found)}", stacklevel=3)
 
     def check_same_length(self, header: dict[str, Any], length: int) -> None:
         """Refuse a data set of another length than the one whose rows are here.

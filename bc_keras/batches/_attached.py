@@ -91,8 +91,9 @@ def check_labels(labels: np.ndarray[Any, Any], num_classes: int | None) -> int:
     """
     if num_classes is None:
         raise ValueError(
-            "h1 gives labels, not scores: pass num_classes, the number of columns of h2's output (1 for a binary "
-            f"model with one score). Received: num_classes=None, h1's labels of dtype {labels.dtype}."
+            "h1 gives labels, not scores: say how many columns h2's output has (1 for a binary model with one score), "
+            "stored.attach(x, y, num_classes=10), or attach_h1(h1, x, y, num_classes=10) of a model. "
+            f"Received: num_classes=None, h1's labels of dtype {labels.dtype}."
         )
     classes = max(num_classes, 2)
     if labels.size and not -1 <= labels.min() <= labels.max() < classes:

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from bc_core._arrays import id_array, to_numpy
+from bc_core._batches_of_three import first_is_ids
 
 
 def is_list_of_batches(data: Any) -> bool:
@@ -41,14 +42,14 @@ def _has_arrays(inputs: Any) -> bool:
 
 
 class ListedBatches:
-    """Batches in a list: (x, y) of each, and the ids of all.
+    """Batches in a list: (x, y) of each that is not empty, and the ids of all.
 
     Args:
         batches: as `is_list_of_batches` knows them.
         name: what the caller calls them.
 
     Attributes:
-        ids: those of all instances, or None where the batches are pairs.
+        ids: those of all instances, or None where the batches have none: (x, y) or (x, y, sample_weight).
 
     Raises:
         ValueError: the batches are of several lengths, or the ids are not as many as the labels.
@@ -61,9 +62,17 @@ class ListedBatches:
                 f"{name} must hold batches of one form, (ids, x, y) or (x, y). "
                 f"Received: batches of lengths {', '.join(map(str, sorted(lengths)))}."
             )
-        self._batches = batches
+        # Of batches of three the first that has instances tells what they are.
+        filled = next((batch for batch in batches if len(batch[1])), batches[0])
+        begins_with_ids = first_is_ids(filled) if lengths == {3} else False
+        if begins_with_ids is None:
+            raise ValueError(
+                f"{name} has batches of three parts that may be (ids, x, y) or (x, y, sample_weight). Give pairs, and "
+                "ids by themselves: [(x, y) for x, y, _ in batches], or [(x, y) for _, x, y in batches] with ids=[...]."
+            )
+        self._batches = [batch[1:] if begins_with_ids else batch[:2] for batch in batches]
         self.ids: list[Any] | None = None
-        if lengths == {3}:
+        if begins_with_ids:
             self.ids = []
             for ids, _, y in batches:
                 named = id_array(ids, "ids, the first of each batch").tolist()
@@ -76,7 +85,7 @@ class ListedBatches:
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Pass over the data once."""
-        return ((batch[-2], batch[-1]) for batch in self._batches)
+        return ((x, y) for x, y in self._batches if len(y))
 
     def arrays(self) -> tuple[Any, Any]:
         """All of x and all of y, as numpy arrays; x may be a structure of them."""
@@ -91,7 +100,7 @@ class BatchesInOrder(keras.utils.PyDataset):
     def __init__(self, batches: Sequence[Any], name: str) -> None:
         super().__init__()
         lengths = {len(batch) for batch in batches}
-        if any(len(batch) == 3 and _is_flat(batch[0]) and not _is_flat(batch[1]) for batch in batches):
+        if any(len(batch) == 3 and first_is_ids(batch) for batch in batches):
             raise ValueError(
                 f"{name} must hold batches (x, y), or (x, y, sample_weight): of batches (ids, x, y) give "
                 "[(x, y) for ids, x, y in batches]. Received: batches of three whose first is one-dimensional."
@@ -105,12 +114,6 @@ class BatchesInOrder(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         return self._read[index]
-
-
-def _is_flat(part: Any) -> bool:
-    if hasattr(part, "shape"):
-        return len(part.shape) == 1
-    return isinstance(part, list | tuple) and not any(hasattr(each, "shape") for each in part)
 
 
 def _arrays(part: Any) -> Any:

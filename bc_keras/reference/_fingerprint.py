@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
+
+from bc_core.reference._callable_fingerprint import fingerprint_of_callable
 
 # What Keras appends to the name of a variable that was given none; it counts the variables of the process.
 _COUNTED = re.compile(r"_\d+$")
@@ -26,14 +27,15 @@ def fingerprint(h1: Any) -> str:
     seen.
 
     For another callable it is the callable's own `fingerprint` (a string, or a method that returns one) if there is
-    one, else its qualified name: give a callable that reads weights from elsewhere a `fingerprint`. A bound method or
-    a `functools.partial` of a model counts that model in.
+    one, else its qualified name and a hash of its content: its code, its defaults, and what it closes over or reads of
+    globals, be it numbers, arrays, tensors, models or functions. Give a callable that reads weights from elsewhere a
+    `fingerprint`. A bound method of a model is named by that model.
 
     Args:
         h1: a model, a layer or a callable.
 
     Returns:
-        `"sha256:..."` for a model, `"callable:module.qualname"` for a callable without a name of its own.
+        `"sha256:..."` for a model, `"callable:module.qualname#..."` for a callable without a name of its own.
 
     Raises:
         ValueError: a model that has no weights yet.
@@ -51,17 +53,17 @@ def fingerprint(h1: Any) -> str:
     """
     if isinstance(h1, keras.Layer):
         return f"sha256:{_hash_layer(h1)}"
-    own = getattr(h1, "fingerprint", None)
-    if own is not None:
-        return str(own() if callable(own) else own)
-    if isinstance(h1, functools.partial):
-        name = f"partial({fingerprint(h1.func)})"
-    elif isinstance(getattr(h1, "__self__", None), keras.Layer):
-        name = f"{h1.__func__.__qualname__}({fingerprint(h1.__self__)})"
-    else:
-        named = h1 if hasattr(h1, "__qualname__") else type(h1)
-        name = f"{named.__module__}.{named.__qualname__}"
-    return f"callable:{name}"
+    return fingerprint_of_callable(h1, _read)
+
+
+def _read(value: Any) -> str | None:
+    """What is read of models and tensors that a callable uses."""
+    if isinstance(value, keras.Layer):
+        return f"sha256:{_hash_layer(value)}"
+    if ops.is_tensor(value) or isinstance(value, keras.Variable):
+        array = np.asarray(ops.convert_to_numpy(value))
+        return f"tensor:{array.dtype} {array.shape} {hashlib.sha256(_bytes_of(array)).hexdigest()}"
+    return None
 
 
 def _hash_layer(model: Any) -> str:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from bc_core._arrays import label_array, to_numpy
 from bc_core.comparison._prediction_tables import Kind, name_of_table, table_of_predictions
+from bc_core.reference._callable_fingerprint import is_same_h1
 from bc_core.reference._row_checksums import CheckedRows, DamagedRowsError
 from bc_core.reference._stored_rows import (
     REPLACE,
@@ -91,7 +92,9 @@ class StoredOutputs:
         folder = RowFolder(path, _FORMAT, _ENTRIES)
         header = folder.complete_header()
         if h1 is not None:
-            folder.check_same_h1(header, fingerprint(h1))
+            found = fingerprint(h1)
+            folder.check_same_h1(header, found)
+            folder.say_if_by_name(header, found)
         return cls._mapped(folder, header)
 
     @classmethod
@@ -366,7 +369,7 @@ class StoredOutputs:
             ValueError: h1, the data or the answers differ, or rows are not those that were written.
         """
         h1 = _plain(h1)
-        if self._items is not None and fingerprint(h1) != self._fingerprint:
+        if self._items is not None and not is_same_h1(self._fingerprint, fingerprint(h1)):
             where = "in memory" if self._path is None else str(self._path)
             raise ValueError(says_other_h1(where, self._fingerprint, fingerprint(h1)))
         self._check_kind("dataset" if is_dataset(x) else "arrays")

@@ -31,7 +31,7 @@ from bc_keras.reference._stored import StoredOutputs, _as_tensor, _asking
 from bc_keras.training._compiled_loss import CompiledLoss, Reading
 from bc_keras.training._model import BCModel
 from bc_keras.training._plain_models import TargetLoss
-from bc_keras.training._preparation import check_same_preparation, prepared
+from bc_keras.training._preparation import has_own, prepared, prepared_for_h1
 from bc_keras.training._score_scale import Says, Seen, check_scales, reading_of, said_by_values, says_of
 from bc_tensorboard.writing._by_id import TextsById, by_id
 
@@ -102,7 +102,6 @@ class ComparedData:
     def check_model(self, model: Any) -> None:
         """Refuse a model that is no update of this h1, before it is trained."""
         if self.reference is not None:
-            check_same_preparation(self.reference.h1, model)
             check_no_shared_variables(self.reference.h1, getattr(model, "h2", model))
 
 
@@ -199,7 +198,7 @@ class Asked:
 
     def _read(self, batch: Batch, gathered: _Pass) -> None:
         """Gather true and predicted classes of a batch and which of them are not masked, as numpy arrays."""
-        batch = batch._replace(x=prepared(self.model, batch.x))
+        raw, batch = batch.x, batch._replace(x=prepared(self.model, batch.x))
         h2_output = ops.convert_to_tensor(only_tensor(_predict(self.model, batch.x), "h2"))
         mask = get_keras_mask(h2_output)
         target, h1_output = self._target_and_h1(batch, h2_output)
@@ -208,7 +207,7 @@ class Asked:
         reference = self._reference
         if reference is not None and self._kept_h1 is None:
             if h1_output is None:
-                h1_output = _ask(reference.h1, batch.x)
+                h1_output = _ask(reference.h1, prepared_for_h1(reference.h1, raw, batch.x))
             # Before the class map it speaks of its own classes.
             h1_output = ops.convert_to_tensor(h1_output)
             self._check_scales(reading, h2_output, h1_output, gathered)
@@ -373,6 +372,9 @@ def _predict(model: Any, x: Any) -> Any:
         # The compiled step gives no masks, and under a strategy it would answer once on every replica.
         x = keras.tree.map_structure(_as_tensor, x)
         return model(x, training=False)
+    if isinstance(model, keras.Model) and has_own(type(model), "predict"):
+        # Its own would prepare the inputs a second time.
+        return keras.Model.predict_on_batch(model, x)
     return model.predict_on_batch(x)
 
 

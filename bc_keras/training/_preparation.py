@@ -34,6 +34,28 @@ def prepared(model: Any, x: Any) -> Any:
     return keras.utils.unpack_x_y_sample_weight(model.preprocessor(x))[0]
 
 
+def prepared_for_h1(h1: Any, x: Any, of_h2: Any) -> Any:
+    """Raw inputs as h1 gets them where it is compared: as it prepares them itself, else as h2 gets them.
+
+    Args:
+        h1: the model in use.
+        x: raw inputs.
+        of_h2: what h2's layers get.
+
+    Raises:
+        TypeError: h1 has a ``predict`` of its own and does not say what it does to the inputs.
+    """
+    if not isinstance(h1, keras.Model) or not has_own(type(h1), "predict"):
+        return of_h2
+    if not hasattr(h1, "preprocessor"):
+        raise TypeError(
+            "h1 has a predict of its own and no preprocessor, so what it does to the inputs is not known here. Give "
+            "its answers for the rows of arrays (x, y) instead: h1=h1.predict(x). If it takes what h2's layers get, "
+            f"say so: h1=lambda x: h1(x, training=False). Received: {type(h1).__name__}."
+        )
+    return of_h2 if h1.preprocessor is None else prepared(h1, x)
+
+
 def check_same_preparation(h1: Any, h2: keras.Model) -> None:
     """Refuse an h1 that prepares its inputs in ``predict`` otherwise than h2, whose prepared inputs it would get."""
     if not isinstance(h1, keras.Model) or not has_own(type(h1), "predict"):

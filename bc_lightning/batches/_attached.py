@@ -6,18 +6,24 @@ again. They travel in an object of their own, which the Trainer's half precision
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate, default_convert
 from torch.utils.data._utils.collate import default_collate_fn_map
+
+from bc_core.reference._callable_fingerprint import is_same_h1
 
 if TYPE_CHECKING:
     from bc_lightning.reference._stored import StoredOutputs
 
-Collate = Callable[[list[Any]], Any]
+Collate = Callable[[Any], Any]
+
+# So many values of an item tell it from others.
+_COMPARED = 64
 
 
 class Rows:
@@ -41,14 +47,19 @@ class Rows:
         Raises:
             ValueError: they are of different h1.
         """
-        others = sorted({each.fingerprint for each in rows})
-        if len(others) > 1:
+        own = rows[0].fingerprint
+        others = sorted({each.fingerprint for each in rows if not is_same_h1(own, each.fingerprint)})
+        if others:
             raise ValueError(
-                f"The items of one batch bring stored outputs of different h1, {others[0]} and {others[1]}. Attach "
-                f"outputs of one and the same h1."
+                f"The items of one batch bring stored outputs of different h1, {own} and {others[0]}. Attach outputs "
+                f"of one and the same h1."
             )
         sources = frozenset[str]().union(*(each.sources for each in rows))
-        return cls(torch.stack([each.tensor for each in rows]), others[0], sources)
+        return cls(torch.stack([each.tensor for each in rows]), own, sources)
+
+    def at(self, places: Any) -> Rows:
+        """Those at some places of a batch, or the one at a place."""
+        return Rows(self.tensor[places], self.fingerprint, self.sources)
 
     def pin_memory(self) -> Rows:
         """What a loader with ``pin_memory=True`` asks for."""
@@ -151,22 +162,60 @@ class Attached(Dataset[WithReference]):
     def __len__(self) -> int:
         return len(self.stored)
 
-    def __getitem__(self, index: int) -> WithReference:
-        return self.__getitems__([index])[0]
+    def __getitem__(self, index: Any) -> WithReference:
+        """An item; or a batch of them, as the data set itself gives it for several indices at once."""
+        if isinstance(index, slice):
+            index = range(*index.indices(len(self)))
+        numbers = np.asarray(index)
+        if numbers.ndim == 0:
+            return self.__getitems__([index])[0]
+        if numbers.dtype == bool:
+            numbers = np.flatnonzero(numbers)
+        indices = self._checked(numbers.reshape(-1).tolist())
+        batch = self.dataset[indices]
+        rows = Rows(self.stored[indices], self.stored.fingerprint, self._sources)
+        if self.verify:
+            self._check_batch(indices, batch)
+        return WithReference(batch, torch.tensor(indices, dtype=torch.int64), rows)
 
     def __getitems__(self, indices: Sequence[int]) -> _Items:
         # PyTorch asks for a whole batch when it can: the rows are then one read of the map.
-        length = len(self)
-        numbers = [int(index) + length if index < 0 else int(index) for index in indices]
-        for number, index in zip(numbers, indices, strict=True):
-            if not 0 <= number < length:
-                raise IndexError(f"index {index} is outside a data set of {length} items")
+        numbers = self._checked(indices)
         fetch = getattr(self.dataset, "__getitems__", None)
         samples = fetch(numbers) if fetch else [self.dataset[number] for number in numbers]
         if self.verify:
             for number, sample in zip(numbers, samples, strict=True):
                 self.stored._check_item(number, sample)
         return _Items(list(samples), numbers, Rows(self.stored[numbers], self.stored.fingerprint, self._sources))
+
+    def _checked(self, indices: Sequence[int]) -> list[int]:
+        length = len(self)
+        numbers = [int(index) + length if index < 0 else int(index) for index in indices]
+        for number, index in zip(numbers, indices, strict=True):
+            if not 0 <= number < length:
+                raise IndexError(f"index {index} is outside a data set of {length} items")
+        return numbers
+
+    def _check_batch(self, indices: list[int], batch: Any) -> None:
+        try:
+            samples = [_item_of(batch, place, len(indices)) for place in range(len(indices))]
+        except (TypeError, ValueError, IndexError, KeyError):
+            samples = []
+        if not any(self.stored._is_item(sample, indices) for sample in samples):
+            # What the data set gives for one index need not be a slice of what it gives for several.
+            samples = [self.dataset[index] for index in indices]
+        for index, sample in zip(indices, samples, strict=True):
+            self.stored._check_item(index, sample)
+
+
+def _item_of(batch: Any, place: int, size: int) -> Any:
+    """One item out of a batch that a data set gave for several indices."""
+    if isinstance(batch, Mapping):
+        return type(batch)((key, _item_of(part, place, size)) for key, part in batch.items())  # type: ignore[call-arg]
+    if isinstance(batch, tuple) or (isinstance(batch, list) and len(batch) != size):
+        parts = [_item_of(part, place, size) for part in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    return batch[place]
 
 
 class _Items(Sequence[WithReference]):
@@ -187,21 +236,93 @@ class _Items(Sequence[WithReference]):
     def __getitem__(self, position: slice) -> _Items: ...
 
     def __getitem__(self, position: int | slice) -> WithReference | _Items:
-        rows = Rows(self.rows.tensor[position], self.rows.fingerprint, self.rows.sources)
+        rows = self.rows.at(position)
         if isinstance(position, slice):
             return _Items(self.samples[position], self.indices[position], rows)
         return WithReference(self.samples[position], self.indices[position], rows)
 
 
 class CollateWithReference:
-    """A user's collate function, for items that have rows beside them."""
+    """A user's collate function, for items that have rows beside them; None for PyTorch's default."""
 
-    def __init__(self, inner: Collate) -> None:
+    def __init__(self, inner: Collate | None) -> None:
         self.inner = inner
 
     def __call__(self, items: Sequence[WithReference]) -> WithReference:
-        """Collate."""
+        """Collate.
+
+        Raises:
+            ValueError: the batch holds the items in another order than they were given in.
+        """
+        if isinstance(items, WithReference):
+            # What a loader with batch_size=None passes on.
+            return items._replace(sample=(self.inner or default_convert)(items.sample))
         if isinstance(items, _Items):
-            return WithReference(self.inner(items.samples), torch.tensor(items.indices), items.rows)
-        samples, indices, rows = zip(*items, strict=True)
-        return WithReference(self.inner(list(samples)), torch.tensor(indices), Rows.together(rows))
+            samples, indices, rows = items.samples, items.indices, items.rows
+        else:
+            columns = zip(*items, strict=True)
+            samples, indices, rows = list(next(columns)), list(next(columns)), Rows.together(next(columns))
+        if self.inner is None:
+            return WithReference(default_collate(samples), torch.tensor(indices), rows)
+        given = list(samples)
+        batch = self.inner(given)
+        order = _order_of(given, samples)
+        if order != list(range(len(samples))):
+            # It has sorted or filtered the very list, so where each row belongs is known.
+            indices, rows = [indices[place] for place in order], rows.at(order)
+        elif _in_another_order(batch, samples):
+            raise ValueError(
+                f"The collate function {getattr(self.inner, '__qualname__', self.inner)} puts the items of a batch "
+                f"into another order, in which h1's rows would belong to other items. Let it keep the order, sort the "
+                f"list that it is given in place (items.sort(...)), or give h1 itself: h1=old_model."
+            )
+        return WithReference(batch, torch.tensor(indices), rows)
+
+
+def _order_of(given: list[Any], samples: Sequence[Any]) -> list[int]:
+    """Where each of the given items stood; a collate function may have changed the list."""
+    if len(given) == len(samples) and all(one is other for one, other in zip(given, samples, strict=True)):
+        return list(range(len(samples)))
+    places = {id(sample): place for place, sample in enumerate(samples)}
+    return [places.get(id(one), place) for place, one in enumerate(given)]
+
+
+def _in_another_order(batch: Any, samples: Sequence[Any]) -> bool:
+    """Whether parts of a batch are those of its items in another order, and none that tells them apart is in place."""
+    moved = False
+    for part, of_items in _parts(batch, samples):
+        now, before = _rows_of(part), _rows_of(of_items)
+        if now is None or before is None or len(now) != len(before):
+            continue
+        if now == before:
+            if 2 * len(set(before)) > len(before):
+                return False
+        else:
+            moved |= set(now) <= set(before)
+    return moved
+
+
+def _parts(batch: Any, samples: Sequence[Any]) -> Iterator[tuple[Any, list[Any]]]:
+    """Parts of a batch beside the same parts of its items, where both are built alike."""
+    first = samples[0]
+    if isinstance(batch, Mapping) and isinstance(first, Mapping):
+        for key in batch:
+            if all(key in sample for sample in samples):
+                yield from _parts(batch[key], [sample[key] for sample in samples])
+    elif isinstance(batch, (list, tuple)) and isinstance(first, (list, tuple)):
+        if all(len(sample) == len(batch) for sample in samples):
+            for place, part in enumerate(batch):
+                yield from _parts(part, [sample[place] for sample in samples])
+    else:
+        yield batch, list(samples)
+
+
+def _rows_of(part: Any) -> list[bytes | str] | None:
+    """The first values of each instance, as something to compare; None of what has not as many for each."""
+    if isinstance(part, (list, tuple)) and part and all(isinstance(each, str) for each in part):
+        return list(part)
+    try:
+        rows = [np.asarray(each, dtype=np.float64).reshape(-1)[:_COMPARED] for each in part]
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return [row.tobytes() for row in rows] if len({len(row) for row in rows}) == 1 else None

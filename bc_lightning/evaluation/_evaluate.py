@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bc_core import Comparison, Evaluation, compare
 from bc_core._arrays import INT64_MAX, id_array, to_numpy
+from bc_core._batches_of_three import first_is_ids
 from bc_core.comparison._comparison import Metadata
 from bc_core.comparison._evaluation import performance
 from bc_lightning._user_module import has_scores, lacks_forward, of_one_kind, only_network
@@ -32,7 +33,7 @@ from bc_lightning.batches._model_outputs import (
 from bc_lightning.losses._alignment import align_multiclass
 from bc_lightning.losses._compatibility_loss import labels_of
 from bc_lightning.reference._fingerprint import module_behind, modules_behind
-from bc_lightning.reference._reference import Reference, _set_eval
+from bc_lightning.reference._reference import Reference, _set_eval, answers_of
 from bc_lightning.reference._stored import StoredOutputs
 from bc_lightning.training._loaders import order_of
 from bc_lightning.training._wrapped import compatibilities_of
@@ -80,9 +81,10 @@ def evaluate(
             again: integer labels (N,), -1 for none of h2's classes, or scores (N, C); (N,) of a binary model.
         h2: Its update: a module or a callable. Of a `BCLightningModule` the places and the reading that it is trained
             with are the defaults of `inputs`, `target`, `scores`, `threshold`, `from_logits` and `multilabel`.
-        data: A data loader, or another iterable of batches, ``(ids, inputs, target)`` or ``(inputs, target)``. For
-            other batches say where things are, with `ids`, `inputs` and `target`. Or a ``torch.utils.data.Dataset``
-            of such items, read in its order.
+        data: A data loader, or another iterable of batches, ``(inputs, target)``, ``(ids, inputs, target)`` or
+            ``(inputs, target, weight)``; of three parts the first are ids where they are integers or text, one for
+            each instance, and the last may be a target. Weights are not counted. For other batches say where things
+            are, with `ids`, `inputs` and `target`. Or a ``torch.utils.data.Dataset`` of such items, read in its order.
         performance_metric: A function ``(model, dataset, device)`` that returns one number, as in the original
             library; it is called with the data in batches, and with ``"cpu"`` unless there is a `device`. Default:
             accuracy, from the one pass. Of an h1 that is its answers there is no model to measure: `h1_performance` is
@@ -93,8 +95,9 @@ def evaluate(
         metadata: Text of an instance: a mapping or a function from id to text, called only for instances that h1 or
             h2 gets wrong.
         ids: Where ids, integers or text, are in a batch: an index, a key or a function of the batch. Default: the
-            first of three, else the positions in the data set. A loader that shuffles gives no positions: without ids
-            its instances are named by their place in this pass, and are not looked up in `metadata`.
+            first of three that begin with them, else the positions in the data set. A loader that shuffles gives no
+            positions: without ids its instances are named by their place in this pass, and are not looked up in
+            `metadata`.
         inputs: Where the inputs are. A mapping is passed to the models as keywords, a tuple as positional arguments.
         target: Where the target is: class numbers (N,) or (N, 1), or probabilities of the classes (N, C).
         threshold: A binary model, of one score per instance, says class 1 from this probability on. Default: 0.5.
@@ -236,7 +239,9 @@ class _Found:
         self, class_names: Sequence[str] | None, metadata: Metadata | None, name: str | None, lambda_c: float | None
     ) -> Comparison:
         if not self.labels:
-            raise ValueError("dataset: expected at least one batch, got none; look at the loader's data set")
+            raise ValueError(
+                "dataset: expected at least one batch with instances, got none; look at the loader's data set"
+            )
         target, h1, h2 = torch.cat(self.labels, dim=1).numpy().astype(np.int64)
         counted = target >= 0  # -1 stands for ignore_index
         if (h1 < -1).any():
@@ -300,6 +305,8 @@ class _Reader:
         h1_scores = scores if h1_scores is None and alike and has_scores(h1, scores) else h1_scores
         if self._reference is None and self._answers is None:
             self._ask_h1_model = _picking(h1, h1_scores, "h1", parts if alike else ())
+        # Whether batches of three begin with ids.
+        self._ids_first: bool | None = None
         # Why images and texts cannot be asked for by id, if so.
         self.unnamed: str | None = None
 
@@ -319,6 +326,9 @@ class _Reader:
             batch, attached = split_batch(brought)
             rows, indices = (None, None) if attached is None else attached[:2]
             ids, x, target = self._parts(batch)
+            if target.ndim and target.shape[0] == 0:
+                # A collate function has left out all of its items.
+                continue
             h2_output, axis = self._second(self._ask_h2(x, self._device), target)
             if self._answers is not None:
                 h1_output = self._answers[seen : seen + len(h2_output)].to(h2_output.device)
@@ -367,8 +377,14 @@ class _Reader:
         ids_at, inputs_at, target_at = self._places
         if (ids_at, inputs_at, target_at) == (None, None, None) and isinstance(batch, (tuple, list)):
             if len(batch) == 3:
-                return _checked_ids(batch[0]), _as_tensors(batch[1]), _as_target(batch[2])
-            if len(batch) == 2:
+                if self._ids_first is None and len(batch[1]):
+                    # What the first batch tells holds for all.
+                    self._ids_first = first_is_ids(batch)
+                    if self._ids_first is None:
+                        raise ValueError(_EITHER)
+                if self._ids_first:
+                    return _checked_ids(batch[0]), _as_tensors(batch[1]), _as_target(batch[2])
+            if len(batch) in (2, 3):
                 return None, _as_tensors(batch[0]), _as_target(batch[1])
         ids = None if ids_at is None else _checked_ids(_part(batch, ids_at, "ids"))
         return ids, _as_tensors(inputs_from_batch(batch, inputs_at)), target_from_batch(batch, target_at)
@@ -528,15 +544,10 @@ def _picking(
         # There is no forward that would call it.
         return lambda x, device: _scores(network, x, device, called)
 
-    def ask(x: Any, device: Any) -> _Answer:
-        outputs: list[Any] = []
-        handle = network.register_forward_hook(lambda module, args, output: outputs.append(output))
-        try:
-            return _scores(model, x, device, called, pick=lambda output: _one(outputs, str(scores), called))
-        finally:
-            handle.remove()
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        return _one(answers_of(network, lambda: model(*args, **kwargs)), str(scores), called)
 
-    return ask
+    return lambda x, device: _scores(model, x, device, called, call=answer)
 
 
 def _one(outputs: list[Any], submodule: str, called: str) -> Any:
@@ -548,12 +559,19 @@ def _one(outputs: list[Any], submodule: str, called: str) -> Any:
     return outputs[0]
 
 
-def _scores(model: Any, x: Any, device: Any, name: str, pick: Callable[[Any], Any] | None = None) -> _Answer:
+def _scores(
+    model: Any,
+    x: Any,
+    device: Any,
+    name: str,
+    pick: Callable[[Any], Any] | None = None,
+    call: Callable[..., Any] | None = None,
+) -> _Answer:
     module: nn.Module | None = module_behind(model)
     weight = None if module is None else next(chain(module.parameters(), module.buffers()), None)
     where = device if weight is None else weight.device
     args, kwargs = _arguments(x if where is None else move_data_to_device(x, torch.device(where)))
-    output = model(*args, **kwargs)
+    output = (call or model)(*args, **kwargs)
     if pick is not None:
         output = pick(output)
     if isinstance(output, (np.ndarray, np.generic)):
@@ -577,8 +595,12 @@ def _tensor_of(array: np.ndarray[Any, Any] | np.generic) -> Tensor:
 
 
 _PLACES = (
-    "Of a batch of three the first is read as ids and the last as target, (ids, inputs, target); for other batches say "
-    "where things are, such as ids=2, inputs=0, target=1"
+    "A batch of three is read as (ids, inputs, target) or (inputs, target, weight); for other batches say where things "
+    "are, such as ids=2, inputs=0, target=1"
+)
+_EITHER = (
+    "The batches have three parts, and they may be (ids, inputs, target) or (inputs, target, weight). Say where things "
+    "are: ids=0, inputs=1, target=2, or inputs=0, target=1"
 )
 
 

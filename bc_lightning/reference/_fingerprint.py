@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from bc_core.reference._callable_fingerprint import fingerprint_of_callable
+
 _CHUNK_BYTES = 64 * 1024 * 1024
 # The attribute under which a wrapper keeps the module it wraps.
 _COMPILED = "_orig_mod"
@@ -38,14 +40,15 @@ def fingerprint(obj: Any) -> str:
     that live neither in the state dict nor in a type name, such as the slope of a leaky ReLU, are not seen.
 
     For a callable that is no module it is the callable's own ``fingerprint`` (a string, or a method that
-    returns one) if there is one, else its qualified name: give a callable that reads weights from elsewhere
-    a ``fingerprint``. A bound method or a ``functools.partial`` of a module counts that module in.
+    returns one) if there is one, else its qualified name and a hash of its content: its code, its defaults, and what
+    it closes over or reads of globals, be it numbers, arrays, tensors, modules or functions. Give a callable that
+    reads weights from elsewhere a ``fingerprint``. A bound method of a module is named by that module.
 
     Args:
         obj: A module or a callable.
 
     Returns:
-        ``"sha256:..."`` for a module, ``"callable:module.qualname"`` for a callable without a name of its own.
+        ``"sha256:..."`` for a module, ``"callable:module.qualname#..."`` for a callable without a name of its own.
 
     Raises:
         ValueError: A parameter has no values yet (a lazy module before its first batch, or the meta device).
@@ -63,17 +66,18 @@ def fingerprint(obj: Any) -> str:
     """
     if isinstance(obj, nn.Module):
         return f"sha256:{_hash_module(obj)}"
-    own = getattr(obj, "fingerprint", None)
-    if own is not None:
-        return str(own() if callable(own) else own)
-    if isinstance(obj, functools.partial):
-        name = f"partial({fingerprint(obj.func)})"
-    elif isinstance(getattr(obj, "__self__", None), nn.Module):
-        name = f"{obj.__func__.__qualname__}({fingerprint(obj.__self__)})"
-    else:
-        named = obj if hasattr(obj, "__qualname__") else type(obj)
-        name = f"{named.__module__}.{named.__qualname__}"
-    return f"callable:{name}"
+    return fingerprint_of_callable(obj, _read)
+
+
+def _read(value: Any) -> str | None:
+    """What is read of modules and tensors that a callable uses."""
+    if isinstance(value, nn.Module):
+        return f"sha256:{_hash_module(value)}"
+    if isinstance(value, Tensor):
+        digest = hashlib.sha256()
+        _feed_weights(digest, "tensor", value)
+        return f"tensor:{digest.hexdigest()}"
+    return str(value) if isinstance(value, (torch.dtype, torch.device)) else None
 
 
 def module_behind(obj: Any) -> nn.Module | None:

@@ -266,12 +266,7 @@ class Reference:
         network = h1.get_submodule(self._scores)
         if part or lacks_forward(h1):
             return network(*args, **kwargs)
-        outputs: list[Any] = []
-        hook = network.register_forward_hook(lambda module, args, output: outputs.append(output))
-        try:
-            h1(*args, **kwargs)
-        finally:
-            hook.remove()
+        outputs = answers_of(network, lambda: h1(*args, **kwargs))
         if len(outputs) != 1:
             raise RuntimeError(
                 f"its submodule {self._scores!r} was called {len(outputs)} times, where its one output was to be the "
@@ -440,6 +435,24 @@ class Reference:
             with torch.inference_mode(False):
                 self._indices[key] = torch.tensor(entries, device=device)
         return self._indices[key]
+
+
+def answers_of(network: nn.Module, call: Callable[[], Any]) -> list[Any]:
+    """What a submodule answers while a function runs that calls it, or what it is a part of.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Flatten(), nn.Softmax(1))
+        >>> answers_of(net[0], lambda: net(torch.ones(1, 2)))
+        [tensor([[1., 1.]])]
+    """
+    outputs: list[Any] = []
+    hook = network.register_forward_hook(lambda module, args, output: outputs.append(output))
+    try:
+        call()
+    finally:
+        hook.remove()
+    return outputs
 
 
 def _set_eval(module: nn.Module) -> None:

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from bc_core.comparison._prediction_tables import Kind, name_of_table, table_of_predictions
 from bc_core.files._interrupts import ctrl_c_raises
+from bc_core.reference._callable_fingerprint import is_same_h1
 from bc_core.reference._row_checksums import CheckedRows
 from bc_core.reference._stored_rows import (
     REPLACE,
@@ -103,7 +104,9 @@ class StoredOutputs:
         folder = RowFolder(path, _FORMAT)
         header = folder.complete_header()
         if h1 is not None:
-            folder.check_same_h1(header, fingerprint(h1))
+            found = fingerprint(h1)
+            folder.check_same_h1(header, found)
+            folder.say_if_by_name(header, found)
         return cls._mapped(folder, header)
 
     @classmethod
@@ -241,17 +244,20 @@ class StoredOutputs:
         """Make a user's collate function one for an attached data set.
 
         Args:
-            inner: A function of a list of the user's items; ``None`` for PyTorch's default.
+            inner: A function of a list of the user's items that keeps their order or sorts the list itself; of one
+                item or batch as the data set gives it, in a loader with ``batch_size=None``. ``None`` for PyTorch's
+                default.
 
         Returns:
-            A function of a list of `WithReference` items that gives a `WithReference` of a batch.
+            A function of a list of `WithReference` items that gives a `WithReference` of a batch. It raises a
+            ValueError where the batch is seen to hold the items in another order.
 
         Example:
             >>> attached = StoredOutputs.from_table([1, 0, 1]).attach(["a", "b", "c"])
             >>> StoredOutputs.collate_fn("".join)([attached[0], attached[1]])
             WithReference(sample='ab', index=tensor([0, 1]), row=tensor([1, 0]))
         """
-        return CollateWithReference(default_collate if inner is None else inner)
+        return CollateWithReference(inner)
 
     def verify(
         self,
@@ -275,7 +281,7 @@ class StoredOutputs:
         Raises:
             ValueError: h1, the data set or the answers differ, or rows are not those that were written.
         """
-        if self._path is not None and fingerprint(h1) != self._fingerprint:
+        if self._path is not None and not is_same_h1(self._fingerprint, fingerprint(h1)):
             raise ValueError(says_other_h1(str(self._path), self._fingerprint, fingerprint(h1)))
         length = _length_of(dataset)
         if length != len(self):
@@ -289,6 +295,9 @@ class StoredOutputs:
     def _check_items(self, dataset: Dataset[Any], indices: Sequence[int]) -> None:
         for index in indices:
             self._check_item(index, dataset[index])
+
+    def _is_item(self, sample: Any, indices: Sequence[int]) -> bool:
+        return self._hashes is not None and fingerprint_data(sample) in self._hashes[list(indices)].tolist()
 
     def _check_item(self, index: int, sample: Any) -> None:
         if self._hashes is None:
@@ -558,7 +567,7 @@ def _standing(
     except ValueError as error:
         raise ValueError(f"{folder.path} holds h1's outputs for another data set; {REPLACE}. {error}") from error
     if rows:
-        # A callable is known by its name only, and that stays when its weights change.
+        # Of a callable not all may be known, and its name stays when its weights change.
         _check_rows(outputs, rows, reference, dataset, inputs, collate_fn, tolerance=1e-2)
     return standing
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
+from torch import Tensor
 from torch.utils.data import BatchSampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from bc_lightning.training._comparisons import Order
 from bc_lightning.training._state import Epoch, Position, Stage
+from bc_lightning.training._tensors import storage_of, tensors_in
 
 
 def loaders_of(trainer: Any, stage: Stage) -> list[Any]:
@@ -47,7 +49,7 @@ def sampler_of(loader: Any) -> tuple[Any, bool]:
     A batch sampler of one's own has the sampler inside; the loader's ``sampler`` is a stand-in then. Its order is kept
     where it makes batches as PyTorch's does.
     """
-    batches, sampler = getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None)
+    batches, sampler = _batches_of(loader), getattr(loader, "sampler", None)
     if batches is None:
         return sampler, True
     kept = isinstance(batches, BatchSampler) and type(batches).__iter__ in (
@@ -55,6 +57,12 @@ def sampler_of(loader: Any) -> tuple[Any, bool]:
         *_of_lightning(type(batches)),
     )
     return getattr(batches, "sampler", sampler), kept
+
+
+def _batches_of(loader: Any) -> Any:
+    """What gives a loader the indices of each batch, if anything does; of a loader without batching its sampler may."""
+    batches, sampler = getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None)
+    return sampler if batches is None and isinstance(sampler, BatchSampler) else batches
 
 
 def _of_lightning(kind: type[Any]) -> tuple[Any, ...]:
@@ -67,7 +75,7 @@ def _of_lightning(kind: type[Any]) -> tuple[Any, ...]:
 def order_of(loader: Any, world_size: int) -> Order:
     """The order that a loader reads its data set in, where it can be known."""
     sampler, kept = sampler_of(loader)
-    batches = getattr(loader, "batch_sampler", None)
+    batches = _batches_of(loader)
     size = getattr(batches, "batch_size", None) if batches is not None else getattr(loader, "batch_size", None)
     if not kept:
         return Order()
@@ -81,18 +89,70 @@ def order_of(loader: Any, world_size: int) -> Order:
     return Order()
 
 
+class Part(NamedTuple):
+    """What one of several loaders that are read into one batch has brought to it."""
+
+    number: int
+    loader: Any
+    batch: Any
+
+    @property
+    def size(self) -> int:
+        """How many instances it has."""
+        return next((len(tensor) for tensor in tensors_in(self.batch) if tensor.ndim), 0)
+
+    def holds(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether all these tensors, or what they are views of, are in it."""
+        own, asked = ({storage_of(tensor) for tensor in each} for each in (tensors_in(self.batch), tensors))
+        return bool(asked) and asked <= own
+
+
+def parts_of(trainer: Any, stage: Stage, batch: Any) -> list[Part] | None:
+    """What each loader has brought to a batch; None where a batch is one loader's.
+
+    Empty where hooks have built the batch otherwise than its loaders.
+    """
+    loops = {"train": trainer.fit_loop, "val": trainer.fit_loop.epoch_loop.val_loop, "test": trainer.test_loop}
+    loop = trainer.validate_loop if stage == "val" and trainer.state.fn == "validate" else loops[stage]
+    combined = getattr(loop, "_combined_loader", None)
+    if combined is None or combined._mode == "sequential" or len(combined.flattened) < 2:
+        return None
+    try:
+        loaders, parts = zip(*_pairs(combined.iterables, batch), strict=True)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return []
+    return [Part(*each) for each in zip(range(len(loaders)), loaders, parts, strict=True)]
+
+
+def _pairs(loaders: Any, batch: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(loaders, Mapping):
+        for key, loader in loaders.items():
+            yield from _pairs(loader, batch[key])
+    elif isinstance(loaders, (list, tuple)):
+        for loader, part in zip(loaders, batch, strict=True):
+            yield from _pairs(loader, part)
+    else:
+        yield loaders, batch
+
+
+def repeats_items(loader: Any) -> bool:
+    """Whether a DistributedSampler repeats items of the loader to fill its shards."""
+    sampler, _ = sampler_of(loader)
+    if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
+        return False
+    return len(sampler.dataset) % sampler.num_replicas != 0  # type: ignore[arg-type]
+
+
 def not_padding(loader: Any, epoch: Epoch, position: Position | None, key: int, batch_size: int) -> int | None:
     """How many leading instances of a batch are no padding: DistributedSampler repeats some to fill its shards.
 
     Raises:
         ValueError: the loader has repeated items, and in which batch cannot be known.
     """
+    if not repeats_items(loader):
+        return None
     sampler, kept = sampler_of(loader)
-    if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
-        return None
-    items = len(sampler.dataset)  # type: ignore[arg-type]
-    if items % sampler.num_replicas == 0:
-        return None
+    items = len(sampler.dataset)
     if not kept:
         raise ValueError(
             f"The DistributedSampler inside of {type(loader.batch_sampler).__name__} repeats items, for {items} are "
@@ -103,6 +163,17 @@ def not_padding(loader: Any, epoch: Epoch, position: Position | None, key: int, 
     last, before, size = epoch.seen.get(key, (None, 0, 0))
     # Asked again about the same batch (LBFGS, two losses), nothing new has been seen.
     seen = before if size and last == position and position is not None else before + size
+    if _batches_of(loader) is None:
+        # Each item is a batch.
+        batch_size = 1
+    # Beside a longer loader a shorter one begins anew when it has come to its end.
+    seen %= _length_of_pass(loader, sampler)
     epoch.seen[key] = (position, seen, batch_size)
     own = len(range(sampler.rank, items, sampler.num_replicas))
     return None if own >= seen + batch_size else max(0, own - seen)
+
+
+def _length_of_pass(loader: Any, sampler: Any) -> int:
+    batches, length = _batches_of(loader), len(sampler)
+    left_out = length % batches.batch_size if getattr(batches, "drop_last", False) else 0
+    return max(1, length - left_out)

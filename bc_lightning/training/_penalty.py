@@ -6,19 +6,28 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar, cast
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._model_outputs import check_triple, class_axis_of, says_ambiguous_axis, scores_from_output
 from bc_lightning.losses._alignment import check_finite, is_probabilities
-from bc_lightning.losses._compatibility_loss import Labels, LossTerms, labels_of
+from bc_lightning.losses._compatibility_loss import LossTerms, _support_over_ranks, labels_of
 from bc_lightning.training._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
 from bc_lightning.training._epoch_record import EpochRecord
-from bc_lightning.training._loaders import loader_of, not_padding, order_of
-from bc_lightning.training._state import Compatibility, Epoch, Run
+from bc_lightning.training._loaders import (
+    Part,
+    loader_of,
+    loaders_of,
+    not_padding,
+    order_of,
+    parts_of,
+    repeats_items,
+)
+from bc_lightning.training._state import Compatibility, Epoch, Position, Run
 from bc_lightning.training._step import Step
 from bc_lightning.training._target import target_of
-from bc_lightning.training._tensors import same_labels
+from bc_lightning.training._tensors import tensors_in
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 # Recording and logging stay outside of compiled graphs: they read Python state that changes in every step.
@@ -40,11 +49,13 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
             f"that are trained, with scores='name', or let the step use forward's output for its loss."
         )
     target = target_of(step, number, h2_output)
-    _check_rows_fit(step, target)
+    _check_rows_fit(step, number, target)
     axis = _class_axis(step, number, h2_output, target)
     h2_output = _classes_second(step, h2_output, step.calls[number].output, axis)
     classes = h2_output.shape[1] if h2_output.ndim > 1 else None
     h1_output = _h1_output(step, number, axis, classes, h2_output.device)
+    if len(target) == 0 and len(h2_output) == 0:
+        return _of_no_instances(step, h2_output)
     if step.first:
         check_triple(step.calls[number].output, state.options.scores)
         _check_kind_of_scores(state, h2_output, h1_output)
@@ -54,13 +65,10 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     if state.loss.base == "nll" and h1_output.is_floating_point():
         h1_output = scores_from_output(h1_output, "log_probabilities")
     _watch_finite(step, h2_output, h1_output)
-    keep = _padding(step, int(target.shape[0]))
+    keep = _padding(step, number, target)
     if keep is not None and step.stage != "train":
         if keep == 0:
-            # The record is made all the same: merging it is something that all processes do together.
-            _record_for(step, h2_output, target, h1_output)
-            step.used()
-            return LossTerms(*[h2_output.new_zeros(())] * 5)
+            return _of_no_instances(step, h2_output)
         # What is trained on is trained on; what is evaluated counts once.
         h2_output, target, h1_output, keep = h2_output[:keep], target[:keep], h1_output[:keep], None
     loss_terms = state.loss.terms if step.compiler is None else state.compiled_terms(step.compiler)
@@ -70,25 +78,37 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     return terms
 
 
-def _check_rows_fit(step: Step, target: Tensor) -> None:
-    """Stored rows are of the items that the loader brought; a hook that mixes the batch leaves them behind."""
-    raw = step.raw_target
-    if not step.state.reference.is_stored or raw is None or raw is target or step.stage != "train":
+def _of_no_instances(step: Step, h2_output: Tensor) -> LossTerms:
+    """The terms of a batch whose items were all left out, or are all padding: nothing, with a gradient of nothing."""
+    if cast("Any", step.module)._trainer is not None:
+        # The record is made all the same: merging it is something that all processes do together.
+        binary = step.state.loss.base == "binary_cross_entropy"
+        _record_for(step, 2 if binary else h2_output.shape[1], h2_output.device)
+    nothing = h2_output[:0].sum()
+    if step.state.loss.normalization == "support":
+        # As is counting the support in training.
+        _support_over_ranks(nothing.detach())
+    step.used()
+    return LossTerms(*[nothing] * 5)
+
+
+def _check_rows_fit(step: Step, number: int, target: Tensor) -> None:
+    """Stored rows are of the items as the loader brought them; what mixes or reorders a batch leaves them behind."""
+    if step.brought is None:
         return
-    changed = raw.shape != target.shape or raw.is_floating_point() != target.is_floating_point()
-    if not changed and target.device.type == "cpu":
-        changed = same_labels(raw, target) is False
-    elif not changed:
-        differs = (raw.to(target.device, non_blocking=True) != target).any()
-        flag = step.run.other_target
-        step.run.other_target = differs if flag is None else flag | differs
-    if changed:
+    given = [(asked.args, asked.kwargs) for asked in (step.asked[number], *step.around)]
+    changed = step.brought.changed(step, tuple(given), target)
+    if isinstance(changed, Tensor):
+        flag = step.run.other_items
+        step.run.other_items = changed if flag is None else flag | changed
+    elif changed:
         raise ValueError(STORED_OF_OTHERS)
 
 
 STORED_OF_OTHERS = (
-    "The targets of a training batch are not those that its loader brought, so a hook or the step has mixed or "
-    "replaced its items (mixup, cutmix), for which h1's stored outputs hold no answer. Give h1 itself: h1=old_model."
+    "The items or targets of a batch are not those that its loader brought, or in another order: a hook or the step "
+    "has mixed, replaced or reordered them (mixup, cutmix, sorting), and h1's stored outputs are for the items as the "
+    "loader brought them. Give h1 itself, h1=old_model, or do it before the loader: in the data set or the sampler."
 )
 
 
@@ -174,8 +194,8 @@ def _watch_finite(step: Step, h2_output: Tensor, h1_output: Tensor) -> None:
 
 def raise_what_was_noticed(run: Run) -> None:
     """Read the flags that steps have left on the device; waits for it, so only where the Trainer does anyway."""
-    if run.other_target is not None:
-        differs, run.other_target = bool(run.other_target), None
+    if run.other_items is not None:
+        differs, run.other_items = bool(run.other_items), None
         if differs:
             raise ValueError(STORED_OF_OTHERS)
     if run.first_bad is None:
@@ -204,7 +224,8 @@ def _record(
 ) -> None:
     if cast("Any", step.module)._trainer is None:
         return
-    labels, record = _record_for(step, h2_output, target, h1_output)
+    labels = labels_of(step.state.loss.base, h2_output, target, h1_output, **step.state.loss.options)
+    record = _record_for(step, labels.num_classes, h2_output.device)
     epoch = step.run.epoch(step.stage)
     # The closure of LBFGS, or a manual step with two losses, asks several times about one batch; it counts once.
     if step.position.batch_idx is not None and epoch.recorded == step.position:
@@ -221,19 +242,18 @@ def _record(
         )
 
 
-def _record_for(step: Step, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> tuple[Labels, EpochRecord]:
+def _record_for(step: Step, num_classes: int, device: torch.device) -> EpochRecord:
     state, epoch, key = step.state, step.run.epoch(step.stage), step.position.dataloader_idx
-    labels = labels_of(state.loss.base, h2_output, target, h1_output, **state.loss.options)
     if key not in epoch.records:
         # Not registered in the module: its state is of this epoch, not of the model.
-        epoch.records[key] = EpochRecord(labels.num_classes).to(h2_output.device)
+        epoch.records[key] = EpochRecord(num_classes).to(device)
         comparisons = state.options.comparisons
         if comparisons is not None and step.stage != "train":
             # Told in the sanity check, before an epoch is spent.
-            comparisons.check_classes(labels.num_classes)
+            comparisons.check_classes(num_classes)
         if _compares(step, epoch):
             epoch.instances[key] = EpochInstances()
-    return labels, epoch.records[key]
+    return epoch.records[key]
 
 
 def _compares(step: Step, epoch: Epoch) -> bool:
@@ -250,11 +270,41 @@ def _compares(step: Step, epoch: Epoch) -> bool:
     )
 
 
-def _padding(step: Step, batch_size: int) -> int | None:
+def _padding(step: Step, number: int, target: Tensor) -> int | None:
     """How many leading instances of this batch are no padding, or None where all are."""
-    module = cast("Any", step.module)
+    module, key, size = cast("Any", step.module), step.position.dataloader_idx, len(target)
     if module._trainer is None or module.trainer.world_size == 1:
         return None
-    loader = loader_of(module.trainer, step.stage, step.position.dataloader_idx)
+    trainer, epoch = module.trainer, step.run.epoch(step.stage)
     position = step.position if step.position.batch_idx is not None else None
-    return not_padding(loader, step.run.epoch(step.stage), position, step.position.dataloader_idx, batch_size)
+    parts = parts_of(trainer, step.stage, step.batch_before)
+    if parts is None:
+        return not_padding(loader_of(trainer, step.stage, key), epoch, position, key, size)
+    # The part that h2 answered for has its target, or else its input.
+    evidence = ([target], list(tensors_in((step.calls[number].args, step.calls[number].kwargs))))
+    found = [part for tensors in evidence for part in parts if part.holds(tensors)]
+    if found:
+        return not_padding(found[0].loader, epoch, position, found[0].number, size)
+    if not any(map(repeats_items, loaders_of(trainer, step.stage))):
+        return None
+    return _of_several_loaders(step, parts, position)
+
+
+def _of_several_loaders(step: Step, parts: list[Part], position: Position | None) -> int | None:
+    """The same where h2 answered for items of several loaders at once, or it is not known of which."""
+    said = (
+        f"{class_of(step.module)}'s {step.stage} step calls h2 with items of several loaders, and DistributedSampler "
+        f"repeats items where a data set is no multiple of the processes; which of h2's answers are for these is not "
+        f"known"
+    )
+    remedy = "Make the lengths of the data sets multiples of the processes, or train and evaluate with one device."
+    if step.stage != "train":
+        raise ValueError(f"{said}, so they would be counted twice. {remedy}")
+    if "padding" not in step.run.unnamed:
+        step.run.unnamed.add("padding")
+        # Said on every process at its first batch, so also where none of its own is repeated.
+        what = "batches with such items are left out of" if parts else "such items are counted twice in"
+        rank_zero_warn(f"{said}: {what} the training's scores. {remedy}")
+    epoch = step.run.epoch(step.stage)
+    kept = [not_padding(part.loader, epoch, position, part.number, part.size) for part in parts]
+    return 0 if any(each is not None for each in kept) else None

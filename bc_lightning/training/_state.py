@@ -20,6 +20,7 @@ from bc_lightning.training._comparisons import EpochInstances, LogComparisons
 from bc_lightning.training._epoch_record import LOGGED_NAMES, EpochRecord
 
 if TYPE_CHECKING:
+    from bc_lightning.training._moved_rows import AsBrought
     from bc_lightning.training._step import Call, Step
 
 Stage = Literal["train", "val", "test"]
@@ -66,9 +67,9 @@ class Incoming(NamedTuple):
 
     rows: Tensor | None = None
     indices: Tensor | None = None
-    # Of which data set the rows are, and the target as the loader brought it.
+    # Of which data set the rows are, and the batch as the loader brought it.
     source: str | None = None
-    target: Tensor | None = None
+    brought: AsBrought | None = None
 
 
 class Position(NamedTuple):
@@ -120,7 +121,7 @@ class Run:
     h1_draws: bool = False
     # Device flags, read only where the Trainer waits for the device anyway.
     first_bad: Tensor | None = None
-    other_target: Tensor | None = None
+    other_items: Tensor | None = None
     # Whether a checkpoint of a training was loaded, and the step it was saved at.
     resumed: bool = False
     checkpoint_step: int | None = None

@@ -74,7 +74,7 @@ class Step:
         self.batch_before = dict(batch) if isinstance(batch, dict) else batch
         self.position = position
         self.run = state.run
-        self.rows, self.indices, self.source, self.raw_target = state.run.incoming
+        self.rows, self.indices, self.source, self.brought = state.run.incoming
         self.first = stage not in state.run.looked_at
         self.found = state.found_in(stage)
         self.scores: Scores = state.options.scores if self.found is None else self.found.scores

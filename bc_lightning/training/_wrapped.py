@@ -9,13 +9,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from bc_core.reference._callable_fingerprint import is_same_h1, is_sure, says_by_name
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._attached import split_batch
 from bc_lightning.losses._compatibility_loss import LossTerms, check_lambda
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
 from bc_lightning.training._hooks import FirstHook, ModuleCalls, SubmoduleHook
+from bc_lightning.training._moved_rows import AsBrought
 from bc_lightning.training._penalty import eager, penalty_terms, raise_what_was_noticed
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage
 from bc_lightning.training._step import (
@@ -194,13 +197,15 @@ class CompatibleStep:
                 # Started without h1, or only evaluated: comparing with another h1 is then what was asked for.
                 continue
             given = state.reference.fingerprint
-            if saved["h1_fingerprint"] != given:
+            if not is_same_h1(saved["h1_fingerprint"], given):
                 raise ValueError(
                     f"This checkpoint was trained to be compatible with another h1: its fingerprint is "
                     f"{saved['h1_fingerprint']}, that of the h1 given here is {given}. Resume with the h1 it was "
                     f"started with, or start a new training from its weights: "
                     f"load_state_dict(checkpoint['state_dict'])."
                 )
+            if not is_sure(saved["h1_fingerprint"], given):
+                rank_zero_warn(says_by_name(given))
             state.resume(saved)
 
     @classmethod
@@ -253,7 +258,7 @@ def _incoming(state: Compatibility, batch: Any, brought: Any) -> Incoming:
     if not reference.is_stored:
         return Incoming(None, brought.indices, " ".join(sorted(brought.sources)))
     source = " ".join(sorted(brought.sources))
-    if brought.fingerprint != reference.fingerprint:
+    if not is_same_h1(brought.fingerprint, reference.fingerprint):
         raise ValueError(
             f"A batch brings stored outputs of another h1: their fingerprint is {brought.fingerprint}, that of the h1 "
             f"given here is {reference.fingerprint}. Attach outputs of one and the same h1."
@@ -263,7 +268,7 @@ def _incoming(state: Compatibility, batch: Any, brought: Any) -> Incoming:
     target = None
     with suppress(TypeError, ValueError):
         target = target_from_batch(batch, state.options.target)
-    return Incoming(brought.rows, brought.indices, source, target)
+    return Incoming(brought.rows, brought.indices, source, AsBrought(batch, target, brought.indices.numel()))
 
 
 def _note_position(module: Any, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -190,3 +190,31 @@ def test_the_modules_by_kind_hold_the_losses_of_that_kind():
             loss = getattr(module, name)
             assert loss is getattr(bc_keras, name)
             assert loss.dissonance == module.__name__.split(".")[1]
+
+
+def _pair(seed):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["pairs", "ids", "weights"])
+def test_weights_are_no_ids_and_empty_batches_hold_nothing(kind, place):
+    x, y = np.random.default_rng(0).normal(size=(10, 4)).astype("float32"), np.arange(10) % 3
+    more = {"pairs": (x, y), "ids": (np.arange(100, 110), x, y), "weights": (x, y, np.linspace(0.2, 4, 10))}[kind]
+    batches = [tuple(part[start : start + 5] for part in more) for start in (0, 5)]
+    batches.insert(place, tuple(part[:0] for part in more))
+    h1, h2 = _pair(1), _pair(2)
+    right = [np.asarray(h.predict(x, verbose=0)).argmax(1) == y for h in (h1, h2)]
+    found = evaluate(h1, h2, batches).comparison
+    assert found.overlap.both_right == (right[0] & right[1]).sum()
+    assert found.overlap.h1_only_right == (right[0] & ~right[1]).sum()
+    assert found.dataset_size == 10
+    wrong = np.flatnonzero(~(right[0] & right[1])) + (100 if kind == "ids" else 0)
+    assert found.instances.ids.tolist() == wrong.tolist()
+
+
+def test_batches_of_three_that_may_be_either_are_refused():
+    node, y = np.arange(10), np.arange(10) % 3
+    with pytest.raises(ValueError, match=r"\(ids, x, y\) or \(x, y, sample_weight\)"):
+        evaluate(_pair(1), _pair(2), [(node, y, np.ones(10))])

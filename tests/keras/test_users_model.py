@@ -16,7 +16,7 @@ import pytest
 from keras import layers, ops
 from user_models import data, net
 
-from bc_keras import BTC, BCModel, NegativeFlipRate, OnTarget, StoredOutputs, unwrap
+from bc_keras import BTC, BCModel, CompatibilityCallback, NegativeFlipRate, OnTarget, StoredOutputs, evaluate, unwrap
 
 BACKEND = keras.backend.backend()
 SPARSE = "sparse_categorical_crossentropy"
@@ -871,6 +871,50 @@ def test_an_h1_that_prepares_its_inputs_otherwise_is_refused_with_remedies_that_
     told.fit(x, y, verbose=0)
     # A task without a preprocessor takes prepared inputs as it is.
     BCModel(h2(), h1=task(mean=None))
+
+
+@pytest.mark.parametrize("of_h2", ["task", "network"])
+@pytest.mark.parametrize("of_h1", [{"mean": 50.0}, {"mean": 100.0}, {"mean": None}])
+def test_a_comparison_asks_each_about_what_it_prepares_itself(of_h1, of_h2):
+    x, y = raw_data()
+    h1, h2 = task(**of_h1), task(seed=1)
+    if of_h2 == "network":
+        h2 = compiled(keras.Sequential([keras.Input((2,)), layers.Dense(2, activation="softmax")]))
+    # One without a preprocessor gets what h2's layers get.
+    given = x if of_h1["mean"] is not None or of_h2 == "network" else h2.preprocessor(x)
+    right = [h1.predict(given, verbose=0).argmax(1) == y, h2.predict(x, verbose=0).argmax(1) == y]
+    found = evaluate(h1, h2, (x, y)).comparison.overlap
+    assert found.accuracy_h1 == pytest.approx(right[0].mean())
+    assert found.btc == pytest.approx((right[0] & right[1]).sum() / right[0].sum())
+    callback = CompatibilityCallback((x, y), h1=h1)
+    h2.fit(x, y, callbacks=[callback], verbose=0)
+    assert callback.comparison.overlap.accuracy_h1 == pytest.approx(right[0].mean())
+
+
+class Opaque(Task):
+    """One that does not say what it does to its inputs."""
+
+    def __init__(self, **kwargs):
+        super().__init__(None, **kwargs)
+        del self.preprocessor
+
+    def _prepared(self, x):
+        return (np.asarray(x) - 50.0) / 50.0
+
+
+def test_a_comparison_with_an_h1_that_prepares_who_knows_what_names_remedies_that_work():
+    x, y = raw_data()
+    h1, h2 = Opaque(), task(seed=1)
+    right = h1.predict(x, verbose=0).argmax(1) == y
+    callback = CompatibilityCallback((x, y), h1=h1)
+    for refused in (lambda: h2.fit(x, y, callbacks=[callback], verbose=0), lambda: evaluate(h1, h2, (x, y))):
+        with pytest.raises(TypeError, match=r"no preprocessor.*h1=h1\.predict\(x\)") as caught:
+            refused()
+        assert "BCModel" not in str(caught.value)
+    callback = CompatibilityCallback((x, y), h1=h1.predict(x, verbose=0))
+    h2.fit(x, y, callbacks=[callback], verbose=0)
+    found = evaluate(h1.predict(x, verbose=0), h2, (x, y)).comparison
+    assert found.overlap.accuracy_h1 == callback.comparison.overlap.accuracy_h1 == pytest.approx(right.mean())
 
 
 def test_a_pipeline_that_does_not_evaluate_what_it_serves_is_refused():

@@ -7,12 +7,16 @@ import json
 import warnings
 
 import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.utilities import CombinedLoader
+from torch import nn
 from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, SequentialSampler, Subset
-from user_code import UserModule, dataset, made, make_h1
+from user_code import CLASSES, FEATURES, UserModule, dataset, made, make_h1
 
 from bc_lightning import BCLightningModule, LogComparisons, StoredOutputs
 
-ITEMS = dataset(29, seed=1)
+ITEMS, SHORT = dataset(29, seed=1), dataset(11, seed=2)
 
 
 class OwnBatchSampler(BatchSampler):
@@ -70,6 +74,105 @@ LOADERS = {
 }
 
 
+class Linear(UserModule):
+    """Without BatchNorm, which needs more than one item."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(FEATURES, CLASSES)
+
+
+class Pairs(Linear):
+    """Trains on the items of one of two loaders that are read together."""
+
+    which = "a"
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch[self.which]
+        return F.cross_entropy(self(x), y)
+
+    def validation_step(self, batch, batch_idx):
+        self(batch[self.which][0])
+
+
+class OfShort(Pairs):
+    which = "b"
+
+
+class Nested(Pairs):
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[1]["b"][0]), batch[1]["b"][1])
+
+
+class Doubled(Pairs):
+    """One whose target is no part of the batch, but whose input is."""
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch["a"]
+        return F.cross_entropy(self(x), y.clone())
+
+
+class Both(Pairs):
+    def training_step(self, batch, batch_idx):
+        x, y = (torch.cat([batch["a"][part], batch["b"][part]]) for part in (0, 1))
+        return F.cross_entropy(self(x), y)
+
+
+def pair():
+    return {"a": DataLoader(ITEMS, 4), "b": DataLoader(SHORT, 3)}
+
+
+def both(part):
+    return lambda batch: torch.cat([batch["a"][part], batch["b"][part]])
+
+
+# What is trained, on which loaders, and where its target is.
+TRAINED = {
+    "the longer": (Pairs, pair, lambda batch: batch["a"][1]),
+    "the shorter, several times": (OfShort, pair, lambda batch: batch["b"][1]),
+    "nested": (Nested, lambda: [DataLoader(ITEMS, 4), pair()], lambda batch: batch[1]["b"][1]),
+    "a target of its own": (Doubled, pair, lambda batch: batch["a"][1].clone()),
+    "the shortest ends it": (Pairs, lambda: CombinedLoader(pair(), "min_size"), lambda batch: batch["a"][1]),
+    "whole batches": (
+        Linear,
+        lambda: DataLoader(ITEMS, batch_size=None, sampler=BatchSampler(SequentialSampler(ITEMS), 4, False)),
+        None,
+    ),
+    "both": (Both, pair, both(1)),
+}
+
+
+def train(name, devices):
+    kind, make, target = TRAINED[name]
+    torch.manual_seed(0)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        module = BCLightningModule(made(kind), h1=make_h1(), target=target)
+        trainer = trainer_of(devices, max_epochs=1)
+        trainer.fit(module, make())
+    scores = {key: value.item() for key, value in trainer.callback_metrics.items() if "accuracy_h1" in key}
+    return {**scores, "said": [str(each.message) for each in said if "DistributedSampler repeats" in str(each.message)]}
+
+
+def validate_together(devices):
+    module = BCLightningModule(made(OfShort), h1=make_h1(), target=lambda batch: batch["b"][1])
+    loaders = CombinedLoader(pair(), "max_size_cycle")
+    return trainer_of(devices).validate(module, loaders, verbose=False)[0]["val_accuracy_h1"]
+
+
+def trainer_of(devices, **options):
+    return pl.Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--devices", type=int, required=True)
@@ -82,15 +185,7 @@ def main() -> None:
         if isinstance(loaders, tuple):
             h1, loaders = loaders
         options = LogComparisons(directory=f"{arguments.out}/{name}")
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            devices=arguments.devices,
-            strategy="ddp" if arguments.devices > 1 else "auto",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        trainer = trainer_of(arguments.devices)
         try:
             scores = trainer.validate(
                 BCLightningModule(made(kind), h1=h1, comparisons=options), loaders, verbose=False
@@ -98,8 +193,11 @@ def main() -> None:
             found[name] = {key: value for key, value in scores.items() if "loss" not in key}
         except ValueError as error:
             found[name] = str(error)
+    trained = {name: train(name, arguments.devices) for name in TRAINED}
+    together = validate_together(arguments.devices)
     if trainer.is_global_zero:
         print("RESULT", json.dumps(found), flush=True)
+        print("TRAINED", json.dumps({"together": together, **trained}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """`evaluate` in Lightning: equal to hand counts, one question per batch, and models as they were before."""
 
+import copy
 import math
 import warnings
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from sklearn.metrics import accuracy_score, confusion_matrix
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+from user_code import make_trainer
 
 from bc_lightning import BCLightningModule, Reference, StoredOutputs, evaluate, store_outputs
 
@@ -611,3 +614,74 @@ def test_answers_of_h1_that_are_no_classes_are_refused(label):
     answers[3] = label
     with pytest.raises(ValueError, match=f"h1.*{label}"):
         evaluate(answers, nn.Linear(4, 4), [(torch.eye(4).repeat(3, 1), torch.arange(12) % 4)])
+
+
+# Batches of three, and empty ones
+
+
+def _batches(*parts, size=3):
+    return [tuple(part[start : start + size] for part in parts) for start in range(0, len(parts[0]), size)]
+
+
+def _nets():
+    torch.manual_seed(5)
+    return nn.Linear(4, 3), nn.Linear(4, 3)
+
+
+X, Y = torch.randn(10, 4, generator=torch.Generator().manual_seed(3)), torch.arange(10) % 3
+
+
+def _expected(h1, h2):
+    right = [(h(X).argmax(1) == Y).tolist() for h in (h1, h2)]
+    return {pair: sum(both == pair for both in zip(*right, strict=True)) for pair in product([True, False], repeat=2)}
+
+
+def _found(overlap):
+    counts = overlap.both_right, overlap.h1_only_right, overlap.h2_only_right, overlap.both_wrong
+    return dict(zip(product([True, False], repeat=2), counts, strict=True))
+
+
+@pytest.mark.parametrize("weight", [torch.linspace(0.2, 4, 10), torch.linspace(0.1, 1, 10)])
+def test_inputs_target_and_weight_as_training_reads_them(weight, tmp_path):
+    h1, h2 = _nets()
+    batches = _batches(X, Y, weight)
+    found = evaluate(h1, h2, batches)
+    assert _found(found.comparison.overlap) == _expected(h1, h2)
+    # What training on the same batches counts.
+    module = BCLightningModule(copy.deepcopy(h2), h1=h1, optimizer=lambda parameters: torch.optim.SGD(parameters, 0.0))
+    logged = make_trainer(tmp_path).validate(module, DataLoader(TensorDataset(X, Y, weight), 3), verbose=False)[0]
+    assert logged["val_btc"] == pytest.approx(found.comparison.overlap.btc)
+
+
+class Nodes(nn.Module):
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.table = nn.Embedding(10, 3)
+
+    def forward(self, node):
+        return self.table(node)
+
+
+def test_nodes_that_could_be_ids():
+    h1, h2, node = Nodes(1), Nodes(2), torch.arange(10)
+    expected = evaluate(h1, h2, _batches(node, Y)).comparison.overlap
+    assert evaluate(h1, h2, _batches(node, Y, torch.linspace(0.2, 4, 10))).comparison.overlap == expected
+    for last in (torch.ones(10), Y):
+        with pytest.raises(ValueError, match="ids=0, inputs=1, target=2, or inputs=0, target=1"):
+            evaluate(h1, h2, _batches(node, Y, last))
+        assert evaluate(h1, h2, _batches(node, Y, last), inputs=0, target=1).comparison.overlap == expected
+
+
+@pytest.mark.parametrize("place", [0, 1, 4])
+@pytest.mark.parametrize("kind", ["pairs", "ids", "weights", "answers", "soft"])
+def test_empty_batches_hold_nothing(kind, place):
+    h1, h2 = _nets()
+    target = nn.functional.one_hot(Y, 3).float() if kind == "soft" else Y
+    parts = {"ids": [torch.arange(10), X, target], "weights": [X, target, torch.linspace(0.2, 4, 10)]}
+    batches = _batches(*parts.get(kind, [X, target]))
+    batches.insert(place, tuple(part[:0] for part in batches[0]))
+    found = evaluate(h1(X).argmax(1) if kind == "answers" else h1, h2, batches)
+    assert _found(found.comparison.overlap) == _expected(h1, h2)
+    with pytest.raises(ValueError, match="at least one batch with instances"):
+        evaluate(h1, h2, [batches[place]])

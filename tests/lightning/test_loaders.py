@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from ddp_loaders import ITEMS, LOADERS, Reversing
+from ddp_loaders import ITEMS, LOADERS, SHORT, Reversing
 from test_ddp import SCRIPT, run
 from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, SequentialSampler, Subset
 from user_code import UserModule, dataset, fit, made, make_h1, make_trainer
@@ -172,12 +172,14 @@ def _brings_rows(loaders):
 
 @pytest.mark.slow
 def test_what_a_distributed_sampler_repeats_is_counted_once(tmp_path):
-    """29 items on two processes are 29 items, however their loader is made."""
-    results = []
+    """29 items on two processes are 29 items, however their loader is made; so are 11 beside them."""
+    results, trained = [], []
     for devices in ("1", "2"):
         done = run(SCRIPT.with_name("ddp_loaders.py"), "--devices", devices, "--out", str(tmp_path / devices))
         (line,) = (line for line in done.stdout.splitlines() if line.startswith("RESULT"))
         results.append(json.loads(line.removeprefix("RESULT ")))
+        (line,) = (line for line in done.stdout.splitlines() if line.startswith("TRAINED"))
+        trained.append(json.loads(line.removeprefix("TRAINED ")))
     one, two = results
     x, y = ITEMS.tensors
     refused = two.pop("order of its own")
@@ -189,6 +191,36 @@ def test_what_a_distributed_sampler_repeats_is_counted_once(tmp_path):
         tables = [Comparison.load(next((tmp_path / devices / name).iterdir())).instances for devices in "12"]
         assert sorted(tables[0].ids.tolist()) == sorted(tables[1].ids.tolist()), name
     assert set(one) == set(LOADERS)
+    check_training(*trained)
+
+
+def check_training(one, two):
+    # In the order in which a DistributedSampler of seed 0 goes through them in a first epoch.
+    of_items, of_short = (
+        right(*items.tensors)[torch.randperm(len(items), generator=torch.Generator().manual_seed(0))]
+        for items in (ITEMS, SHORT)
+    )
+    # Two passes over the shorter beside one over the longer, on each of two processes.
+    long, short = of_items.mean().item(), of_short.mean().item()
+    expected = {
+        "the longer": long,
+        "a target of its own": long,
+        "whole batches": long,
+        "nested": short,
+        "the shorter, several times": short,
+        "the shortest ends it": of_items[:16].mean().item(),
+    }
+    for name, accuracy in expected.items():
+        assert two[name] == {"train_accuracy_h1": pytest.approx(accuracy), "said": []}, name
+    assert two["together"] == pytest.approx(short)
+    # The second process leaves out the batches in which an item of either loader is a repeated one, its second and
+    # fourth: the first counts 15 and twice 6 items, the second 8 and twice 3.
+    counted = [of_items[::2], of_short[::2], of_short[::2]]
+    counted += [of_items[1:8:2], of_items[17:24:2], of_short[1:6:2], of_short[1:6:2]]
+    assert two["both"]["train_accuracy_h1"] == pytest.approx(torch.cat(counted).mean().item())
+    (said,) = two["both"]["said"]
+    assert "left out of the training's scores. Make the lengths" in said
+    assert not one["both"]["said"]
 
 
 def test_a_table_in_memory_travels_too(tmp_path):

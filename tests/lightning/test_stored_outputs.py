@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections import namedtuple
 from pathlib import Path
 
@@ -250,8 +251,61 @@ def test_a_callable_of_the_same_name_with_other_answers_is_refused(tmp_path):
 
     store_outputs(service, data(), tmp_path / "s")
     weights.mul_(2)
+    for read in (
+        lambda: store_outputs(service, data(), tmp_path / "s"),
+        lambda: StoredOutputs.open(tmp_path / "s", service),
+        lambda: StoredOutputs.open(tmp_path / "s").verify(service, data()),
+    ):
+        with pytest.raises(ValueError, match="outputs of another h1"):
+            read()
+    weights.div_(2)
+    StoredOutputs.open(tmp_path / "s", service)
+
+
+class Scaled:
+    """What holds its weights where nobody can look."""
+
+    __slots__ = ("factor",)
+
+    def __init__(self, factor):
+        self.factor = factor
+
+
+def test_a_callable_that_cannot_be_read_is_told_by_its_answers(tmp_path):
+    weights = Scaled(1.0)
+
+    def service(x):
+        return x * weights.factor
+
+    store_outputs(service, data(), tmp_path / "s")
+    with pytest.warns(UserWarning, match=r"by its name alone.*h1\.fingerprint = "):
+        StoredOutputs.open(tmp_path / "s", service)
+    weights.factor = 2.0
     with pytest.raises(ValueError, match=r"h1 now answers otherwise about item \d+"):
         store_outputs(service, data(), tmp_path / "s")
+    # The remedy that is named.
+    service.fingerprint = "service-2026-11"
+    store_outputs(service, data(), tmp_path / "s", overwrite=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        StoredOutputs.open(tmp_path / "s", service)
+    service.fingerprint = "service-2026-12"
+    with pytest.raises(ValueError, match="outputs of another h1"):
+        StoredOutputs.open(tmp_path / "s", service)
+
+
+def test_outputs_of_a_callable_that_an_earlier_version_stored_are_read(tmp_path):
+    def service(x):
+        return x * 2
+
+    store_outputs(service, data(), tmp_path / "s")
+    header = json.loads((tmp_path / "s" / "header.json").read_text())
+    (tmp_path / "s" / "header.json").write_text(json.dumps({**header, "h1": header["h1"].partition("#")[0]}))
+    with pytest.warns(UserWarning, match="by its name alone"):
+        stored = StoredOutputs.open(tmp_path / "s", service)
+    stored.verify(service, data())
+
+    store_outputs(service, data(), tmp_path / "s")
 
 
 def test_folders_of_somebody_else_are_left_alone(tmp_path):

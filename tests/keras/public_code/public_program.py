@@ -29,6 +29,7 @@ class Run:
         callbacks: Callbacks of fit().
         h1: For a program that asks it itself, as a remedy may say.
         lambda_c: Likewise.
+        eagerly: Whether the operations of a step run one by one.
     """
 
     wrap: Callable[[Any], Any] = lambda h2: h2
@@ -37,6 +38,7 @@ class Run:
     callbacks: tuple[Any, ...] = ()
     h1: Any = None
     lambda_c: float = 0.0
+    eagerly: bool = False
 
 
 class Program:
@@ -122,7 +124,7 @@ class Program:
 
     def compile_options(self, run: Run) -> dict[str, Any]:
         """Steps that are weighted by hand are eager: what is compared is not how they are compiled."""
-        return {"run_eagerly": True} if run.weights is not None else self.compiled()
+        return {"run_eagerly": True} if run.eagerly or run.weights is not None else self.compiled()
 
     def fit(self, model: Any, run: Run) -> dict[str, list[float]]:
         x, y = self.rows(TRAIN_ROWS, 0)

@@ -117,15 +117,26 @@ def zero(pattern: type[Program]) -> tuple[Any, Any, dict[str, list[float]]]:
 
 @every
 def test_lambda_zero_is_the_plain_program_to_the_bit(pattern):
-    (h2, _, logged), (expected, _, plain_logged) = zero(pattern), plain(pattern)
-    # XLA makes another program of a step that asks h1 too, in which a sum may be rounded otherwise.
+    ours, theirs = zero(pattern), plain(pattern)
     if not working(pattern).exact or keras.backend.backend() == "jax":
-        for one, other in zip(h2.get_weights(), expected.get_weights(), strict=True):
+        for one, other in zip(ours[0].get_weights(), theirs[0].get_weights(), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    if not working(pattern).exact:
         return
-    assert equal_weights(h2, expected), "the weights differ"
-    for name, values in plain_logged.items():
-        assert np.array_equal(values, logged[name]), name
+    if keras.backend.backend() == "jax" and different(ours, theirs):
+        # XLA compiles another program of a step that asks h1 too, in which a sum may be rounded otherwise. The
+        # operations are those of the plain step: one by one they give the same bits.
+        zero_lambda = functools.partial(BCModel, h1=h1_of(pattern), lambda_c=0.0, **working(pattern).options)
+        ours = executed(pattern, wrap=zero_lambda, h1=h1_of(pattern), eagerly=True)
+        theirs = executed(pattern, eagerly=True)
+    assert not different(ours, theirs)
+
+
+def different(ours: Any, theirs: Any) -> list[str]:
+    """What two runs do not have in common to the bit: weights, and the values that the plain one logs."""
+    (h2, _, logged), (expected, _, plain_logged) = ours, theirs
+    names = [name for name, values in plain_logged.items() if not np.array_equal(values, logged[name])]
+    return names if equal_weights(h2, expected) else [*names, "weights"]
 
 
 @kinds_of_output
