@@ -17,7 +17,7 @@ from bc_core.sweep._folder import DATASETS, LOSS, Report, Trained
 from bc_core.sweep._generators import Generators
 from bc_core.sweep._h1_performance import measured_h1
 from bc_core.sweep._points import PLAIN, Point
-from bc_core.sweep._trackers import Tracker
+from bc_core.sweep._trackers import Tracker, tell
 
 DISSONANCES = ("new_error", "strict_imitation", "imitation")
 
@@ -233,13 +233,11 @@ class Recipe(ABC):
                 trained = self._trained(point, directory, report)
         finally:
             self.generators.rewind(to_the_call=True)
-        for tracker in self.trackers:
-            tracker.point_trained(point, trained)
+        tell(self.trackers, "point_trained", point, trained)
         return trained
 
     def _trained(self, point: Point, directory: Path, report: Report) -> Trained:
-        for tracker in self.trackers:
-            tracker.point_begun(point)
+        tell(self.trackers, "point_begun", point)
         h2, data = self.made_h2(), self._made_data()
         compare = self._fit(h2, data, point, report)
         self._check_finite(h2)

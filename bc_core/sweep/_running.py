@@ -18,7 +18,7 @@ from bc_core.sweep._points import Point, checked_lambdas, checked_seeds, planned
 from bc_core.sweep._recipe import Recipe
 from bc_core.sweep._results import SweepResults
 from bc_core.sweep._told import full_sentence
-from bc_core.sweep._trackers import Plan, Tracker
+from bc_core.sweep._trackers import Plan, Tracker, tell
 from bc_core.sweep._work import PointDone, Work
 
 # How often the progress bar looks at the folder.
@@ -104,13 +104,11 @@ class Sweep(SweepResults):
                 return
             told.add(point)
             if error is None:
-                for tracker in trackers:
-                    tracker.point_finished(self, point)
+                tell(trackers, "point_finished", self, point)
                 return
             known = {failure.point: failure for failure in self.failures}
             failure = known.get(point) or self._folder.note_failure(point, error)
-            for tracker in trackers:
-                tracker.point_failed(failure)
+            tell(trackers, "point_failed", failure)
 
         todo = [point for point in self._asked if not self._is_finished(point)]
         work(todo, done, self._stop)
@@ -255,11 +253,9 @@ def _told_of_the_end(sweep: Sweep, trackers: Sequence[Tracker]) -> Iterator[None
     try:
         yield
     except BaseException as error:
-        for tracker in trackers:
-            tracker.close(error)
+        tell(trackers, "close", error)
         raise
-    for tracker in trackers:
-        tracker.finish(sweep)
+    tell(trackers, "finish", sweep)
 
 
 def _engine(engine: str | None, background: bool) -> Engine:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bc_core.files._files import is_full_disk
 
 if TYPE_CHECKING:
     from bc_core.sweep._folder import Failure, Trained
@@ -53,8 +56,14 @@ class Tracker:
     """Hears of a sweep; each method does nothing unless it is overridden.
 
     A tracker is pickled and goes to every process that trains; there it hears `point_begun`, the epochs, and
-    `point_trained`. The rest it hears where the sweep was called. After `begin`, which may raise as nothing is trained
-    yet, no tracker may end a training: what it cannot write it warns of.
+    `point_trained`. The rest it hears where the sweep was called. `begin` may raise, as nothing is trained yet; of
+    later errors the user is warned, and the sweep goes on.
+
+    Example:
+        >>> from bc_core import Tracker
+        >>> class Printing(Tracker):
+        ...     def point_finished(self, results, point):
+        ...         print(f"{point.name}: {results.rows('test')[-1]['btc']:.1%}")
     """
 
     def begin(self, results: SweepResults, plan: Plan) -> None:
@@ -83,3 +92,22 @@ class Tracker:
 
     def close(self, error: BaseException) -> None:
         """The sweep did not come to its end."""
+
+
+def tell(trackers: Sequence[Tracker], what: str, *told: Any) -> None:
+    """Call a method of each tracker; none of them may cost a training.
+
+    Raises:
+        OSError: The disk is full, so that no point can be kept either.
+    """
+    for tracker in trackers:
+        try:
+            getattr(tracker, what)(*told)
+        except Exception as error:  # noqa: PERF203 - each has a fate of its own
+            if is_full_disk(error):
+                raise
+            warnings.warn(
+                f"{type(tracker).__name__} failed at {what}, and the sweep goes on: {type(error).__name__}: {error}",
+                RuntimeWarning,
+                stacklevel=3,
+            )

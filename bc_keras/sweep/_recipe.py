@@ -20,6 +20,7 @@ from bc_core.sweep._generators import Generators
 from bc_core.sweep._points import Point
 from bc_core.sweep._recipe import DISSONANCES, Framework, Recipe
 from bc_core.sweep._told import code_of
+from bc_core.sweep._trackers import Tracker, tell
 from bc_keras._random_numbers import seed_torch, seeded
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
@@ -380,7 +381,7 @@ class KerasRecipe(Recipe):
 class _Told(keras.callbacks.Callback):
     """Tells how far the training is, and whoever tracks it what was logged."""
 
-    def __init__(self, point: Point, report: Report, trackers: Sequence[Any]) -> None:
+    def __init__(self, point: Point, report: Report, trackers: Sequence[Tracker]) -> None:
         super().__init__()
         self.point, self.report, self.trackers = point, report, trackers
 
@@ -388,8 +389,7 @@ class _Told(keras.callbacks.Callback):
         epochs = (self.params or {}).get("epochs") or 1
         # The rest is evaluation.
         self.report(0.95 * min(1.0, (epoch + 1) / epochs))
-        for tracker in self.trackers:
-            tracker.log_epoch(self.point, epoch, logs)
+        tell(self.trackers, "log_epoch", self.point, epoch, logs)
 
 
 def _checked_compile(given: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from bc_core import Sweep
+from bc_core import Sweep, Tracker
 from bc_core.comparison._comparison import Metadata
 from bc_core.sweep._running import sweep_by
 from bc_keras.sweep._recipe import KerasRecipe, Loss
@@ -38,6 +38,7 @@ def sweep(
     save_models: bool = True,
     tensorboard: bool | None = None,
     mlflow: Any = None,
+    trackers: Iterable[Tracker] = (),
     engine: str | None = None,
     workers: int | None = None,
     background: bool = False,
@@ -94,6 +95,7 @@ def sweep(
             ``folder/tensorboard``. Default: where TensorBoard is installed.
         mlflow: track with MLflow: True, the name of an experiment, or a mapping with `experiment`, `run_name`,
             `tracking_uri`.
+        trackers: further `bc_core.Tracker` that hear of the sweep.
         engine: `"in_process"` (default), `"processes"` (of this machine, with one thread each) or `"ray"` (Ray Tune:
             several machines or GPUs; the folder must be one that all see). The latter two need data that can be
             pickled, or functions that make them.
@@ -130,5 +132,5 @@ def sweep(
         [('new_error', 0.0), ('new_error', 1.0), ('strict_imitation', 0.0), ('strict_imitation', 1.0)]
     """
     given = dict(locals())
-    trackers = trackers_of(folder, given.pop("tensorboard"), given.pop("mlflow"))
+    trackers = [*trackers_of(folder, given.pop("tensorboard"), given.pop("mlflow")), *given.pop("trackers")]
     return sweep_by(KerasRecipe, given, trackers)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bc_core import SCORES
-from bc_core.files._files import is_full_disk
 from bc_core.sweep._mlflow import MLflowTracker
 from bc_core.sweep._points import PLAIN
 from bc_core.sweep._trackers import Logger, Plan, Tracker
@@ -87,18 +86,9 @@ class SweepLog(Tracker):
             warnings.warn(f"The curves of the point {point.name} are not logged: {error}", RuntimeWarning, stacklevel=2)
 
     def point_trained(self, point: Point, trained: Trained) -> None:
-        """Write the run of a point.
-
-        Raises:
-            OSError: The disk is full, so that the point cannot be kept either.
-        """
+        """Write the run of a point."""
         self._curves.pop(point, None)
-        try:
-            write_point(self._runs / point.name, point, trained, (point.loss or PLAIN).replace("_", " "))
-        except Exception as error:
-            if is_full_disk(error):
-                raise
-            warnings.warn(f"The point {point.name} is not shown in TensorBoard: {error}", RuntimeWarning, stacklevel=2)
+        write_point(self._runs / point.name, point, trained, (point.loss or PLAIN).replace("_", " "))
 
 
 def trackers_of(folder: str | os.PathLike[str], tensorboard: bool | None, mlflow: Any) -> list[Tracker]:

@@ -12,11 +12,12 @@ import random
 import signal
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
 
-from bc_core import FullDiskError, SweepFailedError, SweepResults, compare
+from bc_core import FullDiskError, SweepFailedError, SweepResults, Tracker, compare
 from bc_core.sweep import _folder
 
 EPOCHS, BATCH = 2, 10
@@ -584,9 +585,63 @@ def test_a_tensorboard_that_cannot_be_written_costs_no_training(side, h1, small,
         raise RuntimeError("no such file system")
 
     monkeypatch.setattr(_sweep_log, "write_point", broken)
-    with pytest.warns(RuntimeWarning, match="is not shown in TensorBoard: no such file system"):
+    with pytest.warns(
+        RuntimeWarning,
+        match="SweepLog failed at point_trained, and the sweep goes on: .*no such",
+    ):
         found = run(side, h1, tmp_path / "s", tensorboard=True)
     assert rows_of(found) == rows_of(small)
+
+
+class Hearing(Tracker):
+    """Notes what it hears, and fails at what it is told to."""
+
+    def __init__(self, fails_at=None):
+        self.heard, self.fails_at = [], fails_at
+
+    def _hear(self, what):
+        self.heard.append(what)
+        if what == self.fails_at:
+            raise OSError("no such place")
+
+    def begin(self, results, plan):
+        assert (plan.losses, plan.lambdas, plan.seeds) == (["new_error"], [0.0, 2.0], [0])
+        assert (plan.datasets, plan.has_performance) == (["train", "val", "test"], False)
+        self._hear("begin")
+
+    def point_begun(self, point):
+        self._hear("point_begun")
+
+    def point_trained(self, point, trained):
+        self._hear("point_trained")
+
+    def point_finished(self, results, point):
+        assert point in results.points
+        self._hear("point_finished")
+
+    def finish(self, results):
+        self._hear("finish")
+
+
+@once
+def test_trackers_of_ones_own_hear_of_the_sweep_and_cost_no_training(side, h1, tmp_path):
+    of_a_point = ["point_begun", "point_trained", "point_finished"]
+    for fails_at in (None, *of_a_point, "finish"):
+        tracker = Hearing(fails_at)
+        given = {"losses": ["new_error"], "trackers": [tracker]}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = run(side, h1, tmp_path / str(fails_at), **given)
+        assert len(found.points) == 2
+        assert tracker.heard == ["begin", *of_a_point, *of_a_point, "finish"]
+        told = [str(each.message) for each in caught if "the sweep goes on" in str(each.message)]
+        assert set(told) == (
+            {f"Hearing failed at {fails_at}, and the sweep goes on: OSError: no such place"}
+            - {"Hearing failed at None, and the sweep goes on: OSError: no such place"}
+        )
+    with pytest.raises(OSError, match="no such place"):
+        run(side, h1, tmp_path / "begin", losses=["new_error"], trackers=[Hearing("begin")])
+    assert not SweepResults(tmp_path / "begin").points
 
 
 # Engines

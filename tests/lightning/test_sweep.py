@@ -151,7 +151,7 @@ LINEAR = functools.partial(nn.Linear, 784, 10)
 # What a recipe is given where the caller of `sweep` says nothing.
 OF_THE_RUN = {
     *("folder", "lambdas", "seeds", "engine", "workers", "background", "progress_bar", "ray_options"),
-    *("tensorboard", "mlflow"),
+    *("tensorboard", "mlflow", "trackers"),
 }
 DEFAULTS = {
     name: parameter.default
