@@ -32,6 +32,7 @@ demo-keras: $(VENV)/.demo-keras  ## The same in Keras.
 	$(BIN)/python examples/mnist_update_keras.py --out runs/demo-keras
 
 # Keras runs on one backend per process, so its tests run once for each.
+# tests/conformance is of Keras where KERAS_BACKEND is set, and of Lightning else.
 KERAS_TESTS := tests/keras tests/conformance bc_keras
 # The dashboard is written in TypeScript and its build is committed: only changing it needs Node.js (20 or later).
 NPM := cd frontend && npm
@@ -47,6 +48,7 @@ test: $(VENV)/.dev lint test-frontend  ## All tests, doctests and checks.
 # What the promise of versions rests on: both names of Lightning, the losses, metrics, wrapped modules, LightningCLI.
 LOWEST_TESTS := $(addprefix tests/lightning/,test_versions.py test_values_on_devices.py test_losses.py test_module.py \
 	test_training_modes.py test_checkpoint.py test_model_outputs.py test_evaluate.py metrics/test_every_metric.py) \
+	tests/conformance/test_losses.py \
 	$(addprefix tests/core/,test_requirements.py test_scores.py test_overlap.py test_intervals.py test_comparison.py)
 # TensorFlow is not lowered and needs a newer NumPy.
 NO_TENSORFLOW := not tensorflow and not tensors_are_counted and not tensors_and_columns
@@ -66,7 +68,8 @@ test-lowest: $(LOWEST)/.installed  ## A part of the tests with the lowest versio
 	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" -k "$(NO_TENSORFLOW)" $(LOWEST_TESTS)
 
 test-fast: $(VENV)/.dev  ## Without the tests that start processes or train for long, Keras on one backend.
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" --ignore tests/keras --ignore bc_keras
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow" $(KERAS_TESTS)
 
 # Without Node.js these are left out, except in CI, where that is a failure.
 test-frontend: $(VENV)/.dev  ## Types and unit tests of the dashboard, and whether its committed build is that of its source.

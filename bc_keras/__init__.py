@@ -2,7 +2,6 @@
 
 from bc_core import LinearLambda
 from bc_keras import new_error, strict_imitation
-from bc_keras.batches._attached import attach_h1
 from bc_keras.evaluation._evaluate import evaluate
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import (
@@ -20,7 +19,7 @@ from bc_keras.losses._losses import (
     StrictImitationKLDivergenceLoss,
     StrictImitationNLLLoss,
 )
-from bc_keras.metrics._metrics import (
+from bc_keras.metrics import (
     BEC,
     BTC,
     BackwardErrorCompatibility,
@@ -32,6 +31,7 @@ from bc_keras.metrics._metrics import (
 )
 from bc_keras.notebook._analysis import CompatibilityAnalysis, SweepManager
 from bc_keras.notebook._notebook import ModelComparison
+from bc_keras.reference._attach import attach_h1
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs, store_outputs
 from bc_keras.sweep._sweep import sweep

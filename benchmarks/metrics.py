@@ -14,7 +14,7 @@ import torch
 from interleaved import timed
 from torchmetrics.classification import MulticlassAccuracy
 
-from bc_lightning.metrics import MulticlassBackwardTrustCompatibility
+from bc_lightning.metrics import BTC
 
 BATCH_SIZE = 256
 CALLS_PER_ROUND = 20
@@ -25,7 +25,7 @@ def medians(num_classes: int, call: str, validate: bool, rounds: int) -> tuple[f
     target = torch.randint(num_classes, (BATCH_SIZE,))
     preds, reference_preds = (torch.randn(BATCH_SIZE, num_classes) for _ in range(2))
     accuracy = getattr(MulticlassAccuracy(num_classes, average="micro", validate_args=validate), call)
-    btc = getattr(MulticlassBackwardTrustCompatibility(num_classes, validate_args=validate), call)
+    btc = getattr(BTC(task="multiclass", num_classes=num_classes, validate_args=validate), call)
     rivals = {"accuracy": lambda: accuracy(preds, target), "btc": lambda: btc(preds, target, reference_preds)}
     times = timed(rivals, rounds, calls=CALLS_PER_ROUND)
     return statistics.median(times["accuracy"]), statistics.median(times["btc"])

@@ -380,8 +380,7 @@ class ErrorOverlap:
             NFR                      2.00%  1.30% to 3.07%      20 / 1000
             PFR                      3.00%  2.11% to 4.25%      30 / 1000
             NFI                     66.67%  48.78% to 80.77%    20 / 30
-            Accuracy of h1          96.00%  94.60% to 97.05%    960 / 1000
-            Accuracy of h2          97.00%  95.75% to 97.89%    970 / 1000
+            ...
         """
         lines = [
             f"{self.total} instances, {self.num_classes} class{'es' * (self.num_classes != 1)}",

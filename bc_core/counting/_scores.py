@@ -3,6 +3,10 @@
 Every score is a ratio of sums of cells of one 2x2 table: how many instances h1 got wrong or right (first index)
 and h2 got wrong or right (second index). Written as two masks over that table, one definition serves numpy here
 and the array library of every metric elsewhere.
+
+A row of `SCORES` is all that there is to a score: the functions and metrics of `bc_lightning` and `bc_keras`, what
+their documentation says, and the tables of the docs and of the dashboard are made from it. How to add one:
+docs/scores.md.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ _ARGUMENTS = ("expected_labels", "h1_output_labels", "h2_output_labels")
 
 @dataclass(frozen=True)
 class Score:
-    """A score, as the cells that are counted above and below the fraction bar.
+    """A score, as the cells that are counted above and below the fraction bar, and what is said of it.
 
     Attributes:
         name: Key in `SCORES`.
@@ -31,6 +35,11 @@ class Score:
         denominator: The same, for the part below the bar.
         higher_is_better: Direction of improvement; None where neither direction is one.
         description: One sentence for a person who meets the score for the first time.
+        metric: Class of `bc_lightning.metrics` and `bc_keras.metrics` that computes it; the function has the same name
+            in small letters, as `negative_flip_rate`. None for what every framework has a metric of.
+        given: Where several scores have one `metric`: the value of its argument `given` that asks for this one.
+        note: What to know besides, for the documentation of the metric.
+        source: Where the definition comes from.
 
     Example:
         >>> from bc_core import SCORES
@@ -44,6 +53,10 @@ class Score:
     denominator: Cells
     higher_is_better: bool | None
     description: str
+    metric: str | None = None
+    given: str | None = None
+    note: str = ""
+    source: str = ""
 
 
 _BOTH_WRONG: Cells = ((1, 0), (0, 0))
@@ -66,6 +79,9 @@ SCORES: dict[str, Score] = {
             _H1_RIGHT,
             True,
             "Backward trust compatibility: of what h1 gets right, the share that h2 still gets right.",
+            metric="BackwardTrustCompatibility",
+            note="1 means that h2 keeps everything that h1 gets right. BTC = 1 - NFR / accuracy(h1).",
+            source='Bansal et al., "Updates in Human-AI Teams", AAAI 2019.',
         ),
         Score(
             "bec_given_h1_wrong",
@@ -74,6 +90,12 @@ SCORES: dict[str, Score] = {
             _H1_WRONG,
             None,  # it rises when h2 keeps h1's errors, so a plain improvement of the model lowers it
             "Backward error compatibility: of what h1 gets wrong, the share that h2 gets wrong too.",
+            metric="BackwardErrorCompatibility",
+            given="h1_wrong",
+            note="The two are different numbers with one name in the literature; say which one you show. Given h1 "
+            "wrong, it falls when h2 repairs old errors, so neither direction is an improvement by itself.",
+            source='Srivastava et al., "An Empirical Analysis of Backward Compatibility in Machine Learning Systems", '
+            "KDD 2020.",
         ),
         Score(
             "bec_given_h2_wrong",
@@ -82,6 +104,8 @@ SCORES: dict[str, Score] = {
             _H2_WRONG,
             True,
             "Backward error compatibility: of the mistakes of h2, the share that h1 made too; 1 - NFI.",
+            metric="BackwardErrorCompatibility",
+            given="h2_wrong",
         ),
         Score(
             "nfr",
@@ -90,6 +114,9 @@ SCORES: dict[str, Score] = {
             _ALL,
             False,
             "Negative flip rate: the share of all instances that h1 gets right and h2 gets wrong.",
+            metric="NegativeFlipRate",
+            note="0 means that nothing broke. accuracy(h2) - accuracy(h1) = PFR - NFR.",
+            source='Yan et al., "Positive-Congruent Training", CVPR 2021.',
         ),
         Score(
             "pfr",
@@ -98,6 +125,9 @@ SCORES: dict[str, Score] = {
             _ALL,
             True,
             "Positive flip rate: the share of all instances that h1 gets wrong and h2 gets right.",
+            metric="PositiveFlipRate",
+            note="accuracy(h2) - accuracy(h1) = PFR - NFR.",
+            source='Yan et al., "Positive-Congruent Training", CVPR 2021.',
         ),
         Score(
             "nfi",
@@ -106,6 +136,10 @@ SCORES: dict[str, Score] = {
             _H2_WRONG,
             False,
             "Negative flip impact: of the mistakes of h2, the share that is new.",
+            metric="NegativeFlipImpact",
+            note="NFI = 1 - BEC given h2 wrong.",
+            source='Cai et al., "Measuring and Reducing Model Update Regression in Structured Prediction for NLP", '
+            "NeurIPS 2022.",
         ),
         Score("accuracy_h1", "Accuracy of h1", _H1_RIGHT, _ALL, True, "The share of instances h1 gets right."),
         Score("accuracy_h2", "Accuracy of h2", _H2_RIGHT, _ALL, True, "The share of instances h2 gets right."),

@@ -1,4 +1,4 @@
-"""Transformational measures: how much a network's activations move when its inputs are transformed. Numpy only."""
+"""Transformational measures: how much a network's activations move when its inputs are transformed. No framework."""
 
 from bc_core.invariance._accumulator import (
     Moments,
@@ -9,6 +9,7 @@ from bc_core.invariance._accumulator import (
     accumulator_bytes,
 )
 from bc_core.invariance._firing import FiringBackend, NumpyFiring
+from bc_core.invariance._layer_measures import LayerMeasures
 from bc_core.invariance._measures import (
     Anova,
     Distance,
@@ -26,8 +27,9 @@ from bc_core.invariance._measures import (
 )
 from bc_core.invariance._probes import Interval, PairedInterval, Probes
 from bc_core.invariance._resampling import NumpySpatial, SpatialOps
-from bc_core.invariance._result import InvarianceResult, LayerMeasures
-from bc_core.invariance._transforms import Transform, TransformSet, apply_transform, invert_tile, make_tile
+from bc_core.invariance._result import InvarianceResult
+from bc_core.invariance._transform import Transform, apply_transform, invert_tile, make_tile
+from bc_core.invariance._transform_set import TransformSet
 from bc_core.invariance._update import InvarianceUpdate, compare_predictions, depth_intervals
 
 __all__ = [

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bc_core.invariance._distributions import f_upper_tail
-from bc_core.invariance._result import InvarianceResult, Kind, LayerMeasures, Statistic, Summary
+from bc_core.invariance._distributions import f_limit
+from bc_core.invariance._layer_measures import Floats, Kind, LayerMeasures, Statistic, Summary
+from bc_core.invariance._result import InvarianceResult
 
-Floats = NDArray[np.float64]
 Family = Literal["all", "layer"]
 
 
@@ -327,7 +325,7 @@ class Anova(_Measure):
             if not tests[name]:
                 layers[name] = math.nan
                 continue
-            limit = _f_limit(self.alpha / family, *result[name].anova_degrees)
+            limit = f_limit(self.alpha / family, *result[name].anova_degrees)
             layers[name] = float((units >= limit).sum() / tests[name])
         return MeasureValues(found.name, found.units, layers)
 
@@ -377,21 +375,6 @@ class Goodfellow(_Measure):
     def _layer(self, layer: LayerMeasures, units: Floats) -> float:
         known = np.sort(units[~np.isnan(units)])
         return _mean(known[len(known) - math.ceil(self.best * len(known)) :])
-
-
-@lru_cache(maxsize=256)
-def _f_limit(p: float, numerator: int, denominator: int) -> float:
-    """The F whose upper tail is p, by bisection: comparing with it spares a p-value for each of millions of units."""
-    low, high = 0.0, 1.0
-    while f_upper_tail(high, numerator, denominator) > p:
-        low, high = high, high * 2
-    while high - low > 1e-12 * high:
-        middle = (low + high) / 2
-        if f_upper_tail(middle, numerator, denominator) > p:
-            low = middle
-        else:
-            high = middle
-    return high
 
 
 def _mean(values: Floats) -> float:

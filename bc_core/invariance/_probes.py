@@ -17,9 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core.invariance._result import Statistic, Summary
-
-Floats = NDArray[np.float64]
+from bc_core.invariance._layer_measures import Floats, Statistic, Summary
 
 # Entries of intermediate arrays, 8 bytes each.
 _BLOCK = 1 << 22

@@ -20,8 +20,9 @@ from bc_core._arrays import label_array, to_numpy
 from bc_core.counting._intervals import clustered_interval
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import count_cells
+from bc_core.invariance._layer_measures import Level, Statistic, Summary
 from bc_core.invariance._probes import PairedInterval, Probes, paired_intervals
-from bc_core.invariance._result import InvarianceResult, Level, Statistic, Summary
+from bc_core.invariance._result import InvarianceResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -190,7 +191,7 @@ class InvarianceUpdate:
         Raises:
             ImportError: If matplotlib is not installed.
         """
-        from bc_core.invariance._plot import curves
+        from bc_core.invariance._curves import curves
 
         return curves(self, path, dark, confidence=confidence)
 
@@ -205,7 +206,7 @@ class InvarianceUpdate:
             ImportError: If matplotlib is not installed.
             ValueError: If only predictions were compared.
         """
-        from bc_core.invariance._plot import depth
+        from bc_core.invariance._curves import depth
 
         return depth(self, path, dark)
 
@@ -230,7 +231,7 @@ class InvarianceUpdate:
             ImportError: If matplotlib is not installed.
             ValueError: If only predictions were compared.
         """
-        from bc_core.invariance._plot import heat_maps
+        from bc_core.invariance._heat_maps import heat_maps
 
         if self.h1 is None or self.h2 is None:
             raise ValueError("only predictions were compared; compare_invariance measures the layers too")

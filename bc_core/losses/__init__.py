@@ -1,1 +1,1 @@
-"""Dissonances and the schedules of lambda_c."""
+"""Every base and dissonance once, over a dozen array operations; names, options and documentation; lambda_c."""

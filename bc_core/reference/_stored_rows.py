@@ -478,3 +478,8 @@ def sampled(length: int) -> list[int]:
     """Choose eight indices, the same each time and without touching the caller's random numbers."""
     chosen = np.random.default_rng(length).choice(length, min(length, SAMPLED_ITEMS), replace=False)
     return sorted(int(index) for index in chosen)
+
+
+def sampled_of(known: NDArray[np.int64]) -> list[int]:
+    """Choose eight of some indices, or all where there are fewer."""
+    return [int(known[position]) for position in sampled(len(known))]

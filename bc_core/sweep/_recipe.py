@@ -13,13 +13,12 @@ from weakref import WeakSet
 
 from bc_core.comparison._comparison import Comparison
 from bc_core.comparison._evaluation import performance
+from bc_core.losses._dissonances import DISSONANCES
 from bc_core.sweep._folder import DATASETS, LOSS, Report, Trained
 from bc_core.sweep._generators import Generators
 from bc_core.sweep._h1_performance import measured_h1
 from bc_core.sweep._points import PLAIN, Point
 from bc_core.sweep._trackers import Tracker, tell
-
-DISSONANCES = ("new_error", "strict_imitation", "imitation")
 
 # Seed of the h2 that a folder is known again by, and of what is done once for all: the same, whatever seeds are swept.
 _FIRST_SEED = 0

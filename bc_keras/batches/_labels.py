@@ -9,6 +9,11 @@ import keras
 import numpy as np
 from keras import ops
 
+# Smaller than any probability that float32 keeps; a logarithm of it is finite.
+TINY = 1e-37
+# How far beyond 0..1 half precision rounds a probability.
+ROUNDING = 1e-2
+
 
 class Labels(NamedTuple):
     """True and predicted classes of a batch: int32 tensors of one shape, (N,) or, for dense outputs, (N, ...)."""

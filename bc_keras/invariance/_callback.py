@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,17 @@ import keras
 
 from bc_core.files._failed_writes import told_of
 from bc_core.invariance import InvarianceUpdate, TransformSet
-from bc_core.invariance._transforms import check_identity
-from bc_keras.invariance._activations import LayerChoice
-from bc_keras.invariance._compare import Comparing
-from bc_keras.invariance._passes import plain
+from bc_core.invariance._comparing import Comparing
+from bc_core.invariance._layers import LayerChoice
+from bc_core.invariance._watch import check_watch, logged, without_layers
+from bc_keras._random_numbers import random_numbers_kept
+from bc_keras.invariance._compare import compare_invariance, comparing_of
+from bc_keras.invariance._network import plain
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._shared_variables import check_no_shared_variables
-from bc_keras.training._telling import check_count
 from bc_tensorboard import summary
 from bc_tensorboard.writing._event_file import EventFile
 
-_LOGGED = ("consistency_h1", "consistency_h2", "negative_flip_rate")
 _RUN = "compatibility"
 
 
@@ -90,13 +89,7 @@ class InvarianceCallback(keras.callbacks.Callback):
         h1 = h1.h1 if isinstance(h1, Reference) else h1
         if not isinstance(h1, keras.Layer):
             raise TypeError(f"h1 must be a Keras model, whose layers can be looked at. Received: h1={h1!r}.")
-        check_identity(transforms)
-        if hasattr(data, "__next__"):
-            raise TypeError(
-                "data are gone through at every comparison, which an iterator cannot be: pass arrays, a data set or "
-                f"list(data). Received: {type(data).__name__}."
-            )
-        check_count(every, "every")
+        check_watch(data, transforms, every, options, compare_invariance)
         self.h1, self.data, self.transforms = h1, data, transforms
         self._asked = asked
         self.every, self.layers, self.dataset, self.prefix = every, layers, dataset, prefix
@@ -108,15 +101,13 @@ class InvarianceCallback(keras.callbacks.Callback):
         self._comparing: Comparing | None = None
         self._epoch: int | None = None
         # Refused here and not after an epoch: what is wrong with the options.
-        Comparing(h1, h1, data, transforms, layers=layers if callable(layers) else None, **options)
+        self._comparing_with(h1, layers if callable(layers) else None)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start anew."""
         check_no_shared_variables(self.h1, plain(self.model))
         self.update, self.history, self._epoch = None, {}, None
-        self._comparing = Comparing(
-            self._asked, self.model, self.data, self.transforms, layers=self.layers, **self.options
-        )
+        self._comparing = self._comparing_with(self.model, self.layers)
         if self.log_dir is not None:
             self._events = EventFile(self.log_dir / _RUN)
 
@@ -137,13 +128,19 @@ class InvarianceCallback(keras.callbacks.Callback):
 
     def _compare_after(self, epoch: int) -> dict[str, float]:
         assert self._comparing is not None
-        update = self._comparing.run()
+        with random_numbers_kept():
+            update = self._comparing.run()
         self.update = update
-        self.history[epoch] = replace(update, h1=None, h2=None, intervals={})
+        self.history[epoch] = without_layers(update)
         if self._events is not None:
             # Behind half a record nothing is read: a failure is followed by a new file.
             events, self._events = self._events, EventFile(self._events.folder)
             with told_of(f"The invariance of epoch {epoch + 1} in {events.folder}"):
                 summary.invariance(events, update, step=epoch, dataset=self.dataset)
                 self._events = events
-        return {f"{self.prefix}{name}": float(getattr(update, name)) for name in _LOGGED}
+        return logged(update, self.prefix)
+
+    def _comparing_with(self, h2: Any, layers: LayerChoice | None) -> Comparing:
+        defaults: dict[str, Any] = compare_invariance.__kwdefaults__ or {}
+        options = {**defaults, **self.options, "layers": layers}
+        return comparing_of(self._asked, h2, self.data, self.transforms, **options)

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from bc_core.invariance import TileSums
+from bc_core.invariance import NumpyBackend, TileSums
 from bc_core.invariance._accumulator import block_shape
 from bc_core.invariance._resampling import NEEDS_FLOATS
 from bc_keras.batches._labels import is_float
@@ -109,7 +109,7 @@ class KerasBackend:
 
     def add(self, totals: TileSums | None, sums: TileSums) -> TileSums:
         """Add in float64, on the host, in place."""
-        return _added(totals, TileSums(*map(ops.convert_to_numpy, sums)))
+        return NumpyBackend().add(totals, TileSums(*map(ops.convert_to_numpy, sums)))
 
     def host(self, array: Any) -> NDArray[np.float64]:
         """A tensor as float64 of numpy."""
@@ -136,7 +136,7 @@ class SummedTile(NamedTuple):
     sums: TileSums
 
 
-class SummedTiles:
+class SummedTiles(NumpyBackend):
     """`TileBackend` that hands on what a `SummedTile` holds, so that only sums ever leave the compiled function."""
 
     def tile(self, activation: SummedTile, rows: int, columns: int) -> SummedTile:
@@ -150,14 +150,6 @@ class SummedTiles:
     def sums(self, tile: SummedTile, shift: Any) -> TileSums:
         """The sums."""
         return tile.sums
-
-    def add(self, totals: TileSums | None, sums: TileSums) -> TileSums:
-        """Add in float64, on the host, in place."""
-        return _added(totals, sums)
-
-    def host(self, array: Any) -> NDArray[np.float64]:
-        """As float64 of numpy."""
-        return np.asarray(array, dtype=np.float64)
 
 
 class KerasSpatial:
@@ -228,15 +220,6 @@ def is_concrete(x: Any) -> bool:
 
         return not isinstance(x, jax.core.Tracer)
     return True
-
-
-def _added(totals: TileSums | None, sums: TileSums) -> TileSums:
-    """Add arrays of numpy in float64, in place."""
-    if totals is None:
-        return TileSums(*(part.astype(np.float64) for part in sums))
-    for total, part in zip(totals, sums, strict=True):
-        total += part  # noqa: PLW2901 - in place
-    return totals
 
 
 def on_host(tensor: Any) -> NDArray[Any]:

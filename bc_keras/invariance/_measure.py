@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bc_core.invariance import InvarianceResult, LayerMeasures, Moments, TransformSet
-from bc_core.invariance._firing import firing_rates, firing_threshold, kept_for
-from bc_core.invariance._result import Kind
+from bc_core.invariance import InvarianceResult, Moments, TransformSet
+from bc_core.invariance._layers import Layer, LayerChoice
+from bc_core.invariance._measuring import check_firing, measured, passes
+from bc_core.invariance._network import Asked, measures_of, result_of
+from bc_core.invariance._rows import Where, rows_of
 from bc_keras._random_numbers import random_numbers_kept
-from bc_keras.invariance._activations import Layer, LayerChoice
-from bc_keras.invariance._data import Piece, Rows, Where
-from bc_keras.invariance._passes import Network
+from bc_keras.invariance._network import KerasNetwork
+from bc_keras.invariance._rows import KerasRows
 
 
 def measure(
@@ -90,37 +87,12 @@ def measure(
         >>> result["pool"].summary()  # the largest of 1 x 1 features does not change when pixels change places
         0.0
     """
-    network = Network(
-        model,
-        transforms,
-        layers,
-        feature_axis,
-        same_equivariance,
-        max_memory,
-        transformed,
-        data_format,
-        run_eagerly,
-        "model",
-    )
-    identity = transforms.identity_index
-    if firing_rate is not None:
-        kept_for(firing_rate, 2)
-        if identity is None or same_equivariance:
-            raise ValueError(
-                "firing_rate needs the identity among the transformations, and invariance, not same-equivariance: use "
-                f"TransformSet.identity() | .... Received: {transforms!r}, same_equivariance={same_equivariance}."
-            )
-    rows = Rows(data, rows_of(batch_size, len(transforms)), inputs)
+    asked = Asked(transforms, layers, feature_axis, same_equivariance, max_memory)
+    network = KerasNetwork(model, "model", asked, transformed, data_format, run_eagerly)
+    check_firing(firing_rate, transforms, same_equivariance)
+    rows = KerasRows(data, rows_of(batch_size, len(transforms)), inputs)
     with random_numbers_kept():
-        found, samples = measures_in(network, rows, again=firing_rate is not None)
-        rates = {}
-        if firing_rate is not None and identity is not None:
-            rates = _firing(network, rows, {layer.name for layer in found}, firing_rate, samples, identity)
-    if firing_rate is not None:
-        found = [
-            replace(layer, firing_local=rates[layer.name][0], firing_global=rates[layer.name][1]) for layer in found
-        ]
-    return result_of(found, transforms, network.left_out, same_equivariance, firing_rate)
+        return measured(network, rows, firing_rate)
 
 
 def gather(
@@ -171,24 +143,15 @@ def gather(
         >>> abs(shards[0].merge(shards[1]).result()["fc"].summary() - whole["fc"].summary()) < 1e-5
         True
     """
-    network = Network(
-        model,
-        transforms,
-        layers,
-        feature_axis,
-        same_equivariance,
-        max_memory,
-        transformed,
-        data_format,
-        run_eagerly,
-        "model",
-    )
-    rows = Rows(data, rows_of(batch_size, len(transforms)), inputs)
+    asked = Asked(transforms, layers, feature_axis, same_equivariance, max_memory)
+    network = KerasNetwork(model, "model", asked, transformed, data_format, run_eagerly)
+    rows = KerasRows(data, rows_of(batch_size, len(transforms)), inputs)
     gathered: dict[str, Moments] = {}
     samples = 0
-    for _, seen, moments in _passes(network, rows):
+    for layer, seen, moments in passes(network, rows):
         samples = seen
-        gathered |= moments
+        if moments is not None:
+            gathered[layer.name] = moments
     return LayerMoments(samples, transforms, tuple(network.layers), gathered, network.left_out, same_equivariance)
 
 
@@ -241,9 +204,12 @@ class LayerMoments:
             ValueError: If there are fewer than two samples, or activations were NaN or infinite.
         """
         left_out = dict(self.left_out)
-        found = [measures_of(layer, self.moments.get(layer.name), self.samples, left_out) for layer in self.layers]
-        known = [layer for layer in found if layer is not None]
-        return result_of(known, self.transforms, left_out, self.same_equivariance)
+        found = [
+            measures
+            for layer in self.layers
+            for measures in measures_of(layer, self.moments.get(layer.name), self.samples, left_out)
+        ]
+        return result_of(found, self.transforms, left_out, self.same_equivariance)
 
 
 @dataclass(frozen=True)
@@ -252,109 +218,3 @@ class _Names:
 
     names: tuple[str, ...]
     sizes: tuple[float, ...]
-
-
-def rows_of(batch_size: int, columns: int) -> int:
-    """Rows of a tile."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of inputs >= 1. Received: batch_size={batch_size!r}.")
-    return max(1, batch_size // columns)
-
-
-def _passes(network: Network, rows: Rows, again: bool = False) -> Iterator[tuple[list[Layer], int, dict[str, Moments]]]:
-    """Pass over the data once for each group of layers; yields the group, the number of samples, and the moments.
-
-    Args:
-        network: The model.
-        rows: The data.
-        again: Whether they will be gone through once more.
-
-    Raises:
-        TypeError: If data can be gone through only once, and that is not enough.
-        ValueError: If there is no sample, or another pass brought another number of them.
-    """
-    network.forget()
-    pieces = opened([network], rows, again)
-    samples = 0
-    for number, group in enumerate(network.groups):
-        seen = 0
-        with network.passing(group) as run:
-            for piece in pieces if number == 0 else rows:
-                run(piece)
-                seen += piece.rows
-        if number and seen != samples:
-            raise ValueError(f"data must have the same samples in each pass. Received: {samples}, then {seen}.")
-        samples = seen
-        moments = {layer.name: network.moments(layer.name) for layer in group}
-        yield group, samples, {name: found for name, found in moments.items() if found is not None}
-
-
-def measures_in(network: Network, rows: Rows, again: bool = False) -> tuple[list[LayerMeasures], int]:
-    """The measures of every layer, and the number of samples; as `_passes`."""
-    found: list[LayerMeasures] = []
-    samples = 0
-    for group, samples, moments in _passes(network, rows, again):
-        # At once, since moments take as much memory as the sums they come from.
-        found += [
-            measures
-            for layer in group
-            if (measures := measures_of(layer, moments.pop(layer.name, None), samples, network.left_out)) is not None
-        ]
-    return found, samples
-
-
-def measures_of(layer: Layer, moments: Moments | None, samples: int, left_out: dict[str, str]) -> LayerMeasures | None:
-    """Read a layer's measures off; None, and a reason, where not every sample passed through it."""
-    if moments is None or moments.count != samples:
-        left_out[layer.name] = f"called for {0 if moments is None else moments.count} of {samples} samples only"
-        return None
-    return LayerMeasures.from_moments(moments, name=layer.name, shape=layer.shape, feature_axis=layer.feature_axis)
-
-
-def result_of(
-    found: Sequence[LayerMeasures],
-    transforms: TransformSet,
-    left_out: Mapping[str, str],
-    same_equivariance: bool = False,
-    firing_rate: float | None = None,
-) -> InvarianceResult:
-    """The result of all layers.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if not found:
-        raise ValueError(f"No layer was called for all samples: {dict(left_out)}.")
-    kind: Kind = "same_equivariance" if same_equivariance else "invariance"
-    return InvarianceResult(found, transforms.names, transforms.sizes, kind, left_out, firing_rate)
-
-
-def opened(networks: Sequence[Network], rows: Rows, again: bool) -> Iterator[Piece]:
-    """All samples, after the layers were found by the first of them."""
-    pieces = iter(rows)
-    first = next(pieces, None)
-    if first is None:
-        raise ValueError("data must hold at least two samples. Received: none.")
-    for network in networks:
-        network.expected = rows.samples
-        network.prepare(first)
-    if rows.once_only and (again or any(len(network.groups) > 1 for network in networks)):
-        raise TypeError(
-            "An iterator can be gone through only once, and this takes several passes (max_memory, firing_rate): pass "
-            "a data set or list(data). Received: an iterator."
-        )
-    return chain([first], pieces)
-
-
-def _firing(
-    network: Network, rows: Rows, measured: set[str], rate: float, samples: int, identity: int
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    firing = {}
-    count = kept_for(rate, samples)
-    for group in network.firing_groups(measured, count):
-        kept = network.largest(group, rows, count, identity)
-        thresholds = {name: firing_threshold(values) for name, values in kept.items()}
-        counts = network.firing(group, rows, thresholds, identity)
-        for name, (local, fired) in counts.items():
-            firing[name] = firing_rates(local, fired, samples, len(network.transforms) - 1)
-    return firing

@@ -7,13 +7,37 @@ from typing import Any, ClassVar
 
 import keras
 
+from bc_core.losses._documentation import NAMED_LOSSES, doc_of_named_loss
+from bc_core.losses._options import Base, DissonanceName, only_known_options
 from bc_keras.batches._labels import columns_of
-from bc_keras.losses._compatibility_loss import Base, CompatibilityLoss, Dissonance
+from bc_keras.losses._compatibility_loss import BASE_OPTIONS, CompatibilityLoss
 from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
 
 _COMMON = ("normalization", "from_logits", "h1_from_logits", "validate_args", "reduction", "name", "dtype")
+
+
+_MODELS = """\
+Models return probabilities (N, C), or logits with ``from_logits=True``; y holds class indices or one-hot rows."""
+_EXAMPLE = """\
+>>> import keras, numpy as np
+>>> from bc_keras import {name}
+>>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
+>>> loss = {name}(h1, h2, lambda_c=0.5)
+>>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
+True"""
+_MODELS_AND_EXAMPLE = {
+    "nll": (f"{_MODELS}\nProbabilities are clipped from below at ``clip_value_min`` (1e-10).", _EXAMPLE),
+    "cross_entropy": (_MODELS, _EXAMPLE),
+    "binary_cross_entropy": (
+        """\
+Models return sigmoid probabilities of shape (N,) or (N, 1), or (N, L) for L labels, each with a 0 or 1 in y; logits
+with ``from_logits=True``. Class 1 is predicted from ``discriminant_pivot`` on.""",
+        _EXAMPLE.replace('Dense(3, "softmax")', 'Dense(1, "sigmoid")').replace("[0, 2]", "[0, 1]"),
+    ),
+    "kl_divergence": (_MODELS, _EXAMPLE),
+}
 
 
 class ModelLoss(keras.losses.Loss):
@@ -37,8 +61,15 @@ class ModelLoss(keras.losses.Loss):
     """
 
     base: ClassVar[Base]
-    dissonance: ClassVar[Dissonance]
-    known_options: ClassVar[tuple[str, ...]] = ()
+    dissonance: ClassVar[DissonanceName]
+    more_options: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__name__ in NAMED_LOSSES and cls.__module__ == __name__:
+            cls.base, cls.dissonance = NAMED_LOSSES[cls.__name__]  # type: ignore[assignment]
+            cls.__doc__ = doc_of_named_loss(cls.__name__, *_MODELS_AND_EXAMPLE[cls.base])
+            keras.saving.register_keras_serializable(package="bc_keras")(cls)
 
     def __init__(
         self,
@@ -87,7 +118,8 @@ class ModelLoss(keras.losses.Loss):
         h2_output = only_tensor(output, "h2")
         classes = columns_of(h2_output)
         self._check_classes(classes)
-        h1_output = self.reference(x, classes, self.criterion._h1_from_logits)
+        multilabel = self.criterion.base == "binary_cross_entropy"
+        h1_output = self.reference(x, classes, self.criterion._h1_from_logits, multilabel)
         return self.criterion(h2_output, y, h1_output, sample_weight, reduction)
 
     def _check_classes(self, classes: int) -> None:
@@ -96,13 +128,8 @@ class ModelLoss(keras.losses.Loss):
     @classmethod
     def on_outputs(cls, lambda_c: Any, **options: Any) -> CompatibilityLoss:
         """The same loss on outputs instead of models, with this class's options and defaults."""
-        known = (*cls.known_options, *_COMMON)
-        unknown = sorted(set(options) - set(known))
-        if unknown:
-            raise TypeError(
-                f"{cls.__name__} has no option {', '.join(map(repr, unknown))}. "
-                f"Known options: {', '.join(map(repr, (*known, 'class_map')))}."
-            )
+        own = sorted(name.replace("threshold", "discriminant_pivot") for name in BASE_OPTIONS[cls.base])
+        only_known_options(options, (*own, *cls.more_options, *_COMMON, "class_map"), cls.__name__)
         options.setdefault("name", cls.__name__)
         return CompatibilityLoss(cls.base, cls.dissonance, lambda_c, **cls._options_of_criterion(options))
 
@@ -132,8 +159,7 @@ class ModelLoss(keras.losses.Loss):
 
 
 class _NLL(ModelLoss):
-    base = "nll"
-    known_options = ("ignore_class", "clip_value_min", "clip_value_max")
+    more_options = ("clip_value_min", "clip_value_max")
 
     def __init__(
         self,
@@ -154,15 +180,7 @@ class _NLL(ModelLoss):
         return {"epsilon": options.pop("clip_value_min", 1e-10), **options}
 
 
-class _CrossEntropy(ModelLoss):
-    base = "cross_entropy"
-    known_options = ("ignore_class", "label_smoothing")
-
-
 class _BinaryCrossEntropy(ModelLoss):
-    base = "binary_cross_entropy"
-    known_options = ("discriminant_pivot", "label_smoothing")
-
     def __init__(self, h1: Any, h2: Any, lambda_c: Any, discriminant_pivot: float = 0.5, **options: Any) -> None:
         super().__init__(h1, h2, lambda_c, discriminant_pivot=discriminant_pivot, **options)
 
@@ -173,8 +191,7 @@ class _BinaryCrossEntropy(ModelLoss):
 
 
 class _KLDivergence(ModelLoss):
-    base = "kl_divergence"
-    known_options = ("ignore_class", "num_classes")
+    more_options = ("num_classes",)
 
     def __init__(self, h1: Any, h2: Any, lambda_c: Any, num_classes: int | None = None, **options: Any) -> None:
         super().__init__(h1, h2, lambda_c, num_classes=num_classes, **options)
@@ -192,152 +209,39 @@ class _KLDivergence(ModelLoss):
             )
 
 
-@keras.saving.register_keras_serializable(package="bc_keras")
+# Their definition and the rest of their docstrings come from the tables in `bc_core.losses`.
+
+
 class BCNLLLoss(_NLL):
-    r"""New error on the negative log-likelihood: :math:`d_i = -\log p_2[y]` where h1 is right.
-
-    Models return probabilities (N, C), or logits with ``from_logits=True``; y holds class indices or one-hot rows.
-    Probabilities are clipped from below at ``clip_value_min`` (1e-10).
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from bc_keras import BCNLLLoss
-        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
-        >>> loss = BCNLLLoss(h1, h2, lambda_c=0.5)
-        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
-        True
-    """
-
-    dissonance = "new_error"
+    """New error on the negative log-likelihood."""
 
 
-@keras.saving.register_keras_serializable(package="bc_keras")
-class BCCrossEntropyLoss(_CrossEntropy):
-    r"""New error on the cross-entropy: :math:`d_i = -\log p_2[y]` where h1 is right.
-
-    Models return probabilities (N, C), or logits with ``from_logits=True``; y holds class indices or one-hot rows.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from bc_keras import BCCrossEntropyLoss
-        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
-        >>> loss = BCCrossEntropyLoss(h1, h2, lambda_c=0.5)
-        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
-        True
-    """
-
-    dissonance = "new_error"
+class BCCrossEntropyLoss(ModelLoss):
+    """New error on the cross-entropy."""
 
 
-@keras.saving.register_keras_serializable(package="bc_keras")
 class BCBinaryCrossEntropyLoss(_BinaryCrossEntropy):
-    r"""New error on the binary cross-entropy: :math:`d_i = BCE(s_2, y)` where h1 is right.
-
-    Models return sigmoid probabilities of shape (N,) or (N, 1), or (N, L) for L labels, each with a 0 or 1 in y; logits
-    with ``from_logits=True``. Class 1 is predicted from ``discriminant_pivot`` on.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from bc_keras import BCBinaryCrossEntropyLoss
-        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")]) for _ in range(2))
-        >>> loss = BCBinaryCrossEntropyLoss(h1, h2, lambda_c=0.5)
-        >>> bool(loss(np.ones((2, 4)), np.array([0, 1])) > 0)
-        True
-    """
-
-    dissonance = "new_error"
+    """New error on the binary cross-entropy."""
 
 
-@keras.saving.register_keras_serializable(package="bc_keras")
 class BCKLDivergenceLoss(_KLDivergence):
-    r"""New error on the Kullback-Leibler divergence: :math:`d_i = KL(y \,\|\, p_2)` where h1 is right.
-
-    Models return probabilities (N, C), or logits with ``from_logits=True``; y holds class indices or one-hot rows.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from bc_keras import BCKLDivergenceLoss
-        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
-        >>> loss = BCKLDivergenceLoss(h1, h2, lambda_c=0.5)
-        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
-        True
-    """
-
-    dissonance = "new_error"
+    """New error on the Kullback-Leibler divergence."""
 
 
-@keras.saving.register_keras_serializable(package="bc_keras")
 class StrictImitationNLLLoss(_NLL):
-    r"""Strict imitation on the negative log-likelihood: :math:`d_i = -\sum_c p_1[c] \log p_2[c]` where h1 is right.
-
-    Models return probabilities (N, C), or logits with ``from_logits=True``; y holds class indices or one-hot rows.
-    Probabilities are clipped from below at ``clip_value_min`` (1e-10).
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from bc_keras import StrictImitationNLLLoss
-        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
-        >>> loss = StrictImitationNLLLoss(h1, h2, lambda_c=0.5)
-        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
-        True
-    """
-
-    dissonance = "strict_imitation"
+    """Strict imitation on the negative log-likelihood."""
 
 
-@keras.saving.register_keras_serializable(package="bc_keras")
-class StrictImitationCrossEntropyLoss(_CrossEntropy):
-    r"""Strict imitation on the cross-entropy: :math:`d_i = -\sum_c p_1[c] \log p_2[c]` where h1 is right.
-
-    Models return probabilities (N, C), or logits with ``from_logits=True``; y holds class indices or one-hot rows.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from bc_keras import StrictImitationCrossEntropyLoss
-        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
-        >>> loss = StrictImitationCrossEntropyLoss(h1, h2, lambda_c=0.5)
-        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
-        True
-    """
-
-    dissonance = "strict_imitation"
+class StrictImitationCrossEntropyLoss(ModelLoss):
+    """Strict imitation on the cross-entropy."""
 
 
-@keras.saving.register_keras_serializable(package="bc_keras")
 class StrictImitationBinaryCrossEntropyLoss(_BinaryCrossEntropy):
-    r"""Strict imitation on the binary cross-entropy: :math:`d_i = BCE(s_2, s_1)` where h1 is right.
-
-    Models return sigmoid probabilities of shape (N,) or (N, 1), or (N, L) for L labels, each with a 0 or 1 in y; logits
-    with ``from_logits=True``. Class 1 is predicted from ``discriminant_pivot`` on.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from bc_keras import StrictImitationBinaryCrossEntropyLoss
-        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")]) for _ in range(2))
-        >>> loss = StrictImitationBinaryCrossEntropyLoss(h1, h2, lambda_c=0.5)
-        >>> bool(loss(np.ones((2, 4)), np.array([0, 1])) > 0)
-        True
-    """
-
-    dissonance = "strict_imitation"
+    """Strict imitation on the binary cross-entropy."""
 
 
-@keras.saving.register_keras_serializable(package="bc_keras")
 class StrictImitationKLDivergenceLoss(_KLDivergence):
-    r"""Strict imitation on the Kullback-Leibler divergence: :math:`d_i = KL(p_1 \,\|\, p_2)` where h1 is right.
-
-    Models return probabilities (N, C), or logits with ``from_logits=True``; y holds class indices or one-hot rows.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from bc_keras import StrictImitationKLDivergenceLoss
-        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
-        >>> loss = StrictImitationKLDivergenceLoss(h1, h2, lambda_c=0.5)
-        >>> bool(loss(np.ones((2, 4)), np.array([0, 2])) > 0)
-        True
-    """
-
-    dissonance = "strict_imitation"
+    """Strict imitation on the Kullback-Leibler divergence."""
 
 
 # The original library's spellings on TensorFlow.

@@ -95,6 +95,13 @@ class Leaf(NamedTuple):
         return f"{self.name} {self.dtype} with {self.axes} axes"
 
 
+class Items(NamedTuple):
+    """What the items of a data set are: of `"arrays"` or a `"dataset"`, whose hashes differ, and each of its arrays."""
+
+    kind: str
+    leaves: tuple[Leaf, ...]
+
+
 def name_of_leaf(part: str, path: Sequence[Any]) -> str:
     """Say where an array stands in the structure of `x` or `y`."""
     return part + "".join(f"[{key!r}]" for key in path)

@@ -10,10 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from bc_keras.batches._labels import is_float
-from bc_keras.losses._compatibility_loss import TINY
-from bc_keras.reference._stored import StoredOutputs
-from bc_keras.training._score_scale import Says, says_of
+from bc_core.reference._stored_outputs import StoredRows
+from bc_keras.batches._labels import TINY, is_float
 
 
 class Reference:
@@ -39,11 +37,11 @@ class Reference:
     """
 
     def __init__(
-        self, h1: keras.Model | Callable[..., Any] | StoredOutputs, class_map: Sequence[int] | None = None
+        self, h1: keras.Model | Callable[..., Any] | StoredRows[Any], class_map: Sequence[int] | None = None
     ) -> None:
         if isinstance(h1, Reference):
             raise TypeError("h1 is a Reference already. Pass what it was made of. Received: h1=Reference(...).")
-        if isinstance(h1, type) or not (callable(h1) or isinstance(h1, StoredOutputs)):
+        if isinstance(h1, type) or not (callable(h1) or isinstance(h1, StoredRows)):
             raise TypeError(
                 "h1 must be a Keras model, a callable or stored outputs; load a file with keras.models.load_model. "
                 f"Received: h1={h1!r}."
@@ -60,7 +58,8 @@ class Reference:
                 f"Received: its method {h1.__name__}."  # type: ignore[union-attr]
             )
         self.h1 = h1
-        self._says: Says | None = None
+        # What was found out of its scores where they are read; kept as long as h1 is.
+        self.says: Any = None
         self.class_map = None if class_map is None else _checked_class_map(class_map)
 
     @property
@@ -69,24 +68,20 @@ class Reference:
         return self.h1 if isinstance(self.h1, keras.Layer) else None
 
     @property
-    def says(self) -> Says:
-        """What is known of h1's scores: whether they are logits."""
-        if self._says is None:
-            self._says = says_of(self.h1)
-        return self._says
-
-    @property
-    def stored(self) -> StoredOutputs | None:
+    def stored(self) -> StoredRows[Any] | None:
         """The stored outputs, if h1 is that."""
-        return self.h1 if isinstance(self.h1, StoredOutputs) else None
+        return self.h1 if isinstance(self.h1, StoredRows) else None
 
-    def __call__(self, x: Any, num_classes: int | None = None, from_logits: bool = False) -> Any:
+    def __call__(
+        self, x: Any, num_classes: int | None = None, from_logits: bool = False, multilabel: bool = False
+    ) -> Any:
         """Ask h1 about a batch.
 
         Args:
             x: the inputs that h2 got.
             num_classes: columns of h2's output, for the class map.
             from_logits: whether h1 gives logits, for the class map.
+            multilabel: whether each of h1's columns is a label of its own, for the class map.
 
         Returns:
             h1's scores (N, C) or labels (N,), without gradients.
@@ -94,15 +89,15 @@ class Reference:
         Raises:
             ValueError: h1 is stored outputs, or returns several tensors.
         """
-        if isinstance(self.h1, StoredOutputs):
+        if isinstance(self.h1, StoredRows):
             raise ValueError(
                 "h1 is stored outputs, which come with the label: train on `h1.attach(x, y)` or `h1.attach(dataset)`. "
                 "Received: a batch without them."
             )
-        with _without_gradients():
+        with without_gradients():
             output = self._ask(x) if self.model is not None else self._call(x)
         output = ops.convert_to_tensor(only_tensor(output, "h1"))  # a callable may answer in numpy
-        return ops.stop_gradient(self.in_classes_of_h2(output, num_classes, from_logits))
+        return ops.stop_gradient(self.in_classes_of_h2(output, num_classes, from_logits, multilabel))
 
     def _ask(self, x: Any) -> Any:
         try:
@@ -123,8 +118,13 @@ class Reference:
                 f"{type(error).__name__}: {error}"
             ) from error
 
-    def in_classes_of_h2(self, output: Any, num_classes: int | None, from_logits: bool) -> Any:
-        """h1's scores or labels by h2's class indices; unchanged without a class map."""
+    def in_classes_of_h2(
+        self, output: Any, num_classes: int | None, from_logits: bool, multilabel: bool = False
+    ) -> Any:
+        """h1's scores or labels by h2's class indices; unchanged without a class map.
+
+        Where a class of h1 was dropped, the scores are what h1 says when it has to choose among those that are left.
+        """
         if self.class_map is None:
             return output
         if num_classes is None:
@@ -150,7 +150,10 @@ class Reference:
         output = ops.cast(output, "float32") if str(output.dtype) != "float64" else output
         selection = ops.cast(ops.convert_to_tensor(selection), output.dtype)
         if not from_logits:
-            return ops.matmul(output, selection)
+            mapped = ops.matmul(output, selection)
+            if min(self.class_map) < 0 and not multilabel:
+                mapped = mapped / ops.maximum(ops.sum(mapped, axis=-1, keepdims=True), TINY)
+            return mapped
         mapped = ops.log(ops.maximum(ops.matmul(ops.softmax(output, axis=-1), selection), TINY))
         return ops.where(ops.isnan(output[..., :1]), np.nan, mapped)
 
@@ -187,7 +190,7 @@ def only_tensor(output: Any, model: str) -> Any:
     )
 
 
-def _without_gradients() -> contextlib.AbstractContextManager[Any]:
+def without_gradients() -> contextlib.AbstractContextManager[Any]:
     """Spare torch the graph behind h1; in the other backends `stop_gradient` does, when the step is compiled."""
     if keras.backend.backend() != "torch":
         return contextlib.nullcontext()

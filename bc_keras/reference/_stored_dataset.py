@@ -16,9 +16,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core.reference._stored_rows import MOVED, OTHER_ITEM, SAMPLED_ITEMS, says_other_item
+from bc_core.reference._stored_rows import MOVED, OTHER_ITEM, SAMPLED_ITEMS
 from bc_keras.batches._attached import join_tensors, weight_tensors
 from bc_keras.reference._fingerprint import Leaf, name_of_leaf
+
+# Indices, hashes, and inputs or rows.
+Batch = tuple[NDArray[np.int64], NDArray[np.uint64], Any]
 
 # tf.data's number for a data set without end.
 _INFINITE = -1
@@ -78,13 +81,15 @@ class DatasetItems:
             self._hashes = np.concatenate(found).view(np.uint64)
         return self._hashes
 
-    def batches(self, done: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint64], Any]]:
-        """Read the batches that hold an item that is not done: indices, hashes, inputs.
+    def batches(self, missing: NDArray[np.int64]) -> Iterator[Batch]:
+        """Read the batches that hold an item whose row is missing: indices, hashes, inputs.
 
         Raises:
             ValueError: an item differs from what it was when it was hashed.
         """
         known, start = self.hashes(), 0
+        is_missing = np.zeros(len(known), bool)
+        is_missing[missing] = True
         for hashes, x in self._hashed():
             found = hashes.numpy().view(np.uint64)
             indices = np.arange(start, start + len(found))
@@ -96,13 +101,14 @@ class DatasetItems:
                     "to it: pass the data set without shuffling and random augmentation (shuffle and augment after "
                     "attaching), or use h1 itself instead of stored outputs. Received: a data set that changes."
                 )
-            if not done[indices].all():
+            if is_missing[indices].any():
                 yield indices, found, _for_h1(x)
 
-    def sample(self, done: NDArray[np.bool_]) -> tuple[list[int], Any]:
-        """The first few items, if they are done: indices and inputs."""
+    def sample(self, known: NDArray[np.int64]) -> tuple[list[int], Any]:
+        """The first few items, if their rows are known: indices and inputs."""
         _, x = next(iter(self._hashed().take(1)))
-        first = slice(min(SAMPLED_ITEMS, int(done[: len(keras.tree.flatten(x)[0])].cumprod().sum())))
+        known = known[: min(SAMPLED_ITEMS, len(keras.tree.flatten(x)[0]))]
+        first = slice(int((known == np.arange(len(known))).sum()))
         return list(range(first.stop)), _for_h1(keras.tree.map_structure(lambda leaf: leaf[first], x))
 
     def _hashed(self) -> Any:
@@ -116,28 +122,16 @@ class DatasetItems:
         batches = self.dataset if self.batched else self.dataset.batch(self._batch_size)
         return batches.map(hashed, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
-    def check_first(self, hashes: NDArray[np.uint64], leaves: Sequence[Leaf]) -> None:
-        """Compare the first few items with those that were stored.
-
-        Raises:
-            ValueError: an item differs, or there are none.
-        """
-        start = 0
+    def first(self, leaves: Sequence[Leaf]) -> NDArray[np.uint64]:
+        """Hash the first few items, or the first batch, as they were hashed when they were stored."""
+        found = [np.zeros(0, np.uint64)]
         for element in self.dataset.take(1 if self.batched else SAMPLED_ITEMS):
             x, y, _ = _parts(element)
             tensors = _tensors(leaves, x, y)
             if not self.batched:
                 tensors = [tensor[None] for tensor in tensors]
-            found = fingerprint_tensors(leaves, tensors).numpy().view(np.uint64)
-            known = hashes[start : start + len(found)]
-            wrong = np.flatnonzero(found[: len(known)] != known)
-            if wrong.size:
-                first = int(wrong[0])
-                raise ValueError(
-                    f"{says_other_item(start + first, int(found[first]), hashes)}. Received: {wrong.size} other items "
-                    f"among the first {len(found)}."
-                )
-            start += len(found)
+            found.append(fingerprint_tensors(leaves, tensors).numpy().view(np.uint64))
+        return np.concatenate(found)
 
     def check_length(self, length: int) -> None:
         """Compare the number of items with that of the stored outputs, where it can be known without reading all.

@@ -18,7 +18,8 @@ from bc_core.files._archives import read_archive
 from bc_core.files._files import write_whole
 from bc_keras.batches._attached import join_reference
 from bc_keras.batches._validation_data import ValidationData
-from bc_keras.reference._stored import StoredOutputs, _asking
+from bc_keras.reference._asking import asking
+from bc_keras.reference._stored import StoredOutputs
 from bc_keras.sweep._told import bytes_of
 
 
@@ -36,7 +37,7 @@ class Answers:
     @classmethod
     def asked(cls, h1: Any, data: ValidationData) -> Answers:
         """Ask h1 about all instances."""
-        ask, rows, hashes = _asking(h1), [], []
+        ask, rows, hashes = asking(h1), [], []
         for batch in data:
             rows.append(ask(batch.x))
             hashes.append(_hashes(batch.x))
@@ -86,7 +87,7 @@ class Answers:
                     # The last of a kind stays, for one that comes more often than before.
                     place = -1 if places is None else places.popleft() if len(places) > 1 else places[0]
                     positions.append(place)
-                rows = _asking(h1)(batch.x) if -1 in positions else self.rows[positions]
+                rows = asking(h1)(batch.x) if -1 in positions else self.rows[positions]
                 found += positions
                 yield batch.x, join_reference(batch.y, rows, classes)
             self.positions = np.array(found, np.int64)

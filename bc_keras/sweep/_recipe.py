@@ -15,10 +15,11 @@ from keras import ops
 
 from bc_core import Comparison
 from bc_core._arrays import check_unique_ids, id_array
+from bc_core.losses._dissonances import DISSONANCES
 from bc_core.sweep._folder import DATASETS, Report, Trained
 from bc_core.sweep._generators import Generators
 from bc_core.sweep._points import Point
-from bc_core.sweep._recipe import DISSONANCES, Framework, Recipe
+from bc_core.sweep._recipe import Framework, Recipe
 from bc_core.sweep._told import code_of
 from bc_core.sweep._trackers import Tracker, tell
 from bc_keras._random_numbers import seed_torch, seeded

@@ -25,9 +25,10 @@ from bc_keras.batches._labels import (
     read_labels,
 )
 from bc_keras.batches._validation_data import Batch, ValidationData
+from bc_keras.reference._asking import as_tensor, asking
 from bc_keras.reference._reference import Reference, only_tensor, says_cannot_take
 from bc_keras.reference._shared_variables import check_no_shared_variables
-from bc_keras.reference._stored import StoredOutputs, _as_tensor, _asking
+from bc_keras.reference._stored import StoredOutputs
 from bc_keras.training._compiled_loss import CompiledLoss, Reading
 from bc_keras.training._model import BCModel
 from bc_keras.training._plain_models import TargetLoss
@@ -211,7 +212,9 @@ class Asked:
             # Before the class map it speaks of its own classes.
             h1_output = ops.convert_to_tensor(h1_output)
             self._check_scales(reading, h2_output, h1_output, gathered)
-            h1_output = reference.in_classes_of_h2(h1_output, reading.num_classes, reading.scores.h1_from_logits)
+            h1_output = reference.in_classes_of_h2(
+                h1_output, reading.num_classes, reading.scores.h1_from_logits, reading.scores.multilabel
+            )
         elif self._kept_h1 is None:
             self._check_scales(reading, h2_output, h1_output, gathered)
         labels = read_labels(
@@ -326,7 +329,7 @@ class Asked:
 
     def _says_h1(self, reference: Reference | None) -> Says:
         if reference is not None:
-            return reference.says
+            return says_of(reference)
         if self._given.h1_rows is not None and self._given.h1_rows.dtype.kind == "f":
             return said_by_values(self._given.h1_rows)
         return Says()
@@ -370,7 +373,7 @@ def _predict(model: Any, x: Any) -> Any:
     masks = any(getattr(layer, "mask_zero", False) or isinstance(layer, keras.layers.Masking) for layer in layers)
     if masks or getattr(strategy, "num_replicas_in_sync", 1) > 1:
         # The compiled step gives no masks, and under a strategy it would answer once on every replica.
-        x = keras.tree.map_structure(_as_tensor, x)
+        x = keras.tree.map_structure(as_tensor, x)
         return model(x, training=False)
     if isinstance(model, keras.Model) and has_own(type(model), "predict"):
         # Its own would prepare the inputs a second time.
@@ -381,7 +384,7 @@ def _predict(model: Any, x: Any) -> Any:
 def _ask(h1: Any, x: Any) -> Any:
     """h1's output for a batch, by its own classes."""
     if not isinstance(h1, keras.Model):
-        return _asking(h1)(x)
+        return asking(h1)(x)
     try:
         output = _predict(h1, x)
     except (TypeError, ValueError) as error:

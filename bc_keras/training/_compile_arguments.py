@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from bc_keras.metrics._metrics import OverlapMetric
+from bc_keras.metrics._overlap import OverlapMetric
 from bc_keras.training._plain_models import OnTarget
 
 

@@ -9,7 +9,8 @@ from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
 from bc_keras.batches._labels import columns_of, is_binary
-from bc_keras.losses._compatibility_loss import CompatibilityLoss, Counted
+from bc_keras.losses._compatibility_loss import CompatibilityLoss
+from bc_keras.losses._instance_terms import Counted
 
 
 class Reading(NamedTuple):

@@ -17,10 +17,12 @@ import keras
 from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
+from bc_core.losses._options import DissonanceName, Normalization
 from bc_keras.batches._labels import columns_of
-from bc_keras.losses._compatibility_loss import CompatibilityLoss, Dissonance, Normalization
+from bc_keras.losses._compatibility_loss import CompatibilityLoss
+from bc_keras.losses._distribution import num_replicas
 from bc_keras.losses._losses import ModelLoss
-from bc_keras.metrics._metrics import OverlapMetric, check_names, fed_by_model
+from bc_keras.metrics._overlap import OverlapMetric, check_names, fed_by_model
 from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
@@ -32,7 +34,6 @@ from bc_keras.training._checks import (
 )
 from bc_keras.training._compile_arguments import by_name, made_metric, overlap_metrics, without_ours
 from bc_keras.training._compiled_loss import BaseLoss, Reading, check_target_form
-from bc_keras.training._distribution import num_replicas
 from bc_keras.training._jax_step import Beside, with_values
 from bc_keras.training._made_class import made_class, whole_class
 from bc_keras.training._output_watch import Looking, looked_at
@@ -117,7 +118,7 @@ class BCModel(keras.Model):
         h2: keras.Model,
         h1: keras.Model | Callable[..., Any] | StoredOutputs | None = None,
         lambda_c: float | None = None,
-        dissonance: Dissonance | None = None,
+        dissonance: DissonanceName | None = None,
         loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] | None = None,
         *,
         normalization: Normalization | None = None,
@@ -319,9 +320,9 @@ class BCModel(keras.Model):
         if is_live:
             if x is None:
                 raise TypeError(f"compute_loss() was called without x, which h1 is asked about: {HOW_TO_STEP}.")
-            h1_output = state.ask_h1(x, columns, reading.h1_from_logits)
+            h1_output = state.ask_h1(x, columns, reading.h1_from_logits, reading.multilabel)
         elif reference.class_map is not None:
-            h1_output = reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits)
+            h1_output = reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits, reading.multilabel)
         watch = state.training_watch if training else state.testing_watch
         watch.note(target, h1_output, h2_output, reading, is_live)
         batch = Answers(target, h1_output, h2_output, sample_weight, get_keras_mask(h2_output), reading)

@@ -8,10 +8,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from bc_keras.batches._labels import is_float, says_no_classifier
-from bc_keras.losses._compatibility_loss import ROUNDING
+from bc_keras.batches._labels import ROUNDING, is_float, says_no_classifier
+from bc_keras.losses._distribution import num_replicas
 from bc_keras.training._compiled_loss import Reading
-from bc_keras.training._distribution import num_replicas
 from bc_keras.training._score_scale import Seen, check_scales
 
 # A look waits for the step, so it is taken after the first batch, after so many, and at the end of the epoch.

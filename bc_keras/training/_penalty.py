@@ -8,13 +8,15 @@ from typing import Any
 import keras
 from keras import ops
 
+from bc_core.losses._options import Base
 from bc_keras.batches._attached import HOW_TO_ATTACH_STORED, check_columns, split_reference
 from bc_keras.batches._labels import Labels, columns_of, entries_of, is_binary, read_labels
-from bc_keras.losses._compatibility_loss import Base, CompatibilityLoss, Counted
+from bc_keras.losses._compatibility_loss import CompatibilityLoss
+from bc_keras.losses._instance_terms import Counted
 from bc_keras.losses._losses import ModelLoss
 from bc_keras.reference._reference import Reference
 from bc_keras.training._compiled_loss import DissonanceLoss, Reading
-from bc_keras.training._score_scale import reading_of, said_by
+from bc_keras.training._score_scale import reading_of, said_by, says_of
 from bc_keras.training._state import Compiled, Options
 from bc_keras.training._weighted_loss import weighted_loss
 
@@ -71,7 +73,7 @@ def reading_by(compiled: Compiled, options: Options, reference: Reference, h2_ou
     if says.loss is None and isinstance(options.loss, CompatibilityLoss | ModelLoss) and given is not None:
         says = says._replace(loss=given.from_logits)
     return reading_of(
-        reference.says,
+        says_of(reference),
         says,
         binary=binary,
         multilabel=binary and not is_binary(h2_output) if options.multilabel is None else options.multilabel,

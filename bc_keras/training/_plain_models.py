@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from bc_keras.metrics._metrics import OverlapMetric, is_fed_by_model, target_and_h1
+from bc_keras.metrics._overlap import OverlapMetric, is_fed_by_model, target_and_h1
 
 
 def _accuracy(y_true: Any, y_pred: Any) -> Any:

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_keras.losses._compatibility_loss import ROUNDING
+from bc_keras.batches._labels import ROUNDING
+from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs
 from bc_keras.training._compiled_loss import CompiledLoss, Reading
 from bc_keras.training._plain_models import TargetLoss
@@ -62,7 +63,12 @@ def _named(logits: bool | None) -> str:
 
 
 def says_of(model: Any) -> Says:
-    """What is known of the scores of h1 or h2, of whatever kind it is."""
+    """What is known of the scores of h1 or h2, of whatever kind it is; of a `Reference` found out once."""
+    if isinstance(model, Reference):
+        if model.says is None:
+            model.says = says_of(model.h1)
+        says: Says = model.says
+        return says
     if isinstance(model, StoredOutputs):
         return Says() if model.labels_only else said_by_values(model[: min(len(model), _ROWS)])
     if not isinstance(model, keras.Layer):

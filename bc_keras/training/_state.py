@@ -7,15 +7,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import keras
 from keras import ops
 
 from bc_core import check_lambda
-from bc_keras.losses._compatibility_loss import CompatibilityLoss, Dissonance, Normalization, known
+from bc_core.losses._dissonances import DISSONANCES
+from bc_core.losses._options import NORMALIZATIONS, DissonanceName, Normalization, known, labels_suffice
+from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
-from bc_keras.metrics._metrics import OverlapMetric
+from bc_keras.metrics._overlap import OverlapMetric
 from bc_keras.reference._reference import Reference
 from bc_keras.training._compile_arguments import overlap_metrics
 from bc_keras.training._compiled_loss import CompiledLoss, DissonanceLoss
@@ -44,7 +46,7 @@ class Options:
     """
 
     lambda_c: float
-    dissonance: Dissonance
+    dissonance: DissonanceName
     loss: Any
     criterion: CompatibilityLoss | None
     normalization: Normalization
@@ -58,7 +60,7 @@ class Options:
     def of(
         cls,
         lambda_c: float | None = None,
-        dissonance: Dissonance | None = None,
+        dissonance: DissonanceName | None = None,
         loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] | None = None,
         *,
         normalization: Normalization | None = None,
@@ -78,9 +80,9 @@ class Options:
                 f"Received: lambda_c={lambda_c!r}."
             )
         if normalization is not None:
-            known(normalization, get_args(Normalization), "normalization")
+            known(normalization, NORMALIZATIONS, "normalization")
         if dissonance is not None:
-            known(dissonance, get_args(Dissonance), "dissonance")
+            known(dissonance, DISSONANCES, "dissonance")
         is_made = isinstance(loss, CompatibilityLoss | ModelLoss)
         if lambda_c is None:
             lambda_c = float(ops.convert_to_numpy(loss.lambda_c)) if is_made else 1.0  # type: ignore[union-attr]
@@ -124,7 +126,7 @@ class Options:
     def imitates(self) -> bool:
         """Whether h1's probabilities are imitated, so that its labels do not suffice."""
         if self.criterion is None:
-            return self.dissonance != "new_error"
+            return not labels_suffice(self.dissonance)
         return not self.criterion.labels_suffice
 
 
@@ -281,14 +283,14 @@ class Compatibility:
         given = self.step.given
         return self._lambda_c.value if given is None else given["lambda_c"]
 
-    def ask_h1(self, x: Any, columns: int, from_logits: bool) -> Any:
+    def ask_h1(self, x: Any, columns: int, from_logits: bool, multilabel: bool) -> Any:
         """h1's answers about a batch, within a step."""
         given = self.step.given
         if given is None or self.reference.model is None:
             # A callable reads what it reads, also of the step's own state.
-            return self.reference(x, columns, from_logits)
+            return self.reference(x, columns, from_logits, multilabel)
         with reading(self._variables_of_h1(), given["h1"]):
-            return self.reference(x, columns, from_logits)
+            return self.reference(x, columns, from_logits, multilabel)
 
     def values_for_jax(self, h2: keras.Model) -> Callable[[], dict[str, Any]]:
         """What a compiled step of JAX is to be given beside its batch and the state of `h2`, anew for each."""

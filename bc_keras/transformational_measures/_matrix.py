@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from bc_core._arrays import to_numpy
 from bc_core.invariance import LayerMeasures, StreamingMoments, TransformSet
+from bc_core.invariance._layers import Layer
+from bc_core.invariance._measuring import measures_in
+from bc_core.invariance._rows import Piece, rows_of
 from bc_keras._random_numbers import random_numbers_kept
-from bc_keras.invariance._activations import Layer
-from bc_keras.invariance._data import Piece, Rows
-from bc_keras.invariance._measure import measures_in, rows_of
-from bc_keras.invariance._passes import PerLayer
+from bc_keras.invariance._compiled import PerLayer
+from bc_keras.invariance._rows import KerasRows
 from bc_keras.transformational_measures._data_sets import DataSet, TransformationsDataSet, read
 from bc_keras.transformational_measures._iterator import Iterator
 from bc_keras.transformational_measures._structure import LayerStructure, ModelStructure, TopLayers
@@ -66,7 +67,7 @@ def spreads(iterator: Iterator, inputs: int, turned_by: TransformationsDataSet |
                 f"{type(dataset).__name__}.is_transpose()."
             )
     network = _Matrix(iterator.model.model_keras, dataset, is_swapped, turned_by)
-    rows = Rows(np.asarray(_lines(width if is_swapped else height)), rows_of(inputs, len(network.transforms)))
+    rows = KerasRows(np.asarray(_lines(width if is_swapped else height)), rows_of(inputs, len(network.transforms)))
     with random_numbers_kept():
         found, _ = measures_in(network, rows)
     if len(found) != len(network.layers):
@@ -142,11 +143,11 @@ class _Matrix(TopLayers):
 
     def _shown_as(self, layer: Layer, activation: Any) -> Any:
         """What the spread is taken of: activations (rows * columns, *shape), feature maps turned back where asked."""
-        return activation if self._turned_by is None or len(layer.shape) != 3 else self._turn(layer, activation)
+        return activation if self._turned_by is None or len(layer.shape) != 3 else self._turned(layer, activation)
 
-    def _turn(self, layer: Layer, activation: Any) -> Any:
+    def _turned(self, layer: Layer, activation: Any) -> Any:
         if not self._turns_itself:
-            return super()._turn(layer, activation)
+            return super()._turned(layer, activation)
         assert self._turned_by is not None
         maps = np.moveaxis(np.asarray(ops.convert_to_numpy(activation)), 1 + layer.feature_axis, 1)
         back = np.empty_like(maps)

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core.invariance import TransformSet
-from bc_keras.invariance._activations import Layer, layers_of
-from bc_keras.invariance._data import Piece
-from bc_keras.invariance._passes import Network
+from bc_core.invariance._layers import Layer
+from bc_core.invariance._network import Asked
+from bc_core.invariance._rows import Piece
+from bc_keras.invariance._activations import layers_of
+from bc_keras.invariance._network import KerasNetwork
 
 
-class TopLayers(Network):
+class TopLayers(KerasNetwork):
     """A network of which the layers in `model.layers` are watched, all of them, in that order.
 
     Args:
@@ -32,9 +34,7 @@ class TopLayers(Network):
     ) -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(f"model_keras must be a Keras model. Received: model_keras={model!r}.")
-        super().__init__(
-            model, transforms, self._is_top, None, False, None, None, data_format, run_eagerly, "model_keras"
-        )
+        super().__init__(model, "model_keras", Asked(transforms, self._is_top), None, data_format, run_eagerly)
         self._places = {id(layer): place for place, layer in enumerate(self.model.layers)}
         self.input_place: int | None = None
         """Where the layer of the input stands, which returns what comes in; None where the model has none."""
@@ -52,7 +52,7 @@ class TopLayers(Network):
         self.every = list(self.layers)
         inputs = [layer for layer in self.model.layers if isinstance(layer, keras.layers.InputLayer)]
         if len(inputs) == 1 and keras.backend.is_float_dtype(keras.backend.standardize_dtype(inputs[0].dtype)):
-            shape = tuple(self.tile(Piece(piece.x[:1], None)).shape[1:])
+            shape = tuple(self.tile(Piece(piece.x[:1], 1)).shape[1:])
             self.input_place = self._places[id(inputs[0])]
             is_first = len(shape) > 2 and self._data_format == "channels_first"
             axis = 0 if is_first else max(0, len(shape) - 1)
@@ -180,7 +180,7 @@ def prepared(network: TopLayers, inputs: NDArray[Any] | None = None) -> TopLayer
                 f"The shape of the model's inputs is not known: call predict once. Received: {network.model.name!r}."
             )
         inputs = np.zeros((1, *known[0].shape[1:]), known[0].dtype)
-    network.prepare(Piece(inputs, None))
+    network.prepare(Piece(inputs, len(inputs)))
     return network
 
 

@@ -7,7 +7,8 @@ again. They travel in an object of their own, which the Trainer's half precision
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, overload
 
 import numpy as np
 import torch
@@ -16,9 +17,6 @@ from torch.utils.data import Dataset, default_collate, default_convert
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from bc_core.reference._callable_fingerprint import is_same_h1
-
-if TYPE_CHECKING:
-    from bc_lightning.reference._stored import StoredOutputs
 
 Collate = Callable[[Any], Any]
 
@@ -150,10 +148,32 @@ def split_batch(batch: Any) -> tuple[Any, Brought | None]:
     return (list(parts.values()) if isinstance(batch, list) else tuple(parts.values())), brought
 
 
+class RowsOfItems(Protocol):
+    """What is asked of the stored outputs of a data set."""
+
+    @property
+    def path(self) -> Path | None:
+        """Their folder."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the h1 that gave them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: Any) -> Tensor: ...
+
+    def check_item(self, index: int, sample: Any) -> None:
+        """Refuse an item that is not the one whose row is stored."""
+
+    def is_item(self, sample: Any, indices: Sequence[int]) -> bool:
+        """Whether a sample is one of some items."""
+
+
 class Attached(Dataset[WithReference]):
     """A data set with h1's rows beside its items."""
 
-    def __init__(self, stored: StoredOutputs, dataset: Dataset[Any], verify: bool) -> None:
+    def __init__(self, stored: RowsOfItems, dataset: Dataset[Any], verify: bool) -> None:
         self.stored = stored
         self.dataset = dataset
         self.verify = verify
@@ -185,7 +205,7 @@ class Attached(Dataset[WithReference]):
         samples = fetch(numbers) if fetch else [self.dataset[number] for number in numbers]
         if self.verify:
             for number, sample in zip(numbers, samples, strict=True):
-                self.stored._check_item(number, sample)
+                self.stored.check_item(number, sample)
         return _Items(list(samples), numbers, Rows(self.stored[numbers], self.stored.fingerprint, self._sources))
 
     def _checked(self, indices: Sequence[int]) -> list[int]:
@@ -201,11 +221,11 @@ class Attached(Dataset[WithReference]):
             samples = [_item_of(batch, place, len(indices)) for place in range(len(indices))]
         except (TypeError, ValueError, IndexError, KeyError):
             samples = []
-        if not any(self.stored._is_item(sample, indices) for sample in samples):
+        if not any(self.stored.is_item(sample, indices) for sample in samples):
             # What the data set gives for one index need not be a slice of what it gives for several.
             samples = [self.dataset[index] for index in indices]
         for index, sample in zip(indices, samples, strict=True):
-            self.stored._check_item(index, sample)
+            self.stored.check_item(index, sample)
 
 
 def _item_of(batch: Any, place: int, size: int) -> Any:

@@ -32,8 +32,8 @@ from bc_lightning.batches._model_outputs import (
 )
 from bc_lightning.losses._alignment import align_multiclass
 from bc_lightning.losses._compatibility_loss import labels_of
-from bc_lightning.reference._fingerprint import module_behind, modules_behind
-from bc_lightning.reference._reference import Reference, _set_eval, answers_of
+from bc_lightning.reference._modules import answers_of, module_behind, modules_behind, set_eval
+from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._stored import StoredOutputs
 from bc_lightning.training._loaders import order_of
 from bc_lightning.training._wrapped import compatibilities_of
@@ -498,7 +498,7 @@ def _evaluating(*models: Any) -> Iterator[None]:
     modes = [(child, child.training) for module in modules for child in module.modules()]
     try:
         for module in modules:
-            _set_eval(module)
+            set_eval(module)
         with torch.no_grad():
             yield
     finally:

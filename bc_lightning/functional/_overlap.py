@@ -1,8 +1,8 @@
 """Count how two classifiers' right and wrong answers overlap, class by class.
 
-Everything else that this package measures is a ratio of these counts. Each task goes through the same stages:
-validate the arguments, validate the tensors, format (scores to labels), update (labels to counts). There is no
-compute stage: the counts are the result.
+Everything else that this package measures is a ratio of these counts. Functions and metrics go through the same stages:
+say how many groups are counted, validate the arguments, validate the tensors, count. There is no compute stage: the
+counts are the result.
 """
 
 import math
@@ -106,26 +106,30 @@ def _kept(target: Tensor, ignore_index: int | None) -> Tensor:
 # -------------------------------------------------------------------------------- validation
 
 
-def _ignore_index_validation(ignore_index: int | None) -> None:
-    if ignore_index is not None and (not isinstance(ignore_index, int) or isinstance(ignore_index, bool)):
-        raise ValueError(f"Expected argument `ignore_index` to be None or an integer, but got {ignore_index!r}.")
+def _number_of_groups(task: Task, num_classes: int | None, num_labels: int | None) -> int:
+    """Say how many groups are counted: classes, or labels. Nothing can be done without, so this is always validated."""
+    if task not in _TASKS:
+        raise ValueError(f"Expected argument `task` to be one of {_TASKS}, but got {task!r}.")
+    if task == "binary":
+        return 2
+    name, number = ("num_classes", num_classes) if task == "multiclass" else ("num_labels", num_labels)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 2:
+        raise ValueError(f"Expected argument `{name}` to be an integer larger than 1, but got {number!r}.")
+    return number
 
 
-def _threshold_validation(threshold: float) -> None:
-    if not (isinstance(threshold, float) and 0 <= threshold <= 1):
+def _overlap_arg_validation(task: Task, threshold: float, ignore_index: int | None) -> None:
+    """Validate what is not a tensor.
+
+    - `threshold` has to be a float in [0, 1], but for the multiclass task, which has none
+    - `ignore_index` has to be None or an integer
+    """
+    if task != "multiclass" and not (isinstance(threshold, float) and 0 <= threshold <= 1):
         raise ValueError(
             f"Expected argument `threshold` to be a float in [0, 1] (it is a probability), but got {threshold!r}."
         )
-
-
-def _number_validation(name: str, number: int | None) -> None:
-    if not isinstance(number, int) or isinstance(number, bool) or number < 2:
-        raise ValueError(f"Expected argument `{name}` to be an integer larger than 1, but got {number!r}.")
-
-
-def _task_validation(task: str) -> None:
-    if task not in _TASKS:
-        raise ValueError(f"Expected argument `task` to be one of {_TASKS}, but got {task!r}.")
+    if ignore_index is not None and (not isinstance(ignore_index, int) or isinstance(ignore_index, bool)):
+        raise ValueError(f"Expected argument `ignore_index` to be None or an integer, but got {ignore_index!r}.")
 
 
 def _tensor_type_validation(preds: Tensor, target: Tensor, reference_preds: Tensor) -> None:
@@ -187,162 +191,10 @@ def _binary_scores_validation(name: str, scores: Tensor, target: Tensor, ignore_
             _refuse_nan(name)
 
 
-# -------------------------------------------------------------------------------- binary
-
-
-def _binary_overlap_arg_validation(threshold: float = 0.5, ignore_index: int | None = None) -> None:
-    """Validate what is not a tensor.
-
-    - `threshold` has to be a float in [0, 1]
-    - `ignore_index` has to be None or an integer
-    """
-    _threshold_validation(threshold)
-    _ignore_index_validation(ignore_index)
-
-
-def _binary_overlap_tensor_validation(
-    preds: Tensor, target: Tensor, reference_preds: Tensor, ignore_index: int | None = None
-) -> None:
-    """Validate tensors.
-
-    - all three have one shape, but for a last dimension of size 1 that any of them may have or lack
-    - targets that are not ignored are 0 or 1 (as integers, bool or whole floating-point numbers)
-    - predictions are scores without NaN, or the labels 0 and 1, where the target is not ignored
-    """
-    _tensor_type_validation(preds, target, reference_preds)
-    for name, scores in (("preds", preds), ("reference_preds", reference_preds)):
-        if _without_last_one(scores) != _without_last_one(target):
-            raise ValueError(
-                f"Expected `{name}` and `target` to have the same shape (a last dimension of size 1 aside), "
-                f"but got {tuple(scores.shape)} and {tuple(target.shape)}."
-            )
-    _whole_numbers_validation(target)
-    _labels_validation("target", target, target, 2, ignore_index)
-    _binary_scores_validation("preds", preds, target, ignore_index)
-    _binary_scores_validation("reference_preds", reference_preds, target, ignore_index)
-
-
-def _without_last_one(tensor: Tensor) -> torch.Size:
-    return tensor.shape[:-1] if tensor.ndim > 1 and tensor.shape[-1] == 1 else tensor.shape
-
-
-def _threshold_scores(scores: Tensor, kept: Tensor, threshold: float) -> Tensor:
-    """Turn probabilities or logits into labels; labels stay as they are.
-
-    A tensor with any counted value outside [0, 1] is read as logits, as torchmetrics does.
-    """
-    if not scores.is_floating_point():
-        return scores.long()
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    are_logits = (((scores < 0) | (scores > 1)) & kept).any()
-    return (torch.where(are_logits, scores.sigmoid(), scores) >= threshold).long()
-
-
-def _binary_overlap_format(
-    preds: Tensor,
-    target: Tensor,
-    reference_preds: Tensor,
-    threshold: float = 0.5,
-    ignore_index: int | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn all input into flat int64 labels."""
-    target = target.reshape(-1).long()
-    kept = _kept(target, ignore_index)
-    preds = _threshold_scores(preds.reshape(-1), kept, threshold)
-    reference_preds = _threshold_scores(reference_preds.reshape(-1), kept, threshold)
-    return preds, target, reference_preds
-
-
-def _binary_overlap_update(
-    preds: Tensor, target: Tensor, reference_preds: Tensor, ignore_index: int | None = None
-) -> Tensor:
-    """Count labels into `(2, 2, 2)`."""
-    return overlap_counts(preds, target, reference_preds, 2, ignore_index)
-
-
-def binary_error_overlap(
-    preds: Tensor,
-    target: Tensor,
-    reference_preds: Tensor,
-    threshold: float = 0.5,
-    ignore_index: int | None = None,
-    validate_args: bool = True,
-) -> Tensor:
-    r"""Count right and wrong answers of two models by true class, for a binary task.
-
-    The formula is that of `overlap_counts`.
-
-    Args:
-        preds: What the new model h2 says, shape `(N, ...)`: floating-point scores of class 1 (any precision), or
-            labels 0 and 1 (integers or bool). Scores are probabilities if all of them are in [0, 1]; otherwise they
-            are logits, and the sigmoid is applied. Class 1 is given when the probability is `>= threshold`.
-        target: True labels, shape `(N, ...)`: 0 and 1 as integers of any width, bool, or whole
-            floating-point numbers.
-        reference_preds: What the old model h1 says, in any of the forms that `preds` may have.
-            Any of the three may have one more dimension of size 1 at the end, `(N, 1)` beside `(N,)`.
-        threshold: Probability from which on class 1 is given, for both models.
-        ignore_index: A target value whose entries are left out.
-        validate_args: Whether to validate arguments and tensors. False saves time and, on an accelerator, the wait
-            for the values.
-
-    Returns:
-        int64 tensor of shape `(2, 2, 2)` indexed `[true class, h1 right, h2 right]`.
-
-    Raises:
-        TypeError: If an input is not a tensor.
-        ValueError: If shapes differ, labels are not 0 and 1, scores are NaN, `threshold` is not a float in
-            [0, 1] or `ignore_index` is not an integer. Only with `validate_args`.
-
-    Example:
-        >>> from torch import tensor
-        >>> from bc_lightning.functional import binary_error_overlap
-        >>> target = tensor([1, 1, 0, 0])
-        >>> binary_error_overlap(tensor([0.9, 0.2, 0.4, 0.6]), target, tensor([0.8, 0.7, 0.1, 0.9]))
-        tensor([[[1, 0],
-                 [0, 1]],
-                [[0, 0],
-                 [1, 1]]])
-    """
-    if validate_args:
-        _binary_overlap_arg_validation(threshold, ignore_index)
-        _binary_overlap_tensor_validation(preds, target, reference_preds, ignore_index)
-    preds, target, reference_preds = _binary_overlap_format(preds, target, reference_preds, threshold, ignore_index)
-    return _binary_overlap_update(preds, target, reference_preds, ignore_index)
-
-
-# -------------------------------------------------------------------------------- multiclass
-
-
-def _multiclass_overlap_arg_validation(num_classes: int, ignore_index: int | None = None) -> None:
-    """Validate what is not a tensor.
-
-    - `num_classes` has to be an integer larger than 1
-    - `ignore_index` has to be None or an integer
-    """
-    _number_validation("num_classes", num_classes)
-    _ignore_index_validation(ignore_index)
-
-
-def _multiclass_overlap_tensor_validation(
-    preds: Tensor, target: Tensor, reference_preds: Tensor, num_classes: int, ignore_index: int | None = None
-) -> None:
-    """Validate tensors.
-
-    - targets are integers; those that are not ignored are in [0, `num_classes` - 1]
-    - predictions are floating-point scores `(N, C, ...)` beside targets `(N, ...)`, without NaN, or integer
-      labels of the targets' shape in [0, `num_classes` - 1], where the target is not ignored
-    """
-    _tensor_type_validation(preds, target, reference_preds)
-    if target.is_floating_point():
-        raise ValueError(f"Expected `target` to hold integer labels, but got {target.dtype}.")
-    _labels_validation("target", target, target, num_classes, ignore_index)
-    for name, scores in (("preds", preds), ("reference_preds", reference_preds)):
-        _multiclass_scores_validation(name, scores, target, num_classes, ignore_index)
-
-
-def _multiclass_scores_validation(
+def _class_scores_validation(
     name: str, scores: Tensor, target: Tensor, num_classes: int, ignore_index: int | None
 ) -> None:
+    """Refuse scores and labels that do not fit `num_classes` classes, wherever the target is not ignored."""
     shape = tuple(target.shape)
     if not scores.is_floating_point():
         if tuple(scores.shape) != shape:
@@ -369,197 +221,91 @@ def _multiclass_scores_validation(
             _refuse_nan(name)
 
 
-def _multiclass_overlap_format(preds: Tensor, target: Tensor, reference_preds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn all input into flat int64 labels; of equal scores the first class wins."""
-    if preds.is_floating_point():
-        preds = preds.argmax(dim=1)
-    if reference_preds.is_floating_point():
-        reference_preds = reference_preds.argmax(dim=1)
-    return preds.reshape(-1).long(), target.reshape(-1).long(), reference_preds.reshape(-1).long()
-
-
-def _multiclass_overlap_update(
-    preds: Tensor, target: Tensor, reference_preds: Tensor, num_classes: int, ignore_index: int | None = None
-) -> Tensor:
-    """Count labels into `(C, 2, 2)`."""
-    return overlap_counts(preds, target, reference_preds, num_classes, ignore_index)
-
-
-def multiclass_error_overlap(
-    preds: Tensor,
-    target: Tensor,
-    reference_preds: Tensor,
-    num_classes: int,
-    ignore_index: int | None = None,
-    validate_args: bool = True,
-) -> Tensor:
-    r"""Count right and wrong answers of two models by true class, for a multiclass task.
-
-    The formula is that of `overlap_counts`.
-
-    Args:
-        preds: What the new model h2 says: floating-point scores (probabilities, logits or log-probabilities, any
-            precision) of shape `(N, C, ...)`, or integer labels of shape `(N, ...)`.
-        target: True labels, integers of any width, shape `(N, ...)`.
-        reference_preds: What the old model h1 says, in either form that `preds` may have.
-        num_classes: Number of classes C.
-        ignore_index: A target value whose entries are left out, inside or outside the classes.
-        validate_args: Whether to validate arguments and tensors. False saves time and, on an accelerator, the wait
-            for the values.
-
-    Returns:
-        int64 tensor of shape `(C, 2, 2)` indexed `[true class, h1 right, h2 right]`.
-
-    Raises:
-        TypeError: If an input is not a tensor.
-        ValueError: If shapes do not fit, labels are not integers or outside the classes, scores are NaN,
-            `num_classes` is not an integer larger than 1 or `ignore_index` is not an integer. Only with
-            `validate_args`.
-
-    Example:
-        >>> from torch import tensor
-        >>> from bc_lightning.functional import multiclass_error_overlap
-        >>> target = tensor([0, 1, 2, 2])
-        >>> multiclass_error_overlap(tensor([0, 1, 2, 0]), target, tensor([0, 2, 2, 2]), num_classes=3)
-        tensor([[[0, 0],
-                 [0, 1]],
-                [[0, 1],
-                 [0, 0]],
-                [[0, 0],
-                 [1, 1]]])
-    """
-    if validate_args:
-        _multiclass_overlap_arg_validation(num_classes, ignore_index)
-        _multiclass_overlap_tensor_validation(preds, target, reference_preds, num_classes, ignore_index)
-    preds, target, reference_preds = _multiclass_overlap_format(preds, target, reference_preds)
-    return _multiclass_overlap_update(preds, target, reference_preds, num_classes, ignore_index)
-
-
-# -------------------------------------------------------------------------------- multilabel
-
-
-def _multilabel_overlap_arg_validation(
-    num_labels: int, threshold: float = 0.5, ignore_index: int | None = None
-) -> None:
-    """Validate what is not a tensor.
-
-    - `num_labels` has to be an integer larger than 1
-    - `threshold` has to be a float in [0, 1]
-    - `ignore_index` has to be None or an integer
-    """
-    _number_validation("num_labels", num_labels)
-    _threshold_validation(threshold)
-    _ignore_index_validation(ignore_index)
-
-
-def _multilabel_overlap_tensor_validation(
-    preds: Tensor, target: Tensor, reference_preds: Tensor, num_labels: int, ignore_index: int | None = None
-) -> None:
-    """Validate tensors.
-
-    - all three have one shape `(N, L, ...)`
-    - targets that are not ignored are 0 or 1 (as integers, bool or whole floating-point numbers)
-    - predictions are scores without NaN, or the labels 0 and 1, where the target is not ignored
-    """
-    _tensor_type_validation(preds, target, reference_preds)
-    if target.ndim < 2 or target.shape[1] != num_labels:
-        raise ValueError(f"Expected `target` to have shape (N, {num_labels}, ...), but got {tuple(target.shape)}.")
+def _same_shape_validation(preds: Tensor, target: Tensor, reference_preds: Tensor, task: Task, groups: int) -> None:
+    """Refuse shapes that differ; for the binary task, any may have or lack a last dimension of size 1."""
+    if task == "multilabel" and (target.ndim < 2 or target.shape[1] != groups):
+        raise ValueError(f"Expected `target` to have shape (N, {groups}, ...), but got {tuple(target.shape)}.")
+    shape_of, allowed = (
+        (_without_last_one, " (a last dimension of size 1 aside)") if task == "binary" else (Tensor.size, "")
+    )
     for name, scores in (("preds", preds), ("reference_preds", reference_preds)):
-        if scores.shape != target.shape:
+        if shape_of(scores) != shape_of(target):
             raise ValueError(
-                f"Expected `{name}` and `target` to have the same shape, "
+                f"Expected `{name}` and `target` to have the same shape{allowed}, "
                 f"but got {tuple(scores.shape)} and {tuple(target.shape)}."
             )
-    _whole_numbers_validation(target)
-    _labels_validation("target", target, target, 2, ignore_index)
-    _binary_scores_validation("preds", preds, target, ignore_index)
-    _binary_scores_validation("reference_preds", reference_preds, target, ignore_index)
 
 
-def _multilabel_overlap_format(
+def _without_last_one(tensor: Tensor) -> torch.Size:
+    return tensor.shape[:-1] if tensor.ndim > 1 and tensor.shape[-1] == 1 else tensor.shape
+
+
+def _overlap_tensor_validation(
+    preds: Tensor, target: Tensor, reference_preds: Tensor, task: Task, groups: int, ignore_index: int | None
+) -> None:
+    """Validate tensors: the shapes, dtypes and values that `error_overlap` lists."""
+    _tensor_type_validation(preds, target, reference_preds)
+    if task == "multiclass":
+        if target.is_floating_point():
+            raise ValueError(f"Expected `target` to hold integer labels, but got {target.dtype}.")
+        _labels_validation("target", target, target, groups, ignore_index)
+        _class_scores_validation("preds", preds, target, groups, ignore_index)
+        _class_scores_validation("reference_preds", reference_preds, target, groups, ignore_index)
+    else:
+        _same_shape_validation(preds, target, reference_preds, task, groups)
+        _whole_numbers_validation(target)
+        _labels_validation("target", target, target, 2, ignore_index)
+        _binary_scores_validation("preds", preds, target, ignore_index)
+        _binary_scores_validation("reference_preds", reference_preds, target, ignore_index)
+
+
+# -------------------------------------------------------------------------------- counting
+
+
+def _threshold_scores(scores: Tensor, kept: Tensor, threshold: float) -> Tensor:
+    """Turn probabilities or logits into labels; labels stay as they are.
+
+    A tensor with any counted value outside [0, 1] is read as logits, as torchmetrics does.
+    """
+    if not scores.is_floating_point():
+        return scores.long()
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    are_logits = (((scores < 0) | (scores > 1)) & kept).any()
+    return (torch.where(are_logits, scores.sigmoid(), scores) >= threshold).long()
+
+
+def _overlap_update(
     preds: Tensor,
     target: Tensor,
     reference_preds: Tensor,
-    threshold: float = 0.5,
-    ignore_index: int | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn all input into int64 labels of shape `(N, L, ...)`."""
+    task: Task,
+    groups: int,
+    threshold: float,
+    ignore_index: int | None,
+) -> Tensor:
+    """Read labels from scores and count them into `(groups, 2, 2)`."""
+    if task == "multiclass":  # of equal scores the first class wins
+        preds = preds.argmax(dim=1) if preds.is_floating_point() else preds
+        reference_preds = reference_preds.argmax(dim=1) if reference_preds.is_floating_point() else reference_preds
+        target = target.reshape(-1).long()
+        return overlap_counts(preds.reshape(-1), target, reference_preds.reshape(-1), groups, ignore_index)
+    if task == "binary":
+        preds, target, reference_preds = preds.reshape(-1), target.reshape(-1), reference_preds.reshape(-1)
     target = target.long()
     kept = _kept(target, ignore_index)
-    return (
-        _threshold_scores(preds, kept, threshold),
-        target,
-        _threshold_scores(reference_preds, kept, threshold),
-    )
-
-
-def _multilabel_overlap_update(
-    preds: Tensor, target: Tensor, reference_preds: Tensor, num_labels: int, ignore_index: int | None = None
-) -> Tensor:
-    """Count labels into `(L, 2, 2)`: a decision belongs to its label, whether that label is present or not."""
-    label = torch.arange(num_labels, device=target.device).reshape(1, -1, *[1] * (target.ndim - 2))
+    preds = _threshold_scores(preds, kept, threshold)
+    reference_preds = _threshold_scores(reference_preds, kept, threshold)
+    if task == "binary":
+        return overlap_counts(preds, target, reference_preds, groups, ignore_index)
+    # A decision belongs to its label, whether that label is present or not.
+    label = torch.arange(groups, device=target.device).reshape(1, -1, *[1] * (target.ndim - 2))
     return _count_cells(
         group=label.expand_as(target).reshape(-1),
         h1_right=(reference_preds == target).reshape(-1),
         h2_right=(preds == target).reshape(-1),
-        keep=((target == 0) | (target == 1)).logical_and(_kept(target, ignore_index)).reshape(-1),
-        num_groups=num_labels,
+        keep=((target == 0) | (target == 1)).logical_and(kept).reshape(-1),
+        num_groups=groups,
     )
-
-
-def multilabel_error_overlap(
-    preds: Tensor,
-    target: Tensor,
-    reference_preds: Tensor,
-    num_labels: int,
-    threshold: float = 0.5,
-    ignore_index: int | None = None,
-    validate_args: bool = True,
-) -> Tensor:
-    r"""Count right and wrong answers of two models by label, for a multilabel task.
-
-    Each (instance, label) decision is one observation, right when it says correctly whether the label is present.
-
-    Args:
-        preds: What the new model h2 says, shape `(N, L, ...)`: floating-point scores (any precision), or labels
-            0 and 1 (integers or bool). Scores are probabilities if all of them are in [0, 1]; otherwise they are
-            logits, and the sigmoid is applied. A label is given when its probability is `>= threshold`.
-        target: True labels, shape `(N, L, ...)`: 0 and 1 as integers of any width, bool, or whole
-            floating-point numbers.
-        reference_preds: What the old model h1 says, in any of the forms that `preds` may have.
-        num_labels: Number of labels L.
-        threshold: Probability from which on a label is given, for both models.
-        ignore_index: A target value whose entries are left out.
-        validate_args: Whether to validate arguments and tensors. False saves time and, on an accelerator, the wait
-            for the values.
-
-    Returns:
-        int64 tensor of shape `(L, 2, 2)` indexed `[label, h1 right, h2 right]`.
-
-    Raises:
-        TypeError: If an input is not a tensor.
-        ValueError: If shapes do not fit, labels are not 0 and 1, scores are NaN, `num_labels` is not an integer
-            larger than 1, `threshold` is not a float in [0, 1] or `ignore_index` is not an integer. Only with
-            `validate_args`.
-
-    Example:
-        >>> from torch import tensor
-        >>> from bc_lightning.functional import multilabel_error_overlap
-        >>> target = tensor([[1, 0], [1, 1]])
-        >>> multilabel_error_overlap(tensor([[1, 1], [0, 1]]), target, tensor([[1, 0], [0, 0]]), num_labels=2)
-        tensor([[[1, 0],
-                 [0, 1]],
-                [[0, 1],
-                 [1, 0]]])
-    """
-    if validate_args:
-        _multilabel_overlap_arg_validation(num_labels, threshold, ignore_index)
-        _multilabel_overlap_tensor_validation(preds, target, reference_preds, num_labels, ignore_index)
-    preds, target, reference_preds = _multilabel_overlap_format(preds, target, reference_preds, threshold, ignore_index)
-    return _multilabel_overlap_update(preds, target, reference_preds, num_labels, ignore_index)
-
-
-# -------------------------------------------------------------------------------- any task
 
 
 def error_overlap(
@@ -575,20 +321,30 @@ def error_overlap(
 ) -> Tensor:
     r"""Count right and wrong answers of two models by true class (by label, for a multilabel task).
 
-    Chooses among `binary_error_overlap`, `multiclass_error_overlap` and
-    `multilabel_error_overlap`, which describe shapes and dtypes; the formula is that of
-    `overlap_counts`.
+    The formula is that of `overlap_counts`. For a multilabel task each (instance, label) decision is one observation,
+    right when it says correctly whether the label is present.
 
     Args:
-        preds: What the new model h2 says: scores or labels.
-        target: True labels.
-        reference_preds: What the old model h1 says: scores or labels, whichever `preds` has.
+        preds: What the new model h2 says.
+
+            - binary, shape `(N, ...)`: floating-point scores of class 1 (any precision), or labels 0 and 1 (integers
+              or bool). Scores are probabilities if all of them are in [0, 1]; otherwise they are logits, and the
+              sigmoid is applied. Class 1 is given when the probability is `>= threshold`.
+            - multiclass: floating-point scores (probabilities, logits or log-probabilities, any precision) of shape
+              `(N, C, ...)`, or integer labels of shape `(N, ...)`.
+            - multilabel, shape `(N, L, ...)`: scores or labels of each label, read as for the binary task.
+        target: True labels, shape `(N, ...)`, or `(N, L, ...)` for multilabel: integers of any width; for binary and
+            multilabel 0 and 1, also as bool or whole floating-point numbers.
+        reference_preds: What the old model h1 says, in any of the forms that `preds` may have.
+            For the binary task, any of the three may have one more dimension of size 1 at the end, `(N, 1)` beside
+            `(N,)`.
         task: `"binary"`, `"multiclass"` or `"multilabel"`.
-        threshold: Probability from which on class 1 (a label) is given. Binary and multilabel only.
+        threshold: Probability from which on class 1 (a label) is given, for both models. Binary and multilabel only.
         num_classes: Number of classes C. Multiclass only, where it is needed.
         num_labels: Number of labels L. Multilabel only, where it is needed.
-        ignore_index: A target value whose entries are left out.
-        validate_args: Whether to validate arguments and tensors.
+        ignore_index: A target value whose entries are left out, inside or outside the classes.
+        validate_args: Whether to validate arguments and tensors. False saves time and, on an accelerator, the wait
+            for the values.
 
     Returns:
         int64 tensor indexed `[class, h1 right, h2 right]` of shape `(2, 2, 2)` (binary), `(C, 2, 2)`
@@ -596,38 +352,35 @@ def error_overlap(
 
     Raises:
         TypeError: If an input is not a tensor.
-        ValueError: If `task` is unknown, `num_classes` or `num_labels` is missing, or the task's own function
-            refuses the input.
+        ValueError: If `task` is unknown, or `num_classes` or `num_labels` is not an integer larger than 1. Only with
+            `validate_args`: if shapes do not fit, labels are no integers or outside the classes, scores are NaN,
+            `threshold` is not a float in [0, 1] or `ignore_index` is not an integer.
 
     Example:
         >>> from torch import tensor
         >>> from bc_lightning.functional import error_overlap
-        >>> error_overlap(tensor([1, 0]), tensor([1, 1]), tensor([0, 1]), task="binary")
+        >>> error_overlap(tensor([0.9, 0.2]), tensor([1, 1]), tensor([0.4, 0.7]), task="binary")
         tensor([[[0, 0],
                  [0, 0]],
                 [[0, 1],
                  [1, 0]]])
+        >>> target = tensor([0, 1, 2, 2])
+        >>> error_overlap(
+        ...     tensor([0, 1, 2, 0]), target, tensor([0, 2, 2, 2]), task="multiclass", num_classes=3
+        ... ).sum(dim=0)
+        tensor([[0, 1],
+                [1, 2]])
+        >>> target = tensor([[1, 0], [1, 1]])
+        >>> error_overlap(
+        ...     tensor([[1, 1], [0, 1]]), target, tensor([[1, 0], [0, 0]]), task="multilabel", num_labels=2
+        ... )
+        tensor([[[1, 0],
+                 [0, 1]],
+                [[0, 1],
+                 [1, 0]]])
     """
-    _task_validation(task)
-    if task == "binary":
-        return binary_error_overlap(preds, target, reference_preds, threshold, ignore_index, validate_args)
-    if task == "multiclass":
-        return multiclass_error_overlap(
-            preds, target, reference_preds, _required("num_classes", num_classes), ignore_index, validate_args
-        )
-    return multilabel_error_overlap(
-        preds,
-        target,
-        reference_preds,
-        _required("num_labels", num_labels),
-        threshold,
-        ignore_index,
-        validate_args,
-    )
-
-
-def _required(name: str, number: int | None) -> int:
-    """Give the number of classes or labels, which a `task=` form cannot do without."""
-    _number_validation(name, number)
-    assert number is not None  # what the line above made sure of, for the type checker
-    return number
+    groups = _number_of_groups(task, num_classes, num_labels)
+    if validate_args:
+        _overlap_arg_validation(task, threshold, ignore_index)
+        _overlap_tensor_validation(preds, target, reference_preds, task, groups, ignore_index)
+    return _overlap_update(preds, target, reference_preds, task, groups, threshold, ignore_index)

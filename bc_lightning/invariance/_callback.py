@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 from collections.abc import Callable
-from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,16 +13,14 @@ from torch import nn
 
 from bc_core.files._failed_writes import told_of
 from bc_core.invariance import InvarianceUpdate, TransformSet
-from bc_core.invariance._transforms import check_identity
+from bc_core.invariance._layers import LayerChoice
+from bc_core.invariance._watch import check_watch, logged, without_layers
 from bc_lightning._packages import Callback
 from bc_lightning._random_numbers import random_numbers_kept
-from bc_lightning.invariance._activations import LayerChoice
 from bc_lightning.invariance._compare import compare_invariance
-from bc_lightning.invariance._data import few_of
+from bc_lightning.invariance._rows import TorchRows, few_of
 from bc_lightning.reference._reference import Reference
 from bc_lightning.training._comparisons import tensorboard_loggers
-
-_LOGGED = ("consistency_h1", "consistency_h2", "negative_flip_rate")
 
 
 class InvarianceCallback(Callback):
@@ -80,21 +75,8 @@ class InvarianceCallback(Callback):
         module = h1.module if isinstance(h1, Reference) else h1
         if not isinstance(module, nn.Module):
             raise TypeError(f"h1 must be a torch.nn.Module, whose layers can be looked at. Received: {h1!r}.")
-        check_identity(transforms)
-        if hasattr(data, "__next__"):
-            raise TypeError(
-                "data are gone through at every comparison, which an iterator cannot be: pass a data loader or "
-                f"list(data). Received: {type(data).__name__}."
-            )
-        known = inspect.signature(compare_invariance).parameters
-        if unknown := [name for name in options if name not in known]:
-            near = get_close_matches(unknown[0], known, 1)
-            raise TypeError(
-                f"{unknown[0]} is no option of compare_invariance{f'; perhaps {near[0]}' if near else ''}. It takes "
-                f"{', '.join(list(known)[4:])}."
-            )
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be a whole number of epochs, at least 1. Received: every={every!r}.")
+        check_watch(data, transforms, every, options, compare_invariance)
+        TorchRows(data, 1, options.get("inputs"))  # refuses what are no data
         self._h1, self._asked = module, h1
         self._data = data
         self._transforms = transforms
@@ -122,15 +104,15 @@ class InvarianceCallback(Callback):
         values: dict[str, float] | None = None
         if trainer.is_global_zero:
             update = self._compared(pl_module, self._data)
-            values = {name: float(getattr(update, name)) for name in _LOGGED}
+            values = logged(update, self._prefix)
             self.update = update
-            self.history.append((trainer.current_epoch, replace(update, h1=None, h2=None, intervals={})))
+            self.history.append((trainer.current_epoch, without_layers(update)))
             self._write(trainer, update)
         values = trainer.strategy.broadcast(values)
         assert values is not None
         for name, value in values.items():
             # Every process holds the value of the first.
-            pl_module.log(f"{self._prefix}{name}", value, on_step=False, on_epoch=True, batch_size=1)
+            pl_module.log(name, value, on_step=False, on_epoch=True, batch_size=1)
 
     def _compared(self, pl_module: pl.LightningModule, data: Any) -> InvarianceUpdate:
         h2 = pl_module if self._network is None else self._network(pl_module)

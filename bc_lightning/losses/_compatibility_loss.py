@@ -5,6 +5,7 @@ Written once for torch; `CompatibilityLoss` and the eight named losses are shell
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -12,14 +13,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bc_core import check_lambda as check_number
+from bc_core.losses._bases import BASES
+from bc_core.losses._dissonances import DISSONANCES, Answer, Given, weigh
+from bc_core.losses._documentation import with_dissonances
+from bc_core.losses._options import (
+    Base,
+    DissonanceName,
+    Normalization,
+    check_labels_suffice,
+    check_loss,
+    known,
+    options_of_dissonance,
+)
 from bc_lightning.losses._alignment import align_binary, align_multiclass, aligned, values_are_at_hand
+from bc_lightning.losses._torch_operations import over_classes, over_two_classes
 
-Base = Literal["nll", "cross_entropy", "binary_cross_entropy", "kl_divergence"]
-Dissonance = Literal["new_error", "strict_imitation", "imitation"]
-Normalization = Literal["batch", "support"]
 Reduction = Literal["mean", "batchmean", "sum", "none"]
-# Here and not where they are needed: torch before 2.5 cannot compile a call of get_args.
-_BASES, _DISSONANCES, _NORMALIZATIONS, _REDUCTIONS = map(get_args, (Base, Dissonance, Normalization, Reduction))
+# Here and not where it is needed: torch before 2.5 cannot compile a call of get_args.
+_REDUCTIONS = get_args(Reduction)
 
 # What each underlying torch loss can do; any other option is refused by name.
 BASE_OPTIONS: dict[str, tuple[str, ...]] = {
@@ -48,16 +59,10 @@ class _Instances(NamedTuple):
     """Per-instance terms, all of the shape of the hard target (or of the scores, for binary)."""
 
     base: Tensor  # base_i
-    dissonance: Tensor  # d_i, not yet masked by the support
-    support: Tensor  # c_i as bool; every counted instance for "imitation"
+    dissonance: Tensor  # w_i d_i
+    support: Tensor  # whether the dissonance holds instance i, as bool
     weight: Tensor | None  # what instance i counts for in a mean; None stands for 1 each
     reduced_base: Tensor  # base under the reduction asked for, by torch's own reduction
-
-
-def known(value: object, allowed: tuple[str, ...], what: str) -> None:
-    """Refuse a name that is not among `allowed`, and list those that are."""
-    if value not in allowed:
-        raise ValueError(f"Unknown {what}: {value!r}. Known: {', '.join(map(repr, allowed))}.")
 
 
 def check_lambda(lambda_c: float | Tensor) -> None:
@@ -113,6 +118,7 @@ def _multiclass_instances(
     weight: Tensor | None,
     label_smoothing: float,
     ignore_index: int,
+    own: dict[str, Any],
 ) -> _Instances:
     soft = target.is_floating_point()
     if weight is not None:
@@ -142,33 +148,25 @@ def _multiclass_instances(
         return F.nll_loss(log_p2, target, weight=weight, ignore_index=ignore_index, reduction=how)
 
     base_i = criterion("none")
-    labels = target.argmax(1) if soft else target
-    counted = None if soft else target != ignore_index
-    instance_weight = None
-    if counted is not None:
-        if weight is not None:
-            # An ignored label may lie outside the classes; it must not index the weights.
-            instance_weight = weight[torch.where(counted, target, 0)] * counted
-        else:
-            instance_weight = counted.to(h2_output.dtype)
-
-    if dissonance == "imitation":
-        support = torch.ones_like(labels, dtype=torch.bool)
+    counted = instance_weight = None
+    if soft:
+        labels = target.argmax(1)
     else:
-        support = _class_indices(h1_output) == labels
-    if counted is not None:
-        support = support & counted
+        counted = target != ignore_index
+        # An ignored label may lie outside the classes; it must not index anything.
+        labels = torch.where(counted, target, 0)
+        instance_weight = counted.to(h2_output.dtype) if weight is None else weight[labels] * counted
 
-    if dissonance == "new_error":
-        d_i = base_i
-    else:
+    row, h1, ops = DISSONANCES[dissonance], None, over_classes
+    h2 = Answer(h2_output, log_p2)
+    if row.needs != "labels":
         log_p1 = h1_output if base == "nll" else F.log_softmax(h1_output, dim=1)
-        p1 = log_p1.exp()
-        summand = p1 * (log_p1 - log_p2) if base == "kl_divergence" else -p1 * log_p2
-        if weight is not None:
-            summand = summand * weight.view(1, -1, *[1] * (summand.ndim - 2))
-        d_i = summand.sum(1)
-    return _Instances(base_i, d_i, support, instance_weight, base_i if reduction == "none" else criterion(reduction))
+        h1 = Answer(h1_output, log_p1, log_p1.exp())
+    class_weight = None if weight is None else weight.view(1, -1, *[1] * (h2_output.ndim - 2))
+    towards = partial(BASES[base].towards, h2=h2, ops=ops, class_weight=class_weight)
+    right = _class_indices(h1_output) == labels
+    held, penalty = weigh(row, Given(ops, base_i, towards, right, labels, h2, h1, own), counted)
+    return _Instances(base_i, penalty, held, instance_weight, base_i if reduction == "none" else criterion(reduction))
 
 
 def _binary_instances(
@@ -182,6 +180,7 @@ def _binary_instances(
     pos_weight: Tensor | None,
     threshold: float,
     from_logits: bool,
+    own: dict[str, Any],
 ) -> _Instances:
     def criterion(goal: Tensor, how: str) -> Tensor:
         rescale = None if weight is None else weight.to(h2_output)
@@ -194,15 +193,28 @@ def _binary_instances(
         with torch.autocast(h2_output.device.type, enabled=False):
             return F.binary_cross_entropy(h2_output, goal, weight=rescale, reduction=how)
 
-    h1_labels = _is_positive(h1_output, threshold, from_logits)
+    h1_labels, labels = _is_positive(h1_output, threshold, from_logits), target >= 0.5
     base_i = criterion(target, "none")
-    if dissonance == "new_error":
-        d_i = base_i
-    else:
-        p1 = torch.sigmoid(h1_output) if from_logits else h1_output
-        d_i = criterion(p1.to(h2_output.dtype), "none")
-    support = torch.ones_like(h1_labels) if dissonance == "imitation" else h1_labels == (target >= 0.5)
-    return _Instances(base_i, d_i, support, None, base_i if reduction == "none" else criterion(target, reduction))
+    row, h1, h2 = DISSONANCES[dissonance], None, None
+    if row.needs == "logits":
+        h2, h1 = (_two_classes(scores, from_logits) for scores in (h2_output, h1_output.to(h2_output.dtype)))
+    elif row.needs == "probabilities":
+        h1 = Answer(None, None, torch.sigmoid(h1_output) if from_logits else h1_output)
+
+    def towards(goal: Answer) -> Tensor:
+        return criterion(goal.probabilities.to(h2_output.dtype), "none")
+
+    right = h1_labels == labels
+    held, penalty = weigh(row, Given(over_two_classes, base_i, towards, right, labels.long(), h2, h1, own))
+    return _Instances(base_i, penalty, held, None, base_i if reduction == "none" else criterion(target, reduction))
+
+
+def _two_classes(scores: Tensor, from_logits: bool) -> Answer:
+    if not from_logits:
+        # A sure probability has an infinite logit.
+        scores = scores.logit(torch.finfo(scores.dtype).eps)
+    logits = torch.stack([torch.zeros_like(scores), scores], -1)
+    return Answer(logits, F.log_softmax(logits, -1), scores.sigmoid())
 
 
 def _support_over_ranks(support: Tensor) -> tuple[Tensor, int]:
@@ -228,11 +240,9 @@ def _instances(
     validate: bool,
     outputs_checked: bool = False,
 ) -> _Instances:
-    if dissonance != "new_error" and not h1_output.is_floating_point():
-        raise ValueError(
-            f"dissonance={dissonance!r} imitates h1's probabilities. Received h1's labels (dtype "
-            f"{h1_output.dtype}); use dissonance='new_error', or an h1 that gives scores."
-        )
+    if not h1_output.is_floating_point():
+        check_labels_suffice(dissonance, h1_output.dtype)
+    own = options_of_dissonance(dissonance, options)
     read = validate and values_are_at_hand(h2_output)
     h2_output, target, h1_output = aligned(
         base, h2_output, target, h1_output, options, read=read, outputs_checked=outputs_checked
@@ -248,6 +258,7 @@ def _instances(
             pos_weight=options.get("pos_weight"),
             threshold=options.get("threshold", 0.5),
             from_logits=options.get("from_logits", True),
+            own=own,
         )
     return _multiclass_instances(
         base,
@@ -259,6 +270,7 @@ def _instances(
         weight=options.get("weight"),
         label_smoothing=options.get("label_smoothing", 0.0),
         ignore_index=options.get("ignore_index", -100),
+        own=own,
     )
 
 
@@ -270,8 +282,7 @@ def _instance_weights(instances: _Instances) -> tuple[Tensor, Tensor]:
 
 def _terms(instances: _Instances, normalization: str) -> LossTerms:
     weight, supported = _instance_weights(instances)
-    # torch.where, not a product: 0 * inf would poison the mean and its gradient.
-    masked = torch.where(instances.support, instances.dissonance, 0.0).sum()
+    masked = instances.dissonance.sum()
     total = weight.sum()
     share, own, world_size = total, total, 1
     if normalization == "support":
@@ -288,7 +299,7 @@ def loss_terms(
     h1_output: Tensor,
     *,
     base: Base = "cross_entropy",
-    dissonance: Dissonance = "new_error",
+    dissonance: DissonanceName = "new_error",
     normalization: Normalization = "batch",
     validate_args: bool = True,
     outputs_checked: bool = False,
@@ -317,13 +328,14 @@ def loss_terms(
     return _terms(instances, normalization)
 
 
+@with_dissonances
 def compatibility_loss(
     h2_output: Tensor,
     target: Tensor,
     h1_output: Tensor,
     *,
     base: Base = "cross_entropy",
-    dissonance: Dissonance = "new_error",
+    dissonance: DissonanceName = "new_error",
     lambda_c: float | Tensor = 1.0,
     normalization: Normalization = "batch",
     reduction: Reduction = "mean",
@@ -332,10 +344,8 @@ def compatibility_loss(
 ) -> Tensor:
     r"""Compatibility loss :math:`\frac1N\sum_i b_i + \lambda_c \frac1N\sum_i c_i d_i` of a batch of outputs.
 
-    :math:`b_i` is the base loss of instance i, :math:`c_i = 1` where h1 is right (its support), and the dissonance
-    :math:`d_i` is :math:`b_i` again for ``"new_error"`` or h2's divergence from h1's probabilities for
-    ``"strict_imitation"``; ``"imitation"`` is strict imitation on every instance (churn distillation).
-    Sources: Bansal et al., AAAI 2019 (new error, strict imitation); Jiang et al., ICLR 2022 (churn distillation).
+    :math:`b_i` is the base loss of instance i, :math:`c_i = 1` where h1 is right (its support), and :math:`d_i` the
+    dissonance. Some weigh instances otherwise than by :math:`c_i`; see below.
 
     Args:
         h2_output: logits (N, C, ...), log-probabilities for ``base="nll"``, one logit per instance (N,) or (N, 1)
@@ -344,7 +354,7 @@ def compatibility_loss(
             ``"cross_entropy"`` and ``"kl_divergence"``; 0/1 of any dtype for the binary loss.
         h1_output: h1's scores in h2's shape, or its predicted labels as integers (``"new_error"`` only).
         base: ``"nll"``, ``"cross_entropy"``, ``"binary_cross_entropy"`` or ``"kl_divergence"``.
-        dissonance: ``"new_error"``, ``"strict_imitation"`` or ``"imitation"``.
+        dissonance: how h2 is held to h1, by name; see below.
         lambda_c: weight of the dissonance, >= 0, without upper limit. 0 is the base loss to the bit.
         normalization: ``"batch"`` divides the dissonance by the number of instances (under DDP and accumulation,
             equal shards average to the global value); ``"support"`` by the number of instances h1 gets right,
@@ -355,11 +365,12 @@ def compatibility_loss(
         validate_args: look at values (labels, NaN) as well as shapes. Values on an accelerator are not read here:
             `CompatibilityLoss` reads those of its first batch.
         options: what the underlying torch loss offers: ``weight``, ``ignore_index`` (default -100),
-            ``label_smoothing``, ``pos_weight``; for the binary loss ``threshold`` (0.5) and ``from_logits`` (True).
+            ``label_smoothing``, ``pos_weight``; for the binary loss ``threshold`` (0.5) and ``from_logits`` (True);
+            those of the dissonance.
             With label smoothing, new error smooths d_i as it does b_i; imitation has h1's own softness.
 
     Raises:
-        TypeError: an option that the base does not have; the message lists those it has.
+        TypeError: an option that neither base nor dissonance has; the message lists those they have.
         ValueError: shapes that differ, labels outside the classes, NaN or infinite scores, an h1 with other
             classes than h2, an empty batch, a negative lambda_c, an unknown name.
 
@@ -381,7 +392,7 @@ def compatibility_loss(
         return instances.reduced_base
     if how == "mean":
         return instances.reduced_base + lambda_c * _terms(instances, normalization).dissonance
-    penalty = torch.where(instances.support, instances.dissonance, 0.0)
+    penalty = instances.dissonance
     if normalization == "support":
         # Scaled so that the sum, divided as torch divides its mean, is the "mean" of the same loss.
         everything, supported = _instance_weights(instances)
@@ -391,22 +402,9 @@ def compatibility_loss(
 
 
 def check_options(base: str, dissonance: str, normalization: str, options: dict[str, Any]) -> None:
-    """Refuse unknown names and options that the base does not have."""
-    known(base, _BASES, "base")
-    known(dissonance, _DISSONANCES, "dissonance")
-    known(normalization, _NORMALIZATIONS, "normalization")
-    unknown = sorted(set(options) - set(BASE_OPTIONS[base]))
-    if unknown:
-        raise TypeError(
-            f"Unknown option {', '.join(map(repr, unknown))} for base={base!r}. "
-            f"Known options: {', '.join(map(repr, BASE_OPTIONS[base]))}."
-        )
+    """Refuse unknown names, and options that neither base nor dissonance has."""
+    check_loss(base, dissonance, normalization, options, BASE_OPTIONS)
     if options.get("pos_weight") is not None and not options.get("from_logits", True):
         raise TypeError(
             "pos_weight needs logits. Received from_logits=False; torch's probability form has no pos_weight."
         )
-    smoothing = options.get("label_smoothing", 0.0)
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"label_smoothing must lie in 0..1. Received: {smoothing!r}.")
-    if not 0 < options.get("threshold", 0.5) < 1:
-        raise ValueError(f"threshold must lie between 0 and 1. Received: {options['threshold']!r}.")

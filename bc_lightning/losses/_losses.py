@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from bc_core.losses._documentation import NAMED_LOSSES, doc_of_named_loss, with_dissonances
+from bc_core.losses._options import Base, DissonanceName, Normalization, labels_suffice, only_known_options
 from bc_lightning.batches._model_outputs import scores_from_output
 from bc_lightning.losses._alignment import aligned, values_are_at_hand
 from bc_lightning.losses._compatibility_loss import (
-    Base,
-    Dissonance,
+    BASE_OPTIONS,
     LossTerms,
-    Normalization,
     Reduction,
     check_lambda,
     check_options,
@@ -26,6 +26,7 @@ from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._shared_parameters import check_no_shared_parameters
 
 
+@with_dissonances
 class CompatibilityLoss(nn.Module):
     r"""Compatibility loss on outputs: :math:`\frac1N\sum_i b_i + \lambda_c \frac1N\sum_i c_i d_i`.
 
@@ -34,15 +35,15 @@ class CompatibilityLoss(nn.Module):
 
     Args:
         base: ``"nll"``, ``"cross_entropy"``, ``"binary_cross_entropy"`` or ``"kl_divergence"``.
-        dissonance: ``"new_error"``, ``"strict_imitation"`` or ``"imitation"``.
+        dissonance: how h2 is held to h1, by name; see below.
         lambda_c: weight of the dissonance, >= 0, not capped at 1. A 0-dim tensor is taken as it is.
         normalization: ``"batch"`` (the papers' definition) or ``"support"`` (version 1.4.2 of the original's).
         validate_args: look at the values of targets and outputs: of every batch on the CPU; on an accelerator, which
             has to be waited for, of the first. Shapes and dtypes are always looked at.
-        options: of the underlying torch loss; see `bc_lightning.functional.compatibility_loss`.
+        options: of the underlying torch loss, see `bc_lightning.functional.compatibility_loss`, and of the dissonance.
 
     Raises:
-        TypeError: an option that the base does not have.
+        TypeError: an option that neither base nor dissonance has.
         ValueError: an unknown name, or a negative lambda_c.
 
     Example:
@@ -59,7 +60,7 @@ class CompatibilityLoss(nn.Module):
     def __init__(
         self,
         base: Base = "cross_entropy",
-        dissonance: Dissonance = "new_error",
+        dissonance: DissonanceName = "new_error",
         lambda_c: float | Tensor = 1.0,
         normalization: Normalization = "batch",
         *,
@@ -69,7 +70,7 @@ class CompatibilityLoss(nn.Module):
         super().__init__()
         check_options(base, dissonance, normalization, options)
         self.base: Base = base
-        self.dissonance: Dissonance = dissonance
+        self.dissonance: DissonanceName = dissonance
         self.lambda_c = lambda_c
         self.normalization: Normalization = normalization
         self.validate_args = validate_args
@@ -98,7 +99,7 @@ class CompatibilityLoss(nn.Module):
     @property
     def labels_suffice(self) -> bool:
         """Whether h1's predicted labels are enough, or its scores are needed."""
-        return self.dissonance == "new_error"
+        return labels_suffice(self.dissonance)
 
     def look(self, h2_output: Tensor, target: Tensor, h1_output: Tensor, *, outputs_checked: bool = False) -> None:
         """Refuse values that this loss would misread, on whatever device: waits for an accelerator.
@@ -168,6 +169,28 @@ class CompatibilityLoss(nn.Module):
         return f"{self.base!r}, {self.dissonance!r}, lambda_c={self.lambda_c}, {self.normalization!r}{options}"
 
 
+_OF_LOGITS = (
+    "Models return logits, or the original library's triple (logits, softmax, log_softmax).",
+    """\
+>>> import torch
+>>> from bc_lightning import {name}
+>>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+>>> loss = {name}(h1, h2, lambda_c=0.5)
+>>> loss(torch.randn(2, 4), torch.tensor([0, 2])).backward()""",
+)
+_OF_PROBABILITIES = (
+    """\
+Models return sigmoid probabilities of shape (N,) or (N, 1), or logits with ``from_logits=True``; class 1 is
+predicted from ``discriminant_pivot`` on.""",
+    """\
+>>> import torch
+>>> from bc_lightning import {name}
+>>> h1, h2 = (torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Sigmoid()) for _ in range(2))
+>>> loss = {name}(h1, h2, lambda_c=0.5)
+>>> loss(torch.randn(2, 4), torch.tensor([0, 1])).backward()""",
+)
+
+
 class ModelLoss(nn.Module):
     """A `CompatibilityLoss` that runs the two models itself: ``loss(x, y)``.
 
@@ -188,8 +211,14 @@ class ModelLoss(nn.Module):
     """
 
     base: Base
-    dissonance: Dissonance
-    known_options: tuple[str, ...]
+    dissonance: DissonanceName
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__name__ in NAMED_LOSSES:
+            cls.base, cls.dissonance = NAMED_LOSSES[cls.__name__]  # type: ignore[assignment]
+            binary = cls.base == "binary_cross_entropy"
+            cls.__doc__ = doc_of_named_loss(cls.__name__, *(_OF_PROBABILITIES if binary else _OF_LOGITS))
 
     def __init__(
         self,
@@ -242,13 +271,8 @@ class ModelLoss(nn.Module):
     @classmethod
     def on_outputs(cls, lambda_c: float | Tensor, **options: Any) -> CompatibilityLoss:
         """The same loss on outputs instead of models, with this class's options and defaults."""
-        known = (*cls.known_options, "normalization", "validate_args")
-        unknown = sorted(set(options) - set(known))
-        if unknown:
-            raise TypeError(
-                f"{cls.__name__} has no option {', '.join(map(repr, unknown))}. "
-                f"Known options: {', '.join(map(repr, (*known, 'class_map')))}."
-            )
+        own = (name.replace("threshold", "discriminant_pivot") for name in BASE_OPTIONS[cls.base])
+        only_known_options(options, (*own, "normalization", "validate_args", "class_map"), cls.__name__)
         if cls.base == "binary_cross_entropy":
             # Models of the original's binary pair return probabilities.
             options.setdefault("from_logits", False)
@@ -264,20 +288,7 @@ def _spelled(options: dict[str, Any]) -> dict[str, Any]:
     return {name.replace("discriminan_pivot", "discriminant_pivot"): value for name, value in options.items()}
 
 
-class _NLL(ModelLoss):
-    base: Base = "nll"
-    known_options = ("weight", "ignore_index", "num_classes")
-
-
-class _CrossEntropy(ModelLoss):
-    base: Base = "cross_entropy"
-    known_options = ("weight", "ignore_index", "label_smoothing", "num_classes")
-
-
 class _BinaryCrossEntropy(ModelLoss):
-    base: Base = "binary_cross_entropy"
-    known_options = ("discriminant_pivot", "from_logits", "weight", "pos_weight")
-
     def __init__(
         self,
         h1: nn.Module | Callable[..., Any] | Reference,
@@ -295,9 +306,6 @@ class _BinaryCrossEntropy(ModelLoss):
 
 
 class _KLDivergence(ModelLoss):
-    base: Base = "kl_divergence"
-    known_options = ("num_classes", "ignore_index")
-
     def __init__(
         self,
         h1: nn.Module | Callable[..., Any] | Reference,
@@ -313,134 +321,39 @@ class _KLDivergence(ModelLoss):
         return super().forward(x, y, reduction)
 
 
-class BCNLLLoss(_NLL):
-    r"""New error on the negative log-likelihood: :math:`d_i = -\log p_2[y]` where h1 is right.
-
-    Models return logits, or the original library's triple (logits, softmax, log_softmax).
-
-    Example:
-        >>> import torch
-        >>> from bc_lightning import BCNLLLoss
-        >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
-        >>> loss = BCNLLLoss(h1, h2, lambda_c=0.5)
-        >>> loss(torch.randn(2, 4), torch.tensor([0, 2])).backward()
-    """
-
-    dissonance: Dissonance = "new_error"
+# Their definition and the rest of their docstrings come from the tables in `bc_core.losses`.
 
 
-class BCCrossEntropyLoss(_CrossEntropy):
-    r"""New error on the cross-entropy: :math:`d_i = -\log p_2[y]` where h1 is right.
+class BCNLLLoss(ModelLoss):
+    """New error on the negative log-likelihood."""
 
-    Models return logits, or the original library's triple (logits, softmax, log_softmax).
 
-    Example:
-        >>> import torch
-        >>> from bc_lightning import BCCrossEntropyLoss
-        >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
-        >>> loss = BCCrossEntropyLoss(h1, h2, lambda_c=0.5)
-        >>> loss(torch.randn(2, 4), torch.tensor([0, 2])).backward()
-    """
-
-    dissonance: Dissonance = "new_error"
+class BCCrossEntropyLoss(ModelLoss):
+    """New error on the cross-entropy."""
 
 
 class BCBinaryCrossEntropyLoss(_BinaryCrossEntropy):
-    r"""New error on the binary cross-entropy: :math:`d_i = BCE(s_2, y)` where h1 is right.
-
-    Models return sigmoid probabilities of shape (N,) or (N, 1), or logits with ``from_logits=True``; class 1 is
-    predicted from ``discriminant_pivot`` on.
-
-    Example:
-        >>> import torch
-        >>> from bc_lightning import BCBinaryCrossEntropyLoss
-        >>> h1, h2 = (torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Sigmoid()) for _ in range(2))
-        >>> loss = BCBinaryCrossEntropyLoss(h1, h2, lambda_c=0.5)
-        >>> loss(torch.randn(2, 4), torch.tensor([0, 1])).backward()
-    """
-
-    dissonance: Dissonance = "new_error"
+    """New error on the binary cross-entropy."""
 
 
 class BCKLDivergenceLoss(_KLDivergence):
-    r"""New error on the Kullback-Leibler divergence: :math:`d_i = KL(y \,\|\, p_2)` where h1 is right.
-
-    Models return logits, or the original library's triple (logits, softmax, log_softmax).
-
-    Example:
-        >>> import torch
-        >>> from bc_lightning import BCKLDivergenceLoss
-        >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
-        >>> loss = BCKLDivergenceLoss(h1, h2, lambda_c=0.5)
-        >>> loss(torch.randn(2, 4), torch.tensor([0, 2])).backward()
-    """
-
-    dissonance: Dissonance = "new_error"
+    """New error on the Kullback-Leibler divergence."""
 
 
-class StrictImitationNLLLoss(_NLL):
-    r"""Strict imitation on the negative log-likelihood: :math:`d_i = -\sum_c p_1[c] \log p_2[c]` where h1 is right.
-
-    Models return logits, or the original library's triple (logits, softmax, log_softmax).
-
-    Example:
-        >>> import torch
-        >>> from bc_lightning import StrictImitationNLLLoss
-        >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
-        >>> loss = StrictImitationNLLLoss(h1, h2, lambda_c=0.5)
-        >>> loss(torch.randn(2, 4), torch.tensor([0, 2])).backward()
-    """
-
-    dissonance: Dissonance = "strict_imitation"
+class StrictImitationNLLLoss(ModelLoss):
+    """Strict imitation on the negative log-likelihood."""
 
 
-class StrictImitationCrossEntropyLoss(_CrossEntropy):
-    r"""Strict imitation on the cross-entropy: :math:`d_i = -\sum_c p_1[c] \log p_2[c]` where h1 is right.
-
-    Models return logits, or the original library's triple (logits, softmax, log_softmax).
-
-    Example:
-        >>> import torch
-        >>> from bc_lightning import StrictImitationCrossEntropyLoss
-        >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
-        >>> loss = StrictImitationCrossEntropyLoss(h1, h2, lambda_c=0.5)
-        >>> loss(torch.randn(2, 4), torch.tensor([0, 2])).backward()
-    """
-
-    dissonance: Dissonance = "strict_imitation"
+class StrictImitationCrossEntropyLoss(ModelLoss):
+    """Strict imitation on the cross-entropy."""
 
 
 class StrictImitationBinaryCrossEntropyLoss(_BinaryCrossEntropy):
-    r"""Strict imitation on the binary cross-entropy: :math:`d_i = BCE(s_2, s_1)` where h1 is right.
-
-    Models return sigmoid probabilities of shape (N,) or (N, 1), or logits with ``from_logits=True``; class 1 is
-    predicted from ``discriminant_pivot`` on.
-
-    Example:
-        >>> import torch
-        >>> from bc_lightning import StrictImitationBinaryCrossEntropyLoss
-        >>> h1, h2 = (torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Sigmoid()) for _ in range(2))
-        >>> loss = StrictImitationBinaryCrossEntropyLoss(h1, h2, lambda_c=0.5)
-        >>> loss(torch.randn(2, 4), torch.tensor([0, 1])).backward()
-    """
-
-    dissonance: Dissonance = "strict_imitation"
+    """Strict imitation on the binary cross-entropy."""
 
 
 class StrictImitationKLDivergenceLoss(_KLDivergence):
-    r"""Strict imitation on the Kullback-Leibler divergence: :math:`d_i = KL(p_1 \,\|\, p_2)` where h1 is right.
-
-    Models return logits, or the original library's triple (logits, softmax, log_softmax).
-
-    Example:
-        >>> import torch
-        >>> from bc_lightning import StrictImitationKLDivergenceLoss
-        >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
-        >>> loss = StrictImitationKLDivergenceLoss(h1, h2, lambda_c=0.5)
-        >>> loss(torch.randn(2, 4), torch.tensor([0, 2])).backward()
-    """
-
-    dissonance: Dissonance = "strict_imitation"
+    """Strict imitation on the Kullback-Leibler divergence."""
 
 
 MODEL_LOSSES: dict[str, type[ModelLoss]] = {

@@ -8,14 +8,8 @@ from torch import Tensor
 
 from bc_core import ErrorOverlap
 from bc_lightning.functional._overlap import Task
-from bc_lightning.functional._scores import _incompatibility_compute, _score_arg_validation
-from bc_lightning.metrics._base import (
-    _BinaryOverlapMetric,
-    _MulticlassOverlapMetric,
-    _MultilabelOverlapMetric,
-    _OverlapMetric,
-    _TaskForm,
-)
+from bc_lightning.functional._scores import _incompatibility_compute, _zero_division_validation
+from bc_lightning.metrics._base import _OverlapMetric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,14 +40,62 @@ def _plot_stacked_bars(
     return figure, axes
 
 
-# -------------------------------------------------------------------------------- error overlap
+class ErrorOverlapMetric(_OverlapMetric):
+    r"""Count right and wrong answers of two models by true class (by label, for a multilabel task).
 
+    .. math::
+        n_{c,r,s} = \#(\text{true class } c, \text{h1 right} = r, \text{h2 right} = s)
 
-class _ErrorOverlap(_OverlapMetric):
-    """Gives out the counts as they are."""
+    Every score of this package is a ratio of these counts, so this one metric is enough where several scores,
+    intervals or charts are wanted: its `to_error_overlap()` gives a `bc_core.ErrorOverlap`, which has them.
+
+    `update` and `forward` take
+
+    - `preds`: what the new model h2 says, floating-point scores or integer labels;
+    - `target`: true labels;
+    - `reference_preds`: what the old model h1 says, scores or labels, whichever `preds` has,
+
+    with the shapes and dtypes of `bc_lightning.functional.error_overlap`. `compute` and `forward` give an int64 tensor
+    of shape `(C, 2, 2)` (`(L, 2, 2)` for multilabel) indexed `[class, h1 right, h2 right]`.
+
+    Args:
+        task: `"binary"`, `"multiclass"` or `"multilabel"`.
+        threshold: Probability from which on class 1 (a label) is given, for both models. Binary and multilabel only.
+        num_classes: Number of classes C. Multiclass only, where it is needed.
+        num_labels: Number of labels L. Multilabel only, where it is needed.
+        ignore_index: A target value whose entries are left out.
+        validate_args: Whether to validate arguments and tensors. False saves time and, on an accelerator, the wait
+            for the values.
+        kwargs: Options of `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If an argument is not one of the above, `num_classes` or `num_labels` is missing, or inputs are
+            refused as by `bc_lightning.functional.error_overlap`.
+
+    Example:
+        >>> from torch import tensor
+        >>> from bc_lightning.metrics import ErrorOverlapMetric
+        >>> metric = ErrorOverlapMetric(task="binary")
+        >>> metric.update(tensor([0.9, 0.2, 0.4, 0.6]), tensor([1, 1, 0, 0]), tensor([1, 1, 0, 1]))
+        >>> metric.compute()
+        tensor([[[1, 0],
+                 [0, 1]],
+                [[0, 0],
+                 [1, 1]]])
+        >>> metric = ErrorOverlapMetric(task="multiclass", num_classes=3)
+        >>> metric.update(tensor([0, 1, 2, 0]), tensor([0, 1, 2, 2]), tensor([0, 2, 2, 2]))
+        >>> metric.to_error_overlap().nfr
+        0.25
+        >>> metric = ErrorOverlapMetric(task="multilabel", num_labels=2)
+        >>> metric.update(tensor([[1, 1], [0, 1]]), tensor([[1, 0], [1, 1]]), tensor([[1, 0], [0, 0]]))
+        >>> metric.compute()
+        tensor([[[1, 0],
+                 [0, 1]],
+                [[0, 1],
+                 [1, 0]]])
+    """
 
     higher_is_better: bool | None = None
-    plot_lower_bound: float | None = 0.0
 
     def compute(self) -> Tensor:
         """Give the counts of everything seen so far, in all processes."""
@@ -83,130 +125,25 @@ class _ErrorOverlap(_OverlapMetric):
         """
         value = self.compute() if val is None else val
         if isinstance(value, Tensor):
-            return _plot_stacked_bars(value.flatten(1), _CELL_NAMES, str(self.plot_legend_name), "Count", ax)
+            return _plot_stacked_bars(value.flatten(1), _CELL_NAMES, self.plot_legend_name, "Count", ax)
         totals = torch.stack([counts.sum(dim=0).flatten() for counts in value])
         return _plot_stacked_bars(totals, _CELL_NAMES, "Step", "Count", ax)
 
 
-class BinaryErrorOverlapMetric(_ErrorOverlap, _BinaryOverlapMetric):
-    r"""Count right and wrong answers of two models by true class, for a binary task.
+class IncompatibilityByClass(_OverlapMetric):
+    r"""Compute each true class's share of all negative flips: where the breakage is.
 
     .. math::
-        n_{c,r,s} = \#(\text{true class } c, \text{h1 right} = r, \text{h2 right} = s)
+        \text{share}_c = \frac{\#(\text{h1 right and h2 wrong, true class } c)}{\#(\text{h1 right and h2 wrong})}
 
-    `update` and `forward` take `preds`, `target` and `reference_preds`, with the shapes and dtypes of
-    `bc_lightning.functional.binary_error_overlap`; `compute` and `forward` give an int64 tensor of shape
-    `(2, 2, 2)` indexed `[true class, h1 right, h2 right]`.
-
-    Args:
-        threshold: Probability from which on class 1 is given, for both models.
-        ignore_index: A target value whose entries are left out.
-        validate_args: Whether to validate arguments and tensors. False saves time and, on an accelerator, the wait
-            for the values.
-        kwargs: Options of `torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If an argument is not one of the above, or inputs are refused as by
-            `bc_lightning.functional.binary_error_overlap`. Only with `validate_args`.
-
-    Example:
-        >>> from torch import tensor
-        >>> from bc_lightning.metrics import BinaryErrorOverlapMetric
-        >>> metric = BinaryErrorOverlapMetric()
-        >>> metric.update(tensor([0.9, 0.2, 0.4, 0.6]), tensor([1, 1, 0, 0]), tensor([1, 1, 0, 1]))
-        >>> metric.compute()
-        tensor([[[1, 0],
-                 [0, 1]],
-                [[0, 0],
-                 [1, 1]]])
-    """
-
-
-class MulticlassErrorOverlapMetric(_ErrorOverlap, _MulticlassOverlapMetric):
-    r"""Count right and wrong answers of two models by true class, for a multiclass task.
-
-    .. math::
-        n_{c,r,s} = \#(\text{true class } c, \text{h1 right} = r, \text{h2 right} = s)
-
-    `update` and `forward` take `preds`, `target` and `reference_preds`, with the shapes and dtypes of
-    `bc_lightning.functional.multiclass_error_overlap`; `compute` and `forward` give an int64 tensor of
-    shape `(C, 2, 2)` indexed `[true class, h1 right, h2 right]`.
-
-    Args:
-        num_classes: Number of classes C.
-        ignore_index: A target value whose entries are left out.
-        validate_args: Whether to validate arguments and tensors. False saves time and, on an accelerator, the wait
-            for the values.
-        kwargs: Options of `torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If an argument is not one of the above, or inputs are refused as by
-            `bc_lightning.functional.multiclass_error_overlap`. Only with `validate_args`.
-
-    Example:
-        >>> from torch import tensor
-        >>> from bc_lightning.metrics import MulticlassErrorOverlapMetric
-        >>> metric = MulticlassErrorOverlapMetric(num_classes=3)
-        >>> metric.update(tensor([0, 1, 2, 0]), tensor([0, 1, 2, 2]), tensor([0, 2, 2, 2]))
-        >>> metric.to_error_overlap()
-        ErrorOverlap(num_classes=3, total=4, both_right=2, h1_only_right=1, h2_only_right=1, both_wrong=0)
-    """
-
-
-class MultilabelErrorOverlapMetric(_ErrorOverlap, _MultilabelOverlapMetric):
-    r"""Count right and wrong answers of two models by label, for a multilabel task.
-
-    .. math::
-        n_{l,r,s} = \#(\text{label } l, \text{h1 right} = r, \text{h2 right} = s)
-
-    Each (instance, label) decision is one observation. `update` and `forward` take `preds`, `target` and
-    `reference_preds`, with the shapes and dtypes of
-    `bc_lightning.functional.multilabel_error_overlap`; `compute` and `forward` give an int64 tensor of
-    shape `(L, 2, 2)` indexed `[label, h1 right, h2 right]`.
-
-    Args:
-        num_labels: Number of labels L.
-        threshold: Probability from which on a label is given, for both models.
-        ignore_index: A target value whose entries are left out.
-        validate_args: Whether to validate arguments and tensors. False saves time and, on an accelerator, the wait
-            for the values.
-        kwargs: Options of `torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If an argument is not one of the above, or inputs are refused as by
-            `bc_lightning.functional.multilabel_error_overlap`. Only with `validate_args`.
-
-    Example:
-        >>> from torch import tensor
-        >>> from bc_lightning.metrics import MultilabelErrorOverlapMetric
-        >>> metric = MultilabelErrorOverlapMetric(num_labels=2)
-        >>> metric.update(tensor([[1, 1], [0, 1]]), tensor([[1, 0], [1, 1]]), tensor([[1, 0], [0, 0]]))
-        >>> metric.compute()
-        tensor([[[1, 0],
-                 [0, 1]],
-                [[0, 1],
-                 [1, 0]]])
-    """
-
-
-class ErrorOverlapMetric(_TaskForm, _ErrorOverlap):
-    r"""Count right and wrong answers of two models by true class (by label, for a multilabel task).
-
-    .. math::
-        n_{c,r,s} = \#(\text{true class } c, \text{h1 right} = r, \text{h2 right} = s)
-
-    Every score of this package is a ratio of these counts, so this one metric is enough where several scores,
-    intervals or charts are wanted: its `to_error_overlap()` gives a `bc_core.ErrorOverlap`, which has them.
-
-    Makes `BinaryErrorOverlapMetric`, `MulticlassErrorOverlapMetric` or
-    `MultilabelErrorOverlapMetric`. The metric is called, or updated, with
+    The shares add up to 1; for a multilabel task they are those of the labels. `update` and `forward` take
 
     - `preds`: what the new model h2 says, floating-point scores or integer labels;
     - `target`: true labels;
-    - `reference_preds`: what the old model h1 says, scores or labels, whichever `preds` has.
+    - `reference_preds`: what the old model h1 says, scores or labels, whichever `preds` has,
 
-    Shapes and dtypes are those of `bc_lightning.functional.error_overlap`. The value is an int64 tensor
-    indexed `[class, h1 right, h2 right]`.
+    with the shapes and dtypes of `bc_lightning.functional.error_overlap`. `compute` and `forward` give a float32 tensor
+    with one share per class (label).
 
     Args:
         task: `"binary"`, `"multiclass"` or `"multilabel"`.
@@ -214,58 +151,50 @@ class ErrorOverlapMetric(_TaskForm, _ErrorOverlap):
         num_classes: Number of classes C. Multiclass only, where it is needed.
         num_labels: Number of labels L. Multilabel only, where it is needed.
         ignore_index: A target value whose entries are left out.
+        zero_division: Every class's share when there is no negative flip: a number in [0, 1] or nan.
         validate_args: Whether to validate arguments and tensors. False saves time and, on an accelerator, the wait
             for the values.
         kwargs: Options of `torchmetrics.Metric`.
 
     Raises:
-        ValueError: If an argument is not one of the above, or `num_classes` or `num_labels` is missing.
+        ValueError: If an argument is not one of the above, `num_classes` or `num_labels` is missing, or inputs are
+            refused as by `bc_lightning.functional.error_overlap`.
+
+    Reference:
+        Yan et al., CVPR 2021, for the negative flip; the split by class is that of the original library.
 
     Example:
         >>> from torch import tensor
-        >>> from bc_lightning.metrics import ErrorOverlapMetric
-        >>> metric = ErrorOverlapMetric(task="multiclass", num_classes=3)
-        >>> metric.update(tensor([0, 1, 2, 0]), tensor([0, 1, 2, 2]), tensor([0, 2, 2, 2]))
-        >>> metric.to_error_overlap().nfr
-        0.25
+        >>> from bc_lightning.metrics import IncompatibilityByClass
+        >>> metric = IncompatibilityByClass(task="binary")
+        >>> metric(tensor([0.9, 0.2, 0.4, 0.6]), tensor([1, 1, 0, 0]), tensor([1, 1, 0, 1]))
+        tensor([0., 1.])
+        >>> metric = IncompatibilityByClass(task="multiclass", num_classes=3)
+        >>> metric(tensor([1, 1, 0, 0]), tensor([0, 1, 2, 2]), tensor([0, 2, 2, 2]))
+        tensor([0.3333, 0.0000, 0.6667])
+        >>> metric = IncompatibilityByClass(task="multilabel", num_labels=2)
+        >>> metric(tensor([[1, 1], [0, 1]]), tensor([[1, 0], [1, 1]]), tensor([[1, 0], [0, 0]]))
+        tensor([0., 1.])
     """
 
-    _binary = BinaryErrorOverlapMetric
-    _multiclass = MulticlassErrorOverlapMetric
-    _multilabel = MultilabelErrorOverlapMetric
+    higher_is_better: bool | None = None
+    plot_upper_bound: float | None = 1.0
 
-    def __new__(
-        cls,
+    def __init__(
+        self,
         task: Task,
         threshold: float = 0.5,
         num_classes: int | None = None,
         num_labels: int | None = None,
         ignore_index: int | None = None,
+        zero_division: float = 0.0,
         validate_args: bool = True,
         **kwargs: Any,
-    ) -> Any:
-        """Make the metric for this task."""
-        return cls._make(
-            task,
-            threshold,
-            num_classes,
-            num_labels,
-            ignore_index=ignore_index,
-            validate_args=validate_args,
-            **kwargs,
-        )
-
-
-# -------------------------------------------------------------------------------- incompatibility by class
-
-
-class _Incompatibility(_OverlapMetric):
-    """Gives out each class's share of the negative flips."""
-
-    zero_division: float
-    higher_is_better: bool | None = None
-    plot_lower_bound: float | None = 0.0
-    plot_upper_bound: float | None = 1.0
+    ) -> None:
+        super().__init__(task, threshold, num_classes, num_labels, ignore_index, validate_args, **kwargs)
+        if validate_args:
+            _zero_division_validation(zero_division)
+        self.zero_division = zero_division
 
     def compute(self) -> Tensor:
         """Compute the shares from everything counted so far, in all processes."""
@@ -289,222 +218,10 @@ class _Incompatibility(_OverlapMetric):
         value = self.compute() if val is None else val
         y_label = "Share of negative flips"
         if isinstance(value, Tensor):
-            figure, axes = _plot_stacked_bars(value.unsqueeze(1), [y_label], str(self.plot_legend_name), y_label, ax)
+            figure, axes = _plot_stacked_bars(value.unsqueeze(1), [y_label], self.plot_legend_name, y_label, ax)
         else:
             rows = torch.stack(list(value))
             names = [f"{self.plot_legend_name} {index}" for index in range(rows.shape[1])]
             figure, axes = _plot_stacked_bars(rows, names, "Step", y_label, ax)
         axes.set_ylim(0, 1)
         return figure, axes
-
-
-class BinaryIncompatibilityByClass(_Incompatibility, _BinaryOverlapMetric):
-    r"""Compute each true class's share of all negative flips, for a binary task.
-
-    .. math::
-        \text{share}_c = \frac{\#(\text{h1 right and h2 wrong, true class } c)}{\#(\text{h1 right and h2 wrong})}
-
-    `update` and `forward` take `preds`, `target` and `reference_preds`, with the shapes and dtypes of
-    `bc_lightning.functional.binary_error_overlap`; `compute` and `forward` give a float32 tensor of shape
-    `(2,)`.
-
-    Args:
-        threshold: Probability from which on class 1 is given, for both models.
-        ignore_index: A target value whose entries are left out.
-        zero_division: Every class's share when there is no negative flip: a number in [0, 1] or nan.
-        validate_args: Whether to validate arguments and tensors. False saves time and, on an accelerator, the wait
-            for the values.
-        kwargs: Options of `torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If an argument is not one of the above, or inputs are refused as by
-            `bc_lightning.functional.binary_error_overlap`. Only with `validate_args`.
-
-    Reference:
-        Yan et al., CVPR 2021, for the negative flip; the split by class is that of the original library.
-
-    Example:
-        >>> from torch import tensor
-        >>> from bc_lightning.metrics import BinaryIncompatibilityByClass
-        >>> metric = BinaryIncompatibilityByClass()
-        >>> metric(tensor([0.9, 0.2, 0.4, 0.6]), tensor([1, 1, 0, 0]), tensor([1, 1, 0, 1]))
-        tensor([0., 1.])
-    """
-
-    def __init__(
-        self,
-        threshold: float = 0.5,
-        ignore_index: int | None = None,
-        zero_division: float = 0.0,
-        validate_args: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(threshold, ignore_index, validate_args, **kwargs)
-        if validate_args:
-            _score_arg_validation(zero_division=zero_division)
-        self.zero_division = zero_division
-
-
-class MulticlassIncompatibilityByClass(_Incompatibility, _MulticlassOverlapMetric):
-    r"""Compute each true class's share of all negative flips, for a multiclass task.
-
-    .. math::
-        \text{share}_c = \frac{\#(\text{h1 right and h2 wrong, true class } c)}{\#(\text{h1 right and h2 wrong})}
-
-    `update` and `forward` take `preds`, `target` and `reference_preds`, with the shapes and dtypes of
-    `bc_lightning.functional.multiclass_error_overlap`; `compute` and `forward` give a float32 tensor of
-    shape `(C,)`.
-
-    Args:
-        num_classes: Number of classes C.
-        ignore_index: A target value whose entries are left out.
-        zero_division: Every class's share when there is no negative flip: a number in [0, 1] or nan.
-        validate_args: Whether to validate arguments and tensors. False saves time and, on an accelerator, the wait
-            for the values.
-        kwargs: Options of `torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If an argument is not one of the above, or inputs are refused as by
-            `bc_lightning.functional.multiclass_error_overlap`. Only with `validate_args`.
-
-    Reference:
-        Yan et al., CVPR 2021, for the negative flip; the split by class is that of the original library.
-
-    Example:
-        >>> from torch import tensor
-        >>> from bc_lightning.metrics import MulticlassIncompatibilityByClass
-        >>> metric = MulticlassIncompatibilityByClass(num_classes=3)
-        >>> metric(tensor([1, 1, 0, 0]), tensor([0, 1, 2, 2]), tensor([0, 2, 2, 2]))
-        tensor([0.3333, 0.0000, 0.6667])
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        ignore_index: int | None = None,
-        zero_division: float = 0.0,
-        validate_args: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(num_classes, ignore_index, validate_args, **kwargs)
-        if validate_args:
-            _score_arg_validation(zero_division=zero_division)
-        self.zero_division = zero_division
-
-
-class MultilabelIncompatibilityByClass(_Incompatibility, _MultilabelOverlapMetric):
-    r"""Compute each label's share of all negative flips, for a multilabel task.
-
-    .. math::
-        \text{share}_l = \frac{\#(\text{h1 right and h2 wrong about label } l)}{\#(\text{h1 right and h2 wrong})}
-
-    `update` and `forward` take `preds`, `target` and `reference_preds`, with the shapes and dtypes of
-    `bc_lightning.functional.multilabel_error_overlap`; `compute` and `forward` give a float32 tensor of
-    shape `(L,)`.
-
-    Args:
-        num_labels: Number of labels L.
-        threshold: Probability from which on a label is given, for both models.
-        ignore_index: A target value whose entries are left out.
-        zero_division: Every label's share when there is no negative flip: a number in [0, 1] or nan.
-        validate_args: Whether to validate arguments and tensors. False saves time and, on an accelerator, the wait
-            for the values.
-        kwargs: Options of `torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If an argument is not one of the above, or inputs are refused as by
-            `bc_lightning.functional.multilabel_error_overlap`. Only with `validate_args`.
-
-    Reference:
-        Yan et al., CVPR 2021, for the negative flip; the split by class is that of the original library.
-
-    Example:
-        >>> from torch import tensor
-        >>> from bc_lightning.metrics import MultilabelIncompatibilityByClass
-        >>> metric = MultilabelIncompatibilityByClass(num_labels=2)
-        >>> metric(tensor([[1, 1], [0, 1]]), tensor([[1, 0], [1, 1]]), tensor([[1, 0], [0, 0]]))
-        tensor([0., 1.])
-    """
-
-    def __init__(
-        self,
-        num_labels: int,
-        threshold: float = 0.5,
-        ignore_index: int | None = None,
-        zero_division: float = 0.0,
-        validate_args: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(num_labels, threshold, ignore_index, validate_args, **kwargs)
-        if validate_args:
-            _score_arg_validation(zero_division=zero_division)
-        self.zero_division = zero_division
-
-
-class IncompatibilityByClass(_TaskForm):
-    r"""Compute each true class's share of all negative flips: where the breakage is.
-
-    .. math::
-        \text{share}_c = \frac{\#(\text{h1 right and h2 wrong, true class } c)}{\#(\text{h1 right and h2 wrong})}
-
-    The shares add up to 1. Makes `BinaryIncompatibilityByClass`, `MulticlassIncompatibilityByClass` or
-    `MultilabelIncompatibilityByClass` (which shares out by label). The metric is called, or updated, with
-
-    - `preds`: what the new model h2 says, floating-point scores or integer labels;
-    - `target`: true labels;
-    - `reference_preds`: what the old model h1 says, scores or labels, whichever `preds` has.
-
-    Shapes and dtypes are those of `bc_lightning.functional.error_overlap`. The value is a float32 tensor
-    with one share per class (label).
-
-    Args:
-        task: `"binary"`, `"multiclass"` or `"multilabel"`.
-        threshold: Probability from which on class 1 (a label) is given, for both models. Binary and multilabel only.
-        num_classes: Number of classes C. Multiclass only, where it is needed.
-        num_labels: Number of labels L. Multilabel only, where it is needed.
-        ignore_index: A target value whose entries are left out.
-        zero_division: Every class's share when there is no negative flip: a number in [0, 1] or nan.
-        validate_args: Whether to validate arguments and tensors. False saves time and, on an accelerator, the wait
-            for the values.
-        kwargs: Options of `torchmetrics.Metric`.
-
-    Raises:
-        ValueError: If an argument is not one of the above, or `num_classes` or `num_labels` is missing.
-
-    Reference:
-        Yan et al., CVPR 2021, for the negative flip; the split by class is that of the original library.
-
-    Example:
-        >>> from torch import tensor
-        >>> from bc_lightning.metrics import IncompatibilityByClass
-        >>> metric = IncompatibilityByClass(task="multiclass", num_classes=3)
-        >>> metric(tensor([1, 1, 0, 0]), tensor([0, 1, 2, 2]), tensor([0, 2, 2, 2]))
-        tensor([0.3333, 0.0000, 0.6667])
-    """
-
-    _binary = BinaryIncompatibilityByClass
-    _multiclass = MulticlassIncompatibilityByClass
-    _multilabel = MultilabelIncompatibilityByClass
-
-    def __new__(
-        cls,
-        task: Task,
-        threshold: float = 0.5,
-        num_classes: int | None = None,
-        num_labels: int | None = None,
-        ignore_index: int | None = None,
-        zero_division: float = 0.0,
-        validate_args: bool = True,
-        **kwargs: Any,
-    ) -> Any:
-        """Make the metric for this task."""
-        return cls._make(
-            task,
-            threshold,
-            num_classes,
-            num_labels,
-            ignore_index=ignore_index,
-            zero_division=zero_division,
-            validate_args=validate_args,
-            **kwargs,
-        )

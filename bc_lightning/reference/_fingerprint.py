@@ -6,13 +6,11 @@ cryptographic hash. `fingerprint_data` is computed for every item that a data lo
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import pickle
 import struct
-import types
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -78,63 +76,6 @@ def _read(value: Any) -> str | None:
         _feed_weights(digest, "tensor", value)
         return f"tensor:{digest.hexdigest()}"
     return str(value) if isinstance(value, (torch.dtype, torch.device)) else None
-
-
-def module_behind(obj: Any) -> nn.Module | None:
-    """Find the module that a callable runs: itself, or the owner of a bound method or partial.
-
-    Example:
-        >>> from torch import nn
-        >>> model = nn.Linear(3, 2)
-        >>> module_behind(model.forward) is model
-        True
-        >>> module_behind(print) is None
-        True
-    """
-    while isinstance(obj, functools.partial):
-        obj = obj.func
-    if isinstance(obj, nn.Module):
-        return obj
-    owner = getattr(obj, "__self__", None)
-    return owner if isinstance(owner, nn.Module) else None
-
-
-def modules_behind(obj: Any) -> list[nn.Module]:
-    """The modules that a callable runs, as far as they can be seen: in its closure, defaults, arguments, attributes.
-
-    Example:
-        >>> from torch import nn
-        >>> old = nn.Linear(3, 2)
-        >>> modules_behind(lambda x: old(x)) == [old]
-        True
-    """
-    known = module_behind(obj)
-    if known is not None or obj is None or isinstance(obj, type):
-        return [] if known is None else [known]
-    holders: list[Any] = []
-    if isinstance(obj, functools.partial):
-        holders = [*obj.args, *obj.keywords.values()]
-        return [*_modules_in(holders), *modules_behind(obj.func)]
-    if isinstance(obj, types.MethodType):
-        return [*modules_behind(obj.__func__), *_modules_in(list(vars(obj.__self__).values()))]
-    if isinstance(obj, types.FunctionType):
-        for cell in obj.__closure__ or ():
-            with contextlib.suppress(ValueError):  # a cell that is empty yet
-                holders.append(cell.cell_contents)
-        holders += [*(obj.__defaults__ or ()), *(obj.__kwdefaults__ or {}).values()]
-        holders += [obj.__globals__[name] for name in obj.__code__.co_names if name in obj.__globals__]
-        return _modules_in(holders)
-    return _modules_in(list(getattr(obj, "__dict__", {}).values()))
-
-
-def _modules_in(holders: list[Any]) -> list[nn.Module]:
-    found: list[nn.Module] = []
-    for holder in holders:
-        parts = (
-            holder.values() if isinstance(holder, dict) else holder if isinstance(holder, (list, tuple)) else [holder]
-        )
-        found += [part for part in parts if isinstance(part, nn.Module) and not any(part is each for each in found)]
-    return found
 
 
 def fingerprint_data(item: Any) -> int:

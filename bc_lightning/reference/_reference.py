@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bc_core.reference._stored_outputs import StoredRows
 from bc_lightning._user_module import class_of, lacks_forward, only_network
 from bc_lightning.batches._model_outputs import scores_from_output
-from bc_lightning.reference._fingerprint import fingerprint, module_behind, modules_behind
-
-if TYPE_CHECKING:
-    from bc_lightning.reference._stored import StoredOutputs
+from bc_lightning.reference._fingerprint import fingerprint
+from bc_lightning.reference._modules import answers_of, device_of, module_behind, modules_behind, move, set_eval
 
 DROPPED = -1
 """In a class map: h1's class is gone. Among labels: h1 gave no class that h2 knows, so h1 counts as wrong."""
@@ -45,6 +43,15 @@ class Reference:
             a function of h1's output. A ``LightningModule`` without a forward of its own answers with its only
             network.
 
+    Attributes:
+        h1: What the reference was made of.
+        module: The module that answers, if h1 is one or runs one.
+        stored: The stored outputs, if h1 is that.
+        labels_only: Whether the answers are predicted labels instead of scores.
+        scores: What h1's class scores are, if not what it returns.
+        class_map: h2's class index for each class of h1, -1 for a class that h2 has no more.
+        fingerprint: The name of h1's content when the reference was made; see `reference._fingerprint.fingerprint`.
+
     Raises:
         TypeError: ``h1`` is a class or nothing that can be called.
         ValueError: ``class_map`` holds indices below -1 or outside ``num_classes``, or no class at all, or it
@@ -64,37 +71,34 @@ class Reference:
 
     def __init__(
         self,
-        h1: nn.Module | Callable[..., Any] | StoredOutputs,
+        h1: nn.Module | Callable[..., Any] | StoredRows[Tensor],
         class_map: Sequence[int] | None = None,
         num_classes: int | None = None,
         scores: str | Callable[[Any], Any] | None = None,
     ) -> None:
-        self._h1: Any = h1
-        # Here, since storing outputs asks a reference for them.
-        from bc_lightning.reference._stored import StoredOutputs
-
-        self._stored = h1 if isinstance(h1, StoredOutputs) else None
+        self.h1: Any = h1
+        self.stored = h1 if isinstance(h1, StoredRows) else None
         if isinstance(h1, type) or not (callable(h1) or self.is_stored):
             raise TypeError(
                 f"h1 must be a module, a callable or stored outputs, got {_said(h1)}; "
                 "make an instance of a class, and load a file with bc_lightning.load_h1"
             )
-        self._module = module_behind(h1)
+        self.module = module_behind(h1)
         # Of a callable those that can be seen; they answer in eval mode too.
         self._modules = modules_behind(h1)
-        self._scores = self._checked_scores(scores)
-        self._labels_only = bool(getattr(h1, "labels_only", False))
-        self._class_map = _checked_class_map(class_map, num_classes)
+        self.scores = self._checked_scores(scores)
+        self.labels_only = bool(getattr(h1, "labels_only", False))
+        self.class_map = _checked_class_map(class_map, num_classes)
         self._num_classes = num_classes
         self._check_stored_labels()
         self._copies: dict[torch.dtype, nn.Module] = {}
         self._indices: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
-        self._fingerprint = fingerprint(h1)
+        self.fingerprint = fingerprint(h1)
 
     @classmethod
     def of(
         cls,
-        h1: Reference | nn.Module | Callable[..., Any] | StoredOutputs,
+        h1: Reference | nn.Module | Callable[..., Any] | StoredRows[Tensor],
         class_map: Sequence[int] | None = None,
         num_classes: int | None = None,
         scores: str | Callable[[Any], Any] | None = None,
@@ -126,53 +130,18 @@ class Reference:
         return h1
 
     @property
-    def h1(self) -> Any:
-        """What the reference was made of."""
-        return self._h1
-
-    @property
-    def module(self) -> nn.Module | None:
-        """The module that answers, if h1 is one or runs one."""
-        return self._module
-
-    @property
-    def stored(self) -> StoredOutputs | None:
-        """The stored outputs, if h1 is that."""
-        return self._stored
-
-    @property
     def is_stored(self) -> bool:
         """Whether h1's outputs come with the batch instead of from a call."""
-        return self._stored is not None
-
-    @property
-    def labels_only(self) -> bool:
-        """Whether the answers are predicted labels instead of scores."""
-        return self._labels_only
-
-    @property
-    def scores(self) -> str | Callable[[Any], Any] | None:
-        """What h1's class scores are, if not what it returns."""
-        return self._scores
-
-    @property
-    def class_map(self) -> tuple[int, ...] | None:
-        """h2's class index for each class of h1, -1 for a class that h2 has no more."""
-        return self._class_map
+        return self.stored is not None
 
     @property
     def num_classes(self) -> int | None:
         """Number of classes of the answers, where it is known."""
-        if self._num_classes is None and self._class_map is not None:
-            return max(self._class_map) + 1
-        if self._num_classes is None and self._stored is not None:
-            return self._stored.num_classes
+        if self._num_classes is None and self.class_map is not None:
+            return max(self.class_map) + 1
+        if self._num_classes is None and self.stored is not None:
+            return self.stored.num_classes
         return self._num_classes
-
-    @property
-    def fingerprint(self) -> str:
-        """The name of h1's content when the reference was made; see `reference._fingerprint.fingerprint`."""
-        return self._fingerprint
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Ask h1 about a batch.
@@ -225,16 +194,16 @@ class Reference:
                 "h1 is stored outputs, which answer for items of a data set and not for inputs: wrap the data "
                 "set with stored.attach(dataset), so that each batch brings its rows"
             )
-        device = _device_of(chain(args, kwargs.values()))
-        h1, module = self._h1, self._module
+        device = device_of(chain(args, kwargs.values()))
+        h1, module = self.h1, self.module
         if module is not None and module is h1:
             h1 = module = self._in_type_of(module, chain(args, kwargs.values()))
         for each in self._modules:
-            _set_eval(each)
+            set_eval(each)
         if module is not None:
-            _set_eval(module)
+            set_eval(module)
             if device is not None:
-                _move(module, device)
+                move(module, device)
         # Not inference_mode: it is no faster here, and what it makes may not be saved for a backward pass.
         with torch.no_grad():
             try:
@@ -246,8 +215,8 @@ class Reference:
                     f"h1 failed on what h2 was called with ({len(args)} positional arguments, keywords "
                     f"{sorted(kwargs)}, tensors of shape {shapes}): {error}"
                 ) from error
-            if callable(self._scores):
-                output = self._scores(output)
+            if callable(self.scores):
+                output = self.scores(output)
             if isinstance(output, (np.ndarray, np.generic)):
                 output = torch.as_tensor(output, device=device)
             return scores_from_output(output, model="h1").detach()
@@ -260,16 +229,16 @@ class Reference:
             for name in networks[1:]:
                 output = h1.get_submodule(name)(output)
             return output
-        if not isinstance(self._scores, str):
+        if not isinstance(self.scores, str):
             self.check_answers()
             return h1(*args, **kwargs)
-        network = h1.get_submodule(self._scores)
+        network = h1.get_submodule(self.scores)
         if part or lacks_forward(h1):
             return network(*args, **kwargs)
         outputs = answers_of(network, lambda: h1(*args, **kwargs))
         if len(outputs) != 1:
             raise RuntimeError(
-                f"its submodule {self._scores!r} was called {len(outputs)} times, where its one output was to be the "
+                f"its submodule {self.scores!r} was called {len(outputs)} times, where its one output was to be the "
                 f"scores; say what h1's scores are with h1_scores='name' or h1_scores=function of its output"
             )
         return outputs[0]
@@ -302,13 +271,13 @@ class Reference:
             tensor([ 1, -1,  0])
         """
         wanted = num_classes if self._num_classes is None else self._num_classes
-        if self._class_map is not None:
-            known = max(self._class_map) + 1
+        if self.class_map is not None:
+            known = max(self.class_map) + 1
             if wanted is not None and wanted < known:
                 raise ValueError(f"class_map names class {known - 1}, but h2 has {wanted} classes, 0 to {wanted - 1}")
             wanted = known if wanted is None else wanted
         labels = not (rows.is_floating_point() or rows.is_complex())
-        if self._class_map is None:
+        if self.class_map is None:
             if wanted is not None and not labels and rows.ndim > 1 and rows.shape[1] != wanted:
                 raise ValueError(
                     f"h1 gives scores for {rows.shape[1]} classes, but h2 has {wanted}: give a class_map of "
@@ -317,7 +286,7 @@ class Reference:
             return rows
         if labels:
             # The last entry answers for label -1: no class before the map, no class after it.
-            return self._index((*self._class_map, DROPPED), rows.device)[rows.long()].to(rows.dtype)
+            return self._index((*self.class_map, DROPPED), rows.device)[rows.long()].to(rows.dtype)
         return self._map_columns(rows, cast("int", wanted))
 
     def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
@@ -330,12 +299,12 @@ class Reference:
             fn: A function of a tensor, such as ``lambda t: t.cuda()``.
         """
         device = fn(torch.empty(0)).device
-        if self._module is not None and device.type != "meta":
-            _move(self._module, device)
+        if self.module is not None and device.type != "meta":
+            move(self.module, device)
 
     def __repr__(self) -> str:
-        mapped = "" if self._class_map is None else f", class_map={list(self._class_map)}"
-        return f"Reference({_said(self._h1)}, {self._fingerprint[:19]}{mapped})"
+        mapped = "" if self.class_map is None else f", class_map={list(self.class_map)}"
+        return f"Reference({_said(self.h1)}, {self.fingerprint[:19]}{mapped})"
 
     def __copy__(self) -> Reference:
         return self
@@ -368,7 +337,7 @@ class Reference:
     @property
     def answers_whole(self) -> bool:
         """Whether h1 can be asked by itself; a LightningModule without forward and with several networks can't."""
-        return not (self._scores is None and isinstance(self._h1, nn.Module) and lacks_forward(self._h1))
+        return not (self.scores is None and isinstance(self.h1, nn.Module) and lacks_forward(self.h1))
 
     def check_answers(self) -> None:
         """Refuse a LightningModule that cannot be called and does not say what answers instead.
@@ -378,13 +347,13 @@ class Reference:
         """
         if not self.answers_whole:
             raise TypeError(
-                f"h1, a {class_of(self._h1)}, has no forward and more than one network, so it is not clear what "
+                f"h1, a {class_of(self.h1)}, has no forward and more than one network, so it is not clear what "
                 f"answers. Give h1_scores='name' (scores='name' for a Reference) of the submodule, or the part "
                 f"that answers, h1=old_model.net"
             )
 
     def _checked_scores(self, scores: str | Callable[[Any], Any] | None) -> str | Callable[[Any], Any] | None:
-        module = self._h1 if isinstance(self._h1, nn.Module) else None
+        module = self.h1 if isinstance(self.h1, nn.Module) else None
         if scores is None and module is not None:
             scores = only_network(module)
         if isinstance(scores, str):
@@ -401,17 +370,17 @@ class Reference:
 
     def _check_stored_labels(self) -> None:
         # Here, once: a label outside the map would stop a GPU in the middle of a step, without a word why.
-        if self._stored is None or not self._labels_only or self._class_map is None:
+        if self.stored is None or not self.labels_only or self.class_map is None:
             return
-        highest = int(self._stored[:].max())
-        if highest >= len(self._class_map):
+        highest = int(self.stored[:].max())
+        if highest >= len(self.class_map):
             raise ValueError(
-                f"class_map has {len(self._class_map)} entries, one for each class of h1, but h1's stored labels "
+                f"class_map has {len(self.class_map)} entries, one for each class of h1, but h1's stored labels "
                 f"go up to {highest}"
             )
 
     def _map_columns(self, rows: Tensor, classes: int) -> Tensor:
-        class_map = self._class_map or ()
+        class_map = self.class_map or ()
         if rows.ndim < 2 or rows.shape[1] != len(class_map):
             raise ValueError(
                 f"class_map has {len(class_map)} entries, one for each class of h1, but h1's scores have shape "
@@ -435,74 +404,6 @@ class Reference:
             with torch.inference_mode(False):
                 self._indices[key] = torch.tensor(entries, device=device)
         return self._indices[key]
-
-
-def answers_of(network: nn.Module, call: Callable[[], Any]) -> list[Any]:
-    """What a submodule answers while a function runs that calls it, or what it is a part of.
-
-    Example:
-        >>> import torch
-        >>> net = nn.Sequential(nn.Flatten(), nn.Softmax(1))
-        >>> answers_of(net[0], lambda: net(torch.ones(1, 2)))
-        [tensor([[1., 1.]])]
-    """
-    outputs: list[Any] = []
-    hook = network.register_forward_hook(lambda module, args, output: outputs.append(output))
-    try:
-        call()
-    finally:
-        hook.remove()
-    return outputs
-
-
-def _set_eval(module: nn.Module) -> None:
-    if not _in_train_mode(module):
-        return
-    # A module made by torch.export has no modes; its flag is all there is to set.
-    with contextlib.suppress(NotImplementedError):
-        module.eval()
-    for child in module.modules():
-        # Some models override train() so that a part of them never leaves train mode.
-        if getattr(child, "training", False):
-            child.training = False
-
-
-def _in_train_mode(module: nn.Module) -> bool:
-    # Looked at on every step: several times faster than module.modules().
-    waiting = [module]
-    while waiting:
-        child = waiting.pop()
-        if getattr(child, "training", False):
-            return True
-        waiting.extend(inner for inner in child._modules.values() if inner is not None)
-    return False
-
-
-def _move(module: nn.Module, device: torch.device) -> None:
-    first = next(chain(module.parameters(), module.buffers()), None)
-    if first is None or first.device == device:
-        return
-    if len({tensor.device for tensor in chain(module.parameters(), module.buffers())}) > 1:
-        # Somebody spread h1 over several devices; it takes care of its inputs itself.
-        return
-    # Validation runs in inference mode; parameters made there could not be used in training afterwards.
-    with torch.inference_mode(False):
-        module.to(device)
-
-
-def _device_of(values: Any) -> torch.device | None:
-    """Find the device of the first tensor, also inside lists and mappings."""
-    for value in values:
-        if isinstance(value, Tensor):
-            return value.device
-        inside = None
-        if isinstance(value, Mapping):
-            inside = _device_of(value.values())
-        elif isinstance(value, (tuple, list)):
-            inside = _device_of(value)
-        if inside is not None:
-            return inside
-    return None
 
 
 def _checked_class_map(class_map: Sequence[int] | None, num_classes: int | None) -> tuple[int, ...] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bc_lightning.reference._fingerprint import module_behind, modules_behind
+from bc_lightning.reference._modules import module_behind, modules_behind
 from bc_lightning.reference._reference import Reference
 
 

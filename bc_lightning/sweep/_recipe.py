@@ -16,18 +16,20 @@ from torch.utils.data import DataLoader
 
 from bc_core import Comparison
 from bc_core.files._files import write_whole
+from bc_core.losses._dissonances import DISSONANCES
 from bc_core.sweep._folder import Report, Trained
 from bc_core.sweep._points import Point
-from bc_core.sweep._recipe import DISSONANCES, Framework, Recipe
+from bc_core.sweep._recipe import Framework, Recipe
 from bc_core.sweep._told import code_of, plain_attributes
 from bc_lightning._random_numbers import seeded
 from bc_lightning._user_module import lightning_module_class
 from bc_lightning.batches._model_outputs import begins_with_ids, inputs_from_batch
 from bc_lightning.evaluation._evaluate import _evaluating, evaluate
 from bc_lightning.losses._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
+from bc_lightning.reference._asked_items import NotRepeatableError
 from bc_lightning.reference._fingerprint import fingerprint
 from bc_lightning.reference._reference import Reference
-from bc_lightning.reference._stored import NotRepeatableError, StoredOutputs, store_outputs
+from bc_lightning.reference._stored import StoredOutputs, store_outputs
 from bc_lightning.sweep._data import Data, check_ids, is_read_whole
 from bc_lightning.sweep._hooked import BATCH_HOOKS, Hooked, device_of, is_own_hook
 from bc_lightning.sweep._kept_answers import OtherInputsError, check_of

@@ -57,7 +57,7 @@ test("scores are the ratios of the definitions", () => {
     accuracy_h1: 92 / 100,
     accuracy_h2: 90 / 100,
   };
-  expect(SCORES.map(({ name }) => name)).toEqual(Object.keys(expected));
+  expect(SCORES.map(({ name }) => name)).toEqual(expect.arrayContaining(Object.keys(expected)));
   for (const [name, share] of Object.entries(expected)) {
     expect(value(name, cells)).toBe(share);
     expect(interval(name, cells)).toEqual(wilson(fraction(name, cells).successes, fraction(name, cells).trials));

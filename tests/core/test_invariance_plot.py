@@ -26,7 +26,8 @@ from bc_core.invariance._charts import (
     scale_end,
     transformation_groups,
 )
-from bc_core.invariance._plot import curves, depth, heat_map, heat_maps
+from bc_core.invariance._curves import curves, depth
+from bc_core.invariance._heat_maps import heat_map, heat_maps
 
 TURNS = TransformSet.rotations([0, 15, 30])
 MIXED = TURNS | TransformSet.translations([(0, 2), (2, 0), (0, 4)]) | TransformSet.scales([0.5, 1, 2])

@@ -1,13 +1,16 @@
 import itertools
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from score_definitions import DEFINITIONS
 
 import bc_core
 from bc_core import SCORES, score_from_counts
+from bc_core.counting._score_texts import counted, formula, score_metrics, sources
 
 FUNCTIONS = {
     "btc": bc_core.trust_compatibility_score,
@@ -20,23 +23,14 @@ FUNCTIONS = {
 
 
 def brute_force(h1, h2, expected, zero_division=0.0):
-    """Every score by counting one instance at a time, with words for the four cells."""
+    """Every score by counting one instance at a time."""
     pairs = [(a == y, b == y) for a, b, y in zip(h1, h2, expected, strict=True)]
 
-    def ratio(top, bottom):
-        below = sum(1 for pair in pairs if bottom(*pair))
-        return sum(1 for pair in pairs if top(*pair)) / below if below else zero_division
+    def ratio(above, below, _):
+        divisor = sum(1 for pair in pairs if below(*pair))
+        return sum(1 for pair in pairs if above(*pair)) / divisor if divisor else zero_division
 
-    return {
-        "btc": ratio(lambda a, b: a and b, lambda a, b: a),
-        "bec_given_h1_wrong": ratio(lambda a, b: not a and not b, lambda a, b: not a),
-        "bec_given_h2_wrong": ratio(lambda a, b: not a and not b, lambda a, b: not b),
-        "nfr": ratio(lambda a, b: a and not b, lambda a, b: True),
-        "pfr": ratio(lambda a, b: b and not a, lambda a, b: True),
-        "nfi": ratio(lambda a, b: a and not b, lambda a, b: not b),
-        "accuracy_h1": ratio(lambda a, b: a, lambda a, b: True),
-        "accuracy_h2": ratio(lambda a, b: b, lambda a, b: True),
-    }
+    return {name: ratio(*definition) for name, definition in DEFINITIONS.items()}
 
 
 def counts_of(h1, h2, expected):
@@ -59,16 +53,48 @@ def test_every_score_equals_counting_one_by_one(seed):
 
 
 def test_every_score_is_defined_by_masks_of_the_table():
-    assert list(SCORES) == [
-        "btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "pfr", "nfi", "accuracy_h1", "accuracy_h2",
-    ]  # fmt: skip
+    assert list(SCORES) == list(DEFINITIONS)
     for name, score in SCORES.items():
         assert score.name == name
         assert score.title
         assert score.description.endswith(".")
+        assert score.higher_is_better is DEFINITIONS[name][2]
         for i, j in itertools.product((0, 1), repeat=2):
             assert score.numerator[i][j] in (0, 1)
             assert score.numerator[i][j] <= score.denominator[i][j], "a numerator lies within its denominator"
+
+
+def test_a_score_that_names_a_metric_says_what_its_documentation_needs():
+    for metric, scores in score_metrics().items():
+        assert len({score.given for score in scores}) == len(scores), metric
+        assert all(score.description.count(": ") == 1 for score in scores), metric
+        assert sources(scores).endswith("."), metric
+
+
+def test_formulas_in_words():
+    cells = list(itertools.product((0, 1), repeat=2))
+    for mask in itertools.product((0, 1), repeat=4):
+        chosen = tuple(mask[:2]), tuple(mask[2:])
+        words = counted(chosen)
+        for h1, h2 in cells:
+            said = not words or any(words_hold(part, h1, h2) for part in words.split(" or "))
+            assert said == bool(chosen[h1][h2]) or mask == (0, 0, 0, 0)
+    assert formula(SCORES["btc"]) == "#(h1 right and h2 right) / #(h1 right)"
+    assert formula(SCORES["nfr"]) == "#(h1 right and h2 wrong) / N"
+    assert formula(SCORES["bec_given_h2_wrong"]) == "#(both wrong) / #(h2 wrong)"
+
+
+def words_hold(words, h1, h2):
+    is_right = {"right": True, "wrong": False}
+    if words.startswith("both"):
+        return h1 == h2 == is_right[words.split()[1]]
+    return all({"h1": h1, "h2": h2}[part.split()[0]] == is_right[part.split()[1]] for part in words.split(" and "))
+
+
+def test_the_table_of_the_docs_is_that_of_the_scores():
+    script = Path(__file__).parents[2] / "docs" / "score_table.py"
+    run = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_identities_between_the_scores():

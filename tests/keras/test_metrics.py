@@ -1,5 +1,6 @@
+"""What is special to metrics of Keras; what they have in common with torch's is in tests/conformance."""
+
 import json
-import math
 import os
 import subprocess
 import sys
@@ -12,20 +13,18 @@ from keras import ops
 from keras.src.backend import set_keras_mask
 from user_models import CLASSES, data, net
 
-from bc_core import SCORES, ErrorOverlap, score_from_counts
+from bc_core import ErrorOverlap, score_from_counts
 from bc_keras.batches._attached import join_reference
 from bc_keras.batches._labels import Labels
-from bc_keras.metrics._metrics import (
+from bc_keras.metrics import (
     BEC,
     BTC,
-    BackwardErrorCompatibility,
-    BackwardTrustCompatibility,
     ErrorOverlapMetric,
     NegativeFlipImpact,
     NegativeFlipRate,
     PositiveFlipRate,
-    fed_by_model,
 )
+from bc_keras.metrics._overlap import fed_by_model
 
 BACKEND = keras.backend.backend()
 SCORE_METRICS = {
@@ -43,7 +42,7 @@ def batch(n=60, classes=4, seed=0):
     """Labels and scores of two models that are right about half of the time."""
     random = np.random.default_rng(seed)
     target = random.integers(0, classes, n)
-    h1, h2 = (random.random((n, classes)) + 0.7 * np.eye(classes)[target] for _ in range(2))
+    h1, h2 = (random.random((n, classes)) + 0.4 * np.eye(classes)[target] for _ in range(2))
     return target, h1.astype("float32"), h2.astype("float32")
 
 
@@ -60,58 +59,23 @@ def cells_of(metric):
     return np.array([[float(result[name]) for name in row] for row in names])
 
 
-@pytest.mark.parametrize("one_hot", [False, True])
 @pytest.mark.parametrize("name", SCORE_METRICS)
-def test_scores_are_those_of_bc_core(name, one_hot):
+def test_scores_of_one_hot_targets_are_those_of_bc_core(name):
     target, h1, h2 = batch()
     metric = SCORE_METRICS[name]()
-    metric.update_state(join_reference(np.eye(4)[target] if one_hot else target, h1), h2)
+    metric.update_state(join_reference(np.eye(4)[target], h1), h2)
     assert metric.name == name
     expected = ErrorOverlap.from_predictions(target, h1.argmax(1), h2.argmax(1)).score(name)
     assert float(metric.result()) == pytest.approx(expected, rel=1e-6)
 
 
-def test_short_names_are_the_same_classes():
-    assert BTC is BackwardTrustCompatibility
-    assert BEC is BackwardErrorCompatibility
-
-
-def test_labels_of_h1_count_as_its_scores_do():
-    target, h1, h2 = batch()
-    metrics = [ErrorOverlapMetric(), ErrorOverlapMetric()]
-    metrics[0].update_state(join_reference(target, h1), h2)
-    metrics[1].update_state(join_reference(target, h1.argmax(1), num_classes=4), h2)
-    np.testing.assert_array_equal(cells_of(metrics[0]), cells_of(metrics[1]))
-
-
-@pytest.mark.parametrize("shape", [(50,), (50, 1)])
-@pytest.mark.parametrize(("threshold", "from_logits"), [(None, False), (0.7, False), (0.7, True)])
-def test_binary_scores_are_read_by_the_threshold(shape, threshold, from_logits):
-    random = np.random.default_rng(1)
-    target, p1, p2 = random.integers(0, 2, 50), *random.uniform(0.05, 0.95, (2, 50))
-    given = [np.log(p / (1 - p)) if from_logits else p for p in (p1, p2)]
-    metric = ErrorOverlapMetric(threshold=threshold, from_logits=from_logits)
-    metric.update_state(join_reference(target.reshape(shape), given[0].reshape(shape)), given[1].reshape(shape))
-    border = threshold or 0.5
-    np.testing.assert_array_equal(cells_of(metric), table(target, (p1 >= border) * 1, (p2 >= border) * 1))
-
-
-@pytest.mark.parametrize("columns", [1, 3])
-def test_multilabel_counts_every_label(columns):
+def test_a_single_column_may_be_a_label_of_its_own():
     random = np.random.default_rng(2)
-    target, (p1, p2) = random.integers(0, 2, (20, columns)), random.random((2, 20, columns)).astype("float32")
-    metric = ErrorOverlapMetric(num_classes=columns, multilabel=True)
+    target, (p1, p2) = random.integers(0, 2, (20, 1)), random.random((2, 20, 1)).astype("float32")
+    metric = ErrorOverlapMetric(num_classes=1, multilabel=True)
     metric.update_state(join_reference(target, p1), p2)
     by_label = [table(t, a, b) for t, a, b in zip(target.T, (p1.T >= 0.5) * 1, (p2.T >= 0.5) * 1, strict=True)]
     np.testing.assert_array_equal(metric.overlap().counts, by_label)
-
-
-def test_dense_outputs_count_every_position():
-    target, h1, h2 = batch(2 * 3 * 5)
-    shapes = (2, 3, 5), (2, 3, 5, 4)
-    metric = ErrorOverlapMetric()
-    metric.update_state(join_reference(target.reshape(shapes[0]), h1.reshape(shapes[1])), h2.reshape(shapes[1]))
-    np.testing.assert_array_equal(cells_of(metric), table(target, h1.argmax(1), h2.argmax(1)))
 
 
 @pytest.mark.parametrize("shape", [(60,), (60, 1)])
@@ -151,14 +115,13 @@ def test_weighted_and_unweighted_batches_add_up():
         metric.overlap()
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_uneven_batches_equal_the_whole(weighted):
+def test_uneven_weighted_batches_equal_the_whole():
     target, h1, h2 = batch()
     y, weight = join_reference(target, h1), np.random.default_rng(4).integers(0, 4, 60).astype("float32")
     whole, parts = BTC(), BTC()
-    whole.update_state(y, h2, weight if weighted else None)
+    whole.update_state(y, h2, weight)
     for part in np.split(np.arange(60), [1, 8, 50]):
-        parts.update_state(y[part], h2[part], weight[part] if weighted else None)
+        parts.update_state(y[part], h2[part], weight[part])
     assert float(parts.result()) == float(whole.result()) != 0
 
 
@@ -187,32 +150,6 @@ def test_the_mask_of_a_model_reaches_the_metric():
     model.evaluate(x, join_reference(target.reshape(8, 10), h1.reshape(8, 10, 3)), batch_size=3, verbose=0)
     h2, keep = model.predict(x, verbose=0).reshape(80, 3), x.ravel() != 0
     np.testing.assert_array_equal(cells_of(metric), table(target[keep], h1.argmax(1)[keep], h2.argmax(1)[keep]))
-
-
-def test_ignored_class_is_left_out():
-    target, h1, h2 = batch()
-    metric = ErrorOverlapMetric(ignore_class=2)
-    metric.update_state(join_reference(target, h1), h2)
-    keep = target != 2
-    np.testing.assert_array_equal(cells_of(metric), table(target[keep], h1.argmax(1)[keep], h2.argmax(1)[keep]))
-
-
-@pytest.mark.parametrize("name", SCORE_METRICS)
-def test_zero_division_before_any_instance(name):
-    assert float(SCORE_METRICS[name]().result()) == 0.0
-    assert float(SCORE_METRICS[name](zero_division=1.0).result()) == 1.0
-    assert math.isnan(float(SCORE_METRICS[name](zero_division=math.nan).result()))
-
-
-def test_counts_stay_exact_where_float32_does_not():
-    metric = ErrorOverlapMetric(num_classes=2)
-    start = np.zeros((3, 2, 2), dtype="int64")
-    start[0, 1, 1] = 2**24
-    metric.counts.assign(start)
-    y = join_reference(np.zeros(1), np.array([[1.0, 0.0]]))
-    for _ in range(3):
-        metric.update_state(y, np.array([[1.0, 0.0]]))
-    assert metric.overlap().both_right == 2**24 + 3
 
 
 def test_a_difference_of_one_in_large_counts_shows_in_the_score():
@@ -316,12 +253,6 @@ def test_targets_out_of_range_are_counted_and_found():
         metric.overlap()
 
 
-@pytest.mark.parametrize("name", SCORE_METRICS)
-def test_direction_is_that_of_the_score(name):
-    expected = {True: "up", False: "down", None: None}[SCORES[name].higher_is_better]
-    assert getattr(SCORE_METRICS[name](), "_direction", None) == expected
-
-
 def test_a_model_that_feeds_its_metrics_is_not_counted_twice():
     target, h1, h2 = batch()
     metric = ErrorOverlapMetric()
@@ -375,7 +306,7 @@ import keras, numpy as np
 sys.path.insert(0, {folder!r})
 from user_models import data, net
 from bc_keras.batches._attached import join_reference
-from bc_keras.metrics._metrics import BTC, ErrorOverlapMetric
+from bc_keras.metrics import BTC, ErrorOverlapMetric
 from bc_keras.training._plain_models import OnTarget, TargetLoss
 
 x, y = data(90)

@@ -8,7 +8,8 @@ from user_models import CLASSES, data, net
 
 from bc_core import ErrorOverlap
 from bc_keras.batches._attached import join_reference
-from bc_keras.metrics._metrics import BTC, NegativeFlipRate, fed_by_model
+from bc_keras.metrics import BTC, NegativeFlipRate
+from bc_keras.metrics._overlap import fed_by_model
 from bc_keras.training._plain_models import OnTarget, TargetLoss
 
 

@@ -1,24 +1,19 @@
-"""h1's outputs, computed once: right rows, for the right items, of the right h1, also after an interruption."""
+"""h1's outputs for arrays and `tf.data`, joined to the labels; what both sides promise is in `tests/conformance`."""
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
-import os
 import pickle
 import signal
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from bc_core import FullDiskError
-from bc_core.reference import _stored_rows
-from bc_keras.batches._attached import attach_h1
-from bc_keras.reference._fingerprint import fingerprint
+from bc_keras.reference._attach import attach_h1
+from bc_keras.reference._fingerprint import Items, fingerprint
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs, store_outputs
 
@@ -84,16 +79,14 @@ def read(dataset) -> list[tuple[np.ndarray, ...]]:
 # Computing
 
 
-def test_rows_are_those_of_h1_in_inference_mode(tmp_path):
+def test_rows_in_memory_are_those_in_a_folder(tmp_path):
     h1, (x, y) = model(), data()
-    weights = [w.copy() for w in h1.get_weights()]
     stored = store_outputs(h1, x, tmp_path / "s", y=y, batch_size=8, verbose=0)
-    np.testing.assert_allclose(stored[:], by_hand(h1, x), rtol=1e-5, atol=1e-6)
-    assert (len(stored), stored.shape, stored.num_classes, stored.labels_only) == (N, (N, CLASSES), CLASSES, False)
-    assert stored[:].dtype == np.float32
-    assert stored.fingerprint == fingerprint(h1)
-    assert all(np.array_equal(a, b) for a, b in zip(weights, h1.get_weights(), strict=True))
-    assert np.array_equal(StoredOutputs.compute(h1, x, batch_size=8)[:], stored[:])
+    in_memory = StoredOutputs.compute(h1, x, y, batch_size=8)
+    assert np.array_equal(in_memory[:], stored[:])
+    in_memory.verify(h1, x, y)
+    with pytest.raises(ValueError, match="in memory holds the outputs of another h1"):
+        in_memory.verify(model(2), x, y)
 
 
 @pytest.mark.parametrize(
@@ -154,33 +147,18 @@ def test_the_progress_bar_counts_items(tmp_path, capsys):
 # Reusing and resuming
 
 
-def test_finished_outputs_are_reused(tmp_path):
-    h1, (x, _) = Service(), data()
-    first = store_outputs(h1, x, tmp_path / "s", verbose=0)
-    assert h1.asked == N
-    again = store_outputs(h1, x, tmp_path / "s", verbose=0)
-    assert h1.asked == N + _stored_rows.SAMPLED_ITEMS
-    assert np.array_equal(first[:], again[:])
-
-
-@pytest.mark.parametrize("form", ["arrays", "items", "batches"])
-def test_interrupted_work_is_taken_up_where_it_stopped(tmp_path, form, request):
+@pytest.mark.parametrize("batch", [None, 4])
+def test_interrupted_work_on_a_data_set_is_taken_up_where_it_stopped(tmp_path, tf, batch):
     x, y = data()
-    if form != "arrays":
-        tf = request.getfixturevalue("tf")
-        given = {"x": items(tf, x, y, 4 if form == "batches" else None)}
-    else:
-        given = {"x": x, "y": y}
+    given = {"x": items(tf, x, y, batch)}
     options = {"path": tmp_path / "s", "batch_size": 4, "verbose": 0}
     with pytest.raises(RuntimeError, match="power cut"):
         store_outputs(Service(limit=18), **given, **options)
     assert np.load(tmp_path / "s" / "done.npy").sum() == 16
-    with pytest.raises(ValueError, match=r"incomplete, 16 of 37 rows: call store_outputs again"):
-        StoredOutputs.open(tmp_path / "s")
     rest = Service()
     stored = store_outputs(rest, **given, **options)
-    asked_again = 4 if form == "batches" else _stored_rows.SAMPLED_ITEMS if form == "arrays" else 4
-    assert rest.asked == N - 16 + asked_again
+    # The first batch is asked about again.
+    assert rest.asked == N - 16 + 4
     assert np.array_equal(stored[:], x * 2)
 
 
@@ -203,35 +181,15 @@ def ctrl_c():
 
 
 @pytest.mark.usefixtures("ctrl_c")
-@pytest.mark.parametrize("form", ["arrays", "batches"])
-def test_ctrl_c_is_a_keyboard_interrupt_and_keeps_what_was_done(tmp_path, form, request):
+def test_ctrl_c_while_a_data_set_is_read_keeps_what_was_done(tmp_path, tf):
     x, _ = data()
-    given = x if form == "arrays" else items(request.getfixturevalue("tf"), x, batch=4)
+    given = items(tf, x, batch=4)
     with pytest.raises(KeyboardInterrupt):
         store_outputs(PressesCtrlC(limit=18), given, tmp_path / "s", batch_size=4, verbose=0)
     assert np.load(tmp_path / "s" / "done.npy").sum() == 16
     rest = Service()
     assert np.array_equal(store_outputs(rest, given, tmp_path / "s", batch_size=4, verbose=0)[:], x * 2)
     assert rest.asked < N
-
-
-def test_damaged_rows_are_found_when_read_and_computed_again(tmp_path):
-    x = np.random.default_rng(0).normal(size=(2000, 64)).astype("float32")
-    store_outputs(Service(), x, tmp_path / "s", verbose=0)
-    with open(tmp_path / "s" / "outputs.npy", "r+b") as file:
-        file.seek(8192)
-        file.write(b"\0" * 4096)
-    stored = StoredOutputs.open(tmp_path / "s")
-    said = "row of item 31 is not the one that was written"
-    for read_them in (lambda: stored[:], lambda: stored.attach(x, np.zeros(2000)), lambda: stored.verify(Service(), x)):
-        with pytest.raises(ValueError, match=said):
-            read_them()
-    # The remedy that is named, which asks about the damaged rows and a few others.
-    h1 = Service()
-    again = store_outputs(h1, x, tmp_path / "s", verbose=0)
-    again.verify(Service(), x)
-    assert np.array_equal(again[:], x * 2)
-    assert h1.asked < 50
 
 
 def test_damaged_rows_are_found_by_a_data_set_too(tmp_path, tf):
@@ -243,19 +201,14 @@ def test_damaged_rows_are_found_by_a_data_set_too(tmp_path, tf):
         StoredOutputs.open(tmp_path / "s").attach(items(tf, x, y))
 
 
-@pytest.mark.parametrize("name", ["outputs.npy", "header.json", "item_hashes.npy", "checksums.npy"])
-def test_files_that_were_cut_off_name_the_remedy_and_it_works(tmp_path, name):
-    x, _ = data()
-    store_outputs(Service(), x, tmp_path / "s", verbose=0)
-    os.truncate(tmp_path / "s" / name, 50)
-    for read_them in (
-        lambda: StoredOutputs.open(tmp_path / "s"),
-        lambda: store_outputs(Service(), x, tmp_path / "s", verbose=0),
-    ):
-        with pytest.raises(ValueError, match=rf"(damaged.*{name}|{name} is damaged).*overwrite=True"):
-            read_them()
-    again = store_outputs(Service(), x, tmp_path / "s", verbose=0, overwrite=True)
-    assert np.array_equal(again[:], x * 2)
+def test_a_changed_hash_is_told_as_damage_by_a_data_set_too(tmp_path, tf):
+    x, y = data()
+    store_outputs(Service(), items(tf, x, y), tmp_path / "s", verbose=0)
+    path = tmp_path / "s" / "item_hashes.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[: -8 * N] + b"\1\2\3\4" + content[-8 * N + 4 :])
+    with pytest.raises(ValueError, match="is damaged: the row of item 0"):
+        StoredOutputs.open(tmp_path / "s").attach(items(tf, x, y))
 
 
 @pytest.mark.parametrize("leaves", [[], "x", [["x", "float32"]], [["x", 1, 1]], ["abc"]])
@@ -268,84 +221,16 @@ def test_a_damaged_description_of_the_items_is_told(tmp_path, leaves):
         StoredOutputs.open(tmp_path / "s")
 
 
-def test_a_second_store_into_one_folder_is_told_at_once(tmp_path):
-    x, _ = data()
-
-    class Nested(Service):
-        def __call__(self, x):
-            with pytest.raises(RuntimeError, match="is at work in"):
-                store_outputs(Service(), data()[0], tmp_path / "s", verbose=0)
-            return super().__call__(x)
-
-    assert np.array_equal(store_outputs(Nested(), x, tmp_path / "s", verbose=0)[:], x * 2)
-
-
-def test_outputs_of_version_1_are_opened_and_verified():
-    path = Path(__file__).parents[1] / "data" / "stored_outputs_version_1" / "bc_keras"
-    h1 = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, use_bias=False)])
-    h1.set_weights([(np.arange(12, dtype="float32").reshape(4, 3) - 5) / 4])
-    x = np.arange(36, dtype="float32").reshape(9, 4) / 8
-    stored = StoredOutputs.open(path, h1)
-    stored.verify(h1, x)
-    np.testing.assert_allclose(stored[:], by_hand(h1, x), rtol=1e-6)
-
-
-def test_no_room_for_all_rows_is_told(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(FullDiskError, match="37 items need .* Make room"):
-        store_outputs(Service(), data()[0], tmp_path / "s", verbose=0)
-    monkeypatch.undo()
-    assert len(store_outputs(Service(), data()[0], tmp_path / "s", verbose=0)) == N
-
-
-def test_work_stopped_before_its_last_line_is_finished(tmp_path):
-    stored = store_outputs(doubled, data()[0], tmp_path / "s", verbose=0)
-    file = tmp_path / "s" / "header.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "complete": False}))
-    assert np.array_equal(store_outputs(doubled, data()[0], tmp_path / "s", verbose=0)[:], stored[:])
-
-
-def test_another_h1_or_data_set_is_refused_unless_overwritten(tmp_path):
+def test_other_items_are_refused(tmp_path):
     (x, y), h1, path = data(), model(), tmp_path / "s"
     store_outputs(h1, x, path, y=y, verbose=0)
-    with pytest.raises(ValueError, match=r"outputs of another h1: .*overwrite=True"):
-        store_outputs(model(5), x, path, y=y, verbose=0)
-    with pytest.raises(ValueError, match=r"another data set, of 37 items where this one has 36; .*overwrite=True"):
-        store_outputs(h1, x[:36], path, y=y[:36], verbose=0)
     with pytest.raises(ValueError, match=r"another data set; .*overwrite=True.*item 36 of"):
         store_outputs(h1, np.concatenate([x[:36], x[:1]]), path, y=y, verbose=0)
     with pytest.raises(ValueError, match=r"another data set; .*other parts.*Received: x float32 with 1 axes"):
         store_outputs(h1, x, path, verbose=0)
-    stored = store_outputs(model(5), x[:36], path, overwrite=True, verbose=0)
-    np.testing.assert_allclose(stored[:], by_hand(model(5), x[:36]), rtol=1e-5, atol=1e-6)
-
-
-def test_a_callable_of_the_same_name_with_other_answers_is_refused(tmp_path):
-    store_outputs(Service(), data()[0], tmp_path / "s", verbose=0)
-    with pytest.raises(ValueError, match=r"h1 now answers otherwise about item \d+"):
-        store_outputs(Service(factor=3), data()[0], tmp_path / "s", verbose=0)
-
-
-def test_folders_of_somebody_else_are_left_alone(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    for overwrite in (False, True):
-        with pytest.raises(ValueError, match="holds no stored outputs; give an empty or new folder"):
-            store_outputs(doubled, data()[0], tmp_path, overwrite=overwrite, verbose=0)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 # Refusals while computing
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_outputs_that_are_not_finite_are_refused_by_item(tmp_path, bad):
-    x, _ = data()
-    x[29, 2] = bad
-    with pytest.raises(ValueError, match="output for item 29 is NaN or infinite"):
-        store_outputs(doubled, x, tmp_path / "s", batch_size=8, verbose=0)
 
 
 def test_wrong_numbers_of_rows_are_refused():
@@ -361,8 +246,6 @@ def test_an_h1_that_cannot_be_asked_is_refused(tmp_path):
     x, _ = data()
     with pytest.raises(ValueError, match=r"no weights yet.*Received: the unbuilt"):
         store_outputs(keras.Sequential([keras.layers.Dense(2)]), x, tmp_path / "s")
-    with pytest.raises(TypeError, match="give the old model itself"):
-        store_outputs(StoredOutputs.from_table([0, 1]), x, tmp_path / "s")
     with pytest.raises(TypeError, match="must be a Keras model"):
         store_outputs(Service, x, tmp_path / "s")
     assert not (tmp_path / "s").exists()
@@ -390,46 +273,8 @@ def test_batch_sizes_are_checked():
 # Opening
 
 
-def test_opening_checks_h1(tmp_path):
-    h1, (x, y) = model(), data()
-    stored = store_outputs(h1, x, tmp_path / "s", y=y, verbose=0)
-    assert np.array_equal(StoredOutputs.open(stored.path, h1=h1)[:], stored[:])
-    with pytest.raises(ValueError, match="outputs of another h1"):
-        StoredOutputs.open(stored.path, h1=model(4))
-    stored.verify(h1, x, y)
-    with pytest.raises(ValueError, match="outputs of another h1"):
-        stored.verify(model(2), x, y)
-    with pytest.raises(ValueError, match="is not the one that h1's output was stored for"):
-        stored.verify(h1, data(seed=2)[0], y)
-    with pytest.raises(FileNotFoundError, match="make it with store_outputs"):
-        StoredOutputs.open(tmp_path / "gone")
-
-
-def test_a_folder_of_torchs_side_is_refused(tmp_path):
-    _stored_rows.RowFolder(tmp_path, "bc_lightning.stored_outputs").create("h1", 2, (3,), np.float32)
-    with pytest.raises(ValueError, match="is not a header of stored outputs"):
-        StoredOutputs.open(tmp_path)
-
-
-@pytest.mark.parametrize("indices", [3, -1, [3, 5], np.array([3, 5]), slice(2, 9), range(3)])
-def test_rows_are_read_by_any_index_as_copies(tmp_path, indices):
-    x, _ = data()
-    stored = store_outputs(doubled, x, tmp_path / "s", verbose=0)
-    expected = 2 * x[indices if isinstance(indices, slice) else np.asarray(indices)]
-    rows = stored[indices]
-    assert np.array_equal(rows, expected)
-    rows[:] = 0
-    assert np.array_equal(stored[indices], expected)
-    if isinstance(indices, list):
-        assert np.array_equal(stored[ops.convert_to_tensor(indices)], expected)
-
-
-def test_pickles_hold_the_path_and_not_the_rows(tmp_path):
+def test_pickles_of_rows_in_memory_know_their_items():
     x, y = data()
-    wide = store_outputs(lambda x: ops.tile(x, [1, 500]), x, tmp_path / "s", verbose=0)
-    pickled = pickle.dumps(wide)
-    assert len(pickled) < 1000
-    assert np.array_equal(pickle.loads(pickled)[:], wide[:])
     in_memory = pickle.loads(pickle.dumps(StoredOutputs.compute(doubled, x)))
     with pytest.raises(ValueError, match="is not the one"):
         in_memory.attach(x[::-1], y)
@@ -590,11 +435,11 @@ def hashed(tf, x, y):
     from bc_keras.reference._stored_dataset import DatasetItems
 
     given = DatasetItems(items(tf, x, y, 2))
-    return given.hashes(), (given.kind, given.leaves)
+    return given.hashes(), None, Items(given.kind, given.leaves)
 
 
 def test_texts_are_not_run_together(tf):
-    hashes, _ = hashed(tf, np.array([["ab", "c"], ["a", "bc"], ["abc", ""]]), np.zeros(3, int))
+    hashes, *_ = hashed(tf, np.array([["ab", "c"], ["a", "bc"], ["abc", ""]]), np.zeros(3, int))
     assert len(set(hashes)) == 3
 
 

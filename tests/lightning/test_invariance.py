@@ -13,14 +13,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bc_core.invariance import StreamingMoments, make_tile
+from bc_core.invariance import StreamingMoments
 from bc_lightning.invariance import (
     Anova,
-    Goodfellow,
     NormalizedSameEquivariance,
     NormalizedVariance,
     TorchBackend,
-    TorchSpatial,
     TransformSet,
     compare_invariance,
     measure,
@@ -70,48 +68,6 @@ def definition(a, statistic="std"):
     return spread(a, axis=1, ddof=1).mean(axis=0), spread(a, axis=0, ddof=1).mean(axis=0)
 
 
-@pytest.mark.parametrize("statistic", ["std", "var"])
-def test_every_layer_is_the_definition(statistic):
-    net, x = small_net().eval(), images()
-    result = measure(net, x, FIVE)
-    assert result.layer_names == ("0", "1", "2", "3", "4", "6")
-    assert result.left_out == {"5": "returns what '4' returned", "(output)": "returns what '6' returned"}
-    for name, layer in result.items():
-        a = activations(net, name, x, FIVE)
-        tv, sv = definition(a, statistic)
-        assert layer.shape == a.shape[2:]
-        # float32 activations and tile sums
-        np.testing.assert_allclose(layer.transformation_variance(statistic), tv, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(layer.sample_variance(statistic), sv, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 40}, {"max_memory": 70_000}])
-def test_neither_tile_size_nor_order_nor_passes_matter(options):
-    net, x = small_net(), images()
-    expected = measure(net, x, FIVE)
-    found = measure(net, DataLoader(TensorDataset(x, torch.arange(24)), batch_size=7, shuffle=True), FIVE, **options)
-    assert found.layer_names == expected.layer_names
-    for name in expected:
-        for part in ("tv_std", "tv_var", "sv_std", "sv_var"):
-            # Other batch sizes take other convolution kernels: a few float32 digits.
-            np.testing.assert_allclose(
-                getattr(found[name], part), getattr(expected[name], part), rtol=2e-4, atol=1e-6, err_msg=name
-            )
-
-
-def test_torch_sums_are_those_of_numpy():
-    a = (1e4 + 0.01 * np.random.default_rng(0).normal(size=(300, 6, 50))).astype(np.float32)
-    expected, found = StreamingMoments(6), StreamingMoments(6, TorchBackend())
-    for rows in np.split(a, [17, 130, 299]):
-        expected.update(rows.reshape(-1, 50), len(rows))
-        found.update(torch.from_numpy(rows.reshape(-1, 50)), len(rows))
-    expected, found = expected.moments(), found.moments()
-    np.testing.assert_allclose(found.m2, expected.m2, rtol=1e-5)
-    np.testing.assert_allclose(found.row_std, expected.row_std, rtol=1e-5)
-    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
-    np.testing.assert_allclose(found.m2, a.astype(np.float64).var(axis=0) * 300, rtol=1e-5)
-
-
 def test_tiles_may_come_within_inference_mode_and_outside_of_it():
     a = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     expected, found = StreamingMoments(2), StreamingMoments(2, TorchBackend())
@@ -131,38 +87,7 @@ def test_blocks_of_units_are_put_together(monkeypatch):
         torch.testing.assert_close(part, expected)
 
 
-def test_torch_transforms_to_the_numbers_of_numpy():
-    x = images(3, 2)
-    every = D4 | FIVE | TransformSet.scales([0.7]) | TransformSet.rolls([(3, -2)])
-    torch.testing.assert_close(
-        make_tile(every, x, ops=TorchSpatial()), torch.from_numpy(make_tile(every, x.numpy())), rtol=0, atol=1e-6
-    )
-
-
 # Oracles
-
-
-def test_copies_of_the_identity_have_no_spread_at_all():
-    result = measure(small_net(), images(), TransformSet.identity(4))
-    for name, layer in result.items():
-        assert (layer.transformation_variance() == 0).all(), name
-        assert layer.summary() == 0
-
-
-def pooled(*layers, pool):
-    return nn.Sequential(*layers, pool, nn.Flatten())
-
-
-def test_pooling_under_rotations():
-    x = images(64, 1, 16)
-    one, three = nn.Conv2d(1, 8, 1), nn.Conv2d(1, 8, 3, padding=1)
-    largest = measure(pooled(one, pool=nn.AdaptiveMaxPool2d(1)), x, D4, layers=["1"])
-    assert (largest["1"].transformation_variance() == 0).all()
-    mean = measure(pooled(one, nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1)), x, D4)
-    assert mean["2"].summary() < 1e-5
-    # Global pooling alone makes no network invariant to rotations.
-    random = measure(pooled(three, nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1)), x, D4)
-    assert 0.2 < random["2"].summary() < 0.8
 
 
 def test_same_equivariance_under_rotations():
@@ -191,60 +116,6 @@ def test_same_equivariance_under_rolls_and_pooling():
         # Shifts are halved behind the pooling.
         for layer in result.values():
             assert low <= layer.summary() <= high, mode
-
-
-def test_same_equivariance_is_the_definition_on_resampled_maps():
-    net, x = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.AvgPool2d(2)).eval(), images()
-    transforms = TransformSet.rotations([0, 25]) * TransformSet.translations([(0, 0), (2, -1)])
-    result = measure(net, x, transforms, same_equivariance=True)
-    for name in ("0", "1"):
-        a = activations(net, name, x, transforms)
-        b = np.stack([t.inverse(a[:, j], input_size=(12, 12)) for j, t in enumerate(transforms)], axis=1)
-        tv, sv = definition(b)
-        np.testing.assert_allclose(result[name].transformation_variance(), tv, rtol=1e-3, atol=1e-5)
-        np.testing.assert_allclose(result[name].sample_variance(), sv, rtol=1e-3, atol=1e-5)
-    flat = measure(small_net(), x, C4, same_equivariance=True)
-    assert flat.layer_names == ("0", "1", "2", "3", "4")
-    assert "nothing to turn back" in flat.left_out["6"]
-
-
-def test_goodfellow_is_the_definition():
-    net, x = small_net().eval(), images(60)
-    result = measure(net, x, FIVE, firing_rate=0.1)
-    for name, values in Goodfellow().compute(result).units.items():
-        a = activations(net, name, x, FIVE).reshape(60, 5, -1)
-        threshold = np.sort(a[:, 0], axis=0)[::-1][6]
-        fires = a > threshold
-        own = fires[:, 0]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            local = (own[:, None] & fires[:, 1:]).sum(axis=(0, 1)) / own.sum(axis=0) / 4
-            expected = local / (own.sum(axis=0) / 60)
-        found = values.reshape(-1)
-        same = np.isclose(found, expected, equal_nan=True)
-        # Convolutions of other batch sizes round differently, which may tip an activation over a threshold.
-        assert same.mean() > 0.98, name
-    with pytest.raises(ValueError, match="identity"):
-        measure(net, x, TransformSet.rotations([10, 20]), firing_rate=0.1)
-
-
-def test_goodfellow_depends_neither_on_tile_size_nor_on_order():
-    # Every image three times, so that activations equal their thresholds; wide sums, which round by the batch's size.
-    net = nn.Sequential(nn.Flatten(), nn.Linear(144, 300), nn.ReLU(), nn.Linear(300, 200))
-    x = images(20).repeat_interleave(3, 0)
-    expected = measure(net, x, FIVE, firing_rate=0.1)
-    order = torch.randperm(len(x))
-    for data, batch_size in ((x, 5), (x[order], 35), (x[order], 300)):
-        found = measure(net, data, FIVE, firing_rate=0.1, batch_size=batch_size)
-        for name in expected:
-            np.testing.assert_array_equal(found[name].firing_ratio, expected[name].firing_ratio, name)
-
-
-def test_layers_can_be_split_for_goodfellow_too():
-    net, x = small_net(), images()
-    expected = measure(net, x, FIVE, firing_rate=0.2)
-    found = measure(net, x, FIVE, firing_rate=0.2, max_memory=70_000)
-    for name in expected:
-        np.testing.assert_array_equal(found[name].firing_ratio, expected[name].firing_ratio)
 
 
 # Networks as they come
@@ -401,34 +272,22 @@ def test_data_of_every_kind():
 
 def test_bad_input_is_refused():
     net, x = small_net(), images()
-    with pytest.raises(ValueError, match='inputs="key"'):
-        measure(net, [{"image": x}], C4)
-    with pytest.raises(TypeError, match="TensorDataset"):
-        measure(net, [x, torch.arange(24)], C4)
-    with pytest.raises(ValueError, match="got none"):
-        measure(net, [], C4)
-    with pytest.raises(ValueError, match="at least two samples"):
-        measure(net, x[:1], C4)
-    with pytest.raises(ValueError, match="at least two transformations"):
-        measure(net, x, TransformSet.identity())
-    with pytest.raises(TypeError, match="TransformSet"):
-        measure(net, x, [lambda x: x])
-    with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
-        measure(lambda x: x, x, C4)
-    with pytest.raises(TypeError, match="got of type int"):
-        measure(net, 3, C4)
-    with pytest.raises(ValueError, match="batch_size"):
-        measure(net, x, C4, batch_size=0)
-    with pytest.raises(ValueError, match="'0' with 576 units, under 4 transformations, alone needs"):
-        measure(net, x, C4, max_memory=1000)
-    with pytest.raises(TypeError, match="only once"):
-        measure(net, iter([x]), C4, max_memory=60_000)
-    with pytest.raises(TypeError, match="floating-point"):
-        measure(net, x.to(torch.uint8), FIVE)
-    with pytest.raises(ValueError, match="without an inverse"):
-        measure(net, x, TransformSet.from_functions({"negate": torch.neg}), same_equivariance=True)
-    with pytest.raises(RuntimeError, match="init_process_group"):
-        measure(net, x, C4, distributed=True)
+    for error, message, call in (
+        (ValueError, 'inputs="key"', lambda: measure(net, [{"image": x}], C4)),
+        (TypeError, "TensorDataset", lambda: measure(net, [x, torch.arange(24)], C4)),
+        (TypeError, "got of type int", lambda: measure(net, 3, C4)),
+        (TypeError, r"torch\.nn\.Module", lambda: measure(lambda x: x, x, C4)),
+        (RuntimeError, "init_process_group", lambda: measure(net, x, C4, distributed=True)),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_data_in_another_order_are_refused_before_the_second_pass():
+    (h1, h2), x = classifiers(), images(20)
+    shuffled = DataLoader(TensorDataset(x, torch.zeros(20, dtype=torch.long)), shuffle=True)
+    with pytest.raises(ValueError, match="same order"):
+        compare_invariance(h1, h2, shuffled, FIVE, max_memory=150_000)
 
 
 def test_layers_that_only_some_samples_reach_are_left_out():
@@ -457,7 +316,7 @@ def test_nothing_of_the_activations_is_kept():
 
 
 def test_memory_is_bounded_by_splitting_layers(monkeypatch):
-    import bc_lightning.invariance._passes as passes
+    import bc_lightning.invariance._network as passes
 
     held = []
     original = passes.StreamingMoments.update
@@ -547,66 +406,6 @@ def classifiers():
         return nn.Sequential(*body, nn.Flatten(), nn.Linear(64, 3)).eval()
 
     return one(), one()
-
-
-def predicted(net, x, transforms):
-    with torch.no_grad():
-        columns = [net(torch.from_numpy(np.ascontiguousarray(t(x.numpy())))).argmax(1) for t in transforms]
-    return torch.stack(columns, 1).numpy()
-
-
-@pytest.mark.parametrize("max_memory", [None, 150_000])
-def test_an_update_is_compared_in_one_go(max_memory):
-    (h1, h2), x = classifiers(), images(50)
-    y = torch.arange(50) % 3
-    loader = DataLoader(TensorDataset(x, y), batch_size=8)
-    update = compare_invariance(h1, h2, loader, FIVE, max_memory=max_memory)
-    a, b = predicted(h1, x, FIVE), predicted(h2, x, FIVE)
-    np.testing.assert_array_equal(update.h1_pred, a)
-    np.testing.assert_array_equal(update.h2_pred, b)
-    kept = a[:, 1:] == a[:, :1]
-    assert update.negative_flip_rate == pytest.approx((kept & (b[:, 1:] != b[:, :1])).mean())
-    assert update.table()[2]["nfr"] == ((a[:, 2] == y.numpy()) & (b[:, 2] != y.numpy())).mean()
-    alone = measure(h2, x, FIVE)
-    rows = update.depth_table()
-    assert [row["layer"] for row in rows] == ["0", "1", "2", "4"]
-    assert [row["depth_h1"] for row in rows] == pytest.approx([0, 1 / 3, 2 / 3, 1])
-    for row in rows:
-        assert row["h2"] == pytest.approx(alone[row["layer"]].summary(), rel=1e-4)
-        low, high = row["h2_interval"]
-        assert low < row["h2"] < high
-        low, high = row["difference_interval"]
-        assert low <= row["difference"] <= high
-        assert high - low > 0
-
-
-def test_binary_models_and_predictions_alone():
-    x = images(30)
-    h1 = nn.Sequential(nn.Flatten(), nn.Linear(144, 1), nn.Sigmoid())
-    update = compare_invariance(h1, h1, x, FIVE, layers=[])
-    assert update.h1 is None
-    assert update.overlaps is None
-    assert set(np.unique(update.h1_pred)) <= {0, 1}
-    assert update.negative_flip_rate == 0
-    with pytest.raises(ValueError, match="from_logits"):
-        compare_invariance(h1[:2], h1[:2], x * 100, FIVE, layers=[])
-    logits = compare_invariance(h1[:2], h1[:2], x, FIVE, layers=[], from_logits=True)
-    np.testing.assert_array_equal(logits.h1_pred, update.h1_pred)
-
-
-def test_bad_comparisons_are_refused():
-    (h1, h2), x = classifiers(), images(20)
-    shuffled = DataLoader(TensorDataset(x, torch.zeros(20, dtype=torch.long)), shuffle=True)
-    with pytest.raises(ValueError, match="same order"):
-        compare_invariance(h1, h2, shuffled, FIVE, max_memory=150_000)
-    with pytest.raises(ValueError, match="identity"):
-        compare_invariance(h1, h2, x, TransformSet.rotations([10, 20]))
-    with pytest.raises(TypeError, match="h2: expected a torch"):
-        compare_invariance(h1, "h2", x, FIVE)
-    with pytest.raises(ValueError, match="h1 returned NaN"):
-        compare_invariance(h1, h2, x * math.nan, FIVE)
-    with pytest.raises(ValueError, match="target"):
-        compare_invariance(h1, h2, [(x, torch.zeros(20, 4))], FIVE)
 
 
 # Two processes

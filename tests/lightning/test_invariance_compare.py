@@ -87,32 +87,6 @@ def test_random_numbers_are_the_callers():
     assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]  # noqa: NPY002
 
 
-def test_targets_of_binary_losses_and_one_hot_ones():
-    x, y = images(), torch.arange(40) % 2
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
-    expected = compare_invariance(model, model, TensorDataset(x, y), C4, layers=[], from_logits=True)
-    for target in (y.float(), y.float()[:, None], nn.functional.one_hot(y), nn.functional.one_hot(y).float()):
-        found = compare_invariance(model, model, TensorDataset(x, target), C4, layers=[], from_logits=True)
-        assert found.table() == expected.table()
-    with pytest.raises(ValueError, match="expected one class number for each"):
-        compare_invariance(model, model, TensorDataset(x, torch.rand(40)), C4, layers=[], from_logits=True)
-
-
-def test_a_reference_brings_its_class_map():
-    x, y = images(), torch.arange(40) % 3
-    h1, h2 = net(4), net(3)
-    class_map = [2, -1, 0, 1]
-    update = compare_invariance(Reference(h1, class_map=class_map), h2, TensorDataset(x, y), C4)
-    with torch.no_grad():
-        of_h1 = h1(make_tile(C4, x, ops=TorchSpatial())).argmax(1).reshape(40, 4)
-    # The one that h2 lacks stands behind the three that it has: its own number, 1, after theirs.
-    expected = torch.tensor([2, 4, 0, 1])[of_h1]
-    assert torch.equal(torch.as_tensor(update.h1_pred), expected)
-    assert update.consistency_h1 == (of_h1[:, 1:] == of_h1[:, :1]).double().mean().item()
-    accuracy = [row["accuracy_h1"] for row in update.table()]
-    assert accuracy == pytest.approx((expected == y[:, None]).double().mean(0).tolist())
-
-
 def test_a_reference_without_layers_is_refused():
     with pytest.raises(TypeError, match=r"h1: expected a torch\.nn\.Module"):
         compare_invariance(Reference(lambda x: x.flatten(1)), net(), images(), C4)
@@ -206,10 +180,6 @@ def test_what_does_not_fit_is_told_before_the_first_epoch():
     fit(watch)
     assert trained
     assert [epoch for epoch, _ in watch.history] == [0]
-    with pytest.raises(TypeError, match="confidenc is no option of compare_invariance; perhaps confidence"):
-        InvarianceCallback(h1, x, C4, confidenc=0.9)
-    with pytest.raises(TypeError, match="an iterator cannot be"):
-        InvarianceCallback(h1, iter([x]), C4)
 
 
 def test_arrays_of_numpy_are_brought_to_the_type_of_the_network():
@@ -217,3 +187,21 @@ def test_arrays_of_numpy_are_brought_to_the_type_of_the_network():
     assert measure(net(), x.double().numpy(), C4)["1"].features == 16
     double = net().double()
     assert measure(double, x.double().numpy(), C4)["1"].summary() > 0
+
+
+def test_layers_of_a_network_inside_of_the_other_are_probed_by_the_same_units():
+    # 576 units, of which 256 are chosen by the layer's name.
+    inner = nn.Sequential(nn.Conv2d(1, 16, 3), nn.Flatten(), nn.Linear(576, 3)).eval()
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = inner
+
+        def forward(self, x):
+            return self.net(x)
+
+    update = compare_invariance(inner, Outer(), images(), C4)
+    row = update.depth_table()[0]
+    assert row["layer"] == "net.0"
+    assert row["difference_interval"] == (0.0, 0.0)

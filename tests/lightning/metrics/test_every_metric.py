@@ -3,6 +3,7 @@
 Expected values come from the plain loops of this file.
 """
 
+import inspect
 import io
 import math
 import pickle
@@ -14,10 +15,13 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from score_definitions import DEFINITIONS
 from torchmetrics import MetricCollection, MetricTracker
 
 import bc_lightning.functional as functional_forms
 import bc_lightning.metrics as metric_forms
+from bc_core import SCORES as SCORE_TABLE
+from bc_core.counting._score_texts import function_name
 
 mpl.use("Agg")
 
@@ -62,16 +66,6 @@ def ratio(above, below, zero_division):
     return above / below if below else zero_division
 
 
-SCORE_LOOPS = {
-    "btc": (lambda h1, h2: h1 and h2, lambda h1, h2: h1),
-    "bec_h1": (lambda h1, h2: not h1 and not h2, lambda h1, h2: not h1),
-    "bec_h2": (lambda h1, h2: not h1 and not h2, lambda h1, h2: not h2),
-    "nfr": (lambda h1, h2: h1 and not h2, lambda h1, h2: True),
-    "pfr": (lambda h1, h2: not h1 and h2, lambda h1, h2: True),
-    "nfi": (lambda h1, h2: h1 and not h2, lambda h1, h2: not h2),
-}
-
-
 def expected_value(key, task, batches, average="micro", zero_division=0.0, ignore_index=None, threshold=0.5):
     seen = [one for batch in batches for one in observations(task, batch, ignore_index, threshold)]
     groups = range(GROUPS[task])
@@ -83,7 +77,7 @@ def expected_value(key, task, batches, average="micro", zero_division=0.0, ignor
     if key == "by_class":
         flips = [sum(1 for g, h1, h2 in seen if g == group and h1 and not h2) for group in groups]
         return np.array([ratio(flip, sum(flips), zero_division) for flip in flips])
-    numerator, denominator = SCORE_LOOPS[key]
+    numerator, denominator, _ = DEFINITIONS[key]
     terms = []
     for group in groups:
         mine = [(h1, h2) for g, h1, h2 in seen if g == group]
@@ -111,17 +105,9 @@ class Case:
         form = getattr(metric_forms, self.name)
         return form(task=self.task, **SIZES[self.task], **{**self.options, **more})
 
-    def specific_metric(self, **more):
-        form = getattr(metric_forms, self.task.capitalize() + self.name)
-        return form(**SIZES[self.task], **{**self.options, **more})
-
     def functional(self, batch, **more):
         form = getattr(functional_forms, self.function)
         return form(*batch, task=self.task, **SIZES[self.task], **{**self.options, **more})
-
-    def specific_functional(self, batch, **more):
-        form = getattr(functional_forms, f"{self.task}_{self.function}")
-        return form(*batch, **SIZES[self.task], **{**self.options, **more})
 
     def expected(self, batches, **more):
         options = {k: v for k, v in {**self.options, **more}.items() if k != "given"}
@@ -132,12 +118,9 @@ class Case:
 
 
 SCORES = [
-    ("btc", "BackwardTrustCompatibility", "backward_trust_compatibility", {}),
-    ("bec_h1", "BackwardErrorCompatibility", "backward_error_compatibility", {"given": "h1_wrong"}),
-    ("bec_h2", "BackwardErrorCompatibility", "backward_error_compatibility", {"given": "h2_wrong"}),
-    ("nfr", "NegativeFlipRate", "negative_flip_rate", {}),
-    ("pfr", "PositiveFlipRate", "positive_flip_rate", {}),
-    ("nfi", "NegativeFlipImpact", "negative_flip_impact", {}),
+    (name, score.metric, function_name(score.metric), {} if score.given is None else {"given": score.given})
+    for name, score in SCORE_TABLE.items()
+    if score.metric is not None
 ]
 OTHERS = [
     ("overlap", "ErrorOverlapMetric", "error_overlap", {}),
@@ -215,13 +198,21 @@ def test_functional_parity(case):
     for batch in make_batches(case.task):
         value = case.functional(batch)
         assert_value(value, case.expected([batch]))
-        torch.testing.assert_close(case.specific_functional(batch), value)
-        torch.testing.assert_close(case.metric()(*batch), value)
+        assert torch.equal(case.metric()(*batch), value)
 
 
 @every_case
-def test_task_form_makes_the_specific_class(case):
-    assert type(case.metric()) is type(case.specific_metric())
+def test_one_class_and_one_function_for_every_task(case):
+    metric = case.metric()
+    assert type(metric) is getattr(metric_forms, case.name)
+    assert metric.task == case.task
+    function = getattr(functional_forms, case.function)
+    assert (type(metric).__name__, function.__name__) == (case.name, case.function)
+    assert pickle.loads(pickle.dumps(function)) is function
+    for form, module in ((type(metric), "metrics"), (function, "functional")):
+        assert f"from bc_lightning.{module} import {form.__name__}" in form.__doc__
+        assert f'task="{case.task}"' in form.__doc__
+        assert "task" in inspect.signature(form).parameters
 
 
 @every_case
@@ -360,6 +351,12 @@ def test_compute_before_update_warns(case):
 
 
 @every_case
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # scripting itself is deprecated, and still asked for
+def test_scripting(case):
+    torch.jit.script(case.metric())
+
+
+@every_case
 @pytest.mark.parametrize("module", ["pickle", "cloudpickle"])
 def test_pickling(case, module):
     dumps = pickle.dumps if module == "pickle" else pytest.importorskip("cloudpickle").dumps
@@ -442,7 +439,7 @@ def test_constants_cannot_be_set(case, constant):
         setattr(metric, constant, None)
 
 
-HIGHER_IS_BETTER = {"btc": True, "bec_h1": None, "bec_h2": True, "nfr": False, "pfr": True, "nfi": False}
+HIGHER_IS_BETTER = {name: better for name, (_, _, better) in DEFINITIONS.items()}
 
 
 @every_case
@@ -625,7 +622,7 @@ def test_compute_groups_keep_ignored_classes_apart():
     collection.update(*first)
     collection.update(*second)
     values = collection.compute()
-    assert values["MulticlassNegativeFlipRate"] == 0.5
+    assert values["NegativeFlipRate"] == 0.5
     assert values["other"] == 0.0
 
 
@@ -701,6 +698,19 @@ def test_to_error_overlap(task):
 def test_aliases():
     assert metric_forms.BTC is metric_forms.BackwardTrustCompatibility
     assert metric_forms.BEC is metric_forms.BackwardErrorCompatibility
+
+
+def test_names_with_a_task_before_them_are_gone():
+    for module in (metric_forms, functional_forms):
+        assert not [name for name in dir(module) if name.lower().startswith(TASKS)]
+
+
+def test_the_public_scores():
+    names = {"BackwardTrustCompatibility", "BackwardErrorCompatibility", "NegativeFlipRate", "PositiveFlipRate"}
+    names |= {"NegativeFlipImpact", "ErrorOverlapMetric", "IncompatibilityByClass", "BTC", "BEC"}
+    assert names <= set(metric_forms.__all__)
+    assert {case.name for case in CASES} <= set(metric_forms.__all__)
+    assert {case.function for case in CASES} <= set(functional_forms.__all__)
 
 
 def test_every_public_name_exists():
