@@ -23,6 +23,7 @@ from bc_core.sweep._points import Point as SweepPoint
 from bc_core.sweep._points import linear_lambdas, log_lambdas
 from bc_core.sweep._results import SweepResults
 from bc_core.sweep._running import Sweep, SweepFailedError
+from bc_core.sweep._trackers import Tracker
 
 __all__ = [
     "SCORES",
@@ -40,6 +41,7 @@ __all__ = [
     "SweepFailedError",
     "SweepPoint",
     "SweepResults",
+    "Tracker",
     "check_lambda",
     "clopper_pearson_interval",
     "compare",

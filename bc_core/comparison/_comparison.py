@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import importlib
 import math
 import operator
 import os
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import first_duplicate, id_array, matching_labels, text_objects, to_numpy
+from bc_core._pages import to_html
 from bc_core.comparison._comparison_file import packed, unpacked
 from bc_core.comparison._error_instances import ErrorInstances, refuse_duplicates
 from bc_core.counting._overlap import ErrorOverlap
@@ -328,10 +328,7 @@ class Comparison:
             ...     comparison.to_html(f"{folder}/update.html", title="Cats and dogs").name
             'update.html'
         """
-        # By name and only here: what shows comparisons is built on this package, not the other way round.
-        to_html = importlib.import_module("bc_tensorboard").to_html
-        written: Path = to_html(self, path, **options)
-        return written
+        return to_html(self, path, options)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], max_bytes: int = 2**28) -> Comparison:

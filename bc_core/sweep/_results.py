@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bc_core._pages import to_html
 from bc_core.comparison._comparison import Comparison
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import SCORES
@@ -217,10 +218,8 @@ class SweepResults:
             ValueError: No point is finished.
         """
         self._check_any()
-        to_html = importlib.import_module("bc_tensorboard").to_html
         options = {"title": f"Sweep over lambda_c: {self.path.name}", "dissonance": self.dissonances(), **options}
-        written: Path = to_html(self.comparisons(), path, **options)
-        return written
+        return to_html(self.comparisons(), path, options)
 
     # The choice
 

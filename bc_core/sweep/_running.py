@@ -8,15 +8,18 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
-from bc_core.sweep._engines import ENGINES, Engine, Recipe, run_points
+from bc_core.sweep._engines import ENGINES, Engine
 from bc_core.sweep._folder import SweepFolder
 from bc_core.sweep._points import Point, checked_lambdas, checked_seeds, planned
+from bc_core.sweep._recipe import Recipe
 from bc_core.sweep._results import SweepResults
 from bc_core.sweep._told import full_sentence
+from bc_core.sweep._trackers import Plan, Tracker, tell
+from bc_core.sweep._work import PointDone, Work
 
 # How often the progress bar looks at the folder.
 _LOOK_SECONDS = 0.25
@@ -92,15 +95,8 @@ class Sweep(SweepResults):
             self._thread.join()
 
     def _run(
-        self,
-        recipe: Recipe,
-        engine: Engine,
-        workers: int,
-        options: Mapping[str, Any],
-        tracking: Any,
-        prepare: bool,
+        self, work: Callable[[Sequence[Point], PointDone, threading.Event], None], trackers: Sequence[Tracker]
     ) -> None:
-        todo = [point for point in self._asked if not self._is_finished(point)]
         told: set[Point] = set()
 
         def done(point: Point, error: BaseException | str | None) -> None:
@@ -108,17 +104,14 @@ class Sweep(SweepResults):
                 return
             told.add(point)
             if error is None:
-                if tracking is not None:
-                    tracking.point_finished(self, point)
+                tell(trackers, "point_finished", self, point)
                 return
             known = {failure.point: failure for failure in self.failures}
             failure = known.get(point) or self._folder.note_failure(point, error)
-            if tracking is not None:
-                tracking.point_failed(failure)
+            tell(trackers, "point_failed", failure)
 
-        for point in todo:
-            self._folder.forget_failure(point)
-        run_points(engine, recipe, self._folder, todo, done, self._stop, workers, options, prepare)
+        todo = [point for point in self._asked if not self._is_finished(point)]
+        work(todo, done, self._stop)
         failures = [failure for failure in self.failures if failure.point in set(self._asked)]
         if failures and not any(map(self._is_finished, self._asked)):
             raise SweepFailedError(
@@ -134,6 +127,20 @@ class Sweep(SweepResults):
                 stacklevel=2,
             )
 
+    def _run_in_background(self, work: Callable[[], None]) -> None:
+        def work_quietly() -> None:
+            try:
+                work()
+            except BaseException as error:
+                self._error = error
+                warnings.warn(f"The sweep in {self.path} ended: {error}", RuntimeWarning, stacklevel=1)
+
+        self._thread = threading.Thread(target=work_quietly, name=f"sweep {self.path.name}", daemon=True)
+        self._thread.start()
+        there = weakref.ref(self)
+        # Workers must not outlive the interpreter, nor hold up its end.
+        atexit.register(lambda: cast("Any", there() and there().cancel()))  # type: ignore[union-attr]
+
 
 def run_sweep(
     recipe: Recipe,
@@ -148,9 +155,9 @@ def run_sweep(
     background: bool = False,
     progress_bar: bool = True,
     ray_options: Mapping[str, Any] | None = None,
-    mlflow: Any = None,
+    trackers: Sequence[Tracker] = (),
 ) -> Sweep:
-    """Run a sweep: what both frameworks' `sweep` end in.
+    """Run a sweep: what both frameworks' `sweep` end in, whose arguments these are.
 
     Args:
         recipe: How a point is trained.
@@ -159,12 +166,12 @@ def run_sweep(
         lambdas: Values of lambda_c.
         seeds: Seeds.
         share_plain: Whether all losses are the same training at lambda_c = 0.
-        engine: `"in_process"`, `"processes"` or `"ray"`.
+        engine: Who trains.
         workers: Points at a time.
         background: Whether to return at once.
         progress_bar: Whether to show one.
         ray_options: For the engine "ray".
-        mlflow: Whether and how to track.
+        trackers: Who is told.
 
     Raises:
         TypeError: An argument of a wrong kind.
@@ -173,79 +180,82 @@ def run_sweep(
         SweepFailedError: Every point failed.
     """
     chosen = _engine(engine, background)
-    number = _workers(workers, chosen)
-    checked = list(dict.fromkeys(losses))
-    if not checked:
-        raise ValueError("losses must name at least one loss. Received: losses=().")
-    weights, numbers = checked_lambdas(lambdas), checked_seeds(seeds)
-    points = planned(checked, weights, numbers, share_plain)
+    at_a_time = _workers(workers, chosen)
+    names, weights, numbers = list(dict.fromkeys(losses)), checked_lambdas(lambdas), checked_seeds(seeds)
+    points = planned(names, weights, numbers, share_plain)
     place = SweepFolder(folder)
-    description = recipe.describe()
-    tracking = None
-    if mlflow not in (None, False):
-        from bc_core.sweep._tracking import tracking_of
-
-        tracking = tracking_of(mlflow, place.path, description, checked, weights, numbers)
-    held = ExitStack()
-    held.enter_context(place.locked())
-    try:
+    measures = recipe.performance_metric is not None
+    plan = Plan(recipe.describe(), names, weights, numbers, recipe.evaluated, measures)
+    with ExitStack() as beginning:
+        beginning.enter_context(place.locked())
         with place.telling_of_a_full_disk("the plan of the sweep"):
-            place.begin(description, checked, points)
+            place.begin(plan.recipe, names, points)
         place.clear_running()
         sweep = Sweep(place, points)
-        if tracking is not None:
-            tracking.start()
+        for tracker in trackers:
+            tracker.begin(sweep, plan)
         # Where the training's own curves go, in whatever process it runs.
-        recipe.tracking = tracking
-    except BaseException:
-        held.close()
-        raise
+        recipe.trackers = trackers
+        held = beginning.pop_all()
+
+    def engine_at_work(todo: Sequence[Point], done: PointDone, stop: threading.Event) -> None:
+        if not todo:
+            return
+        if not background:
+            with place.telling_of_a_full_disk("h1's outputs"):
+                recipe.prepare(place.path)
+        for point in todo:
+            place.forget_failure(point)
+        ENGINES[chosen](Work(recipe, place, todo, done, stop, at_a_time, ray_options or {}, prepare=background))
 
     def work() -> None:
-        # Read back by the tracking: how the sweep ended.
-        ended: BaseException | None = None
-        with held, _Bar(sweep, progress_bar):
+        with held, _Bar(sweep, progress_bar), _told_of_the_end(sweep, trackers):
             try:
-                todo = not all(map(place.is_finished, points))
-                if todo and not background:
-                    with place.telling_of_a_full_disk("h1's outputs"):
-                        recipe.prepare(place.path)
-                sweep._run(recipe, chosen, number, ray_options or {}, tracking, prepare=todo and background)
-            except BaseException as error:
-                ended = error
-                raise
+                sweep._run(engine_at_work, trackers)
             finally:
                 place.clear_running()
-                if tracking is not None:
-                    if ended is None:
-                        tracking.finish(sweep)
-                    else:
-                        tracking.close(ended)
 
-    if not background:
-        try:
-            work()
-        except KeyboardInterrupt:
-            sys.stderr.write(
-                f"\nInterrupted: {len(sweep.points)} of {len(points)} points are finished and kept in {place.path}. "
-                "The same call goes on from there.\n"
-            )
-            raise
+    if background:
+        sweep._run_in_background(work)
         return sweep
-
-    def work_quietly() -> None:
-        try:
-            work()
-        except BaseException as error:
-            sweep._error = error
-            warnings.warn(f"The sweep in {place.path} ended: {error}", RuntimeWarning, stacklevel=1)
-
-    sweep._thread = threading.Thread(target=work_quietly, name=f"sweep {place.path.name}", daemon=True)
-    sweep._thread.start()
-    there = weakref.ref(sweep)
-    # Workers must not outlive the interpreter, nor hold up its end.
-    atexit.register(lambda: cast("Any", there() and there().cancel()))  # type: ignore[union-attr]
+    try:
+        work()
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            f"\nInterrupted: {len(sweep.points)} of {len(points)} points are finished and kept in {place.path}. "
+            "The same call goes on from there.\n"
+        )
+        raise
     return sweep
+
+
+# Arguments of a framework's `sweep` that are for what runs it; the rest is for its recipe.
+_OF_THE_RUN = ("folder", "lambdas", "seeds", "engine", "workers", "background", "progress_bar", "ray_options")
+
+
+def sweep_by(make: Callable[..., Recipe], given: dict[str, Any], trackers: Sequence[Tracker]) -> Sweep:
+    """Run what a framework's `sweep` was called for.
+
+    Args:
+        make: Makes its recipe, of the arguments that are not for the run.
+        given: All arguments by name.
+        trackers: Who is told.
+    """
+    of_the_run = {name: given.pop(name) for name in _OF_THE_RUN}
+    recipe = make(**given)
+    losses, shared = list(recipe.losses), recipe.shares_plain
+    return run_sweep(recipe, losses=losses, share_plain=shared, trackers=trackers, **of_the_run)
+
+
+@contextmanager
+def _told_of_the_end(sweep: Sweep, trackers: Sequence[Tracker]) -> Iterator[None]:
+    """Tell the trackers how the sweep ended."""
+    try:
+        yield
+    except BaseException as error:
+        tell(trackers, "close", error)
+        raise
+    tell(trackers, "finish", sweep)
 
 
 def _engine(engine: str | None, background: bool) -> Engine:

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from bc_core import Sweep, linear_lambdas
 from bc_lightning.losses._losses import BCCrossEntropyLoss, StrictImitationCrossEntropyLoss
-from bc_lightning.sweep._sweep import _check_ids, sweep
+from bc_lightning.sweep._data import check_ids
+from bc_lightning.sweep._sweep import sweep
 from bc_tensorboard.original import _manager, _widgets
 from bc_tensorboard.original._manager import SweepArguments
 
@@ -82,7 +83,7 @@ def _loader_of(data: Any, name: str) -> tuple[Any, dict[str, Any]]:
     if isinstance(data, (list, tuple)) and data:
         if all(isinstance(batch, (list, tuple)) and len(batch) == 3 for batch in data):
             # Before a training that would end with them.
-            _check_ids(data, 0, f"ids of {name}")
+            check_ids(data, 0, f"ids of {name}")
         sizes = [len(batch[-1]) for batch in data]
         # Instances that are read one by one let h1's outputs be kept for the whole sweep.
         if len(set(sizes[:-1])) <= 1 and sizes[-1] <= sizes[0]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
+import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bc_core import SCORES
-from bc_core.sweep._folder import SweepFolder
+from bc_core.sweep._mlflow import MLflowTracker
 from bc_core.sweep._points import PLAIN
+from bc_core.sweep._trackers import Logger, Plan, Tracker
 from bc_tensorboard import summary
 from bc_tensorboard.writing._event_file import EventFile
 from bc_tensorboard.writing._media import media_path
@@ -23,9 +26,12 @@ if TYPE_CHECKING:
 
     from bc_core.sweep._folder import Trained
     from bc_core.sweep._points import Point
+    from bc_core.sweep._results import SweepResults
 
 # Where the runs of the points are, in the folder of their sweep.
 _RUNS = "tensorboard"
+# The run with the curves of a point, below that of the point.
+_TRAINING = "training"
 # In the order of the columns: what one chooses by comes first.
 _METRICS = ("accuracy_h2", "btc", "nfr", "bec_given_h1_wrong", "bec_given_h2_wrong", "pfr", "nfi", "accuracy_h1")
 _PERFORMANCES = {"performance_h2": "Performance of h2", "performance_h1": "Performance of h1"}
@@ -33,46 +39,80 @@ _PERFORMANCES = {"performance_h2": "Performance of h2", "performance_h1": "Perfo
 _ENDING = ".sweep"
 
 
-def log_plan(folder: Path, datasets: Sequence[str], performance: bool) -> None:
-    """Say for the HPARAMS tab what the sweep in a folder tries, all that was ever planned.
+class SweepLog(Tracker):
+    """Writes a sweep for TensorBoard, under `tensorboard` in its folder.
 
     Args:
         folder: Folder of the sweep.
-        datasets: Names of the data sets.
-        performance: Whether there is a metric of the caller's.
     """
-    sweep = SweepFolder(folder)
-    plan = sweep.plan
-    lambdas, seeds = sorted({point.lambda_c for point in plan}), sorted({point.seed for point in plan})
-    write_experiment(folder / _RUNS, sweep.losses, lambdas, seeds, datasets, performance=performance)
 
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._runs = Path(folder).resolve() / _RUNS
+        # The points whose curves are written here, and those whose writing failed.
+        self._curves: dict[Point, EventFile] = {}
+        self._lost: set[Point] = set()
 
-def log_point(folder: Path, point: Point, trained: Trained) -> None:
-    """Write the run of a point of the sweep in a folder."""
-    write_point(folder / _RUNS / point.name, point, trained, (point.loss or PLAIN).replace("_", " "))
+    def begin(self, results: SweepResults, plan: Plan) -> None:
+        """Say for the HPARAMS tab what the sweep tries, all that was ever planned.
 
+        Raises:
+            ImportError: tensorboard is not installed.
+        """
+        points = [*results.points, *results.unfinished]
+        lambdas, seeds = {point.lambda_c for point in points}, {point.seed for point in points}
+        write_experiment(self._runs, results.losses, lambdas, seeds, plan.datasets, performance=plan.has_performance)
 
-def curves_of(folder: Path, point: Point) -> Callable[[int, Mapping[str, Any] | None], None]:
-    """A function of an epoch and what was logged of it, which writes the training curves of a point.
+    def point_begun(self, point: Point) -> None:
+        """Remove the curves of an interrupted attempt."""
+        self._curves.pop(point, None)
+        shutil.rmtree(self._runs / point.name / _TRAINING, ignore_errors=True)
 
-    Curves of an interrupted attempt are removed. What cannot be written is told once, and ends no training.
-    """
-    place = folder / _RUNS / point.name / "training"
-    shutil.rmtree(place, ignore_errors=True)
-    file = EventFile(place, supersedes=False)
-    lost = False
+    def logger(self, point: Point) -> Logger | None:
+        """Lightning's own logger, unless the caller brings one."""
+        return Logger(
+            "TensorBoardLogger",
+            {"save_dir": self._runs, "name": point.name, "version": _TRAINING, "default_hp_metric": False},
+        )
 
-    def write(epoch: int, logs: Mapping[str, Any] | None) -> None:
-        nonlocal lost
-        if lost:
+    def log_epoch(self, point: Point, epoch: int, logs: Mapping[str, Any] | None) -> None:
+        """Write what was logged of an epoch; what cannot be written is told once, and ends no training."""
+        if point in self._lost:
             return
         try:
+            file = self._curves.setdefault(point, EventFile(self._runs / point.name / _TRAINING, supersedes=False))
             file.add(epoch, {name: float(value) for name, value in (logs or {}).items()}, {})
         except Exception as error:  # a file system of TensorFlow's has errors of its own
-            lost = True
+            self._lost.add(point)
             warnings.warn(f"The curves of the point {point.name} are not logged: {error}", RuntimeWarning, stacklevel=2)
 
-    return write
+    def point_trained(self, point: Point, trained: Trained) -> None:
+        """Write the run of a point."""
+        self._curves.pop(point, None)
+        write_point(self._runs / point.name, point, trained, (point.loss or PLAIN).replace("_", " "))
+
+
+def trackers_of(folder: str | os.PathLike[str], tensorboard: bool | None, mlflow: Any) -> list[Tracker]:
+    """Who is told of a sweep.
+
+    Args:
+        folder: Folder of the sweep.
+        tensorboard: Whether TensorBoard is; None for where it is installed.
+        mlflow: Whether and how MLflow is, as `sweep` takes it.
+
+    Raises:
+        ImportError: MLflow is wanted and not installed.
+        TypeError: `mlflow` is something else than it may be.
+        ValueError: It has other options.
+
+    Example:
+        >>> from bc_tensorboard.writing._sweep_log import trackers_of
+        >>> trackers_of("sweep", False, None)
+        []
+    """
+    if tensorboard is None:
+        tensorboard = importlib.util.find_spec("tensorboard") is not None
+    found = [SweepLog(folder) if tensorboard else None, MLflowTracker.of(mlflow, folder)]
+    return [tracker for tracker in found if tracker is not None]
 
 
 def write_point(logdir: Path, point: Point, trained: Trained, dissonance: str) -> None:

@@ -20,7 +20,9 @@ SCRIPT = """
 
 
     class Waiting:
-        tracking = None
+        trackers = ()
+        performance_metric = None
+        evaluated = ()
 
         def describe(self):
             return {"trains": "nothing"}
@@ -105,7 +107,9 @@ LARGE = """
 
 
     class Large:
-        tracking = None
+        trackers = ()
+        performance_metric = None
+        evaluated = ()
 
         def describe(self):
             return {"trains": "nothing"}

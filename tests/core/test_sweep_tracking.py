@@ -10,8 +10,9 @@ import pytest
 
 from bc_core import SweepResults, compare
 from bc_core.sweep._folder import Failure, SweepFolder, Trained
+from bc_core.sweep._mlflow import MLflowTracker
 from bc_core.sweep._points import Point, planned
-from bc_core.sweep._tracking import tracking_of
+from bc_core.sweep._trackers import Plan
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -60,13 +61,16 @@ class Fabricated:
     def results(self):
         return SweepResults(self.folder.path)
 
-    def tracking(self, uri, recipe=RECIPE, **options):
-        given = {"tracking_uri": uri, "experiment": "updates", **options}
-        return tracking_of(given, self.folder.path, recipe, LOSSES, LAMBDAS, self.seeds)
+    def tracking(self, uri, **options):
+        return MLflowTracker.of({"tracking_uri": uri, "experiment": "updates", **options}, self.folder.path)
+
+    def begun(self, tracking, losses=LOSSES, lambdas=LAMBDAS):
+        tracking.begin(self.results, Plan(RECIPE, losses, lambdas, self.seeds))
+        return tracking
 
     def run(self, tracking, points=None):
         for point in self.points if points is None else points:
-            tracking.child_run(point)
+            tracking.logger(point)
             self.train(point)
             tracking.point_finished(self.results, point)
 
@@ -89,7 +93,7 @@ def files(client, run):
 
 def test_none_and_false_track_nothing(tmp_path):
     for nothing in (None, False):
-        assert tracking_of(nothing, tmp_path, {}, LOSSES, LAMBDAS, [0]) is None
+        assert MLflowTracker.of(nothing, tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -102,32 +106,31 @@ def test_none_and_false_track_nothing(tmp_path):
 )
 def test_bad_options_are_refused(tmp_path, given, error, match):
     with pytest.raises(error, match=match):
-        tracking_of(given, tmp_path, {}, LOSSES, LAMBDAS, [0])
+        MLflowTracker.of(given, tmp_path)
 
 
 def test_without_mlflow_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(ImportError, match=r'pip install "backward-compat-ml\[mlflow\]"'):
-        tracking_of(True, tmp_path, {}, LOSSES, LAMBDAS, [0])
+        MLflowTracker.of(True, tmp_path)
 
 
 def test_a_database_without_its_packages_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "alembic", None)
-    tracking = tracking_of({"tracking_uri": f"sqlite:///{tmp_path}/x.db"}, tmp_path, {}, LOSSES, LAMBDAS, [0])
+    sweep = Fabricated(tmp_path / "sweep")
     with pytest.raises(ImportError, match="pip install sqlalchemy alembic"):
-        tracking.start()
+        sweep.begun(sweep.tracking(f"sqlite:///{tmp_path}/x.db"))
 
 
 def test_importing_it_imports_no_mlflow():
     foreign = ("mlflow", "pandas", "matplotlib")
-    code = f"import sys, bc_core.sweep._tracking; print([name for name in {foreign} if name in sys.modules])"
+    code = f"import sys, bc_core.sweep._mlflow; print([name for name in {foreign} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_a_finished_sweep(tmp_path, uri):
     sweep = Fabricated(tmp_path / "sweep")
-    tracking = sweep.tracking(uri, run_name="first")
-    tracking.start()
+    tracking = sweep.begun(sweep.tracking(uri, run_name="first"))
     sweep.run(tracking)
     results = sweep.results
     tracking.finish(results)
@@ -175,8 +178,7 @@ def test_a_finished_sweep(tmp_path, uri):
 
 def test_a_metric_of_the_callers_own_is_the_performance(tmp_path, uri):
     sweep = Fabricated(tmp_path / "sweep", performances=True)
-    tracking = sweep.tracking(uri)
-    tracking.start()
+    tracking = sweep.begun(sweep.tracking(uri))
     sweep.run(tracking)
     tracking.finish(sweep.results)
     _, [parent], children = runs_of(uri)
@@ -186,8 +188,7 @@ def test_a_metric_of_the_callers_own_is_the_performance(tmp_path, uri):
 
 def test_several_seeds_are_a_mean_in_the_run_of_the_sweep(tmp_path, uri):
     sweep = Fabricated(tmp_path / "sweep", seeds=(0, 1))
-    tracking = sweep.tracking(uri)
-    tracking.start()
+    tracking = sweep.begun(sweep.tracking(uri))
     sweep.run(tracking)
     tracking.finish(sweep.results)
     client, [parent], children = runs_of(uri)
@@ -204,8 +205,7 @@ def test_an_active_run_of_the_caller_is_left_alone(tmp_path, uri):
         mlflow.set_experiment("theirs")
         with mlflow.start_run() as own:
             sweep = Fabricated(tmp_path / "sweep")
-            tracking = tracking_of(True, sweep.folder.path, RECIPE, LOSSES, LAMBDAS, [0])
-            tracking.start()
+            tracking = sweep.begun(MLflowTracker.of(True, sweep.folder.path))
             # A sweep in the background works in another thread.
             thread = threading.Thread(target=sweep.run, args=(tracking,))
             thread.start()
@@ -215,7 +215,7 @@ def test_an_active_run_of_the_caller_is_left_alone(tmp_path, uri):
         seen = mlflow.MlflowClient().get_run(own.info.run_id)
         assert (seen.data.metrics, seen.data.params) == ({}, {})
         _, parents, children = runs_of(uri, "theirs")
-        assert {run.info.run_id for run in parents} == {own.info.run_id, tracking.run_id}
+        assert {run.info.run_id for run in parents} == {own.info.run_id, tracking.runs.run_id}
         assert len(children) == len(sweep.points)
     finally:
         mlflow.set_tracking_uri(before)
@@ -223,18 +223,16 @@ def test_an_active_run_of_the_caller_is_left_alone(tmp_path, uri):
 
 def test_an_interrupted_sweep_is_taken_up_in_the_same_run(tmp_path, uri):
     sweep = Fabricated(tmp_path / "sweep")
-    first = sweep.tracking(uri)
-    first.start()
+    first = sweep.begun(sweep.tracking(uri))
     sweep.run(first, sweep.points[:2])
-    first.child_run(sweep.points[2])
+    first.logger(sweep.points[2])
     first.close(KeyboardInterrupt())
     _, [parent], children = runs_of(uri)
     assert parent.info.status == "KILLED"
     assert children[sweep.points[2].name][0].info.status == "KILLED"
 
-    again = sweep.tracking(uri)
-    again.start()
-    assert again.run_id == first.run_id
+    again = sweep.begun(sweep.tracking(uri))
+    assert again.runs.run_id == first.runs.run_id
     assert runs_of(uri)[1][0].info.status == "RUNNING"
     for point in sweep.points[:2]:
         again.point_finished(sweep.results, point)
@@ -250,13 +248,11 @@ def test_an_interrupted_sweep_is_taken_up_in_the_same_run(tmp_path, uri):
 
 def test_a_process_that_was_killed_leaves_no_run_open(tmp_path, uri):
     sweep = Fabricated(tmp_path / "sweep")
-    first = sweep.tracking(uri)
-    first.start()
-    first.child_run(sweep.points[0])
-    first.child_run(sweep.points[1])
+    first = sweep.begun(sweep.tracking(uri))
+    first.logger(sweep.points[0])
+    first.logger(sweep.points[1])
     sweep.train(sweep.points[1])
-    again = sweep.tracking(uri)
-    again.start()
+    again = sweep.begun(sweep.tracking(uri))
     sweep.run(again, [point for point in sweep.points if point != sweep.points[1]])
     again.finish(sweep.results)
     _, [parent], children = runs_of(uri)
@@ -268,27 +264,22 @@ def test_a_process_that_was_killed_leaves_no_run_open(tmp_path, uri):
 
 def test_a_run_that_was_deleted_is_not_taken_up(tmp_path, uri):
     sweep = Fabricated(tmp_path / "sweep")
-    first = sweep.tracking(uri)
-    first.start()
+    first = sweep.begun(sweep.tracking(uri))
     sweep.run(first)
     first.finish(sweep.results)
-    mlflow.MlflowClient(tracking_uri=uri).delete_run(first.run_id)
-    again = sweep.tracking(uri)
-    again.start()
+    mlflow.MlflowClient(tracking_uri=uri).delete_run(first.runs.run_id)
+    again = sweep.begun(sweep.tracking(uri))
     again.finish(sweep.results)
-    assert again.run_id != first.run_id
+    assert again.runs.run_id != first.runs.run_id
     client = mlflow.MlflowClient(tracking_uri=uri)
-    found = client.search_runs([again.experiment_id], f"tags.`mlflow.parentRunId` = '{again.run_id}'")
+    found = client.search_runs([again.runs.experiment_id], f"tags.`mlflow.parentRunId` = '{again.runs.run_id}'")
     assert len(found) == len(sweep.points)
 
 
 def test_a_plan_that_grows_keeps_its_parameters_and_tells_the_new_plan(tmp_path, uri):
     sweep = Fabricated(tmp_path / "sweep")
-    sweep.tracking(uri).start()
-    larger = tracking_of(
-        {"tracking_uri": uri, "experiment": "updates"}, tmp_path / "sweep", RECIPE, LOSSES, [*LAMBDAS, 4.0], [0]
-    )
-    larger.start()
+    sweep.begun(sweep.tracking(uri))
+    sweep.begun(sweep.tracking(uri), lambdas=[*LAMBDAS, 4.0])
     _, [parent], _ = runs_of(uri)
     assert parent.data.params["lambdas"] == "0, 0.5, 1"
     assert parent.data.tags["sweep.lambdas"] == "0, 0.5, 1, 4"
@@ -297,8 +288,7 @@ def test_a_plan_that_grows_keeps_its_parameters_and_tells_the_new_plan(tmp_path,
 def test_a_failed_point_and_its_repetition(tmp_path, uri):
     sweep = Fabricated(tmp_path / "sweep")
     failing = sweep.points[1]
-    tracking = sweep.tracking(uri)
-    tracking.start()
+    tracking = sweep.begun(sweep.tracking(uri))
     sweep.run(tracking, [point for point in sweep.points if point != failing])
     failure = sweep.folder.note_failure(failing, ValueError("no such thing"))
     tracking.point_failed(failure)
@@ -309,8 +299,7 @@ def test_a_failed_point_and_its_repetition(tmp_path, uri):
     assert child.data.tags["error"] == "ValueError: no such thing"
     assert files(client, child) == {"traceback.txt"}
 
-    again = sweep.tracking(uri)
-    again.start()
+    again = sweep.begun(sweep.tracking(uri))
     sweep.run(again, [failing])
     again.finish(sweep.results)
     _, [parent], children = runs_of(uri)
@@ -321,9 +310,8 @@ def test_a_failed_point_and_its_repetition(tmp_path, uri):
 @pytest.mark.parametrize(("error", "status"), [(OSError("disk full"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
 def test_a_sweep_that_ends_early_closes_its_runs(tmp_path, uri, error, status):
     sweep = Fabricated(tmp_path / "sweep")
-    tracking = sweep.tracking(uri)
-    tracking.start()
-    tracking.child_run(sweep.points[0])
+    tracking = sweep.begun(sweep.tracking(uri))
+    tracking.logger(sweep.points[0])
     tracking.close(error)
     _, [parent], children = runs_of(uri)
     assert parent.info.status == status
@@ -332,8 +320,7 @@ def test_a_sweep_that_ends_early_closes_its_runs(tmp_path, uri, error, status):
 
 def test_a_cancelled_sweep_is_killed(tmp_path, uri):
     sweep = Fabricated(tmp_path / "sweep")
-    tracking = sweep.tracking(uri)
-    tracking.start()
+    tracking = sweep.begun(sweep.tracking(uri))
     sweep.run(tracking, sweep.points[:2])
     tracking.finish(sweep.results)
     assert runs_of(uri)[1][0].info.status == "KILLED"
@@ -342,20 +329,20 @@ def test_a_cancelled_sweep_is_killed(tmp_path, uri):
 def test_mlflow_that_is_away_at_the_start_is_an_error(tmp_path, uri):
     sweep = Fabricated(tmp_path / "sweep")
     with pytest.raises(RuntimeError, match=r"http://127\.0\.0\.1:9 cannot be written to.*tracking_uri"):
-        sweep.tracking("http://127.0.0.1:9").start()
+        sweep.begun(sweep.tracking("http://127.0.0.1:9"))
 
 
 def test_a_deleted_experiment_is_an_error(tmp_path, uri):
     client = mlflow.MlflowClient(tracking_uri=uri)
     client.delete_experiment(client.create_experiment("updates"))
+    sweep = Fabricated(tmp_path / "sweep")
     with pytest.raises(RuntimeError, match="'updates' is deleted"):
-        Fabricated(tmp_path / "sweep").tracking(uri).start()
+        sweep.begun(sweep.tracking(uri))
 
 
 def test_mlflow_that_fails_in_the_middle_ends_no_sweep_and_gets_the_rest_in_the_end(tmp_path, uri, monkeypatch):
     sweep = Fabricated(tmp_path / "sweep")
-    tracking = sweep.tracking(uri)
-    tracking.start()
+    tracking = sweep.begun(sweep.tracking(uri))
     sweep.run(tracking, sweep.points[:1])
     calls = []
 
@@ -366,10 +353,10 @@ def test_mlflow_that_fails_in_the_middle_ends_no_sweep_and_gets_the_rest_in_the_
     with monkeypatch.context() as patched:
         patched.setattr(mlflow.MlflowClient, "log_batch", away)
         with pytest.warns(RuntimeWarning, match="goes on without it.*no route"):
-            tracking.child_run(sweep.points[1])
+            tracking.logger(sweep.points[1])
         # Of all that follows nothing is said, and nothing tried: a server that is down costs minutes of waiting.
         tracking.log_epoch(sweep.points[1], 0, {"loss": 1.0})
-        assert tracking.child_run(sweep.points[1]) is None
+        assert tracking.logger(sweep.points[1]) is None
         sweep.run(tracking, sweep.points[1:])
         tracking.point_failed(Failure(Point("new_error", 0.5, 0), "e", "t"))
         assert len(calls) == 1
@@ -380,17 +367,19 @@ def test_mlflow_that_fails_in_the_middle_ends_no_sweep_and_gets_the_rest_in_the_
         point.name: "FINISHED" for point in sweep.points
     }
     assert {runs[0].data.params["loss"] for runs in children.values()} == {"plain", *LOSSES}
-    assert len(mlflow.MlflowClient(uri).get_metric_history(tracking.run_id, "new_error_testing_btc")) == len(LAMBDAS)
+    assert len(mlflow.MlflowClient(uri).get_metric_history(tracking.runs.run_id, "new_error_testing_btc")) == len(
+        LAMBDAS
+    )
 
 
 def test_a_worker_logs_into_the_run_of_its_point(tmp_path, uri):
     sweep = Fabricated(tmp_path / "sweep")
-    tracking = sweep.tracking(uri)
-    tracking.start()
+    tracking = sweep.begun(sweep.tracking(uri))
     point = sweep.points[1]
     worker = pickle.loads(pickle.dumps(tracking))
-    run_id, where = worker.child_run(point)
-    assert where == uri
+    kind, arguments, closes, beside_own = worker.logger(point)
+    run_id, where = arguments["run_id"], arguments["tracking_uri"]
+    assert (kind, where, closes, beside_own) == ("MLFlowLogger", uri, False, True)
     # As Lightning's MLFlowLogger does, which also ends the run.
     logger = mlflow.MlflowClient(tracking_uri=where)
     logger.log_metric(run_id, "train_loss", 0.5, step=1)
@@ -411,10 +400,7 @@ def test_points_of_other_losses_in_the_folder_are_not_tracked(tmp_path, uri):
     sweep = Fabricated(tmp_path / "sweep")
     for point in sweep.points:
         sweep.train(point)
-    tracking = tracking_of(
-        {"tracking_uri": uri, "experiment": "updates"}, tmp_path / "sweep", RECIPE, LOSSES[:1], LAMBDAS, [0]
-    )
-    tracking.start()
+    tracking = sweep.begun(sweep.tracking(uri), losses=LOSSES[:1])
     tracking.finish(sweep.results)
     _, [parent], children = runs_of(uri)
     assert parent.info.status == "FINISHED"
@@ -428,8 +414,7 @@ def test_a_database(tmp_path, uri):
     where = f"sqlite:///{tmp_path / 'mlflow.db'}"
     sweep = Fabricated(tmp_path / "sweep")
     for _ in range(2):
-        tracking = sweep.tracking(where)
-        tracking.start()
+        tracking = sweep.begun(sweep.tracking(where))
         sweep.run(tracking, [point for point in sweep.points if not sweep.folder.is_finished(point)])
         tracking.finish(sweep.results)
     client, [parent], children = runs_of(where)

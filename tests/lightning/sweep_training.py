@@ -13,7 +13,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bc_lightning import sweep
-from bc_lightning.training._wrapped import compatibilities_of
 
 
 class Digits(pl.LightningModule):
@@ -32,15 +31,6 @@ class Digits(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.parameters(), lr=5e-3)
-
-
-class Broken(Digits):
-    """Fails where the dissonance weighs much, as no other training does."""
-
-    def training_step(self, batch, batch_idx):
-        if compatibilities_of(self)[0].loss.lambda_c > 5:
-            raise ArithmeticError("diverged")
-        return super().training_step(batch, batch_idx)
 
 
 def digits() -> dict[str, TensorDataset]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 import functools
 import importlib
+import inspect
 import math
 import os
 import random
@@ -21,14 +21,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
-from sweep_training import Broken, Digits, digits, run, trained_h1
+from sweep_training import Digits, digits, run, trained_h1
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bc_core import FullDiskError, SweepFailedError, SweepResults, compare, linear_lambdas, log_lambdas
 from bc_core.sweep import _folder
 from bc_lightning import BCLightningModule, CompatibilityLoss, StoredOutputs, sweep, unwrap
-from bc_lightning.sweep._sweep import _Recipe
+from bc_lightning.sweep._recipe import LightningRecipe
 from bc_tensorboard import read_original_sweep
 
 PROGRAM = Path(__file__).with_name("sweep_training.py")
@@ -119,24 +119,6 @@ def test_h1_is_asked_once_about_each_item_for_the_whole_sweep(tmp_path, h1, data
     assert counting.rows == 4000 + 3 + 100
 
 
-def test_plain_training_is_done_once_and_stands_for_every_loss(small):
-    assert sum(point.lambda_c == 0 for point in small.points) == 1
-    zero = [row for row in small.rows("test") if row["lambda_c"] == 0]
-    assert [row["loss"] for row in zero] == ["new_error", "strict_imitation"]
-    assert zero[0]["nfr"] == zero[1]["nfr"]
-
-
-def test_the_callers_random_numbers_go_on_undisturbed(tmp_path, h1, data):
-    def drawn(between):
-        torch.manual_seed(5)
-        np.random.seed(5)  # noqa: NPY002
-        random.seed(5)
-        between()
-        return torch.rand(1).item(), np.random.rand(), random.random()  # noqa: NPY002
-
-    assert drawn(lambda: None) == drawn(lambda: sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0]))
-
-
 def test_a_loader_with_its_own_generator_gives_every_point_the_same_batches(tmp_path, h1, data):
     def train(folder):
         generator = torch.Generator().manual_seed(3)
@@ -153,20 +135,6 @@ def test_a_loader_with_its_own_generator_gives_every_point_the_same_batches(tmp_
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_more_points_may_be_added_to_a_folder(tmp_path, small):
-    first = run(tmp_path / "s", **{**GRID, "lambdas": [0, 16], "losses": ["new_error"]})
-    assert len(first.points) == 2
-    began = time.time()
-    both = run(tmp_path / "s", **GRID)
-    assert rows_of(both) == rows_of(small)
-    assert (tmp_path / "s/points/plain,lambda_c=0.0,seed=0/result.json").stat().st_mtime < began
-
-
-def test_a_folder_of_another_sweep_is_refused_and_says_what_differs(small):
-    with pytest.raises(ValueError, match=r"another sweep: trainer was .*max_epochs: 1.*is now .*max_epochs: 2"):
-        run(small.path, **{**GRID, "trainer": {"max_epochs": 2, "accelerator": "cpu"}})
-
-
 def adam(lr):
     return lambda parameters: torch.optim.Adam(parameters, lr)
 
@@ -180,6 +148,16 @@ class Slower(Digits):
 
 
 LINEAR = functools.partial(nn.Linear, 784, 10)
+# What a recipe is given where the caller of `sweep` says nothing.
+OF_THE_RUN = {
+    *("folder", "lambdas", "seeds", "engine", "workers", "background", "progress_bar", "ray_options"),
+    *("tensorboard", "mlflow", "trackers"),
+}
+DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(sweep).parameters.items()
+    if parameter.default is not inspect.Parameter.empty and name not in OF_THE_RUN
+}
 
 
 @pytest.mark.parametrize(
@@ -220,7 +198,7 @@ def test_whatever_changes_the_results_makes_another_sweep(tmp_path, h1, data, fi
 
     def begun(options):
         given = {"h2": LINEAR if "optimizer" in options else Digits, "trainer": {"max_epochs": 1}, **options}
-        recipe = _Recipe.of(given.pop("h2"), h1, loader, None, None, **given)
+        recipe = LightningRecipe(h1=h1, train=loader, **{**DEFAULTS, **given})
         _folder.SweepFolder(tmp_path / "s").begin(recipe.describe(), ["new_error"], [])
 
     begun(first)
@@ -270,18 +248,6 @@ def test_other_ids_beside_the_same_tensors_make_another_sweep(tmp_path):
         few([(["a", "c"], x, y)], h1, tmp_path / "s")
 
 
-def test_seeds_may_be_added_in_any_order(tmp_path, h1, data):
-    sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0], seeds=3)
-    found = sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0], seeds=[1, 3])
-    assert sorted(point.seed for point in found.points) == [1, 3]
-
-
-def test_a_folder_with_other_files_is_refused(tmp_path):
-    (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(ValueError, match=r"holds no sweep, but thesis\.tex"):
-        run(tmp_path, **GRID)
-
-
 def test_a_plain_module_without_an_optimiser_is_refused_before_anything_is_trained(tmp_path, h1, data):
     with pytest.raises(ValueError, match=r"optimizer=torch\.optim\.SGD"):
         sweep_of(lambda: torch.nn.Linear(784, 10), tmp_path / "s", h1, data)
@@ -294,76 +260,6 @@ def sweep_of(module, folder, h1, data, **options):
         folder=folder, progress_bar=False,
         **{"tensorboard": False, **GRID, **options},
     )  # fmt: skip
-
-
-@pytest.mark.parametrize("options", [{}, {"engine": "processes", "workers": 2}])
-def test_an_error_in_one_point_is_reported_and_the_others_finish(tmp_path, h1, data, options):
-    with pytest.warns(RuntimeWarning, match="2 of 5 points failed.*diverged"):
-        found = sweep_of(Broken, tmp_path / "s", h1, data, **options)
-    assert [failure.point.lambda_c for failure in found.failures] == [16, 16]
-    assert "ArithmeticError: diverged" in found.failures[0].traceback
-    assert len(found.points) == 3
-    assert found.status == 1
-    with pytest.warns(RuntimeWarning, match="2 of 5"):
-        assert len(sweep_of(Broken, tmp_path / "s", h1, data, **options).failures) == 2
-
-
-def test_where_all_fail_the_reason_is_raised(tmp_path, h1, data):
-    with pytest.raises(SweepFailedError, match="All 2 points failed.*diverged"):
-        sweep_of(Broken, tmp_path / "s", h1, data, lambdas=[16])
-
-
-def test_a_full_disk_ends_the_sweep_and_keeps_what_is_finished(tmp_path, monkeypatch):
-    write, written = _folder.write_whole, []
-
-    def until_full(path, content):
-        if path.name == "result.json":
-            written.append(path)
-            if len(written) > 2:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        write(path, content)
-
-    monkeypatch.setattr(_folder, "write_whole", until_full)
-    with pytest.raises(FullDiskError, match=r"The finished points are kept: make room"):
-        run(tmp_path / "s", **GRID)
-    monkeypatch.undo()
-    assert len(SweepResults.open(tmp_path / "s").points) == 2
-    assert not list((tmp_path / "s/running").iterdir())
-
-
-class Interrupted(Digits):
-    """Presses Ctrl-C once, in the third point."""
-
-    trainings = 0
-
-    def on_train_start(self):
-        Interrupted.trainings += 1
-        if Interrupted.trainings == 3:
-            signal.raise_signal(signal.SIGINT)
-
-
-@pytest.fixture
-def _hearing_ctrl_c():
-    """Tests that a shell runs in the background are deaf to it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_hearing_ctrl_c")
-def test_ctrl_c_ends_the_sweep_and_the_same_call_goes_on(tmp_path, h1, data, capsys):
-    Interrupted.trainings = 0
-    with pytest.raises(KeyboardInterrupt):
-        sweep_of(Interrupted, tmp_path / "s", h1, data)
-    assert "2 of 5 points are finished and kept" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    found = sweep_of(Interrupted, tmp_path / "s", h1, data)
-    assert (len(found.points), Interrupted.trainings) == (5, 6)
-
-
-def test_two_sweeps_never_write_into_one_folder(tmp_path, small):
-    with _folder.SweepFolder(small.path).locked(), pytest.raises(RuntimeError, match="is at work in"):
-        run(small.path, **GRID)
 
 
 class Shifted(Digits):
@@ -383,36 +279,6 @@ def test_a_step_that_augments_is_noticed_and_h1_is_asked_live(tmp_path, h1, data
     assert all(torch.equal(first[key], second[key]) for key in first)
     with pytest.raises(SweepFailedError, match="changes the batch"):
         sweep_of(Shifted, tmp_path / "insists", h1, data, store_h1=True, losses=["strict_imitation"], lambdas=[4])
-
-
-@pytest.mark.parametrize(
-    ("metric", "expected"),
-    [
-        (lambda model, data, device: torch.tensor(0.25), 0.25),
-        (lambda model, data, device: np.float32(0.5), 0.5),
-        (lambda model, data, device: 1, 1.0),
-    ],
-)
-def test_a_metric_may_return_any_one_number(tmp_path, h1, data, metric, expected):
-    found = sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0], performance_metric=metric)
-    assert {row["performance_h2"] for row in found.rows()} == {expected}
-    assert {row["performance_h1"] for row in found.rows()} == {expected}
-
-
-@pytest.mark.filterwarnings("ignore:performance_metric")
-def test_a_metric_that_says_nan_stays_nan_and_is_null_in_the_old_format(tmp_path, h1, data):
-    found = sweep_of(
-        Digits, tmp_path / "s", h1, data, lambdas=[0], performance_metric=lambda *_: torch.tensor(float("nan"))
-    )
-    assert all(np.isnan(row["performance_h2"]) for row in found.rows())
-    assert '"performance": null' in (found.to_original(tmp_path / "o") / "sweep_summary.json").read_text()
-    with pytest.raises(LookupError):
-        found.best(dataset="test", maximize="performance_h2")
-
-
-def test_a_metric_that_returns_no_number_is_refused_by_name(tmp_path, h1, data):
-    with pytest.raises(TypeError, match=r"must return one number for h1 .*Received: 'good'"):
-        sweep_of(Digits, tmp_path / "s", h1, data, lambdas=[0], performance_metric=lambda *_: "good")
 
 
 class WithIds(torch.utils.data.Dataset):
@@ -481,25 +347,9 @@ def test_several_devices_are_refused(tmp_path):
         run(tmp_path / "s", **{**GRID, "trainer": {"max_epochs": 1, "accelerator": "cpu", "devices": 2}})
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"lambdas": [-1]}, ValueError, "finite number >= 0"),
-        ({"lambdas": []}, ValueError, "at least one lambda_c"),
-        ({"lambdas": "0.5"}, TypeError, "list of numbers"),
-        ({"seeds": [0.5]}, TypeError, "whole numbers"),
-        ({"losses": ["new-error"]}, ValueError, "new_error"),
-        ({"losses": []}, ValueError, "at least one loss"),
-        ({"engine": "threads"}, ValueError, "'in_process', 'processes', 'ray'"),
-        ({"workers": 2}, ValueError, "engine='processes'"),
-        ({"background": True, "engine": "in_process"}, ValueError, "leave engine out"),
-        ({"trainer": 3}, TypeError, "max_epochs"),
-        ({"store_h1": "no"}, ValueError, "store_h1"),
-    ],
-)
-def test_bad_arguments_are_refused_before_any_training(tmp_path, options, error, message):
-    with pytest.raises(error, match=message):
-        run(tmp_path / "s", **{**GRID, **options})
+def test_a_trainer_of_a_wrong_kind_is_refused_before_any_training(tmp_path):
+    with pytest.raises(TypeError, match="max_epochs"):
+        run(tmp_path / "s", **{**GRID, "trainer": 3})
     assert not (tmp_path / "s").exists()
 
 
@@ -572,15 +422,6 @@ def test_ray_gives_the_same_table_and_is_gone_afterwards(tmp_path, small):
     found = run(tmp_path / "ray", engine="ray", workers=2, **GRID)
     assert rows_of(found) == rows_of(small)
     assert not ray.is_initialized()
-
-
-def test_the_module_itself_may_be_given_and_stays_as_it_is(tmp_path, h1, data):
-    torch.manual_seed(0)
-    module = Digits()
-    before = copy.deepcopy(module.state_dict())
-    found = sweep_of(module, tmp_path / "s", h1, data, lambdas=[0])
-    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
-    assert found.rows("test")[0]["accuracy_h2"] > 0.5
 
 
 class SavesHyperparameters(Digits):
@@ -718,15 +559,6 @@ def test_a_list_of_batches_is_trained_on_as_a_loader_that_gives_them(tmp_path):
 def test_data_that_cannot_be_read_again_are_refused(tmp_path, train, match):
     with pytest.raises(TypeError, match=match):
         few(train(), nn.Linear(4, 3), tmp_path / "s")
-
-
-def test_a_metric_that_fails_on_h1_is_told_before_anything_is_trained(tmp_path):
-    def broken(model, dataset, device):
-        raise KeyError("label")
-
-    with pytest.raises(ValueError, match=r"performance_metric\(h1, train data, 'cpu'\) raised KeyError: 'label'"):
-        few(batches(0), nn.Linear(4, 3), tmp_path / "s", performance_metric=broken)
-    assert not SweepResults(tmp_path / "s").points
 
 
 def test_stored_answers_of_h1_have_no_performance_of_their_own(tmp_path):

@@ -1,0 +1,384 @@
+"""The recipe of a sweep in Lightning."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from bc_core import Comparison
+from bc_core.files._files import write_whole
+from bc_core.losses._dissonances import DISSONANCES
+from bc_core.sweep._folder import Report, Trained
+from bc_core.sweep._points import Point
+from bc_core.sweep._recipe import Framework, Recipe
+from bc_core.sweep._told import code_of, plain_attributes
+from bc_lightning._random_numbers import seeded
+from bc_lightning._user_module import lightning_module_class
+from bc_lightning.batches._model_outputs import begins_with_ids, inputs_from_batch
+from bc_lightning.evaluation._evaluate import _evaluating, evaluate
+from bc_lightning.losses._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
+from bc_lightning.reference._asked_items import NotRepeatableError
+from bc_lightning.reference._fingerprint import fingerprint
+from bc_lightning.reference._reference import Reference
+from bc_lightning.reference._stored import StoredOutputs, store_outputs
+from bc_lightning.sweep._data import Data, check_ids, is_read_whole
+from bc_lightning.sweep._hooked import BATCH_HOOKS, Hooked, device_of, is_own_hook
+from bc_lightning.sweep._kept_answers import OtherInputsError, check_of
+from bc_lightning.sweep._told import settings, special, told_of
+from bc_lightning.sweep._trainer import check_trainer, package_of, quiet, quiet_trainer, trainer_of, with_effect
+from bc_lightning.training._module import (
+    BCLightningModule,
+    _callers_lightning_module,
+    criterion_of,
+    reference_for,
+    unwrap,
+)
+
+# What a reference to h1 is made with.
+_OF_H1 = ("scores", "h1_scores", "class_map")
+# The places of ids, inputs and target in batches (ids, x, y).
+_PLACES = {"ids": 0, "inputs": 1, "target": 2}
+
+Loss = str | CompatibilityLoss | ModelLoss | type[ModelLoss]
+
+
+@contextmanager
+def _quiet_and_seeded(seed: int) -> Iterator[None]:
+    with seeded(seed), quiet():
+        yield
+
+
+class LightningRecipe(Recipe):
+    """How a point is trained in Lightning. Its arguments are those of `sweep`."""
+
+    framework = Framework(
+        nn.Module, "a module", "torch, numpy.random or random", _quiet_and_seeded, copy.deepcopy, told_of
+    )
+
+    def __init__(
+        self,
+        h2: Any,
+        h1: Any,
+        train: Any,
+        val: Any,
+        test: Any,
+        losses: Any,
+        trainer: Any,
+        base: str,
+        normalization: str,
+        loss_options: Mapping[str, Any] | None,
+        ids: Any,
+        class_names: Any,
+        metadata: Any,
+        performance_metric: Any,
+        evaluate_on_train: bool,
+        store_h1: bool | str,
+        save_models: bool,
+        **module: Any,
+    ) -> None:
+        self.data = Data(train, val, test)
+        self.trainer = {} if trainer is None else trainer
+        check_trainer(self.trainer)
+        super().__init__(
+            h2,
+            losses,
+            tuple(MODEL_LOSSES),
+            class_names=class_names,
+            metadata=metadata,
+            performance_metric=performance_metric,
+            evaluate_on_train=evaluate_on_train,
+            store_h1=store_h1,
+            save_models=save_models,
+        )
+        options = dict(loss_options or {})
+        for name, loss in self.losses.items():
+            by_name = isinstance(loss, (str, type))
+            if loss in DISSONANCES:
+                given: dict[str, Any] = {"base": base, "dissonance": loss, "normalization": normalization, **options}
+                self.losses[name] = CompatibilityLoss(**given), {}
+            else:
+                self.losses[name] = loss, options if by_name else {}
+        self.h1, self.ids, self.module = h1, ids, module
+        if module["class_map"] is not None:
+            module["class_map"] = list(module["class_map"])
+        self.generators = self.data.generators
+        self.base_class = _callers_lightning_module()
+        # By data set: the folder of h1's outputs, where they are kept.
+        self.kept: dict[str, Path] = {}
+        # Data sets whose ids were seen to be unique.
+        self.checked_ids: set[str] = set()
+        # Whether h1's kept outputs were seen to be its answer to what h2 is given.
+        self.seen_alike = False
+        self._find_ids()
+        self._look_at_h2()
+
+    def _find_ids(self) -> None:
+        """Know batches ``(ids, x, y)`` in a list, and refuse what only looks like them, or ids that name two instances.
+
+        Of a list all ids are at hand: different ones for all instances are no other numbers by chance.
+        """
+        given = {"ids": self.ids, "inputs": self.module["inputs"], "target": self.module["target"]}
+        listed = {name: data for name, data in self.data.given.items() if isinstance(data, (list, tuple))}
+        if all(place is None for place in given.values()):
+            if not self.data.begin_with_ids():
+                return
+            named = all(begins_with_ids(batch) for data in listed.values() for batch in data)
+            if set(listed) < set(self.data.given) or not named:
+                raise ValueError(
+                    "The batches have three parts, of which the first looks like ids, and by default the first is the "
+                    "input and the second the target: say what they are, "
+                    f"{', '.join(f'{name}={place}' for name, place in _PLACES.items())}. "
+                    "Received: train with batches of three, and none of these."
+                )
+            self.ids = _PLACES["ids"]
+            self.module |= {"inputs": _PLACES["inputs"], "target": _PLACES["target"]}
+        if self.ids is not None:
+            for name, data in listed.items():
+                check_ids(data, self.ids, f"ids of {name}")
+                self.checked_ids.add(name)
+
+    # What it is
+
+    def _bases(self) -> list[dict[str, str]]:
+        """What each loss is at lambda_c = 0."""
+        told = [settings(self._criterion(name)) for name in self.losses]
+        return [{key: of[key] for key in of if key not in ("dissonance", "normalization")} for of in told]
+
+    def _plain_base(self) -> str:
+        """What plain training minimises, where the losses say; it stands for all losses of the folder."""
+        if not self.plain:
+            return "the module's own"
+        return told_of(self._bases()[0]) if self.shares_plain else "each loss has its own"
+
+    def _described(self) -> dict[str, str]:
+        return {
+            "framework": "Lightning",
+            "h1": self.h1.fingerprint if isinstance(self.h1, StoredOutputs) else fingerprint(self.h1),
+            **self.data.describe(),
+            "trainer": told_of(with_effect(self.trainer)),
+            **{name: told_of(value) for name, value in self.module.items()},
+            "base of plain training": self._plain_base(),
+        }
+
+    def _criterion(self, name: str, lambda_c: float = 1.0) -> CompatibilityLoss:
+        loss, options = self.losses[name]
+        return criterion_of(loss, lambda_c, options)
+
+    @property
+    def _datasets(self) -> list[str]:
+        return self.data.names
+
+    def _made_data(self) -> dict[str, Any]:
+        return self.data.loaders()
+
+    # h2
+
+    def _name_of(self, h2: Any) -> tuple[str, str]:
+        code = code_of(map(type, h2.modules()), special)
+        return str(fingerprint(h2)), f"{told_of(str(h2))} {plain_attributes(h2, special)} {code}".strip()
+
+    def _check(self, h2: Any) -> None:
+        self.reference = reference_for(h2, self.h1, **{name: self.module[name] for name in _OF_H1})
+        self.plain = lightning_module_class(type(h2)) is None
+        if self.plain and self.module["optimizer"] is None:
+            raise ValueError(
+                "A plain module needs an optimiser: give its class, or a function of the parameters, such as "
+                "optimizer=torch.optim.SGD or optimizer=lambda params: torch.optim.Adam(params, lr=1e-3). "
+                f"Received: h2 that makes {type(h2).__name__}, optimizer=None."
+            )
+        self.augments = any(is_own_hook(owner, hook) for owner in (h2, self.data.module) for hook in BATCH_HOOKS)
+        # Their own base matters to plain modules only.
+        bases = self._bases()
+        self.shares_plain = not self.plain or all(base == bases[0] for base in bases)
+        for name in self.losses:
+            self._wrapped(copy.deepcopy(h2), Point(name, 1.0, 0), self.reference)
+
+    def _wrapped(self, h2: nn.Module, point: Point, h1: Any) -> Any:
+        loss, options = self.losses[self._loss_of(point)]
+        given = {key: value for key, value in self.module.items() if value is not None}
+        if isinstance(h1, Reference):
+            given = {key: value for key, value in given.items() if key not in ("class_map", "h1_scores")}
+        return BCLightningModule(
+            h2,
+            h1=h1,
+            loss=loss,
+            lambda_c=point.lambda_c,
+            loss_options=options,
+            lightning_module=self.base_class if self.plain else None,
+            comparisons=False,
+            **given,
+        )
+
+    def _not_finite(self, h2: Any) -> str | None:
+        for name, weight in h2.named_parameters():
+            if weight.requires_grad and not nn.parameter.is_lazy(weight) and not bool(torch.isfinite(weight).all()):
+                return str(name)
+        return None
+
+    def _saved(self, h2: Any, directory: Path) -> str:
+        # In memory first: a full disk is then an OSError that says so.
+        content = io.BytesIO()
+        torch.save({key: value.cpu() for key, value in h2.state_dict().items()}, content)
+        write_whole(directory / "model.pt", content.getvalue())
+        return "model.pt"
+
+    def _evaluating(self, model: Any) -> AbstractContextManager[None]:
+        return _evaluating(model)
+
+    def _device_of(self, model: Any) -> Any:
+        return device_of(model)
+
+    # h1
+
+    @property
+    def _trains_on_kept(self) -> bool:
+        return self.store_h1 is not False
+
+    def _measured_h1(self) -> Any:
+        if self.reference.is_stored:
+            return None
+        return self.h1 if self.reference.module is None else self.reference.module
+
+    def _keep_h1(self, name: str, data: Any, path: Path) -> None:
+        if self.ids is not None and name in self.evaluated and name not in self.checked_ids:
+            check_ids(data, self.ids, f"ids of {name}")
+        insists = self.store_h1 is True
+        repeats = self.data.are_objects and is_read_whole(data) and not self.augments
+        if self.store_h1 is False or not repeats or self.reference.is_stored:
+            if insists:
+                hooked = " whose batches are changed by a transfer hook" if self.augments else ""
+                raise ValueError(
+                    "store_h1=True needs a torch DataLoader over a whole map-style data set, whose batches reach the "
+                    "model as they are, and an h1 that can be asked. Received: "
+                    f"{type(data).__name__} of {type(getattr(data, 'dataset', None)).__name__}{hooked}; leave "
+                    "store_h1 out."
+                )
+            return
+        if not self.reference.answers_whole:
+            # An h1 without forward is asked part by part, as h2's steps are seen to do.
+            if insists:
+                self.reference.check_answers()
+            return
+        try:
+            store_outputs(
+                self.reference,
+                data.dataset,
+                path,
+                trainer=quiet_trainer(package_of(self.base_class)),
+                batch_size=data.batch_size,
+                num_workers=data.num_workers,
+                inputs=self.module["inputs"],
+                collate_fn=data.collate_fn,
+            )
+        except NotRepeatableError:
+            # Random augmentation.
+            if insists:
+                raise
+            return
+        except ValueError as error:
+            if not (path / "header.json").exists() and not insists:
+                # An h1 that this cannot store, such as one without a row for each instance.
+                return
+            raise ValueError(f"{path.parent.parent} is the folder of another sweep, or h1 changed: {error}") from error
+        self.kept[name] = path
+
+    def _rows_of(self, stored: StoredOutputs) -> Reference:
+        return Reference.of(stored, class_map=self.module["class_map"])
+
+    def _attached(self, name: str, loader: Any) -> tuple[Any, StoredOutputs] | None:
+        """The loader on the data set that brings h1's kept outputs along."""
+        if name not in self.kept:
+            return None
+        stored = StoredOutputs.open(self.kept[name])
+        alike = (
+            *("batch_size", "sampler", "drop_last", "num_workers", "pin_memory", "timeout", "worker_init_fn"),
+            *("multiprocessing_context", "generator", "prefetch_factor", "persistent_workers"),
+        )
+        # The items were hashed when they were stored, and are looked at once more in the first batch.
+        dataset = stored.attach(loader.dataset, verify=False)
+        given = {option: getattr(loader, option) for option in alike}
+        return DataLoader(dataset, collate_fn=stored.collate_fn(loader.collate_fn), **given), stored
+
+    # One point
+
+    def train(self, point: Point, directory: Path, report: Report) -> Trained:
+        """Train and evaluate one point; h1 is asked in every step where its kept outputs turn out not to fit."""
+        try:
+            return super().train(point, directory, report)
+        except OtherInputsError as error:
+            if self.store_h1 is True:
+                raise ValueError(f"{error} Leave store_h1 out, or give False.") from None
+            # The same for every point, so that they stay comparable.
+            self.store_h1 = False
+            return super().train(point, directory, report)
+
+    def _fit(self, h2: Any, data: Mapping[str, Any], point: Point, report: Report) -> Callable[[str], Comparison]:
+        attached = {name: self._attached(name, loader) for name, loader in data.items()}
+        h1, given = self.reference, dict(data)
+        reads = self.store_h1 is not False and all(attached.get(name, True) for name in ("train", "val"))
+        if reads:
+            given = {name: loader if (found := attached[name]) is None else found[0] for name, loader in data.items()}
+            h1 = self._rows_of(attached["train"][1])  # type: ignore[index]
+        module = self._wrapped(h2, point, h1)
+        loggers = [logger for tracker in self.trackers if (logger := tracker.logger(point)) is not None]
+        package = package_of(lightning_module_class(type(module)))
+        trainer = trainer_of(self.trainer, package, loggers, report)
+        check = None
+        if reads and not self.seen_alike:
+            check = check_of(package, self.reference, self.module["inputs"])
+            trainer.callbacks.append(check)
+        if self.data.module is None:
+            trainer.fit(module, given["train"], given.get("val"))
+        else:
+            trainer.fit(module, datamodule=self.data.set_up(data))
+        if getattr(trainer, "interrupted", False):
+            raise KeyboardInterrupt
+        self.seen_alike |= check is not None and check.is_over
+        # Lightning takes it off the device at the end.
+        model = unwrap(module).to(trainer.strategy.root_device)
+        return lambda name: self._compared(trainer, model, data[name], attached[name], point)
+
+    def _compared(
+        self, trainer: Any, model: Any, loader: Any, attached: tuple[Any, StoredOutputs] | None, point: Point
+    ) -> Comparison:
+        data, h1 = loader, self.reference
+        if is_read_whole(loader):
+            brings = loader
+            if attached is not None:
+                brings, h1 = attached[0], self._rows_of(attached[1])
+            # In order, and all of it.
+            data = DataLoader(
+                brings.dataset,
+                batch_size=loader.batch_size,
+                collate_fn=brings.collate_fn,
+                num_workers=loader.num_workers,
+            )
+        if self.augments:
+            data = Hooked(data, trainer, model)
+        criterion = self._criterion(self._loss_of(point), point.lambda_c)
+        return evaluate(
+            h1,
+            model,
+            data,
+            scores=self.module["scores"],
+            h1_scores=self.module["h1_scores"],
+            class_axis=self.module["class_axis"],
+            class_names=self.class_names,
+            metadata=self.metadata,
+            ids=self.ids,
+            inputs=partial(inputs_from_batch, inputs=self.module["inputs"]),
+            target=self.module["target"],
+            threshold=float(criterion.options.get("threshold", 0.5)),
+            from_logits=bool(criterion.options.get("from_logits", True)),
+            multilabel=criterion.base == "binary_cross_entropy",
+            ignore_index=criterion.options.get("ignore_index"),
+        ).comparison
