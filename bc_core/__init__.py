@@ -1,6 +1,7 @@
 """What backward compatibility is: scores, error overlap, comparison, lambda_c. Numpy only, no framework."""
 
-from bc_core.comparison._comparison import ClassFlips, Comparison, compare
+from bc_core.comparison._compare import compare
+from bc_core.comparison._comparison import ClassFlips, Comparison
 from bc_core.comparison._error_instances import ErrorInstances
 from bc_core.comparison._evaluation import Evaluation
 from bc_core.counting._intervals import clopper_pearson_interval, paired_difference_interval, wilson_interval

@@ -8,7 +8,10 @@ from typing import Any
 
 import keras
 
+from bc_keras.losses._compatibility_loss import CompatibilityLoss
+from bc_keras.losses._losses import ModelLoss
 from bc_keras.metrics._overlap import OverlapMetric
+from bc_keras.training._compiled_loss import BaseLoss
 from bc_keras.training._plain_models import OnTarget
 
 
@@ -51,3 +54,21 @@ def overlap_metrics(metrics: Any, weighted_metrics: Any) -> list[tuple[OverlapMe
         for metric in keras.tree.flatten(given)
         if isinstance(metric, OverlapMetric)
     ]
+
+
+def base_in_compile(loss: Any, criterion: CompatibilityLoss | None) -> Any:
+    """The base: what is given to ``compile``, else that of `BCModel`'s ``loss``."""
+    for given in keras.tree.flatten(loss):
+        if isinstance(given, CompatibilityLoss | ModelLoss):
+            raise ValueError(
+                f"The loss of compile() is the base, such as 'sparse_categorical_crossentropy'. Give a "
+                f"compatibility loss to the model: BCModel(h2, h1=h1, loss=...). Received: loss={given!r}."
+            )
+    return BaseLoss(criterion) if loss is None and criterion is not None else loss
+
+
+def compile_without_ours(model: keras.Model) -> None:
+    """Compile a model as it is, without the metrics of this package."""
+    given = {**model._compile_config.config, "optimizer": model.optimizer, "auto_scale_loss": False}
+    given.update({name: without_ours(given.get(name)) or [] for name in ("metrics", "weighted_metrics")})
+    keras.Model.compile(model, **given)

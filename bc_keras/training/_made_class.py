@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any
+from typing import Any, cast
 
 import keras
 from keras.src import api_export  # public nowhere: under which name a class is saved
@@ -31,6 +31,7 @@ def made_class(door: Any, user_class: Any) -> Any:
         "__qualname__": user_class.__qualname__,
         "__doc__": user_class.__doc__,
         "_door": door,
+        "__reduce__": _reduce,
     }
     made: Any = type(user_class.__name__, (door, user_class), own)
     for names in (api_export.REGISTERED_OBJS_TO_NAMES, object_registration.GLOBAL_CUSTOM_NAMES):
@@ -46,3 +47,11 @@ def whole_class(door: Any, user_class: Any) -> Any:
     whole = type(door.__name__, (WholeModel, made), {"__module__": door.__module__, "_made": made})
     object_registration.GLOBAL_CUSTOM_NAMES[whole] = keras.saving.get_registered_name(door)
     return whole
+
+
+def _reduce(self: Any) -> Any:
+    """Pickle and copy h2, whose class can be found by its name."""
+    function, *rest = cast("tuple[Any, ...]", super(self._door, self).__reduce__())
+    if getattr(function, "__self__", None) is type(self):
+        function = getattr(self._compatibility.user_class, function.__name__)
+    return (function, *rest)

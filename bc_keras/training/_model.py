@@ -26,13 +26,15 @@ from bc_keras.metrics._overlap import OverlapMetric, check_names, fed_by_model
 from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
-from bc_keras.training._checks import (
-    HOW_TO_STEP,
-    check_h1_answers,
-    check_h2,
-    check_labels,
+from bc_keras.training._checks import HOW_TO_STEP, check_h1_answers, check_h2, check_labels
+from bc_keras.training._compile_arguments import (
+    base_in_compile,
+    by_name,
+    compile_without_ours,
+    made_metric,
+    overlap_metrics,
+    without_ours,
 )
-from bc_keras.training._compile_arguments import by_name, made_metric, overlap_metrics, without_ours
 from bc_keras.training._compiled_loss import BaseLoss, Reading, check_target_form
 from bc_keras.training._jax_step import Beside, with_values
 from bc_keras.training._made_class import made_class, whole_class
@@ -208,7 +210,7 @@ class BCModel(keras.Model):
             old = self._compile_config.config
             if overlap_metrics(old.get("metrics"), old.get("weighted_metrics")):
                 given.update({name: without_ours(old.get(name)) for name in names})
-        loss = _base_in_compile(given.get("loss"), state.options)
+        loss = base_in_compile(given.get("loss"), state.options.criterion)
         if loss is None and not has_own(state.user_class, "compile"):
             raise ValueError(
                 "compile() needs a loss, the base that is trained together with the dissonance, such as "
@@ -216,12 +218,10 @@ class BCModel(keras.Model):
             )
         if loss is not None:
             given["loss"] = loss
-        for metric in keras.tree.flatten([given.get(name) for name in names]):
-            if getattr(metric, "name", metric) in TRACKERS:
-                raise ValueError(f"A BCModel logs {' and '.join(TRACKERS)} itself: name the metric otherwise.")
-        check_names(
-            each for each in keras.tree.flatten([given.get(n) for n in names]) if isinstance(each, OverlapMetric)
-        )
+        all_metrics = keras.tree.flatten([given.get(name) for name in names])
+        if any(getattr(metric, "name", metric) in TRACKERS for metric in all_metrics):
+            raise ValueError(f"A BCModel logs {' and '.join(TRACKERS)} itself: name the metric otherwise.")
+        check_names(metric for metric in all_metrics if isinstance(metric, OverlapMetric))
         check_no_shared_variables(state.h1, self)  # layers may have been unfrozen
         super().compile(**given)
         state.compiled = Compiled.of(self, state.options)
@@ -261,11 +261,9 @@ class BCModel(keras.Model):
             return super().fit(*args, **kwargs)  # Keras says what is missing
         given = dict(zip(("x", "y"), args, strict=False)) | kwargs
         validation = given.get("validation_data")
-        for labels in (
-            given.get("y"),
-            validation[1] if isinstance(validation, tuple) and len(validation) > 1 else None,
-        ):
-            check_labels(self, state, labels)
+        check_labels(self, state, given.get("y"))
+        if isinstance(validation, tuple) and len(validation) > 1:
+            check_labels(self, state, validation[1])
         if not has_own(state.user_class, "fit"):  # it may prepare the inputs
             check_h1_answers(state, given.get("x"), given.get("batch_size") or 32)
         return looked_at(super().fit, args, kwargs, self._looking())
@@ -401,13 +399,6 @@ class BCModel(keras.Model):
 
     # Saving
 
-    def __reduce__(self) -> Any:
-        """Pickle and copy h2, whose class can be found by its name."""
-        function, *rest = cast("tuple[Any, ...]", super().__reduce__())
-        if getattr(function, "__self__", None) is type(self):
-            function = getattr(self._compatibility.user_class, function.__name__)
-        return (function, *rest)
-
     def save(self, filepath: str | Path, *args: Any, with_h1: bool = False, **kwargs: Any) -> None:
         """Save h2, as your model is saved; or with h1 and all arguments, to be loaded as a `BCModel`.
 
@@ -501,21 +492,8 @@ def unwrap(model: keras.Model) -> Any:
     del model.__dict__["_compatibility"]
     _forget_functions(model)
     if state.compiled.metrics:
-        given = {**model._compile_config.config, "optimizer": model.optimizer, "auto_scale_loss": False}
-        given.update({name: without_ours(given.get(name)) or [] for name in ("metrics", "weighted_metrics")})
-        keras.Model.compile(model, **given)
+        compile_without_ours(model)
     return model
-
-
-def _base_in_compile(loss: Any, options: Options) -> Any:
-    """The base: what is given to ``compile``, else that of `BCModel`'s ``loss``."""
-    for given in keras.tree.flatten(loss):
-        if isinstance(given, CompatibilityLoss | ModelLoss):
-            raise ValueError(
-                f"The loss of compile() is the base, such as 'sparse_categorical_crossentropy'. Give a "
-                f"compatibility loss to the model: BCModel(h2, h1=h1, loss=...). Received: loss={given!r}."
-            )
-    return BaseLoss(options.criterion) if loss is None and options.criterion is not None else loss
 
 
 def _forget_functions(model: keras.Model) -> None:

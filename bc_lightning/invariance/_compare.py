@@ -15,7 +15,7 @@ from bc_core.invariance._network import Asked
 from bc_core.invariance._rows import Where, rows_of
 from bc_core.invariance._transform_set import check_identity
 from bc_lightning._random_numbers import random_numbers_kept
-from bc_lightning.evaluation._evaluate import _evaluating, _reading, _trained_with
+from bc_lightning.evaluation._reader import evaluating, reading_of, trained_with
 from bc_lightning.invariance._network import TorchNetwork
 from bc_lightning.invariance._rows import TorchRows
 from bc_lightning.reference._reference import Reference
@@ -98,8 +98,8 @@ def compare_invariance(
     check_identity(transforms)
     if threshold is not None and not 0 < threshold < 1:
         raise ValueError(f"threshold must lie between 0 and 1. Received: threshold={threshold!r}.")
-    multilabel, read = _reading(h2, threshold, from_logits, None)
-    if (state := _trained_with(h2)) is not None:
+    multilabel, read = reading_of(h2, threshold, from_logits, None)
+    if (state := trained_with(h2)) is not None:
         inputs = state.options.inputs if inputs is None else inputs
         target = state.options.target if target is None else target
     class_map = None
@@ -116,5 +116,5 @@ def compare_invariance(
     comparing = Comparing(of_h1, of_h2, rows, (reading, reading), wanted, class_map)
     # A network counts once where it is compared with itself.
     models = {id(network.module): network.module for network in (of_h1, of_h2)}.values()
-    with random_numbers_kept(), _evaluating(*models):
+    with random_numbers_kept(), evaluating(*models):
         return comparing.run()

@@ -14,7 +14,7 @@ from bc_core.invariance._measuring import alone, check_firing, measured
 from bc_core.invariance._network import Asked
 from bc_core.invariance._rows import Where, rows_of
 from bc_lightning._random_numbers import random_numbers_kept
-from bc_lightning.evaluation._evaluate import _evaluating
+from bc_lightning.evaluation._reader import evaluating
 from bc_lightning.invariance._network import TorchNetwork
 from bc_lightning.invariance._rows import TorchRows
 
@@ -89,7 +89,7 @@ def measure(
     network = TorchNetwork(module, "module", asked, device)
     check_firing(firing_rate, transforms, same_equivariance)
     rows = TorchRows(data, rows_of(batch_size, len(transforms)), inputs)
-    with random_numbers_kept(), _evaluating(network.module):
+    with random_numbers_kept(), evaluating(network.module):
         return measured(network, rows, firing_rate, _gathered if distributed else alone)
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from bc_core._arrays import to_numpy
 from bc_core.invariance._rows import Piece, Rows, Where, class_numbers
 from bc_lightning.batches._model_outputs import _describe, _part, inputs_from_batch, target_from_batch
-from bc_lightning.evaluation._evaluate import _in_order
+from bc_lightning.evaluation._reader import in_order
 
 
 class TorchRows(Rows):
@@ -52,7 +52,7 @@ class TorchRows(Rows):
     def in_order(self) -> bool | None:
         """Whether another round brings the samples in the same order."""
         if isinstance(self._data, DataLoader):
-            return _in_order(self._data)
+            return in_order(self._data)
         return True if isinstance(self._data, (Tensor, Dataset, list, tuple)) else None
 
     def _pieces(self) -> Iterator[Piece]:

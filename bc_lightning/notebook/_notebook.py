@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from bc_core.comparison._comparison import Metadata
-from bc_lightning.evaluation._evaluate import Where, compared
+from bc_lightning.evaluation._evaluate import compared
+from bc_lightning.evaluation._reader import Where
 from bc_tensorboard.original._widgets import ComparedModels, warn_of_unused
 
 

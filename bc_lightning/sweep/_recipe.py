@@ -24,7 +24,8 @@ from bc_core.sweep._told import code_of, plain_attributes
 from bc_lightning._random_numbers import seeded
 from bc_lightning._user_module import lightning_module_class
 from bc_lightning.batches._model_outputs import begins_with_ids, inputs_from_batch
-from bc_lightning.evaluation._evaluate import _evaluating, evaluate
+from bc_lightning.evaluation._evaluate import evaluate
+from bc_lightning.evaluation._reader import evaluating
 from bc_lightning.losses._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
 from bc_lightning.reference._asked_items import NotRepeatableError
 from bc_lightning.reference._fingerprint import fingerprint
@@ -231,8 +232,8 @@ class LightningRecipe(Recipe):
         write_whole(directory / "model.pt", content.getvalue())
         return "model.pt"
 
-    def _evaluating(self, model: Any) -> AbstractContextManager[None]:
-        return _evaluating(model)
+    def evaluating(self, model: Any) -> AbstractContextManager[None]:
+        return evaluating(model)
 
     def _device_of(self, model: Any) -> Any:
         return device_of(model)

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from bc_core import Comparison, ErrorInstances, ErrorOverlap
 from bc_core._arrays import id_array
-from bc_core.comparison._comparison import _checked_names, _metadata_of
+from bc_core.comparison._compare import metadata_of
+from bc_core.comparison._comparison import checked_names
 from bc_core.files._failed_writes import told_of
 from bc_lightning.batches._model_outputs import _part
 from bc_tensorboard.writing._by_id import TextsById, by_id
@@ -80,7 +81,7 @@ class LogComparisons:
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise ValueError(f"every must be a whole number >= 1. Received: every={self.every!r}.")
         if self.class_names is not None:
-            object.__setattr__(self, "class_names", _checked_names(self.class_names))
+            object.__setattr__(self, "class_names", checked_names(self.class_names))
         for name in ("images", "metadata"):
             if getattr(self, name) is not None:
                 by_id(getattr(self, name), name)
@@ -315,7 +316,7 @@ def comparison_of(
 ) -> Comparison:
     """The comparison of one epoch, from counts and rows of all processes."""
     ask = TextsById(comparisons.metadata) if illustrable and comparisons.metadata is not None else None
-    texts = _metadata_of(ask, np.arange(len(rows.ids)), rows.ids, len(rows.ids))
+    texts = metadata_of(ask, np.arange(len(rows.ids)), rows.ids, len(rows.ids))
     if ask is not None and (complaint := ask.complaint()):
         rank_zero_warn(complaint)
     overlap, names = ErrorOverlap(counts), comparisons.class_names

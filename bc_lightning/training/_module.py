@@ -28,9 +28,9 @@ from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._shared_parameters import check_no_shared_parameters
 from bc_lightning.reference._stored import StoredOutputs
 from bc_lightning.training._comparisons import LogComparisons
-from bc_lightning.training._plain_classifier import ClassifierSteps
+from bc_lightning.training._made_class import made_class, plain_classifier_class
 from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall
-from bc_lightning.training._wrapped import CompatibleStep, compatibilities_of, made_step
+from bc_lightning.training._wrapped import CompatibleStep, compatibilities_of
 
 
 class _Door(type):
@@ -373,37 +373,3 @@ def _callers_lightning_module() -> Any:
                     return told_by[id(value)].LightningModule
         frame = frame.f_back
     return pl.LightningModule
-
-
-# One class for each, so that two wrapped instances of one class have one class too.
-_MADE: dict[type[Any], type[Any]] = {}
-_PLAIN: dict[type[Any], type[Any]] = {}
-
-
-def made_class(user_class: type[Any]) -> type[Any]:
-    """(ours, the user's) as one class."""
-    if user_class in _MADE:
-        return _MADE[user_class]
-    base = lightning_module_class(user_class)
-    plain = issubclass(user_class, ClassifierSteps)
-    namespace: dict[str, Any] = {
-        "_user_class": user_class,
-        "_rebuild_from": (base if plain else user_class, plain),
-        "__doc__": user_class.__doc__,
-        "__module__": user_class.__module__,
-        "__qualname__": user_class.__qualname__,
-    }
-    for stage, name in (("train", "training_step"), ("val", "validation_step"), ("test", "test_step")):
-        user_step = getattr(user_class, name)
-        # Where the user has no step there is none to make: Lightning runs a stage if its step is overridden.
-        if user_step is not getattr(base, name):
-            namespace[name] = made_step(cast("Stage", stage), name, user_step)
-    _MADE[user_class] = type(user_class.__name__, (CompatibleStep, user_class), namespace)
-    return _MADE[user_class]
-
-
-def plain_classifier_class(base: type[Any]) -> type[Any]:
-    """The class of a plain module's steps on this LightningModule, of whichever Lightning package."""
-    if base not in _PLAIN:
-        _PLAIN[base] = type("PlainClassifier", (ClassifierSteps, base), {"__module__": __name__})
-    return _PLAIN[base]

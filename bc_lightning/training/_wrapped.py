@@ -218,22 +218,6 @@ class CompatibleStep:
             )
         return cls._user_class.load_from_checkpoint(*args, **kwargs)
 
-    # -- copies -------------------------------------------------------------------------------------------------
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        # The made class has no name that could be imported; it is made again from the user's.
-        get_state = getattr(self, "__getstate__", None)
-        state = get_state() if get_state is not None else self.__dict__
-        return rebuild, self._rebuild_from, state
-
-
-def rebuild(user_class: type[Any], plain: bool) -> Any:
-    """An empty instance of the class made from `user_class`; what pickle and copy call."""
-    # Here, since the class is made by the module that imports this one.
-    from bc_lightning.training._module import made_class, plain_classifier_class
-
-    return object.__new__(made_class(plain_classifier_class(user_class) if plain else user_class))
-
 
 def compatibilities_of(module: Any) -> list[Compatibility]:
     """What a wrapped module is held to, or an empty list."""

@@ -1,0 +1,145 @@
+"""`compare`: labels of two models, as a `Comparison`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bc_core._arrays import id_array, matching_labels, text_objects, to_numpy
+from bc_core.comparison._comparison import Comparison, Metadata, checked_names
+from bc_core.comparison._error_instances import ErrorInstances, refuse_duplicates
+from bc_core.counting._overlap import ErrorOverlap
+
+
+def compare(
+    target: Any,
+    h1_pred: Any,
+    h2_pred: Any,
+    *,
+    ids: Any = None,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    metadata: Metadata | None = None,
+    name: str | None = None,
+    step: int | None = None,
+    lambda_c: float | None = None,
+) -> Comparison:
+    """Compare the predictions of h1 and h2 on one data set.
+
+    Args:
+        target: N true labels, shape (N,) or (N, 1): class numbers 0..C-1 or class names; list, array or tensor.
+        h1_pred: N labels that h1 predicts.
+        h2_pred: N labels that h2 predicts.
+        ids: N unique ids, all integers or all text. Default: the positions 0..N-1. Shards that are to be merged
+            need ids that are unique over the whole data set.
+        num_classes: Number of classes C. Default: the number of class names, or the largest label plus one.
+        class_names: Name of each class, by class number. Default for labels that are text: the sorted names that
+            occur, so state it for shards that are to be merged.
+        metadata: What to show about an instance: N texts, a mapping from id to text (no entry: empty text), or a
+            function from id to text, which is called only for instances that h1 or h2 gets wrong.
+        name: What is compared, for titles.
+        step: Training step of h2.
+        lambda_c: Weight of the dissonance that h2 was trained with.
+
+    Returns:
+        The comparison; only instances that h1 or h2 gets wrong are kept one by one.
+
+    Raises:
+        ValueError: If lengths differ, there is no instance, a label is NaN, not whole or outside the classes, a
+            name is not among `class_names`, or an id comes twice.
+        TypeError: If labels are neither numbers nor text, or text is compared with numbers.
+
+    Example:
+        >>> from bc_core import compare
+        >>> comparison = compare(
+        ...     target=["cat", "dog", "dog"],
+        ...     h1_pred=["cat", "dog", "cat"],
+        ...     h2_pred=["cat", "cat", "dog"],
+        ...     metadata=["a.png", "b.png", "c.png"],
+        ... )
+        >>> comparison.negative_flips().metadata.tolist()
+        ['b.png']
+    """
+    names = ("target", "h1_pred", "h2_pred")
+    truth, h1, h2 = matching_labels(target, h1_pred, h2_pred, names)
+    if class_names is not None:
+        class_names = checked_names(class_names)
+    if truth.dtype.kind == "U":
+        if class_names is None:
+            occurring = {text for array in (truth, h1, h2) for text in np.unique(array).tolist()}
+            class_names = tuple(sorted(occurring))
+        truth, h1, h2 = (
+            _class_numbers(array, class_names, name) for array, name in zip((truth, h1, h2), names, strict=True)
+        )
+    if class_names is not None:
+        if num_classes is not None and num_classes != len(class_names):
+            raise ValueError(f"num_classes is {num_classes}, but there are {len(class_names)} class names")
+        num_classes = len(class_names)
+        highest = max(int(array.max()) for array in (truth, h1, h2))
+        if highest >= num_classes:
+            raise ValueError(
+                f"class_names: expected a name for each class, got {num_classes} names and labels up to {highest}"
+            )
+    overlap = ErrorOverlap.from_predictions(truth, h1, h2, num_classes)
+
+    size = len(truth)
+    errors = np.flatnonzero((h1 != truth) | (h2 != truth))
+    if ids is None:
+        error_ids: NDArray[Any] = errors.astype(np.int64)
+    else:
+        all_ids = id_array(ids, "ids")
+        if len(all_ids) != size:
+            raise ValueError(f"ids: expected one id per instance ({size}), got {len(all_ids)}")
+        refuse_duplicates(all_ids, "ids")
+        error_ids = all_ids[errors]
+    instances = ErrorInstances(
+        error_ids,
+        truth[errors].astype(np.int64),
+        h1[errors].astype(np.int64),
+        h2[errors].astype(np.int64),
+        metadata_of(metadata, errors, error_ids, size),
+    )
+    return Comparison(overlap, instances, None if class_names is None else tuple(class_names), name, step, lambda_c)
+
+
+def metadata_of(
+    metadata: Metadata | None, errors: NDArray[np.intp], error_ids: NDArray[Any], size: int
+) -> NDArray[Any] | None:
+    texts: list[Any]
+    if metadata is None:
+        return None
+    if isinstance(metadata, Mapping):
+        texts = [metadata.get(instance_id, "") for instance_id in error_ids.tolist()]
+    elif callable(metadata):
+        texts = [metadata(instance_id) for instance_id in error_ids.tolist()]
+    else:
+        if isinstance(metadata, (str, bytes)) or not hasattr(metadata, "__len__") or len(metadata) != size:
+            got = len(metadata) if hasattr(metadata, "__len__") else type(metadata).__name__
+            raise ValueError(f"metadata: expected one text per instance ({size}), a mapping or a function, got {got}")
+        column = metadata if isinstance(metadata, (list, tuple)) else to_numpy(metadata, "metadata").tolist()
+        texts = [column[position] for position in errors.tolist()]
+    return text_objects([_text(value) for value in texts])
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _class_numbers(labels: NDArray[Any], class_names: Sequence[str], name: str) -> NDArray[np.int64]:
+    known = np.asarray(class_names)
+    order = np.argsort(known, kind="stable")
+    slots = np.minimum(np.searchsorted(known, labels, sorter=order), len(known) - 1)
+    numbers = order[slots]
+    strange = known[numbers] != labels
+    if strange.any():
+        index = int(strange.argmax())
+        raise ValueError(
+            f"{name}: got {str(labels[index])!r} at position {index}, which is not among the class names "
+            f"({', '.join(class_names[:10])}{', ...' if len(class_names) > 10 else ''}); add it to class_names"
+        )
+    return numbers.astype(np.int64)
