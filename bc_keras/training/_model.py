@@ -192,8 +192,6 @@ class BCModel(keras.Model):
         state = self._compatibility
         return reading_by(state.compiled, state.options, state.reference, h2_output)
 
-    # Training and evaluation
-
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile as your model; the loss is the base, and the metrics of this package see h1's predictions.
 
