@@ -46,10 +46,10 @@ test: $(VENV)/.dev lint test-frontend  ## All tests, doctests and checks.
 	$(MAKE) --no-print-directory test-lowest
 
 # What the promise of versions rests on: both names of Lightning, the losses, metrics, wrapped modules, LightningCLI.
-LOWEST_TESTS := $(addprefix tests/lightning/,test_versions.py test_values_on_devices.py test_losses.py test_module.py \
-	test_training_modes.py test_checkpoint.py test_model_outputs.py test_evaluate.py metrics/test_every_metric.py) \
-	tests/conformance/test_losses.py \
-	$(addprefix tests/core/,test_requirements.py test_scores.py test_overlap.py test_intervals.py test_comparison.py)
+LOWEST_TESTS := tests/conformance/test_losses.py tests/lightning/test_versions.py tests/lightning/metrics/test_every_metric.py \
+	$(addprefix tests/lightning/,losses/test_losses.py batches/test_model_outputs.py evaluation/test_evaluate.py) \
+	$(addprefix tests/lightning/training/test_,values_on_devices.py module.py training_modes.py checkpoint.py) \
+	$(addprefix tests/core/,test_requirements.py counting comparison/test_comparison.py)
 # TensorFlow is not lowered and needs a newer NumPy.
 NO_TENSORFLOW := not tensorflow and not tensors_are_counted and not tensors_and_columns
 LOWEST := .venv-lowest$(TORCH)

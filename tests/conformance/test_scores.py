@@ -1,7 +1,7 @@
 """What both sides promise of a score: the number that `bc_core` reads from the same labels.
 
 A side is asked through three functions, so that a test says what is measured and not how a framework is called.
-`bc_core` itself is compared with counting by hand in tests/core/test_scores.py.
+`bc_core` itself is compared with counting by hand in tests/core/counting/test_scores.py.
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+"""Replicas: two devices with the same global batch give the weights and the logs of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+BACKEND = keras.backend.backend()
+SCRIPT = Path(__file__).parents[1] / "distributed_training.py"
+RECIPES = [
+    {},
+    {"dissonance": "strict_imitation"},
+    {"normalization": "support"},
+    {"dissonance": "strict_imitation", "normalization": "support"},
+    {"stored": True},
+]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BACKEND == "torch", reason="Keras has no distribution on torch"),
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    for devices in (1, 2):
+        done = subprocess.run(
+            [sys.executable, str(SCRIPT), str(folder), str(devices), json.dumps(RECIPES)],
+            env={**os.environ, "KERAS_BACKEND": BACKEND, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("number", range(len(RECIPES)), ids=lambda number: str(RECIPES[number]))
+def test_two_devices_train_as_one(trained, number):
+    one, two = (np.load(trained / f"{devices}-devices-{number}.npz") for devices in (1, 2))
+    for name in one.files:
+        np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-5)
+    logs = [json.loads((trained / f"{devices}-devices-{number}.json").read_text()) for devices in (1, 2)]
+    assert set(logs[0]) == set(logs[1])
+    for name, values in logs[0].items():
+        assert logs[1][name] == pytest.approx(values, abs=1e-5), name

@@ -1,0 +1,93 @@
+"""Two gloo processes do what one process does with the same global batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bc_core import Comparison
+
+SCRIPT = Path(__file__).parents[1] / "ddp_training.py"
+EXACT = ("btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "accuracy_h1", "accuracy_h2")
+
+
+def run(script, *options):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, str(script), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+def train(tmp_path, devices, *options):
+    out = tmp_path / f"{devices}.pt"
+    run(SCRIPT, "--devices", str(devices), "--out", str(out), *options)
+    return torch.load(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--loss", "cross_entropy/new_error"],
+        ["--loss", "cross_entropy/new_error", "--normalization", "support"],
+        ["--loss", "kl_divergence/strict_imitation", "--normalization", "support", "--plain"],
+        ["--loss", "nll/strict_imitation", "--accumulate", "2"],
+        ["--loss", "cross_entropy/strict_imitation", "--stored"],
+        ["--loss", "cross_entropy/new_error", "--lbfgs"],
+    ],
+    ids=" ".join,
+)
+def test_two_processes_equal_one(options, tmp_path):
+    one, two = (train(tmp_path, devices, *options) for devices in (1, 2))
+    # L-BFGS divides by differences of gradients, which makes more of their last bit than a step of SGD does.
+    tolerance = 1e-5 if "--lbfgs" in options else 1e-6
+    for name, weight in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], weight, rtol=0, atol=tolerance)
+    for name, value in one["metrics"].items():
+        score = name.split("_", 1)[1]
+        if score in EXACT:
+            assert two["metrics"][name] == value, name
+        else:
+            # Means of float32 losses, summed in another order.
+            assert two["metrics"][name] == pytest.approx(value, abs=1e-5), name
+    assert {name.split("_", 1)[0] for name in one["metrics"]} == {"train", "val"}
+    assert two["validate"].pop("single") == pytest.approx(one["validate"].pop("single"), abs=1e-5)
+    for score in EXACT:
+        assert two["validate"][f"val_{score}"] == one["validate"][f"val_{score}"]
+    # Shares of 51, not of 52: the instance that the sampler repeated is not counted twice.
+    assert two["validate"]["val_nfr"] * 51 == pytest.approx(round(two["validate"]["val_nfr"] * 51), abs=1e-4)
+    files = [sorted(Path(f"{tmp_path}/{devices}.pt-comparisons").iterdir()) for devices in (1, 2)]
+    assert [path.name for path in files[0]] == [path.name for path in files[1]] != []
+    for alone, shared in zip(*files, strict=True):
+        # The rows of both processes, in the order of the data set, each instance once.
+        assert Comparison.load(shared) == Comparison.load(alone)
+    first = Comparison.load(files[1][0])
+    assert first.dataset_size == 51
+    assert len(first.instances)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["shuffle", "every process reads all"])
+def test_instances_without_ids_are_still_compared_by_two_processes(trouble, tmp_path):
+    run(SCRIPT.with_name("ddp_comparisons.py"), "--out", str(tmp_path), "--trouble", trouble)
+    (path,) = tmp_path.glob("*.json")
+    found = Comparison.load(path)
+    assert found.dataset_size == (40 if trouble == "shuffle" else 80)
+    assert {str(i).rpartition(" of process ")[2] for i in found.instances.ids} == {"0", "1"}
+
+
+@pytest.mark.slow
+def test_ids_that_one_process_cannot_use_cost_the_comparison_and_not_the_training(tmp_path):
+    done = run(SCRIPT.with_name("ddp_comparisons.py"), "--out", str(tmp_path), "--trouble", "ids of two kinds")
+    assert list(tmp_path.glob("*.json")) == []
+    # Both processes write, perhaps into one line.
+    assert done.stdout.count("True") == 2
+    assert "There is no comparison of step" in done.stderr
+    assert "batches of both kinds" in done.stderr
