@@ -21,6 +21,7 @@ import numpy as np
 from bc_core.comparison._comparison import Comparison
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.files._files import FullDiskError, is_full_disk, is_left_aside, locked, write_whole
+from bc_core.reference._callable_fingerprint import is_same_h1
 from bc_core.sweep._foreign import is_harmless
 from bc_core.sweep._points import Point, check_names
 
@@ -144,7 +145,8 @@ class SweepFolder:
         content = {
             "format": FORMAT,
             "version": VERSION,
-            "recipe": {**known.get("recipe", {}), **recipe},
+            # What was written first stays: nobody has looked yet whether an h1 of the same name answers alike.
+            "recipe": {**recipe, **known.get("recipe", {})},
             "losses": list(dict.fromkeys([*known["losses"], *losses])),
             "plan": [point.to_dict() for point in plan],
         }
@@ -159,6 +161,8 @@ class SweepFolder:
             f"{name} was {there.get(name, 'not given')}, and is now {given.get(name, 'not given')}"
             for name in dict.fromkeys([*there, *given])
             if there.get(name) != given.get(name)
+            # A callable that is known by its name alone; its answers are held against those of then.
+            and not (name == "h1" and is_same_h1(there.get(name, ""), given.get(name, "")))
             # A loss that only one of the calls names is one more, or one less, line of the table.
             and not (name.startswith(LOSS) and (name not in there or name not in given))
         ]

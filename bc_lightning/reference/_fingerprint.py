@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from bc_core.reference._callable_fingerprint import fingerprint_of_callable
+from bc_lightning.batches._attached import Rows
 
 _CHUNK_BYTES = 64 * 1024 * 1024
 # The attribute under which a wrapper keeps the module it wraps.
@@ -257,6 +258,9 @@ def _tensor_bytes(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 def _rare(item: Any) -> tuple[Any, ...]:
     """Say the less usual kinds of item in terms of the usual ones."""
+    if isinstance(item, Rows):
+        # A pickle of it would hold where the rows lie, and its tensor's storage.
+        return ("rows", item.fingerprint, item.tensor)
     if isinstance(item, np.ndarray):
         return ("array of objects", item.shape, item.tolist())
     if callable(getattr(item, "tobytes", None)) and hasattr(item, "mode") and hasattr(item, "size"):

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { namesOf } from "../src/views/ClassPicker";
+import { namesOf } from "../src/views/instances/ClassPicker";
 
 describe("the names of classes in a menu", () => {
   it("have the number of the class where several share one name", () => {

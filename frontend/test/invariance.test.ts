@@ -24,7 +24,7 @@ import {
   sameLayers,
   sameMeasure,
   verdict,
-} from "../src/views/invariancePoints";
+} from "../src/views/invariance/invariancePoints";
 
 const row = (...bytes: number[]) => btoa(String.fromCharCode(...bytes));
 const layer = (name: string, depth: (number | null)[] = [0, 0], difference: (number | null)[] | null = [0.1, 0.05, 0.2]) => ({

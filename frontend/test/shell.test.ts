@@ -1,10 +1,10 @@
 import { describe, expect, it } from "vitest";
 import { NO_ACTIONS } from "../src/data/indexFromJson";
-import { conditions, NO_FILTER } from "../src/views/Chips";
-import { differentSteps, verdict } from "../src/views/Compared";
-import { matching, type RunOption } from "../src/views/RunPicker";
-import { besideText, digitsFor, gain } from "../src/views/Scores";
-import { runOptions } from "../src/views/Toolbar";
+import { conditions, NO_FILTER } from "../src/views/instances/Chips";
+import { differentSteps, verdict } from "../src/views/overview/Compared";
+import { matching, type RunOption } from "../src/views/toolbar/RunPicker";
+import { besideText, digitsFor, gain } from "../src/views/overview/Scores";
+import { runOptions } from "../src/views/toolbar/Toolbar";
 
 const flips = { onlyA: 20, onlyB: 8, both: 2, neither: 970, difference: 0.012, low: 0.002, high: 0.022 };
 

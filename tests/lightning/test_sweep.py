@@ -6,6 +6,7 @@ import errno
 import functools
 import importlib
 import inspect
+import json
 import math
 import os
 import random
@@ -27,7 +28,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from bc_core import FullDiskError, SweepFailedError, SweepResults, compare, linear_lambdas, log_lambdas
 from bc_core.sweep import _folder
-from bc_lightning import BCLightningModule, CompatibilityLoss, StoredOutputs, sweep, unwrap
+from bc_lightning import BCLightningModule, CompatibilityLoss, StoredOutputs, store_outputs, sweep, unwrap
 from bc_lightning.sweep._recipe import LightningRecipe
 from bc_tensorboard import read_original_sweep
 
@@ -630,6 +631,14 @@ def more(train, h1, folder, **options):
     )  # fmt: skip
 
 
+def test_a_sweep_over_attached_rows_goes_on_with_rows_attached_anew(tmp_path):
+    dataset, h1 = Labelled(), nn.Linear(4, 3)
+    stored = store_outputs(h1, dataset, tmp_path / "h1")
+    assert len(few(DataLoader(stored.attach(dataset), batch_size=10), stored, tmp_path / "s").points) == 2
+    opened = StoredOutputs.open(tmp_path / "h1")
+    assert len(more(DataLoader(opened.attach(Labelled()), batch_size=10), opened, tmp_path / "s").points) == 3
+
+
 def test_other_labels_of_a_data_set_of_ones_own_are_another_sweep(tmp_path):
     h1 = nn.Linear(4, 3)
     few(DataLoader(Labelled(), batch_size=10), h1, tmp_path / "s")
@@ -654,8 +663,15 @@ def test_a_callable_h1_that_answers_otherwise_is_another_sweep(tmp_path):
 
     train = DataLoader(Labelled(), batch_size=10)
     few(train, Service(1.0), tmp_path / "s")
+    with pytest.raises(ValueError, match="another sweep: h1 was"):
+        more(train, Service(-1.0), tmp_path / "s")
+    # A folder that knows it by its name alone, as earlier ones do: its answers tell.
+    header = json.loads((tmp_path / "s" / "sweep.json").read_bytes())
+    header["recipe"]["h1"] = header["recipe"]["h1"].partition("#")[0]
+    (tmp_path / "s" / "sweep.json").write_text(json.dumps(header))
     with pytest.raises(ValueError, match="h1 changed"):
         more(train, Service(-1.0), tmp_path / "s")
+    assert len(more(train, Service(1.0), tmp_path / "s").points) == 3
 
 
 def test_labels_that_change_in_a_stream_are_seen_by_h1s_right_answers(tmp_path):

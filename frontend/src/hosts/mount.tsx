@@ -2,9 +2,9 @@ import { render } from "preact";
 import type { DataSource } from "../model";
 import shellStyle from "../styles.css";
 import { App } from "../views/App";
-import chartStyle from "../views/charts.css";
-import invarianceStyle from "../views/invariance.css";
-import { newMountId } from "../views/mountId";
+import chartStyle from "../views/parts/charts.css";
+import invarianceStyle from "../views/invariance/invariance.css";
+import { newMountId } from "../views/parts/mountId";
 import type { Host } from "./host";
 
 /** Draws the view into an element; the result takes it away again. */

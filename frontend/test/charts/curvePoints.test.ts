@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import type { Cells, Series } from "../../src/model";
-import { stepTicks } from "../../src/views/CurvePanel";
-import { shortTitle, toggleCurve } from "../../src/views/Curves";
-import { boundsText, curveOf, nearestStep, stretches, thinned, variesInLambda } from "../../src/views/curvePoints";
+import { stepTicks } from "../../src/views/curves/CurvePanel";
+import { shortTitle, toggleCurve } from "../../src/views/curves/Curves";
+import { boundsText, curveOf, nearestStep, stretches, thinned, variesInLambda } from "../../src/views/curves/curvePoints";
 
 const series = (cells: Cells[], lambda: (i: number) => number | null = () => 1): Series => ({
   run: "r",

@@ -1,12 +1,12 @@
 import { describe, expect, it } from "vitest";
 import { venn } from "../../src/layout/venn";
-import { shareDomain, tickDigits } from "../../src/views/Axis";
-import { pointsText, shareAxis } from "../../src/views/ClassBars";
-import { heat, toggled } from "../../src/views/FlipMatrix";
-import { markPath, setClass } from "../../src/views/marks";
-import { spread } from "../../src/views/size";
-import { placeTooltip } from "../../src/views/Tooltip";
-import { widthAt } from "../../src/views/Venn";
+import { shareDomain, tickDigits } from "../../src/views/parts/Axis";
+import { pointsText, shareAxis } from "../../src/views/classes/ClassBars";
+import { heat, toggled } from "../../src/views/classes/FlipMatrix";
+import { markPath, setClass } from "../../src/views/parts/marks";
+import { spread } from "../../src/views/parts/size";
+import { placeTooltip } from "../../src/views/parts/Tooltip";
+import { widthAt } from "../../src/views/overview/Venn";
 
 describe("labels that are spread", () => {
   it("keep their distance, their order and the bounds", () => {

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { NO_ACTIONS } from "../../src/data/indexFromJson";
 import type { Cells, Index, Series } from "../../src/model";
-import { startsZoom } from "../../src/views/Scatter";
-import { rankFrom, rankTo } from "../../src/views/SweepFilters";
+import { startsZoom } from "../../src/views/sweep/Scatter";
+import { rankFrom, rankTo } from "../../src/views/sweep/SweepFilters";
 import {
   errorBar,
   lambdas,
@@ -11,7 +11,7 @@ import {
   stepLine,
   sweepPoints,
   toggleOption,
-} from "../../src/views/sweepPoints";
+} from "../../src/views/sweep/sweepPoints";
 
 const series = (run: string, dataset: string, lambda: number | null, ...cells: Cells[]): Series => ({
   run,

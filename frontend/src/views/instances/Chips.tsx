@@ -1,0 +1,64 @@
+import { REGIONS } from "../overview/Venn";
+import type { Filter } from "../../model";
+
+export interface ChipsProps {
+  readonly filter: Filter;
+  readonly labels: readonly string[];
+  readonly onChange: (change: Partial<Filter>) => void;
+}
+
+interface Condition {
+  readonly name: string;
+  readonly value: string;
+  readonly without: Partial<Filter>;
+}
+
+export const NO_FILTER: Filter = { region: null, target: null, h1: null, h2: null, text: "" };
+
+export function conditions(filter: Filter, labels: readonly string[]): Condition[] {
+  const found: Condition[] = [];
+  const label = (index: number) => labels[index] ?? String(index);
+  if (filter.region !== null) {
+    const title = REGIONS.find(({ region }) => region === filter.region)?.title ?? filter.region;
+    found.push({ name: "Region", value: title, without: { region: null } });
+  }
+  if (filter.target !== null)
+    found.push({ name: "True class", value: label(filter.target), without: { target: null } });
+  if (filter.h1 !== null) found.push({ name: "h1 says", value: label(filter.h1), without: { h1: null } });
+  if (filter.h2 !== null) found.push({ name: "h2 says", value: label(filter.h2), without: { h2: null } });
+  if (filter.text.trim() !== "") found.push({ name: "Text", value: `“${filter.text.trim()}”`, without: { text: "" } });
+  return found;
+}
+
+/** All conditions that the instances meet, each with a way out. */
+export function Chips({ filter, labels, onChange }: ChipsProps) {
+  const active = conditions(filter, labels);
+  return (
+    <div class="bc-chips" data-testid="chips" role="group" aria-label="Conditions on the instances">
+      {active.length === 0 ? (
+        <span class="bc-note">
+          All errors are shown. Click a region, a class or a cell of the matrix to narrow them down.
+        </span>
+      ) : (
+        <>
+          <span class="bc-note">Only instances with</span>
+          {active.map(({ name, value, without }) => (
+            <button
+              key={name}
+              type="button"
+              class="bc-chip"
+              title={`Remove the condition: ${name} ${value}`}
+              onClick={() => onChange(without)}
+            >
+              <span class="bc-chip-name">{name}:</span> <span class="bc-ellipsis">{value}</span>
+              <span aria-hidden="true">×</span>
+            </button>
+          ))}
+          <button type="button" class="bc-link" onClick={() => onChange(NO_FILTER)}>
+            Clear all
+          </button>
+        </>
+      )}
+    </div>
+  );
+}

@@ -1,0 +1,70 @@
+import { useMemo } from "preact/hooks";
+import { compareFlips, type FlipComparison } from "../../data/engine";
+import { count, intervalText, percent, signedPercent } from "../../layout/format";
+import type { Table } from "../../model";
+import { Failed, Loading } from "../parts/States";
+
+export interface ComparedProps {
+  readonly first: Table | null;
+  readonly second: Table | null;
+  /** The steps of run A and of run B that the tables are from. */
+  readonly steps: readonly [number, number];
+  readonly error: Error | null;
+  readonly onRetry: () => void;
+}
+
+/** What the paired interval says, in one plain sentence. Differences are NFR of A minus NFR of B. */
+export function verdict({ onlyA, onlyB, both, neither, low, high }: FlipComparison): string {
+  const size = onlyA + onlyB + both + neither;
+  const fewer = onlyA - onlyB;
+  const amount =
+    fewer === 0
+      ? `Run B breaks as many of ${count(size)} as run A`
+      : `Run B breaks ${count(Math.abs(fewer))} ${fewer > 0 ? "fewer" : "more"} of ${count(size)}`;
+  const excludes = low > 0 || high < 0;
+  return excludes
+    ? `${amount}; the interval excludes 0, so the data set tells them apart.`
+    : `${amount}; the interval contains 0, so this data set does not tell them apart.`;
+}
+
+/** The steps where they differ, so that nobody takes the verdict for one about the same moment. */
+export function differentSteps([a, b]: readonly [number, number]): string | null {
+  return a === b ? null : `(different steps: A ${count(a)}, B ${count(b)})`;
+}
+
+/** A difference of shares is in percentage points, where a percent sign would read as a ratio. */
+const points = (text: string) => text.replaceAll("%", "");
+
+function compared(first: Table | null, second: Table | null): FlipComparison | Error | null {
+  if (first === null || second === null) return null;
+  try {
+    return compareFlips(first, second);
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error));
+  }
+}
+
+/** Negative flips of two updates, instance by instance. */
+export function Compared({ first, second, steps, error, onRetry }: ComparedProps) {
+  const result = useMemo(() => compared(first, second), [first, second]);
+  if (error !== null) return <Failed what="Run B could not be loaded" error={error} onRetry={onRetry} />;
+  if (result === null) return <Loading what="Comparing the two runs, instance by instance" />;
+  if (result instanceof Error)
+    return <Failed what="These two cannot be compared instance by instance" error={result} />;
+  const { onlyA, onlyB, both, difference, low, high } = result;
+  const size = onlyA + onlyB + both + result.neither;
+  const unlike = differentSteps(steps);
+  return (
+    <div class="bc-compared" data-testid="compared">
+      <p>
+        <strong>{verdict(result)}</strong>
+        {unlike !== null && ` ${unlike}`}
+      </p>
+      <p class="bc-note">
+        NFR of B − NFR of A: {points(signedPercent(0 - difference, 2))} percentage points (95% interval of the paired
+        difference: {points(intervalText(0 - high, 0 - low, 2))}). Broken by both: {count(both)}; only by A:{" "}
+        {count(onlyA)}; only by B: {count(onlyB)}; together {percent((onlyA + onlyB + both) / size)} of {count(size)}.
+      </p>
+    </div>
+  );
+}

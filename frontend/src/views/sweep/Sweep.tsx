@@ -1,0 +1,240 @@
+import { useMemo, useState } from "preact/hooks";
+import { value } from "../../data/scores";
+import { count, lambdaText, percent, shorten } from "../../layout/format";
+import type { Index, TableRef, ViewState } from "../../model";
+import { Scatter, type ScatterProps } from "./Scatter";
+import { useSize } from "../parts/size";
+import { SweepFilters } from "./SweepFilters";
+import {
+  BEC,
+  distinct,
+  errorBar,
+  lambdas,
+  passes,
+  referenceLines,
+  seriesKey,
+  sweepPoints,
+  type SweepPoint,
+} from "./sweepPoints";
+
+export interface SweepProps {
+  readonly index: Index;
+  readonly state: ViewState;
+  readonly current: TableRef | null;
+  readonly onPoint: (ref: TableRef) => void;
+  readonly onState: (patch: Partial<ViewState>) => void;
+}
+
+const SCATTERS: readonly Pick<ScatterProps, "score" | "title" | "xTitle" | "valueOf" | "front">[] = [
+  { score: "btc", title: "Accuracy over BTC", xTitle: "BTC →", valueOf: (point) => point.btc, front: true },
+  {
+    score: BEC,
+    title: "Accuracy over BEC (given h1 wrong)",
+    xTitle: "BEC (given h1 wrong) →",
+    valueOf: (point) => point.bec,
+    front: false,
+  },
+];
+
+const TABLE_SCORES: readonly { title: string; score: string }[] = [
+  { title: "Accuracy of h2", score: "accuracy_h2" },
+  { title: "Accuracy of h1", score: "accuracy_h1" },
+  { title: "BTC", score: "btc" },
+  { title: "BEC (given h1 wrong)", score: BEC },
+  { title: "NFR", score: "nfr" },
+];
+
+const share = (score: number): string => (Number.isNaN(score) ? "not defined" : percent(score));
+
+const nameOf = ({ ref, dissonance, lambda }: SweepPoint): string =>
+  `${ref.dataset} · ${dissonance} · ${lambda === null ? "λ unknown" : `λ ${lambdaText(lambda)}`}`;
+
+function describe(point: SweepPoint): string {
+  return (
+    `${point.ref.run}: ${nameOf(point)}, step ${point.ref.step}. Accuracy of h2 ${share(point.accuracyH2)}, ` +
+    `BTC ${share(point.btc)}, BEC given h1 wrong ${share(point.bec)}, NFR ${share(point.nfr)}.`
+  );
+}
+
+function PointTooltip({ point }: { point: SweepPoint }) {
+  return (
+    <>
+      <strong>{shorten(point.ref.run, 60)}</strong>
+      <div>
+        {nameOf(point)} · step {count(point.ref.step)}
+      </div>
+      <table class="bc-tooltip-table">
+        <tbody>
+          {TABLE_SCORES.map(({ title, score }) => {
+            const bounds = errorBar(score, point.cells);
+            return (
+              <tr key={score}>
+                <th scope="row">{title}</th>
+                <td>{share(value(score, point.cells))}</td>
+                <td class="bc-tooltip-note">{bounds && `${percent(bounds[0])} to ${percent(bounds[1])}`}</td>
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+      <div class="bc-tooltip-note">to the right: 95% interval</div>
+    </>
+  );
+}
+
+function PointTable({ points, onPoint }: { points: readonly SweepPoint[]; onPoint: (ref: TableRef) => void }) {
+  return (
+    <div class="bc-table-scroll">
+      <table class="bc-table" aria-label="The points of both scatters">
+        <thead>
+          <tr>
+            <th scope="col">Run</th>
+            <th scope="col">Data set</th>
+            <th scope="col">Dissonance</th>
+            <th scope="col" class="bc-number">
+              λ
+            </th>
+            <th scope="col" class="bc-number">
+              Step
+            </th>
+            {TABLE_SCORES.map(({ title, score }) => (
+              <th scope="col" key={score} class="bc-number">
+                {title}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {points.map((point) => (
+            <tr key={point.key}>
+              <th scope="row">
+                <button type="button" class="bc-row-button" title="Show this point" onClick={() => onPoint(point.ref)}>
+                  {shorten(point.ref.run, 60)}
+                </button>
+              </th>
+              <td>{point.ref.dataset}</td>
+              <td>{point.dissonance}</td>
+              <td class="bc-number">{point.lambda === null ? "–" : lambdaText(point.lambda)}</td>
+              <td class="bc-number">{count(point.ref.step)}</td>
+              {TABLE_SCORES.map(({ score }) => (
+                <td key={score} class="bc-number">
+                  {share(value(score, point.cells))}
+                </td>
+              ))}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
+  const [frame, { width, em }] = useSize();
+  const [hover, setHover] = useState<{ chart: number; key: string } | null>(null);
+  const [tableOpen, setTableOpen] = useState(false);
+  const points = useMemo(() => sweepPoints(index, current), [index, current?.run, current?.dataset, current?.step]);
+  const datasets = useMemo(() => distinct(points.map((point) => point.ref.dataset)), [points]);
+  const dissonances = useMemo(() => distinct(points.map((point) => point.dissonance)), [points]);
+  const levels = useMemo(() => lambdas(points), [points]);
+  const { datasets: chosenSets, dissonances: chosenDissonances, lambdaMin, lambdaMax } = state;
+  const shown = useMemo(
+    () => points.filter((point) => passes(point, state)),
+    [points, chosenSets, chosenDissonances, lambdaMin, lambdaMax],
+  );
+  const lines = useMemo(() => referenceLines(points, chosenSets), [points, chosenSets]);
+  const listed = useMemo(
+    () =>
+      [...shown].sort(
+        (a, b) =>
+          datasets.indexOf(a.ref.dataset) - datasets.indexOf(b.ref.dataset) ||
+          dissonances.indexOf(a.dissonance) - dissonances.indexOf(b.dissonance) ||
+          (a.lambda ?? Infinity) - (b.lambda ?? Infinity) ||
+          a.ref.run.localeCompare(b.ref.run),
+      ),
+    [shown, datasets, dissonances],
+  );
+  if (points.length === 0) return <p class="bc-empty">There are no points yet.</p>;
+
+  const currentKey = current && seriesKey(current.run, current.dataset);
+  const currentPoint = points.find((point) => point.key === currentKey);
+  const isHidden = currentPoint !== undefined && !shown.includes(currentPoint);
+  const isFiltered = shown.length < points.length;
+  const gap = 1.5 * em;
+  const beside = width >= 52 * em;
+  const each = beside ? Math.floor((width - gap) / 2) : width;
+  const hovered = hover && points.find((point) => point.key === hover.key);
+
+  return (
+    <div class="bc-sweep">
+      <SweepFilters datasets={datasets} dissonances={dissonances} lambdas={levels} state={state} onState={onState} />
+      <div class="bc-controls">
+        <label class="bc-field bc-field-wide">
+          <span>Point</span>
+          <select
+            value={isHidden || !currentPoint ? "" : currentPoint.key}
+            onChange={(event) => {
+              const chosen = points.find((point) => point.key === event.currentTarget.value);
+              if (chosen) onPoint(chosen.ref);
+            }}
+          >
+            {(isHidden || !currentPoint) && <option value="">choose a point …</option>}
+            {listed.map((point) => (
+              <option key={point.key} value={point.key}>
+                {nameOf(point)} · {shorten(point.ref.run, 48)}
+              </option>
+            ))}
+          </select>
+        </label>
+        <span class="bc-note" aria-live="polite">
+          {count(shown.length)} of {count(points.length)} {points.length === 1 ? "point" : "points"}
+        </span>
+        {isFiltered && (
+          <button
+            type="button"
+            class="bc-link-button"
+            onClick={() => onState({ datasets: null, dissonances: null, lambdaMin: null, lambdaMax: null })}
+          >
+            show all
+          </button>
+        )}
+        {isHidden && (
+          <span class="bc-warning" role="status">
+            The chosen point ({nameOf(currentPoint)}) is hidden by the filters.
+          </span>
+        )}
+      </div>
+      <div ref={frame} class="bc-scatters">
+        {width > 0 &&
+          SCATTERS.map((scatter, chart) => (
+            <div key={scatter.score} style={{ width: `${each}px` }}>
+              <Scatter
+                {...scatter}
+                points={shown}
+                lines={lines}
+                datasets={datasets}
+                dissonances={dissonances}
+                selected={currentKey}
+                hovered={hover?.key ?? null}
+                describe={describe}
+                width={each}
+                em={em}
+                tip={hover?.chart === chart && hovered ? <PointTooltip point={hovered} /> : null}
+                onHover={(key) => setHover(key === null ? null : { chart, key })}
+                onPoint={(point) => onPoint(point.ref)}
+              />
+            </div>
+          ))}
+      </div>
+      <p class="bc-note">
+        One point for each run and data set, at its latest step; the chosen point is ringed and stands at the chosen
+        step. Dashed: accuracy of h1. Thin line of steps: the best accuracy at each BTC (Pareto front). BEC falls when
+        h2 repairs errors of h1. Bars are 95% intervals.
+      </p>
+      <details class="bc-as-table" onToggle={(event) => setTableOpen(event.currentTarget.open)}>
+        <summary>The same as a table</summary>
+        {tableOpen && <PointTable points={listed} onPoint={onPoint} />}
+      </details>
+    </div>
+  );
+}
