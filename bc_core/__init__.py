@@ -1,4 +1,4 @@
-"""What backward compatibility is: scores, error overlap, comparison, lambda_c. Numpy only, no framework."""
+"""What backward compatibility is: scores, error overlap, comparison, lambda_c, sweeps. No framework."""
 
 from bc_core.comparison._compare import compare
 from bc_core.comparison._comparison import ClassFlips, Comparison

@@ -20,7 +20,7 @@ _ROUNDING = 1e-5
 
 
 class FiringBackend(Protocol):
-    """What `FiringRates` needs of an array library."""
+    """What firing thresholds and rates need of an array library."""
 
     def largest(self, kept: Any | None, values: Any, count: int) -> Any:
         """The `count` largest, at most, of `kept` and `values` (r, K) along axis 0, largest first."""

@@ -70,8 +70,9 @@ def sweep(
         folder: where everything goes, and is taken up again.
         lambdas: values of lambda_c. Default: `bc_core.log_lambdas()`, 0 and 0.25 to 16; the grid of
             BackwardCompatibilityML is `bc_core.linear_lambdas(step)`.
-        losses: dissonances ("new_error", "strict_imitation", "imitation") or names of the eight losses; or a dictionary
-            of names of your own and anything that `BCModel` takes as `loss` or `dissonance`.
+        losses: dissonances, such as "new_error", "strict_imitation" and "imitation" (`CompatibilityLoss` lists all), or
+            names of the eight losses; or a dictionary of names of your own and anything that `BCModel` takes as `loss`
+            or `dissonance`.
         seeds: one seed or several; of each all points are trained.
         compile: arguments of ``compile``, such as ``{"optimizer": "adam", "loss": "sparse_categorical_crossentropy"}``;
             optimizer and metrics are made anew for every point, of their configs. Or a function that returns them,

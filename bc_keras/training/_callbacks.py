@@ -1,4 +1,4 @@
-"""Callbacks: compare h2 with h1 while it is trained, move lambda_c, watch that h1 stays as it is."""
+"""`CompatibilityCallback`: h2 compared with h1 while it is trained."""
 
 from __future__ import annotations
 

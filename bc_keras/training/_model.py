@@ -72,8 +72,8 @@ class BCModel(keras.Model):
             ``h1.attach(x, y)`` or ``h1.attach(dataset)``). It may share with h2 what no training changes.
         lambda_c: weight of the dissonance, >= 0, not capped at 1; `LambdaScheduler` makes it a schedule.
         dissonance: ``"new_error"`` (default: the compiled loss again, where h1 is right, which must have a value per
-            instance), ``"strict_imitation"`` (h1's probabilities there) or ``"imitation"`` (h1's probabilities
-            everywhere).
+            instance), ``"strict_imitation"`` (h1's probabilities there), ``"imitation"`` (h1's probabilities
+            everywhere) or another that `CompatibilityLoss` lists.
         loss: instead of `dissonance` one of the eight named losses, by name or class, or a `CompatibilityLoss`: its
             dissonance is trained, and its base where ``compile`` is given no loss.
         normalization: ``"batch"`` (default) divides the dissonance by the number of instances, ``"support"`` by the
@@ -171,7 +171,7 @@ class BCModel(keras.Model):
 
     @property
     def dissonance(self) -> str:
-        """How h2 is held to h1: ``"new_error"``, ``"strict_imitation"`` or ``"imitation"``."""
+        """How h2 is held to h1: name of a dissonance, such as ``"new_error"``."""
         return self._compatibility.options.dissonance_name
 
     # What callbacks ask

@@ -119,7 +119,7 @@ class Options:
 
     @property
     def dissonance_name(self) -> str:
-        """``"new_error"``, ``"strict_imitation"`` or ``"imitation"``."""
+        """Name of the dissonance, such as ``"new_error"``."""
         return str(self.dissonance if self.criterion is None else self.criterion.dissonance)
 
     @property

@@ -352,7 +352,8 @@ def compatibility_loss(
             for ``base="binary_cross_entropy"``. Half precision is computed in float32.
         target: class indices (N, ...) or (N, 1) of any integer width; class probabilities (N, C, ...) for
             ``"cross_entropy"`` and ``"kl_divergence"``; 0/1 of any dtype for the binary loss.
-        h1_output: h1's scores in h2's shape, or its predicted labels as integers (``"new_error"`` only).
+        h1_output: h1's scores in h2's shape, or its predicted labels as integers, where the dissonance
+            needs no scores (``"new_error"``).
         base: ``"nll"``, ``"cross_entropy"``, ``"binary_cross_entropy"`` or ``"kl_divergence"``.
         dissonance: how h2 is held to h1, by name; see below.
         lambda_c: weight of the dissonance, >= 0, without upper limit. 0 is the base loss to the bit.

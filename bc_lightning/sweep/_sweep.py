@@ -78,8 +78,9 @@ def sweep(
         folder: where everything goes, and is taken up again.
         lambdas: values of lambda_c. Default: `bc_core.log_lambdas()`, 0 and 0.25 to 16; the grid of
             BackwardCompatibilityML is `bc_core.linear_lambdas(step)`.
-        losses: dissonances ("new_error", "strict_imitation", "imitation") or names of the eight losses; or a dictionary
-            of names of your own and anything that `BCLightningModule` takes as `loss`.
+        losses: dissonances, such as "new_error", "strict_imitation" and "imitation" (`CompatibilityLoss` lists all), or
+            names of the eight losses; or a dictionary of names of your own and dissonances or anything that
+            `BCLightningModule` takes as `loss`.
         seeds: one seed or several; of each all points are trained.
         trainer: arguments of the `Trainer`, such as ``{"max_epochs": 10}``, or a function that makes one. One device
             for a point: several points may run side by side.
