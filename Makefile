@@ -34,6 +34,9 @@ demo-keras: $(VENV)/.demo-keras  ## The same in Keras.
 # Keras runs on one backend per process, so its tests run once for each.
 # tests/conformance is of Keras where KERAS_BACKEND is set, and of Lightning else.
 KERAS_TESTS := tests/keras tests/conformance bc_keras
+# Many tests have XLA compile one and the same small program.
+JAX_CACHE := JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/.jax-cache JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
+	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 # The dashboard is written in TypeScript and its build is committed: only changing it needs Node.js (20 or later).
 NPM := cd frontend && npm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
@@ -41,7 +44,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 test: $(VENV)/.dev lint test-frontend  ## All tests, doctests and checks.
 	$(PYTEST) --ignore tests/keras --ignore bc_keras
 	KERAS_BACKEND=tensorflow $(PYTEST) $(KERAS_TESTS)
-	KERAS_BACKEND=jax $(PYTEST) $(KERAS_TESTS)
+	KERAS_BACKEND=jax $(JAX_CACHE) $(PYTEST) $(KERAS_TESTS)
 	KERAS_BACKEND=torch $(PYTEST) $(KERAS_TESTS)
 	$(MAKE) --no-print-directory test-lowest
 

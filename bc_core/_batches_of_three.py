@@ -22,13 +22,16 @@ def first_is_ids(batch: Any) -> bool | None:
     """
     first, second, third = batch
     ids = _as_array(first)
-    if ids is None or ids.ndim != 1 or ids.dtype.kind not in "iuUSO":
-        return False
     as_target, last = _as_array(second), _as_array(third)
+    if ids is None or ids.ndim != 1 or ids.dtype.kind not in "iuUSO":
+        # Names that come last are no weights, and would be lost without a word.
+        return None if last is not None and last.dtype.kind in "USO" else False
     if not _may_be_target(as_target):
         return True
     if not _may_be_target(last):
         return False
+    if last is not None and as_target is not None and last.ndim > as_target.ndim:
+        return True  # a weight has no more axes than its target
     # What has several values for an instance is an input, unless they are shares of classes.
     is_input = as_target is not None and as_target.ndim > 1 and not _are_shares(as_target)
     return True if is_input else None

@@ -35,7 +35,7 @@ from bc_keras.reference._attach import attach_h1
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs, store_outputs
 from bc_keras.sweep._sweep import sweep
-from bc_keras.training._callbacks import CompatibilityCallback
+from bc_keras.training._callback import CompatibilityCallback
 from bc_keras.training._frozen_check import FrozenH1Check
 from bc_keras.training._lambda_scheduler import LambdaScheduler
 from bc_keras.training._model import BCModel, unwrap

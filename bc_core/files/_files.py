@@ -8,7 +8,6 @@ import io
 import os
 import re
 import secrets
-import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -114,11 +113,6 @@ def allocate(file: IO[bytes], size: int) -> None:
     for start in range(begin, size, _CHUNK):
         file.write(zeros[: min(_CHUNK, size - start)])
     file.flush()
-
-
-def free_space(path: Path) -> int:
-    """Bytes that are free on the disk of a folder."""
-    return shutil.disk_usage(path).free
 
 
 def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Columns of the table in their order; scores are shares.
-SCORE_COLUMNS = ("accuracy_h1", "accuracy_h2", "btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "pfr", "nfi")
+_FIRST = ("accuracy_h1", "accuracy_h2", "btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "pfr", "nfi")
+SCORE_COLUMNS = (*_FIRST, *(name for name in SCORES if name not in _FIRST))
 
 
 class SweepResults:

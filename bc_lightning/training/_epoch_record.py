@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from bc_core import SCORES
 from bc_lightning.functional import LossTerms, overlap_counts
 from bc_lightning.functional._scores import score_from_counts
 
@@ -15,7 +16,9 @@ from bc_lightning.functional._scores import score_from_counts
 # longer than until their labels take up half a megabyte or so.
 _BATCHES_AT_ONCE, _LABELS_AT_ONCE = 64, 16384
 
-LOGGED_SCORES = ("btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "accuracy_h1", "accuracy_h2")
+# All but what follows from the others: pfr = accuracy_h2 - accuracy_h1 + nfr, nfi = nfr / (1 - accuracy_h2).
+_FIRST = ("btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "accuracy_h1", "accuracy_h2")
+LOGGED_SCORES = (*_FIRST, *(name for name in SCORES if name not in (*_FIRST, "pfr", "nfi")))
 LOGGED_NAMES = ("base_loss", "dissonance", *LOGGED_SCORES)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bc_core import Comparison, Sweep, SweepResults
 from bc_core.sweep._folder import is_sweep_folder
 from bc_tensorboard.original._manager import SweepArguments, SweepManager
-from bc_tensorboard.plugin._actions import Action
+from bc_tensorboard.pages._actions import Action
 from bc_tensorboard.plugin._collection import Texts, point_name
 from bc_tensorboard.plugin._original_sweep import (
     OriginalEvaluation,

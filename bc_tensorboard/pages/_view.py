@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bc_core.invariance import InvarianceUpdate
-from bc_tensorboard.plugin._actions import Action, Actions
+from bc_tensorboard.pages._actions import Action, Actions
 from bc_tensorboard.plugin._collection import Collection, Dissonance, NotShownError, Texts
 from bc_tensorboard.plugin._invariance import Key, placed_updates, series_of
 from bc_tensorboard.writing._invariance import invariance_json

@@ -26,7 +26,6 @@ from bc_tensorboard.plugin._plugin_data import LogFolders, LoggedComparisons, Me
 STATIC = Path(__file__).parent.parent / "static"
 SCRIPTS = ("index.js",)
 
-IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp")
 
 # The index grows while a training runs, and one that starts again replaces tables under the same names.
 NEVER_KEPT = "no-store"

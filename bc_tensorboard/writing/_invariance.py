@@ -15,7 +15,6 @@ from bc_core.invariance import InvarianceResult, InvarianceUpdate
 from bc_core.invariance._charts import Order, heat_difference, heat_row, scale_end, transformation_groups
 
 VERSION = 1
-TAG = "invariance"
 # A cell of a row is one byte: this one is dead, the others are steps of the scale.
 _DEAD = 255
 _STEPS = 254

@@ -33,7 +33,8 @@ _RUNS = "tensorboard"
 # The run with the curves of a point, below that of the point.
 _TRAINING = "training"
 # In the order of the columns: what one chooses by comes first.
-_METRICS = ("accuracy_h2", "btc", "nfr", "bec_given_h1_wrong", "bec_given_h2_wrong", "pfr", "nfi", "accuracy_h1")
+_FIRST = ("accuracy_h2", "btc", "nfr", "bec_given_h1_wrong", "bec_given_h2_wrong", "pfr", "nfi", "accuracy_h1")
+_METRICS = (*_FIRST, *(name for name in SCORES if name not in _FIRST))
 _PERFORMANCES = {"performance_h2": "Performance of h2", "performance_h1": "Performance of h1"}
 # Ends the names of our files, so that another writer's in the same folder are told apart.
 _ENDING = ".sweep"

@@ -305,12 +305,14 @@ def test_soft_targets(side, base, dissonance):
     def log_softmax(z):
         return z - np.log(np.exp(z).sum(1, keepdims=True))
 
+    assert value == pytest.approx(numpy_loss(h2, soft, h1, base, dissonance, 1.5), rel=max(side.rtol, 1e-11))
     log_p1, log_p2, soft = (each.astype("float64") for each in (log_softmax(h1), log_softmax(h2), soft))
     entropies = [(np.log(soft), log_p1), (0, 0)][base == "cross_entropy"]
     base_i = (soft * (entropies[0] - log_p2)).sum(1)
-    d_i = base_i if dissonance == "new_error" else (np.exp(log_p1) * (entropies[1] - log_p2)).sum(1)
-    c_i = 1 if dissonance == "imitation" else h1.argmax(1) == target
-    assert value == pytest.approx((base_i + 1.5 * c_i * d_i).mean(), rel=max(side.rtol, 1e-11))
+    by_hand = {"new_error": base_i, "strict_imitation": (np.exp(log_p1) * (entropies[1] - log_p2)).sum(1)}
+    if dissonance in by_hand:
+        c_i = h1.argmax(1) == target
+        assert value == pytest.approx((base_i + 1.5 * c_i * by_hand[dissonance]).mean(), rel=max(side.rtol, 1e-11))
     # A soft target keeps its entropy: an h2 that gives it loses nothing.
     perfect = side.loss("kl_divergence", "new_error", 2.0)(np.log(soft).astype(side.dtype), soft, h1)
     assert number(side, perfect) == pytest.approx(0, abs=1e-6)

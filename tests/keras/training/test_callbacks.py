@@ -11,7 +11,7 @@ from bc_core import SCORES, Comparison, ErrorOverlap, LinearLambda, compare
 from bc_keras.batches._attached import join_reference
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs
-from bc_keras.training._callbacks import CompatibilityCallback
+from bc_keras.training._callback import CompatibilityCallback
 from bc_keras.training._frozen_check import FrozenH1Check
 from bc_keras.training._lambda_scheduler import LambdaScheduler
 from bc_keras.training._model import BCModel

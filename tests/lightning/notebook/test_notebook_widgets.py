@@ -212,9 +212,11 @@ def test_text_ids_and_mappings_are_found_where_the_caller_says(models, data):
     assert ModelComparison(*models, [batch], ids="name", inputs="picture").comparison == known
     batch = (x, y, batch["name"])
     assert ModelComparison(*models, [batch], ids=2, inputs=0, target=1).comparison == known
-    for wrong in (batch, (x, y, torch.ones(50))):
-        with pytest.raises((TypeError, ValueError), match="ids=2, inputs=0, target=1"):
-            ModelComparison(*models, [wrong])
+    with pytest.raises((TypeError, ValueError), match="Say where things are"):
+        ModelComparison(*models, [batch])
+    # A weight of each instance, as in training; they count alike.
+    weighted = ModelComparison(*models, [(x, y, torch.full((50,), 0.5))]).comparison
+    assert weighted.overlap == known.overlap
     with pytest.raises(ValueError, match="comes twice"):
         ModelComparison(*models, [(torch.zeros(50, dtype=torch.long), x, y)])
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from bc_core import compare
 from bc_tensorboard import ComparisonView
-from bc_tensorboard.plugin._actions import Action
+from bc_tensorboard.pages._actions import Action
 from bc_tensorboard.plugin._invariance import decode_invariance
 from bc_tensorboard.writing._format import decode
 from bc_tensorboard.writing._invariance import encode_invariance
