@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from bc_core.losses._dissonances import DISSONANCES
 from bc_core.losses._options import known
 from bc_lightning._packages import LightningModule
 from bc_lightning._user_module import class_of, has_scores, lightning_module_class, of_one_kind, only_network
@@ -65,8 +66,9 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         model: h2: a LightningModule (of pytorch_lightning or lightning.pytorch) or a plain ``nn.Module``. Its step
             calls h2 once on each batch; h1 gets the very arguments that h2 got.
         h1: the reference: a module, any callable, or `StoredOutputs` (`bc_lightning.store_outputs`).
-        loss: one of the eight losses by name or class, or a `CompatibilityLoss` object. A LightningModule keeps its
-            own base loss, so only the dissonance of `loss` reaches its gradients.
+        loss: one of the eight losses by name or class, a dissonance by name (``"imitation"``, or any other of
+            `CompatibilityLoss`; its base is ``loss_options["base"]``, else cross entropy), or a `CompatibilityLoss`
+            object. A LightningModule keeps its own base loss, so only the dissonance of `loss` reaches its gradients.
         lambda_c: weight of the dissonance, >= 0, or a schedule ``(epoch: float) -> float`` such as `LinearLambda`.
             By default what `loss` says, else 1.
         loss_options: options for a loss given by name, such as ``{"from_logits": True}`` or ``{"weight": ...}``.
@@ -325,9 +327,11 @@ def criterion_of(
     options: dict[str, Any],
 ) -> CompatibilityLoss:
     """The loss on outputs that `loss` names or is: a copy, since its lambda_c may change here."""
+    dissonance = None
     if isinstance(loss, str):
-        known(loss, tuple(MODEL_LOSSES), "loss")
-        loss = MODEL_LOSSES[loss]
+        known(loss, (*MODEL_LOSSES, *DISSONANCES), "loss")
+        dissonance = loss if loss in DISSONANCES else None
+        loss = MODEL_LOSSES.get(loss, loss)
     if callable(lambda_c):
         first = lambda_c(0.0)
         check_lambda(first)
@@ -335,6 +339,9 @@ def criterion_of(
         weight: Any = torch.tensor(float(first))
     else:
         weight = lambda_c
+    if dissonance is not None:
+        made: dict[str, Any] = {"base": "cross_entropy", **options, "dissonance": dissonance}
+        return CompatibilityLoss(lambda_c=1.0 if weight is None else weight, **made)
     if isinstance(loss, type) and issubclass(loss, ModelLoss):
         return loss.on_outputs(1.0 if weight is None else weight, **options)
     if isinstance(loss, ModelLoss):

@@ -781,6 +781,20 @@ class TestLambda:
             BCLightningModule(made(UserModule), h1=h1, lambda_c=lambda epoch: -1.0)
 
 
+@pytest.mark.parametrize("dissonance", ["new_error", "strict_imitation", "imitation"])
+def test_a_dissonance_by_name_is_its_loss(h1, dissonance, tmp_path):
+    histories = []
+    for loss, options in (
+        (dissonance, {"base": "nll", "normalization": "support"}),
+        (CompatibilityLoss("nll", dissonance, normalization="support"), None),
+    ):
+        torch.manual_seed(0)
+        module = made(UserModule)
+        fit(BCLightningModule(module, h1=h1, loss=loss, lambda_c=2.0, loss_options=options), tmp_path)
+        histories.append([parameter.detach().clone() for parameter in module.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*histories, strict=True))
+
+
 class TestBadInput:
     def test_names(self, h1):
         with pytest.raises(ValueError, match="Unknown loss: 'cross'. Known: 'BCNLLLoss', 'BCCrossEntropyLoss'"):
