@@ -9,9 +9,10 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
+from bc_core.losses._score_scale import ENOUGH_SCORES, are_probabilities
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._model_outputs import check_triple, class_axis_of, says_ambiguous_axis, scores_from_output
-from bc_lightning.losses._alignment import check_finite, is_probabilities
+from bc_lightning.losses._alignment import check_finite, is_probabilities, says_probabilities
 from bc_lightning.losses._compatibility_loss import LossTerms, _support_over_ranks, labels_of
 from bc_lightning.training._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
 from bc_lightning.training._epoch_record import EpochRecord
@@ -72,6 +73,7 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     if state.loss.base == "nll" and h1_output.is_floating_point():
         h1_output = scores_from_output(h1_output, "log_probabilities")
     _watch_finite(step, h2_output, h1_output)
+    _watch_scale(step, h1_output)
     keep = _padding(step, number, target)
     if keep is not None and step.stage != "train":
         if keep == 0:
@@ -206,6 +208,21 @@ def _watch_finite(step: Step, h2_output: Tensor, h1_output: Tensor) -> None:
         run.first_bad = torch.full((2,), -1, dtype=torch.long, device=h2_output.device)
     bad = torch.stack([~torch.isfinite(output.detach()).all() for output in (h1_output, h2_output)])
     run.first_bad = torch.where((run.first_bad < 0) & bad, number, run.first_bad)
+
+
+def _watch_scale(step: Step, h1_output: Tensor) -> None:
+    """Refuse binary scores of h1 that are read as logits and are probabilities; small batches tell it together.
+
+    Waits for an accelerator in a run's first batches, until enough scores were seen.
+    """
+    loss, (low, high, entries) = step.state.loss, step.run.h1_scale
+    is_read = loss.base == "binary_cross_entropy" and loss.options.get("from_logits", True) and loss.validate_args
+    if not is_read or entries >= ENOUGH_SCORES or not h1_output.numel() or not h1_output.is_floating_point():
+        return
+    least, largest = (value.item() for value in h1_output.detach().aminmax())
+    low, high, entries = step.run.h1_scale = min(low, least), max(high, largest), entries + h1_output.numel()
+    if are_probabilities(low, high, entries):
+        raise ValueError(says_probabilities("h1", low, high))
 
 
 def raise_what_was_noticed(run: Run) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bc_lightning._user_module import class_of
 from bc_lightning.training._loss_watch import LossWatch, SeenLoss
+from bc_lightning.training._ranking import check_ranking
 from bc_lightning.training._step import HANDED_OVER, Step
 from bc_lightning.training._tensors import other_labels, place_of, storage_of, tensors_in
 
@@ -34,6 +35,11 @@ def target_of(step: Step, number: int, scores: Tensor) -> Tensor:
     """
     handed = step.handed_over
     own_input = step.got_the_batch(step.calls[number])
+    seen = [] if step.watch is None else step.watch.losses_of(step.roots[number])
+    if step.watch is not None and not seen and own_input:
+        # Scaled, or with a prior added: no view of the scores, but of their classes.
+        seen = [loss for loss in step.watch.losses if loss.root is None and loss.input.shape == scores.shape]
+    check_ranking(step, seen, scores)
     if handed is not None:
         if not isinstance(handed, Tensor):
             raise TypeError(
@@ -48,10 +54,6 @@ def target_of(step: Step, number: int, scores: Tensor) -> Tensor:
         return handed
     told = step.state.options.target is not None or step.state.options.supplies_base
     if step.watch is not None:
-        seen = step.watch.losses_of(step.roots[number])
-        if not seen and own_input:
-            # Scaled, or with a prior added: no view of the scores, but of their classes.
-            seen = [loss for loss in step.watch.losses if loss.root is None and loss.input.shape == scores.shape]
         _check_what_is_trained(step, step.watch, number, scores)
         _check_options(step, seen)
         if own_input and step.stage == "train" and not told and not seen:
