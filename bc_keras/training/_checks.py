@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from bc_keras.batches._labels import check_is_classification
+from bc_keras.training._compiled_loss import BaseLoss
 from bc_keras.training._penalty import reading_by, target_and_stored
 from bc_keras.training._preparation import has_own
 from bc_keras.training._score_scale import Seen, check_scales
@@ -110,6 +111,41 @@ def check_labels(model: Any, state: Compatibility, y: Any) -> None:
             f"The target must hold class indices in 0..{classes - 1}, the classes that h2 scores. Received: "
             f"label {y[outside][0]} at index {int(np.argwhere(outside)[0][0])}."
         )
+
+
+def check_own_loss(model: Any, state: Compatibility) -> None:
+    """Refuse a loss of the user's own that is small where the score of the true class is: a distance, an energy.
+
+    It is tried on made-up scores, as both models are read by their largest one.
+    """
+    base, facts = state.compiled.base, state.compiled.facts
+    if facts.from_keras or facts.is_distance or not callable(base) or isinstance(base, BaseLoss):
+        return
+    try:
+        classes = int(model.output_shape[-1])
+        said = np.arange(classes)
+        scores = np.full((classes, classes), 0.2 / classes, "float32")
+        scores[said, said] = 0.8 + 0.2 / classes
+    except (AttributeError, ValueError, TypeError, IndexError):
+        return  # a subclassed h2 that was not called yet
+    if classes < 2 or len(model.output_shape) != 2:
+        return
+    for form in (said, np.eye(classes, dtype="float32")):
+        try:
+            right, wrong = (
+                float(np.mean(ops.convert_to_numpy(base(ops.convert_to_tensor(each), ops.convert_to_tensor(scores)))))
+                for each in (form, np.roll(form, 1, axis=0))
+            )
+        except Exception:
+            continue  # it takes another form of target
+        if right > wrong:
+            raise ValueError(
+                "The compiled loss, which is your own, is larger where the score of the true class is the largest "
+                "(distances or energies, for one), and both models are read by their largest score. Let the model end "
+                "in scores of the classes: negate in a last layer of h1 and h2 instead of in the loss. Received: "
+                f"loss={base!r}."
+            )
+        return
 
 
 def check_h1_answers(state: Compatibility, x: Any, batch_size: int) -> None:

@@ -26,7 +26,7 @@ from bc_keras.metrics._overlap import OverlapMetric, check_names, fed_by_model
 from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
-from bc_keras.training._checks import HOW_TO_STEP, check_h1_answers, check_h2, check_labels
+from bc_keras.training._checks import HOW_TO_STEP, check_h1_answers, check_h2, check_labels, check_own_loss
 from bc_keras.training._compile_arguments import (
     base_in_compile,
     by_name,
@@ -262,6 +262,7 @@ class BCModel(keras.Model):
         check_labels(self, state, given.get("y"))
         if isinstance(validation, tuple) and len(validation) > 1:
             check_labels(self, state, validation[1])
+        check_own_loss(self, state)
         if not has_own(state.user_class, "fit"):  # it may prepare the inputs
             check_h1_answers(state, given.get("x"), given.get("batch_size") or 32)
         return looked_at(super().fit, args, kwargs, self._looking())

@@ -238,3 +238,36 @@ def test_generalized_cross_entropy_takes_class_indices():
         fitted(loss(), one_hot(y))
     with pytest.raises(ValueError, match=r"y\[:, 0\]"):
         fitted(loss(), y[:, None])
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Negated(keras.layers.Layer):
+    def call(self, x):
+        return -x
+
+
+def test_a_loss_that_wants_small_scores_is_refused():
+    x, y = data()
+
+    def of_distances(target, distances):
+        return keras.losses.sparse_categorical_crossentropy(target, -distances, from_logits=True)
+
+    def own(target, scores):
+        return keras.losses.sparse_categorical_crossentropy(target, scores, from_logits=True)
+
+    def one_hot(target, scores):
+        return keras.losses.categorical_crossentropy(target, -scores, from_logits=True)
+
+    def distances(seed, *last):
+        keras.utils.set_random_seed(seed)
+        return keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Dense(CLASSES, "softplus"), *last])
+
+    for loss, target in ((of_distances, y), (one_hot, np.eye(CLASSES)[y])):
+        model = BCModel(distances(1), h1=distances(2))
+        model.compile("sgd", loss)
+        with pytest.raises(ValueError, match="negate in a last layer of h1 and h2"):
+            model.fit(x, target, verbose=0)
+    model = BCModel(distances(1, Negated()), h1=distances(2, Negated()))
+    model.compile("sgd", own)
+    history = model.fit(x, y, verbose=0).history
+    assert history["dissonance"][0] > 0
