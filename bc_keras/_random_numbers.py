@@ -26,12 +26,18 @@ def random_numbers_kept() -> Iterator[None]:
     Example:
         >>> import keras
         >>> from bc_keras._random_numbers import random_numbers_kept
+        >>> _ = keras.random.uniform(())  # whether or not Keras has drawn before
         >>> with random_numbers_kept():
         ...     first = float(keras.random.uniform(()))
         >>> float(keras.random.uniform(())) == first
         True
     """
     restore = [_restorer(_attribute(name), _setter(name)) for name in (_GENERATOR, _SEED)]
+    generator = global_state.get_global_attribute(_GENERATOR)
+    if generator is not None:
+        # The object stays, and counts what it has drawn.
+        drawn = keras.ops.convert_to_numpy(generator.state).copy()
+        restore.append(lambda: generator.state.assign(drawn))
     torch, tensorflow = sys.modules.get("torch"), sys.modules.get("tensorflow")
     if torch is not None:
         restore.append(_restorer(torch.get_rng_state, torch.set_rng_state))
