@@ -232,7 +232,7 @@ class LightningRecipe(Recipe):
         write_whole(directory / "model.pt", content.getvalue())
         return "model.pt"
 
-    def evaluating(self, model: Any) -> AbstractContextManager[None]:
+    def _evaluating(self, model: Any) -> AbstractContextManager[None]:
         return evaluating(model)
 
     def _device_of(self, model: Any) -> Any:
