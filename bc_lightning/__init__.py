@@ -3,12 +3,12 @@
 from bc_core import LinearLambda
 from bc_lightning import functional, metrics, new_error, strict_imitation
 from bc_lightning.evaluation._evaluate import evaluate
+from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.losses._losses import (
     BCBinaryCrossEntropyLoss,
     BCCrossEntropyLoss,
     BCKLDivergenceLoss,
     BCNLLLoss,
-    CompatibilityLoss,
     StrictImitationBinaryCrossEntropyLoss,
     StrictImitationCrossEntropyLoss,
     StrictImitationKLDivergenceLoss,

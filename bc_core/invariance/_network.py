@@ -26,7 +26,7 @@ Run = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Measurement:
     """What of a network is to be measured.
 
     Attributes:
@@ -80,7 +80,7 @@ class Network(ABC):
         expected: Number of samples of a pass, where it is known before.
     """
 
-    def __init__(self, called: str, asked: Asked, spatial: SpatialOps) -> None:
+    def __init__(self, called: str, asked: Measurement, spatial: SpatialOps) -> None:
         self.called, self.transforms, self._asked, self._spatial = called, asked.transforms, asked, spatial
         self._input_size: tuple[int, int] | None = None
         self._moments: dict[str, StreamingMoments] = {}

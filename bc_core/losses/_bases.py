@@ -29,7 +29,7 @@ def binary_cross_entropy(goal: Answer, h2: Answer, ops: Operations, class_weight
     return ops.softplus(h2.logits) - goal.probabilities * h2.logits
 
 
-class BaseLoss(NamedTuple):
+class BaseRow(NamedTuple):
     """One row of the table.
 
     Attributes:
@@ -47,17 +47,15 @@ class BaseLoss(NamedTuple):
     towards: Callable[..., Array]
 
 
-BASES: dict[str, BaseLoss] = {
-    "nll": BaseLoss(
-        "negative log-likelihood", "NLLLoss", r"-\log p_2[y]", r"-\sum_c p_1[c] \log p_2[c]", cross_entropy
-    ),
-    "cross_entropy": BaseLoss(
+BASES: dict[str, BaseRow] = {
+    "nll": BaseRow("negative log-likelihood", "NLLLoss", r"-\log p_2[y]", r"-\sum_c p_1[c] \log p_2[c]", cross_entropy),
+    "cross_entropy": BaseRow(
         "cross-entropy", "CrossEntropyLoss", r"-\log p_2[y]", r"-\sum_c p_1[c] \log p_2[c]", cross_entropy
     ),
-    "binary_cross_entropy": BaseLoss(
+    "binary_cross_entropy": BaseRow(
         "binary cross-entropy", "BinaryCrossEntropyLoss", r"BCE(s_2, y)", r"BCE(s_2, s_1)", binary_cross_entropy
     ),
-    "kl_divergence": BaseLoss(
+    "kl_divergence": BaseRow(
         "Kullback-Leibler divergence", "KLDivergenceLoss", r"KL(y \,\|\, p_2)", r"KL(p_1 \,\|\, p_2)", kl_divergence
     ),
 }

@@ -5,7 +5,7 @@ this dangerous is a row that belongs to another item: a data set that augments a
 preprocessed otherwise than it was for h1. Each item is therefore stored with a hash of its content, and read back
 against it.
 
-Each side derives its own `StoredOutputs` and gives an `Asked`: h1, and the items that it is asked about.
+Each side derives its own `StoredOutputs` and gives `ItemsForH1`: h1, and the items that it is asked about.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Rows = TypeVar("Rows")
 Stored = TypeVar("Stored", bound="StoredRows[Any]")
 
 
-class Asked(ABC):
+class ItemsForH1(ABC):
     """h1 and the items of a data set that it is asked about: all that a side knows of them.
 
     Attributes:
@@ -263,7 +263,7 @@ class StoredRows(Generic[Rows]):
         several = f". Received: {wrong.size} other items among {len(indices)}." if len(indices) > 1 else ""
         raise ValueError(says_other_item(int(indices[first]), int(found[first]), self._hashes) + several)
 
-    def check_against(self, asked: Asked, tolerance: float) -> None:
+    def check_against(self, asked: ItemsForH1, tolerance: float) -> None:
         """Check all rows by their checksums, the items by their hashes, and h1 by its fingerprint and a few answers.
 
         Args:
@@ -284,13 +284,13 @@ class StoredRows(Generic[Rows]):
         self.check_hashes(*asked.hashes(everything))
         self._compare_answers(asked, everything, tolerance)
 
-    def _compare_answers(self, asked: Asked, known: NDArray[np.int64], tolerance: float) -> None:
+    def _compare_answers(self, asked: ItemsForH1, known: NDArray[np.int64], tolerance: float) -> None:
         rows, again = asked.answers(known)
         if rows:
             compare_answers(np.array(self._outputs[rows]), again, rows, tolerance)
 
     @classmethod
-    def _standing(cls, folder: RowFolder, header: dict[str, Any], asked: Asked) -> NDArray[np.bool_]:
+    def _standing(cls, folder: RowFolder, header: dict[str, Any], asked: ItemsForH1) -> NDArray[np.bool_]:
         """Which rows are done and undamaged, once it is sure that they are this h1's for these items."""
         folder.check_same_h1(header, asked.fingerprint)
         folder.check_same_length(header, len(asked))
@@ -310,7 +310,7 @@ class StoredRows(Generic[Rows]):
 
 def store(
     kind: type[Stored],
-    asked: Asked,
+    asked: ItemsForH1,
     path: str | Path,
     compute: Callable[[RowFolder, NDArray[np.int64], bool], None],
     *,

@@ -18,7 +18,7 @@ from bc_keras.batches._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs
-from bc_keras.training._compared_data import Asked, ComparedData, HowToRead
+from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
 from bc_keras.training._model import BCModel
 from bc_keras.training._telling import check_count
 
@@ -102,7 +102,7 @@ def evaluate(
         metadata=metadata,
     )
     # The two may share layers, which only training has reason to refuse.
-    comparison = dataclasses.replace(Asked(compared, h2).compare(), name=name)
+    comparison = dataclasses.replace(AskedData(compared, h2).compare(), name=name)
     performances = comparison.overlap.accuracy_h1, comparison.overlap.accuracy_h2
     if performance_metric is not None:
         asked = h2.h2 if isinstance(h2, BCModel) else h2

@@ -10,10 +10,10 @@ from typing import Any
 import keras
 
 from bc_core.invariance import InvarianceUpdate, TransformSet
-from bc_core.invariance._comparing import Comparing, Reading, Wanted, only_predictions
+from bc_core.invariance._comparing import Comparing, ScoreReading, Wanted, only_predictions
 from bc_core.invariance._layer_measures import Statistic, Summary
 from bc_core.invariance._layers import LayerChoice
-from bc_core.invariance._network import Asked
+from bc_core.invariance._network import Measurement
 from bc_core.invariance._rows import Where, rows_of
 from bc_core.invariance._transform_set import check_identity
 from bc_keras._random_numbers import random_numbers_kept
@@ -137,7 +137,8 @@ def comparing_of(
     of_h1 = layers
     if isinstance(h1, keras.Layer) and isinstance(h2, keras.Layer):
         of_h1 = in_names_of(plain(h1), plain(h2), layers)
-    asked = Asked(transforms, layers, feature_axis, max_memory=None if max_memory is None else max(1, max_memory // 2))
+    share = None if max_memory is None else max(1, max_memory // 2)
+    asked = Measurement(transforms, layers, feature_axis, max_memory=share)
     networks = [
         KerasNetwork(model, name, each, transformed, data_format, run_eagerly)
         for model, name, each in ((h1, "h1", replace(asked, layers=of_h1)), (h2, "h2", asked))
@@ -148,7 +149,7 @@ def comparing_of(
     return Comparing(networks[0], networks[1], rows, readings, options, class_map)
 
 
-def _reading(model: Any, threshold: float, from_logits: bool | None) -> Reading:
+def _reading(model: Any, threshold: float, from_logits: bool | None) -> ScoreReading:
     """How a model's scores are read, as the one loss says that it is compiled with, if it is."""
     loss = model._base if isinstance(model, BCModel) else getattr(model, "loss", None)
     compiled = None if loss is None or len(keras.tree.flatten(loss)) != 1 else CompiledLoss.of(loss)
@@ -156,4 +157,4 @@ def _reading(model: Any, threshold: float, from_logits: bool | None) -> Reading:
         from_logits = compiled is not None and bool(compiled.from_logits)
     # The same comparison on the other side of the sigmoid, which saturates.
     limit = math.log(threshold / (1 - threshold)) if from_logits else threshold
-    return Reading(limit, not from_logits, compiled is not None and compiled.binary)
+    return ScoreReading(limit, not from_logits, compiled is not None and compiled.binary)

@@ -9,7 +9,7 @@ from typing import Any
 from bc_core.invariance import InvarianceResult, Moments, TransformSet
 from bc_core.invariance._layers import Layer, LayerChoice
 from bc_core.invariance._measuring import check_firing, measured, passes
-from bc_core.invariance._network import Asked, measures_of, result_of
+from bc_core.invariance._network import Measurement, measures_of, result_of
 from bc_core.invariance._rows import Where, rows_of
 from bc_keras._random_numbers import random_numbers_kept
 from bc_keras.invariance._network import KerasNetwork
@@ -87,7 +87,7 @@ def measure(
         >>> result["pool"].summary()  # the largest of 1 x 1 features does not change when pixels change places
         0.0
     """
-    asked = Asked(transforms, layers, feature_axis, same_equivariance, max_memory)
+    asked = Measurement(transforms, layers, feature_axis, same_equivariance, max_memory)
     network = KerasNetwork(model, "model", asked, transformed, data_format, run_eagerly)
     check_firing(firing_rate, transforms, same_equivariance)
     rows = KerasRows(data, rows_of(batch_size, len(transforms)), inputs)
@@ -143,7 +143,7 @@ def gather(
         >>> abs(shards[0].merge(shards[1]).result()["fc"].summary() - whole["fc"].summary()) < 1e-5
         True
     """
-    asked = Asked(transforms, layers, feature_axis, same_equivariance, max_memory)
+    asked = Measurement(transforms, layers, feature_axis, same_equivariance, max_memory)
     network = KerasNetwork(model, "model", asked, transformed, data_format, run_eagerly)
     rows = KerasRows(data, rows_of(batch_size, len(transforms)), inputs)
     gathered: dict[str, Moments] = {}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bc_core.invariance import NumpySpatial, StreamingMoments, apply_transform, make_tile
 from bc_core.invariance._layers import Finder, Layer
-from bc_core.invariance._network import Asked, Network
+from bc_core.invariance._network import Measurement, Network
 from bc_core.invariance._rows import Piece
 from bc_keras.invariance._activations import FirstLook, Seen, Watch, layers_of
 from bc_keras.invariance._compiled import CompiledRun, PerLayer, run_once, traced_labels
@@ -48,7 +48,7 @@ class KerasNetwork(Network):
         self,
         model: Any,
         called: str,
-        asked: Asked,
+        asked: Measurement,
         transformed: str | int | None = None,
         data_format: Any = None,
         run_eagerly: bool | None = None,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import to_numpy
-from bc_core.reference._stored_outputs import Asked
+from bc_core.reference._stored_outputs import ItemsForH1
 from bc_core.reference._stored_rows import RowFolder, RowWriter, check_rows, sampled_of
 from bc_keras.reference._asking import as_array, asking, plain
 from bc_keras.reference._fingerprint import Items, Leaf, fingerprint, fingerprint_rows, name_of_leaf
@@ -80,7 +80,7 @@ class ArrayItems:
         return keras.tree.map_structure(lambda array: array[indices], self._x)
 
 
-class AskedItems(Asked):
+class AskedItems(ItemsForH1):
     """h1, in its own classes, and the items of arrays or of a data set.
 
     Args:

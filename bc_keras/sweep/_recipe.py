@@ -34,7 +34,7 @@ from bc_keras.sweep._answers import Answers
 from bc_keras.sweep._data import Data, joined_batches
 from bc_keras.sweep._remade import MODEL_FILE, check_copied, cloned, packed, remade, to_be_remade, unpacked
 from bc_keras.sweep._told import special, told_of
-from bc_keras.training._compared_data import Asked, ComparedData, HowToRead
+from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
 from bc_keras.training._model import BCModel, unwrap
 from bc_keras.training._score_scale import says_of
 
@@ -376,7 +376,7 @@ class KerasRecipe(Recipe):
             class_names=self.class_names,
             metadata=self.metadata,
         )
-        return Asked(compared, model).compare()
+        return AskedData(compared, model).compare()
 
 
 class _Told(keras.callbacks.Callback):

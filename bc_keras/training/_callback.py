@@ -12,7 +12,7 @@ import keras
 from bc_core import SCORES, Comparison
 from bc_core.files._failed_writes import told_of
 from bc_keras.batches._validation_data import ValidationData
-from bc_keras.training._compared_data import Asked, ComparedData, HowToRead
+from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
 from bc_keras.training._model import BCModel
 from bc_keras.training._telling import check_count, say
 from bc_tensorboard import summary
@@ -154,7 +154,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         )
         self._events = None if self.log_dir is None else EventFile(self.log_dir / _RUN)
         # Of one fit.
-        self._asked: Asked | None = None
+        self._asked: AskedData | None = None
         self._epoch: int | None = None
 
     def set_model(self, model: Any) -> None:
@@ -165,7 +165,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start anew, and try the comparison on one batch, so that a mistake is reported before an epoch is spent."""
         self._given.check_model(self.model)
-        self._asked = Asked(self._given, self.model)
+        self._asked = AskedData(self._given, self.model)
         self.comparison = None
         self.history = {}
         self._epoch = None
@@ -192,7 +192,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         """Compare in an evaluation that is not a part of training."""
         if self._asked is None:
             self._given.check_model(self.model)
-            self.comparison = Asked(self._given, self.model).compare()
+            self.comparison = AskedData(self._given, self.model).compare()
             self._report("Evaluation", self._scores(self.comparison))
 
     def _compare_after(self, epoch: int) -> dict[str, float]:

@@ -117,7 +117,7 @@ class _Pass:
     seen_h1: Seen | None = None
 
 
-class Asked:
+class AskedData:
     """A model and h1, asked about a data set for as long as one training or evaluation runs.
 
     Args:

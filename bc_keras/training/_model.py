@@ -39,7 +39,7 @@ from bc_keras.training._compiled_loss import BaseLoss, Reading, check_target_for
 from bc_keras.training._jax_step import Beside, with_values
 from bc_keras.training._made_class import made_class, whole_class
 from bc_keras.training._output_watch import Looking, looked_at
-from bc_keras.training._penalty import Answers, dissonance_of, reading_by, target_and_stored, update_metrics
+from bc_keras.training._penalty import AnsweredBatch, dissonance_of, reading_by, target_and_stored, update_metrics
 from bc_keras.training._preparation import check_same_preparation, has_own
 from bc_keras.training._state import TRACKERS, Compatibility, Compiled, Options
 from bc_keras.training._whole_model import missing_h1, scope_of_loading
@@ -322,7 +322,7 @@ class BCModel(keras.Model):
             h1_output = reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits, reading.multilabel)
         watch = state.training_watch if training else state.testing_watch
         watch.note(target, h1_output, h2_output, reading, is_live)
-        batch = Answers(target, h1_output, h2_output, sample_weight, get_keras_mask(h2_output), reading)
+        batch = AnsweredBatch(target, h1_output, h2_output, sample_weight, get_keras_mask(h2_output), reading)
         dissonance = dissonance_of(batch, compiled, options, self._compile_loss)
         batch_size = ops.shape(h2_output)[0]
         # Keras divides a loss by the number of replicas, whose gradients are summed; a log shows the mean.

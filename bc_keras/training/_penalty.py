@@ -22,7 +22,7 @@ from bc_keras.training._weighted_loss import weighted_loss
 
 
 @dataclass(frozen=True)
-class Answers:
+class AnsweredBatch:
     """One batch within a step, as both models answered.
 
     Attributes:
@@ -86,7 +86,7 @@ def reading_by(compiled: Compiled, options: Options, reference: Reference, h2_ou
     )
 
 
-def _labels(batch: Answers, compiled: Compiled, threshold: float) -> Labels:
+def _labels(batch: AnsweredBatch, compiled: Compiled, threshold: float) -> Labels:
     """True and predicted classes of a batch."""
     return read_labels(
         batch.target,
@@ -100,7 +100,7 @@ def _labels(batch: Answers, compiled: Compiled, threshold: float) -> Labels:
     )
 
 
-def dissonance_of(batch: Answers, compiled: Compiled, options: Options, compile_loss: Any) -> Any:
+def dissonance_of(batch: AnsweredBatch, compiled: Compiled, options: Options, compile_loss: Any) -> Any:
     """Dissonance of a batch, reduced and scaled as Keras reduces and scales `compile_loss`, the base."""
     if options.criterion is None and options.dissonance == "new_error" and not batch.reading.multilabel:
         return _base_where_h1_is_right(batch, compiled, options, compile_loss)
@@ -113,7 +113,7 @@ def dissonance_of(batch: Answers, compiled: Compiled, options: Options, compile_
     return dissonance if compiled.loss_weight is None else dissonance * compiled.loss_weight
 
 
-def _base_where_h1_is_right(batch: Answers, compiled: Compiled, options: Options, compile_loss: Any) -> Any:
+def _base_where_h1_is_right(batch: AnsweredBatch, compiled: Compiled, options: Options, compile_loss: Any) -> Any:
     facts = compiled.facts
     labels = _labels(batch, compiled, options.threshold)
     dtype = "float64" if keras.config.floatx() == "float64" else "float32"
@@ -154,7 +154,7 @@ def _criterion_in_use(reading: Reading, compiled: Compiled, options: Options) ->
     return CompatibilityLoss(base, options.dissonance, 1.0, options.normalization, **how, **own)
 
 
-def update_metrics(batch: Answers, compiled: Compiled, options: Options) -> None:
+def update_metrics(batch: AnsweredBatch, compiled: Compiled, options: Options) -> None:
     """Count a batch in the compiled metrics of this package."""
     ignored = compiled.facts.ignore_class
     read: dict[float, Labels] = {}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bc_core.invariance import TransformSet
 from bc_core.invariance._layers import Layer
-from bc_core.invariance._network import Asked
+from bc_core.invariance._network import Measurement
 from bc_core.invariance._rows import Piece
 from bc_keras.invariance._activations import layers_of
 from bc_keras.invariance._network import KerasNetwork
@@ -34,7 +34,7 @@ class TopLayers(KerasNetwork):
     ) -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(f"model_keras must be a Keras model. Received: model_keras={model!r}.")
-        super().__init__(model, "model_keras", Asked(transforms, self._is_top), None, data_format, run_eagerly)
+        super().__init__(model, "model_keras", Measurement(transforms, self._is_top), None, data_format, run_eagerly)
         self._places = {id(layer): place for place, layer in enumerate(self.model.layers)}
         self.input_place: int | None = None
         """Where the layer of the input stands, which returns what comes in; None where the model has none."""

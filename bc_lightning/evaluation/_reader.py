@@ -29,7 +29,7 @@ from bc_lightning.batches._model_outputs import (
     target_from_batch,
 )
 from bc_lightning.losses._alignment import align_multiclass
-from bc_lightning.losses._compatibility_loss import labels_of
+from bc_lightning.losses._instance_terms import labels_of
 from bc_lightning.reference._modules import answers_of, module_behind, modules_behind, set_eval
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._stored import StoredOutputs

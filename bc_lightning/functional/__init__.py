@@ -11,7 +11,7 @@ from bc_lightning.functional._scores import (
     positive_flip_rate,
     score_from_counts,
 )
-from bc_lightning.losses._compatibility_loss import LossTerms, compatibility_loss, loss_terms
+from bc_lightning.losses._instance_terms import LossTerms, compatibility_loss, loss_terms
 
 __all__ = [
     "LossTerms",

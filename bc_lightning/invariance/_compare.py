@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from bc_core.invariance import InvarianceUpdate, TransformSet
-from bc_core.invariance._comparing import Comparing, Reading, Wanted, only_predictions
+from bc_core.invariance._comparing import Comparing, ScoreReading, Wanted, only_predictions
 from bc_core.invariance._layer_measures import Statistic, Summary
 from bc_core.invariance._layers import LayerChoice
-from bc_core.invariance._network import Asked
+from bc_core.invariance._network import Measurement
 from bc_core.invariance._rows import Where, rows_of
 from bc_core.invariance._transform_set import check_identity
 from bc_lightning._random_numbers import random_numbers_kept
@@ -106,11 +106,11 @@ def compare_invariance(
     if isinstance(h1, Reference):
         class_map, h1 = h1.class_map, h1.module if h1.module is not None else h1.h1
     share = None if max_memory is None else max(1, max_memory // 2)
-    asked = Asked(transforms, layers, feature_axis, max_memory=share)
+    asked = Measurement(transforms, layers, feature_axis, max_memory=share)
     of_h1, of_h2 = (
         TorchNetwork(model, name, asked, device, read["from_logits"]) for model, name in ((h1, "h1"), (h2, "h2"))
     )
-    reading = Reading(read["threshold"], not read["from_logits"], multilabel)
+    reading = ScoreReading(read["threshold"], not read["from_logits"], multilabel)
     wanted = Wanted(statistic, how, confidence, probe_units, probe_memory, seed, only_predictions(layers))
     rows = TorchRows(data, rows_of(batch_size, len(transforms)), inputs, target, with_target=True)
     comparing = Comparing(of_h1, of_h2, rows, (reading, reading), wanted, class_map)

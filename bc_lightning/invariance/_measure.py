@@ -11,7 +11,7 @@ import torch.distributed as dist
 from bc_core.invariance import InvarianceResult, TransformSet
 from bc_core.invariance._layers import LayerChoice
 from bc_core.invariance._measuring import alone, check_firing, measured
-from bc_core.invariance._network import Asked
+from bc_core.invariance._network import Measurement
 from bc_core.invariance._rows import Where, rows_of
 from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning.evaluation._reader import evaluating
@@ -85,7 +85,7 @@ def measure(
         >>> result["2"].summary()  # the largest of 1 x 1 features does not change when pixels change places
         0.0
     """
-    asked = Asked(transforms, layers, feature_axis, same_equivariance, max_memory)
+    asked = Measurement(transforms, layers, feature_axis, same_equivariance, max_memory)
     network = TorchNetwork(module, "module", asked, device)
     check_firing(firing_rate, transforms, same_equivariance)
     rows = TorchRows(data, rows_of(batch_size, len(transforms)), inputs)

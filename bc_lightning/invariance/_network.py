@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bc_core.invariance import StreamingMoments, make_tile
 from bc_core.invariance._layers import OUTPUT, Finder, Layer
-from bc_core.invariance._network import Asked, Network
+from bc_core.invariance._network import Measurement, Network
 from bc_core.invariance._rows import Piece
 from bc_lightning.batches._model_outputs import scores_from_output
 from bc_lightning.invariance._activations import find_layers, watching
@@ -43,7 +43,7 @@ class TorchNetwork(Network):
     """
 
     def __init__(
-        self, module: Any, called: str, asked: Asked, device: str | torch.device | None, from_logits: bool = False
+        self, module: Any, called: str, asked: Measurement, device: str | torch.device | None, from_logits: bool = False
     ) -> None:
         module = getattr(module, "_orig_mod", module)  # of torch.compile, which runs no hooks of what is inside
         if not isinstance(module, nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, default_collate
 
 from bc_core._arrays import to_numpy
-from bc_core.reference._stored_outputs import Asked
+from bc_core.reference._stored_outputs import ItemsForH1
 from bc_core.reference._stored_rows import sampled, sampled_of
 from bc_lightning.batches._attached import Collate
 from bc_lightning.batches._model_outputs import inputs_from_batch
@@ -28,7 +28,7 @@ class NotRepeatableError(ValueError):
     """An item of the data set is another one when it is read again."""
 
 
-class AskedItems(Asked):
+class AskedItems(ItemsForH1):
     """h1, in its own classes, and the items of a map-style data set.
 
     Args:

@@ -26,7 +26,8 @@ from bc_lightning._user_module import lightning_module_class
 from bc_lightning.batches._model_outputs import begins_with_ids, inputs_from_batch
 from bc_lightning.evaluation._evaluate import evaluate
 from bc_lightning.evaluation._reader import evaluating
-from bc_lightning.losses._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
+from bc_lightning.losses._compatibility_loss import CompatibilityLoss
+from bc_lightning.losses._losses import MODEL_LOSSES, ModelLoss
 from bc_lightning.reference._asked_items import NotRepeatableError
 from bc_lightning.reference._fingerprint import fingerprint
 from bc_lightning.reference._reference import Reference

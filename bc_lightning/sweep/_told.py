@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from bc_core.sweep._told import told
-from bc_lightning.losses._losses import CompatibilityLoss
+from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.reference._fingerprint import fingerprint_data
 
 

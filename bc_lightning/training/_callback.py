@@ -10,7 +10,8 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from bc_lightning._packages import Callback
-from bc_lightning.losses._losses import CompatibilityLoss, ModelLoss
+from bc_lightning.losses._compatibility_loss import CompatibilityLoss
+from bc_lightning.losses._losses import ModelLoss
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._stored import StoredOutputs
 from bc_lightning.training._comparisons import LogComparisons

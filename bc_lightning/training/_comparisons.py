@@ -27,7 +27,7 @@ from bc_lightning.batches._model_outputs import _part
 from bc_tensorboard.writing._by_id import TextsById, by_id
 
 if TYPE_CHECKING:
-    from bc_lightning.losses._compatibility_loss import Labels
+    from bc_lightning.losses._instance_terms import Labels
 
 # Rows that all processes send at once: some megabytes, however many there are.
 _CHUNK = 65_536

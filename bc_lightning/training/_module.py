@@ -23,8 +23,9 @@ from bc_core.losses._dissonances import DISSONANCES
 from bc_core.losses._options import known
 from bc_lightning._packages import LightningModule
 from bc_lightning._user_module import class_of, has_scores, lightning_module_class, of_one_kind, only_network
-from bc_lightning.losses._compatibility_loss import check_lambda
-from bc_lightning.losses._losses import MODEL_LOSSES, CompatibilityLoss, ModelLoss
+from bc_lightning.losses._compatibility_loss import CompatibilityLoss
+from bc_lightning.losses._instance_terms import check_lambda
+from bc_lightning.losses._losses import MODEL_LOSSES, ModelLoss
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._shared_parameters import check_no_shared_parameters
 from bc_lightning.reference._stored import StoredOutputs

@@ -13,7 +13,7 @@ from bc_core.losses._score_scale import ENOUGH_SCORES, are_probabilities
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._model_outputs import check_triple, class_axis_of, says_ambiguous_axis, scores_from_output
 from bc_lightning.losses._alignment import check_finite, is_probabilities, says_probabilities
-from bc_lightning.losses._compatibility_loss import LossTerms, _support_over_ranks, labels_of
+from bc_lightning.losses._instance_terms import LossTerms, _support_over_ranks, labels_of
 from bc_lightning.training._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
 from bc_lightning.training._epoch_record import EpochRecord
 from bc_lightning.training._loaders import (

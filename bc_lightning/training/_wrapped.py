@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bc_core.reference._callable_fingerprint import is_same_h1, is_sure, says_by_name
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._attached import split_batch
-from bc_lightning.losses._compatibility_loss import LossTerms, check_lambda
+from bc_lightning.losses._instance_terms import LossTerms, check_lambda
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
 from bc_lightning.training._hooks import FirstHook, ModuleCalls, SubmoduleHook
 from bc_lightning.training._moved_rows import AsBrought

@@ -15,7 +15,7 @@ from keras import ops
 
 from bc_core.invariance import LayerMeasures, Moments, NumpyBackend, StreamingMoments, make_tile
 from bc_core.invariance._measuring import measures_in, passes
-from bc_core.invariance._network import Asked
+from bc_core.invariance._network import Measurement
 from bc_core.invariance._rows import Piece
 from bc_keras.invariance import (
     KerasBackend,
@@ -175,7 +175,7 @@ def test_whole_passes_with_xla_and_without_are_the_definition(monkeypatch, given
     far, back = L.Rescaling(0.01, 1e4, name="far"), L.Rescaling(1, -1e4)
     net = keras.Sequential([keras.Input((12, 12, 1)), far, back, L.Conv2D(4, 3), L.ReLU(), L.Flatten(), L.Dense(3)])
     x = images(25)
-    network = KerasNetwork(net, "model", Asked(C4))
+    network = KerasNetwork(net, "model", Measurement(C4))
     # Two passes: in the second, shifts come from the first samples alone, and the rest is compiled too.
     for _ in range(2):
         for layer in measures_in(network, KerasRows(x, 6))[0]:
@@ -580,7 +580,7 @@ def test_a_program_that_calls_python_is_no_other_ones(monkeypatch):
 
 def test_weights_that_change_are_seen():
     net, x = one_layer(L.Conv2D(2, 3, name="c")), images()
-    network = KerasNetwork(net, "model", Asked(C4))
+    network = KerasNetwork(net, "model", Measurement(C4))
     means = []
     for factor in (1.0, 3.0):
         net.get_layer("c").set_weights([factor * np.ones((3, 3, 1, 2)), np.zeros(2)])
@@ -733,7 +733,7 @@ def test_bad_input_is_refused():
 
 def test_memory_is_bounded_by_splitting_layers():
     net, x = small_net(), images()
-    network = KerasNetwork(net, "model", Asked(C4, max_memory=60_000))
+    network = KerasNetwork(net, "model", Measurement(C4, max_memory=60_000))
     network.prepare(Piece(x[:2], 2))
     assert [[layer.name for layer in group] for group in network.groups] == [["a"], ["b"], ["c", "d", "e"]]
     assert_same(measure(net, x, C4, max_memory=60_000), measure(net, x, C4))
