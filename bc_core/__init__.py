@@ -18,6 +18,8 @@ from bc_core.counting._scores import (
 )
 from bc_core.files._files import FullDiskError
 from bc_core.losses._schedules import LinearLambda, check_lambda
+from bc_core.promise._grammar import Promise
+from bc_core.promise._verdict import PromiseVerdict, judge
 from bc_core.sweep._choice import Choice
 from bc_core.sweep._folder import Failure
 from bc_core.sweep._points import Point as SweepPoint
@@ -37,6 +39,8 @@ __all__ = [
     "Failure",
     "FullDiskError",
     "LinearLambda",
+    "Promise",
+    "PromiseVerdict",
     "Score",
     "Sweep",
     "SweepFailedError",
@@ -47,6 +51,7 @@ __all__ = [
     "clopper_pearson_interval",
     "compare",
     "error_compatibility_score",
+    "judge",
     "linear_lambdas",
     "log_lambdas",
     "negative_flip_impact",
