@@ -77,6 +77,11 @@ class PromiseOptions:
             raise ValueError(f"A promise needs 0 < start <= most. Received: start={made.start!r}, most={made.most!r}.")
         return made
 
+    @property
+    def logged_names(self) -> tuple[str, ...]:
+        """Under which names the scores and their bounds are logged."""
+        return tuple(f"promise_{each.score}{suffix}" for each in self.promise for suffix in ("", "_bound"))
+
 
 def _check_keepable(constraint: Constraint) -> None:
     if constraint.score not in _KEPT_BY_LAMBDA:
@@ -163,17 +168,10 @@ class Keeper:
 
     def logged(self) -> dict[str, float]:
         """What is logged of the last look: each score and its bound."""
-        return {
-            f"promise_{finding.constraint.score}{suffix}": value
-            for finding in (() if self._last is None else self._last.findings)
-            for suffix, value in (("", finding.value), ("_bound", finding.bound))
-        }
-
-    @property
-    def logged_names(self) -> tuple[str, ...]:
-        """The names in `logged`, known before the first look."""
-        scores = [constraint.score for constraint in self.options.promise]
-        return tuple(f"promise_{score}{suffix}" for score in scores for suffix in ("", "_bound"))
+        if self._last is None:
+            return {}
+        values = [value for finding in self._last.findings for value in (finding.value, finding.bound)]
+        return dict(zip(self.options.logged_names, values, strict=True))
 
     def __str__(self) -> str:
         """The line that is said when the training ends."""
