@@ -166,6 +166,10 @@ class Keeper:
             self._best, self.best_steps = verdict, steps
         return is_best
 
+    def forget_best(self) -> None:
+        """Begin to compare anew: the weights of the best look are gone."""
+        self._best = self.best_steps = None
+
     def logged(self) -> dict[str, float]:
         """What is logged of the last look: each score and its bound."""
         if self._last is None:

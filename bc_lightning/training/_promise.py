@@ -44,6 +44,13 @@ class Promised:
         # Targets and what h1 says of held-out data that come in one order, of this process's share of them.
         self.kept: tuple[Tensor, Tensor] | None = None
 
+    def go_on(self, module: nn.Module, steps: int) -> None:
+        """Compare with the weights of now, if they are the best, else with none from before."""
+        if self.keeper.best_steps == steps:
+            self.weights = _copied(module.state_dict())
+        else:
+            self.keeper.forget_best()
+
     def state_dict(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         """What a checkpoint is to remember; the best weights only where they are not the checkpoint's own."""
         is_whole = "optimizer_states" in checkpoint
@@ -79,8 +86,12 @@ def begin_training(module: Any, state: Compatibility) -> None:
     """Begin anew, unless a training goes on."""
     if state.options.promise is None:
         return
-    if not (state.run.resumed or module.trainer.global_step):
+    steps = module.trainer.global_step
+    if not (state.run.resumed or steps):
         state.promised = Promised(state.options.promise)
+    elif not state.run.resumed:
+        # The same Trainer goes on, from the weights that its last fit has ended with.
+        cast("Promised", state.promised).go_on(module, steps)
     cast("Tensor", state.loss.lambda_c).fill_(cast("Promised", state.promised).keeper.lambda_c)
 
 
