@@ -157,6 +157,8 @@ class Keeper:
         """
         if self._last is None:
             check_can_be_told(self.options, overlap)
+        # What the classes are is of no matter here, and a checkpoint has less to keep.
+        overlap = ErrorOverlap(overlap.counts.sum(axis=0, keepdims=True))
         self._last = verdict = judge(self.options.promise, overlap, self.options.confidence)
         self._multiplier.update(verdict)
         self.steps = steps

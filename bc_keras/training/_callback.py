@@ -198,8 +198,8 @@ class CompatibilityCallback(keras.callbacks.Callback):
         state = compatibility_of(self.model)
         if state is None or state.promised is not None:
             raise ValueError(
-                "A promise moves the lambda_c of a BCModel, which has no promise of its own: train "
-                f"BCModel(h2, h1=h1). Received: {'one with a promise' if state else f'model={type(self.model).__name__}'}."
+                "A promise moves the lambda_c of a BCModel, and of one that has no promise of its own: train "
+                f"BCModel(h2, h1=h1). Received: model={type(self.model).__name__}, held to a promise: {bool(state)}."
             )
         return state
 
@@ -209,8 +209,6 @@ class CompatibilityCallback(keras.callbacks.Callback):
         is_last = epoch + 1 == (self.params or {}).get("epochs") or getattr(self.model, "stop_training", False)
         if (epoch + 1) % self.every == 0 or is_last:
             scores = self._compare_after(epoch)
-            if self._promised is not None and self.comparison is not None:
-                scores |= self._promised.look(self.model, self._held_to(), self.comparison.overlap)
             if logs is not None:
                 logs.update(scores)
 
@@ -237,7 +235,9 @@ class CompatibilityCallback(keras.callbacks.Callback):
         self.history[epoch] = scores
         self._write(comparison, epoch)
         self._report(f"Epoch {epoch + 1}", scores)
-        return scores
+        if self._promised is None:
+            return scores
+        return scores | self._promised.look(self.model, self._held_to(), comparison.overlap)
 
     def _write(self, comparison: Comparison, epoch: int) -> None:
         """Save and log; whatever keeps one place from taking it, the others get theirs."""

@@ -140,7 +140,7 @@ def look_at_validation(module: Any, state: Compatibility, counts: Tensor, loader
             f"There are {loaders} validation loaders, and it is not said which of them the promise is kept on: give "
             f"that one by promise_data=loader."
         )
-    _look(module, state, promised, ErrorOverlap(counts.sum(0, keepdim=True)))
+    _look(module, state, promised, ErrorOverlap(counts))
 
 
 def look_after_batch(module: Any, state: Compatibility) -> None:
