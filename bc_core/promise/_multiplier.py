@@ -17,7 +17,7 @@ class Multiplier:
 
     .. math::
         \log \lambda_{t+1} = \log \lambda_t + k_i e_t + k_p (e_t - e_{t-1}), \quad
-        e_t = \log \frac{\text{bound of the share that breaks}}{\text{most that is promised}}
+        e_t = \log \frac{\text{bound of the share that breaks}}{\text{aim} \cdot \text{most that is promised}}
 
     cut to -1..1, for a promise of several bounds the largest. The model's own step is on the differentiable dissonance,
     the multiplier's on the true score: a proxy-Lagrangian. In the logarithm one gain serves a lambda_c of 0.1 and of
@@ -28,6 +28,7 @@ class Multiplier:
         least, most: between which it stays.
         integral: gain :math:`k_i`.
         proportional: gain :math:`k_p`.
+        aim: which part of the most that is promised is aimed at, since the bound comes near its aim from outside.
 
     Reference:
         Cotter et al., "Two-player games for efficient non-convex constrained optimization", ALT 2019; Sohrabi et al.,
@@ -49,14 +50,19 @@ class Multiplier:
         most: float = 64.0,
         integral: float = 0.5,
         proportional: float = 0.5,
+        aim: float = 0.85,
     ) -> None:
         self.lambda_c = start
         self._least, self._most, self._integral, self._proportional = least, most, integral, proportional
+        self._aim = math.log(aim)
         self._last: float | None = None
 
     def update(self, verdict: PromiseVerdict) -> None:
         """Move lambda_c by what a look at held-out data has shown."""
-        excess = max(min(max(log_excess(finding), -_MOST), _MOST) for finding in verdict.findings)
+        excesses = [log_excess(finding) - self._aim for finding in verdict.findings if not math.isnan(finding.value)]
+        if not excesses:
+            return
+        excess = min(max(*excesses, -_MOST), _MOST)
         change = 0.0 if self._last is None else excess - self._last
         self._last = excess
         moved = math.log(self.lambda_c) + self._integral * excess + self._proportional * change

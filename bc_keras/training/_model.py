@@ -42,7 +42,7 @@ from bc_keras.training._output_watch import Looking, looked_at
 from bc_keras.training._penalty import AnsweredBatch, dissonance_of, reading_by, target_and_stored, update_metrics
 from bc_keras.training._preparation import check_same_preparation, has_own
 from bc_keras.training._promise import looking_at_held_out, take_promise
-from bc_keras.training._state import TRACKERS, Compatibility, Compiled, Options
+from bc_keras.training._state import TRACKERS, Compatibility, Compiled, Options, compatibility_of
 from bc_keras.training._whole_model import missing_h1, scope_of_loading
 
 
@@ -461,7 +461,7 @@ def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwa
     if h1 is None:
         raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
     class_map = kwargs.pop("class_map", None)
-    promised, args, kwargs = take_promise(args, kwargs)
+    promised, args, kwargs = take_promise(args, kwargs, compatibility_of(h2))
     options = Options.of(*args, **kwargs)
     if class_map is None and isinstance(options.loss, ModelLoss):
         class_map = options.loss.reference.class_map

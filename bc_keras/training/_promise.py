@@ -62,7 +62,14 @@ class Promised:
         """The arguments of a `BCModel` that say it; held-out data fit into no config."""
         held_to = self.keeper.options
         options = {field.name: getattr(held_to, field.name) for field in dataclasses.fields(held_to)}
-        return {"promise": str(options.pop("promise")), "promise_options": options}
+        share = self.data if isinstance(self.data, float) else None
+        return {"promise": str(options.pop("promise")), "promise_data": share, "promise_options": options}
+
+    def go_on(self, other: Promised | None) -> None:
+        """Go on where another wrapping of the model stood, if it was held to the same promise."""
+        if other is not None and other.keeper.options.promise == self.keeper.options.promise:
+            self.keeper.load_state_dict(other.keeper.state_dict())
+            self.weights = other.weights
 
     def save(self, folder: Path) -> None:
         """Write what it has come to."""
@@ -144,8 +151,15 @@ class PromiseLooks(keras.callbacks.Callback):
         self._promised.look(self.model, self._state, self._asked.compare().overlap)
 
 
-def take_promise(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Promised | None, tuple[Any, ...], Any]:
+def take_promise(
+    args: tuple[Any, ...], kwargs: dict[str, Any], before: Compatibility | None = None
+) -> tuple[Promised | None, tuple[Any, ...], Any]:
     """What was said of a promise, if one was given, and the other arguments of a `BCModel` behind h1.
+
+    Args:
+        args: those by position.
+        kwargs: those by name.
+        before: what the model was held to until now.
 
     Raises:
         TypeError: options or data without a promise, a lambda_c beside it, data that can be read only once.
@@ -165,6 +179,7 @@ def take_promise(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Promise
             raise ValueError(f"promise_data must be data, or a share between 0 and 1. Received: promise_data={data!r}.")
     elif data is not None:
         ValidationData(data)
+    promised.go_on(None if before is None else before.promised)
     return promised, (promised.keeper.lambda_c, *args[1:]), others
 
 

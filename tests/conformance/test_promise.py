@@ -128,6 +128,16 @@ class LightningSide:
     def held_out(self, given):
         return self.loader(given, 100)
 
+    def interrupted(self, folder, options, epochs, after, **fit):
+        """Trained whole; and trained, with the checkpoint of an epoch taken up by another process's objects."""
+        from pytorch_lightning.callbacks import ModelCheckpoint
+
+        keep = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+        whole = self.fit(self.wrap(**options), epochs, callbacks=[keep], **fit)
+        again = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+        path = folder / f"epoch={after - 1}.ckpt"
+        return whole, self.fit(self.wrap(**options), epochs, callbacks=[again], ckpt_path=path, **fit)
+
 
 class KerasSide:
     name = "keras"
@@ -187,6 +197,23 @@ class KerasSide:
     def held_out(self, given):
         return tuple(given)
 
+    def interrupted(self, folder, options, epochs, after, **fit):
+        import keras
+
+        from bc_keras import BCModel
+
+        path = folder / "model.keras"
+        model = self.wrap(**options)
+        save = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: model.save(path, with_h1=True) if epoch + 1 == after else None
+        )
+        whole = self.fit(model, epochs, callbacks=[save], **fit)
+        loaded = keras.models.load_model(path)
+        if "promise_data" in options:  # no file holds it
+            loaded = BCModel(loaded, h1=loaded.h1, dissonance="strict_imitation", **options)
+        assert loaded.lambda_c == pytest.approx(whole.logs[after - 1]["lambda_c"])
+        return whole, self.fit(loaded, epochs, initial_epoch=after, **fit)
+
 
 @pytest.fixture(scope="module")
 def side():
@@ -236,8 +263,8 @@ def test_lambda_follows_the_bound_and_the_best_weights_are_kept(side, where):
 
 
 def expected_weight(weight, before, excess):
-    """The rule as it is documented."""
-    cut = min(max(excess, -1.0), 1.0)
+    """The rule as it is documented; the excess is over the limit itself."""
+    cut = min(max(excess - math.log(0.85), -1.0), 1.0)
     change = 0.0 if before is None else cut - before
     moved = weight * math.exp(0.5 * cut + 0.5 * change)
     return min(max(moved, 2**-7), 64.0), cut
@@ -352,3 +379,20 @@ def test_h2_says_its_verdict_and_nothing_else_does(side):
     assert model.promise is None
     side.fit(model, epochs=1)
     assert model.promise.overlap.total == 600
+
+
+@pytest.mark.parametrize("where", ["validation", "held out"])
+@pytest.mark.parametrize("best", ["before", "after"])
+def test_a_training_that_is_taken_up_again_is_the_one_that_was_not_interrupted(side, where, best, tmp_path):
+    # The promise is met with the best accuracy before the interruption, or only afterwards.
+    options = {"promise": "nfr <= 14%" if best == "before" else "nfr <= 10%"}
+    if where == "held out":
+        options |= {"promise_data": side.held_out(HELD_OUT), "promise_options": {"every": 5}}
+    whole, rest = side.interrupted(tmp_path, options, epochs=6, after=3)
+    assert len(rest.logs) == 3
+    assert any(np.array_equal(whole.final, labels) for labels in whole.labels[:3]) == (best == "before")
+    for resumed, straight in zip(rest.logs, whole.logs[3:], strict=True):
+        for name in ("lambda_c", "promise_nfr", "promise_nfr_bound"):
+            assert resumed[name] == straight[name], name
+    np.testing.assert_array_equal(rest.final, whole.final)
+    assert str(rest.verdict) == str(whole.verdict)
