@@ -7,7 +7,7 @@
 
 Three updates by more data (`update_data.py`), three promises each, ten seeds. lambda_c is moved by the `Keeper` that
 `BCLightningModule(promise=...)` and `BCModel(promise=...)` use, once at the end of each epoch, on the validation rows;
-networks of one seed are trained side by side (`crowd.py`), the grid among them, from the same weights and batches. The
+networks of one seed are trained side by side, the grid among them, from the same weights and batches. The
 dissonance is imitation. What is said of the test rows took no part in anything.
 """
 
@@ -17,13 +17,13 @@ import argparse
 import json
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bc_core import ErrorOverlap, judge
 from bc_core.promise._keeper import Keeper, PromiseOptions
@@ -38,6 +38,9 @@ PROMISES = {
 }
 GRID = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 CONFIDENCE = 0.95
+PARTS = ("validation", "test")
+
+Weights = dict[str, Tensor]
 
 
 def of_labels(labels: Tensor, target: Tensor, h1_right: Tensor) -> ErrorOverlap:
@@ -47,62 +50,113 @@ def of_labels(labels: Tensor, target: Tensor, h1_right: Tensor) -> ErrorOverlap:
     return ErrorOverlap([cells])
 
 
+def trained(
+    net: nn.Module,
+    starts: Sequence[Weights],
+    data: tuple[Tensor, Tensor],
+    rows: Tensor,
+    seed: int,
+    penalty: Callable[[Tensor, Tensor], Tensor],
+    how: tuple[float, int, int],
+    after_epoch: Callable[[int, Weights], None] = lambda epoch, weights: None,
+) -> Weights:
+    """Train networks side by side on the same batches, by Adam: their weights stacked, so none feels another.
+
+    Args:
+        net: their form.
+        starts: first weights of each.
+        data: inputs and labels.
+        rows: positions they learn from.
+        seed: of the order of batches.
+        penalty: of logits (networks, batch, classes) and positions (batch,), what is added to each network's mean loss.
+        how: learning rate, epochs and batch size.
+        after_epoch: called with the number of finished epochs.
+    """
+    rate, epochs, size = how
+    weights = {name: torch.stack([start[name] for start in starts]).requires_grad_() for name in starts[0]}
+    optimizer = torch.optim.Adam(weights.values(), lr=rate, fused=True)
+    order = torch.Generator().manual_seed(seed)
+    for epoch in range(epochs):
+        shuffled = rows[torch.randperm(len(rows), generator=order)]
+        for batch in shuffled[: len(rows) // size * size].split(size):
+            logits = answers(net, weights, data[0][batch])
+            targets = data[1][batch].expand(len(starts), -1)
+            base = F.cross_entropy(logits.movedim(-1, 1), targets, reduction="none").mean(1)
+            optimizer.zero_grad()
+            (base + penalty(logits, batch)).sum().backward()
+            optimizer.step()
+        with torch.no_grad():
+            after_epoch(epoch + 1, weights)
+    return {name: value.detach() for name, value in weights.items()}
+
+
+def answers(net: nn.Module, weights: Weights, x: Tensor) -> Tensor:
+    """Logits of each network, (networks, N, classes)."""
+
+    def of_one(own: Weights) -> Tensor:
+        return torch.func.functional_call(net, own, (x,))
+
+    return torch.func.vmap(of_one)(weights)
+
+
+def fresh(net: Callable[[], nn.Module], seed: int) -> Weights:
+    """Weights of one network."""
+    torch.manual_seed(seed)
+    return {name: value.detach() for name, value in net().named_parameters()}
+
+
 def run_seed(name: str, seed: int) -> list[dict[str, Any]]:
     """All trainings of one data set and seed."""
-    import crowd
     from update_data import UPDATES
 
     update = UPDATES[name]()
-    rows, net = update.rows(seed), update.h2()
-    how = {"lr": update.lr, "epochs": update.epochs, "batch_size": update.batch_size}
+    rows, data = update.rows(seed), (update.x, update.y)
+    how = update.lr, update.epochs, update.batch_size
+    h1, net = update.h1(), update.h2()
 
-    def base(batch: crowd.Batch) -> Tensor:
-        return F.cross_entropy(batch.logits.flatten(0, 1), batch.target.flatten(), reduction="sum") / update.batch_size
+    def nothing(logits: Tensor, batch: Tensor) -> Tensor:
+        return torch.zeros(len(logits))
 
-    h1 = update.h1()
-    first = crowd.Member(rows.h1, crowd.fresh(update.h1, 1000 + seed), seed)
-    weights = crowd.train(h1, update.x, update.y, [first], [(slice(0, 1), base)], **how)
-    teacher = crowd.said(h1, crowd.one(weights, 0), update.x)
-    h1_right = teacher.argmax(1) == update.y
+    weights = trained(h1, [fresh(update.h1, 1000 + seed)], data, rows.h1, seed, nothing, how)
+    with torch.no_grad():
+        h1_logits = answers(h1, weights, update.x)[0]
+    h1_right = h1_logits.argmax(1) == update.y
     keepers = [Keeper(PromiseOptions.of(f"nfr <= {limit}", None)) for limit in PROMISES[name]]
     number, members = len(keepers), len(keepers) + len(GRID)
     lambda_c = torch.tensor([keeper.lambda_c for keeper in keepers] + list(GRID))
-    kept: list[crowd.Weights] = [{}] * number
+    kept: list[Weights] = [{}] * number
 
-    def loss(batch: crowd.Batch) -> Tensor:
-        log_p = batch.logits.log_softmax(-1)
-        imitation = -(batch.h1.softmax(-1) * log_p).sum(-1).mean(1)
-        return base(batch) + (lambda_c * imitation).sum()
+    def imitation(logits: Tensor, batch: Tensor) -> Tensor:
+        said = h1_logits[batch].softmax(-1)
+        return lambda_c * -(said * logits.log_softmax(-1)).sum(-1).mean(1)
 
-    def labels_of(weights: crowd.Weights, part: Tensor) -> Tensor:
-        return crowd.answers(net, weights, update.x[part], shared=True).argmax(-1)
-
-    def look(epoch: int, weights: crowd.Weights) -> None:
+    def look(epoch: int, weights: Weights) -> None:
         held_out = rows.validation
-        labels = labels_of({name: value[:number] for name, value in weights.items()}, held_out)
+        own = {name: value[:number] for name, value in weights.items()}
+        labels = answers(net, own, update.x[held_out]).argmax(-1)
         for i, keeper in enumerate(keepers):
-            if keeper.look(of_labels(labels[i], update.y[held_out], h1_right[held_out]), epoch + 1):
-                kept[i] = {name: value.clone() for name, value in crowd.one(weights, i).items()}
+            if keeper.look(of_labels(labels[i], update.y[held_out], h1_right[held_out]), epoch):
+                kept[i] = {name: value[i].clone() for name, value in own.items()}
             lambda_c[i] = keeper.lambda_c
 
-    start = crowd.fresh(update.h2, 2000 + seed)
-    learners = [crowd.Member(rows.h2, start, seed, teacher) for _ in range(members)]
-    weights = crowd.train(net, update.x, update.y, learners, [(slice(0, members), loss)], **how, after_epoch=look)
-    ends = crowd.stacked([*kept, *(crowd.one(weights, i) for i in range(number, members))])
-    found: list[dict[str, Any]] = []
+    weights = trained(net, [fresh(update.h2, 2000 + seed)] * members, data, rows.h2, seed, imitation, how, look)
+    fixed = [{name: value[i] for name, value in weights.items()} for i in range(number, members)]
+    ends = {name: torch.stack([own[name] for own in (*kept, *fixed)]) for name in weights}
     with torch.no_grad():
-        parts = {part: labels_of(ends, getattr(rows, part)) for part in ("validation", "test")}
+        labels = {part: answers(net, ends, update.x[getattr(rows, part)]).argmax(-1) for part in PARTS}
+    found: list[dict[str, Any]] = []
     for i in range(members):
         told: dict[str, Any] = {"data": name, "seed": seed}
         if i < number:
             keeper = keepers[i]
-            told |= {"promise": PROMISES[name][i], "verdict": keeper.verdict.verdict, "lambda_c": keeper.lambda_c}
-            told["epoch"] = keeper.best_steps
+            verdict = None if keeper.verdict is None else keeper.verdict.verdict
+            told |= {"promise": PROMISES[name][i], "verdict": verdict}
+            told |= {"lambda_c": keeper.lambda_c, "epoch": keeper.best_steps}
         else:
             told["grid"] = GRID[i - number]
-        for part, labels in parts.items():
+        for part in PARTS:
             where = getattr(rows, part)
-            told[part] = of_labels(labels[i], update.y[where], h1_right[where]).counts[0].tolist()
+            told[part] = of_labels(labels[part][i], update.y[where], h1_right[where]).counts[0].tolist()
         found.append(told)
     return found
 
@@ -132,7 +186,6 @@ def cost(rounds: int) -> None:
     """Whole trainings of Lightning that take turns; both validate on the same data after each epoch."""
     import pytorch_lightning as pl
     from interleaved import timed
-    from torch import nn
     from torch.utils.data import DataLoader, TensorDataset
 
     from bc_lightning import BCLightningModule

@@ -67,7 +67,7 @@ class Promised:
 
     def go_on(self, other: Promised | None) -> None:
         """Go on where another wrapping of the model stood, if it was held to the same promise."""
-        if other is not None and other.keeper.options.promise == self.keeper.options.promise:
+        if other is not None and str(other.keeper.options.promise) == str(self.keeper.options.promise):
             self.keeper.load_state_dict(other.keeper.state_dict())
             self.weights = other.weights
 
