@@ -28,7 +28,7 @@ class PromiseOptions:
         promise: Bounds on scores that a larger lambda_c helps to keep.
         every: After how many training steps held-out data are looked at, beside the end of each epoch; None for that
             alone.
-        confidence: Of the one-sided bounds that decide.
+        confidence: Of the one-sided bounds that decide, at least 0.5.
         keep: Which weights the training ends with: ``"best"``, of the looks that met the promise the one with the best
             accuracy, else the one that came nearest; or ``"last"``.
         start: lambda_c at first, > 0.
@@ -69,8 +69,9 @@ class PromiseOptions:
             raise TypeError(f"every must be a whole number of steps. Received: every={made.every!r}.")
         if made.every is not None and made.every < 1:
             raise ValueError(f"every must be at least 1 step. Received: every={made.every!r}.")
-        if not 0 < made.confidence < 1:
-            raise ValueError(f"confidence must lie between 0 and 1. Received: confidence={made.confidence!r}.")
+        if not 0.5 <= made.confidence < 1:
+            # Below, a promise could be met by a score that breaks it.
+            raise ValueError(f"confidence must be at least 0.5 and below 1. Received: confidence={made.confidence!r}.")
         check_lambda(made.start)
         check_lambda(made.most)
         if not 0 < made.start <= made.most:
@@ -239,11 +240,11 @@ def check_can_be_told(options: PromiseOptions, overlap: ErrorOverlap) -> None:
         needed = math.ceil(math.log1p(-options.confidence) / math.log1p(-min(_allowed(constraint), 1 - 1e-12)))
         if trials is not None and trials < needed:
             surest = math.floor(100 * -math.expm1(trials * math.log1p(-_allowed(constraint)))) / 100
+            less = f" or be less sure, promise_options={{'confidence': {surest:g}}}," if surest >= 0.5 else ""
             raise ValueError(
                 f"{trials} held-out instances{'' if constraint.score == 'nfr' else ' that h1 gets right'} cannot show "
                 f"{constraint} with a confidence of {options.confidence:g}, even if none of them broke: it takes "
-                f"{needed}. Give more, or ask for less: promise_options={{'confidence': {surest:g}}}, or another "
-                f"promise."
+                f"{needed}. Give more,{less} or promise less."
             )
 
 
