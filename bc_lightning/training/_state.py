@@ -70,7 +70,7 @@ class Options:
     def logged_names(self) -> frozenset[str]:
         """The names that are ours in the Trainer's logs."""
         names = {f"{self.log_prefix}{stage}_{name}" for stage in self.stages for name in LOGGED_NAMES}
-        others = ("lambda_c",) if self.moves_lambda else ()
+        others = ["lambda_c"] if self.moves_lambda else []
         if self.promise is not None:
             others += self.promise.logged_names
         return frozenset(names | {f"{self.log_prefix}{name}" for name in others})
