@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bc_lightning.training._calls import Asked, Call
+from bc_lightning.training._compiling import eager, in_backward
 from bc_lightning.training._refused_steps import features_message
 from bc_lightning.training._state import Found
-from bc_lightning.training._step import Asked, Call, Step, in_backward
+from bc_lightning.training._step import Step
 from bc_lightning.training._tensors import tensors_in
 
 
@@ -29,10 +31,8 @@ class ModuleCalls:
         self._handles: list[Any] = []
         self._own = dict(_own_modules(step.module))
         for name, module in self._own.items():
-            before = functools.partial(self._before, name)
-            self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-            after = functools.partial(self._after, name)
-            self._handles.append(module.register_forward_hook(after, with_kwargs=True, always_call=True))
+            before, after = functools.partial(self._before, name), functools.partial(self._after, name)
+            self._handles += _listen(module, before, after, always=True)
 
     def remove(self) -> None:
         """Leave the submodules as they were."""
@@ -43,6 +43,7 @@ class ModuleCalls:
     def __deepcopy__(self, memo: dict[int, Any]) -> ModuleCalls:
         return self
 
+    @eager
     def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module is not self._own.get(name):
             _let_go(module, self)
@@ -51,6 +52,7 @@ class ModuleCalls:
             self._open.append(self._step.to_ask(args, kwargs, part=True))
         self._depth += 1
 
+    @eager
     def _after(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if module is not self._own.get(name):
             _let_go(module, self)
@@ -164,72 +166,97 @@ def _own_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         while waiting:
             path, inner = waiting.pop()
             yield path, inner
-            if not isinstance(inner, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)):
+            compiled = isinstance(inner, torch._dynamo.OptimizedModule) or _own_compiled(inner) is not None
+            if not compiled and not isinstance(inner, torch.jit.ScriptModule):
                 waiting.extend((f"{path}.{name}", part) for name, part in inner.named_children())
 
 
-class FirstHook:
-    """On the submodule that a step calls first: what it is given is what h1 is asked."""
+class CallHook:
+    """On one submodule of h2 for the time of a step: tells what it was given, as h1 is to be asked, and its answer.
 
-    def __init__(self, step: Step, network: nn.Module) -> None:
+    Args:
+        step: the step.
+        network: the submodule.
+        tell: called with what h1 is to be asked, and the call.
+        part: whether the submodule is the one that gives the scores.
+    """
+
+    def __init__(self, step: Step, network: nn.Module, tell: Callable[[Asked, Call], None], part: bool) -> None:
         self._step = step
         self._network = network
+        self._tell = tell
+        self._part = part
         self._asked: list[Asked] = []
-        self._handles = [
-            network.register_forward_pre_hook(self._before, with_kwargs=True),
-            network.register_forward_hook(self._after),
-        ]
+        if step.compiled:
+            # Traced with the step into its graph.
+            self._handles = _listen(network, self._before, self._after, traced=True)
+        else:
+            self._handles = _listen(network, self._before_eagerly, self._after_eagerly)
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module is not self._network:
             _let_go(module, self)
         elif not in_backward():
-            self._asked.append(self._step.to_ask(args, kwargs, part=False))
-
-    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if module is not self._network:
-            _let_go(module, self)
-        elif not in_backward():
-            self._step.begun.append((self._asked.pop(), output))
-
-    def remove(self) -> None:
-        """Leave the submodule as it was."""
-        for handle in self._handles:
-            handle.remove()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> FirstHook:
-        return self
-
-
-class SubmoduleHook:
-    """The forward hooks of the submodule that gives the scores, for the time of one step."""
-
-    def __init__(self, step: Step, network: nn.Module) -> None:
-        self._step = step
-        self._network = network
-        self._asked: list[Asked] = []
-        self._handles = [
-            network.register_forward_pre_hook(self._before, with_kwargs=True),
-            network.register_forward_hook(self._after, with_kwargs=True),
-        ]
-
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if module is not self._network:
-            _let_go(module, self)
-        elif not in_backward():
-            self._asked.append(self._step.to_ask(args, kwargs, part=True))
+            self._asked.append(self._step.to_ask(args, kwargs, self._part))
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if module is not self._network:
             _let_go(module, self)
         elif not in_backward():
-            self._step.add(Call(args, kwargs, output), self._asked.pop())
+            self._tell(self._asked.pop(), Call(args, kwargs, output))
+
+    _before_eagerly, _after_eagerly = eager(_before), eager(_after)
 
     def remove(self) -> None:
         """Leave the submodule as it was."""
         for handle in self._handles:
             handle.remove()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> SubmoduleHook:
+    def __deepcopy__(self, memo: dict[int, Any]) -> CallHook:
         # A copy that the step makes of its network is another network, which is not listened to.
         return self
+
+
+def _own_compiled(module: nn.Module) -> Callable[..., Any] | None:
+    """What ``module.compile()`` has put in the place of its calls."""
+    return getattr(module, "_compiled_call_impl", None)
+
+
+def _listen(
+    module: nn.Module,
+    before: Callable[..., Any],
+    after: Callable[..., Any],
+    *,
+    always: bool = False,
+    traced: bool = False,
+) -> list[Any]:
+    """Have calls of a module told; around one that is compiled, as hooks inside would be compiled with it."""
+    if not traced and _own_compiled(module) is not None:
+        return [_AroundCompiled(module, before, after)]
+    return [
+        module.register_forward_pre_hook(before, with_kwargs=True),
+        module.register_forward_hook(after, with_kwargs=True, always_call=always),
+    ]
+
+
+class _AroundCompiled:
+    """What `_listen` does to a module after its ``compile()``; copies and pickles of a module drop it with that."""
+
+    def __init__(self, module: nn.Module, before: Callable[..., Any], after: Callable[..., Any]) -> None:
+        self._module = module
+        self._compiled = compiled = _own_compiled(module)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            before(module, args, kwargs)
+            output = None
+            try:
+                output = compiled(*args, **kwargs)
+                return output
+            finally:
+                after(module, args, kwargs, output)
+
+        module._compiled_call_impl = call
+
+    def remove(self) -> None:
+        """Leave the module as it was."""
+        self._module._compiled_call_impl = self._compiled

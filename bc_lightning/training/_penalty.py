@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
@@ -29,10 +29,6 @@ from bc_lightning.training._state import Compatibility, Epoch, Position, Run
 from bc_lightning.training._step import Step
 from bc_lightning.training._target import target_of
 from bc_lightning.training._tensors import tensors_in
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-# Recording and logging stay outside of compiled graphs: they read Python state that changes in every step.
-eager = cast("Callable[[_Function], _Function]", torch.compiler.disable)
 
 
 class UnknownAxisError(ValueError):
@@ -106,7 +102,7 @@ def _check_rows_fit(step: Step, number: int, target: Tensor) -> None:
     if step.brought is None:
         return
     given = [(asked.args, asked.kwargs) for asked in step.given_before(number)]
-    changed = step.brought.changed(step, tuple(given), target)
+    changed = step.brought.changed(step.batch_before, tuple(given), target)
     if isinstance(changed, Tensor):
         flag = step.run.other_items
         step.run.other_items = changed if flag is None else flag | changed

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.reference._reference import Reference
+from bc_lightning.training._calls import Call
 from bc_lightning.training._comparisons import EpochInstances, LogComparisons
 from bc_lightning.training._epoch_record import LOGGED_NAMES, EpochRecord
+from bc_lightning.training._moved_rows import AsBrought
 
 if TYPE_CHECKING:
-    from bc_lightning.training._moved_rows import AsBrought
-    from bc_lightning.training._step import Call, Step
+    from bc_lightning.training._step import Step
 
 Stage = Literal["train", "val", "test"]
 STAGES: tuple[Stage, ...] = ("train", "val", "test")
@@ -30,7 +31,7 @@ CHECKPOINT_KEY = "backward_compatibility"
 
 Scores = str | Callable[[Any], Tensor] | None
 Where = str | int | Callable[[Any], Any] | None
-WhichCall = str | int | Callable[[list["Call"]], int] | None
+WhichCall = str | int | Callable[[list[Call]], int] | None
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,14 @@ from bc_core.reference._callable_fingerprint import is_same_h1, is_sure, says_by
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._attached import split_batch
 from bc_lightning.losses._instance_terms import LossTerms, check_lambda
+from bc_lightning.training._compiling import eager, in_backward
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
-from bc_lightning.training._hooks import FirstHook, ModuleCalls, SubmoduleHook
+from bc_lightning.training._hooks import CallHook, ModuleCalls
 from bc_lightning.training._moved_rows import AsBrought
-from bc_lightning.training._penalty import UnknownAxisError, eager, penalty_terms, raise_what_was_noticed
+from bc_lightning.training._penalty import UnknownAxisError, penalty_terms, raise_what_was_noticed
 from bc_lightning.training._refused_steps import captures_message
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage
-from bc_lightning.training._step import (
-    HANDED_OVER,
-    Step,
-    in_backward,
-)
+from bc_lightning.training._step import HANDED_OVER, Step
 from bc_lightning.training._strategies import check_strategy
 from bc_lightning.training._target import check_compiled
 from bc_lightning.training._tensors import has_label_loss, leads_to
@@ -48,8 +45,8 @@ class CompatibleStep:
         call: Callable[..., Any] = super().forward  # type: ignore[misc]
         if not in_backward():
             for state in self._compatibilities:
-                if state.step is not None:
-                    call = functools.partial(_through, state.step, call)
+                if (step := state.step) is not None:
+                    call = functools.partial(_through if step.compiled else _through_eagerly, step, call)
         return call(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -235,7 +232,19 @@ def key_of(state: Compatibility) -> str:
 
 
 def _through(step: Step, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return step.forward(call, args, kwargs)
+    return step.compiled_forward(call, args, kwargs)
+
+
+# Not recursively: what h2 computes is compiled where the user compiles it.
+@functools.partial(torch.compiler.disable, recursive=False)
+def _through_eagerly(step: Step, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    asked = step.before_forward(args, kwargs)
+    try:
+        output = call(*args, **kwargs)
+    finally:
+        step.inside_forward -= 1
+    step.after_forward(args, kwargs, output, asked)
+    return output
 
 
 def _incoming(state: Compatibility, batch: Any, brought: Any) -> Incoming:
@@ -297,9 +306,10 @@ def _begin_step(module: Any, state: Compatibility, stage: Stage, args: Any, kwar
     step = Step(state, module, stage, batch, position)
     hooks: list[Any] = []
     if isinstance(step.scores, str):
-        hooks.append(SubmoduleHook(step, module.get_submodule(step.scores)))
+        hooks.append(CallHook(step, module.get_submodule(step.scores), step.add, part=True))
     if step.found is not None and len(step.found.names) > 1:
-        hooks.append(FirstHook(step, module.get_submodule(step.found.names[0])))
+        # What the first of several parts is given is what h1 is asked.
+        hooks.append(CallHook(step, module.get_submodule(step.found.names[0]), step.begin, part=False))
     if step.first and not step.compiled:
         step.modules = ModuleCalls(step)
         hooks.append(step.modules)
