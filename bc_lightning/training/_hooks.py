@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,12 @@ class ModuleCalls:
         self.answers: list[list[Tensor]] = []
         self._open: list[Asked] = []
         self._handles: list[Any] = []
-        self._own = dict(_own_modules(step.module))
+        self._own: dict[str, nn.Module] = {}
+        self.listen()
+
+    def listen(self) -> None:
+        """Begin, or go on after h2's forward, in which nothing is to be found: a compiled one stays one graph."""
+        self._own = dict(_own_modules(self._step.module))
         for name, module in self._own.items():
             before, after = functools.partial(self._before, name), functools.partial(self._after, name)
             self._handles += _listen(module, before, after, always=True)
@@ -38,7 +43,7 @@ class ModuleCalls:
         """Leave the submodules as they were."""
         for handle in self._handles:
             handle.remove()
-        self._own = {}
+        self._handles, self._own = [], {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ModuleCalls:
         return self
@@ -61,7 +66,7 @@ class ModuleCalls:
         if self._depth or not self._open:
             return
         asked = self._open.pop()
-        if self._step.inside_forward or next(module.parameters(), None) is None:
+        if next(module.parameters(), None) is None:
             return
         self.names.append(name)
         # As it was when the submodule answered: what comes after may change it in place.
@@ -217,11 +222,6 @@ class CallHook:
         return self
 
 
-def _own_compiled(module: nn.Module) -> Callable[..., Any] | None:
-    """What ``module.compile()`` has put in the place of its calls."""
-    return getattr(module, "_compiled_call_impl", None)
-
-
 def _listen(
     module: nn.Module,
     before: Callable[..., Any],
@@ -231,32 +231,50 @@ def _listen(
     traced: bool = False,
 ) -> list[Any]:
     """Have calls of a module told; around one that is compiled, as hooks inside would be compiled with it."""
-    if not traced and _own_compiled(module) is not None:
-        return [_AroundCompiled(module, before, after)]
-    return [
-        module.register_forward_pre_hook(before, with_kwargs=True),
-        module.register_forward_hook(after, with_kwargs=True, always_call=always),
-    ]
+    compiled = _own_compiled(module)
+    if compiled is None or traced:
+        return [
+            module.register_forward_pre_hook(before, with_kwargs=True),
+            module.register_forward_hook(after, with_kwargs=True, always_call=always),
+        ]
+    told = compiled if isinstance(compiled, _ToldCalls) else _ToldCalls(module, compiled)
+    return [_Listener(told, before, after)]
 
 
-class _AroundCompiled:
-    """What `_listen` does to a module after its ``compile()``; copies and pickles of a module drop it with that."""
+def _own_compiled(module: nn.Module) -> Callable[..., Any] | None:
+    """What ``module.compile()`` has put in the place of its calls; copies and pickles of a module drop it."""
+    return getattr(module, "_compiled_call_impl", None)
 
-    def __init__(self, module: nn.Module, before: Callable[..., Any], after: Callable[..., Any]) -> None:
-        self._module = module
-        self._compiled = compiled = _own_compiled(module)
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            before(module, args, kwargs)
-            output = None
-            try:
-                output = compiled(*args, **kwargs)
-                return output
-            finally:
-                after(module, args, kwargs, output)
+class _ToldCalls:
+    """In that place, while somebody listens."""
 
-        module._compiled_call_impl = call
+    def __init__(self, module: nn.Module, compiled: Callable[..., Any]) -> None:
+        self.module = module
+        self.compiled = compiled
+        self.listeners: list[_Listener] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for listener in self.listeners:
+            listener.before(self.module, args, kwargs)
+        output = None
+        try:
+            output = self.compiled(*args, **kwargs)
+            return output
+        finally:
+            for listener in self.listeners:
+                listener.after(self.module, args, kwargs, output)
+
+
+class _Listener:
+    def __init__(self, told: _ToldCalls, before: Callable[..., Any], after: Callable[..., Any]) -> None:
+        self.before = before
+        self.after = after
+        self._told = told
+        told.listeners.append(self)
+        cast("Any", told.module)._compiled_call_impl = told
 
     def remove(self) -> None:
-        """Leave the module as it was."""
-        self._module._compiled_call_impl = self._compiled
+        self._told.listeners.remove(self)
+        if not self._told.listeners:
+            cast("Any", self._told.module)._compiled_call_impl = self._told.compiled

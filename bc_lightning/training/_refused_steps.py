@@ -41,3 +41,12 @@ def features_message(step: Step, name: str, shape: tuple[int, ...] | None = None
         f"scores={name!r} and an h1 that answers for it, such as h1=lambda x: old.head(old.body(x)). A step that calls "
         f"net.forward(x) must call net(x): only a call can be seen."
     )
+
+
+def whole_graph_message(step: Step) -> str:
+    """Why a part of a step that calls h2 can't be compiled with ``fullgraph=True``."""
+    return (
+        f"{class_of(step.module)}'s {step.stage} step calls h2 in a function that is compiled with fullgraph=True, and "
+        f"h1 is asked when h2 is called, which is no part of that graph. Leave out fullgraph=True, so that the graph "
+        f"may break there."
+    )

@@ -112,8 +112,17 @@ class Step:
         asked = self.to_ask(args, kwargs, part=False)
         if isinstance(self.scores, str):
             self.around.append(asked)
+        if self.modules is not None and not self.inside_forward:
+            self.modules.remove()
         self.inside_forward += 1
         return asked
+
+    @eager
+    def left_forward(self) -> None:
+        """Note that it has ended, with an error or without."""
+        self.inside_forward -= 1
+        if self.modules is not None and not self.inside_forward:
+            self.modules.listen()
 
     @eager
     def after_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, asked: Asked) -> None:
@@ -280,7 +289,7 @@ class Step:
             if number in self.enclosing:
                 return self.enclosing[number]
             self.modules.check_not_features(call)
-        elif not self.compiled and not self.got_the_batch(call) and _any_trains(call):
+        elif not self.got_the_batch(call) and _any_trains(call):
             raise ValueError(features_message(self, self.scores, _first_shape(call)))
         return self.asked[number]
 

@@ -21,12 +21,12 @@ from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_no
 from bc_lightning.training._hooks import CallHook, ModuleCalls
 from bc_lightning.training._moved_rows import AsBrought
 from bc_lightning.training._penalty import UnknownAxisError, penalty_terms, raise_what_was_noticed
-from bc_lightning.training._refused_steps import captures_message
+from bc_lightning.training._refused_steps import captures_message, whole_graph_message
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage
 from bc_lightning.training._step import HANDED_OVER, Step
 from bc_lightning.training._strategies import check_strategy
 from bc_lightning.training._target import check_compiled
-from bc_lightning.training._tensors import has_label_loss, leads_to
+from bc_lightning.training._tensors import has_label_loss, is_compiled, leads_to
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -242,7 +242,7 @@ def _through_eagerly(step: Step, call: Callable[..., Any], /, *args: Any, **kwar
     try:
         output = call(*args, **kwargs)
     finally:
-        step.inside_forward -= 1
+        step.left_forward()
     step.after_forward(args, kwargs, output, asked)
     return output
 
@@ -347,6 +347,10 @@ def made_step(stage: Stage, name: str, user_step: Callable[..., Any]) -> Callabl
     return step
 
 
+# What Dynamo names where a graph would have to break at us.
+_KEPT_OUT = (ModuleCalls.__name__, CallHook.__name__, _through_eagerly.__name__)
+
+
 # Not traced itself, so that the user's own step is compiled as it is by itself, and ours around it is not.
 @functools.partial(torch.compiler.disable, recursive=False)
 def _run_step(
@@ -358,6 +362,10 @@ def _run_step(
     step, hooks = _begin_step(module, state, stage, args, kwargs)
     try:
         return _after_step(module, step, run(*args, **kwargs))
+    except torch._dynamo.exc.Unsupported as error:
+        if step.compiled or not any(name in str(error) for name in _KEPT_OUT):
+            raise
+        raise RuntimeError(whole_graph_message(step)) from error
     finally:
         _end_step(state, step, hooks)
 
@@ -460,9 +468,18 @@ def _automatic(step: Step, output: Any) -> Any:
 def _with_penalty(step: Step, loss: Tensor) -> Tensor:
     """The user's loss plus lambda_c times the dissonance; with lambda_c = 0 the very same tensor."""
     step.stop_watching()
+    unseen = step.compiled or _is_unseen(step, loss)
     plain = step.state.options.lambda_is_zero
     with torch.set_grad_enabled(not plain and torch.is_grad_enabled()):
         terms: LossTerms = penalty_terms(step, base=loss.detach())
-    if step.compiled:
+    if unseen:
         check_compiled(step, terms.base, loss.detach())
     return loss if plain else loss + step.state.loss.lambda_c * terms.dissonance
+
+
+def _is_unseen(step: Step, loss: Tensor) -> bool:
+    """Whether the step has computed its loss in a function that is compiled by itself."""
+    watch = step.watch
+    if watch is None or watch.losses or watch.target_trains or not step.calls:
+        return False
+    return is_compiled(loss, step.calls[step.counted()].output)
