@@ -10,8 +10,15 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from bc_core.losses._score_scale import ENOUGH_SCORES, are_probabilities
-from bc_lightning._user_module import class_of
-from bc_lightning.batches._model_outputs import check_triple, class_axis_of, says_ambiguous_axis, scores_from_output
+from bc_lightning._user_module import class_of, of_one_kind
+from bc_lightning.batches._model_outputs import (
+    check_triple,
+    class_axis_of,
+    h1_class_axis,
+    says_ambiguous_axis,
+    says_ambiguous_h1,
+    scores_from_output,
+)
 from bc_lightning.losses._alignment import check_finite, is_probabilities, says_probabilities
 from bc_lightning.losses._instance_terms import LossTerms, _support_over_ranks, labels_of
 from bc_lightning.training._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
@@ -56,8 +63,7 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     _check_rows_fit(step, number, target)
     axis = _class_axis(step, number, h2_output, target)
     h2_output = _classes_second(step, h2_output, step.calls[number].output if resize is None else h2_output, axis)
-    classes = h2_output.shape[1] if h2_output.ndim > 1 else None
-    h1_output = _h1_output(step, number, axis, classes, h2_output.device, resize)
+    h1_output = _h1_output(step, number, h2_output, axis, resize)
     if len(target) == 0 and len(h2_output) == 0:
         return _of_no_instances(step, h2_output)
     if step.first:
@@ -147,17 +153,12 @@ def _classes_second(step: Step, scores: Tensor, output: Any, axis: int) -> Tenso
 
 
 def _h1_output(
-    step: Step,
-    number: int,
-    axis: int,
-    classes: int | None,
-    device: torch.device,
-    resize: Callable[[Tensor], Tensor] | None = None,
+    step: Step, number: int, h2_output: Tensor, axis: int, resize: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """h1's answer in h2's classes, which stand on axis 1."""
+    """h1's answer in h2's classes, on axis 1 as h2's now are, which were on `axis`."""
     reference = step.state.reference
     # Only a class map needs to know h2's classes; without one, differing shapes are told apart by the loss.
-    classes = classes if reference.class_map is not None else None
+    classes = h2_output.shape[1] if reference.class_map is not None and h2_output.ndim > 1 else None
     if not reference.is_stored:
         answer = step.answer(number)
     elif step.rows is None:
@@ -167,12 +168,22 @@ def _h1_output(
             f"stored outputs of its own, of the same h1: store_outputs(h1, val_set, ...).attach(val_set)."
         )
     else:
-        answer = step.rows.to(device, non_blocking=True)
-    if axis == -1 and answer.ndim > 2:
-        answer = answer.movedim(-1, 1)
+        answer = step.rows.to(h2_output.device, non_blocking=True)
     if resize is not None and answer.is_floating_point():
         answer = resize(answer)
+    elif step.state.loss.base != "binary_cross_entropy" and _axis_of_h1(step, answer, h2_output, axis) == -1:
+        answer = answer.movedim(-1, 1)
     return reference.map_classes(answer, classes)
+
+
+def _axis_of_h1(step: Step, answer: Tensor, h2_output: Tensor, axis: int) -> int:
+    """Which axis of h1's scores holds the classes: as their shape says, here or in an earlier batch."""
+    reference, run = step.state.reference, step.run
+    found = h1_class_axis(answer, h2_output) or run.h1_class_axis
+    if found is None and not (callable(reference.scores) or of_one_kind(reference.h1, step.network)):
+        raise ValueError(says_ambiguous_h1(answer, axis))
+    run.h1_class_axis = found or axis
+    return run.h1_class_axis
 
 
 def _check_kind_of_scores(state: Compatibility, h2_output: Tensor, h1_output: Tensor) -> None:

@@ -117,6 +117,8 @@ class Run:
     looked_at: set[Stage] = field(default_factory=set)
     # The axis of the classes, where the first batch has told it.
     class_axis: int | None = None
+    # The same of h1's scores.
+    h1_class_axis: int | None = None
     # Whether h1 or h2 change their input in place, so that h1 needs a copy of what h2 got.
     copies_inputs: bool = False
     # Whether h1 draws from the generators of Python or NumPy.

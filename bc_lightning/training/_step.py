@@ -90,6 +90,11 @@ class Step:
         if state.options.inputs is not None and not state.options.supplies_base:
             self._inputs = inputs_from_batch(batch, state.options.inputs)
 
+    @property
+    def network(self) -> nn.Module:
+        """h2 as its owner gave it: a plain module is inside of the steps that it lacks."""
+        return cast("nn.Module", self.module.model) if self.state.options.supplies_base else self.module
+
     # -- calls of h2 --------------------------------------------------------------------------------------------
 
     def to_ask(self, args: tuple[Any, ...], kwargs: dict[str, Any], part: bool) -> Asked:
