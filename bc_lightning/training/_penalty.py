@@ -9,7 +9,6 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from bc_core.losses._score_scale import ENOUGH_SCORES, are_probabilities
 from bc_lightning._user_module import class_of, of_one_kind
 from bc_lightning.batches._model_outputs import (
     check_triple,
@@ -19,7 +18,7 @@ from bc_lightning.batches._model_outputs import (
     says_ambiguous_h1,
     scores_from_output,
 )
-from bc_lightning.losses._alignment import check_finite, is_probabilities, says_probabilities
+from bc_lightning.losses._alignment import check_finite, is_probabilities
 from bc_lightning.losses._instance_terms import LossTerms, _support_over_ranks, labels_of
 from bc_lightning.training._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
 from bc_lightning.training._epoch_record import EpochRecord
@@ -34,7 +33,7 @@ from bc_lightning.training._loaders import (
 )
 from bc_lightning.training._state import Compatibility, Epoch, Position, Run
 from bc_lightning.training._step import Step
-from bc_lightning.training._target import target_of
+from bc_lightning.training._target import check_not_swapped, target_of
 from bc_lightning.training._tensors import tensors_in
 
 
@@ -71,11 +70,14 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
         _check_kind_of_scores(state, h2_output, h1_output)
         if state.loss.validate_args:
             state.loss.look(h2_output, target, h1_output, outputs_checked=True)
+        if base is not None:
+            check_not_swapped(step, h2_output, target, h1_output, base)
         run.looked_at.add(step.stage)
+    else:
+        state.loss.watch_scale(h1_output)
     if state.loss.base == "nll" and h1_output.is_floating_point():
         h1_output = scores_from_output(h1_output, "log_probabilities")
     _watch_finite(step, h2_output, h1_output)
-    _watch_scale(step, h1_output)
     keep = _padding(step, number, target)
     if keep is not None and step.stage != "train":
         if keep == 0:
@@ -117,9 +119,10 @@ def _check_rows_fit(step: Step, number: int, target: Tensor) -> None:
 
 
 STORED_OF_OTHERS = (
-    "The items or targets of a batch are not those that its loader brought, or in another order: a hook or the step "
-    "has mixed, replaced or reordered them (mixup, cutmix, sorting), and h1's stored outputs are for the items as the "
-    "loader brought them. Give h1 itself, h1=old_model, or do it before the loader: in the data set or the sampler."
+    "The items or targets of a batch are not those that its loader brought, not all of them, or in another order: a "
+    "hook or the step has mixed, replaced, left out or reordered them (mixup, cutmix, sorting), and h1's stored "
+    "outputs are for the items as the loader brought them. Give h1 itself, h1=old_model, or do it before the loader: "
+    "in the data set or the sampler."
 )
 
 
@@ -215,21 +218,6 @@ def _watch_finite(step: Step, h2_output: Tensor, h1_output: Tensor) -> None:
         run.first_bad = torch.full((2,), -1, dtype=torch.long, device=h2_output.device)
     bad = torch.stack([~torch.isfinite(output.detach()).all() for output in (h1_output, h2_output)])
     run.first_bad = torch.where((run.first_bad < 0) & bad, number, run.first_bad)
-
-
-def _watch_scale(step: Step, h1_output: Tensor) -> None:
-    """Refuse binary scores of h1 that are read as logits and are probabilities; small batches tell it together.
-
-    Waits for an accelerator in a run's first batches, until enough scores were seen.
-    """
-    loss, (low, high, entries) = step.state.loss, step.run.h1_scale
-    is_read = loss.base == "binary_cross_entropy" and loss.options.get("from_logits", True) and loss.validate_args
-    if not is_read or entries >= ENOUGH_SCORES or not h1_output.numel() or not h1_output.is_floating_point():
-        return
-    least, largest = (value.item() for value in h1_output.detach().aminmax())
-    low, high, entries = step.run.h1_scale = min(low, least), max(high, largest), entries + h1_output.numel()
-    if are_probabilities(low, high, entries):
-        raise ValueError(says_probabilities("h1", low, high))
 
 
 def raise_what_was_noticed(run: Run) -> None:

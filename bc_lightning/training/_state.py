@@ -7,7 +7,6 @@ copy or an exported model but the plain values of `Compatibility.checkpoint_entr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -131,8 +130,6 @@ class Run:
     # Whether a checkpoint of a training was loaded, and the step it was saved at.
     resumed: bool = False
     checkpoint_step: int | None = None
-    # Least and largest of h1's binary scores, and how many they are, until that tells logits from probabilities.
-    h1_scale: tuple[float, float, int] = (math.inf, -math.inf, 0)
     # Said once a run.
     unnamed: set[str] = field(default_factory=set)
 

@@ -19,14 +19,15 @@ from bc_lightning.losses._instance_terms import LossTerms, check_lambda
 from bc_lightning.training._compiling import eager, in_backward
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
 from bc_lightning.training._hooks import CallHook, ModuleCalls
+from bc_lightning.training._loaders import check_collates
 from bc_lightning.training._moved_rows import AsBrought
 from bc_lightning.training._penalty import UnknownAxisError, penalty_terms, raise_what_was_noticed
 from bc_lightning.training._refused_steps import captures_message, whole_graph_message
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage
 from bc_lightning.training._step import HANDED_OVER, Step
 from bc_lightning.training._strategies import check_strategy
-from bc_lightning.training._target import check_compiled
-from bc_lightning.training._tensors import has_label_loss, is_compiled, leads_to
+from bc_lightning.training._target import check_compiled, is_unseen
+from bc_lightning.training._tensors import has_label_loss, leads_to
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -109,6 +110,18 @@ class CompatibleStep:
             if state.step is not None:
                 loss = _penalised(state.step, loss)
         super().manual_backward(loss, *args, **kwargs)  # type: ignore[misc]
+
+    def on_train_start(self) -> None:
+        check_collates(self, "train")
+        super().on_train_start()  # type: ignore[misc]
+
+    def on_validation_start(self) -> None:
+        check_collates(self, "val")
+        super().on_validation_start()  # type: ignore[misc]
+
+    def on_test_start(self) -> None:
+        check_collates(self, "test")
+        super().on_test_start()  # type: ignore[misc]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int, *args: Any) -> Any:
         module = cast("pl.LightningModule", self)
@@ -468,18 +481,10 @@ def _automatic(step: Step, output: Any) -> Any:
 def _with_penalty(step: Step, loss: Tensor) -> Tensor:
     """The user's loss plus lambda_c times the dissonance; with lambda_c = 0 the very same tensor."""
     step.stop_watching()
-    unseen = step.compiled or _is_unseen(step, loss)
+    unseen = is_unseen(step, loss)
     plain = step.state.options.lambda_is_zero
     with torch.set_grad_enabled(not plain and torch.is_grad_enabled()):
         terms: LossTerms = penalty_terms(step, base=loss.detach())
     if unseen:
         check_compiled(step, terms.base, loss.detach())
     return loss if plain else loss + step.state.loss.lambda_c * terms.dissonance
-
-
-def _is_unseen(step: Step, loss: Tensor) -> bool:
-    """Whether the step has computed its loss in a function that is compiled by itself."""
-    watch = step.watch
-    if watch is None or watch.losses or watch.target_trains or not step.calls:
-        return False
-    return is_compiled(loss, step.calls[step.counted()].output)

@@ -456,8 +456,8 @@ def test_the_class_axis_of_h1(last, old_last, tmp_path):
     scores(5)
     with pytest.raises(ValueError, match="h1's scores of shape .* may hold the classes on axis 1 or on the last"):
         scores(4)
+    data = DataLoader(TensorDataset(torch.randn(8, 2, 4, 4), torch.randint(4, (8, 4, 4))), 8)
     with pytest.raises(ValueError, match="may hold the classes on axis 1 or on the last"):
-        data = DataLoader(TensorDataset(torch.randn(8, 2, 4, 4), torch.randint(4, (8, 4, 4))), 8)
         evaluate(h1, made(kind), data, class_axis=-1 if last else 1)
     scores(4, h1_scores=told)
 
