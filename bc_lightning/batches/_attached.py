@@ -308,7 +308,8 @@ def check_collate(loader: Any) -> None:
     Raises:
         TypeError: it fails, or gives a batch without h1's rows.
     """
-    collate, dataset = getattr(loader, "collate_fn", None), getattr(loader, "dataset", None)
+    collate: Any = getattr(loader, "collate_fn", None)
+    dataset: Any = getattr(loader, "dataset", None)
     if collate in (None, default_collate, default_convert) or isinstance(collate, CollateWithReference):
         return
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__") or len(dataset) == 0:

@@ -89,7 +89,7 @@ class ModuleCalls:
         others = [name for name, other in zip(self.names, self.calls, strict=True) if other.output is not call.output]
         if not any(tensor.requires_grad for tensor in given) and not others:
             return
-        raise ValueError(features_message(step, str(step.scores), tuple(given[0].shape)))
+        raise ValueError(features_message(str(step.scores), tuple(given[0].shape)))
 
     def find(self) -> str | None:
         """The submodule that gives the scores, if what the step did with the outputs leaves no doubt."""

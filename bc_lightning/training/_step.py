@@ -196,7 +196,7 @@ class Step:
         if calls == 1:
             return 0
         if calls == 0 or which is None:
-            raise RuntimeError(captures_message(self))
+            raise RuntimeError(captures_message(self.module, self.stage, self.scores, len(self.calls)))
         number = which(self.calls) if callable(which) else 0 if which == "first" else int(cast("int", which))
         if not isinstance(number, int) or not -calls <= number < calls:
             raise RuntimeError(
@@ -264,12 +264,12 @@ class Step:
             # A part of an h1 that can't be called whole would be given what is meant for the whole.
             is_part = isinstance(reference.scores, str) and lacks_forward(h1) and only_network(h1) is None
             if is_part and len(found.names) > 1:
-                raise ValueError(features_message(self, found.scores))
+                raise ValueError(features_message(found.scores))
             return ()
         if alike and found.exact:
             return found.names
         if alike and lacks_forward(h1):
-            raise ValueError(features_message(self, found.scores))
+            raise ValueError(features_message(found.scores))
         return ()
 
     def given_before(self, number: int) -> tuple[Asked, ...]:
@@ -295,7 +295,7 @@ class Step:
                 return self.enclosing[number]
             self.modules.check_not_features(call)
         elif not self.got_the_batch(call) and _any_trains(call):
-            raise ValueError(features_message(self, self.scores, _first_shape(call)))
+            raise ValueError(features_message(self.scores, _first_shape(call)))
         return self.asked[number]
 
     def _what_the_first_part_got(self, number: int) -> Asked:
@@ -308,7 +308,7 @@ class Step:
         ]
         if len(fitting) != 1:
             # Called several times, and something stands between the parts.
-            raise ValueError(features_message(self, str(self.scores), _first_shape(self.calls[number])))
+            raise ValueError(features_message(str(self.scores), _first_shape(self.calls[number])))
         return fitting[0]._replace(part=False)
 
     @contextmanager

@@ -378,7 +378,7 @@ def _run_step(
     except torch._dynamo.exc.Unsupported as error:
         if step.compiled or not any(name in str(error) for name in _KEPT_OUT):
             raise
-        raise RuntimeError(whole_graph_message(step)) from error
+        raise RuntimeError(whole_graph_message(step.module, step.stage)) from error
     finally:
         _end_step(state, step, hooks)
 
@@ -390,13 +390,13 @@ def _after_step(module: Any, step: Step, output: Any) -> Any:
         if step.calls or _find(step):
             _evaluated(step)
         elif step.modules is not None and step.modules.calls and not (step.scores is None and _may_wait(step)):
-            raise RuntimeError(captures_message(step))
+            raise RuntimeError(captures_message(step.module, step.stage, step.scores, len(step.calls)))
         return output
     if module.automatic_optimization:
         return _automatic(step, output)
     if step.calls or not step.captured:
         raise RuntimeError(
-            captures_message(step)
+            captures_message(step.module, step.stage, step.scores, len(step.calls))
             if not step.captured
             else f"{class_of(module)}.training_step optimises manually and never called "
             f"self.manual_backward(loss) after it called h2, so the penalty was added to nothing. "
