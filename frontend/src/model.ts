@@ -89,6 +89,8 @@ export interface Table {
 export interface Media {
   readonly texts: ReadonlyMap<InstanceId, string>;
   readonly images: ReadonlySet<InstanceId>;
+  /** Instances whose images a limit has left out. */
+  readonly leftOut: ReadonlySet<InstanceId>;
 }
 
 /** A number with its interval; NaN bounds where there is none. */
