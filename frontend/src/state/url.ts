@@ -17,7 +17,8 @@ export const DEFAULT_STATE: ViewState = {
   classSort: "flips",
   classSearch: "",
   classPage: 0,
-  sort: "id",
+  // Negative flips come first.
+  sort: "region",
   descending: false,
   page: 0,
   datasets: null,

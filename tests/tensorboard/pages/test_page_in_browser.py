@@ -87,6 +87,37 @@ def test_the_file_opens_from_disk_shows_the_counts_and_filters_by_a_click(driver
     wait_until(lambda: shown(driver) == str(len(flips)))
 
 
+def test_negative_flips_come_first_and_a_click_on_them_leads_to_the_table(driver, tmp_path):
+    comparison = comparison_of(0, name="update", step=3)
+    flips = [str(instance) for instance in comparison.negative_flips().ids.tolist()]
+    opened(driver, to_html(comparison, tmp_path / "update.html"))
+    wait_for_dashboard(driver)
+    first = driver.execute_script(
+        f"{ROOT} return [...root.querySelectorAll('.bc-instances-id')].map((cell) => cell.innerText)"
+    )
+    assert set(first[: len(flips)]) <= set(flips)
+    driver.execute_script("window.scrollTo(0, 0)")
+    driver.find_element(By.CSS_SELECTOR, ".bc-venn-region[aria-label^='Only h2 wrong'] .bc-venn-hit").click()
+    wait_until(lambda: shown(driver) == str(len(flips)), what="the table of negative flips")
+    table = "document.querySelector('.bc-instances-table tbody tr').getBoundingClientRect()"
+    wait_until(
+        lambda: driver.execute_script(f"return {table}.top >= 0 && {table}.bottom <= window.innerHeight"),
+        what="the first row of the table on the screen",
+    )
+
+
+def test_a_picture_that_a_limit_left_out_says_so_in_its_row(driver, tmp_path):
+    comparison = comparison_of(0, name="update", step=3)
+    with pytest.warns(UserWarning, match="left out"):
+        path = to_html(comparison, tmp_path / "update.html", images=lambda i: np.zeros((4, 4)), max_images=2)
+    opened(driver, path)
+    wait_for_dashboard(driver)
+    cells = driver.execute_script(
+        f"{ROOT} return [...root.querySelectorAll('.bc-instances-image')].map((cell) => cell.innerText)"
+    )
+    assert cells.count("left out by max_images") == len(cells) - 2 > 0
+
+
 def test_hostile_names_run_nothing(driver, tmp_path):
     runs = {f"{HOSTILE} {i}": {HOSTILE: comparison_of(i)} for i in range(2)}
     address = opened(driver, to_html(runs, tmp_path / "a.html", title=HOSTILE, dissonance=HOSTILE))

@@ -343,7 +343,17 @@ export function Instances(props: InstancesProps) {
                           <Thumbnail source={source} run={run} dataset={dataset} id={instance.id} alt="" />
                         </button>
                       ) : (
-                        <span class="bc-thumbnail bc-note">{instance.isLeftOut ? "left out by max_images" : "no image"}</span>
+                        <span class={`bc-thumbnail bc-note${instance.isLeftOut ? " bc-left-out" : ""}`}>
+                          {instance.isLeftOut ? (
+                            <span>
+                              left out by max_
+                              <wbr />
+                              images
+                            </span>
+                          ) : (
+                            "no image"
+                          )}
+                        </span>
                       )}
                     </td>
                   )}
