@@ -126,17 +126,19 @@ def _picture(image: Any) -> Image:
             raise ValueError(f"expected the bytes of a PNG, JPEG or WebP file, got something else ({error})") from error
     if isinstance(image, Image.Image):
         # A camera held upright says so beside the pixels.
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        turned: Image.Image = ImageOps.exif_transpose(image)
+        # Of the file, which a turned copy is not.
+        form = image.format
+        if turned.mode.startswith("I;16") or (turned.mode == "I" and form == "PNG"):
             # Converted by Pillow, everything from 255 on is white. Values of 8 bits in a wider image stay as they are.
-            wide = np.asarray(image).astype(np.int64)
+            wide = np.asarray(turned).astype(np.int64)
             return Image.fromarray((wide // 257 if wide.max(initial=0) > 255 else wide).astype(np.uint8))
-        if image.mode in ("I", "F"):
-            return Image.fromarray(_bytes_of_pixels(np.asarray(image)))
-        plain = "RGBA" if "A" in image.getbands() or "transparency" in image.info else "RGB"
-        return (
-            image.copy() if image.mode in ("L", "RGB", "RGBA") else image.convert("L" if image.mode == "1" else plain)
-        )
+        if turned.mode in ("I", "F"):
+            return Image.fromarray(_bytes_of_pixels(np.asarray(turned)))
+        plain = "RGBA" if "A" in turned.getbands() or "transparency" in turned.info else "RGB"
+        if turned.mode in ("L", "RGB", "RGBA"):
+            return turned.copy()
+        return turned.convert("L" if turned.mode == "1" else plain)
     return Image.fromarray(_bytes_of_pixels(to_numpy(image, "image")))
 
 
