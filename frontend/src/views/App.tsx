@@ -306,8 +306,28 @@ function Cards(props: CardsProps) {
   };
   const tableCard = { ...card, stale: table !== null && stale && loaded.error === null };
 
+  // Among several updates the first question is which.
+  const leads = hasSweep && selection.runs.length > 2;
+  const sweep = hasSweep && (
+    <Card name="sweep" title={leads ? "Which update to take" : "Sweep: accuracy against compatibility"} {...card}>
+      <Sweep
+        index={index}
+        state={state}
+        current={current}
+        onPoint={(ref) => {
+          const last = index.series
+            .find(({ run, dataset }) => run === ref.run && dataset === ref.dataset)
+            ?.steps.at(-1);
+          const latest = last?.step === ref.step;
+          patch({ ...moveTo(index, state, ref.run, ref.dataset), step: latest ? null : ref.step }, true);
+        }}
+        onState={(change) => patch(change)}
+      />
+    </Card>
+  );
+
   return (
-    <div class={`bc-cards${hasCurves ? "" : " bc-no-curves"}${hasSweep ? "" : " bc-no-sweep"}`}>
+    <div class={`bc-cards${hasCurves ? "" : " bc-no-curves"}${hasSweep && !leads ? "" : " bc-no-sweep"}`}>
       {series !== null && step !== null && (
         <>
           <Card
@@ -339,6 +359,7 @@ function Cards(props: CardsProps) {
               />
             )}
           </Card>
+          {leads && sweep}
           <Card name="venn" title="Errors of h1 and h2" {...card}>
             <Venn cells={step.cells} region={state.region} onRegion={(region) => choose({ region }, region !== null)} />
           </Card>
@@ -402,23 +423,7 @@ function Cards(props: CardsProps) {
           </Card>
         </>
       )}
-      {hasSweep && (
-        <Card name="sweep" title="Sweep: accuracy against compatibility" {...card}>
-          <Sweep
-            index={index}
-            state={state}
-            current={current}
-            onPoint={(ref) => {
-              const last = index.series
-                .find(({ run, dataset }) => run === ref.run && dataset === ref.dataset)
-                ?.steps.at(-1);
-              const latest = last?.step === ref.step;
-              patch({ ...moveTo(index, state, ref.run, ref.dataset), step: latest ? null : ref.step }, true);
-            }}
-            onState={(change) => patch(change)}
-          />
-        </Card>
-      )}
+      {!leads && sweep}
       {index.invariance.length > 0 && (
         <Invariance
           place={props.place}
