@@ -309,7 +309,7 @@ function Cards(props: CardsProps) {
   // Among several updates the first question is which.
   const leads = hasSweep && selection.runs.length > 2;
   const sweep = hasSweep && (
-    <Card name="sweep" title={leads ? "Which update to take" : "Sweep: accuracy against compatibility"} {...card}>
+    <Card name="sweep" drawn title={leads ? "Which update to take" : "Sweep: accuracy against compatibility"} {...card}>
       <Sweep
         index={index}
         state={state}
@@ -360,7 +360,7 @@ function Cards(props: CardsProps) {
             )}
           </Card>
           {leads && sweep}
-          <Card name="venn" title="Errors of h1 and h2" {...card}>
+          <Card name="venn" title="Errors of h1 and h2" drawn {...card}>
             <Venn cells={step.cells} region={state.region} onRegion={(region) => choose({ region }, region !== null)} />
           </Card>
           <Card name="matrix" title="Negative flips by class" {...tableCard}>
@@ -388,7 +388,7 @@ function Cards(props: CardsProps) {
             ))}
           </Card>
           {hasCurves && (
-            <Card name="curves" title="Scores over steps" {...card}>
+            <Card name="curves" title="Scores over steps" drawn {...card}>
               <Curves
                 series={curves}
                 step={state.step}

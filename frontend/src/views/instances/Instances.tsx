@@ -4,6 +4,7 @@ import { count } from "../../layout/format";
 import type { DataSource, Filter, InstanceId, InstanceSort, Media, Region, Table, ViewState } from "../../model";
 import { conditions, NO_FILTER } from "./Chips";
 import { ClassPicker } from "./ClassPicker";
+import { TakeInstances } from "./TakeInstances";
 import { Pager } from "../parts/Pager";
 import { Thumbnail } from "./Thumbnail";
 import { REGIONS } from "../overview/Venn";
@@ -293,6 +294,7 @@ export function Instances(props: InstancesProps) {
         <p class="bc-instances-count" role="status" data-testid="instances-count">
           <strong>{count(sorted.length)}</strong> of {count(table.size)} error instances
         </p>
+        <TakeInstances {...{ run, dataset, table, rows: sorted, labels, textOf }} />
       </div>
       {mediaBusy && <p class="bc-note">Texts and images are still loading.</p>}
       {mediaError !== null && (
