@@ -201,6 +201,36 @@ def test_what_is_listed_and_drawn_can_be_taken_away(driver, tmp_path):
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 5, "colours of the style sheet, not black shapes"
 
 
+def test_the_flips_of_either_of_two_updates_are_listed_by_a_click(driver, tmp_path):
+    rng = np.random.default_rng(3)
+    target = rng.integers(0, 5, 400)
+    h1, a, b = (np.where(rng.random(400) < share, target, (target + 1) % 5) for share in (0.85, 0.8, 0.75))
+    flips = {name: set(np.flatnonzero((h1 == target) & (h2 != target)).tolist()) for name, h2 in (("a", a), ("b", b))}
+    runs = {"first": compare(target, h1, a, num_classes=5), "second": compare(target, h1, b, num_classes=5)}
+    path = to_html(runs, tmp_path / "two.html", images=lambda i: np.zeros((4, 4)), max_images=400)
+    opened(driver, path)
+    wait_for_dashboard(driver)
+    driver.execute_script("location.hash = 'run=first&other=second'")
+    wait_until(lambda: driver.find_elements(By.CSS_SELECTOR, "[data-testid=compared] button"), what="the comparison")
+    wanted = {"A only": flips["a"] - flips["b"], "both": flips["a"] & flips["b"], "B only": flips["b"] - flips["a"]}
+    rows = f"{ROOT} return [...root.querySelectorAll('.bc-instances-table tbody tr')].map((row) => row.innerText)"
+    for title, ids in wanted.items():
+        buttons = driver.find_elements(By.CSS_SELECTOR, "[data-testid=compared] button")
+        (button,) = (each for each in buttons if each.text.startswith(title))
+        assert button.text == f"{title}: {len(ids)}"
+        driver.execute_script("arguments[0].click()", button)
+        wait_until(lambda ids=ids: shown(driver) == str(len(ids)), what=f"the flips of {title}")
+        for row in driver.execute_script(rows):
+            cells = [cell.replace("\n", "") for cell in row.split("\t")]
+            instance = int(cells[1])
+            assert instance in ids
+            answers = [h1[instance], a[instance], b[instance]]
+            said = [f"{'right' if answer == target[instance] else 'wrong'}:{answer}" for answer in answers]
+            assert [cell[1:] for cell in cells[2:5]] == said
+        images = driver.find_elements(By.CSS_SELECTOR, ".bc-instances-table .bc-enlarge")
+        assert len(images) == min(25, len(ids)), "run B's pictures too"
+
+
 def test_hostile_names_run_nothing(driver, tmp_path):
     runs = {f"{HOSTILE} {i}": {HOSTILE: comparison_of(i)} for i in range(2)}
     address = opened(driver, to_html(runs, tmp_path / "a.html", title=HOSTILE, dissonance=HOSTILE))

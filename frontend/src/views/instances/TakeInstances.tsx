@@ -11,17 +11,20 @@ export interface TakeInstancesProps {
   /** Numbers of the rows that meet the conditions, in the order of the table. */
   readonly rows: Uint32Array;
   readonly labels: readonly string[];
+  /** What a second run says, by row. */
+  readonly b: Uint32Array | null;
   readonly textOf: TextOf | null;
 }
 
 const TITLES = Object.fromEntries(REGIONS.map(({ region, title }) => [region, title])) as Record<Region, string>;
 const HEADER = ["id", "target", "h1", "h2", "region"];
 
-function* lines({ table, rows, labels, textOf }: TakeInstancesProps): Generator<(string | number)[]> {
+function* lines({ table, rows, labels, b, textOf }: TakeInstancesProps): Generator<(string | number)[]> {
   const name = (index: number) => labels[index] ?? index;
   for (const row of rows) {
     const line = [table.ids[row]!, name(table.target[row]!), name(table.h1[row]!), name(table.h2[row]!)];
-    yield [...line, TITLES[regionOf(table, row)], ...(textOf === null ? [] : [textOf(row)])];
+    const second = b === null ? [] : [name(b[row]!)];
+    yield [...line, TITLES[regionOf(table, row)], ...second, ...(textOf === null ? [] : [textOf(row)])];
   }
 }
 
@@ -31,7 +34,8 @@ export function TakeInstances(props: TakeInstancesProps) {
   const [said, setSaid] = useState("");
   if (rows.length === 0) return null;
   const asCsv = () => {
-    const content = csv(textOf === null ? HEADER : [...HEADER, "text"], lines(props));
+    const header = [...HEADER, ...(props.b === null ? [] : ["h2 of run B"]), ...(textOf === null ? [] : ["text"])];
+    const content = csv(header, lines(props));
     save(`${fileName(run, dataset, "instances")}.csv`, new Blob([content], { type: "text/csv;charset=utf-8" }));
   };
   const asIds = async () => {
