@@ -301,8 +301,7 @@ class Recipe(ABC):
             loss = self._criterion(name)
             dissonance = loss if isinstance(loss, str) else getattr(loss, "dissonance", None)
             if dissonance in DISSONANCES:
-                for lambda_c in lambdas:
-                    check_lambda_of(str(dissonance), lambda_c)
+                check_lambda_of(str(dissonance), max(lambdas))
 
     @abstractmethod
     def _made_data(self) -> dict[str, Any]:
