@@ -54,9 +54,10 @@ def _number(default: float | None, least: float, *, above: bool = False, most: f
     within = f" and <= {most:g}" if most < math.inf else ""
 
     def is_fine(value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, Real):
             return False
-        return bool((value > least if above else value >= least) and value <= most)
+        number = float(value)
+        return math.isfinite(number) and (number > least if above else number >= least) and number <= most
 
     return Option(default, f"a number {'>' if above else '>='} {least:g}{within}", is_fine)
 
