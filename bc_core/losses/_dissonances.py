@@ -197,6 +197,10 @@ def _h2_is_wrong(given: Given) -> Array:
     return given.h2_wrong()
 
 
+def _h2_is_right(given: Given) -> Array:
+    return ~_h2_is_wrong(given)
+
+
 _BANSAL = "Bansal et al., AAAI 2019"
 _OF_LOGITS = (
     "Logits are taken as they are, their common level too: they are log-probabilities with base='nll' and, in Keras, "
@@ -348,12 +352,27 @@ DISSONANCES: dict[str, Dissonance] = {
             "where_h2_is_wrong",
             _imitation,
             title="imitation where h2 is wrong",
-            summary="h1's probabilities, where h2 is wrong at present (of MUSCLE, what it does there)",
+            summary="h1's probabilities, where h2 is wrong at present (MUSCLE's first half)",
             formula="{h1}",
             source="Echterhoff et al., EMNLP 2024",
             needs="logits",
             condition=_h2_is_wrong,
             indicator=r"1[\arg\max z_2 \ne y]",
+        ),
+        Dissonance(
+            "where_h2_is_right",
+            _imitation,
+            title="imitation where h2 is right",
+            summary="h1's probabilities, where h2 is right at present (MUSCLE's other half)",
+            formula="{h1}",
+            source="Echterhoff et al., EMNLP 2024",
+            notes=(
+                "MUSCLE imitates the old model where h2 is wrong, and a plainly trained new one elsewhere: that is "
+                "where_h2_is_wrong with the old model for h1, and this one, of the same lambda_c, with the plain one."
+            ),
+            needs="logits",
+            condition=_h2_is_right,
+            indicator=r"1[\arg\max z_2 = y]",
         ),
     )
 }

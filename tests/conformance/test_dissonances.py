@@ -137,6 +137,7 @@ def test_conditional_forms(side):
     wrong = p2.argmax(1) != TARGET
     assert wrong.tolist() == [True, False, True, True]
     assert dissonance_of(side, "where_h2_is_wrong") == near(side, np.where(wrong, imitated, 0))
+    assert dissonance_of(side, "where_h2_is_right") == near(side, np.where(wrong, 0, imitated))
 
 
 def test_the_threshold_says_where_a_binary_h2_is_wrong(side):

@@ -107,6 +107,23 @@ def test_training_by_name_is_training_by_hand(name, options, d, tmp_path):
     assert same(fitted(wrapped, tmp_path), theirs)
 
 
+def test_two_references_make_muscle(tmp_path):
+    torch.manual_seed(0)
+    module, h1, plain = Linear(), make_h1(), nn.Linear(FEATURES, CLASSES)
+    net = copy.deepcopy(module.net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for x, y in loader():
+        h2, wrong = net(x), net(x).argmax(1) != y
+        with torch.no_grad():
+            goal = torch.where(wrong[:, None], h1(x).softmax(1), plain(x).softmax(1))
+        optimizer.zero_grad()
+        (F.cross_entropy(h2, y) + 0.7 * F.cross_entropy(h2, goal)).backward()
+        optimizer.step()
+    module = BCLightningModule(module, h1=h1, loss="where_h2_is_wrong", lambda_c=0.7)
+    module = BCLightningModule(module, h1=plain, loss="where_h2_is_right", lambda_c=0.7, log_prefix="plain_")
+    assert same(fitted(module, tmp_path), list(net.parameters()))
+
+
 @pytest.mark.parametrize("name", ["focal_distillation", "logit_difference_inhibition", "where_h2_is_wrong"])
 def test_lambda_0_is_plain_training_to_the_bit(name, tmp_path):
     torch.manual_seed(0)
