@@ -108,9 +108,10 @@ def check_not_swapped(step: Step, scores: Tensor, target: Tensor, h1_output: Ten
     Reads values, so it waits for an accelerator.
     """
     told = step.state.options.target is not None or step.handed_over is not None or step.state.options.supplies_base
-    if step.state.loss.base != "binary_cross_entropy" or told or step.compiled or step.stage != "train":
+    by_hand = step.watch is not None and not step.watch.losses
+    if step.state.loss.base != "binary_cross_entropy" or told or not by_hand or step.stage != "train":
         return
-    ours, other = (step.state.loss.terms(scores.detach(), y, h1_output).base for y in (target, 1 - target))
+    ours, other = (step.state.loss.terms(scores.detach(), y, h1_output).base for y in (target, 1 - target.float()))
     if not _differs(other, loss) and _differs(ours, loss):
         raise ValueError(
             f"The loss of {class_of(step.module)}'s train step is what 1 - y gives, the other class of each target of "
