@@ -20,7 +20,8 @@ from bc_lightning.training._comparisons import (
     tensorboard_loggers,
     write,
 )
-from bc_lightning.training._penalty import eager, raise_what_was_noticed
+from bc_lightning.training._compiling import eager
+from bc_lightning.training._penalty import raise_what_was_noticed
 from bc_lightning.training._promise import log_promise, look_at_validation
 from bc_lightning.training._state import Compatibility, Epoch, Stage
 
@@ -70,7 +71,7 @@ def end_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
         instances = epoch.instances.get(key)
         if instances is not None:
             # Last: a full disk must not cost the scores.
-            _write_comparison(module, state, f"{options.log_prefix}{stage}{suffix}", result.counts, instances)
+            _write_comparison(module, state, f"{stage}{suffix}", result.counts, instances)
         if stage == "val":
             look_at_validation(module, state, result.counts, len(epoch.records))
     if stage == "train" and epoch.records and options.moves_lambda:
@@ -91,9 +92,10 @@ def own_logging(state: Compatibility) -> Iterator[None]:
 
 
 def _write_comparison(
-    module: Any, state: Compatibility, dataset: str, counts: Tensor, instances: EpochInstances
+    module: Any, state: Compatibility, plain_name: str, counts: Tensor, instances: EpochInstances
 ) -> None:
-    comparisons, trainer, run = cast("LogComparisons", state.options.comparisons), module.trainer, state.run
+    comparisons = cast("LogComparisons", state.options.comparisons).of_dataset(plain_name)
+    dataset, trainer, run = f"{state.options.log_prefix}{plain_name}", module.trainer, state.run
     if trainer.sanity_checking:
         return
     rows, nameable, problem = gathered(instances)
@@ -111,6 +113,14 @@ def _write_comparison(
             f"It is not known which items the batches of the {dataset} loader hold (it shuffles, leaves items out, or "
             f"batches them in a way of its own), so the instances in the comparison have no ids, images or texts. Put "
             f"an id into each batch and say where: LogComparisons(ids='id'), or leave out shuffle=True."
+        )
+    given = cast("LogComparisons", state.options.comparisons)
+    dropped = [name for name in ("images", "metadata") if given.is_of_others(name, plain_name)]
+    if dropped and nameable and dataset not in run.unnamed:
+        run.unnamed.add(dataset)
+        rank_zero_warn(
+            f"The {' and '.join(dropped)} of LogComparisons are those of other data than {plain_name!r}, whose "
+            f"comparison shows none: give them by data set, {{'val': ..., {plain_name!r}: ...}}."
         )
     # Of one label or pixel of an instance there is no image.
     illustrable = nameable and instances.entries in (0, 1)

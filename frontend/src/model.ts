@@ -89,6 +89,8 @@ export interface Table {
 export interface Media {
   readonly texts: ReadonlyMap<InstanceId, string>;
   readonly images: ReadonlySet<InstanceId>;
+  /** Instances whose images a limit has left out. */
+  readonly leftOut: ReadonlySet<InstanceId>;
 }
 
 /** A number with its interval; NaN bounds where there is none. */
@@ -187,7 +189,12 @@ export interface Filter {
   readonly h1: number | null;
   readonly h2: number | null;
   readonly text: string;
+  /** Which of two updates breaks them; another run must be set beside this one. */
+  readonly flips: Flips | null;
 }
+
+/** Negative flips of run A alone, of run B alone, or of both. */
+export type Flips = "a" | "b" | "both";
 
 /** Everything that a link restores. */
 export interface ViewState extends Filter {
@@ -209,6 +216,11 @@ export interface ViewState extends Filter {
   readonly dissonances: readonly string[] | null;
   readonly lambdaMin: number | null;
   readonly lambdaMax: number | null;
+  /** What lies on the x axes of the sweep's two charts, and on both y axes: names of scores, or "lambda". */
+  readonly sweepX: readonly string[];
+  readonly sweepY: string;
+  /** What points of the sweep have to keep, such as "nfr <= 0.5%". */
+  readonly promise: string;
   /** Scores drawn over steps, by name. */
   readonly curves: readonly string[];
 }

@@ -23,6 +23,7 @@ function anyState(): ViewState {
     h1: position(),
     h2: position(),
     text: anyText(),
+    flips: pick(null, "a", "b", "both"),
     classView: pick("accuracy", "incompatible"),
     classSort: pick("flips", "loss", "count", "name"),
     classSearch: anyText(),
@@ -34,6 +35,9 @@ function anyState(): ViewState {
     dissonances: pick(null, texts()),
     lambdaMin: pick(null, 0, next(), 1e-9, 1e21),
     lambdaMax: pick(null, 0, next()),
+    sweepX: [pick("lambda", "btc", "nfr"), pick("lambda", "bec_given_h1_wrong", "pfr")],
+    sweepY: pick("accuracy_h2", "btc"),
+    promise: anyText(),
     curves: SCORES.map(({ name }) => name).filter(() => next() < 0.4),
   };
 }

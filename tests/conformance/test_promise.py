@@ -320,6 +320,15 @@ def test_every_loss_with_a_weight_takes_one(side):
     assert all(weight != 1 for weight in moved.values()), moved
 
 
+def test_a_weight_that_has_a_largest_value_keeps_within_it(side):
+    # Churn's lambda_c is a share of the target.
+    with pytest.warns(UserWarning, match="missed"):
+        got = side.fit(side.wrap(promise="nfr <= 0.5%", loss="churn"), epochs=3)
+    assert [logs["lambda_c"] for logs in got.logs] == pytest.approx([0.5 * math.exp(0.5), 1.0, 1.0], rel=1e-6)
+    with pytest.raises(ValueError, match="at most 1"):
+        side.wrap(promise="nfr <= 0.5%", loss="churn", promise_options={"most": 2.0})
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

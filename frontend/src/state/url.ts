@@ -1,7 +1,7 @@
 /** The state of the view as text for a link, and back. Only what differs from the default is written. */
 
 import { SCORES } from "../data/scores";
-import type { ClassSort, InstanceSort, Region, ViewState } from "../model";
+import type { ClassSort, Flips, InstanceSort, Region, ViewState } from "../model";
 
 export const DEFAULT_STATE: ViewState = {
   run: null,
@@ -13,17 +13,22 @@ export const DEFAULT_STATE: ViewState = {
   h1: null,
   h2: null,
   text: "",
+  flips: null,
   classView: "accuracy",
   classSort: "flips",
   classSearch: "",
   classPage: 0,
-  sort: "id",
+  // Negative flips come first.
+  sort: "region",
   descending: false,
   page: 0,
   datasets: null,
   dissonances: null,
   lambdaMin: null,
   lambdaMax: null,
+  sweepX: ["btc", "bec_given_h1_wrong"],
+  sweepY: "accuracy_h2",
+  promise: "",
   curves: ["btc", "nfr", "accuracy_h1", "accuracy_h2"],
 };
 
@@ -99,6 +104,15 @@ const scores: Codec<readonly string[]> = {
   },
 };
 
+const axes: Codec<readonly string[]> = {
+  write: list.write,
+  read: (written) => {
+    const names = list.read(written);
+    const isKnown = names?.every((name) => name === "lambda" || SCORES.some((score) => score.name === name));
+    return isKnown && names?.length === 2 ? names : undefined;
+  },
+};
+
 function orNull<T>(codec: Codec<T>): Codec<T | null> {
   return { write: (value) => (value === null ? "" : codec.write(value)), read: codec.read };
 }
@@ -116,6 +130,7 @@ const CODECS: { readonly [K in keyof ViewState]: Codec<ViewState[K]> } = {
   h1: orNull(position),
   h2: orNull(position),
   text,
+  flips: orNull(oneOf<Flips>("a", "b", "both")),
   classView: oneOf("accuracy", "incompatible"),
   classSort: oneOf<ClassSort>("flips", "loss", "count", "name"),
   classSearch: text,
@@ -127,6 +142,9 @@ const CODECS: { readonly [K in keyof ViewState]: Codec<ViewState[K]> } = {
   dissonances: orNull(list),
   lambdaMin: orNull(weight),
   lambdaMax: orNull(weight),
+  sweepX: axes,
+  sweepY: oneOf(...SCORES.map((score) => score.name)),
+  promise: text,
   curves: scores,
 };
 
