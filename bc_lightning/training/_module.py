@@ -263,7 +263,7 @@ def _wrap(
     state = Compatibility(options)
     if held_to is not None:
         state.promised = Promised(held_to, criterion.dissonance)
-        criterion.lambda_c.fill_(state.promised.keeper.lambda_c)
+        cast("Tensor", criterion.lambda_c).fill_(state.promised.keeper.lambda_c)
     model.__dict__.setdefault("_compatibilities", []).append(state)
     if "_user_class" not in type(model).__dict__:
         model.__class__ = made_class(type(model))
