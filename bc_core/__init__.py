@@ -29,6 +29,8 @@ from bc_core.counting._several import benjamini_hochberg, holm
 from bc_core.counting._weighted import WeightedShare, weighted_share
 from bc_core.files._files import FullDiskError
 from bc_core.losses._schedules import LinearLambda, check_lambda
+from bc_core.promise._grammar import Promise
+from bc_core.promise._verdict import PromiseVerdict, judge
 from bc_core.sweep._choice import Choice
 from bc_core.sweep._folder import Failure
 from bc_core.sweep._points import Point as SweepPoint
@@ -50,6 +52,8 @@ __all__ = [
     "LinearLambda",
     "MarginTest",
     "NoiseFloor",
+    "Promise",
+    "PromiseVerdict",
     "Score",
     "Sweep",
     "SweepFailedError",
@@ -64,6 +68,7 @@ __all__ = [
     "equivalence_test",
     "error_compatibility_score",
     "holm",
+    "judge",
     "linear_lambdas",
     "log_lambdas",
     "mcnemar_test",
