@@ -125,8 +125,8 @@ def target_of(table: Table, name: str | None) -> Labels:
         for row, value in enumerate(column.tolist()):
             if not value.strip():
                 raise table.fault(name, row, "is empty, and every row needs a label")
-        if table.untyped and (whole := _whole(column)) is not None:
-            return Labels(table, name, whole, column)
+        if table.untyped and (numbers := _as_numbers(column)) is not None:
+            texts, column = column, numbers
     if column.dtype.kind == "f":
         odd = ~np.isfinite(column) | (column != np.rint(column)) | (np.abs(column) >= 2**53)
         if odd.any():
@@ -141,13 +141,12 @@ def target_of(table: Table, name: str | None) -> Labels:
     return Labels(table, name, column, texts)
 
 
-def _whole(column: NDArray[Any]) -> NDArray[np.int64] | None:
-    """Text such as 1.0 among 1, as class numbers; None where anything is something else."""
+def _as_numbers(column: NDArray[Any]) -> NDArray[np.float64] | None:
+    """Text such as 1.0 among 1; None where anything is no number, so that it names classes."""
     try:
-        values = [float(text) for text in column.tolist()]
+        return np.asarray([float(text) for text in column.tolist()])
     except ValueError:
         return None
-    return np.asarray(values, np.int64) if all(v.is_integer() and abs(v) < 2**53 for v in values) else None
 
 
 def class_numbers(
@@ -180,8 +179,8 @@ def class_numbers(
                 other = as_text[0]
                 raise ValueError(
                     f"labels of mixed types: {each.table.path} has numbers in {each.name!r}, and {other.table.path} "
-                    f"text such as {shown(other.values[0])} in {other.name!r}; write them alike, or name the classes in the "
-                    "order of their numbers by --classes"
+                    f"text such as {shown(other.values[0])} in {other.name!r}; write them alike, or name the classes "
+                    "in the order of their numbers by --classes"
                 )
         columns.append(column)
     occurring = sorted({text for column in columns for text in column.tolist()})

@@ -89,5 +89,6 @@ def listed(values: Sequence[Any]) -> str:
 
 def shown(value: Any) -> str:
     """A value in one short line."""
+    value = value.item() if isinstance(value, np.generic) else value
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
