@@ -20,7 +20,9 @@ from bc_core.promise._grammar import Constraint
 _MOST_TIMES = 10_000.0
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
+    """What some instances say about a bound."""
+
     value: float
     low: float
     high: float
@@ -97,11 +99,14 @@ class Question:
             return f"accuracy not worse by {_percent(-self.bound)} or more"
         return f"accuracy gains at least {_percent(self.bound)}"
 
-    def found(self, confidence: float, times: float = 1.0) -> _Found:
-        """Value, bounds and p-value, for the evidence or so many times as much of it."""
-        if isinstance(self.bound, Constraint):
-            return _of_score(self.bound, *self.evidence.ratio(self.bound.score), confidence, times)
-        return _of_gain(self.bound, self.evidence.cells(), confidence, times)
+    def found(self, confidence: float) -> Callable[[float], Found]:
+        """Value, bounds and p-value, for so many times as much evidence as there is."""
+        bound = self.bound
+        if isinstance(bound, Constraint):
+            above, below = self.evidence.ratio(bound.score)
+            return lambda times: _of_score(bound, above, below, confidence, times)
+        cells = self.evidence.cells()
+        return lambda times: _of_gain(bound, cells, confidence, times)
 
 
 def judged(questions: Sequence[Question], confidence: float) -> list[Check]:
@@ -119,16 +124,25 @@ def judged(questions: Sequence[Question], confidence: float) -> list[Check]:
         Berger, "Multiparameter hypothesis testing and acceptance sampling", Technometrics 24 (1982), for the passing;
         Holm (1979) for the failing.
     """
-    found = [question.found(confidence) for question in questions]
-    broken = holm([each.broken for each in found]) < 1 - confidence
+    scaled = [question.found(confidence) for question in questions]
+    found = [at(1.0) for at in scaled]
     checks = []
-    for question, each, fails in zip(questions, found, broken.tolist(), strict=True):
-        verdict: Verdict = "fail" if fails else "pass" if each.kept else "inconclusive"
+    for question, at, each, verdict in zip(questions, scaled, found, verdicts_of(found, confidence), strict=True):
         check = Check(question.scope, question.wanted, verdict, each.value, each.low, each.high, question.evidence.size)
         if verdict == "inconclusive":
-            check = _with_what_is_missing(check, question, each, confidence, len(questions))
+            # False alarms are shared among all checks, so that failing needs more than passing.
+            check = _with_what_is_missing(check, question.bound, at, (1 - confidence) / len(questions))
         checks.append(check)
     return checks
+
+
+def verdicts_of(found: Sequence[Found], confidence: float) -> list[Verdict]:
+    """Pass, fail or inconclusive, of questions that are judged together."""
+    fails = (holm([each.broken for each in found]) < 1 - confidence).tolist()
+    return [
+        "fail" if failing else "pass" if each.kept else "inconclusive"
+        for each, failing in zip(found, fails, strict=True)
+    ]
 
 
 def whole_verdict(checks: Sequence[Check]) -> Verdict:
@@ -137,41 +151,39 @@ def whole_verdict(checks: Sequence[Check]) -> Verdict:
     return "fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"
 
 
-def _of_score(bound: Constraint, above: float, below: float, confidence: float, times: float) -> _Found:
+def _of_score(bound: Constraint, above: float, below: float, confidence: float, times: float) -> Found:
     if not below:
-        return _Found(math.nan, 0.0, 1.0, 1.0, False)
+        return Found(math.nan, 0.0, 1.0, 1.0, False)
     share, below = above / below, below * times
     low, high = exact_bounds(share, below, 1 - confidence)
     if bound.higher_is_better:
-        return _Found(share, low, high, chance_of_so_few(share * below, below, bound.limit), low >= bound.limit)
-    return _Found(share, low, high, chance_of_so_many(share * below, below, bound.limit), high <= bound.limit)
+        return Found(share, low, high, chance_of_so_few(share * below, below, bound.limit), low >= bound.limit)
+    return Found(share, low, high, chance_of_so_many(share * below, below, bound.limit), high <= bound.limit)
 
 
-def _of_gain(least: float, cells: Sequence[float], confidence: float, times: float) -> _Found:
+def _of_gain(least: float, cells: Sequence[float], confidence: float, times: float) -> Found:
     cells = [cell * times for cell in cells]
     if not sum(cells):
-        return _Found(math.nan, -1.0, 1.0, 1.0, False)
+        return Found(math.nan, -1.0, 1.0, 1.0, False)
     both, only_h1, only_h2, neither = cells
     low, high = newcombe_bounds((both, only_h2, only_h1, neither), -NormalDist().inv_cdf(1 - confidence))
     # That h1 is ahead by more than -least says that the gain is less.
     broken = chance_at_most((both, only_h1, only_h2, neither), -least)
-    return _Found((only_h2 - only_h1) / sum(cells), low, high, broken, low >= least)
+    return Found((only_h2 - only_h1) / sum(cells), low, high, broken, low >= least)
 
 
-def _with_what_is_missing(check: Check, question: Question, found: _Found, confidence: float, asked: int) -> Check:
-    if math.isnan(found.value):
+def _with_what_is_missing(check: Check, bound: Constraint | float, at: Callable[[float], Found], alarm: float) -> Check:
+    if math.isnan(check.value):
         return replace(check, note="no instance counts for it")
-    limit = question.bound.limit if isinstance(question.bound, Constraint) else question.bound
-    if found.value == limit:
+    limit = bound.limit if isinstance(bound, Constraint) else bound
+    if check.value == limit:
         if limit in (0, 1):
             return replace(check, note="no number of instances shows a rate of exactly that; name critical instances")
         return replace(check, note="measured at the limit itself, which no number of instances decides")
-    # False alarms are shared among all checks, so that failing needs more than passing.
-    alarm = (1 - confidence) / asked
 
     def decided(times: float) -> bool:
-        each = question.found(confidence, times)
-        return each.kept or each.broken < alarm
+        found = at(times)
+        return found.kept or found.broken < alarm
 
     times = _least_times(decided)
     if times is None:

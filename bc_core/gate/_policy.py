@@ -163,7 +163,7 @@ def _toml() -> Any:
 def _known(keys: Mapping[str, Any], known: Iterable[str], where: str) -> None:
     for key in keys:
         if key not in known:
-            near = get_close_matches(key, known, 1)
+            near = [name for name in known if key.startswith(name)] or get_close_matches(key, known, 1)
             meant = f"; did you mean {near[0]}?" if near else f"; it may have {', '.join(known)}"
             raise ValueError(f"{where}: unknown key {key!r}{meant}")
 
