@@ -1,4 +1,4 @@
-"""`bc-compare OLD NEW` and `bc-compare gate`, in process; what needs a process of its own is in test_gate_process.py."""
+"""`bc-compare OLD NEW` and `bc-compare gate`, in process; what needs one of its own is in test_gate_process.py."""
 
 import csv
 import datetime
@@ -55,7 +55,7 @@ def good(tmp_path_factory):
 
 POLICY = """
 promise = "nfr <= 10%"
-non_inferiority = "0.5%"
+non_inferiority = "2%"
 [per_class]
 promise = "nfr <= 5%"
 [[per_slice]]
@@ -138,7 +138,7 @@ def test_slices_and_classes_are_chosen_by_name_pattern_and_size(bad, capsys):
 
 
 def test_flags_take_the_place_of_keys(bad, capsys):
-    policy = bad.policy('promise = "nfr <= 0.1%"\nnon_inferiority = "1%"', "strict.toml")
+    policy = bad.policy('promise = "nfr <= 0.1%"\nnon_inferiority = "2%"', "strict.toml")
     assert main(["gate", bad.old, bad.new, "--policy", policy]) == 1
     assert main(["gate", bad.old, bad.new, "--policy", policy, "--promise", "nfr <= 20%"]) == 0
     assert main(["gate", bad.old, bad.new, "--policy", policy, "--promise", "nfr <= 20%", "--min-gain", "50%"]) == 1
@@ -202,9 +202,7 @@ def test_accepted_flips_do_not_count_until_they_expire(bad, capsys):
     shown = json.loads(capsys.readouterr().out)
     nfr, gain = shown["checks"]
     assert nfr["value"] == pytest.approx((len(bad.flips) - half) / SIZE)
-    assert gain["value"] == pytest.approx(
-        ((bad.h2 == bad.y).mean() - (bad.h1 == bad.y).mean())
-    )  # accuracy is what it is
+    assert gain["value"] == pytest.approx((bad.h2 == bad.y).mean() - (bad.h1 == bad.y).mean())  # accuracy is what it is
     assert (len(shown["accepted"]), len(shown["expired"])) == (half, len(bad.flips) - half)
     assert shown["scores"]["nfr"]["above"] == len(bad.flips)
 
