@@ -1,4 +1,4 @@
-"""False alarms and false passes of the gate exactly at its budget, and coverage of the intervals: what docs/gate.md says.
+"""How often the gate errs exactly at its budget, and intervals miss: what docs/gate.md says of them.
 
 python benchmarks/gate_errors.py
 """
@@ -64,9 +64,8 @@ if __name__ == "__main__":
             f"Clopper-Pearson {coverage_of_shares(clopper_pearson_interval, share, size):.2%}"
         )
     for shares, size in (((0.9, 0.012, 0.015, 0.073), 2000), ((0.85, 0.05, 0.07, 0.03), 500)):
-        print(
-            f"gain, discordant {shares[1]} and {shares[2]} of {size}: Newcombe covers {coverage_of_gains(shares, size):.2%}"
-        )
+        covered = coverage_of_gains(shares, size)
+        print(f"gain, discordant {shares[1]} and {shares[2]} of {size}: Newcombe covers {covered:.2%}")
     for case in ((200, 5, 0.3, 0.05), (60, 10, 0.2, 0.1)):
         print("{} users of {} rows, correlation {}, share {}: ".format(*case), end="")
         print("clusters cover {:.2%}, rows as instances {:.2%}".format(*coverage_of_clusters(*case)))

@@ -95,10 +95,10 @@ def _kept(path: str, keep: Keep, names: list[str]) -> list[str]:
 
 
 def _table(path: str, found: dict[str, Any], progress: Progress) -> Table:
-    columns = {name: _plain(path, name, values) for name, values in found.items()}
-    size = len(next(iter(columns.values()))) if columns else 0
+    size = max(map(len, found.values()), default=0)
     if not size:
         raise ValueError(f"{path}: empty")
+    columns = {name: _plain(path, name, values) for name, values in found.items()}
     progress(path, size)
     return Table(path, columns, size)
 
