@@ -104,6 +104,11 @@ class Rows:
     weights: NDArray[np.float64] | None = None
     clusters: NDArray[Any] | None = None
 
+    @property
+    def plain(self) -> bool:
+        """Whether all instances count alike and by themselves."""
+        return self.weights is None and self.clusters is None
+
     def part(self, chosen: NDArray[np.bool_] | None = None) -> Evidence:
         """What the chosen instances say; all of them by default."""
         h1, h2 = self.h1_right, self.h2_right

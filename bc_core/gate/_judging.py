@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -27,17 +27,17 @@ class Subject:
 
     Attributes:
         comparison: Counts and the table of what either model got wrong.
-        rows: Who is right on each instance; None for a saved comparison, which keeps only errors.
-        ids: Shape (N,), as text, in the order of `rows`.
-        target: Shape (N,), true classes in that order.
+        rows: Who is right on each instance; None where they were only counted.
+        target: Shape (N,), true classes in the order of `rows`.
         slices: Slices by name of their column.
+        unknown: Of some ids, as text, those that no instance has; None for a saved comparison, which keeps only errors.
     """
 
     comparison: Comparison
     rows: Rows | None = None
-    ids: NDArray[Any] | None = None
     target: NDArray[np.int64] | None = None
     slices: Mapping[str, SliceColumn] | None = None
+    unknown: Callable[[Sequence[str]], list[str]] | None = None
 
     @property
     def flips(self) -> list[str]:
@@ -89,13 +89,12 @@ def judge_policy(policy: Policy, subject: Subject, today: datetime.date) -> Judg
 def _critical(policy: Policy, subject: Subject) -> list[str]:
     assert policy.critical is not None
     ids = read_ids(policy.critical)
-    if subject.ids is None:
+    if subject.unknown is None:
         raise ValueError(
             f"{policy.critical}: a saved comparison keeps only the ids of errors, so that it cannot tell whether "
             "critical instances were tried; give the two files of predictions"
         )
-    known = set(subject.ids.tolist())
-    if unknown := [each for each in ids if each not in known]:
+    if unknown := subject.unknown(ids):
         raise ValueError(
             f"{policy.critical}: {len(unknown)} critical ids are not in the predictions: {listed(unknown)}"
         )
@@ -122,10 +121,8 @@ def _accepted(
 ) -> Judgement:
     if both := [flip.id for flip in flips if flip.id in critical]:
         raise ValueError(f"ids that are critical must not break, and flips of these are accepted: {listed(both)}")
-    if subject.ids is not None:
-        known = set(subject.ids.tolist())
-        if unknown := [flip.id for flip in flips if flip.id not in known]:
-            raise ValueError(f"accepted ids that are not in the predictions: {listed(unknown)}; take them out")
+    if subject.unknown is not None and (unknown := subject.unknown([flip.id for flip in flips])):
+        raise ValueError(f"accepted ids that are not in the predictions: {listed(unknown)}; take them out")
     here = [flip for flip in flips if flip.id in occurred]
     return Judgement(
         (),
@@ -180,18 +177,25 @@ class _Parts:
     """Evidence of classes and slices, where the flips of some ids do not count."""
 
     def __init__(self, subject: Subject, accepted: set[str]) -> None:
-        self._subject, comparison = subject, subject.comparison
-        self._rows, self._counts = subject.rows, comparison.overlap.counts.copy()
-        if accepted and self._rows is not None and subject.ids is not None:
-            spared = np.fromiter((each in accepted for each in subject.ids.tolist()), bool, len(subject.ids))
-            rows = self._rows
-            self._rows = Rows(rows.h1_right, rows.h2_right | (spared & rows.h1_right), rows.weights, rows.clusters)
-        if accepted:
-            table = comparison.negative_flips()
-            spared = np.fromiter((each in accepted for each in id_texts(table.ids).tolist()), bool, len(table))
-            moved = np.bincount(table.target[spared], minlength=comparison.overlap.num_classes)
-            self._counts[:, 1, 0] -= moved
-            self._counts[:, 1, 1] += moved
+        self._subject, comparison, rows = subject, subject.comparison, subject.rows
+        flips = comparison.negative_flips()
+        self._spared = np.fromiter((each in accepted for each in id_texts(flips.ids).tolist()), bool, len(flips))
+        self._counts = self._kept(comparison.overlap.counts, flips.target)
+        # Instances one by one only where they do not count alike; there may be many slices.
+        self._rows = None if rows is None or rows.plain else rows
+        if self._rows is not None and accepted:
+            broke = np.flatnonzero(self._rows.h1_right & ~self._rows.h2_right)
+            h2_right = self._rows.h2_right.copy()
+            h2_right[broke[self._spared]] = True
+            self._rows = replace(self._rows, h2_right=h2_right)
+
+    def _kept(self, counts: NDArray[np.int64], codes: NDArray[Any]) -> NDArray[np.int64]:
+        """Counts in which accepted flips are kept right; `codes` is the part that each flip is in."""
+        moved = np.bincount(codes[self._spared], minlength=len(counts))
+        kept: NDArray[np.int64] = counts.copy()
+        kept[:, 1, 0] -= moved
+        kept[:, 1, 1] += moved
+        return kept
 
     def whole(self) -> Evidence:
         return self._rows.part() if self._rows is not None else Evidence(self._counts.sum(axis=0))
@@ -202,18 +206,18 @@ class _Parts:
         return list(self._slices(column).values)
 
     def sizes(self, column: str | None) -> list[int]:
-        if column is None:
-            sizes: list[int] = self._counts.sum(axis=(1, 2)).tolist()
-            return sizes
-        slices = self._slices(column)
-        counted: list[int] = np.bincount(slices.codes, minlength=len(slices.values)).tolist()
-        return counted
+        counts = self._counts if column is None else self._slices(column).counts
+        sizes: list[int] = counts.sum(axis=(1, 2)).tolist()
+        return sizes
 
     def of(self, column: str | None, number: int) -> Evidence:
-        if self._rows is None or self._subject.target is None:
-            return Evidence(self._counts[number])
-        codes = self._subject.target if column is None else self._slices(column).codes
-        return self._rows.part(codes == number)
+        slices = None if column is None else self._slices(column)
+        if self._rows is not None:
+            codes = self._subject.target if slices is None else slices.codes
+            assert codes is not None
+            return self._rows.part(codes == number)
+        counts = self._counts if slices is None else self._kept(slices.counts, slices.flip_codes)
+        return Evidence(counts[number])
 
     def _slices(self, column: str) -> SliceColumn:
         if self._subject.slices is None or column not in self._subject.slices:

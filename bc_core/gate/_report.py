@@ -177,11 +177,10 @@ def report_of(
     overlap = comparison.overlap
     class_parts = _parts([str(label) for label in comparison.labels], overlap.counts, overlap.nfr, confidence)
     slice_parts: list[PartLine] = []
-    if subject.slices and subject.rows is not None:
+    if subject.slices:
         names = [name for column in subject.slices.values() for name in column.names]
-        rows = subject.rows
-        counts = [column.counts(rows.h1_right, rows.h2_right) for column in subject.slices.values()]
-        slice_parts = _parts(names, np.concatenate(counts), overlap.nfr, confidence)
+        counts = np.concatenate([column.counts for column in subject.slices.values()])
+        slice_parts = _parts(names, counts, overlap.nfr, confidence)
     return Report(
         comparison,
         tuple(_scores(comparison, subject.rows, confidence)),

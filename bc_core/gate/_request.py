@@ -22,6 +22,7 @@ from bc_core.files._files import write_whole
 from bc_core.gate._evidence import Rows
 from bc_core.gate._id_files import AcceptedFlip, read_accepted, read_ids, write_accepted
 from bc_core.gate._judging import Judgement, Subject, judge_policy
+from bc_core.gate._large import read_large
 from bc_core.gate._policy import Policy
 from bc_core.gate._report import Report, report_of
 from bc_core.gate._shown import junit, markdown
@@ -76,6 +77,11 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
     """
     if inputs.new is None:
         return Read(Subject(Comparison.load(inputs.old)))
+    name = inputs.name or Path(inputs.new).name.split(".")[0]
+    if not inputs.noise and not inputs.allow_unmatched:
+        large = read_large(inputs.old, inputs.new, inputs.data, inputs.columns, inputs.classes, name)
+        if large is not None:
+            return Read(large, notes=("Counted by DuckDB, as the files are large: without class scores",))
     joined = join(
         inputs.old,
         inputs.new,
@@ -86,7 +92,8 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
         allow_unmatched=inputs.allow_unmatched,
         progress=progress,
     )
-    slices = {name: slices_of(joined.columns[name]) for name in inputs.columns.slices}
+    rows, notes = _rows(joined, inputs.columns)
+    slices = {name: slices_of(joined.columns[name], rows.h1_right, rows.h2_right) for name in inputs.columns.slices}
     comparison = compare(
         joined.target,
         joined.h1_pred,
@@ -95,10 +102,14 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
         num_classes=joined.num_classes,
         class_names=joined.class_names,
         metadata=_described(slices.values()),
-        name=inputs.name or Path(inputs.new).name.split(".")[0],
+        name=name,
     )
-    rows, notes = _rows(joined, inputs.columns)
-    subject = Subject(comparison, rows, id_texts(joined.ids), joined.target, slices)
+
+    def unknown(ids: Sequence[str]) -> list[str]:
+        known = set(id_texts(joined.ids).tolist())
+        return [each for each in ids if each not in known]
+
+    subject = Subject(comparison, rows, joined.target, slices, unknown)
     noise = None
     if joined.other_seeds:
         noise = noise_floor(joined.target, joined.h1_pred, joined.other_seeds, joined.h2_pred, confidence)
@@ -128,6 +139,7 @@ def _described(slices: Iterable[SliceColumn]) -> list[str] | None:
     """The slices that an instance is in, as the text that the dashboard shows of it."""
     texts: NDArray[Any] | None = None
     for column in slices:
+        assert column.codes is not None
         named = text_objects(column.names)[column.codes]
         texts = named if texts is None else texts + ", " + named
     return None if texts is None else texts.tolist()
@@ -243,12 +255,12 @@ def merged(keys: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def found_policy(path: str | None) -> str | None:
-    """The policy file to read: that which was named, else a pyproject.toml here that mentions one."""
+    """The policy file to read: that which was named, else a pyproject.toml here that has one."""
     if path is not None:
         return path
     here = Path("pyproject.toml")
     try:
-        return os.fspath(here) if b"bc-compare" in here.read_bytes() else None
+        return os.fspath(here) if b"[tool.bc-compare" in here.read_bytes() else None
     except OSError:
         return None
 

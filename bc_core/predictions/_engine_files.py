@@ -40,7 +40,7 @@ def read_parquet(path: str, keep: Keep, progress: Progress) -> Table:
         pass  # an error of the system's own, where there is no such file
     try:
         with duckdb.connect() as connection:
-            relation = connection.read_parquet(path)
+            relation = connection.read_parquet(literal(path))
             names = _kept(path, keep, relation.columns)
             found = relation.project(", ".join(map(quoted, names))).fetchnumpy()
     except duckdb.Error as error:
@@ -74,6 +74,11 @@ def read_arrow(path: str, keep: Keep, progress: Progress) -> Table:
     except pa.ArrowException as error:
         raise ValueError(f"{path}: not an Arrow file, or a damaged one ({_first_line(error)})") from error
     return _table(path, found, progress)
+
+
+def literal(path: str) -> str:
+    """A path that stands for one file, where DuckDB would look for several that match."""
+    return "".join(f"[{char}]" if char in "*?[" else char for char in path)
 
 
 def quoted(name: str) -> str:
