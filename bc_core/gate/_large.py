@@ -6,52 +6,28 @@ is the total less these, and totals need no join. So the memory is that of the e
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import text_objects
 from bc_core.comparison._comparison import Comparison
 from bc_core.comparison._error_instances import ErrorInstances
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import count_cells
 from bc_core.gate._judging import Subject
+from bc_core.gate._large_files import LargeFile, connected, errors_by_join, errors_by_place, opened, refuse_missing
 from bc_core.gate._slices import CUTS, MOST_VALUES, SliceColumn, range_names
-from bc_core.predictions._columns import ColumnNames, Roles, roles_of
-from bc_core.predictions._engine_files import engine, literal, quoted
-from bc_core.predictions._tables import listed, shown
+from bc_core.predictions._columns import ColumnNames
+from bc_core.predictions._engine_files import literal, quoted
+from bc_core.predictions._tables import listed
 
 # Fewer rows are joined in memory, where class scores, weights and clusters are known too.
 LEAST_ROWS = 1_000_000
-MEMORY = "1GB"
-_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
-_NUMBERS = (*_INTEGERS, "FLOAT", "DOUBLE")
 _MOST_LABELS = 100_000
-_BATCH = 1_000_000
-
-
-@dataclass(frozen=True)
-class _File:
-    """A Parquet file; `alias` is its name in queries."""
-
-    path: str
-    alias: str
-    types: Mapping[str, str]
-    roles: Roles
-    rows: int
-
-    @property
-    def source(self) -> str:
-        return "read_parquet('{}') {}".format(literal(self.path).replace("'", "''"), self.alias)
-
-    def column(self, name: str | None) -> str:
-        assert name is not None
-        return f"{self.alias}.{quoted(name)}"
+# Ranges of a longer column are cut by a sample of it.
+_MOST_SORTED = 5_000_000
 
 
 def read_large(
@@ -88,11 +64,9 @@ def read_large(
         return None
     if said.weight is not None or said.cluster is not None:
         return None
-    with _connected(old) as (duckdb, connection):
+    with connected(old) as (duckdb, connection):
         try:
-            files = [
-                _opened(connection, path, alias, said) for path, alias in zip(paths, ("o", "n", "d"), strict=False)
-            ]
+            files = [opened(connection, path, alias, said) for path, alias in zip(paths, ("o", "n", "d"), strict=False)]
             if max(file.rows for file in files) < (LEAST_ROWS if least_rows is None else least_rows):
                 return None
             return _Query(connection, files, said, class_names, name).subject()
@@ -100,36 +74,16 @@ def read_large(
             raise ValueError(f"{old}: {' '.join(str(error).split())}") from error
 
 
-@contextmanager
-def _connected(path: str) -> Iterator[tuple[Any, Any]]:
-    duckdb = engine(path)
-    with tempfile.TemporaryDirectory(prefix="bc-compare-") as spilled, duckdb.connect() as connection:
-        connection.execute(f"set memory_limit='{MEMORY}'")
-        connection.execute(f"set temp_directory='{spilled}'")
-        connection.execute("set preserve_insertion_order=false")
-        yield duckdb, connection
-
-
-def _opened(connection: Any, path: str, alias: str, said: ColumnNames) -> _File:
-    with open(path, "rb"):
-        pass  # an error of the system's own, where there is no such file
-    relation = connection.read_parquet(literal(path))
-    types = dict(zip(relation.columns, map(str, relation.types), strict=True))
-    roles = roles_of(path, list(types), said, alias == "n", alias != "d")
-    (rows,) = connection.execute("select count(*) from read_parquet(?)", [literal(path)]).fetchall()[0]
-    return _File(path, alias, types, roles, rows)
-
-
 class _Query:
     def __init__(
         self,
         connection: Any,
-        files: Sequence[_File],
+        files: Sequence[LargeFile],
         said: ColumnNames,
         class_names: Sequence[str] | None,
         name: str,
     ) -> None:
-        self._run, self._sql = connection.execute, connection.sql
+        self._connection, self._run = connection, connection.execute
         self._files, self._said = files, said
         self._class_names, self._name = class_names, name
         self._old, self._new = files[0], files[1]
@@ -138,39 +92,35 @@ class _Query:
     def subject(self) -> Subject | None:
         if not self._plain():
             return None
+        for file in self._files:
+            refuse_missing(self._run, file)
         labels = self._labels()
         if labels is None:
             return None
-        for file in self._files:
-            self._refuse_missing(file)
-            self._refuse_twins(file)
-        errors = self._errors()
-        names, num_classes, code = self._classes(labels)
-        target, h1, h2 = (code(errors[column]) for column in ("target", "h1", "h2"))
-        totals = self._totals(self._with_target[-1], self._with_target[-1].roles.target)
-        by_class = np.zeros((num_classes, 2, 2), np.int64)
-        counted = count_cells(h1 == target, h2 == target, target, num_classes)
-        by_class[:, 1, 1] = 0
-        for label, number in totals:
-            by_class[int(code(_column([label]))[0]), 1, 1] += number
-        by_class[:, 1, 1] -= counted.sum(axis=(1, 2))
-        by_class += counted
+        names, num_classes, numbers = self._classes(labels)
+        errors = self._errors(labels)
+        target, h1, h2 = (numbers[errors[column]] for column in ("target", "h1", "h2"))
+        counts = count_cells(h1 == target, h2 == target, target, num_classes)
+        last = self._with_target[-1]
+        totals = self._run(
+            f"select {self._code(last.column(last.roles.target))}, count(*) from {last.source} group by 1"
+        )
+        wrong = counts.sum(axis=(1, 2))
+        for code, number in totals.fetchall():
+            counts[numbers[code], 1, 1] = number - wrong[numbers[code]]
         table = ErrorInstances(errors["id"], target, h1, h2)
-        comparison = Comparison(ErrorOverlap(by_class), table, names, self._name)
-        flipped = h1 == target
-        slices = {
-            column: self._slices(column, errors, h1 == target, h2 == target, flipped) for column in self._said.slices
-        }
+        comparison = Comparison(ErrorOverlap(counts), table, names, self._name)
+        slices = {name: self._slices(name, errors["id"], h1 == target, h2 == target) for name in self._said.slices}
         path, of_ids = self._old.path, self._old.roles.id
         return Subject(comparison, None, None, slices, lambda ids: _unknown(path, of_ids, ids))
 
     def _plain(self) -> bool:
         """Whether all columns are of types that mean here what they mean in memory."""
-        ids = {self._kind(file, file.roles.id) for file in self._files}
-        labels = {self._kind(file, file.roles.pred) for file in (self._old, self._new)}
-        labels |= {self._kind(file, file.roles.target) for file in self._with_target}
+        ids = {file.kind(file.roles.id) for file in self._files}
+        labels = {file.kind(file.roles.pred) for file in (self._old, self._new)}
+        labels |= {file.kind(file.roles.target) for file in self._with_target}
         found = {name for file in self._files for name in file.roles.others}
-        slices = {self._kind(file, name) for file in self._files for name in file.roles.others}
+        slices = {file.kind(name) for file in self._files for name in file.roles.others}
         return (
             len(ids) == 1
             and ids <= {"integer", "text"}
@@ -181,132 +131,66 @@ class _Query:
             and slices <= {"integer", "number", "text"}
         )
 
-    def _kind(self, file: _File, name: str | None) -> str:
-        declared = file.types.get(name or "", "")
-        if declared == "VARCHAR":
-            return "text"
-        return "integer" if declared in _INTEGERS else "number" if declared in _NUMBERS else declared
-
     def _labels(self) -> list[Any] | None:
-        """All labels that occur; None where there are too many to be classes."""
+        """All labels that occur, sorted; None where there are too many to be classes."""
         columns = [(self._old, self._old.roles.pred), (self._new, self._new.roles.pred)]
         columns += [(file, file.roles.target) for file in self._with_target]
         found: set[Any] = set()
         for file, name in columns:
             query = f"select distinct {file.column(name)} from {file.source} limit {_MOST_LABELS + 1}"
             found |= {label for (label,) in self._run(query).fetchall()}
-        found.discard(None)
-        if len(found) > _MOST_LABELS or not found:
-            return None
-        return sorted(found)
+        return None if len(found) > _MOST_LABELS else sorted(found)
 
-    def _classes(self, labels: list[Any]) -> tuple[tuple[str, ...] | None, int, Any]:
-        """Names of the classes, their number, and a function from labels to class numbers."""
+    def _classes(self, labels: list[Any]) -> tuple[tuple[str, ...] | None, int, NDArray[np.int64]]:
+        """Names of the classes, their number, and the class of each code."""
         names = None if self._class_names is None else tuple(self._class_names)
         if isinstance(labels[0], str):
             names = tuple(labels) if names is None else names
             known = {label: number for number, label in enumerate(names)}
             if strange := [label for label in labels if label not in known]:
                 raise ValueError(f"labels that are none of the classes {listed(names)}: {listed(strange)}")
-            return names, len(names), lambda column: np.asarray([known[label] for label in column.tolist()], np.int64)
+            return names, len(names), np.asarray([known[label] for label in labels], np.int64)
         size = labels[-1] + 1 if names is None else len(names)
         if labels[0] < 0 or labels[-1] >= size:
             raise ValueError(f"class numbers must be 0 to {size - 1}, and labels are {labels[0]} to {labels[-1]}")
-        return names, size, lambda column: column.astype(np.int64)
+        return names, size, np.arange(size)
 
-    def _refuse_missing(self, file: _File) -> None:
-        wanted = (file.roles.id, file.roles.pred, file.roles.target, *file.roles.others)
-        for name in (name for name in wanted if name is not None):
-            nothing = f" or trim({quoted(name)}) = ''" if self._kind(file, name) == "text" else ""
-            if self._kind(file, name) == "number":
-                nothing = f" or not isfinite({quoted(name)})"
-            query = f"select count(*) from {file.source} where {quoted(name)} is null{nothing}"
-            (missing,) = self._run(query).fetchall()[0]
-            if missing:
-                raise ValueError(f"{file.path}: column {name!r} is missing, empty or not finite in {missing} rows")
+    def _code(self, column: str) -> str:
+        """A label's code in a query: its place among all labels where they are text, else the class number itself."""
+        return f"enum_code({column}::bc_label)" if self._old.kind(self._old.roles.pred) == "text" else column
 
-    def _refuse_twins(self, file: _File) -> None:
-        ids = quoted(file.roles.id or "")
-        if not self._dense(file):
-            query = f"select {ids} from {file.source} group by 1 having count(*) > 1 limit 6"
-            if twins := [value for (value,) in self._run(query).fetchall()]:
-                raise ValueError(f"{file.path}: ids come more than once, such as {listed(twins)}")
-
-    def _dense(self, file: _File) -> bool:
-        """Whether whole numbers as ids are seen to be unique by a mark each, which costs less than grouping them."""
-        if self._kind(file, file.roles.id) != "integer":
-            return False
-        low, high = self._run(
-            f"select min({quoted(file.roles.id or '')}), max({quoted(file.roles.id or '')}) from {file.source}"
-        ).fetchall()[0]
-        if high - low >= 4 * file.rows:
-            return False
-        seen = np.zeros(high - low + 1, bool)
-        result = self._sql(f"select {quoted(file.roles.id or '')} - ({low}) as place from {file.source}")
-        # DuckDB 2 renamed it.
-        batches = result.to_arrow_reader if hasattr(result, "to_arrow_reader") else result.fetch_arrow_reader
-        for batch in batches(_BATCH):
-            seen[batch.column(0).to_numpy(zero_copy_only=False)] = True
-        return int(np.count_nonzero(seen)) == file.rows
-
-    def _errors(self) -> dict[str, NDArray[Any]]:
-        """What either model gets wrong; ids without a partner are refused on the way."""
-        old, new, last = self._old, self._new, self._with_target[-1]
-        truth, h1, h2 = last.column(last.roles.target), old.column(old.roles.pred), new.column(new.roles.pred)
-        wanted = {"id": old.column(old.roles.id), "target": truth, "h1": h1, "h2": h2}
-        for name in self._said.slices:
-            wanted[f"slice {name}"] = self._holder(name).column(name)
-        joins = "".join(
-            f" left join {file.source} on {file.column(file.roles.id)} = {old.column(old.roles.id)}"
-            for file in self._files[1:]
-        )
-        alone = " or ".join(f"{file.column(file.roles.id)} is null" for file in self._files[1:])
-        differ = "".join(f" or {file.column(file.roles.target)} <> {truth}" for file in self._with_target[:-1])
-        columns = ", ".join(f"{column} as {quoted(name)}" for name, column in wanted.items())
-        query = (
-            f"select {columns}, ({alone}) as alone, ({'false' + differ}) as differs from {old.source}{joins} "
-            f"where {alone} or {h1} <> {truth} or {h2} <> {truth}{differ}"
-        )
-        found = self._run(query).fetchnumpy()
-        self._refuse_unmatched(found["id"], np.asarray(found.pop("alone"), bool))
-        if (differs := np.asarray(found.pop("differs"), bool)).any():
-            raise ValueError(
-                f"true labels of {int(differs.sum())} instances differ between the files, such as that of "
-                f"{shown(found['id'][differs][0])}"
-            )
+    def _errors(self, labels: list[Any]) -> dict[str, NDArray[Any]]:
+        """What either model gets wrong, by id."""
+        codes = len(labels)
+        if isinstance(labels[0], str):
+            texts = ", ".join("'{}'".format(label.replace("'", "''")) for label in labels)
+            self._run(f"create type bc_label as enum ({texts})")
+        else:
+            codes = labels[-1] + 1
+        found = errors_by_place(self._connection, self._files, self._code, codes)
+        if found is None:
+            found = errors_by_join(self._run, self._files, self._code)
         order = np.argsort(found["id"], kind="stable")  # threads give another order each time
-        return {name: np.asarray(values)[order] for name, values in found.items()}
+        return {name: values[order] for name, values in found.items()}
 
-    def _refuse_unmatched(self, ids: NDArray[Any], alone: NDArray[np.bool_]) -> None:
-        if alone.any() or len({file.rows for file in self._files}) > 1:
-            counts = ", ".join(f"{file.path} has {file.rows} rows" for file in self._files)
-            some = f", such as {listed(ids[alone].tolist())}" if alone.any() else ""
-            raise ValueError(
-                f"ids that do not match: {counts}; {int(alone.sum())} of the first are not in all of them{some}. Files "
-                "of this size are joined only whole"
-            )
-
-    def _totals(self, file: _File, name: str | None) -> list[tuple[Any, int]]:
+    def _totals(self, file: LargeFile, name: str | None) -> list[tuple[Any, int]]:
         query = f"select {file.column(name)}, count(*) from {file.source} group by 1"
         totals: list[tuple[Any, int]] = self._run(query).fetchall()
         return totals
 
-    def _holder(self, name: str) -> _File:
+    def _holder(self, name: str) -> LargeFile:
         """The last file that has a column, as where it is joined in memory."""
         return [file for file in self._files if name in file.roles.others][-1]
 
     def _slices(
-        self,
-        name: str,
-        errors: Mapping[str, NDArray[Any]],
-        h1_right: NDArray[np.bool_],
-        h2_right: NDArray[np.bool_],
-        flipped: NDArray[np.bool_],
+        self, name: str, ids: NDArray[Any], h1_right: NDArray[np.bool_], h2_right: NDArray[np.bool_]
     ) -> SliceColumn:
-        file, column = self._holder(name), errors[f"slice {name}"]
-        if self._kind(file, name) != "text" and self._distinct(file, name) > MOST_VALUES:
+        file = self._holder(name)
+        column = self._of_errors(file, name, ids)
+        if file.kind(name) != "text" and self._distinct(file, name) > MOST_VALUES:
             cuts = ", ".join(map(str, CUTS))
-            query = f"select quantile_cont({file.column(name)}::double, [{cuts}]) from {file.source}"
+            sample = "" if file.rows <= _MOST_SORTED else f" using sample reservoir({_MOST_SORTED} rows) repeatable (0)"
+            query = f"select quantile_cont({file.column(name)}::double, [{cuts}]) from {file.source}{sample}"
             edges = np.unique(self._run(query).fetchall()[0][0])
             code = " + ".join(f"({file.column(name)} >= {edge!r})::int" for edge in edges.tolist())
             found = self._run(f"select {code} as code, count(*) from {file.source} group by 1").fetchall()
@@ -321,20 +205,27 @@ class _Query:
         counts = count_cells(h1_right, h2_right, codes, len(values))
         wrong = counts.sum(axis=(1, 2))
         counts[:, 1, 1] = [sizes.get(number, 0) - wrong[number] for number in range(len(values))]
-        return SliceColumn(name, values, counts, codes[flipped])
+        return SliceColumn(name, values, counts, codes[h1_right & ~h2_right])
 
-    def _distinct(self, file: _File, name: str) -> int:
+    def _of_errors(self, file: LargeFile, name: str, ids: NDArray[Any]) -> NDArray[Any]:
+        """A column of some instances, in their order."""
+        import pyarrow as pa
+
+        if not len(ids):
+            return np.empty(0, object)
+        self._connection.register("bc_wrong", pa.table({"id": pa.array(ids), "place": np.arange(len(ids))}))
+        query = f"select place, {file.column(name)} as value from bc_wrong w join {file.source} on w.id = {file.ids}"
+        found = self._run(query).fetchnumpy()
+        return np.asarray(found["value"])[np.argsort(found["place"])]
+
+    def _distinct(self, file: LargeFile, name: str) -> int:
         query = f"select count(*) from (select distinct {file.column(name)} from {file.source} limit {MOST_VALUES + 1})"
         return int(self._run(query).fetchall()[0][0])
 
 
-def _column(values: list[Any]) -> NDArray[Any]:
-    return text_objects(values) if values and isinstance(values[0], str) else np.asarray(values)
-
-
 def _unknown(path: str, column: str | None, ids: Sequence[str]) -> list[str]:
     """Of some ids, those that a file does not have."""
-    with _connected(path) as (_, connection):
+    with connected(path) as (_, connection):
         connection.execute("create temp table wanted(id varchar)")
         connection.executemany("insert into wanted values (?)", [[each] for each in ids])
         name = quoted(column or "")

@@ -44,7 +44,7 @@ def read_parquet(path: str, keep: Keep, progress: Progress) -> Table:
             names = _kept(path, keep, relation.columns)
             found = relation.project(", ".join(map(quoted, names))).fetchnumpy()
     except duckdb.Error as error:
-        raise ValueError(f"{path}: not a Parquet file, or a damaged one ({_first_line(error)})") from error
+        raise damaged(path, error) from error
     return _table(path, {name: found[name] for name in names}, progress)
 
 
@@ -79,6 +79,11 @@ def read_arrow(path: str, keep: Keep, progress: Progress) -> Table:
 def literal(path: str) -> str:
     """A path that stands for one file, where DuckDB would look for several that match."""
     return "".join(f"[{char}]" if char in "*?[" else char for char in path)
+
+
+def damaged(path: str, error: Exception) -> ValueError:
+    """What DuckDB says of a file, in one line."""
+    return ValueError(f"{path}: not a Parquet file, or a damaged one ({_first_line(error)})")
 
 
 def quoted(name: str) -> str:
