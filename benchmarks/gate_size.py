@@ -31,7 +31,8 @@ MEASURED = """
 import resource, time
 begin = time.perf_counter()
 {code}
-print("MEASURED", time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+used = resource.getrusage(resource.RUSAGE_SELF)
+print("MEASURED", time.perf_counter() - begin, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 """
 
 
@@ -65,7 +66,7 @@ def write(folder, size):
 
 
 def measured(folder, code):
-    """Seconds and megabytes of a process of its own."""
+    """Seconds, seconds of the processor, and megabytes of a process of its own."""
     command = [sys.executable, "-c", MEASURED.format(code=code)]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if "MEASURED" not in result.stdout:
@@ -83,5 +84,9 @@ if __name__ == "__main__":
             write(Path(name), size)
             for what, code in (("bc-compare", OURS), *((("pandas", PANDAS),) * (not options.no_pandas))):
                 found = measured(name, code)
-                told = "out of memory" if found is None else f"{found[0]:.1f} s, {found[1]:.0f} MB"
+                told = (
+                    "out of memory"
+                    if found is None
+                    else "{:.1f} s ({:.1f} s of the processor), {:.0f} MB".format(*found)
+                )
                 print(f"{size:,} rows, {what}: {told}", flush=True)

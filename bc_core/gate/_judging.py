@@ -77,7 +77,7 @@ def judge_policy(policy: Policy, subject: Subject, today: datetime.date) -> Judg
     if not (policy.bounds or policy.parts or policy.critical):
         raise ValueError('the policy asks nothing: say a promise such as "nfr <= 0.5%"')
     critical = [] if policy.critical is None else _critical(policy, subject)
-    flips, judgement = set(subject.flips), Judgement(())
+    flips, judgement = set(subject.flips) if critical or policy.accepted else set(), Judgement(())
     if policy.accepted is not None:
         judgement = _accepted(read_accepted(policy.accepted), subject, flips, set(critical), today)
     checks = judged(list(_questions(policy, subject, {flip.id for flip in judgement.accepted})), policy.confidence)
@@ -179,7 +179,9 @@ class _Parts:
     def __init__(self, subject: Subject, accepted: set[str]) -> None:
         self._subject, comparison, rows = subject, subject.comparison, subject.rows
         flips = comparison.negative_flips()
-        self._spared = np.fromiter((each in accepted for each in id_texts(flips.ids).tolist()), bool, len(flips))
+        self._spared = np.zeros(len(flips), bool)
+        if accepted:
+            self._spared = np.fromiter((each in accepted for each in id_texts(flips.ids).tolist()), bool, len(flips))
         self._counts = self._kept(comparison.overlap.counts, flips.target)
         # Instances one by one only where they do not count alike; there may be many slices.
         self._rows = None if rows is None or rows.plain else rows
