@@ -96,7 +96,7 @@ def _show(options: argparse.Namespace) -> tuple[int, str]:
     ]
     policy = policy_of({"promise": promise, "confidence": options.confidence}, "flags") if promise else None
     inputs = _inputs(options, _columns(options), listed_names(options.classes))
-    made = report(read(inputs, options.confidence, _Progress()), options.confidence, policy)
+    made = report(read(inputs, options.confidence, _Progress()), options.confidence, policy, search=options.search)
     return _STATUS[made.verdict], _written(made, options)
 
 
@@ -124,7 +124,7 @@ def _gate(options: argparse.Namespace) -> tuple[int, str]:
     inputs = _inputs(options, columns, None if policy.classes is None else list(policy.classes))
     found = read(inputs, policy.confidence, _Progress())
     said = "" if not options.accept else _accepted(options, policy, found)
-    made = report(found, policy.confidence, policy)
+    made = report(found, policy.confidence, policy, search=options.search)
     return _STATUS[made.verdict], said + _written(made, options)
 
 
@@ -314,6 +314,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--target", metavar="COLUMN", help="true labels (default: target, label, y_true, ...)")
     files.add_argument("--classes", action="append", metavar="NAMES", help="class names in order, parted by commas")
     files.add_argument("--slice", action="append", metavar="COLUMN", help="slice by its values; may be repeated")
+    files.add_argument("--search", action="store_true", help="look for slices of one and two columns of --slice")
     files.add_argument("--weight", metavar="COLUMN", help="weights of instances")
     files.add_argument("--cluster", metavar="COLUMN", help="what instances belong to, such as a user")
     files.add_argument("--name", metavar="TEXT", help="what is compared, for titles")

@@ -20,6 +20,7 @@ from bc_core.counting._weighted import chance_of_so_many, exact_bounds
 from bc_core.gate._checks import whole_verdict
 from bc_core.gate._evidence import Rows
 from bc_core.gate._judging import Judgement, Subject
+from bc_core.gate._search import FoundSlice
 
 FORMAT, VERSION = "backward-compat-report", 1
 MISTAKES = 10
@@ -107,6 +108,7 @@ class Report:
         classes: Classes, worst first.
         slices: Slices, worst first.
         mistakes: New mistakes, the surest first.
+        found: Slices of one and two columns in which more breaks, where they were looked for.
         confidence: Of intervals and verdicts.
         judgement: What the policy came to; None without one.
         noise: Flips of a retraining alone; None without other seeds.
@@ -119,6 +121,7 @@ class Report:
     slices: tuple[PartLine, ...]
     mistakes: tuple[Mistake, ...]
     confidence: float
+    found: tuple[FoundSlice, ...] = ()
     judgement: Judgement | None = None
     noise: NoiseFloor | None = None
     notes: tuple[str, ...] = field(default=())
@@ -146,6 +149,7 @@ class Report:
             "checks": [] if judgement is None else [check.to_dict() for check in judgement.checks],
             "classes": [_part_dict(part) for part in self.classes],
             "slices": [_part_dict(part) for part in self.slices],
+            "found_slices": [{**vars(each), "rate": each.rate} for each in self.found],
             "new_mistakes": [vars(mistake) for mistake in self.mistakes],
             "accepted": _flip_dicts(judgement, "accepted"),
             "expired": _flip_dicts(judgement, "expired"),
@@ -162,6 +166,7 @@ def report_of(
     sureness: NDArray[np.float64] | None = None,
     noise: NoiseFloor | None = None,
     notes: Sequence[str] = (),
+    found: Sequence[FoundSlice] = (),
 ) -> Report:
     """Gather what is shown.
 
@@ -172,6 +177,7 @@ def report_of(
         sureness: Shape (N,): the new model's probability of what it predicts, in the order of the subject's rows.
         noise: Flips of a retraining alone.
         notes: What else is to be known.
+        found: Slices that were looked for.
     """
     comparison = subject.comparison
     overlap = comparison.overlap
@@ -188,6 +194,7 @@ def report_of(
         tuple(slice_parts),
         tuple(_mistakes(subject, sureness)),
         confidence,
+        tuple(found),
         judgement,
         noise,
         tuple(notes),

@@ -25,6 +25,7 @@ from bc_core.gate._judging import Judgement, Subject, judge_policy
 from bc_core.gate._large import read_large
 from bc_core.gate._policy import Policy
 from bc_core.gate._report import Report, report_of
+from bc_core.gate._search import find_slices
 from bc_core.gate._shown import junit, markdown
 from bc_core.gate._slices import SliceColumn, slices_of
 from bc_core.predictions._columns import ColumnNames
@@ -145,8 +146,14 @@ def _described(slices: Iterable[SliceColumn]) -> list[str] | None:
     return None if texts is None else texts.tolist()
 
 
-def report(found: Read, confidence: float, policy: Policy | None = None, today: datetime.date | None = None) -> Report:
-    """Judge what was read, and gather what is shown.
+def report(
+    found: Read,
+    confidence: float,
+    policy: Policy | None = None,
+    today: datetime.date | None = None,
+    search: bool = False,
+) -> Report:
+    """Judge what was read, and gather what is shown; `search` looks for slices of one and two columns.
 
     Raises:
         ValueError: The policy asks about what is not there.
@@ -155,7 +162,24 @@ def report(found: Read, confidence: float, policy: Policy | None = None, today: 
     judgement: Judgement | None = None
     if policy is not None:
         judgement = judge_policy(policy, found.subject, today or datetime.datetime.now(datetime.timezone.utc).date())
-    return report_of(found.subject, confidence, judgement, found.sureness, found.noise, found.notes)
+    subject, slices = found.subject, []
+    if search:
+        if subject.rows is None or not subject.slices or subject.target is None:
+            raise ValueError(
+                "--search looks at instances one by one, by the columns of --slice: name some, of two files of "
+                "predictions of less than a million rows"
+            )
+        slices = find_slices(
+            [*subject.slices.values(), _classes(subject)], subject.rows.h1_right, subject.rows.h2_right, confidence
+        )
+    return report_of(subject, confidence, judgement, found.sureness, found.noise, found.notes, slices)
+
+
+def _classes(subject: Subject) -> SliceColumn:
+    """True classes as one more column to look at."""
+    labels = tuple(str(label) for label in subject.comparison.labels)
+    flips = subject.comparison.negative_flips().target
+    return SliceColumn("class", labels, subject.comparison.overlap.counts, flips, subject.target)
 
 
 def accept(policy: Policy, subject: Subject, reason: str, expires: datetime.date) -> int:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from bc_core.gate._checks import Check
 from bc_core.gate._report import Mistake, PartLine, Report
+from bc_core.gate._search import FoundSlice
 
 _WORST = 5
 _FEW_CHECKS = 15
@@ -37,6 +38,9 @@ def terminal(report: Report) -> str:
         interval = f"{line.low:.2%} to {line.high:.2%}"
         lines.append(f"{line.title:<20}  {line.value:>8.2%}  {interval:<18}  {line.above:.10g} / {line.below:.10g}")
     lines += _told_parts("Worst classes", report.classes) + _told_parts("Worst slices", report.slices)
+    if report.found:
+        lines.append("Slices that were looked for, tried on the half that took no part in finding them")
+        lines += [f"  {_found(each)}" for each in report.found[:_WORST]]
     if report.mistakes:
         lines.append("New mistakes" + (", the surest first" if report.mistakes[0].sureness is not None else ""))
         lines += [f"  {_mistake(mistake)}" for mistake in report.mistakes[:_WORST]]
@@ -77,6 +81,13 @@ def markdown(report: Report) -> str:
             f"| {_cell(part.name)} | {part.negative_flips} | {part.total} | {part.rate:.2%} ({part.low:.2%} to "
             f"{part.high:.2%}) |"
             for part in worst
+        ]
+    if report.found:
+        lines += [
+            "",
+            "Slices that were looked for:",
+            "",
+            *(f"- {_cell(_found(each))}" for each in report.found[:_WORST]),
         ]
     if report.mistakes:
         lines += ["", "<details><summary>New mistakes</summary>", ""]
@@ -160,6 +171,13 @@ def _told_parts(title: str, parts: Sequence[PartLine]) -> list[str]:
             for part in worst
         ),
     ]
+
+
+def _found(each: FoundSlice) -> str:
+    return (
+        f"{each.name}: {each.negative_flips} of {each.total} instances broke ({each.rate:.2%}, {each.low:.2%} to "
+        f"{each.high:.2%}; p {each.p_value:.2g})"
+    )
 
 
 def _mistake(mistake: Mistake) -> str:
