@@ -1,15 +1,18 @@
 """`bc-compare OLD NEW` and `bc-compare gate`, in process; what needs one of its own is in test_gate_process.py."""
 
+import configparser
 import csv
 import datetime
 import json
 import re
+from importlib.metadata import EntryPoint
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from bc_core import Comparison, compare
+from bc_core import Comparison, _pages, compare
 from bc_core._cli import main
 
 SIZE = 6000
@@ -343,6 +346,22 @@ def test_everything_is_written(bad, capsys):
     saved = Comparison.load(out / "report.json.gz")
     assert saved.overlap == compare(bad.y, bad.h1, bad.h2).overlap
     assert saved.instances.metadata[0].startswith("region=")
+
+
+def test_a_run_of_tensorboard_is_written_by_whoever_says_so_in_its_metadata(bad, capsys, monkeypatch):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = configparser.ConfigParser()
+    settings.read(Path(__file__).parents[3] / "setup.cfg")  # the installed copy of it may be older
+    value = re.search(r"to_tensorboard = (\S+)", settings["options.entry_points"]["bc_core.pages"])[1]
+    monkeypatch.setattr(_pages, "entry_points", lambda **wanted: [EntryPoint(value=value, **wanted)])
+    assert main([bad.old, bad.new, "--tensorboard", str(bad.folder / "run")]) == 0
+    events = EventAccumulator(str(bad.folder / "run"), {"tensors": 0}).Reload()
+    assert events.PluginTagToContent("backward_compatibility")
+    monkeypatch.setattr(_pages, "entry_points", lambda **wanted: [])
+    assert main([bad.old, bad.new, "--tensorboard", str(bad.folder / "run")]) == 2
+    assert "Nothing that is installed logs to TensorBoard" in capsys.readouterr().err
 
 
 def test_markdown_can_be_printed(bad, capsys):
