@@ -101,15 +101,17 @@ def _show(options: argparse.Namespace) -> tuple[int, str]:
 
 
 def _show_saved(options: argparse.Namespace) -> tuple[int, str]:
-    comparison = Comparison.load(options.file)
+    found = read(Inputs(options.file), options.confidence)
+    comparison = found.subject.comparison
     lines, verdicts = [comparison.describe(options.confidence)], []
     for score, limit in (("nfr", options.max_nfr), ("btc", options.min_btc)):
         if limit is not None:
             verdict, line = _check(comparison, score, limit, options.confidence)
             verdicts.append(verdict)
             lines.append(line)
-    made = report(read(Inputs(options.file), options.confidence), options.confidence) if _outputs(options) else None
-    text = "\n".join(lines) if made is None else _written(made, options, "\n".join(lines))
+    text = "\n".join(lines)
+    if _outputs(options) is not None:
+        text = _written(report(found, options.confidence), options, text)
     return FAIL if "fail" in verdicts else INCONCLUSIVE if "inconclusive" in verdicts else PASS, text
 
 

@@ -30,6 +30,7 @@ from bc_core.gate._shown import junit, markdown
 from bc_core.gate._slices import SliceColumn, slices_of
 from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._joining import Joined, id_texts, join
+from bc_core.predictions._reading import FORMATS
 from bc_core.predictions._tables import Progress
 
 
@@ -77,6 +78,8 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
         OSError: A file cannot be read.
     """
     if inputs.new is None:
+        if inputs.old.lower().removesuffix(".gz").endswith(FORMATS):
+            raise ValueError(f"{inputs.old}: one file of predictions; give that of the new model too, as in OLD NEW")
         return Read(Subject(Comparison.load(inputs.old)))
     name = inputs.name or Path(inputs.new).name.split(".")[0]
     if not inputs.noise and not inputs.allow_unmatched:

@@ -310,6 +310,12 @@ def test_a_saved_comparison_cannot_tell_of_slices_and_critical_instances(bad, ca
         assert "give the two files of predictions" in capsys.readouterr().err
 
 
+def test_one_file_of_predictions_is_not_enough(bad, capsys):
+    for command in ([bad.old], ["gate", bad.old, "--promise", "nfr <= 1%"]):
+        assert main(command) == 2
+        assert "one file of predictions; give that of the new model too" in capsys.readouterr().err
+
+
 def test_an_old_model_that_is_never_right_is_bad_input(good, capsys):
     never = good.write("never.csv", id=good.ids, pred=NAMES[(good.y + 1) % 3], target=NAMES[good.y])
     assert main(["gate", never, good.new, "--promise", "nfr <= 1%"]) == 2
