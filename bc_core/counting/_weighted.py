@@ -7,7 +7,6 @@ from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bc_core.counting._intervals import Side, checked_confidence, checked_side
 
@@ -59,7 +58,8 @@ def weighted_share(
 
     Reference:
         Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts estimated
-        from survey data", Survey Methodology 24 (1998); the effective number is held to that of the instances.
+        from survey data", Survey Methodology 24 (1998); the effective number is held to Kish's, and its degrees of
+        freedom to twice the clusters in which something counts.
 
     Example:
         Ten rows of each of 40 users, who see all of their rows break or none:
@@ -69,21 +69,17 @@ def weighted_share(
         >>> users = np.repeat(np.arange(40), 10)
         >>> found = weighted_share(users < 4, clusters=users)
         >>> f"{found.share:.0%}, {found.low:.1%} to {found.high:.1%}, worth {found.effective:.0f} instances"
-        '10%, 2.6% to 24.5%, worth 37 instances'
+        '10%, 2.7% to 23.9%, worth 39 instances'
     """
     checked_confidence(confidence), checked_side(side)
-    top, bottom = cluster_sums(above, below, weights, clusters)
-    count = int(np.count_nonzero(np.asarray(below))) if below is not None else len(np.asarray(above))
-    share, effective = effective_share(top, bottom, count)
+    share, effective = share_and_effective(above, below, weights, clusters)
     error = (1 - confidence) / (2 if side == "two" else 1)
     low, high = exact_bounds(share, effective, error)
     return WeightedShare(share, 0.0 if side == "upper" else low, 1.0 if side == "lower" else high, effective)
 
 
-def cluster_sums(
-    above: Any, below: Any, weights: Any, clusters: Any
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weight above and below the fraction bar, by cluster; those with nothing below are left out."""
+def share_and_effective(above: Any, below: Any, weights: Any, clusters: Any) -> tuple[float, float]:
+    """A share as `weighted_share` has it, and how many plain instances would know it as well."""
     counted = np.asarray(above)
     among = np.ones(len(counted), bool) if below is None else np.asarray(below)
     weight = np.ones(len(counted)) if weights is None else np.asarray(weights, np.float64)
@@ -94,37 +90,36 @@ def cluster_sums(
     if not (np.isfinite(weight) & (weight >= 0)).all():
         raise ValueError("weights: expected finite numbers of at least 0")
     top, bottom = weight * (counted.astype(bool) & among.astype(bool)), weight * among.astype(bool)
+    whole = float(bottom.sum())
+    if not whole:
+        return math.nan, 0.0
+    # What weights alone leave of the instances (Kish). That heavy ones did not happen to count must not add to it.
+    most = whole**2 / float(np.square(bottom).sum())
+    count = int(np.count_nonzero(bottom))
     if clusters is not None:
         names = np.asarray(clusters)
         if names.shape != counted.shape:
             raise ValueError(f"clusters: expected one for each of {len(counted)} instances, got {names.shape}")
         _, codes = np.unique(names, return_inverse=True)
         top, bottom = np.bincount(codes, top), np.bincount(codes, bottom)
-    kept = bottom > 0
-    return top[kept], bottom[kept]
-
-
-def effective_share(top: NDArray[np.float64], bottom: NDArray[np.float64], count: int) -> tuple[float, float]:
-    """The ratio of two sums over clusters, and how many plain instances would know it as well, at most `count`."""
-    groups, whole = len(bottom), float(bottom.sum())
-    if groups == 0:
-        return math.nan, 0.0
-    share = float(top.sum()) / whole
+    top, bottom = top[bottom > 0], bottom[bottom > 0]
+    groups, share = len(bottom), min(1.0, float(top.sum()) / whole)
+    # The careful reading: clusters go together wholly.
+    least = whole**2 / float(np.square(bottom).sum())
     variance = float(np.square(top - share * bottom).sum()) / whole**2
-    if not 0 < share < 1 or variance == 0:
-        # Nothing varies that could tell; clusters that go together wholly are the careful reading.
-        return share, min(float(count), whole**2 / float(np.square(bottom).sum()))
-    if groups == 1:
-        return share, 1.0
+    if not 0 < share < 1 or not variance or groups == 1:
+        return share, min(most, least)
     # Both corrections leave plain instances what they are.
-    variance *= groups / (groups - 1) * (count - 1) / count if count > 1 else 1.0
-    return share, min(float(count), share * (1 - share) / variance * _few_groups(groups, count))
+    known = share * (1 - share) / (variance * groups / (groups - 1) * (count - 1) / count)
+    if groups < count:
+        # Clusters in which nothing counts say little of how those that count go together.
+        telling = min(np.count_nonzero(top), np.count_nonzero(bottom - top))
+        known = max(min(known, least), known * _few_groups(min(groups, 2 * int(telling))))
+    return share, min(most, known)
 
 
-def _few_groups(groups: int, count: int) -> float:
-    """A variance that was estimated from few clusters is itself uncertain."""
-    if groups == count:
-        return 1.0
+def _few_groups(groups: int) -> float:
+    """A variance that was estimated from few clusters in which something happened is itself uncertain."""
     from scipy.special import stdtrit
 
     return (NormalDist().inv_cdf(0.975) / float(stdtrit(groups - 1, 0.975))) ** 2

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core.counting._scores import SCORES, score_terms
-from bc_core.counting._weighted import cluster_sums, effective_share
+from bc_core.counting._weighted import share_and_effective
 
 Cells = tuple[float, float, float, float]
 
@@ -49,7 +49,7 @@ class Evidence:
             return float(above), float(below)
         row = (self.h1_right.astype(np.intp), self.h2_right.astype(np.intp))
         top, bottom = (np.asarray(cells, bool)[row] for cells in (SCORES[score].numerator, SCORES[score].denominator))
-        share, effective = effective_share(*cluster_sums(top, bottom, self.weights, self.clusters), int(below))
+        share, effective = share_and_effective(top, bottom, self.weights, self.clusters)
         return (share * effective, effective) if effective else (0.0, 0.0)
 
     def cells(self) -> Cells:
@@ -82,10 +82,10 @@ class Evidence:
         groups = len(residual)
         variance = float(np.square(residual).sum()) / whole**2 * (groups / (groups - 1) if groups > 1 else 1.0)
         plain_variance = only_h1 + only_h2 - (only_h2 - only_h1) ** 2
-        careful = min(float(self.size), whole**2 / float(np.square(size).sum()))
         if groups < 2 or not variance or not plain_variance:
-            return careful
-        return min(float(self.size), plain_variance / variance)
+            return whole**2 / float(np.square(size).sum())
+        # No more than weights alone leave of the instances (Kish).
+        return min(whole**2 / float(np.square(weights).sum()), plain_variance / variance)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,10 @@ def test_rows_that_go_together_are_worth_one():
     users = np.repeat(np.arange(400), 25)
     found = weighted_share(users % 10 == 0, clusters=users)
     assert found.effective == pytest.approx(400, rel=0.01)
+    few = weighted_share(users == 0, clusters=users)
+    assert few.effective == pytest.approx(
+        400, rel=0.01
+    )  # and not far less, as one user says little of how rows go together
     none_broke = weighted_share(np.zeros(len(users), bool), clusters=users)
     assert none_broke.effective == 400
     assert none_broke.high == pytest.approx(clopper_pearson_interval(0, 400)[1])
@@ -61,6 +65,15 @@ def test_clusters_are_covered_at_least_as_often_as_promised(users, rows, togethe
     # The exact interval promises at least 95 %; three standard errors of 1500 draws are 0.017.
     assert 0.938 < hits / 1500 < 0.975
     assert plain / 1500 < 0.9  # what it would be if rows were taken for instances
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.5])
+def test_rare_events_of_uneven_weights_are_not_taken_for_known(spread):
+    rng, misses = np.random.default_rng(1), 0
+    for _ in range(1500):
+        weights, above = rng.gamma(spread, size=1500), rng.random(1500) < 0.015
+        misses += weighted_share(above, weights=weights, side="upper").high < 0.015
+    assert misses / 1500 < 0.05  # the variance alone, without Kish's number, misses 8 %
 
 
 def test_chances_are_the_tails_of_the_binomial():

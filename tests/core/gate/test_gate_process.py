@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -55,9 +54,8 @@ def test_nothing_heavy_is_imported_and_ten_thousand_rows_take_little_time(files)
 
 
 def test_start_up_is_short():
-    seconds = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        assert command("-m", "bc_core", "gate", "--help").returncode == 0
-        seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < 1.5  # 0.25 where nothing runs beside
+    code = (
+        "import time; from bc_core._cli import main\ntry: main(['gate', '--help'])\nfinally: print(time.process_time())"
+    )
+    seconds = [float(command("-c", code).stdout.split()[-1]) for _ in range(3)]
+    assert min(seconds) < 0.5  # of the processor, all imports included; the clock says what runs beside
