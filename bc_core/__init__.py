@@ -28,6 +28,7 @@ from bc_core.counting._scores import (
 from bc_core.counting._several import benjamini_hochberg, holm
 from bc_core.counting._weighted import WeightedShare, weighted_share
 from bc_core.files._files import FullDiskError
+from bc_core.gate._assertion import assert_compatible
 from bc_core.losses._schedules import LinearLambda, check_lambda
 from bc_core.promise._grammar import Promise
 from bc_core.promise._verdict import PromiseVerdict, judge
@@ -61,6 +62,7 @@ __all__ = [
     "SweepResults",
     "Tracker",
     "WeightedShare",
+    "assert_compatible",
     "benjamini_hochberg",
     "check_lambda",
     "clopper_pearson_interval",
