@@ -85,6 +85,7 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
     if not inputs.noise and not inputs.allow_unmatched:
         large = read_large(inputs.old, inputs.new, inputs.data, inputs.columns, inputs.classes, name)
         if large is not None:
+            _refuse_itself(inputs)
             return Read(large, notes=("Counted by DuckDB, as the files are large: without class scores",))
     joined = join(
         inputs.old,
@@ -96,7 +97,10 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
         allow_unmatched=inputs.allow_unmatched,
         progress=progress,
     )
+    _refuse_itself(inputs)
     rows, notes = _rows(joined, inputs.columns)
+    if np.array_equal(joined.h1_pred, joined.h2_pred):
+        notes.append("The new model predicts exactly what the old one does")
     slices = {name: slices_of(joined.columns[name], rows.h1_right, rows.h2_right) for name in inputs.columns.slices}
     comparison = compare(
         joined.target,
@@ -118,6 +122,16 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
     if joined.other_seeds:
         noise = noise_floor(joined.target, joined.h1_pred, joined.other_seeds, joined.h2_pred, confidence)
     return Read(subject, joined.sureness, noise, tuple(notes))
+
+
+def _refuse_itself(inputs: Inputs) -> None:
+    """Refuse predictions that are compared with themselves: whatever is promised, they keep it."""
+    assert inputs.new is not None
+    names = (inputs.columns.pred, inputs.columns.new_pred)
+    if os.path.samefile(inputs.old, inputs.new) and names[1] in (None, names[0]):
+        raise ValueError(
+            f"{inputs.new}: compared with itself; where both models are in one file, say --pred and --new-pred"
+        )
 
 
 def _rows(joined: Joined, columns: ColumnNames) -> tuple[Rows, list[str]]:

@@ -87,22 +87,34 @@ def roles_of(path: str, names: Sequence[str], said: ColumnNames, new: bool = Fal
             f"{path}: no column of ids ({', '.join(IDS)}); it has {listed(names)}. Name it by --id, or join rows by "
             "their order with --by-position"
         )
-    target = _one(path, names, said.target if said.target in names else None, TARGETS, "--target")
-    if said.target is not None and said.target not in names:
-        target = None  # in another file; that it is in one of them is seen to when they are joined
     wanted = [name for name in (said.weight, said.cluster, *said.slices) if name is not None]
     others = tuple(name for name in wanted if name in names)
-    if not predicts:
-        return Roles(instance, None, (), "", target, others)
-    wanted_pred = said.new_pred if new and said.new_pred is not None else said.pred
-    pred = _one(path, names, wanted_pred, PREDICTIONS, "--new-pred" if new and said.new_pred else "--pred")
+    pred, scores, prefix = _predictions(path, names, said, new) if predicts else (None, (), "")
+    # What a model says, by whatever name, is never taken for the truth.
+    said_by_models = (pred, said.pred, said.new_pred, *scores) if predicts else ()
+    left = [name for name in names if name not in (instance, *said_by_models)]
+    if said.target is None:
+        target = _one(path, left, None, TARGETS, "--target")
+    else:
+        if said.target in said_by_models:
+            raise ValueError(f"{path}: {said.target!r} is both a prediction and the true label; name one otherwise")
+        # Where it is in another file, that is seen to when they are joined.
+        target = said.target if said.target in left else None
+    return Roles(instance, pred, scores, prefix, target, others)
+
+
+def _predictions(
+    path: str, names: Sequence[str], said: ColumnNames, new: bool
+) -> tuple[str | None, tuple[str, ...], str]:
+    wanted = said.new_pred if new and said.new_pred is not None else said.pred
+    pred = _one(path, names, wanted, PREDICTIONS, "--new-pred" if new and said.new_pred else "--pred")
     scores, prefix = _scores(path, names, said.scores)
     if pred is None and not scores:
         raise ValueError(
             f"{path}: no column of predictions ({', '.join(PREDICTIONS)}) or class scores ({', '.join(SCORES)}, or one "
             f"a class such as score_cat); it has {listed(names)}. Name it by --pred or --scores"
         )
-    return Roles(instance, pred, scores, prefix, target, others)
+    return pred, scores, prefix
 
 
 def keeping(path: str, said: ColumnNames, new: bool = False, predicts: bool = True) -> Keep:

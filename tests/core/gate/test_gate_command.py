@@ -310,6 +310,20 @@ def test_a_saved_comparison_cannot_tell_of_slices_and_critical_instances(bad, ca
         assert "give the two files of predictions" in capsys.readouterr().err
 
 
+def test_predictions_are_not_compared_with_themselves(bad, capsys, tmp_path):
+    assert main(["gate", bad.old, bad.old, "--promise", "nfr <= 1%"]) == 2
+    assert (
+        "compared with itself; where both models are in one file, say --pred and --new-pred" in capsys.readouterr().err
+    )
+    both = bad.write("both.csv", id=bad.ids, first=NAMES[bad.h1], second=NAMES[bad.h2], target=NAMES[bad.y])
+    assert main([both, both, "--pred", "first", "--new-pred", "second", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["negative_flips"] == len(bad.flips)
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(Path(bad.old).read_bytes())
+    assert main([bad.old, str(copy)]) == 0
+    assert "The new model predicts exactly what the old one does" in capsys.readouterr().out
+
+
 def test_one_file_of_predictions_is_not_enough(bad, capsys):
     for command in ([bad.old], ["gate", bad.old, "--promise", "nfr <= 1%"]):
         assert main(command) == 2

@@ -236,6 +236,20 @@ def test_classes_whose_names_are_numbers_are_names(tmp_path):
         join(old, typed, class_names=["1", "2", "3"])
 
 
+def test_a_prediction_is_never_taken_for_the_truth(tmp_path):
+    old = csv(tmp_path / "old.csv", {"id": [1, 2], "pred": [0, 1]})
+    new = csv(tmp_path / "new.csv", {"id": [1, 2], "label": [1, 1]})
+    with pytest.raises(ValueError, match="no column of true labels"):
+        join(old, new, ColumnNames(new_pred="label"))
+    data = csv(tmp_path / "data.csv", {"id": [1, 2], "label": [0, 0]})
+    found = join(old, new, ColumnNames(new_pred="label"), data=data)
+    assert (found.h2_pred.tolist(), found.target.tolist()) == ([1, 1], [0, 0])
+    with pytest.raises(ValueError, match=r"'label' is both a prediction and the true label"):
+        join(old, new, ColumnNames(new_pred="label", target="label"))
+    both = csv(tmp_path / "both.csv", {"id": [1, 2], "v1": [0, 1], "label": [1, 1], "target": [0, 0]})
+    assert join(both, both, ColumnNames(pred="v1", new_pred="label")).target.tolist() == [0, 0]
+
+
 def test_whole_floats_are_class_numbers(tmp_path):
     old = csv(tmp_path / "old.csv", OLD)
     assert join(old, csv(tmp_path / "new.csv", {"id": [1, 2], "pred": ["1.0", "0.0"]})).h2_pred.tolist() == [1, 0]
