@@ -21,6 +21,7 @@ from bc_core.gate._large_files import LargeFile, connected, errors_by_join, erro
 from bc_core.gate._slices import CUTS, MOST_VALUES, SliceColumn, range_names
 from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._engine_files import literal, quoted
+from bc_core.predictions._labels import refuse_spaces
 from bc_core.predictions._tables import listed
 
 # Fewer rows are joined in memory, where class scores, weights and clusters are known too.
@@ -145,6 +146,7 @@ class _Query:
         """Names of the classes, their number, and the class of each code."""
         names = None if self._class_names is None else tuple(self._class_names)
         if isinstance(labels[0], str):
+            refuse_spaces(labels)
             names = tuple(labels) if names is None else names
             known = {label: number for number, label in enumerate(names)}
             if strange := [label for label in labels if label not in known]:

@@ -184,6 +184,7 @@ def class_numbers(
                 )
         columns.append(column)
     occurring = sorted({text for column in columns for text in column.tolist()})
+    refuse_spaces(occurring)
     names = tuple(occurring) if class_names is None else tuple(class_names)
     numbers = {name: number for number, name in enumerate(names)}
     if strange := [text for text in occurring if text not in numbers]:
@@ -195,6 +196,18 @@ def class_numbers(
                     )
         raise AssertionError(strange)  # each came from some column
     return [np.asarray([numbers[text] for text in column.tolist()], np.int64) for column in columns], names, len(names)
+
+
+def refuse_spaces(names: Sequence[str]) -> None:
+    """Refuse labels that only a space tells apart: they are one class, and would count as mistakes.
+
+    Raises:
+        ValueError: There are some.
+    """
+    known: dict[str, str] = {}
+    for name in names:
+        if (other := known.setdefault(name.strip(), name)) != name:
+            raise ValueError(f"the labels {shown(other)} and {shown(name)} differ by a space alone; write them alike")
 
 
 def _refuse_shifted(labels: Sequence[Labels], class_names: Sequence[str]) -> None:

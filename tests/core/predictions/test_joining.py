@@ -198,6 +198,12 @@ OLD = {"id": [1, 2], "pred": [0, 1], "target": [0, 1]}
             {"class_names": ["a", "b"]},
             r"new.csv, line 3: column 'pred' is 'c', which is none of the classes 'a', 'b'",
         ),
+        (
+            {"id": [1, 2], "pred": ["a", "b"], "target": ["a", "b"]},
+            {"id": [1, 2], "pred": ["a ", "b"]},
+            {},
+            r"the labels 'a' and 'a ' differ by a space alone; write them alike",
+        ),
         (OLD, {"id": [1, 2], "pred": [0, 1]}, {"said": ColumnNames(pred="p")}, r"old.csv: no column 'p' .of --pred."),
         (
             OLD,
