@@ -1,13 +1,10 @@
-"""`evaluate` in Keras: equal to hand counts, one question per batch, and models as they were before."""
-
-import math
-import warnings
+"""`evaluate` in Keras, beside what tests/conformance has: arrays, data sets of every kind, Keras's own models."""
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
-from sklearn.metrics import accuracy_score, confusion_matrix
+from sklearn.metrics import accuracy_score
 
 from bc_keras import BCModel, Reference, StoredOutputs, evaluate
 
@@ -91,16 +88,12 @@ def by_hand(comparison, ids=range(8)):
     return True
 
 
-# Numbers
-
-
 # One question per batch
 
 
-@pytest.mark.parametrize("given", [batches, Pieces, lambda: batches(list("abcdefgh"))])
-def test_each_model_is_asked_once_about_each_batch_that_is_given(given):
+def test_each_model_is_asked_once_about_each_batch_of_a_data_set():
     h1, h2 = table(H1), table(H2)
-    evaluate(h1, h2, given(), performance_metric=lambda model, dataset, device: 0.5)
+    evaluate(h1, h2, Pieces(), performance_metric=lambda model, dataset, device: 0.5)
     assert asked(h1) == asked(h2) == [[0, 1, 2], [3, 4, 5], [6, 7]]
 
 
@@ -150,23 +143,16 @@ def test_modules_of_torch_inside_keras_are_run_in_eval_mode():
         assert torch.equal(model.norm.module.running_mean, mean)
 
 
-# The caller's metric
-
-
 # Data
 
 
 @pytest.mark.parametrize("names", [[f"scan-{index}" for index in range(8)], list(range(100, 108)), list("äöü\0ßéèê")])
-def test_ids_of_the_batches_name_the_instances(names):
-    assert by_hand(evaluate(table(H1), table(H2), batches(names)).comparison, names)
+def test_ids_of_arrays_name_the_instances(names):
     assert by_hand(evaluate(table(H1), table(H2), arrays(), ids=names).comparison, names)
-    # In another order, as a loader that shuffles gives them.
-    shuffled = [tuple(part[::-1] for part in batch) for batch in reversed(batches(names))]
-    assert by_hand(evaluate(table(H1), table(H2), shuffled).comparison, names)
 
 
 def test_data_without_ids_are_named_by_their_positions():
-    for given in (arrays(), (*arrays(), np.ones(8)), batches(), Pieces()):
+    for given in (arrays(), (*arrays(), np.ones(8)), Pieces()):
         assert by_hand(evaluate(table(H1), table(H2), given).comparison)
 
 
@@ -200,9 +186,7 @@ def test_a_torch_loader(shuffle):
         assert by_hand(found)
 
 
-def test_ids_that_come_twice_are_refused():
-    with pytest.raises(ValueError, match="unique|twice"):
-        evaluate(table(H1), table(H2), batches([0, 1, 2, 3, 0, 1, 2, 3]))
+def test_ids_of_arrays_that_come_twice_are_refused():
     with pytest.raises(ValueError, match="unique"):
         evaluate(table(H1), table(H2), arrays(), ids=[0, 1, 2, 3, 0, 1, 2, 3])
 
@@ -249,12 +233,6 @@ def test_labels_in_other_forms(shape):
     assert by_hand(evaluate(table(H1), table(H2), (x, y)).comparison)
 
 
-def test_empty_data_are_refused():
-    x, y = arrays()
-    with pytest.raises(ValueError, match="at least one"):
-        evaluate(table(H1), table(H2), (x[:0], y[:0]))
-
-
 # h1 that is no model
 
 
@@ -275,20 +253,6 @@ def test_stored_outputs_answer_for_h1(kept, tmp_path):
     assert asked(h2) == [[0, 1, 2], [3, 4, 5], [6, 7]] * 2
 
 
-def test_stored_outputs_without_attached_data_are_refused():
-    with pytest.raises(ValueError, match="h1 is missing"):
-        evaluate(StoredOutputs.from_table(H1), table(H2), arrays())
-
-
-@pytest.mark.parametrize("answers", [np.array(H1[:7]), np.eye(3)[[*H1, 0]]])
-def test_answers_of_another_number_are_refused(answers):
-    with pytest.raises(ValueError, match="one row for each of the 8 instances"):
-        evaluate(answers, table(H2), arrays())
-
-
-# Binary models
-
-
 def test_texts_are_left_out_where_a_shuffling_loader_gives_no_positions():
     torch = pytest.importorskip("torch")
     x, y = arrays()
@@ -303,55 +267,11 @@ def test_texts_are_left_out_where_a_shuffling_loader_gives_no_positions():
 # Labels that are none
 
 
-@pytest.mark.parametrize(
-    ("label", "dtype"),
-    [
-        (-1, "int64"), (-100, "int32"), (3, "int64"), (10**9, "int64"), (2**32, "int64"), (2**62, "int64"),
-        (2**63, "uint64"), (0.5, "float32"), (float("nan"), "float32"), (float("inf"), "float64"),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("form", ["arrays", "batches"])
-def test_labels_that_are_no_classes_are_refused(label, dtype, form):
-    x, y = np.arange(8.0)[:, None], np.array(TARGET, dtype)
-    y[2] = label
-    data = (x, y) if form == "arrays" else [(x[:4], y[:4]), (x[4:], y[4:])]
-    with pytest.raises(ValueError, match="(?i)target|labels must"):
-        evaluate(table(H1), table(H2), data)
-
-
-@pytest.mark.parametrize("label", [-1.0, 2.0, 1e9, float("nan")])
-def test_binary_labels_that_are_none_are_refused(label):
-    x, y = np.arange(8.0)[:, None], np.array([0, 1] * 4, "float32")
-    binary = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, "sigmoid")])
-    assert evaluate(binary, binary, (x, y)).comparison.dataset_size == 8
-    y[5] = label
-    with pytest.raises(ValueError, match="labels must each be 0 or 1"):
-        evaluate(binary, binary, (x, y))
-    with pytest.raises(ValueError, match="labels must each be 0 or 1|target"):
-        evaluate(binary, binary, (x, y.astype("int64") if label == label else y))
-
-
-def test_whole_numbers_of_any_type_are_classes():
+def test_whole_numbers_in_floats_are_classes():
     x = np.arange(8.0)[:, None]
-    for dtype in ("uint8", "int16", "uint64", "float32", "float64"):
+    for dtype in ("float32", "float64"):
         found = evaluate(table(H1), table(H2), (x, np.array(TARGET, dtype))).comparison
         assert found.overlap.counts.sum(axis=0).tolist() == [[1, 2], [3, 2]]
-
-
-def test_an_ignored_class_may_lie_outside_the_classes():
-    h2 = table(H2)
-    h2.compile(loss=keras.losses.SparseCategoricalCrossentropy(ignore_class=-7), run_eagerly=True)
-    target = np.array(TARGET)
-    target[[0, 1]] = -7
-    assert evaluate(table(H1), h2, (np.arange(8.0)[:, None], target)).comparison.dataset_size == 6
-
-
-@pytest.mark.parametrize("label", [-2, -7, 3, 10**9])
-def test_answers_of_h1_that_are_no_classes_are_refused(label):
-    answers = np.array(H1)
-    answers[3] = label
-    with pytest.raises(ValueError, match=f"(?i)h1.* {label}"):
-        evaluate(answers, table(H2), (np.arange(8.0)[:, None], np.array(TARGET)))
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan")])

@@ -1,17 +1,15 @@
-"""`evaluate` in Lightning: equal to hand counts, one question per batch, and models as they were before."""
+"""`evaluate` in Lightning, beside what tests/conformance has: modes, loaders, devices and labels of torch."""
 
 import copy
-import math
-import warnings
 from collections import Counter
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, confusion_matrix
+from sklearn.metrics import accuracy_score
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from user_code import make_trainer
 
 from bc_lightning import BCLightningModule, Reference, StoredOutputs, evaluate, store_outputs
@@ -98,9 +96,6 @@ def _torch_warns_each_time():
     torch.set_warn_always(True)
     yield
     torch.set_warn_always(before)
-
-
-# Numbers
 
 
 # One question per batch
@@ -202,12 +197,6 @@ def test_a_loader_that_shuffles_gives_the_same_counts_and_no_positions():
     assert all(isinstance(name, str) for name in found.instances.ids.tolist())
 
 
-def test_an_id_that_comes_twice_is_refused():
-    items = Items(lambda index: (index % 4, torch.tensor([float(index)]), TARGET[index]))
-    with pytest.raises(ValueError, match=r"(?i)unique|twice|duplicate"):
-        evaluate(Table(H1), Table(H2), items)
-
-
 class OfKeyword(Table):
     """Takes its input by name, as the models of Hugging Face do."""
 
@@ -274,14 +263,6 @@ def test_arrays_that_may_not_be_written_to_cause_no_warning(what):
     assert by_hand(evaluate(h1, Table(H2), [(x, y)]).comparison)
 
 
-@pytest.mark.parametrize("empty", [[], DataLoader(TensorDataset(torch.zeros(0, 1), torch.zeros(0, dtype=torch.long)))])
-def test_empty_data_are_refused(empty):
-    h1 = Table(H1).train()
-    with pytest.raises(ValueError, match="at least one batch"):
-        evaluate(h1, Table(H2), empty)
-    assert h1.training
-
-
 # h1 that is no model
 
 
@@ -291,33 +272,17 @@ def test_stored_outputs_answer_for_h1_in_any_order(tmp_path):
     model.asked.clear()
     h2 = Table(H2)
     attached = stored.attach(data())
-    for given in (attached, DataLoader(attached, batch_size=3), DataLoader(attached, batch_size=3, shuffle=True)):
+    for given in (attached, DataLoader(attached, batch_size=3, shuffle=True)):
         for h1 in (stored, Reference(stored), StoredOutputs.open(tmp_path / "h1")):
             # The index comes with each item, so that it is named however the data are shuffled.
             assert by_hand(evaluate(h1, h2, given).comparison)
     assert not model.asked
-    assert set(h2.rows.values()) == {9}
-
-
-def test_stored_outputs_without_attached_data_are_refused():
-    with pytest.raises(ValueError, match=r"stored\.attach"):
-        evaluate(StoredOutputs.from_table(H1), Table(H2), data())
-
-
-@pytest.mark.parametrize(
-    "answers", [torch.tensor(H1[:7]), torch.tensor([*H1, 0]), torch.eye(3)[H1[:2]]], ids=["7", "9", "2"]
-)
-def test_answers_of_another_number_are_refused(answers):
-    with pytest.raises(ValueError, match="one for each of the .*8 instances|one for each of the at least"):
-        evaluate(answers, Table(H2), DataLoader(data(), batch_size=3))
+    assert set(h2.rows.values()) == {6}
 
 
 def test_answers_and_a_loader_that_shuffles_are_refused():
     with pytest.raises(ValueError, match="in order"):
         evaluate(H1, Table(H2), DataLoader(data(), batch_size=3, shuffle=True))
-
-
-# Binary models
 
 
 # Labels that are none
@@ -329,8 +294,8 @@ def of_four(target, **options):
     return evaluate(net, net, batches, **options).comparison
 
 
-@pytest.mark.parametrize("label", [-1, -7, -101, 4, 10**9, 2**62])
-def test_labels_that_are_no_classes_are_refused(label):
+@pytest.mark.parametrize("label", [-7, 2**62])
+def test_the_remedy_for_a_label_that_is_no_class(label):
     target = torch.arange(12) % 4
     target[3] = label
     with pytest.raises(ValueError, match=rf"expected classes 0\.\.3, got {label}\..*ignore_index={label} .it is -100"):
@@ -358,28 +323,6 @@ def test_labels_too_large_for_torch_do_not_become_negative():
     for given in (target, torch.as_tensor(target)):
         with pytest.raises(ValueError, match=f"got {2**63}"):
             of_four(given)
-
-
-@pytest.mark.parametrize("label", [-1, 2, 10**9, -100])
-@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
-def test_binary_labels_that_are_none_are_refused(label, dtype):
-    def ask(x):
-        return torch.sigmoid(x[:, :1])
-
-    target = torch.arange(12) % 2
-    target[3] = label
-    with pytest.raises(ValueError, match=f"target: expected 0 or 1, got {label}"):
-        evaluate(ask, ask, [(torch.randn(12, 4), target.to(dtype))])
-    soft = torch.linspace(0, 1, 12)
-    assert evaluate(ask, ask, [(torch.randn(12, 4), soft)]).comparison.dataset_size == 12
-
-
-@pytest.mark.parametrize("label", [-2, -7, 4])
-def test_answers_of_h1_that_are_no_classes_are_refused(label):
-    answers = torch.arange(12) % 4
-    answers[3] = label
-    with pytest.raises(ValueError, match=f"h1.*{label}"):
-        evaluate(answers, nn.Linear(4, 4), [(torch.eye(4).repeat(3, 1), torch.arange(12) % 4)])
 
 
 # Batches of three, and empty ones

@@ -774,8 +774,6 @@ class TestLambda:
 
     def test_negative_is_refused(self, h1, tmp_path):
         with pytest.raises(ValueError, match=">= 0"):
-            BCLightningModule(made(UserModule), h1=h1, lambda_c=-1.0)
-        with pytest.raises(ValueError, match=">= 0"):
             fit(BCLightningModule(made(UserModule), h1=h1, lambda_c=lambda epoch: 1.0 - 2 * epoch), tmp_path)
         with pytest.raises(ValueError, match=">= 0"):
             BCLightningModule(made(UserModule), h1=h1, lambda_c=lambda epoch: -1.0)
@@ -812,19 +810,10 @@ class TestBadInput:
             BCLightningModule(module, h1=h1)
         with pytest.raises(TypeError, match="Compile after wrapping"):
             BCLightningModule(torch.compile(UserModule()), h1=h1)
-        with pytest.raises(TypeError, match="a class: make an instance"):
-            BCLightningModule(UserModule, h1=h1)
         with pytest.raises(TypeError, match="configures its own optimisers"):
             BCLightningModule(UserModule(), h1=h1, optimizer=torch.optim.Adam)
-        with pytest.raises(TypeError, match="h1 is missing"):
-            BCLightningModule(UserModule())
         with pytest.raises(TypeError, match="is no base class"):
             type("Mine", (BCLightningModule,), {})(UserModule(), h1=h1)
-
-    def test_shared_parameters(self):
-        user = UserModule()
-        with pytest.raises(ValueError, match="copy.deepcopy"):
-            BCLightningModule(user, h1=user.net)
 
     @pytest.mark.parametrize("who", ["h1", "h2"])
     @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -840,12 +829,11 @@ class TestBadInput:
         with pytest.raises(ValueError, match=rf"{who} returned (NaN|inf) at step 3 \(train\)"):
             fit(module, tmp_path)
 
-    def test_labels_and_shapes(self, h1, tmp_path):
+    def test_shapes(self, h1, tmp_path):
         x, y = dataset(20).tensors
-        for target, match in ((y + 1, "label 3 at index"), (torch.stack([y, y], 1), "need a target of shape")):
-            module = BCLightningModule(Net(), h1=h1, optimizer=torch.optim.Adam)
-            with pytest.raises(ValueError, match=match):
-                fit(module, tmp_path, train=loader(TensorDataset(x, target)), num_sanity_val_steps=0)
+        module = BCLightningModule(Net(), h1=h1, optimizer=torch.optim.Adam)
+        with pytest.raises(ValueError, match="need a target of shape"):
+            fit(module, tmp_path, train=loader(TensorDataset(x, torch.stack([y, y], 1))), num_sanity_val_steps=0)
 
     def test_probabilities_where_logits_were_expected(self, h1, tmp_path):
         class Softmax(UserModule):
