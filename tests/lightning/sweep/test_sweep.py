@@ -383,7 +383,8 @@ def test_killed_three_times_it_ends_with_the_undisturbed_table(tmp_path):
             if (folder / "sweep.json").exists() and len(SweepResults.open(folder).points) > before:
                 break
             time.sleep(0.02)
-        time.sleep(rng.random() * 0.5)
+        # A point takes a fraction of a second.
+        time.sleep(rng.random() / 4)
         process.kill()
         process.wait()
         kills += 1
