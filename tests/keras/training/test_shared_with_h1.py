@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 from user_models import data, net
-from users_training import SPARSE, compiled, fit, made
+from users_training import SPARSE, compiled, fit, layered
 
 from bc_keras import BTC, BCModel
 
@@ -26,12 +26,12 @@ def test_h1_answers_within_an_epoch_and_after_a_failed_step():
         def on_train_batch_end(self, batch, logs=None):
             said.append(h1.predict_on_batch(x[:4]))
 
-    model = compiled(BCModel(made("sequential"), h1=h1))
+    model = compiled(BCModel(layered("sequential"), h1=h1))
     fit(model, callbacks=[Ask()])
     assert len(said) == 3
     assert all((each == expected).all() for each in said)
     with pytest.raises(Exception, match=r".+"):
-        compiled(BCModel(made("sequential"), h1=h1)).fit(x[:, :3], y, verbose=0)
+        compiled(BCModel(layered("sequential"), h1=h1)).fit(x[:, :3], y, verbose=0)
     assert (h1.predict(x[:4], verbose=0) == expected).all()
 
 

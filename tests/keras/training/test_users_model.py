@@ -12,12 +12,41 @@ import numpy as np
 import pytest
 from keras import layers, ops
 from user_models import data, net
-from users_training import SPARSE, Subclassed, compiled, fit, made, same_weights
+from users_training import SPARSE, compiled, fit, layered, same_weights
 
 from bc_keras import BTC, BCModel, NegativeFlipRate, OnTarget, StoredOutputs, unwrap
 
 BACKEND = keras.backend.backend()
 KINDS = ["sequential", "functional", "subclassed"]
+
+
+@keras.saving.register_keras_serializable(package="bc_keras_tests")
+class Subclassed(keras.Model):
+    def __init__(self, units=8, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.h1 = layers.Dense(units, activation="relu", name="h1")  # a name that is also ours
+        self.dropout = layers.Dropout(0.5, name="dropout")
+        self.out = layers.Dense(3, activation="softmax", name="out")
+
+    def build(self, input_shape):
+        self.h1.build(input_shape)
+        self.out.build((None, self.units))
+
+    def call(self, inputs, training=False):
+        return self.out(self.dropout(self.h1(inputs), training=training))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def made(kind, seed=1):
+    if kind != "subclassed":
+        return layered(kind, seed)
+    keras.utils.set_random_seed(seed)
+    model = Subclassed(name="mine")
+    model.build((None, 4))
+    return model
 
 
 def plain_and_wrapped(kind, **options):

@@ -9,32 +9,9 @@ from user_models import data
 SPARSE = "sparse_categorical_crossentropy"
 
 
-@keras.saving.register_keras_serializable(package="bc_keras_tests")
-class Subclassed(keras.Model):
-    def __init__(self, units=8, **kwargs):
-        super().__init__(**kwargs)
-        self.units = units
-        self.h1 = layers.Dense(units, activation="relu", name="h1")  # a name that is also ours
-        self.dropout = layers.Dropout(0.5, name="dropout")
-        self.out = layers.Dense(3, activation="softmax", name="out")
-
-    def build(self, input_shape):
-        self.h1.build(input_shape)
-        self.out.build((None, self.units))
-
-    def call(self, inputs, training=False):
-        return self.out(self.dropout(self.h1(inputs), training=training))
-
-    def get_config(self):
-        return {**super().get_config(), "units": self.units}
-
-
-def made(kind, seed=1):
+def layered(kind, seed=1):
+    """A sequential or a functional model."""
     keras.utils.set_random_seed(seed)
-    if kind == "subclassed":
-        model = Subclassed(name="mine")
-        model.build((None, 4))
-        return model
     inputs = keras.Input((4,), name="features")
     stack = [layers.Dense(8, activation="relu", name="hidden"), layers.Dropout(0.5, seed=3, name="dropout")]
     stack.append(layers.Dense(3, activation="softmax", name="out"))
