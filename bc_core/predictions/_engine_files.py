@@ -131,6 +131,11 @@ def _plain(path: str, name: str, values: Any) -> NDArray[Any]:
 def _of_objects(path: str, name: str, values: list[Any]) -> NDArray[Any]:
     for row in _missing(values):
         raise ValueError(f"{path}, row {row}: column {name!r} is missing")
+    if values and all(isinstance(value, (bytes, bytearray)) for value in values):
+        try:  # text of writers that do not say that it is
+            values = [value.decode("utf-8") for value in values]
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: column {name!r} holds bytes that are no UTF-8 text") from None
     if values and all(isinstance(value, str) for value in values):
         return text_objects(values)
     try:

@@ -44,6 +44,20 @@ def test_columns_are_read_as_they_are(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", ["parquet", "arrow"])
+@pytest.mark.parametrize("kind", ["dictionary", "large", "bytes"])
+def test_text_is_text_however_it_is_stored(tmp_path, ending, kind):
+    column = {
+        "dictionary": pa.array(["a", "ü", "a"]).dictionary_encode(),
+        "large": pa.array(["a", "ü", "a"], pa.large_string()),
+        "bytes": pa.array([b"a", "ü".encode(), b"a"]),
+    }[kind]
+    assert read_table(write(tmp_path / f"a.{ending}", {"x": column})).columns["x"].tolist() == ["a", "ü", "a"]
+    path = write(tmp_path / f"b.{ending}", {"x": pa.array([b"\xff"])})
+    with pytest.raises(ValueError, match="bytes that are no UTF-8 text"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
 def test_they_join_with_other_files(tmp_path, ending):
     old = write(tmp_path / f"old.{ending}", COLUMNS)
     new = tmp_path / "new.csv"
