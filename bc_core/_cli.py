@@ -28,7 +28,7 @@ from bc_core.gate._request import (
     report,
     write,
 )
-from bc_core.gate._shown import markdown, one_line, terminal
+from bc_core.gate._shown import junit, markdown, one_line, terminal
 from bc_core.predictions._columns import ColumnNames
 
 PASS, FAIL, BAD_INPUT, INCONCLUSIVE = 0, 1, 2, 3
@@ -216,10 +216,9 @@ def _written(made: Report, options: argparse.Namespace, text: str | None = None)
     outputs = _outputs(options)
     if outputs is not None:
         write(made, outputs)
-        if outputs.json == "-":
-            return as_json(made).rstrip("\n")
-        if outputs.markdown == "-":
-            return markdown(made).rstrip("\n")
+        for path, printed in ((outputs.json, as_json), (outputs.markdown, markdown), (outputs.junit, junit)):
+            if path == "-":
+                return printed(made).rstrip("\n")
     return terminal(made) if text is None else text
 
 
@@ -324,6 +323,6 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     outputs.add_argument("--json", metavar="FILE", help="everything, for programs; - prints it")
     outputs.add_argument("--html", metavar="FILE", help="the dashboard as one file")
     outputs.add_argument("--markdown", metavar="FILE", help="a pull request's summary; - prints it")
-    outputs.add_argument("--junit", metavar="FILE", help="one test case a check")
+    outputs.add_argument("--junit", metavar="FILE", help="one test case a check; - prints it")
     outputs.add_argument("--tensorboard", metavar="DIR", help="folder of a run")
     outputs.add_argument("--save", metavar="FILE", help="the comparison, as a .json or .json.gz file")

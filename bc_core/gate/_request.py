@@ -262,8 +262,10 @@ def write(found: Report, outputs: Outputs) -> None:
         ImportError: Nothing that is installed writes pages or TensorBoard's events.
         OSError: A file cannot be written.
     """
-    texts = {outputs.json: as_json, outputs.markdown: markdown, outputs.junit: junit}
-    for path, made in texts.items():
+    paths = [path for path in vars(outputs).values() if path is not None]
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"two reports of one name: {', '.join(paths)}")
+    for path, made in ((outputs.json, as_json), (outputs.markdown, markdown), (outputs.junit, junit)):
         if path is not None and path != "-":
             write_whole(Path(path), made(found).encode("utf-8", "backslashreplace"))
     if outputs.html is not None:

@@ -288,6 +288,7 @@ def test_wrong_lists_of_accepted_flips_are_bad_input(bad, capsys, row, message):
         (["--policy", "none.toml"], "none.toml: No such file"),
         (["--weight", "region"], "column 'region' is"),
         (["--slice", "zone"], "no column 'zone' (of --slice)"),
+        (["--json", "r", "--markdown", "r"], "two reports of one name: r, r"),
         (["--html", "report.txt"], "expected a name that ends in .html"),
     ],
 )
@@ -387,6 +388,8 @@ def test_a_run_of_tensorboard_is_written_by_whoever_says_so_in_its_metadata(bad,
 def test_markdown_can_be_printed(bad, capsys):
     assert main(["gate", bad.old, bad.new, "--promise", "nfr <= 90%", "--markdown", "-"]) == 0
     assert capsys.readouterr().out.startswith("## ✅ Compatibility: pass")
+    assert main(["gate", bad.old, bad.new, "--promise", "nfr <= 90%", "--junit", "-"]) == 0
+    assert ElementTree.fromstring(capsys.readouterr().out).get("failures") == "0"
 
 
 def test_names_in_data_do_no_harm_in_reports(tmp_path, capsys):
