@@ -8,10 +8,10 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
-from test_users_steps import VAL, Base, Forward, accuracy, mixed
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from user_code import CLASSES, FEATURES, dataset, fit, loader, made, make_h1
+from users_modules import VAL, Base, Forward, accuracy, mixed
 
 from bc_lightning import BCLightningModule, CompatibilityLoss, evaluate, store_outputs
 
