@@ -36,6 +36,14 @@ class KerasOperations:
         """See `Operations`."""
         return ops.mean(values, axis=-1)
 
+    def max(self, values: Any) -> Any:
+        """See `Operations`."""
+        return ops.max(values, axis=-1)
+
+    def over_classes(self, values: Any) -> Any:
+        """See `Operations`."""
+        return ops.expand_dims(values, -1)
+
     def take_along(self, scores: Any, labels: Any) -> Any:
         """See `Operations`."""
         return ops.squeeze(ops.take_along_axis(scores, ops.expand_dims(labels, -1), axis=-1), -1)
