@@ -17,6 +17,7 @@ from bc_lightning.reference._stored import StoredOutputs
 from bc_lightning.training._comparisons import LogComparisons
 from bc_lightning.training._module import BCLightningModule, criterion_of, unwrap
 from bc_lightning.training._state import STAGES, Compatibility
+from bc_lightning.training._warm_start import check_start_from, weights_behind
 from bc_lightning.training._wrapped import compatibilities_of, key_of
 
 
@@ -39,6 +40,8 @@ class CompatibilityCallback(Callback):
         class_map: for an h1 with other classes.
         stages: the stages that are watched.
         log_prefix: put before every logged name.
+        start_from: as in `BCLightningModule`, when a module's first fit with this callback begins, unless it resumes
+            from a checkpoint.
         comparisons: as in `BCLightningModule`.
 
     Raises:
@@ -68,6 +71,7 @@ class CompatibilityCallback(Callback):
         class_map: list[int] | None = None,
         stages: Sequence[str] = STAGES,
         log_prefix: str = "",
+        start_from: str | None = None,
         comparisons: LogComparisons | bool = True,
     ) -> None:
         if h1 is None:
@@ -75,7 +79,10 @@ class CompatibilityCallback(Callback):
         # Made here once, so that a mistake is reported where it was made and not when training begins.
         criterion_of(loss, lambda_c, loss_options or {})
         LogComparisons.of(comparisons)
+        if check_start_from(start_from):
+            weights_behind(h1, "h1")
         self.h1 = h1
+        self.start_from = start_from
         self.options: dict[str, Any] = {
             "loss": loss,
             "lambda_c": lambda_c,
@@ -106,9 +113,12 @@ class CompatibilityCallback(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Wrap the module."""
         if stage in ("fit", "validate", "test"):
-            module = BCLightningModule(pl_module, self.h1, **self.options)
+            is_known = self._trained is not None and self._trained() is pl_module
+            starts = stage == "fit" and not is_known and trainer.ckpt_path is None
+            start_from = self.start_from if starts else None
+            module = BCLightningModule(pl_module, self.h1, start_from=start_from, **self.options)
             self._state = state = compatibilities_of(module)[-1]
-            if self._trained is not None and self._trained() is pl_module:
+            if is_known:
                 # The same module again, as when fit goes on: it counts its epochs on.
                 state.epochs_begun = self._epochs_begun
             self._trained, self._epochs_begun = weakref.ref(pl_module), state.epochs_begun

@@ -32,6 +32,7 @@ from bc_lightning.reference._stored import StoredOutputs
 from bc_lightning.training._comparisons import LogComparisons
 from bc_lightning.training._made_class import made_class, plain_classifier_class
 from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall
+from bc_lightning.training._warm_start import check_start_from, started
 from bc_lightning.training._wrapped import CompatibleStep, compatibilities_of
 
 
@@ -98,6 +99,8 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         lr_scheduler: for a plain module: a function that makes a scheduler of the optimiser.
         lightning_module: for a plain module: the LightningModule class of the package whose Trainer will train it,
             where pytorch_lightning and lightning.pytorch are both in use; by default the calling code's.
+        start_from: ``"h1"`` copies h1's weights into h2 here, where names and shapes match, and says what was copied;
+            see `warm_start`. A checkpoint that is resumed from comes later and has the last word.
         comparisons: whether each validation and test epoch's comparison, with the instances that broke, goes to the
             Trainer's `TensorBoardLogger`s; or `LogComparisons` to name classes and instances, and show images.
 
@@ -140,6 +143,7 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer | None = None,
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         lightning_module: type[Any] | None = None,
+        start_from: str | None = None,
         comparisons: LogComparisons | bool = True,
     ) -> None:
         pass
@@ -181,6 +185,7 @@ def _wrap(
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer | None = None,
     lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     lightning_module: type[Any] | None = None,
+    start_from: str | None = None,
     comparisons: LogComparisons | bool = True,
 ) -> Any:
     _check_wrappable(model, log_prefix)
@@ -208,6 +213,8 @@ def _wrap(
             f"h1 is known by its predicted labels only, and dissonance={criterion.dissonance!r} imitates its "
             f"probabilities. Use a new-error loss, or stored outputs that hold scores."
         )
+    if check_start_from(start_from):
+        started(model, reference, optimizer)
     plain = lightning_module_class(type(model)) is None
     if plain:
         model = plain_classifier_class(lightning_module or _callers_lightning_module())(

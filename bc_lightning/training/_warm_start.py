@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Any, cast
 
 import torch
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from bc_core.reference._weights import WarmStart, matched, rename, shift
@@ -60,6 +61,20 @@ def warm_start(h2: nn.Module, h1: Any) -> WarmStart:
         for name in report.copied:
             second[name].copy_(of_h2[name])
     return report
+
+
+def started(h2: nn.Module, h1: Any, optimizer: Any = None) -> None:
+    """Warm start h2 for a training, and say what was copied.
+
+    Raises:
+        ValueError: The optimiser has made steps, whose moments are of other weights.
+    """
+    if isinstance(optimizer, torch.optim.Optimizer) and optimizer.state:
+        raise ValueError(
+            "The optimiser has made steps, and what it remembers is of the weights before start_from='h1': make it "
+            "anew, or leave start_from out to train on."
+        )
+    rank_zero_info(str(warm_start(h2, h1)))
 
 
 def check_start_from(start_from: str | None) -> bool:
