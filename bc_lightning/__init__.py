@@ -3,7 +3,7 @@
 from bc_core import LinearLambda
 from bc_lightning import functional, metrics, new_error, strict_imitation
 from bc_lightning.after_training._blend import blend, distil
-from bc_lightning.after_training._blended_model import BlendedModel
+from bc_lightning.after_training._blended_model import blended_model
 from bc_lightning.after_training._interpolate import interpolate
 from bc_lightning.after_training._projection import ProjectionCallback
 from bc_lightning.evaluation._evaluate import evaluate
@@ -50,7 +50,6 @@ __all__ = [
     "BCNLLLoss",
     "BackwardErrorCompatibility",
     "BackwardTrustCompatibility",
-    "BlendedModel",
     "CompatibilityAnalysis",
     "CompatibilityCallback",
     "CompatibilityLoss",
@@ -71,6 +70,7 @@ __all__ = [
     "StrictImitationNLLLoss",
     "SweepManager",
     "blend",
+    "blended_model",
     "distil",
     "evaluate",
     "functional",

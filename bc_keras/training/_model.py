@@ -42,6 +42,7 @@ from bc_keras.training._output_watch import Looking, looked_at
 from bc_keras.training._penalty import AnsweredBatch, dissonance_of, reading_by, target_and_stored, update_metrics
 from bc_keras.training._preparation import check_same_preparation, has_own
 from bc_keras.training._state import TRACKERS, Compatibility, Compiled, Options
+from bc_keras.training._warm_start import check_start_from, started
 from bc_keras.training._whole_model import missing_h1, scope_of_loading
 
 
@@ -86,6 +87,8 @@ class BCModel(keras.Model):
         multilabel: whether each column is a label of its own, 0 or 1. Defaults to `None`: where the compiled loss is
             one of Keras's binary losses.
         class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1.
+        start_from: ``"h1"`` copies h1's weights into h2 here, where names and shapes match, and says what was copied;
+            see `warm_start`. Files know nothing of it: what is loaded goes on from its own weights.
         name: another name for h2.
 
     Raises:
@@ -129,6 +132,7 @@ class BCModel(keras.Model):
         threshold: float | None = None,
         multilabel: bool | None = None,
         class_map: Sequence[int] | None = None,
+        start_from: str | None = None,
         name: str | None = None,
     ) -> None:
         pass
@@ -442,6 +446,7 @@ def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwa
     if h1 is None:
         raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
     class_map = kwargs.pop("class_map", None)
+    starts = check_start_from(kwargs.pop("start_from", None))
     options = Options.of(*args, **kwargs)
     if class_map is None and isinstance(options.loss, ModelLoss):
         class_map = options.loss.reference.class_map
@@ -457,6 +462,8 @@ def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwa
         check_same_preparation(h1, h2)
         check_no_shared_variables(h1, h2)
         compiled = Compiled.of(h2, options)
+        if starts:
+            started(h2, reference)
     except Exception:
         object.__setattr__(h2, "__class__", before)
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -36,8 +36,8 @@ def blend(
     weight: float | Iterable[float] | None = None,
     ratio: float | Iterable[float] | None = None,
     confidence: float = 0.95,
+    from_logits: bool | None = None,
     h1_from_logits: bool | None = None,
-    h2_from_logits: bool | None = None,
     **reading: Any,
 ) -> Blend:
     """Ask both models and mix their answers, as far towards h1 as a promise asks.
@@ -59,13 +59,13 @@ def blend(
         weight: The share of h1, one or several to choose from. Default: 0, 0.05, ..., 1.
         ratio: For a gate; one or several, above 0. Default: 0.1 to 5.
         confidence: Of the bounds.
-        h1_from_logits: Whether h1 returns logits (or log-probabilities) rather than probabilities. Default: what its
-            first answers tell.
-        h2_from_logits: The same for h2; the blend returns what h2 does.
+        from_logits: Whether h2 returns logits (or log-probabilities) rather than probabilities; the blend returns what
+            h2 does. Default: what its first answers tell; for binary scores as in `evaluate`.
+        h1_from_logits: The same for h1.
         reading: How data are read, as in `interpolate`; `scores` and `h1_scores` functions, no names of submodules.
 
     Returns:
-        The blend (`model`, a `BlendedModel`), its `weight` or `ratio`, the `trials`, whether the `promise` is met,
+        The blend (`model`, see `blended_model`), its `weight` or `ratio`, the `trials`, whether the `promise` is met,
         missed or cannot be told, and its `price`. Where nothing keeps it, the nearest.
 
     Raises:
@@ -88,16 +88,19 @@ def blend(
         >>> program = torch.export.export(found.model, (x,))
     """
     settings = settings_of(how, weight, ratio)  # type: ignore[arg-type]
-    old, new, picks, read = _models(h1, h2, reading)
+    old, new, picks, read = _models(h1, h2, {**reading, "from_logits": from_logits})
     data = _readable(data, "data")
-    form = _form(old, new, picks, data, read, (h1_from_logits, h2_from_logits))
-    made = _made_for(old, new, picks, form)
+    form = _form(old, new, picks, data, read, (h1_from_logits, from_logits))
     # Answers of the blend are its scores.
     asked = {**read, "scores": None, "h1_scores": picks[0]}
+
+    def made(setting: float) -> BlendedModel:
+        return BlendedModel(old, new, how, setting, form, picks)
+
     return blend_by(
-        lambda setting: made(how, setting),
+        made,
         lambda model: evaluate(h1, model, data, **asked).comparison.overlap,
-        _price(old, new, made(how, settings[0]), data, read),
+        _price(old, new, made(settings[0]), data, read),
         how,
         settings,
         promise,
@@ -128,17 +131,17 @@ def distil(blend: Blend | nn.Module, h2: nn.Module, *, loss: Any = "imitation", 
 
     Example:
         >>> import torch
-        >>> from bc_lightning import BlendedModel, distil, unwrap
+        >>> from bc_lightning import blended_model, distil, unwrap
         >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
         >>> student = torch.nn.Linear(4, 3)
-        >>> module = distil(BlendedModel(h1, h2, weight=0.5), student, lambda_c=4.0, optimizer=torch.optim.Adam)
+        >>> module = distil(blended_model(h1, h2, weight=0.5), student, lambda_c=4.0, optimizer=torch.optim.Adam)
         >>> unwrap(module) is student
         True
     """
     teacher = blend.model if isinstance(blend, Blend) else blend
     if not isinstance(teacher, nn.Module):
         raise TypeError(f"blend must be what blend() returned, or its model. Received: {type(blend).__name__}.")
-    if isinstance(teacher, BlendedModel) and not teacher.form.binary:
+    if isinstance(teacher, BlendedModel) and not teacher.form.multilabel:
         # A dissonance takes scores of classes for logits.
         teacher = copy.copy(teacher)
         teacher.form = teacher.form._replace(returns_logits=True)
@@ -181,16 +184,6 @@ def _models(
     return models[0], models[1], (picks[0], picks[1]), read
 
 
-def _made_for(
-    old: nn.Module, new: nn.Module, picks: tuple[Any, Any], form: Form
-) -> Callable[[str, float], BlendedModel]:
-    def made(how: Any, setting: float) -> BlendedModel:
-        given = {"ratio" if how == "gate" else "weight": setting}
-        return BlendedModel(old, new, how, form=form, h1_scores=picks[0], h2_scores=picks[1], **given)  # type: ignore[arg-type]
-
-    return made
-
-
 def _reader(model: Any, read: Mapping[str, Any]) -> Reader:
     places = (read.get("ids"), read.get("inputs"), read.get("target"))
     return Reader(model, model, read.get("device"), places, reading_of(model, None, None, None), None, None, None)
@@ -220,14 +213,18 @@ def _form(
             "class_axis=1 or class_axis=-1."
         )
     if binary:
-        from_logits = bool(read.get("from_logits"))
-        told = [from_logits if each is None else each for each in said]
+        told = [bool(read.get("from_logits")) if each is None else each for each in said]
+        if told[0] != told[1]:
+            raise ValueError(
+                "Binary scores of h1 and h2 are read alike: let both return logits or both probabilities, such as "
+                "h1=torch.nn.Sequential(h1, torch.nn.Sigmoid()). Received: h1_from_logits other than from_logits."
+            )
     else:
         told = [
             not _are_distributions(scores, axis or 1) if each is None else each
             for scores, each in zip((first, second), said, strict=True)
         ]
-    return Form(binary, told[0], told[1], axis or 1)
+    return Form(bool(read.get("multilabel")), told[0], told[1], axis or 1)
 
 
 def _are_distributions(scores: Tensor, axis: int) -> bool:

@@ -18,24 +18,37 @@ class Form(NamedTuple):
     """How the scores of a model are read.
 
     Attributes:
-        binary: Whether each score is of an answer of its own, 0 or 1.
+        multilabel: Whether each column is a label of its own, 0 or 1.
         h1_from_logits: Whether h1 gives logits; else probabilities.
         h2_from_logits: The same of h2, whose form the blend's scores have.
         class_axis: Where the classes are, if they are not alone.
         returns_logits: Whether the blend does. Default: as h2.
     """
 
-    binary: bool = False
+    multilabel: bool = False
     h1_from_logits: bool = True
     h2_from_logits: bool = True
     class_axis: int = 1
     returns_logits: bool | None = None
 
 
-class BlendedModel(nn.Module):
-    """Both models' answers to a batch as one: their mean, or a gate that takes h2's where it is surer.
+def blended_model(
+    h1: nn.Module,
+    h2: nn.Module,
+    how: How = "probability",
+    *,
+    weight: float | None = None,
+    ratio: float | None = None,
+    from_logits: bool = True,
+    h1_from_logits: bool | None = None,
+    multilabel: bool = False,
+    class_axis: int = 1,
+    scores: Callable[[Any], Any] | None = None,
+    h1_scores: Callable[[Any], Any] | None = None,
+) -> BlendedModel:
+    """Both models' answers to a batch as one module: their mean, or a gate that takes h2's where it is surer.
 
-    A plain module of copies of h1 and h2, in eval mode: for ``torch.export.export``, ``torch.jit.trace``,
+    A plain module of copies of h1 and h2, frozen and in eval mode: for ``torch.export.export``, ``torch.jit.trace``,
     ``torch.save``. It takes what they take and returns scores of h2's form: logits (logarithms of probabilities, which
     are such) or probabilities. `blend` chooses one under a promise.
 
@@ -46,48 +59,56 @@ class BlendedModel(nn.Module):
             its largest probability is more than `ratio` times h1's largest, else h1's.
         weight: The share of h1 in a mean, from 0 to 1.
         ratio: How many times surer h2 has to be, above 0.
-        form: How scores are read. By default as logits of classes on axis 1.
-        h1_scores: What h1's scores are, if not what it returns: a function of that.
-        h2_scores: The same for h2.
+        from_logits: Whether h2 returns logits (or log-probabilities); else probabilities.
+        h1_from_logits: The same for h1. Default: as h2.
+        multilabel: Whether each column is a label of its own.
+        class_axis: Where the classes are, 1 or -1.
+        scores: What h2's scores are, if not what it returns: a function of that.
+        h1_scores: The same for h1.
 
     Raises:
         TypeError: A model is no module.
-        ValueError: A weight or ratio that can't be; later, models of different classes.
+        ValueError: A weight or ratio that can't be; when it is called, models of different classes.
 
     Example:
         >>> import torch
-        >>> from bc_lightning import BlendedModel
+        >>> from bc_lightning import blended_model
         >>> h1, h2 = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
-        >>> blend, x = BlendedModel(h1, h2, weight=0.25), torch.ones(2, 4)
+        >>> blend, x = blended_model(h1, h2, weight=0.25), torch.ones(2, 4)
         >>> mean = 0.25 * h1(x).softmax(1) + 0.75 * h2(x).softmax(1)
         >>> torch.allclose(blend(x).exp(), mean)
         True
     """
+    for called, model in (("h1", h1), ("h2", h2)):
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"{called} must be a module, to be deployed. Received: {type(model).__name__}.")
+    other, name = (weight, "weight") if how == "gate" else (ratio, "ratio")
+    if other is not None:
+        raise ValueError(f"{name} does nothing with how={how!r}. Received: {name}={other!r}.")
+    setting = check_setting(how, ratio if how == "gate" else weight)
+    form = Form(multilabel, from_logits if h1_from_logits is None else h1_from_logits, from_logits, class_axis)
+    return BlendedModel(h1, h2, how, setting, form, (h1_scores, scores))
+
+
+class BlendedModel(nn.Module):
+    """What `blended_model` makes.
+
+    Args:
+        h1: The model in use.
+        h2: Its update.
+        how: How their answers are mixed.
+        setting: Weight or ratio.
+        form: How scores are read.
+        picks: What h1's and h2's scores are, if not what they return.
+    """
 
     def __init__(
-        self,
-        h1: nn.Module,
-        h2: nn.Module,
-        how: How = "probability",
-        *,
-        weight: float | None = None,
-        ratio: float | None = None,
-        form: Form | None = None,
-        h1_scores: Callable[[Any], Any] | None = None,
-        h2_scores: Callable[[Any], Any] | None = None,
+        self, h1: nn.Module, h2: nn.Module, how: str, setting: float, form: Form, picks: tuple[Any, Any]
     ) -> None:
         super().__init__()
-        for called, model in (("h1", h1), ("h2", h2)):
-            if not isinstance(model, nn.Module):
-                raise TypeError(f"{called} must be a module, to be deployed. Received: {type(model).__name__}.")
-        other, name = (weight, "weight") if how == "gate" else (ratio, "ratio")
-        if other is not None:
-            raise ValueError(f"{name} does nothing with how={how!r}. Received: {name}={other!r}.")
-        self.how = how
-        self.setting = check_setting(how, ratio if how == "gate" else weight)
-        self.form = Form() if form is None else form
+        self.how, self.setting, self.form = how, setting, form
         self.h1, self.h2 = copy.deepcopy(h1), copy.deepcopy(h2)
-        self._scores = h1_scores, h2_scores
+        self._scores = picks
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> BlendedModel:
@@ -107,7 +128,7 @@ class BlendedModel(nn.Module):
             )
         form = self.form
         in_logits = form.h2_from_logits if form.returns_logits is None else form.returns_logits
-        if form.binary:
+        if form.multilabel or first.ndim == 1 or first.shape[1] == 1:
             two = (_two_classes(_logits(z, given, binary=True)) for z, given in self._with_form(first, second))
             logs = blended(over_two_classes, self.how, self.setting, *two)
             logit = logs[..., 1] - logs[..., 0]

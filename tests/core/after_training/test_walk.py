@@ -65,7 +65,7 @@ def test_too_few_instances_cannot_be_told():
 
 
 def test_seldom_says_that_a_broken_promise_is_kept(monkeypatch):
-    """Eleven mixtures, of which the nearest to h2 break the promise by a little: chosen too often if taken one by one."""
+    """Of eleven mixtures the nearest to h2 break the promise by a little: taken one by one, one of them often passes."""
     monkeypatch.setattr(_verdict, "_instances_needed", lambda *of: None)  # takes most of the time
     rng = np.random.default_rng(0)
     rates = {round(1 - step / 10, 1): 0.0021 * step for step in range(11)}
@@ -94,7 +94,7 @@ def test_by_layer_keeps_moves_that_are_better_and_ends():
     start = walk([1.0, 0.9], lambda share: overlap_of({"body": share, "head": share}), PROMISE, 0.99)[1]
     trials, best = refine(["body", "head"], start, overlap_of, PROMISE, 0.99, 60)
     assert best.layers == {"body": 0.0, "head": 1.0}
-    assert best.overlap.nfr == 0 and best.overlap.accuracy_h2 == 0.98
+    assert (best.overlap.nfr, best.overlap.accuracy_h2) == (0, 0.98)
     assert len(trials) < 60
     few, _ = refine(["body", "head"], start, overlap_of, PROMISE, 0.99, 3)
     assert len(few) == 3
