@@ -170,7 +170,7 @@ def _layer_of(name: str) -> str:
 
 def _numbers(variable: Any) -> np.ndarray[Any, Any]:
     """The value, in a type that numpy computes in, and no view of memory that changes."""
-    value = np.array(ops.convert_to_numpy(variable))
+    value = np.array(ops.convert_to_numpy(variable.value))
     return value.astype("float32") if value.dtype.kind not in "iubfc" or value.dtype.itemsize < 4 else value
 
 

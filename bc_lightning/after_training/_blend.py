@@ -93,14 +93,16 @@ def blend(
     form = _form(old, new, picks, data, read, (h1_from_logits, from_logits))
     # Answers of the blend are its scores.
     asked = {**read, "scores": None, "h1_scores": picks[0]}
+    model = BlendedModel(old, new, how, settings[0], form, picks)
 
     def made(setting: float) -> BlendedModel:
-        return BlendedModel(old, new, how, setting, form, picks)
+        model.setting = setting
+        return model
 
     return blend_by(
         made,
         lambda model: evaluate(h1, model, data, **asked).comparison.overlap,
-        _price(old, new, made(settings[0]), data, read),
+        _price(old, new, model, data, read, picks[1]),
         how,
         settings,
         promise,
@@ -184,9 +186,9 @@ def _models(
     return models[0], models[1], (picks[0], picks[1]), read
 
 
-def _reader(model: Any, read: Mapping[str, Any]) -> Reader:
+def _reader(model: Any, read: Mapping[str, Any], pick: Any = None) -> Reader:
     places = (read.get("ids"), read.get("inputs"), read.get("target"))
-    return Reader(model, model, read.get("device"), places, reading_of(model, None, None, None), None, None, None)
+    return Reader(model, model, read.get("device"), places, reading_of(model, None, None, None), pick, pick, None)
 
 
 def _form(
@@ -194,12 +196,11 @@ def _form(
 ) -> Form:
     """How both models' scores are to be read, from what they say of the first batches."""
     seen: list[list[Tensor]] = [[], []]
-    readers = [_reader(model, read) for model in (old, new)]
+    readers = [_reader(model, read, pick) for model, pick in zip((old, new), picks, strict=True)]
     with evaluating(old, new):
         for batch in _in_batches(data, read.get("batch_size") or BATCH_SIZE):
-            for scores, reader, pick, called in zip(seen, readers, picks, ("h1", "h2"), strict=True):
-                output = reader.ask_h2(batch)
-                scores.append(scores_from_output(output if pick is None else pick(output), model=called).float().cpu())
+            for scores, reader, called in zip(seen, readers, ("h1", "h2"), strict=True):
+                scores.append(scores_from_output(reader.ask_h2(batch), model=called).float().cpu())
             if sum(map(len, seen[0])) >= ENOUGH_SCORES:
                 break
     if not seen[0]:
@@ -231,13 +232,13 @@ def _are_distributions(scores: Tensor, axis: int) -> bool:
     return bool((scores >= 0).all()) and bool(((scores.sum(axis) - 1).abs() < 1e-3).all())
 
 
-def _price(old: nn.Module, new: nn.Module, made: nn.Module, data: Any, read: Mapping[str, Any]) -> Price:
+def _price(old: nn.Module, new: nn.Module, made: nn.Module, data: Any, read: Mapping[str, Any], pick: Any) -> Price:
     """Parameters of both, and how long h2 and the blend take for the first batch."""
     batch = next(iter(_in_batches(data, read.get("batch_size") or BATCH_SIZE)))
     seconds = []
     with evaluating(new, made):
-        for model in (new, made):
-            reader = _reader(model, read)
+        for model, of_model in ((new, pick), (made, None)):
+            reader = _reader(model, read, of_model)
             times = [_seconds(reader, batch) for _ in range(_TIMES)]
             seconds.append(min(times))
         output = _reader(made, read).ask_h2(batch)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bc_core.after_training._blending import How, blended, check_setting
 from bc_lightning.batches._model_outputs import scores_from_output
 from bc_lightning.losses._torch_operations import TorchOperations, over_two_classes
+from bc_lightning.reference._modules import device_of_module, move
 
 
 class Form(NamedTuple):
@@ -48,7 +49,7 @@ def blended_model(
 ) -> BlendedModel:
     """Both models' answers to a batch as one module: their mean, or a gate that takes h2's where it is surer.
 
-    A plain module of copies of h1 and h2, frozen and in eval mode: for ``torch.export.export``, ``torch.jit.trace``,
+    A plain module of copies of h1 and h2, frozen and in eval mode: for ``torch.export.export``, ONNX,
     ``torch.save``. It takes what they take and returns scores of h2's form: logits (logarithms of probabilities, which
     are such) or probabilities. `blend` chooses one under a promise.
 
@@ -108,6 +109,8 @@ class BlendedModel(nn.Module):
         super().__init__()
         self.how, self.setting, self.form = how, setting, form
         self.h1, self.h2 = copy.deepcopy(h1), copy.deepcopy(h2)
+        if (device := device_of_module(h2)) is not None:
+            move(self.h1, device)
         self._scores = picks
         self.requires_grad_(False).eval()
 
@@ -115,8 +118,9 @@ class BlendedModel(nn.Module):
         """Stay in eval mode: what both models are served in."""
         return super().train(False)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Scores of a batch, in h2's form."""
+    def forward(self, x: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+        """Scores of a batch, in h2's form. The first argument has a name, for the shapes that an export is told."""
+        args = args if x is None else (x, *args)
         first, second = (
             self._of(model, pick, called, args, kwargs)
             for model, pick, called in zip((self.h1, self.h2), self._scores, ("h1", "h2"), strict=True)

@@ -65,7 +65,7 @@ def test_too_few_instances_cannot_be_told():
 
 
 def test_seldom_says_that_a_broken_promise_is_kept(monkeypatch):
-    """Of eleven mixtures the nearest to h2 break the promise by a little: taken one by one, one of them often passes."""
+    """Of eleven mixtures the last five break the promise by a little: taken one by one, some often pass."""
     monkeypatch.setattr(_verdict, "_instances_needed", lambda *of: None)  # takes most of the time
     rng = np.random.default_rng(0)
     rates = {round(1 - step / 10, 1): 0.0021 * step for step in range(11)}
