@@ -93,7 +93,7 @@ def settings_of(
     given = ratios if how == "gate" else weights
     if given is None:
         given = DEFAULT_RATIOS if how == "gate" else DEFAULT_ALPHAS
-    return sorted({check_setting(how, each) for each in ([given] if _is_number(given) else given)}, reverse=True)  # type: ignore[union-attr, list-item]
+    return sorted({check_setting(how, each) for each in ([given] if _is_number(given) else given)}, reverse=True)  # type: ignore[union-attr]
 
 
 def check_setting(how: str, setting: Any) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 Shapes = Mapping[str, tuple[int, ...]]
 _SHOWN = 3
@@ -42,21 +44,71 @@ class WarmStart:
         return told
 
 
-def matched(h1: Shapes, h2: Shapes, separator: str = ".") -> WarmStart:
-    """Find the weights that go together: those of one name and shape.
+class Renaming(NamedTuple):
+    """How h1's names become h2's, where the network of one is a part of the other: called with a name of h1's.
 
-    Where no name is in both, the names of one may all begin with where the network is in it, such as ``"model."``.
+    Attributes:
+        inside: What h1's names begin with that h2's lack.
+        outside: What h2's begin with that h1's lack; one of the two is empty.
+    """
+
+    inside: str
+    outside: str
+
+    def __call__(self, name: str) -> str:
+        if self.inside and not name.startswith(self.inside):
+            return f"h1's {name}"
+        return self.outside + name[len(self.inside) :]
+
+
+def shapes_of(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shapes of arrays of any framework, by name."""
+    return {name: tuple(map(int, each.shape)) for name, each in weights.items()}
+
+
+def renaming(h1: Shapes, h2: Shapes, separator: str = ".") -> Renaming:
+    """Find how h1's names become h2's. Where a name is in both they are alike.
 
     Args:
         h1: Shapes by name.
         h2: The same.
         separator: Between the parts of a name.
 
+    Example:
+        >>> from bc_core.reference._weights import renaming
+        >>> renaming({"0.bias": (3,)}, {"net.0.bias": (3,)})("0.bias")
+        'net.0.bias'
+    """
+    if not h1 or not h2 or set(h1) & set(h2):
+        return Renaming("", "")
+
+    def fitting(short: Shapes, long: Shapes) -> tuple[int, str]:
+        found = {
+            whole[: -len(name)]
+            for name in short
+            for whole in long
+            if whole.endswith(separator + name) and long[whole] == short[name]
+        }
+        fit = {prefix: sum(long.get(prefix + name) == shape for name, shape in short.items()) for prefix in found}
+        best = max(fit, key=lambda prefix: (fit[prefix], -len(prefix), prefix), default="")
+        return fit.get(best, 0), best
+
+    in_h2, in_h1 = fitting(h1, h2), fitting(h2, h1)
+    return Renaming("", in_h2[1]) if in_h2[0] >= in_h1[0] else Renaming(in_h1[1], "")
+
+
+def matched(h1: Shapes, h2: Shapes, to_h2: Renaming | None = None) -> WarmStart:
+    """Find the weights that go together: those of one name and shape.
+
+    Args:
+        h1: Shapes by name.
+        h2: The same.
+        to_h2: How h1's names become h2's. By default they are alike.
+
     Raises:
         ValueError: No weight of h1 fits one of h2.
     """
-    inside, outside = shift(h1, h2, separator)
-    theirs = {rename(name, inside, outside): shape for name, shape in h1.items()}
+    theirs = {(name if to_h2 is None else to_h2(name)): shape for name, shape in h1.items()}
     copied = tuple(name for name, shape in h2.items() if theirs.get(name) == shape)
     if not copied:
         raise ValueError(
@@ -69,32 +121,9 @@ def matched(h1: Shapes, h2: Shapes, separator: str = ".") -> WarmStart:
         if name not in copied
     }
     unused = tuple(name for name, of_h2 in zip(h1, theirs, strict=True) if of_h2 not in h2)
-    return WarmStart(copied, left, unused, (sum(size(h2[name]) for name in copied), sum(map(size, h2.values()))))
-
-
-def shift(h1: Shapes, h2: Shapes, separator: str = ".") -> tuple[str, str]:
-    """What h1's names begin with that h2's lack, and what h2's begin with that h1's lack; one of them is empty."""
-    if not h1 or not h2 or set(h1) & set(h2):
-        return "", ""
-
-    def fitting(short: Shapes, long: Shapes) -> dict[str, int]:
-        found = {
-            whole[: -len(name)]
-            for name in short
-            for whole in long
-            if whole.endswith(separator + name) and long[whole] == short[name]
-        }
-        return {prefix: sum(long.get(prefix + name) == shape for name, shape in short.items()) for prefix in found}
-
-    in_h2, in_h1 = fitting(h1, h2), fitting(h2, h1)
-    best_2 = max(in_h2, key=lambda prefix: (in_h2[prefix], -len(prefix)), default="")
-    best_1 = max(in_h1, key=lambda prefix: (in_h1[prefix], -len(prefix)), default="")
-    return ("", best_2) if in_h2.get(best_2, 0) >= in_h1.get(best_1, 0) else (best_1, "")
-
-
-def rename(name: str, inside: str, outside: str) -> str:
-    """A name of h1's as h2 has it; what `shift` found."""
-    return outside + name if not inside else name[len(inside) :] if name.startswith(inside) else f"h1's {name}"
+    return WarmStart(
+        copied, left, unused, (sum(math.prod(h2[name]) for name in copied), sum(map(math.prod, h2.values())))
+    )
 
 
 def check_alike(h1: Mapping[str, object], h2: Mapping[str, object]) -> None:
@@ -123,14 +152,6 @@ def check_alike(h1: Mapping[str, object], h2: Mapping[str, object]) -> None:
             f"Weights are mixed one by one, and h1 and h2 differ in {_listed(differ)}. Mix what they say instead, "
             "which needs no common architecture: blend(h1, h2, data, promise=...)."
         )
-
-
-def size(shape: tuple[int, ...]) -> int:
-    """How many numbers a weight has."""
-    product = 1
-    for length in shape:
-        product *= length
-    return product
 
 
 def _shown(shapes: Shapes) -> str:

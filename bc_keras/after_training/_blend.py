@@ -170,7 +170,7 @@ def blend(
         >>> found.promise.verdict, found.model.predict(x, verbose=0).shape
         ('met', (400, 3))
     """
-    settings = settings_of(how, weight, ratio)  # type: ignore[arg-type]
+    settings = settings_of(how, weight, ratio)
     h1 = _plain_h1(h1)
     _check_models(h1, h2)
     if isinstance(h2, BCModel):
@@ -239,7 +239,7 @@ def distil(blend: Blend | keras.Model, h2: keras.Model, *, dissonance: str | Non
         raise TypeError(f"blend must be what blend() returned, or its model. Received: {type(blend).__name__}.")
     if dissonance is None and options.get("loss") is None:
         dissonance = "imitation"
-    return BCModel(h2, h1=teacher, dissonance=dissonance, **options)  # type: ignore[arg-type]
+    return BCModel(h2, h1=teacher, dissonance=dissonance, **options)
 
 
 class _Answers:
@@ -396,4 +396,4 @@ def _price(h1: Any, h2: Any, made: Any, x: Any) -> Price:
             model.predict_on_batch(x)
             times.append(time.perf_counter() - begun)
         seconds.append(min(times))
-    return Price(h1.count_params(), h2.count_params(), *seconds, len(keras.tree.flatten(x)[0]))
+    return Price(h1.count_params(), h2.count_params(), seconds[0], seconds[1], len(keras.tree.flatten(x)[0]))

@@ -11,13 +11,13 @@ import numpy as np
 from keras import ops
 
 from bc_core import ErrorOverlap
-from bc_core.reference._weights import check_alike, rename, shift
+from bc_core.reference._weights import check_alike, renaming, shapes_of
 from bc_keras._copies import cloned
 from bc_keras.after_training._statistics import estimate
 from bc_keras.batches._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
-from bc_keras.training._warm_start import named_layers, named_weights, weights_behind
+from bc_keras.training._warm_start import SEPARATOR, named_layers, named_weights, weights_behind
 
 _STATISTICS = ("moving_mean", "moving_variance")
 # What a config holds that is of no matter to what a layer computes.
@@ -47,14 +47,12 @@ class Mixture:
         old, new = weights_behind(h1, "h1"), weights_behind(h2, "h2")
         self._h2 = h2
         first, self._variables = named_weights(old), named_weights(new)
-        shapes = [{name: tuple(each.shape) for name, each in of.items()} for of in (first, self._variables)]
-        begins = shift(*shapes, separator="/")
-        check_alike({rename(name, *begins): shape for name, shape in shapes[0].items()}, shapes[1])
-        kinds = [_kinds(model) for model in (old, new)]
-        kinds[0] = {rename(name, *begins): kind for name, kind in kinds[0].items()}
-        both = [name for name in kinds[0] if name in kinds[1]]
-        check_alike(*({name: of[name] for name in both} for of in kinds))
-        self._first = {rename(name, *begins): _numbers(each) for name, each in first.items()}
+        to_h2 = renaming(shapes_of(first), shapes_of(self._variables), SEPARATOR)
+        self._first = {to_h2(name): _numbers(each) for name, each in first.items()}
+        check_alike(shapes_of(self._first), shapes_of(self._variables))
+        kinds_1, kinds_2 = {to_h2(name): kind for name, kind in _kinds(old).items()}, _kinds(new)
+        both = [name for name in kinds_1 if name in kinds_2]
+        check_alike({name: kinds_1[name] for name in both}, {name: kinds_2[name] for name in both})
         self._second = {name: _numbers(each) for name, each in self._variables.items()}
         self._normalised = {
             path: layer
@@ -101,9 +99,9 @@ class Mixture:
     def _has_same_statistics(self, path: str) -> bool:
         """Whether the statistics were frozen in both models."""
         return all(
-            np.array_equal(self._first[f"{path}/{of}"], self._second[f"{path}/{of}"])
+            np.array_equal(self._first[f"{path}{SEPARATOR}{of}"], self._second[f"{path}{SEPARATOR}{of}"])
             for of in _STATISTICS
-            if f"{path}/{of}" in self._second
+            if f"{path}{SEPARATOR}{of}" in self._second
         )
 
     def _checked_statistics(self, statistics: Any, batch_size: int | None) -> Any:
@@ -165,7 +163,7 @@ def asked_about(h1: Any, h2: Any, data: Any, batch_size: int | None, reading: Ma
 
 
 def _layer_of(name: str) -> str:
-    return name.rpartition("/")[0]
+    return name.rpartition(SEPARATOR)[0]
 
 
 def _numbers(variable: Any) -> np.ndarray[Any, Any]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import keras
 
-from bc_core.after_training._walk import checked_alphas, checked_confidence, smallest_share
+from bc_core.after_training._interpolating import check_projectable, project_by
+from bc_core.after_training._walk import checked_alphas, checked_confidence
 from bc_core.promise._grammar import Promise
-from bc_core.promise._verdict import PromiseVerdict, judge
+from bc_core.promise._verdict import PromiseVerdict
 from bc_keras.after_training._mixture import Mixture
 from bc_keras.training._telling import check_count
 from bc_keras.training._warm_start import weights_behind
@@ -87,25 +88,13 @@ class ProjectionCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Refuse what could not be projected, before an epoch is spent."""
         self.history, self.verdict = [], None
-        mixture = self._mixture()
-        with mixture.kept():
-            mixture.mix(1.0)
-            possible = judge(self.promise, mixture.overlap(), self.confidence)
-        if possible.verdict != "met":
-            raise ValueError(
-                f"h1 itself does not keep the promise on these data, so no step back to it would: {possible} Give more "
-                "validation data, or promise less."
-            )
+        check_projectable(self._mixture(), self.promise, self.confidence)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Move h2, where this epoch is one of `every`."""
         if (epoch + 1) % self.every:
             return
-        mixture = self._mixture()
-        share, self.verdict = smallest_share(
-            self.alphas, lambda share: (mixture.mix(share), mixture.overlap())[1], self.promise, self.confidence
-        )
-        mixture.mix(share)
+        share, self.verdict = project_by(self._mixture(), self.alphas, self.promise, self.confidence)
         self.history.append(share)
         if logs is not None:
             logs["projected_alpha"] = share

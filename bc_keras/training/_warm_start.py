@@ -9,13 +9,13 @@ from typing import Any
 import keras
 from keras.src.utils.naming import to_snake_case  # public nowhere; by which layers are named that the user has not
 
-from bc_core.reference._weights import WarmStart, matched, rename, shift
+from bc_core.reference._weights import WarmStart, matched, renaming, shapes_of
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.training._telling import say
 
 H1 = "h1"
-_SEPARATOR = "/"
+SEPARATOR = "/"
 
 
 def warm_start(h2: keras.Model, h1: Any) -> WarmStart:
@@ -54,10 +54,10 @@ def warm_start(h2: keras.Model, h1: Any) -> WarmStart:
     check_no_shared_variables(old, new)
     _check_optimizer(h2)
     first, second = named_weights(old), named_weights(new)
-    shapes = [{name: tuple(each.shape) for name, each in of.items()} for of in (first, second)]
-    report = matched(*shapes, separator=_SEPARATOR)
-    begins = shift(*shapes, separator=_SEPARATOR)
-    of_h2 = {rename(name, *begins): variable for name, variable in first.items()}
+    shapes_1, shapes_2 = shapes_of(first), shapes_of(second)
+    to_h2 = renaming(shapes_1, shapes_2, SEPARATOR)
+    report = matched(shapes_1, shapes_2, to_h2)
+    of_h2 = {to_h2(name): variable for name, variable in first.items()}
     for name in report.copied:
         second[name].assign(keras.ops.convert_to_numpy(of_h2[name]))
     return report
@@ -105,11 +105,11 @@ def named_weights(model: keras.Layer) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path, layer in named_layers(model):
         for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
-            name = f"{path}{_SEPARATOR}{variable.name}" if path else variable.name
+            name = f"{path}{SEPARATOR}{variable.name}" if path else variable.name
             again = 0
             while name in found:
                 again += 1
-                name = f"{path}{_SEPARATOR}{variable.name}_{again}"
+                name = f"{path}{SEPARATOR}{variable.name}_{again}"
             found[name] = variable
     return found
 
@@ -128,7 +128,7 @@ def named_layers(model: keras.Layer, path: str = "", seen: set[int] | None = Non
             places[kind] = place + 1
             name = f"{kind}_{place}" if place else kind
         if id(layer) not in seen:
-            yield from named_layers(layer, f"{path}{_SEPARATOR}{name}" if path else name, seen)
+            yield from named_layers(layer, f"{path}{SEPARATOR}{name}" if path else name, seen)
 
 
 def _check_optimizer(h2: keras.Model) -> None:

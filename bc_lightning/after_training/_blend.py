@@ -87,7 +87,7 @@ def blend(
         ('met', torch.Size([400, 3]))
         >>> program = torch.export.export(found.model, (x,))
     """
-    settings = settings_of(how, weight, ratio)  # type: ignore[arg-type]
+    settings = settings_of(how, weight, ratio)
     old, new, picks, read = _models(h1, h2, {**reading, "from_logits": from_logits})
     data = _readable(data, "data")
     form = _form(old, new, picks, data, read, (h1_from_logits, from_logits))
@@ -243,7 +243,7 @@ def _price(old: nn.Module, new: nn.Module, made: nn.Module, data: Any, read: Map
             seconds.append(min(times))
         output = _reader(made, read).ask_h2(batch)
     parameters = [sum(each.numel() for each in model.parameters()) for model in (old, new)]
-    return Price(*parameters, *seconds, len(output))
+    return Price(parameters[0], parameters[1], seconds[0], seconds[1], len(output))
 
 
 def _seconds(reader: Reader, batch: Any) -> float:

@@ -49,9 +49,9 @@ def blended_model(
 ) -> BlendedModel:
     """Both models' answers to a batch as one module: their mean, or a gate that takes h2's where it is surer.
 
-    A plain module of copies of h1 and h2, frozen and in eval mode: for ``torch.export.export``, ONNX,
-    ``torch.save``. It takes what they take and returns scores of h2's form: logits (logarithms of probabilities, which
-    are such) or probabilities. `blend` chooses one under a promise.
+    A plain module of copies of h1 and h2, frozen and in eval mode: for ``torch.export.export``, ONNX, ``torch.save``.
+    It takes what they take and returns scores of h2's form: logits (logarithms of probabilities, which are such) or
+    probabilities. `blend` chooses one under a promise.
 
     Args:
         h1: The model in use.
@@ -135,10 +135,12 @@ class BlendedModel(nn.Module):
         if form.multilabel or first.ndim == 1 or first.shape[1] == 1:
             two = (_two_classes(_logits(z, given, binary=True)) for z, given in self._with_form(first, second))
             logs = blended(over_two_classes, self.how, self.setting, *two)
-            logit = logs[..., 1] - logs[..., 0]
+            logit: Tensor = logs[..., 1] - logs[..., 0]
             return logit if in_logits else logit.sigmoid()
         ops = TorchOperations(form.class_axis)
-        scores = blended(ops, self.how, self.setting, *(_logits(z, g) for z, g in self._with_form(first, second)))
+        scores: Tensor = blended(
+            ops, self.how, self.setting, *(_logits(z, g) for z, g in self._with_form(first, second))
+        )
         return scores if in_logits else ops.softmax(scores)
 
     def _with_form(self, first: Tensor, second: Tensor) -> tuple[tuple[Tensor, bool], tuple[Tensor, bool]]:

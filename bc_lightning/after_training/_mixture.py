@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from bc_core import ErrorOverlap
-from bc_core.reference._weights import check_alike, rename, shift
+from bc_core.reference._weights import check_alike, renaming, shapes_of
 from bc_lightning.after_training._statistics import estimate, layers_with_statistics
 from bc_lightning.evaluation._evaluate import _in_batches, evaluate
 from bc_lightning.evaluation._reader import BATCH_SIZE, Reader, reading_of
@@ -43,11 +43,10 @@ class Mixture:
         self._h1, self._target, self._reading = h1, target, dict(reading)
         old, new, network = weights_behind(h1, "h1"), weights_behind(h2, "h2"), network_of(target)
         first, second = tensors_of(old, "h1"), tensors_of(new, "h2")
-        shapes = [{name: tuple(each.shape) for name, each in of.items()} for of in (first, second)]
-        begins = shift(*shapes)
-        self._first = {rename(name, *begins): tensor for name, tensor in first.items()}
-        check_alike({rename(name, *begins): shape for name, shape in shapes[0].items()}, shapes[1])
-        check_alike(*_in_both({rename(name, *begins): kind for name, kind in _kinds(old).items()}, _kinds(new)))
+        to_h2 = renaming(shapes_of(first), shapes_of(second))
+        self._first = {to_h2(name): tensor for name, tensor in first.items()}
+        check_alike(shapes_of(self._first), shapes_of(second))
+        check_alike(*_in_both({to_h2(name): kind for name, kind in _kinds(old).items()}, _kinds(new)))
         check_alike(_ties(self._first), _ties({name: second[name] for name in self._first}))
         # h2 may be what is set.
         self._second = {name: tensor.detach().clone() for name, tensor in second.items()}

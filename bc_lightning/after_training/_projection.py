@@ -7,9 +7,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from bc_core.after_training._walk import checked_alphas, checked_confidence, smallest_share
+from bc_core.after_training._interpolating import check_projectable, project_by
+from bc_core.after_training._walk import checked_alphas, checked_confidence
 from bc_core.promise._grammar import Promise
-from bc_core.promise._verdict import PromiseVerdict, judge
+from bc_core.promise._verdict import PromiseVerdict
 from bc_lightning._packages import Callback
 from bc_lightning.after_training._mixture import Mixture
 from bc_lightning.training._warm_start import weights_behind
@@ -80,17 +81,7 @@ class ProjectionCallback(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse what could not be projected, before an epoch is spent."""
-        mixture = self._mixture(pl_module)
-        mixture.mix(1.0)
-        try:
-            possible = judge(self.promise, mixture.overlap(), self.confidence)
-        finally:
-            mixture.mix(0.0)
-        if possible.verdict != "met":
-            raise ValueError(
-                f"h1 itself does not keep the promise on these data, so no step back to it would: {possible} Give more "
-                "validation data, or promise less."
-            )
+        check_projectable(self._mixture(pl_module), self.promise, self.confidence)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -98,11 +89,7 @@ class ProjectionCallback(Callback):
         """After the last batch of an epoch, before it is validated and saved."""
         if not trainer.is_last_batch or (trainer.current_epoch + 1) % self.every:
             return
-        mixture = self._mixture(pl_module)
-        share, self.verdict = smallest_share(
-            self.alphas, lambda share: (mixture.mix(share), mixture.overlap())[1], self.promise, self.confidence
-        )
-        mixture.mix(share)
+        share, self.verdict = project_by(self._mixture(pl_module), self.alphas, self.promise, self.confidence)
         self.history.append(share)
         pl_module.log("projected_alpha", share, on_step=False, on_epoch=True, batch_size=1)
 

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from bc_core.reference._weights import WarmStart, matched, rename, shift
+from bc_core.reference._weights import WarmStart, matched, renaming, shapes_of
 from bc_lightning.reference._modules import module_behind
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._shared_parameters import check_no_shared_parameters
@@ -52,10 +52,10 @@ def warm_start(h2: nn.Module, h1: Any) -> WarmStart:
     old, new = weights_behind(h1, "h1"), network_of(h2)
     check_no_shared_parameters(old, new)
     first, second = tensors_of(old, "h1"), tensors_of(new, "h2")
-    shapes = [{name: tuple(each.shape) for name, each in of.items()} for of in (first, second)]
-    report = matched(*shapes)
-    inside, outside = shift(*shapes)
-    of_h2 = {rename(name, inside, outside): tensor for name, tensor in first.items()}
+    shapes_1, shapes_2 = shapes_of(first), shapes_of(second)
+    to_h2 = renaming(shapes_1, shapes_2)
+    report = matched(shapes_1, shapes_2, to_h2)
+    of_h2 = {to_h2(name): tensor for name, tensor in first.items()}
     # A compiled or averaged h2 may be under inference mode's own tensors; these are to be trained.
     with torch.inference_mode(False), torch.no_grad():
         for name in report.copied:
@@ -107,7 +107,7 @@ def weights_behind(h1: Any, called: str) -> nn.Module:
 def network_of(module: nn.Module) -> nn.Module:
     """The user's own network: what `torch.compile` and the steps of a plain module are around."""
     if isinstance(module, torch._dynamo.OptimizedModule):
-        module = cast("nn.Module", module._orig_mod)
+        module = module._orig_mod
     states = getattr(module, "_compatibilities", None)
     if states and states[0].options.supplies_base:
         return cast("nn.Module", module.model)

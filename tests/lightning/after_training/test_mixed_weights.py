@@ -242,10 +242,10 @@ def test_warm_start_is_said_and_works_under_an_optimiser():
     assert torch.equal(h2.weight, h1.weight)
     trainer().fit(module, DataLoader(data(), 50))
     assert not torch.equal(h2.weight, h1.weight)
+    adam = torch.optim.Adam(h2.parameters())
+    h2(torch.ones(1, 4)).sum().backward()
+    adam.step()
     with pytest.raises(ValueError, match="optimiser has made steps.*anew"):
-        adam = torch.optim.Adam(h2.parameters())
-        h2(torch.ones(1, 4)).sum().backward()
-        adam.step()
         BCLightningModule(copy.deepcopy(h2), h1=h1, start_from="h1", optimizer=adam, log_prefix="b")
 
 
@@ -287,8 +287,8 @@ def test_start_from_is_checked_where_it_is_given():
         CompatibilityCallback(nn.Linear(4, 3), start_from="zero")
     with pytest.raises(TypeError, match="h1 must be a module"):
         CompatibilityCallback(lambda x: x, start_from="h1")
-    with pytest.raises(ValueError, match="same object|same memory"):
-        same = nn.Linear(4, 3)
+    same = nn.Linear(4, 3)
+    with pytest.raises(ValueError, match="same object"):
         warm_start(same, same)
 
 
