@@ -56,7 +56,7 @@ def blended_model(
 ) -> keras.Model:
     """Both models' answers to a batch as one model: their mean, or a gate that takes h2's where it is surer.
 
-    A functional Keras model of copies of h1 and h2, frozen and in inference mode, and of operations of Keras alone:
+    A functional Keras model of copies of h1 and h2, which are frozen, and of operations of Keras alone:
     ``save`` and ``keras.models.load_model`` need nothing of this package. It takes what they take and returns scores of
     h2's form. `blend` chooses one under a promise.
 

@@ -60,7 +60,7 @@ def interpolate(
         reading: how outputs are read: `threshold`, `from_logits`, `h1_from_logits` and `multilabel` of `evaluate`.
 
     Returns:
-        The network (`model`, not compiled), its `alpha` (`layers` by layer), the `trials` with scores and bounds
+        The network (`model`, compiled anew as h2 is), its `alpha` (`layers` by layer), the `trials` with scores and bounds
         (`rows()`), and whether the `promise` is met, missed or cannot be told. Where no alpha keeps it, the nearest.
 
     Raises:

@@ -84,7 +84,7 @@ class Mixture:
         return self._asked.compare().overlap
 
     def result(self) -> Any:
-        """A copy of the network as it is, of the user's own class, not compiled."""
+        """A copy of the network as it is, of the user's own class, compiled anew where h2 is."""
         return copied(self._h2, "h2")
 
     @contextmanager
@@ -129,7 +129,7 @@ class Mixture:
 
 
 def copied(model: Any, called: str) -> Any:
-    """A copy of a model, of the user's own class, not compiled.
+    """A copy of a model, of the user's own class, compiled anew where it is.
 
     Raises:
         ValueError: its config does not make one.

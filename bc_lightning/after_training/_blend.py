@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bc_core import ErrorOverlap
 from bc_core.after_training._blending import How, blend_by, settings_of
 from bc_core.after_training._results import Blend, Price
 from bc_core.losses._score_scale import ENOUGH_SCORES
 from bc_lightning._user_module import only_network
 from bc_lightning.after_training._blended_model import BlendedModel, Form
 from bc_lightning.after_training._mixture import _readable, copy_of
+from bc_lightning.after_training._remembered import Remembered
 from bc_lightning.batches._model_outputs import scores_from_output
 from bc_lightning.evaluation._evaluate import _in_batches, evaluate
 from bc_lightning.evaluation._reader import BATCH_SIZE, Reader, evaluating, reading_of, trained_with
@@ -53,7 +55,8 @@ def blend(
     Args:
         h1: The model in use, a module.
         h2: Its update, of the same classes: a module, or what `BCLightningModule` returned.
-        data: Validation data, as in `evaluate`, that took no part in the training. Read once for each trial.
+        data: Validation data, as in `evaluate`, that took no part in the training. Read once for each trial; where the
+            batches are the same each time, the models compute their answers once.
         promise: What is to be kept, such as ``"nfr <= 0.5%"``.
         how: How answers are mixed.
         weight: The share of h1, one or several to choose from. Default: 0, 0.05, ..., 1.
@@ -94,20 +97,22 @@ def blend(
     # Answers of the blend are its scores.
     asked = {**read, "scores": None, "h1_scores": picks[0]}
     model = BlendedModel(old, new, how, settings[0], form, picks)
+    price = _price(old, new, model, data, read, picks[1])
+    first, second = model.h1, model.h2
+    model.h1, model.h2 = Remembered(first), Remembered(second)
 
     def made(setting: float) -> BlendedModel:
         model.setting = setting
         return model
 
-    return blend_by(
-        made,
-        lambda model: evaluate(h1, model, data, **asked).comparison.overlap,
-        _price(old, new, model, data, read, picks[1]),
-        how,
-        settings,
-        promise,
-        confidence,
-    )
+    def overlap_of(made: BlendedModel) -> ErrorOverlap:
+        found = evaluate(made.h1, made, data, **asked).comparison.overlap
+        made.h1.learns = made.h2.learns = False
+        return found
+
+    found = blend_by(made, overlap_of, price, how, settings, promise, confidence)
+    model.h1, model.h2 = first, second
+    return found
 
 
 def distil(blend: Blend | nn.Module, h2: nn.Module, *, loss: Any = "imitation", **options: Any) -> Any:

@@ -178,6 +178,24 @@ def test_h1_with_a_class_map_is_refused():
         blend(Reference(h1, class_map=[0, 1, 2]), h2, data(), "nfr <= 9%")
 
 
+def test_each_model_computes_its_answers_once():
+    calls = []
+
+    class Counting(nn.Sequential):
+        def forward(self, x):
+            calls.append(len(x))
+            return super().forward(x)
+
+    h1, h2 = (Counting(net) for net in nets())
+    blend(h1, h2, data(), "nfr <= 99%", weight=0.5)
+    of_one = len(calls)
+    calls.clear()
+    found = blend(h1, h2, data(), "nfr <= 99%")
+    assert len(found.trials) == 21
+    assert len(calls) == of_one
+    assert [type(each) for each in (found.model.h1, found.model.h2)] == [Counting, Counting]
+
+
 def test_a_loader_that_shuffles_counts_the_same():
     h1, h2 = nets()
     found = blend(h1, h2, DataLoader(data(), 64, shuffle=True), "nfr <= 99%", weight=[0.2, 0.8])
