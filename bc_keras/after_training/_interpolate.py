@@ -60,8 +60,9 @@ def interpolate(
         reading: how outputs are read: `threshold`, `from_logits`, `h1_from_logits` and `multilabel` of `evaluate`.
 
     Returns:
-        The network (`model`, compiled anew as h2 is), its `alpha` (`layers` by layer), the `trials` with scores and bounds
-        (`rows()`), and whether the `promise` is met, missed or cannot be told. Where no alpha keeps it, the nearest.
+        The network (`model`, compiled anew as h2 is), its `alpha` (`layers` by layer), the `trials` with scores and
+        bounds (`rows()`), and whether the `promise` is met, missed or cannot be told. Where no alpha keeps it, the
+        nearest.
 
     Raises:
         TypeError: h1 or h2 has no weights, the data are missing or can be read only once.
