@@ -41,7 +41,8 @@ from bc_keras.sweep._sweep import sweep
 from bc_keras.training._callback import CompatibilityCallback
 from bc_keras.training._frozen_check import FrozenH1Check
 from bc_keras.training._lambda_scheduler import LambdaScheduler
-from bc_keras.training._model import BCModel, unwrap
+from bc_keras.training._made_class import unwrap
+from bc_keras.training._model import BCModel
 from bc_keras.training._original import BCNewErrorCompatibilityModel, bc_fit
 from bc_keras.training._plain_models import OnTarget, TargetLoss
 from bc_keras.training._warm_start import warm_start

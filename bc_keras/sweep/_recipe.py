@@ -36,7 +36,8 @@ from bc_keras.sweep._data import Data, joined_batches
 from bc_keras.sweep._remade import MODEL_FILE, check_copied, packed, remade, to_be_remade, unpacked
 from bc_keras.sweep._told import special, told_of
 from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
-from bc_keras.training._model import BCModel, unwrap
+from bc_keras.training._made_class import unwrap
+from bc_keras.training._model import BCModel
 from bc_keras.training._score_scale import says_of
 from bc_keras.training._warm_start import check_start_from, warm_start
 

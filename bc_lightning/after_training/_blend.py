@@ -20,9 +20,9 @@ from bc_lightning.after_training._mixture import _readable, copy_of
 from bc_lightning.after_training._remembered import Remembered
 from bc_lightning.batches._model_outputs import scores_from_output
 from bc_lightning.evaluation._evaluate import _in_batches, evaluate
-from bc_lightning.evaluation._reader import BATCH_SIZE, Reader, evaluating, reading_of, trained_with
 from bc_lightning.reference._reference import Reference
 from bc_lightning.training._module import BCLightningModule, unwrap
+from bc_lightning.training._reader import BATCH_SIZE, Reader, evaluating, reading_of, trained_with
 from bc_lightning.training._warm_start import weights_behind
 
 _TIMES = 5

@@ -14,8 +14,8 @@ from bc_core import ErrorOverlap
 from bc_core.reference._weights import check_alike, renaming, shapes_of
 from bc_lightning.after_training._statistics import estimate, layers_with_statistics
 from bc_lightning.evaluation._evaluate import _in_batches, evaluate
-from bc_lightning.evaluation._reader import BATCH_SIZE, Reader, reading_of
 from bc_lightning.training._module import unwrap
+from bc_lightning.training._reader import BATCH_SIZE, Reader, reading_of
 from bc_lightning.training._warm_start import network_of, tensors_of, weights_behind
 
 _COUNTS = "num_batches_tracked"

@@ -25,7 +25,6 @@ from bc_lightning._random_numbers import seeded
 from bc_lightning._user_module import lightning_module_class
 from bc_lightning.batches._model_outputs import begins_with_ids, inputs_from_batch
 from bc_lightning.evaluation._evaluate import evaluate
-from bc_lightning.evaluation._reader import evaluating
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.losses._losses import MODEL_LOSSES, ModelLoss
 from bc_lightning.reference._asked_items import NotRepeatableError
@@ -44,6 +43,7 @@ from bc_lightning.training._module import (
     reference_for,
     unwrap,
 )
+from bc_lightning.training._reader import evaluating
 from bc_lightning.training._warm_start import check_start_from, warm_start
 
 # What a reference to h1 is made with.

@@ -18,9 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import Dataset
 
+from bc_core import Promise
 from bc_core.losses._dissonances import DISSONANCES
 from bc_core.losses._options import known
+from bc_core.promise._keeper import PromiseOptions
 from bc_lightning._packages import LightningModule
 from bc_lightning._user_module import class_of, has_scores, lightning_module_class, of_one_kind, only_network
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
@@ -31,9 +34,10 @@ from bc_lightning.reference._shared_parameters import check_no_shared_parameters
 from bc_lightning.reference._stored import StoredOutputs
 from bc_lightning.training._comparisons import LogComparisons
 from bc_lightning.training._made_class import made_class, plain_classifier_class
-from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall
+from bc_lightning.training._promise import Promised, check_promise_data
+from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall, compatibilities_of
 from bc_lightning.training._warm_start import check_start_from, started
-from bc_lightning.training._wrapped import CompatibleStep, compatibilities_of
+from bc_lightning.training._wrapped import CompatibleStep
 
 
 class _Door(type):
@@ -103,6 +107,14 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
             see `warm_start`. A checkpoint that is resumed from comes later and has the last word.
         comparisons: whether each validation and test epoch's comparison, with the instances that broke, goes to the
             Trainer's `TensorBoardLogger`s; or `LogComparisons` to name classes and instances, and show images.
+        promise: instead of `lambda_c`, what is to be kept: ``"nfr <= 0.5%"``, ``"btc >= 98%"``, several joined by a
+            comma. lambda_c then moves while the model trains, so that the one-sided bound of the score on held-out data
+            keeps it, and the training ends with the weights that did so with the best accuracy. ``h2.promise`` is a
+            `PromiseVerdict` afterwards. See ``docs/promises.md``.
+        promise_data: held-out data for it: a data loader, a list of batches or a ``Dataset``, read as `evaluate` reads
+            them, when an epoch ends. By default the validation data, whose scores are computed anyway.
+        promise_options: ``confidence`` of the bound (0.95), ``keep`` (``"best"`` weights, or ``"last"``), ``every``
+            (look at `promise_data` every so many steps too), and lambda_c's ``start`` (1) and ``most`` (64).
 
     Raises:
         TypeError: `model` is no module, is wrapped or compiled already, or has an optimiser of its own and gets one.
@@ -145,6 +157,9 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         lightning_module: type[Any] | None = None,
         start_from: str | None = None,
         comparisons: LogComparisons | bool = True,
+        promise: str | list[str] | Promise | None = None,
+        promise_data: Iterable[Any] | Dataset[Any] | None = None,
+        promise_options: dict[str, Any] | None = None,
     ) -> None:
         pass
 
@@ -187,6 +202,9 @@ def _wrap(
     lightning_module: type[Any] | None = None,
     start_from: str | None = None,
     comparisons: LogComparisons | bool = True,
+    promise: str | list[str] | Promise | None = None,
+    promise_data: Iterable[Any] | Dataset[Any] | None = None,
+    promise_options: dict[str, Any] | None = None,
 ) -> Any:
     _check_wrappable(model, log_prefix)
     _drop_rebound_forward(model)
@@ -199,7 +217,13 @@ def _wrap(
         call is None or call == "first" or callable(call) or (isinstance(call, int) and not isinstance(call, bool))
     ):
         raise ValueError(f"call must be 'first', an index or a function of the calls. Received: call={call!r}.")
-    criterion = criterion_of(loss, lambda_c, loss_options or {})
+    held_to = promised_by(promise, promise_data, promise_options, lambda_c)
+    if held_to is not None and hasattr(model, "promise"):
+        raise TypeError(
+            f"{class_of(model)} has an attribute 'promise' already, of its own or of another h1's promise. The verdict "
+            f"is to be found there, and of one promise alone: name yours otherwise, or hold h2 to one promise."
+        )
+    criterion = criterion_of(loss, lambda_c if held_to is None else lambda epoch: held_to.start, loss_options or {})
     if h1 is None and isinstance(loss, ModelLoss):
         h1 = loss.reference
     if h1 is None:
@@ -239,11 +263,26 @@ def _wrap(
         log_prefix,
         LogComparisons.of(comparisons),
         plain,
+        held_to,
+        promise_data,
     )
-    model.__dict__.setdefault("_compatibilities", []).append(Compatibility(options))
+    state = Compatibility(options)
+    state.promised = None if held_to is None else Promised(held_to)
+    model.__dict__.setdefault("_compatibilities", []).append(state)
     if "_user_class" not in type(model).__dict__:
         model.__class__ = made_class(type(model))
     return model
+
+
+def promised_by(
+    promise: Any, data: Any, options: dict[str, Any] | None, lambda_c: float | Callable[[float], float] | None
+) -> PromiseOptions | None:
+    """What was said of a promise, if one was given."""
+    if promise is None and options is not None:
+        raise TypeError("promise_options without a promise: say which, such as promise='nfr <= 0.5%'.")
+    held_to = None if promise is None else PromiseOptions.of(promise, options, lambda_c)
+    check_promise_data(data, held_to)
+    return held_to
 
 
 def reference_for(

@@ -20,8 +20,17 @@ from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_no
 from bc_lightning.training._hooks import FirstHook, ModuleCalls, SubmoduleHook
 from bc_lightning.training._moved_rows import AsBrought
 from bc_lightning.training._penalty import UnknownAxisError, eager, penalty_terms, raise_what_was_noticed
+from bc_lightning.training._promise import (
+    VerdictOf,
+    begin_training,
+    check_held_out,
+    end_training,
+    look_after_batch,
+    look_before_batch,
+    look_now,
+)
 from bc_lightning.training._refused_steps import captures_message
-from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage
+from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage, compatibilities_of
 from bc_lightning.training._step import (
     HANDED_OVER,
     Step,
@@ -41,6 +50,8 @@ class CompatibleStep:
     _compatibilities: list[Compatibility]
     _user_class: ClassVar[type[Any]]
     _rebuild_from: ClassVar[tuple[type[Any], bool]]
+
+    promise = VerdictOf()
 
     # -- what flows by ------------------------------------------------------------------------------------------
 
@@ -93,8 +104,19 @@ class CompatibleStep:
         for state in self._compatibilities:
             if not state.run.resumed and cast("Any", self).trainer.global_step == 0:
                 state.epochs_begun = {}
+            begin_training(self, state)
         say_what_is_not_trained(cast("nn.Module", self))
         super().on_fit_start()  # type: ignore[misc]
+
+    def on_train_start(self) -> None:
+        for state in self._compatibilities:
+            check_held_out(self, state)
+        super().on_train_start()  # type: ignore[misc]
+
+    def on_train_end(self) -> None:
+        super().on_train_end()  # type: ignore[misc]
+        for state in self._compatibilities:
+            end_training(self, state)
 
     def on_fit_end(self) -> None:
         super().on_fit_end()  # type: ignore[misc]
@@ -116,6 +138,7 @@ class CompatibleStep:
     def on_train_batch_start(self, batch: Any, batch_idx: int, *args: Any) -> Any:
         module = cast("pl.LightningModule", self)
         for state in self._compatibilities:
+            look_before_batch(module, state, batch_idx)
             state.run.position = Position(0, batch_idx)
             if state.options.schedule is not None:
                 batches = module.trainer.num_training_batches
@@ -129,6 +152,8 @@ class CompatibleStep:
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any) -> None:
         super().on_train_batch_end(outputs, batch, batch_idx, *args)  # type: ignore[misc]
         trainer = cast("Any", self).trainer
+        for state in self._compatibilities:
+            look_after_batch(self, state)
         # Reading a flag waits for the device, so only where Lightning reads the logged values anyway.
         every = trainer.log_every_n_steps
         if every and (batch_idx + 1) % every == 0:
@@ -170,6 +195,8 @@ class CompatibleStep:
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()  # type: ignore[misc]
+        for state in self._compatibilities:
+            look_now(self, state)
         _end(self, "train")
 
     def on_validation_epoch_end(self) -> None:
@@ -185,7 +212,7 @@ class CompatibleStep:
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
         for state in self._compatibilities:
-            checkpoint[key_of(state)] = state.checkpoint_entry()
+            checkpoint[key_of(state)] = state.checkpoint_entry(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
@@ -207,7 +234,7 @@ class CompatibleStep:
                 )
             if not is_sure(saved["h1_fingerprint"], given):
                 rank_zero_warn(says_by_name(given))
-            state.resume(saved)
+            state.resume(saved, checkpoint)
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:
@@ -217,12 +244,6 @@ class CompatibleStep:
                 "Load h2 as the class it is, YourModule.load_from_checkpoint(path), and wrap it again to go on."
             )
         return cls._user_class.load_from_checkpoint(*args, **kwargs)
-
-
-def compatibilities_of(module: Any) -> list[Compatibility]:
-    """What a wrapped module is held to, or an empty list."""
-    found: list[Compatibility] = getattr(module, "__dict__", {}).get("_compatibilities", [])
-    return found
 
 
 def key_of(state: Compatibility) -> str:

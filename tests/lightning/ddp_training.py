@@ -51,13 +51,15 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--stored", action="store_true")
     parser.add_argument("--lbfgs", action="store_true")
+    parser.add_argument("--promise", choices=["validation", "held out"])
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.set_num_threads(1)
 
     base, dissonance = arguments.loss.split("/")
-    loss = CompatibilityLoss(base, dissonance, 3.0, arguments.normalization)
+    promised = arguments.promise is not None
+    loss = CompatibilityLoss(base, dissonance, 1.0 if promised else 3.0, arguments.normalization)
     torch.manual_seed(0)
     h1, module = make_h1(), Lbfgs() if arguments.lbfgs else NoStatistics()
     options = {}
@@ -88,6 +90,12 @@ def main() -> None:
         train, val = reference.attach(train), val_rows.attach(val)
     batch = GLOBAL_BATCH // arguments.devices
     options["comparisons"] = LogComparisons(directory=f"{arguments.out}-comparisons", metadata=lambda i: f"photo {i}")
+    if promised:
+        options |= {"promise": "nfr <= 10%, btc >= 70%", "promise_options": {"confidence": 0.9}}
+    if arguments.promise == "held out":
+        # Three batches, of which two processes have two and one.
+        options["promise_data"] = DataLoader(dataset(51, seed=1), 17)
+        options["promise_options"]["every"] = 3
     module = BCLightningModule(module, h1=reference, loss=loss, **options)
     run = trainer()
     # The sampler that Lightning puts in shuffles, by process count; this one deals the same global batches.
@@ -100,6 +108,7 @@ def main() -> None:
     single = run.validate(module, DataLoader(val if arguments.stored else dataset(1, seed=2), 1), verbose=False)[0]
     test["single"] = {} if arguments.stored else single
     if run.is_global_zero:
+        test["promise"] = str(module.promise) if promised else ""
         torch.save({"weights": module.state_dict(), "metrics": metrics, "validate": test}, arguments.out)
 
 

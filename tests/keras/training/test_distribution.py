@@ -20,6 +20,7 @@ RECIPES = [
     {"normalization": "support"},
     {"dissonance": "strict_imitation", "normalization": "support"},
     {"stored": True},
+    {"dissonance": "strict_imitation", "promise": "nfr <= 10%, btc >= 80%"},
 ]
 
 pytestmark = [

@@ -34,7 +34,7 @@ from bc_lightning.reference._modules import answers_of, module_behind, modules_b
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._stored import StoredOutputs
 from bc_lightning.training._loaders import order_of
-from bc_lightning.training._wrapped import compatibilities_of
+from bc_lightning.training._state import Compatibility, compatibilities_of
 
 _PLACES = (
     "A batch of three is read as (ids, inputs, target) or (inputs, target, weight); for other batches say where things "
@@ -69,7 +69,11 @@ class Found:
         self.num_classes = 0
 
     def compared(
-        self, class_names: Sequence[str] | None, metadata: Metadata | None, name: str | None, lambda_c: float | None
+        self,
+        class_names: Sequence[str] | None = None,
+        metadata: Metadata | None = None,
+        name: str | None = None,
+        lambda_c: float | None = None,
     ) -> Comparison:
         if not self.labels:
             raise ValueError(
@@ -115,11 +119,12 @@ class Reader:
         scores: Scores | None,
         h1_scores: Scores | None,
         class_axis: int | None,
+        state: Compatibility | None = None,
     ) -> None:
         # References bring stored rows or a class map; plain models are asked as they are, and stay where they are.
         self._reference = Reference.of(h1) if isinstance(h1, (Reference, StoredOutputs)) else None
         self._answers = None if self._reference is not None else _answers_of(h1)
-        state = trained_with(h2)
+        state = trained_with(h2) if state is None else state
         if self._reference is None and self._answers is None and state is not None and state.reference.class_map:
             # h1 in the classes of h2, as it was in training.
             self._reference = Reference.of(h1, class_map=state.reference.class_map, scores=h1_scores)
@@ -134,6 +139,9 @@ class Reader:
         self._places, self._class_axis = places, class_axis
         parts = () if state is None or scores is not state.scores else state.parts
         self._ask_h2 = _picking(h2, scores, "h2", parts)
+        # An h1 without forward answers with the parts that h2's steps were found to call.
+        module = None if self._reference is None else self._reference.module
+        self._networks = parts if module is not None and lacks_forward(module) else ()
         alike = isinstance(h1, nn.Module) and isinstance(h2, nn.Module) and of_one_kind(h1, h2)
         h1_scores = scores if h1_scores is None and alike and has_scores(h1, scores) else h1_scores
         if self._reference is None and self._answers is None:
@@ -142,6 +150,8 @@ class Reader:
         self._seen: dict[str, list[Tensor]] = {"h1": [], "h2": []}
         # Whether batches of three begin with ids.
         self._ids_first: bool | None = None
+        # How many were read; a model may answer several times for each.
+        self.instances = 0
         # Why images and texts cannot be asked for by id, if so.
         self.unnamed: str | None = None
 
@@ -206,6 +216,7 @@ class Reader:
         if self._answers is not None and seen and len(self._answers) != seen:
             raise self._wrong_number(str(seen))
         self._check_ranges()
+        self.instances = seen
         return found
 
     def ask_h2(self, brought: Any) -> Any:
@@ -247,7 +258,7 @@ class Reader:
             return self._second(self._ask_h1_model(x, self._device), target)[0]
         classes = h2_output.shape[1] if reference.class_map is not None and h2_output.ndim > 1 else None
         if not reference.is_stored:
-            rows = reference.ask(*_arguments(x))
+            rows = reference.ask(*_arguments(x), networks=self._networks)
         if rows is None:
             raise ValueError(
                 "h1 is stored outputs, and the batches do not say which rows of them they are: compare on "
@@ -319,16 +330,21 @@ def is_stored(h1: Any) -> bool:
     return isinstance(h1, StoredOutputs) or (isinstance(h1, Reference) and h1.is_stored)
 
 
-def trained_with(h2: Any) -> Any:
+def trained_with(h2: Any) -> Compatibility | None:
     """What a `BCLightningModule` carries beside h2, or None."""
     return next(iter(compatibilities_of(h2)), None)
 
 
 def reading_of(
-    h2: Any, threshold: float | None, from_logits: bool | None, multilabel: bool | None, ignore_index: int | None = None
+    h2: Any,
+    threshold: float | None = None,
+    from_logits: bool | None = None,
+    multilabel: bool | None = None,
+    ignore_index: int | None = None,
+    state: Compatibility | None = None,
 ) -> tuple[bool, dict[str, Any]]:
     """Whether outputs are read as binary whatever their shape, and how: the caller's word, else h2's training's."""
-    state = trained_with(h2)
+    state = trained_with(h2) if state is None else state
     options: dict[str, Any] = {"threshold": 0.5, "from_logits": False, "ignore_index": _IGNORE_INDEX}
     if state is not None:
         binary = state.loss.base == "binary_cross_entropy"
