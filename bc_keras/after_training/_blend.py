@@ -304,8 +304,9 @@ def _made(h1: Any, h2: Any, how: str, setting: float, form: Form) -> keras.Model
     if form.binary:
         mixed = mixed[..., 1] - mixed[..., 0]
         mixed = mixed if form.from_logits else ops.sigmoid(mixed)
-    elif not form.from_logits:
-        mixed = ops.softmax(mixed, axis=-1)
+    else:
+        # A layer by whose name the form is known again; logarithms of probabilities are logits.
+        mixed = keras.layers.Activation("log_softmax" if form.from_logits else "softmax", name="scores")(mixed)
     return keras.Model(inputs, mixed, name="blend")
 
 

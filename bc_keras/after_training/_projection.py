@@ -34,7 +34,7 @@ class ProjectionCallback(keras.callbacks.Callback):
         promise: what is to be kept, such as ``"nfr <= 0.5%"``.
         alphas: shares of h1. Defaults to `None`: 0, 0.05, ..., 1; 0 and 1 are added.
         statistics: training data for running statistics, as in `interpolate`.
-        every: after how many epochs.
+        every: after how many epochs; always when the training ends.
         confidence: of the bounds.
         batch_size: rows at a time, for arrays.
         reading: how outputs are read, as in `interpolate`.
@@ -84,6 +84,7 @@ class ProjectionCallback(keras.callbacks.Callback):
         self.alphas = sorted({0.0, *checked_alphas(alphas), 1.0})
         self.verdict: PromiseVerdict | None = None
         self.history: list[float] = []
+        self._is_projected = True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Refuse what could not be projected, before an epoch is spent."""
@@ -92,12 +93,21 @@ class ProjectionCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Move h2, where this epoch is one of `every`."""
-        if (epoch + 1) % self.every:
-            return
+        self._is_projected = (epoch + 1) % self.every == 0
+        if self._is_projected:
+            share = self._project()
+            if logs is not None:
+                logs["projected_alpha"] = share
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Move h2 after another epoch than one of `every`."""
+        if not self._is_projected:
+            self._project()
+
+    def _project(self) -> float:
         share, self.verdict = project_by(self._mixture(), self.alphas, self.promise, self.confidence)
         self.history.append(share)
-        if logs is not None:
-            logs["projected_alpha"] = share
+        return share
 
     def _mixture(self) -> Mixture:
         return Mixture(self.h1, self.model, self.data, self.statistics, self.batch_size, self.reading)

@@ -14,7 +14,7 @@ from bc_core import ErrorOverlap
 from bc_core.after_training._blending import How, blend_by, settings_of
 from bc_core.after_training._results import Blend, Price
 from bc_core.losses._score_scale import ENOUGH_SCORES
-from bc_lightning._user_module import only_network
+from bc_lightning._user_module import of_one_kind, only_network
 from bc_lightning.after_training._blended_model import BlendedModel, Form
 from bc_lightning.after_training._mixture import _readable, copy_of
 from bc_lightning.after_training._remembered import Remembered
@@ -175,6 +175,9 @@ def _models(
             "target": state.options.target, "class_axis": state.options.class_axis,
         }  # fmt: skip
         read = {**known, **{name: value for name, value in read.items() if value is not None}}
+    if read.get("h1_scores") is None:
+        alike = of_one_kind(old, h2) and callable(read.get("scores"))
+        read["h1_scores"] = h1.scores if isinstance(h1, Reference) else read["scores"] if alike else None
     picks: list[Any] = []
     models = []
     for model, name in ((old, "h1_scores"), (h2, "scores")):

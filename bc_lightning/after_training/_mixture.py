@@ -77,8 +77,8 @@ class Mixture:
         return evaluate(self._h1, self._target, self._data, **self._reading).comparison.overlap
 
     def result(self) -> Any:
-        """The user's own network."""
-        return unwrap(self._target)
+        """The user's own network, in eval mode."""
+        return unwrap(self._target).eval()
 
     def _layers_to_estimate(self, network: nn.Module) -> dict[str, Any]:
         """Layers whose statistics differ; those that were frozen in both models stay."""

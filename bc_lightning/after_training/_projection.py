@@ -34,7 +34,7 @@ class ProjectionCallback(Callback):
         promise: What is to be kept, such as ``"nfr <= 0.5%"``.
         alphas: Shares of h1. Default: 0, 0.05, ..., 1; 0 and 1 are added.
         statistics: Training data for running statistics, as in `interpolate`.
-        every: After how many epochs.
+        every: After how many epochs; always when the training ends.
         confidence: Of the bounds.
         reading: How data are read, as in `interpolate`.
 
@@ -78,6 +78,7 @@ class ProjectionCallback(Callback):
         self.alphas = sorted({0.0, *checked_alphas(alphas), 1.0})
         self.verdict: PromiseVerdict | None = None
         self.history: list[float] = []
+        self._projected_at = 0  # step
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse what could not be projected, before an epoch is spent."""
@@ -87,11 +88,20 @@ class ProjectionCallback(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """After the last batch of an epoch, before it is validated and saved."""
-        if not trainer.is_last_batch or (trainer.current_epoch + 1) % self.every:
-            return
+        if trainer.is_last_batch and (trainer.current_epoch + 1) % self.every == 0:
+            share = self._project(trainer, pl_module)
+            pl_module.log("projected_alpha", share, on_step=False, on_epoch=True, batch_size=1)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After steps that no epoch's end came behind, or another epoch than one of `every`."""
+        if trainer.global_step != self._projected_at:
+            self._project(trainer, pl_module)
+
+    def _project(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float:
         share, self.verdict = project_by(self._mixture(pl_module), self.alphas, self.promise, self.confidence)
         self.history.append(share)
-        pl_module.log("projected_alpha", share, on_step=False, on_epoch=True, batch_size=1)
+        self._projected_at = trainer.global_step
+        return share
 
     def _mixture(self, pl_module: Any) -> Mixture:
         return Mixture(self.h1, pl_module, pl_module, self.data, self.statistics, self.reading)

@@ -118,7 +118,7 @@ def tensors_of(module: nn.Module, called: str) -> dict[str, Tensor]:
     """All parameters and buffers by name; tied ones under each of their names.
 
     Raises:
-        ValueError: A lazy layer has no shape yet.
+        ValueError: A lazy layer has no shape yet, or weights are sharded.
     """
     found = dict(chain(module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)))
     lazy = [name for name, tensor in found.items() if nn.parameter.is_lazy(tensor)]
@@ -126,5 +126,10 @@ def tensors_of(module: nn.Module, called: str) -> dict[str, Tensor]:
         raise ValueError(
             f"{called} has lazy layers, which have no weights before the first batch: call it on one batch first, "
             f"{called}(x). Received: {lazy[0]!r} without a shape."
+        )
+    if any(type(tensor).__name__ == "DTensor" for tensor in found.values()):
+        raise ValueError(
+            f"{called}'s weights are sharded over processes, of which each holds a part: do it before or after the "
+            "training, with a whole model."
         )
     return found

@@ -306,6 +306,15 @@ def test_refuses_what_is_no_network_with_known_ends():
     assert blend(net(0), keras.Model(x, h2(x)), (X, Y), "nfr <= 99%", weight=0.5).overlap.total == len(X)
 
 
+def test_distil_knows_the_form_of_a_blend():
+    """A student of probabilities under a teacher of logits."""
+    teacher = blended_model(net(0, activation=None), net(1, activation=None), weight=0.5)
+    model = distil(teacher, net(2))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    assert model._reading(ops.zeros((1, 3))).h1_from_logits is True
+    assert np.isfinite(model.fit(X, Y, verbose=0).history["dissonance"][0])
+
+
 def test_distil_takes_another_loss():
     teacher = blended_model(net(0), net(1), weight=0.5)
     assert distil(teacher, net(2)).dissonance == "imitation"

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bc_lightning import BCLightningModule, blend, blended_model, distil
+from bc_lightning import BCLightningModule, Reference, blend, blended_model, distil
 from bc_lightning.training._wrapped import compatibilities_of
 
 
@@ -138,8 +138,14 @@ def test_the_originals_triple_and_functions_of_outputs():
     def second(output):
         return output[1]
 
-    found = blend(Listed(h1), Listed(h2), data(), "nfr <= 99%", weight=0.5, scores=second, h1_scores=second)
-    torch.testing.assert_close(found.model(X), expected)
+    for old, options in (
+        (Listed(h1), {"h1_scores": second}),
+        (Listed(h1), {}),  # made as h2 is
+        (Reference(Listed(h1), scores=second), {}),
+        (h1, {}),
+    ):
+        found = blend(old, Listed(h2), data(), "nfr <= 99%", weight=0.5, scores=second, **options)
+        torch.testing.assert_close(found.model(X), expected)
 
 
 def test_refuses_names_of_submodules_and_doubtful_axes():
@@ -171,8 +177,6 @@ def test_distil_gives_logits_of_a_blend_of_probabilities_and_names_of_its_own():
 
 
 def test_h1_with_a_class_map_is_refused():
-    from bc_lightning import Reference
-
     h1, h2 = nets()
     with pytest.raises(ValueError, match="class map"):
         blend(Reference(h1, class_map=[0, 1, 2]), h2, data(), "nfr <= 9%")

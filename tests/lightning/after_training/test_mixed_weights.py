@@ -123,7 +123,8 @@ def test_statistics_with_dropout_are_those_without_it():
     torch.testing.assert_close(mixed[2].running_var, by_hand[2].running_var)
     torch.testing.assert_close(mixed[2].running_mean, by_hand[2].running_mean)
     assert mixed[2].momentum == 0.3
-    assert [layer.training for layer in mixed] == [layer.training for layer in h2]
+    assert not any(layer.training for layer in mixed)
+    assert all(layer.training for layer in h2)
     # Inputs alone will do.
     alone = half(h1, h2, statistics=DataLoader(data().tensors[0], 50))
     torch.testing.assert_close(mixed[2].running_var, alone[2].running_var)
@@ -215,7 +216,10 @@ def test_projection_every_other_epoch_and_other_arguments():
     h1, module = nn.Linear(4, 3), Classifier()
     callback = ProjectionCallback(h1, data(), "nfr <= 99%", every=2)
     trainer(max_epochs=5, callbacks=[callback]).fit(module, DataLoader(data(), 100))
-    assert len(callback.history) == 2
+    assert len(callback.history) == 3  # at the end too
+    stopped = ProjectionCallback(h1, data(), "nfr <= 99%")
+    trainer(max_epochs=-1, max_steps=6, callbacks=[stopped]).fit(module, DataLoader(data(), 100))
+    assert len(stopped.history) == 2  # after an epoch of four steps, and after the last two
     with pytest.raises(ValueError, match="every must be"):
         ProjectionCallback(h1, data(), "nfr <= 1%", every=0)
     with pytest.raises(TypeError, match="data is missing"):
