@@ -60,7 +60,8 @@ class Mixture:
             if isinstance(layer, keras.layers.BatchNormalization) and not self._has_same_statistics(path)
         }
         self._check_whole_numbers()
-        self._statistics = self._checked_statistics(statistics, batch_size)
+        self._statistics = None if statistics is None else _batches_of(statistics, batch_size)
+        self._check_given(self._normalised)
         self._asked = asked_about(h1, h2, data, batch_size, reading)
         trained = {id(variable) for variable in new.trainable_variables}
         self.layers: Sequence[str] = list(
@@ -104,19 +105,21 @@ class Mixture:
             if f"{path}{SEPARATOR}{of}" in self._second
         )
 
-    def _checked_statistics(self, statistics: Any, batch_size: int | None) -> Any:
-        if statistics is not None:
-            if hasattr(statistics, "shape"):
-                statistics = statistics, np.zeros(len(statistics))
-            return ValidationData(statistics, batch_size if isinstance(statistics, tuple | list) else None)
-        if self._normalised:
-            name, layer = next(iter(self._normalised.items()))
+    def check_statistics(self) -> None:
+        """Refuse missing statistics where training will move those that are the same yet."""
+        kind = keras.layers.BatchNormalization
+        self._check_given(
+            {path: each for path, each in named_layers(self._h2) if isinstance(each, kind) and each.trainable}
+        )
+
+    def _check_given(self, layers: Mapping[str, Any]) -> None:
+        if layers and self._statistics is None:
+            name, layer = next(iter(layers.items()))
             raise ValueError(
                 f"{name!r} ({type(layer).__name__}) keeps running statistics, and those of h1 or h2 are not of the "
                 "activations between them: give training data, statistics=(x, y); a few thousand instances will do. "
                 "Received: statistics=None."
             )
-        return None
 
     def _check_whole_numbers(self) -> None:
         """Refuse weights of whole numbers that differ: nothing lies between them."""
@@ -126,6 +129,15 @@ class Mixture:
                     f"h1 and h2 differ in {name!r}, whole numbers of {value.dtype}, between which nothing lies: give "
                     "both the same, or mix what the models say, blend(h1, h2, data, promise=...)."
                 )
+
+
+def _batches_of(statistics: Any, batch_size: int | None) -> ValidationData:
+    """Batches of training data, whose labels nobody reads."""
+    if hasattr(statistics, "shape"):
+        statistics = statistics, np.zeros(len(statistics))
+    if is_list_of_batches(statistics):
+        statistics = ListedBatches(statistics)
+    return ValidationData(statistics, batch_size if isinstance(statistics, tuple | list) else None)
 
 
 def copied(model: Any, called: str) -> Any:

@@ -89,7 +89,9 @@ class ProjectionCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Refuse what could not be projected, before an epoch is spent."""
         self.history, self.verdict = [], None
-        check_projectable(self._mixture(), self.promise, self.confidence)
+        mixture = self._mixture()
+        mixture.check_statistics()
+        check_projectable(mixture, self.promise, self.confidence)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Move h2, where this epoch is one of `every`."""

@@ -50,10 +50,13 @@ class Mixture:
         check_alike(_ties(self._first), _ties({name: second[name] for name in self._first}))
         # h2 may be what is set.
         self._second = {name: tensor.detach().clone() for name, tensor in second.items()}
-        self._set = tensors_of(network, "h2")
+        # A tied one under the first of its names, or it would be set twice.
+        self._set = {id(tensor): (name, tensor) for name, tensor in reversed(tensors_of(network, "h2").items())}
         self._normalised = self._layers_to_estimate(network)
         _check_whole_numbers(self._first, self._second)
-        self._data, self._statistics = _readable(data, "data"), self._checked_statistics(statistics)
+        self._data = _readable(data, "data")
+        self._statistics = None if statistics is None else _readable(statistics, "statistics")
+        self._check_given(self._normalised)
         self.layers: Sequence[str] = list(
             dict.fromkeys(name.rpartition(".")[0] for name, _ in network.named_parameters())
         )
@@ -64,7 +67,7 @@ class Mixture:
         if alone is None and len(set(shares.values())) == 1:  # type: ignore[union-attr]
             alone = next(iter(shares.values()))  # type: ignore[union-attr]
         with torch.inference_mode(False), torch.no_grad():
-            for name, tensor in self._set.items():
+            for name, tensor in self._set.values():
                 layer = name.rpartition(".")[0]
                 # A buffer beside no parameter is set like what is mixed least.
                 share = alone if alone is not None else shares.get(layer, min(shares.values()))  # type: ignore[union-attr]
@@ -91,17 +94,19 @@ class Mixture:
             )
         }
 
-    def _checked_statistics(self, statistics: Any) -> Any:
-        if statistics is not None:
-            return _readable(statistics, "statistics")
-        if self._normalised:
-            name, layer = next(iter(self._normalised.items()))
+    def check_statistics(self) -> None:
+        """Refuse missing statistics where training will move those that are the same yet."""
+        layers = layers_with_statistics(self._target)
+        self._check_given({name: layer for name, layer in layers.items() if layer.training})
+
+    def _check_given(self, layers: Mapping[str, nn.Module]) -> None:
+        if layers and self._statistics is None:
+            name, layer = next(iter(layers.items()))
             raise ValueError(
                 f"{name!r} ({type(layer).__name__}) keeps running statistics, and those of h1 or h2 are not of the "
                 "activations between them: give training data, statistics=train_loader; a few thousand instances will "
                 "do. Received: statistics=None."
             )
-        return None
 
     def _estimate(self) -> None:
         read = {key: value for key, value in self._reading.items() if value is not None}

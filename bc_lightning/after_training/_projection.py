@@ -82,7 +82,9 @@ class ProjectionCallback(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse what could not be projected, before an epoch is spent."""
-        check_projectable(self._mixture(pl_module), self.promise, self.confidence)
+        mixture = self._mixture(pl_module)
+        mixture.check_statistics()
+        check_projectable(mixture, self.promise, self.confidence)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -179,6 +179,21 @@ def test_projection_in_a_bc_model_is_seen_by_later_callbacks():
         ProjectionCallback(h1, held_out, "nfr <= 1%", every=0)
 
 
+def test_projection_asks_for_statistics_before_the_first_epoch():
+    def made():
+        return keras.Sequential([keras.Input((4,)), layers.BatchNormalization(), layers.Dense(3, activation="softmax")])
+
+    h1, h2 = made(), made()
+    warm_start(h2, h1)  # the same statistics, until the first step
+    h2.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match="statistics="):
+        h2.fit(X, Y, verbose=0, callbacks=[ProjectionCallback(h1, (X, Y), "nfr <= 99%")])
+    batches = [(X[:200], Y[:200]), (X[200:], Y[200:])]
+    callback = ProjectionCallback(h1, (X, Y), "nfr <= 99%", statistics=batches)
+    h2.fit(X, Y, verbose=0, callbacks=[callback])
+    assert callback.verdict.verdict == "met"
+
+
 # Blends
 
 LOADED = """

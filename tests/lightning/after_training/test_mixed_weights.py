@@ -52,6 +52,16 @@ def test_tied_weights_stay_tied():
     torch.testing.assert_close(mixed.first.weight, (h1.first.weight + h2.first.weight) / 2)
 
 
+def test_a_tied_weight_has_one_share_by_layer():
+    h1, h2 = nets(lambda: nn.Sequential(nn.Linear(4, 4), Tied()))
+    mixture = Mixture(h1, h2, copy_of(h2), data(), None, {})
+    assert mixture.layers == ["0", "1.first"]
+    mixture.mix({"0": 0.25, "1.first": 0.75})
+    mixed = mixture.result()
+    torch.testing.assert_close(mixed[0].bias, 0.25 * h1[0].bias + 0.75 * h2[0].bias)
+    torch.testing.assert_close(mixed[1].last.weight, 0.75 * h1[1].last.weight + 0.25 * h2[1].last.weight)
+
+
 def test_refuses_weights_tied_in_one_alone():
     h1, h2 = Tied(tied=False), Tied()
     with pytest.raises(ValueError, match=r"last\.weight \(h1: the tensor of last\.weight, h2: the tensor of first"):
@@ -210,6 +220,22 @@ def test_projection_comes_before_validation_and_checkpoints(tmp_path):
         assert torch.equal(saved["net.weight"], weight)
         h2.load_state_dict(saved)
         assert evaluate(h1, h2, held_out).comparison.overlap.gate("nfr", 0.01) == "pass"
+
+
+def test_projection_asks_for_statistics_before_the_first_epoch():
+    class Normalised(Classifier):
+        def __init__(self, seed=0):
+            super().__init__(seed)
+            self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+
+    h1, module = Normalised(), Normalised(1)
+    warm_start(module, h1)  # the same statistics, until the first step
+    loader = DataLoader(data(), 50)
+    with pytest.raises(ValueError, match="statistics="):
+        trainer(callbacks=[ProjectionCallback(h1, data(), "nfr <= 99%")]).fit(module, loader)
+    callback = ProjectionCallback(h1, data(), "nfr <= 99%", statistics=loader)
+    trainer(callbacks=[callback]).fit(module, loader)
+    assert callback.verdict.verdict == "met"
 
 
 def test_projection_every_other_epoch_and_other_arguments():
