@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from bc_core.counting._overlap import ErrorOverlap
-from bc_core.losses._options import known
+from bc_core.losses._dissonances import DISSONANCES
+from bc_core.losses._options import check_lambda_of, known
 from bc_core.losses._schedules import check_lambda
 from bc_core.promise._grammar import Constraint, Promise
 from bc_core.promise._multiplier import Multiplier, log_excess
@@ -16,6 +17,7 @@ from bc_core.promise._verdict import PromiseVerdict, judge
 
 Keep = Literal["best", "last"]
 
+_MOST = 64.0
 # Of the others, accuracies and positive flips, a larger lambda_c buys none.
 _KEPT_BY_LAMBDA = ("nfr", "btc", "nfi", "bec_given_h2_wrong")
 
@@ -28,19 +30,19 @@ class PromiseOptions:
         promise: Bounds on scores that a larger lambda_c helps to keep.
         every: After how many training steps held-out data are looked at, beside the end of each epoch; None for that
             alone.
-        confidence: Of the one-sided bounds that decide.
+        confidence: Of the one-sided bounds that decide, at least 0.5.
         keep: Which weights the training ends with: ``"best"``, of the looks that met the promise the one with the best
             accuracy, else the one that came nearest; or ``"last"``.
-        start: lambda_c at first, > 0.
-        most: The largest lambda_c.
+        start: lambda_c at first, > 0. None for 1; of a dissonance with a largest lambda_c half of that.
+        most: The largest lambda_c. None for 64, or that of the dissonance.
     """
 
     promise: Promise
     every: int | None = None
     confidence: float = 0.95
     keep: Keep = "best"
-    start: float = 1.0
-    most: float = 64.0
+    start: float | None = None
+    most: float | None = None
 
     @classmethod
     def of(
@@ -69,13 +71,27 @@ class PromiseOptions:
             raise TypeError(f"every must be a whole number of steps. Received: every={made.every!r}.")
         if made.every is not None and made.every < 1:
             raise ValueError(f"every must be at least 1 step. Received: every={made.every!r}.")
-        if not 0 < made.confidence < 1:
-            raise ValueError(f"confidence must lie between 0 and 1. Received: confidence={made.confidence!r}.")
-        check_lambda(made.start)
-        check_lambda(made.most)
-        if not 0 < made.start <= made.most:
-            raise ValueError(f"A promise needs 0 < start <= most. Received: start={made.start!r}, most={made.most!r}.")
+        if not 0.5 <= made.confidence < 1:
+            # Below, a promise could be met by a score that breaks it.
+            raise ValueError(f"confidence must be at least 0.5 and below 1. Received: confidence={made.confidence!r}.")
+        made.limits()
         return made
+
+    def limits(self, dissonance: str | None = None) -> tuple[float, float]:
+        """Where lambda_c begins and ends, for a dissonance where one is known.
+
+        Raises:
+            TypeError: One of them is no number.
+            ValueError: They are out of range, or beyond what the dissonance takes.
+        """
+        largest = None if dissonance is None else DISSONANCES[dissonance].most_lambda
+        most = self.most if self.most is not None else largest or _MOST
+        start = self.start if self.start is not None else min(1.0, most) if largest is None else most / 2
+        for value in (start, most):
+            check_lambda(value) if dissonance is None else check_lambda_of(dissonance, value)
+        if not 0 < start <= most:
+            raise ValueError(f"A promise needs 0 < start <= most. Received: start={start!r}, most={most!r}.")
+        return start, most
 
     @property
     def logged_names(self) -> tuple[str, ...]:
@@ -108,6 +124,7 @@ class Keeper:
 
     Args:
         options: What the user said.
+        dissonance: By name, what lambda_c is the weight of.
 
     Attributes:
         steps: Training steps before the last look; None before the first.
@@ -123,9 +140,10 @@ class Keeper:
         (True, 'met')
     """
 
-    def __init__(self, options: PromiseOptions) -> None:
+    def __init__(self, options: PromiseOptions, dissonance: str | None = None) -> None:
         self.options = options
-        self._multiplier = Multiplier(options.start, most=options.most)
+        start, most = options.limits(dissonance)
+        self._multiplier = Multiplier(start, most=most)
         self._last: PromiseVerdict | None = None
         self._best: PromiseVerdict | None = None
         self.steps: int | None = None
@@ -239,11 +257,11 @@ def check_can_be_told(options: PromiseOptions, overlap: ErrorOverlap) -> None:
         needed = math.ceil(math.log1p(-options.confidence) / math.log1p(-min(_allowed(constraint), 1 - 1e-12)))
         if trials is not None and trials < needed:
             surest = math.floor(100 * -math.expm1(trials * math.log1p(-_allowed(constraint)))) / 100
+            less = f" or be less sure, promise_options={{'confidence': {surest:g}}}," if surest >= 0.5 else ""
             raise ValueError(
                 f"{trials} held-out instances{'' if constraint.score == 'nfr' else ' that h1 gets right'} cannot show "
                 f"{constraint} with a confidence of {options.confidence:g}, even if none of them broke: it takes "
-                f"{needed}. Give more, or ask for less: promise_options={{'confidence': {surest:g}}}, or another "
-                f"promise."
+                f"{needed}. Give more,{less} or promise less."
             )
 
 

@@ -77,7 +77,7 @@ class Mixture:
             # A frozen layer is set like what is mixed least.
             share = alone if alone is not None else shares.get(_layer_of(name), min(shares.values()))  # type: ignore[union-attr]
             variable.assign(_between(self._first[name], self._second[name], share))
-        if self._normalised and alone not in (0, 1):
+        if self._normalised and self._statistics is not None and alone not in (0, 1):
             estimate(self._h2, self._normalised.values(), self._statistics)
 
     def overlap(self) -> ErrorOverlap:

@@ -38,8 +38,15 @@ class Promised:
         self.data = data
         self.weights: list[np.ndarray[Any, Any]] | None = None
 
+    def weigh(self, dissonance: str) -> None:
+        """Take what lambda_c is the weight of, which may have a largest one."""
+        keeper, self.keeper = self.keeper, Keeper(self.keeper.options, dissonance)
+        if keeper.steps is not None:
+            self.keeper.load_state_dict(keeper.state_dict())
+
     def begin(self, model: keras.Model, state: Compatibility) -> None:
         """A fit begins: with the best weights of the training that it goes on with, or none yet."""
+        self.weigh(state.options.dissonance_name)
         if self.keeper.best_steps is not None and self.weights is None:
             if self.keeper.best_steps == _steps(model):
                 self.weights = model.get_weights()
@@ -180,7 +187,8 @@ def take_promise(
     elif data is not None:
         ValidationData(data)
     promised.go_on(None if before is None else before.promised)
-    return promised, (promised.keeper.lambda_c, *args[1:]), others
+    # Where it begins depends on the dissonance, which is not known yet.
+    return promised, (0.0, *args[1:]), others
 
 
 def looking_at_held_out(

@@ -99,7 +99,8 @@ def blend(
     model = BlendedModel(old, new, how, settings[0], form, picks)
     price = _price(old, new, model, data, read, picks[1])
     first, second = model.h1, model.h2
-    model.h1, model.h2 = Remembered(first), Remembered(second)
+    asked_once = Remembered(first), Remembered(second)
+    model.h1, model.h2 = asked_once
 
     def made(setting: float) -> BlendedModel:
         model.setting = setting
@@ -107,7 +108,8 @@ def blend(
 
     def overlap_of(made: BlendedModel) -> ErrorOverlap:
         found = evaluate(made.h1, made, data, **asked).comparison.overlap
-        made.h1.learns = made.h2.learns = False
+        for each in asked_once:
+            each.learns = False
         return found
 
     found = blend_by(made, overlap_of, price, how, settings, promise, confidence)

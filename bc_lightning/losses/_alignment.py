@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bc_core.losses._score_scale import are_probabilities
-
 
 def in_float32(scores: Tensor) -> Tensor:
     # Half precision may come in; sums of exponentials need at least float32.
@@ -59,6 +57,13 @@ def is_probabilities(scores: Tensor) -> bool:
     scores = scores.detach().float()
     # Half precision keeps 8 bits of each share, hence the tolerance; logits do not come near it by chance.
     return bool(((scores >= 0).all() & ((scores.sum(1) - 1).abs() < 1e-2).all()).item())
+
+
+def is_log_probabilities(scores: Tensor) -> bool:
+    """Whether every row along the classes holds the logarithms of a distribution. As `is_probabilities`."""
+    if not scores.is_floating_point() or scores.ndim < 2 or scores.shape[1] < 2:
+        return False
+    return bool((scores.detach().float().logsumexp(1).abs() < 1e-2).all().item())
 
 
 def aligned(
@@ -224,18 +229,6 @@ def _check_binary_values(target: Tensor, scores: dict[str, Tensor], from_logits:
                     f"were expected. If the model returns logits, pass from_logits=True (to BCLightningModule: "
                     f"loss_options={{'from_logits': True}})."
                 )
-
-
-def check_logits(scores: Tensor, model: str) -> None:
-    """Refuse binary scores that are read as logits and are probabilities: each would say class 1.
-
-    Reads values, so it waits for an accelerator.
-    """
-    if scores.numel() == 0 or not scores.is_floating_point():
-        return
-    low, high = (value.item() for value in scores.detach().aminmax())
-    if are_probabilities(low, high, scores.numel()):
-        raise ValueError(says_probabilities(model, low, high))
 
 
 def says_probabilities(model: str, low: float, high: float) -> str:

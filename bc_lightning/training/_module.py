@@ -20,14 +20,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
-from bc_core import Promise
+from bc_core import Promise, check_lambda
 from bc_core.losses._dissonances import DISSONANCES
-from bc_core.losses._options import known
+from bc_core.losses._options import check_lambda_of, check_scale, known
 from bc_core.promise._keeper import PromiseOptions
 from bc_lightning._packages import LightningModule
 from bc_lightning._user_module import class_of, has_scores, lightning_module_class, of_one_kind, only_network
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
-from bc_lightning.losses._instance_terms import check_lambda
 from bc_lightning.losses._losses import MODEL_LOSSES, ModelLoss
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._shared_parameters import check_no_shared_parameters
@@ -88,7 +87,8 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
             an object's attributes. It is read before the step. A step that trains on something else, such as mixed
             labels, hands it over: ``self.compatibility_target = y`` (class indices, or probabilities (N, C)).
         class_axis: which axis of scores with more than two holds the classes: 1, as in torch's losses, or -1. By
-            default the one that fits the target's shape; the last for outputs of Hugging Face's models.
+            default the one that fits the target's shape; the last for outputs of Hugging Face's models. h1's may
+            stand on the other: its shape tells, or `h1_scores` moves them.
         call: which call counts where a step calls h2 several times: ``"first"``, an index such as -1, or a function of
             the list of calls (each with ``args``, ``kwargs``, ``output``) that gives the index. By default several
             calls are refused.
@@ -223,7 +223,7 @@ def _wrap(
             f"{class_of(model)} has an attribute 'promise' already, of its own or of another h1's promise. The verdict "
             f"is to be found there, and of one promise alone: name yours otherwise, or hold h2 to one promise."
         )
-    criterion = criterion_of(loss, lambda_c if held_to is None else lambda epoch: held_to.start, loss_options or {})
+    criterion = criterion_of(loss, lambda_c if held_to is None else _moved, loss_options or {})
     if h1 is None and isinstance(loss, ModelLoss):
         h1 = loss.reference
     if h1 is None:
@@ -232,6 +232,7 @@ def _wrap(
     _check_scores(model, scores)
     reference = reference_for(model, h1, scores, h1_scores, class_map)
     check_no_shared_parameters(reference, model)
+    check_scale(criterion.dissonance, reference.class_map)
     if reference.labels_only and not criterion.labels_suffice:
         raise ValueError(
             f"h1 is known by its predicted labels only, and dissonance={criterion.dissonance!r} imitates its "
@@ -267,11 +268,18 @@ def _wrap(
         promise_data,
     )
     state = Compatibility(options)
-    state.promised = None if held_to is None else Promised(held_to)
+    if held_to is not None:
+        state.promised = Promised(held_to, criterion.dissonance)
+        criterion.lambda_c.fill_(state.promised.keeper.lambda_c)
     model.__dict__.setdefault("_compatibilities", []).append(state)
     if "_user_class" not in type(model).__dict__:
         model.__class__ = made_class(type(model))
     return model
+
+
+def _moved(epoch: float) -> float:
+    """A lambda_c that a promise will fill in."""
+    return 0.0
 
 
 def promised_by(
@@ -388,7 +396,10 @@ def criterion_of(
         weight = lambda_c
     if dissonance is not None:
         made: dict[str, Any] = {"base": "cross_entropy", **options, "dissonance": dissonance}
-        return CompatibilityLoss(lambda_c=1.0 if weight is None else weight, **made)
+        criterion = CompatibilityLoss(lambda_c=1.0 if weight is None else weight, **made)
+        if isinstance(weight, Tensor):
+            check_lambda_of(dissonance, float(first))
+        return criterion
     if isinstance(loss, type) and issubclass(loss, ModelLoss):
         return loss.on_outputs(1.0 if weight is None else weight, **options)
     if isinstance(loss, ModelLoss):

@@ -24,7 +24,8 @@ from bc_core.promise._keeper import Keeper, PromiseOptions, check_can_be_told
 from bc_lightning._packages import logged_name
 from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning._user_module import lacks_forward
-from bc_lightning.training._reader import BATCH_SIZE, Found, Reader, evaluating, in_order, reading_of
+from bc_lightning.training._found_labels import Found
+from bc_lightning.training._reader import BATCH_SIZE, Reader, evaluating, in_order, reading_of
 from bc_lightning.training._state import Compatibility, Stage, compatibilities_of
 
 Weights = dict[str, Any]
@@ -36,10 +37,11 @@ class Promised:
 
     Args:
         options: What the user said.
+        dissonance: By name, what lambda_c is the weight of.
     """
 
-    def __init__(self, options: PromiseOptions) -> None:
-        self.keeper = Keeper(options)
+    def __init__(self, options: PromiseOptions, dissonance: str) -> None:
+        self.keeper = Keeper(options, dissonance)
         self.weights: Weights | None = None
         # Targets and what h1 says of held-out data that come in one order, of this process's share of them.
         self.kept: tuple[Tensor, Tensor] | None = None
@@ -75,36 +77,44 @@ class VerdictOf:
         """The verdict of the training, None before the first look at held-out data."""
         if module is None:
             return self
-        with_promise = [state.promised for state in compatibilities_of(module) if state.promised is not None]
-        if with_promise:
-            return with_promise[0].keeper.verdict
+        for _, promised in _held_to(module):
+            return promised.keeper.verdict
         found = getattr(super(self._before, module), "promise", self)
         return nn.Module.__getattr__(module, "promise") if found is self else found
 
 
-def begin_training(module: Any, state: Compatibility) -> None:
+def _held_to(module: Any) -> Iterator[tuple[Compatibility, Promised]]:
+    """What a module is held to by a promise."""
+    for state in compatibilities_of(module):
+        if state.promised is not None:
+            yield state, state.promised
+
+
+def begin_training(module: Any) -> None:
     """Begin anew, unless a training goes on."""
-    if state.options.promise is None:
-        return
-    steps = module.trainer.global_step
-    if not (state.run.resumed or steps):
-        state.promised = Promised(state.options.promise)
-    elif not state.run.resumed:
-        # The same Trainer goes on, from the weights that its last fit has ended with.
-        cast("Promised", state.promised).go_on(module, steps)
-    cast("Tensor", state.loss.lambda_c).fill_(cast("Promised", state.promised).keeper.lambda_c)
+    for state, promised in _held_to(module):
+        steps = module.trainer.global_step
+        if not (state.run.resumed or steps):
+            state.promised = Promised(promised.keeper.options, state.loss.dissonance)
+        elif not state.run.resumed:
+            # The same Trainer goes on, from the weights that its last fit has ended with.
+            promised.go_on(module, steps)
+        cast("Tensor", state.loss.lambda_c).fill_(cast("Promised", state.promised).keeper.lambda_c)
 
 
-def check_held_out(module: Any, state: Compatibility) -> None:
+def check_held_out(module: Any) -> None:
     """Before an epoch is spent: whether there are held-out data that could show that the promise is kept.
 
     Raises:
         ValueError: There are none, or they never could.
         TypeError: They cannot be read more than once, or not as the module reads its own.
     """
-    promised, trainer, data = state.promised, module.trainer, state.options.promise_data
-    if promised is None:
-        return
+    for state, promised in _held_to(module):
+        _check_held_out(module, state, promised)
+
+
+def _check_held_out(module: Any, state: Compatibility, promised: Promised) -> None:
+    trainer, data = module.trainer, state.options.promise_data
     if promised.keeper.options.keep == "best" and any(isinstance(value, DTensor) for value in _tensors_of(module)):
         raise ValueError(
             "The weights are sharded over processes, of which the best are not kept in memory. Take the last ones, "
@@ -143,24 +153,30 @@ def look_at_validation(module: Any, state: Compatibility, counts: Tensor, loader
     _look(module, state, promised, ErrorOverlap(counts))
 
 
-def look_after_batch(module: Any, state: Compatibility) -> None:
+def look_after_batch(module: Any) -> None:
     """Look at held-out data of their own where an epoch's last batch, or every so many steps, are done."""
-    promised, trainer = state.promised, module.trainer
-    if promised is not None and (trainer.is_last_batch or _is_due(promised, trainer.global_step)):
-        look_now(module, state)
+    for state, promised in _held_to(module):
+        if module.trainer.is_last_batch or _is_due(promised, module.trainer.global_step):
+            _look_now(module, state, promised)
 
 
-def look_before_batch(module: Any, state: Compatibility, batch_idx: int) -> None:
+def look_before_batch(module: Any, batch_idx: int) -> None:
     """Make up for a look that a checkpoint was written before."""
-    promised, steps = state.promised, module.trainer.global_step
-    if promised is not None and steps and (batch_idx == 0 or _is_due(promised, steps)):
-        look_now(module, state)
+    for state, promised in _held_to(module):
+        steps = module.trainer.global_step
+        if steps and (batch_idx == 0 or _is_due(promised, steps)):
+            _look_now(module, state, promised)
 
 
-def look_now(module: Any, state: Compatibility) -> None:
+def look_now(module: Any) -> None:
     """Look at held-out data of their own, unless nothing was trained since the last time."""
-    promised, trainer = state.promised, module.trainer
-    if promised is None or state.options.promise_data is None or trainer.fast_dev_run:
+    for state, promised in _held_to(module):
+        _look_now(module, state, promised)
+
+
+def _look_now(module: Any, state: Compatibility, promised: Promised) -> None:
+    trainer = module.trainer
+    if state.options.promise_data is None or trainer.fast_dev_run:
         return
     if trainer.global_step != promised.keeper.steps:
         _look(module, state, promised, _held_out(module, state, promised))
@@ -184,18 +200,16 @@ def log_promise(module: Any, state: Compatibility, stage: Stage) -> None:
         )
 
 
-def end_training(module: Any, state: Compatibility) -> None:
+def end_training(module: Any) -> None:
     """Go back to the weights that kept the promise best, and say what came of it."""
-    promised = state.promised
-    if promised is None:
-        return
-    look_now(module, state)
-    if promised.weights is not None and promised.keeper.best_steps != module.trainer.global_step:
-        module.load_state_dict(promised.weights)
-    promised.weights = None
-    verdict = promised.keeper.verdict
-    say = rank_zero_warn if verdict is not None and verdict.verdict == "missed" else rank_zero_info
-    say(str(promised.keeper))
+    look_now(module)
+    for _, promised in _held_to(module):
+        if promised.weights is not None and promised.keeper.best_steps != module.trainer.global_step:
+            module.load_state_dict(promised.weights)
+        promised.weights = None
+        verdict = promised.keeper.verdict
+        say = rank_zero_warn if verdict is not None and verdict.verdict == "missed" else rank_zero_info
+        say(str(promised.keeper))
 
 
 def _is_due(promised: Promised, steps: int) -> bool:

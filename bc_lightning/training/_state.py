@@ -7,7 +7,6 @@ copy or an exported model but the plain values of `Compatibility.checkpoint_entr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -17,14 +16,15 @@ from torch import Tensor
 
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.reference._reference import Reference
+from bc_lightning.training._calls import Call
 from bc_lightning.training._comparisons import EpochInstances, LogComparisons
 from bc_lightning.training._epoch_record import LOGGED_NAMES, EpochRecord
+from bc_lightning.training._moved_rows import AsBrought
 
 if TYPE_CHECKING:
     from bc_core.promise._keeper import PromiseOptions
-    from bc_lightning.training._moved_rows import AsBrought
     from bc_lightning.training._promise import Promised
-    from bc_lightning.training._step import Call, Step
+    from bc_lightning.training._step import Step
 
 Stage = Literal["train", "val", "test"]
 STAGES: tuple[Stage, ...] = ("train", "val", "test")
@@ -32,7 +32,7 @@ CHECKPOINT_KEY = "backward_compatibility"
 
 Scores = str | Callable[[Any], Tensor] | None
 Where = str | int | Callable[[Any], Any] | None
-WhichCall = str | int | Callable[[list["Call"]], int] | None
+WhichCall = str | int | Callable[[list[Call]], int] | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Options:
     def logged_names(self) -> frozenset[str]:
         """The names that are ours in the Trainer's logs."""
         names = {f"{self.log_prefix}{stage}_{name}" for stage in self.stages for name in LOGGED_NAMES}
-        others = ("lambda_c",) if self.moves_lambda else ()
+        others = ["lambda_c"] if self.moves_lambda else []
         if self.promise is not None:
             others += self.promise.logged_names
         return frozenset(names | {f"{self.log_prefix}{name}" for name in others})
@@ -129,6 +129,8 @@ class Run:
     looked_at: set[Stage] = field(default_factory=set)
     # The axis of the classes, where the first batch has told it.
     class_axis: int | None = None
+    # The same of h1's scores.
+    h1_class_axis: int | None = None
     # Whether h1 or h2 change their input in place, so that h1 needs a copy of what h2 got.
     copies_inputs: bool = False
     # Whether h1 draws from the generators of Python or NumPy.
@@ -141,8 +143,6 @@ class Run:
     # Whether a checkpoint of a training was loaded, and the step it was saved at.
     resumed: bool = False
     checkpoint_step: int | None = None
-    # Least and largest of h1's binary scores, and how many they are, until that tells logits from probabilities.
-    h1_scale: tuple[float, float, int] = (math.inf, -math.inf, 0)
     # Said once a run.
     unnamed: set[str] = field(default_factory=set)
 

@@ -320,6 +320,15 @@ def test_every_loss_with_a_weight_takes_one(side):
     assert all(weight != 1 for weight in moved.values()), moved
 
 
+def test_a_weight_that_has_a_largest_value_keeps_within_it(side):
+    # Churn's lambda_c is a share of the target.
+    with pytest.warns(UserWarning, match="missed"):
+        got = side.fit(side.wrap(promise="nfr <= 0.5%", loss="churn"), epochs=3)
+    assert [logs["lambda_c"] for logs in got.logs] == pytest.approx([0.5 * math.exp(0.5), 1.0, 1.0], rel=1e-6)
+    with pytest.raises(ValueError, match="at most 1"):
+        side.wrap(promise="nfr <= 0.5%", loss="churn", promise_options={"most": 2.0})
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -332,7 +341,8 @@ def test_every_loss_with_a_weight_takes_one(side):
         ({"promise": "nfr <= 0%"}, ValueError, "promise a small share"),
         ({"promise": 0.01}, TypeError, "a text such as"),
         ({"promise": "nfr <= 1%", "promise_options": {"confidense": 0.9}}, TypeError, "no 'confidense'"),
-        ({"promise": "nfr <= 1%", "promise_options": {"confidence": 95}}, ValueError, "between 0 and 1"),
+        ({"promise": "nfr <= 1%", "promise_options": {"confidence": 95}}, ValueError, "at least 0.5 and below 1"),
+        ({"promise": "nfr <= 1%", "promise_options": {"confidence": 0.4}}, ValueError, "at least 0.5 and below 1"),
         ({"promise": "nfr <= 1%", "promise_options": {"keep": "first"}}, ValueError, "keep"),
         ({"promise": "nfr <= 1%", "promise_options": {"start": 0}}, ValueError, "0 < start"),
         ({"promise": "nfr <= 1%", "promise_options": {"start": 100}}, ValueError, "start <= most"),
@@ -352,15 +362,15 @@ def test_no_held_out_data(side):
 
 
 def test_too_few_held_out_instances_are_told_before_an_epoch_is_spent(side):
-    few = Data(HELD_OUT.x[:50], HELD_OUT.y[:50])
+    few = Data(HELD_OUT.x[:100], HELD_OUT.y[:100])
     model = side.wrap(promise="nfr <= 1%", promise_data=side.held_out(few))
     before = side.labels(model, HELD_OUT.x)
     # The least n with 0.99^n <= 0.05.
-    with pytest.raises(ValueError, match=r"50 held-out instances cannot show.* it takes 299.*'confidence': 0.39"):
+    with pytest.raises(ValueError, match=r"100 held-out instances cannot show.* it takes 299.*'confidence': 0.63"):
         side.fit(model, validation=None)
     np.testing.assert_array_equal(side.labels(model, HELD_OUT.x), before)
     # The remedy: it is tried, and comes to a verdict.
-    model = side.wrap(promise="nfr <= 1%", promise_data=side.held_out(few), promise_options={"confidence": 0.39})
+    model = side.wrap(promise="nfr <= 1%", promise_data=side.held_out(few), promise_options={"confidence": 0.63})
     with pytest.warns(UserWarning, match="missed"):
         side.fit(model, validation=None, epochs=1)
 
