@@ -95,7 +95,8 @@ def blend(
     data = _readable(data, "data")
     form = _form(old, new, picks, data, read, (h1_from_logits, from_logits))
     # Answers of the blend are its scores.
-    asked = {**read, "scores": None, "h1_scores": picks[0]}
+    stands_alike = _as_it_is if read.get("class_axis") is not None else None
+    asked = {**read, "scores": None, "h1_scores": stands_alike if picks[0] is None else picks[0]}
     model = BlendedModel(old, new, how, settings[0], form, picks)
     price = _price(old, new, model, data, read, picks[1])
     first, second = model.h1, model.h2
@@ -194,6 +195,11 @@ def _models(
         models.append(network)
         picks.append(pick)
     return models[0], models[1], (picks[0], picks[1]), read
+
+
+def _as_it_is(output: Any) -> Any:
+    """Scores that stand as h2's do."""
+    return output
 
 
 def _reader(model: Any, read: Mapping[str, Any], pick: Any = None) -> Reader:
