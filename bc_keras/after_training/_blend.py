@@ -214,7 +214,8 @@ def distil(blend: Blend | keras.Model, h2: keras.Model, *, dissonance: str | Non
     Args:
         blend: what `blend` returned, or its model.
         h2: the network to train: a copy of the plain h2, one anew, or one of a smaller kind.
-        dissonance: one that imitates; defaults to ``"imitation"``, unless `loss` is among the options.
+        dissonance: one that imitates, such as ``"focal_distillation"``; defaults to ``"imitation"``, unless `loss` is
+            among the options.
         options: of `BCModel`: `lambda_c` (how much the imitation counts beside the labels), `loss` and so on.
 
     Returns:

@@ -128,7 +128,7 @@ def distil(blend: Blend | nn.Module, h2: nn.Module, *, loss: Any = "imitation", 
     Args:
         blend: What `blend` returned, or its model.
         h2: The network to train: a copy of the plain h2, one anew, or one of a smaller kind.
-        loss: A dissonance that imitates, or anything else that `BCLightningModule` takes.
+        loss: A dissonance that imitates, such as "focal_distillation", or what else `BCLightningModule` takes.
         options: Of `BCLightningModule`: `lambda_c` (how much the imitation counts beside the labels), `optimizer` of a
             plain module, and so on.
 
