@@ -44,6 +44,7 @@ from bc_keras.training._penalty import AnsweredBatch, dissonance_of, reading_by,
 from bc_keras.training._preparation import check_same_preparation, has_own
 from bc_keras.training._promise import looking_at_held_out, take_promise
 from bc_keras.training._state import TRACKERS, Compatibility, Compiled, Options, compatibility_of
+from bc_keras.training._warm_start import check_start_from, started
 from bc_keras.training._whole_model import missing_h1, scope_of_loading
 
 
@@ -87,6 +88,8 @@ class BCModel(keras.Model):
         threshold: a binary score is class 1 from this probability on. Defaults to `None`, 0.5 or what `loss` says.
         multilabel: whether each column is a label of its own, 0 or 1. Defaults to `None`: of Keras's binary losses.
         class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1.
+        start_from: ``"h1"`` copies h1's weights into h2 here, where names and shapes match, and says what was copied;
+            see `warm_start`. Files know nothing of it: what is loaded goes on from its own weights.
         name: another name for h2.
         promise: instead of `lambda_c`, what is to be kept: ``"nfr <= 0.5%"``, ``"btc >= 98%"``, several joined by a
             comma. lambda_c then moves while ``fit`` runs, so that the one-sided bound of the score on held-out data
@@ -139,6 +142,7 @@ class BCModel(keras.Model):
         threshold: float | None = None,
         multilabel: bool | None = None,
         class_map: Sequence[int] | None = None,
+        start_from: str | None = None,
         name: str | None = None,
         promise: str | list[str] | Promise | None = None,
         promise_data: Any = None,
@@ -462,6 +466,7 @@ def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwa
     if h1 is None:
         raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
     class_map = kwargs.pop("class_map", None)
+    starts = check_start_from(kwargs.pop("start_from", None))
     promised, args, kwargs = take_promise(args, kwargs, compatibility_of(h2))
     options = Options.of(*args, **kwargs)
     if promised is not None:
@@ -481,6 +486,8 @@ def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwa
         check_same_preparation(h1, h2)
         check_no_shared_variables(h1, h2)
         compiled = Compiled.of(h2, options)
+        if starts:
+            started(h2, reference)
     except Exception:
         object.__setattr__(h2, "__class__", before)
         raise

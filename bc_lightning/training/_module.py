@@ -35,6 +35,7 @@ from bc_lightning.training._comparisons import LogComparisons
 from bc_lightning.training._made_class import made_class, plain_classifier_class
 from bc_lightning.training._promise import Promised, check_promise_data
 from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall, compatibilities_of
+from bc_lightning.training._warm_start import check_start_from, started
 from bc_lightning.training._wrapped import CompatibleStep
 
 
@@ -102,6 +103,8 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         lr_scheduler: for a plain module: a function that makes a scheduler of the optimiser.
         lightning_module: for a plain module: the LightningModule class of the package whose Trainer will train it,
             where pytorch_lightning and lightning.pytorch are both in use; by default the calling code's.
+        start_from: ``"h1"`` copies h1's weights into h2 here, where names and shapes match, and says what was copied;
+            see `warm_start`. A checkpoint that is resumed from comes later and has the last word.
         comparisons: whether each validation and test epoch's comparison, with the instances that broke, goes to the
             Trainer's `TensorBoardLogger`s; or `LogComparisons` to name classes and instances, and show images.
         promise: instead of `lambda_c`, what is to be kept: ``"nfr <= 0.5%"``, ``"btc >= 98%"``, several joined by a
@@ -152,6 +155,7 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer | None = None,
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         lightning_module: type[Any] | None = None,
+        start_from: str | None = None,
         comparisons: LogComparisons | bool = True,
         promise: str | list[str] | Promise | None = None,
         promise_data: Iterable[Any] | Dataset[Any] | None = None,
@@ -196,6 +200,7 @@ def _wrap(
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer | None = None,
     lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     lightning_module: type[Any] | None = None,
+    start_from: str | None = None,
     comparisons: LogComparisons | bool = True,
     promise: str | list[str] | Promise | None = None,
     promise_data: Iterable[Any] | Dataset[Any] | None = None,
@@ -233,6 +238,8 @@ def _wrap(
             f"h1 is known by its predicted labels only, and dissonance={criterion.dissonance!r} imitates its "
             f"probabilities. Use a new-error loss, or stored outputs that hold scores."
         )
+    if check_start_from(start_from):
+        started(model, reference, optimizer)
     plain = lightning_module_class(type(model)) is None
     if plain:
         model = plain_classifier_class(lightning_module or _callers_lightning_module())(

@@ -178,6 +178,13 @@ class Reader:
         self.instances = seen
         return found
 
+    def ask_h2(self, brought: Any) -> Any:
+        """What h2 returns for a batch; its target is not read, and need not be there."""
+        batch, _ = split_batch(brought)
+        has_three = isinstance(batch, (tuple, list)) and len(batch) == 3
+        x = self._parts(batch)[1] if has_three else _as_tensors(inputs_from_batch(batch, self._places[1]))
+        return self._ask_h2(x, self._device).output
+
     def _parts(self, batch: Any) -> tuple[list[Any] | None, Any, Tensor]:
         """Ids (or None), inputs and target of a batch."""
         ids_at, inputs_at, target_at = self._places
