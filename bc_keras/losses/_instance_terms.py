@@ -13,7 +13,7 @@ from bc_core.losses._bases import BASES
 from bc_core.losses._dissonances import DISSONANCES, Answer, Given, weigh
 from bc_keras.batches._labels import TINY, as_column, entries_of, h1_classes, is_binary, is_positive, target_classes
 from bc_keras.losses._distribution import num_replicas, sum_over_replicas
-from bc_keras.losses._keras_operations import over_classes
+from bc_keras._keras_operations import over_classes
 
 
 class InstanceTerms(NamedTuple):

@@ -88,6 +88,17 @@ def aligned(
     return h2_output, target, h1_output
 
 
+def aligned_teacher(
+    base: str, h2_output: Tensor, target: Tensor, teacher_output: Tensor, options: dict[str, Any], **how: bool
+) -> Tensor:
+    """What a teacher said instead of h1, as this base takes it; `how` as in `aligned`."""
+    try:
+        return aligned(base, h2_output, target, teacher_output, options, **how)[2]
+    except ValueError as error:
+        # The others were aligned with h1's before.
+        raise ValueError(f"Of the teacher, whose answer is imitated in place of h1's: {error}") from error
+
+
 def align_multiclass(
     h2_output: Tensor, target: Tensor, h1_output: Tensor, ignore_index: int | None, read: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:

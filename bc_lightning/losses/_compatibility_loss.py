@@ -137,7 +137,13 @@ class CompatibilityLoss(nn.Module):
             check_logits(h1_output, "h1")
 
     def terms(
-        self, h2_output: Tensor, target: Tensor, h1_output: Tensor, *, outputs_checked: bool = False
+        self,
+        h2_output: Tensor,
+        target: Tensor,
+        h1_output: Tensor,
+        teacher_output: Tensor | None = None,
+        *,
+        outputs_checked: bool = False,
     ) -> LossTerms:
         """Mean base loss and mean dissonance, scalars; see `bc_lightning.functional.loss_terms`."""
         if not outputs_checked:
@@ -146,6 +152,7 @@ class CompatibilityLoss(nn.Module):
             h2_output,
             target,
             h1_output,
+            teacher_output=teacher_output,
             base=self.base,
             dissonance=self.dissonance,
             normalization=self.normalization,
@@ -154,13 +161,21 @@ class CompatibilityLoss(nn.Module):
             **self.options,
         )
 
-    def forward(self, h2_output: Tensor, target: Tensor, h1_output: Tensor, reduction: Reduction = "mean") -> Tensor:
+    def forward(
+        self,
+        h2_output: Tensor,
+        target: Tensor,
+        h1_output: Tensor,
+        reduction: Reduction = "mean",
+        teacher_output: Tensor | None = None,
+    ) -> Tensor:
         """Loss of a batch of outputs; shapes as in `bc_lightning.functional.compatibility_loss`."""
         self._look_at_first(h2_output, target, h1_output)
         return compatibility_loss(
             h2_output,
             target,
             h1_output,
+            teacher_output=teacher_output,
             base=self.base,
             dissonance=self.dissonance,
             lambda_c=self.lambda_c,

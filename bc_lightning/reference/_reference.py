@@ -11,9 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bc_core.losses._blends import SPACES, Space, check_share, members_and_weights
+from bc_core.losses._options import known
 from bc_core.reference._stored_outputs import StoredRows
 from bc_lightning._user_module import class_of, lacks_forward, only_network
 from bc_lightning.batches._model_outputs import scores_from_output
+from bc_lightning.reference._blend import Blend
 from bc_lightning.reference._fingerprint import fingerprint
 from bc_lightning.reference._modules import answers_of, device_of, module_behind, modules_behind, move, set_eval
 
@@ -33,7 +36,10 @@ class Reference:
         h1: The old model. A module (a ``LightningModule`` answers with its ``forward``), any callable that
             returns what `bc_lightning.batches._model_outputs.scores_from_output` reads or a numpy array, or a
             `StoredOutputs`, whose rows come with the batch instead of from a call. A callable that returns
-            predicted labels says so with an attribute ``labels_only = True``.
+            predicted labels says so with an attribute ``labels_only = True``. Several of these, as a list of pairs
+            ``(model, weight)`` whose weights sum to 1, or of models that count alike, are asked as one: a blend. A
+            member of other classes is a `Reference` with a class map of its own. Members are all stored outputs, of
+            one data set, or none is.
         class_map: When h2 has other classes than h1: ``class_map[i]`` is h2's index of h1's class ``i``, or
             -1 when h2 has it no more. Several of h1's classes may become one of h2's; their probabilities
             are summed.
@@ -42,6 +48,12 @@ class Reference:
         scores: What h1's class scores are, if not what it returns: the name of a submodule whose output they are, or
             a function of h1's output. A ``LightningModule`` without a forward of its own answers with its only
             network.
+        blend: Of several models: ``"probability"``, the default, for the weighted mean of their probabilities;
+            ``"logit"`` for that of their logits.
+        multilabel: Of several models: whether each column of scores is a label of its own.
+        from_logits: Of several models: whether they give logits. Binary ones may give probabilities, and the blend
+            then does.
+        class_axis: Of several models: which axis of scores with more than two holds the classes, 1 or -1.
 
     Attributes:
         h1: What the reference was made of.
@@ -55,11 +67,17 @@ class Reference:
     Raises:
         TypeError: ``h1`` is a class or nothing that can be called.
         ValueError: ``class_map`` holds indices below -1 or outside ``num_classes``, or no class at all, or it
-            has fewer entries than the stored labels need.
+            has fewer entries than the stored labels need. Weights of a blend that are negative or don't sum to 1,
+            members that give labels, or that were stored for different data sets.
 
     Example:
         >>> import torch
         >>> from torch import nn
+        >>> old, new = nn.Linear(4, 2), nn.Linear(4, 2)
+        >>> teacher = Reference([(new, 0.25), (old, 0.75)])
+        >>> x = torch.ones(5, 4)
+        >>> torch.allclose(teacher(x).softmax(1), 0.25 * new(x).softmax(1) + 0.75 * old(x).softmax(1))
+        True
         >>> h1 = nn.Sequential(nn.Linear(4, 2), nn.Dropout())
         >>> reference = Reference(h1, class_map=[0, 2], num_classes=3)
         >>> scores = reference(torch.zeros(5, 4))
@@ -71,11 +89,25 @@ class Reference:
 
     def __init__(
         self,
-        h1: nn.Module | Callable[..., Any] | StoredRows[Tensor],
+        h1: nn.Module | Callable[..., Any] | StoredRows[Tensor] | Sequence[Any],
         class_map: Sequence[int] | None = None,
         num_classes: int | None = None,
         scores: str | Callable[[Any], Any] | None = None,
+        *,
+        blend: Space | None = None,
+        multilabel: bool = False,
+        from_logits: bool = True,
+        class_axis: int = 1,
     ) -> None:
+        self.mixed: Blend | None = None
+        if isinstance(h1, (list, tuple)):
+            self.mixed = self._blend_of(h1, scores, blend or "probability", multilabel, from_logits, class_axis)
+            h1 = self._asked_of(self.mixed)
+        elif blend is not None or multilabel or not from_logits or class_axis != 1:
+            raise TypeError(
+                "blend, multilabel, from_logits and class_axis are for several models, [(model, weight), ...]. "
+                "Received: one model."
+            )
         self.h1: Any = h1
         self.stored = h1 if isinstance(h1, StoredRows) else None
         if isinstance(h1, type) or not (callable(h1) or self.is_stored):
@@ -128,6 +160,55 @@ class Reference:
         if None not in (num_classes, h1.num_classes) and num_classes != h1.num_classes:
             raise ValueError(f"h1 is a Reference of {h1.num_classes} classes, but num_classes={num_classes}")
         return h1
+
+    @classmethod
+    def blend(cls, new: Any, old: Any, a: float, space: Space = "probability", **options: Any) -> Reference:
+        """The blend ``a * new + (1 - a) * old``, such as that of a plain new model and h1: a teacher.
+
+        Args:
+            new: A model trained without h1, or what else the constructor takes.
+            old: h1.
+            a: The new model's share, 0 to 1.
+            space: What the mean is taken of, ``"probability"`` or ``"logit"``.
+            options: Those of the constructor for several models.
+
+        Example:
+            >>> import torch
+            >>> from torch import nn
+            >>> old, new, x = nn.Linear(4, 2), nn.Linear(4, 2), torch.ones(5, 4)
+            >>> Reference.blend(new, old, 0.3)(x).softmax(1).sum(1)
+            tensor([1., 1., 1., 1., 1.])
+        """
+        check_share(a)
+        return cls([(new, a), (old, 1 - a)], blend=space, **options)
+
+    @staticmethod
+    def _blend_of(
+        given: Sequence[Any], scores: Any, space: Space, multilabel: bool, from_logits: bool, class_axis: int
+    ) -> Blend:
+        known(space, SPACES, "blend")
+        if class_axis not in (1, -1):
+            raise ValueError(f"class_axis must be 1 or -1. Received: class_axis={class_axis!r}.")
+        if scores is not None:
+            raise ValueError("Give the scores of a blend's models to each: Reference(model, scores=...).")
+        models, weights = members_and_weights(given)
+        members = [Reference.of(model) for model in models]
+        if len({member.is_stored for member in members}) > 1:
+            raise TypeError(
+                "Of a blend either all models are stored outputs or none is: store the outputs of the others too, "
+                "store_outputs(model, dataset, folder), or give the models themselves."
+            )
+        return Blend(members, weights, space, multilabel, from_logits, class_axis)
+
+    @staticmethod
+    def _asked_of(mixed: Blend) -> Any:
+        stored = [member.stored for member in mixed.members if member.stored is not None]
+        return type(stored[0]).combined(stored, mixed.of_rows, mixed.fingerprint) if stored else mixed
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The modules that answer, as far as they can be seen."""
+        return self.mixed.modules if self.mixed is not None else self._modules
 
     @property
     def is_stored(self) -> bool:
@@ -299,6 +380,8 @@ class Reference:
             fn: A function of a tensor, such as ``lambda t: t.cuda()``.
         """
         device = fn(torch.empty(0)).device
+        if self.mixed is not None:
+            self.mixed.move(fn)
         if self.module is not None and device.type != "meta":
             move(self.module, device)
 
