@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from bc_core.losses._operations import Array, Operations
 
 Space = Literal["probability", "logit"]
 SPACES = ("probability", "logit")
+
+Kind = Literal["classes", "classes_last", "labels"]
+"""Of what a blend's scores are: classes on axis 1, or on the last one; or labels, each by itself."""
 
 _ROUNDING = 1e-6
 _UNSEEN = "?"  # as at the end of the fingerprint of a callable that could not be read whole
@@ -126,12 +130,12 @@ def check_no_class_missing(space: Space, class_map: Sequence[int] | None, classe
         )
 
 
-def fingerprint_of_blend(fingerprints: Sequence[str], weights: Sequence[float], space: Space, alone: bool) -> str:
+def fingerprint_of_blend(fingerprints: Sequence[str], weights: Sequence[float], space: Space, kind: Kind) -> str:
     """The name of a blend: its space, its members and their weights, in whatever order these came.
 
     Example:
-        >>> one = fingerprint_of_blend(["sha256:1", "sha256:2"], [0.25, 0.75], "probability", False)
-        >>> one == fingerprint_of_blend(["sha256:2", "sha256:1"], [0.75, 0.25], "probability", False)
+        >>> one = fingerprint_of_blend(["sha256:1", "sha256:2"], [0.25, 0.75], "probability", "classes")
+        >>> one == fingerprint_of_blend(["sha256:2", "sha256:1"], [0.75, 0.25], "probability", "classes")
         True
         >>> one.startswith("blend:probability:classes:")
         True
@@ -139,7 +143,40 @@ def fingerprint_of_blend(fingerprints: Sequence[str], weights: Sequence[float], 
     parts = sorted(f"{name} * {weight!r}" for name, weight in zip(fingerprints, weights, strict=True))
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     unsure = _UNSEEN if any(name.endswith(_UNSEEN) for name in fingerprints) else ""
-    return f"blend:{space}:{'labels' if alone else 'classes'}:{digest}{unsure}"
+    return f"blend:{space}:{kind}:{digest}{unsure}"
+
+
+def check_kind_of_blend(fingerprint: str, wanted: Kind, who: str) -> None:
+    """Refuse the mean probabilities of a blend, asked or stored, that were read otherwise than its scores are here.
+
+    Raises:
+        ValueError: they were.
+    """
+    told, space, kind, _ = (*fingerprint.split(":", 3), "", "", "")[:4]
+    if (told, space) != ("blend", "probability") or kind == wanted:
+        return
+    remedy = {"labels": "multilabel=True", "classes": "class_axis=1", "classes_last": "class_axis=-1"}[wanted]
+    needs = "each column is a label of its own" if wanted == "labels" else "columns are classes"
+    raise ValueError(
+        f"{who} is a blend of probabilities, for which its scores were read as {kind!r}; here {needs} ({wanted!r}). "
+        f"Say it where the blend is made: Reference([...], {remedy})."
+    )
+
+
+@contextmanager
+def told_of_teacher() -> Iterator[None]:
+    """Within it an error that speaks of h1 is one about the teacher that stands for it.
+
+    Example:
+        >>> with told_of_teacher():
+        ...     raise ValueError("h1 has 3 classes")
+        Traceback (most recent call last):
+        ValueError: Of the teacher, which is imitated in place of h1: h1 has 3 classes
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"Of the teacher, which is imitated in place of h1: {error}") from error
 
 
 def check_share(a: float) -> None:

@@ -159,7 +159,11 @@ class Reader:
         found, seen = Found(), 0
         for brought in dataset:
             batch, attached = split_batch(brought)
-            rows, indices = (None, None) if attached is None else attached[:2]
+            rows, indices = (
+                (None, None)
+                if attached is None
+                else attached.of("" if self._reference is None else self._reference.fingerprint)[:2]
+            )
             ids, x, target = self._parts(batch)
             if target.ndim and target.shape[0] == 0:
                 # A collate function has left out all of its items.
@@ -338,7 +342,9 @@ def reading_of(
 @contextmanager
 def evaluating(*models: Any) -> Iterator[None]:
     """Eval mode and no gradients; afterwards every submodule is in the mode it was in."""
-    modules = [each for model in models for each in modules_behind(model.h1 if isinstance(model, Reference) else model)]
+    modules = [
+        each for model in models for each in (model.modules if isinstance(model, Reference) else modules_behind(model))
+    ]
     modes = [(child, child.training) for module in modules for child in module.modules()]
     try:
         for module in modules:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bc_core.losses._blends import told_of_teacher
 from bc_core.losses._score_scale import are_probabilities
 
 
@@ -92,11 +93,9 @@ def aligned_teacher(
     base: str, h2_output: Tensor, target: Tensor, teacher_output: Tensor, options: dict[str, Any], **how: bool
 ) -> Tensor:
     """What a teacher said instead of h1, as this base takes it; `how` as in `aligned`."""
-    try:
+    # The others were aligned with h1's before.
+    with told_of_teacher():
         return aligned(base, h2_output, target, teacher_output, options, **how)[2]
-    except ValueError as error:
-        # The others were aligned with h1's before.
-        raise ValueError(f"Of the teacher, whose answer is imitated in place of h1's: {error}") from error
 
 
 def align_multiclass(

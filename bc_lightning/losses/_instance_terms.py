@@ -25,6 +25,7 @@ from bc_core.losses._options import (
     known,
     options_of_dissonance,
 )
+from bc_lightning._torch_operations import over_classes, over_two_classes
 from bc_lightning.losses._alignment import (
     align_binary,
     align_multiclass,
@@ -32,7 +33,6 @@ from bc_lightning.losses._alignment import (
     aligned_teacher,
     values_are_at_hand,
 )
-from bc_lightning._torch_operations import over_classes, over_two_classes
 
 Reduction = Literal["mean", "batchmean", "sum", "none"]
 # Here and not where it is needed: torch before 2.5 cannot compile a call of get_args.

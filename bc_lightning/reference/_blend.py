@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bc_core.losses._blends import (
+    Kind,
     Space,
     blended,
     check_no_class_missing,
@@ -61,8 +62,13 @@ class Blend:
     def fingerprint(self) -> str:
         """The name of the blend's content."""
         return fingerprint_of_blend(
-            [member.fingerprint for member in self.members], self.weights, self.space, self.multilabel
+            [member.fingerprint for member in self.members], self.weights, self.space, self.kind
         )
+
+    @property
+    def kind(self) -> Kind:
+        """What the scores are of."""
+        return "labels" if self.multilabel else "classes" if self.class_axis == 1 else "classes_last"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Ask each member about a batch; logits of the blend, (N, C, ...), (N, 1) or (N,)."""

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from bc_core._arrays import to_numpy
 from bc_core.reference._stored_outputs import SAME_ROUNDING, StoredRows, store
 from bc_core.reference._stored_rows import sampled
-from bc_lightning.batches._attached import Attached, Collate, CollateWithReference, WithReference
+from bc_lightning.batches._attached import Attached, Collate, CollateWithReference, WithReference, without_rows
 from bc_lightning.reference._asked_items import AskedItems, Inputs, length_of
 from bc_lightning.reference._fingerprint import fingerprint, fingerprint_data
 from bc_lightning.reference._predicting import predict_rows
@@ -55,7 +55,9 @@ class StoredOutputs(StoredRows[Tensor]):
     def _rows(self, rows: NDArray[Any]) -> Tensor:
         return torch.from_numpy(rows)
 
-    def attach(self, dataset: Dataset[Any], verify: bool = True) -> Dataset[WithReference]:
+    def attach(
+        self, dataset: Dataset[Any], verify: bool = True, *, teacher: StoredOutputs | None = None
+    ) -> Dataset[WithReference]:
         """Put h1's rows beside the items of the data set they were stored for.
 
         Args:
@@ -63,6 +65,7 @@ class StoredOutputs(StoredRows[Tensor]):
                 a data set of its own: store outputs for it, or take the subset of the attached data set.
             verify: Whether to compare every item that is read with the hash that was stored with its row.
                 Eight items are compared at once in any case. A table in memory has no hashes.
+            teacher: Outputs of the model that is imitated in place of h1, stored for the same data set.
 
         Returns:
             A data set of `WithReference` items, for any sampler, worker or batch size. PyTorch's default
@@ -86,6 +89,8 @@ class StoredOutputs(StoredRows[Tensor]):
             self.check_item(row, dataset[row])
         # So that damage is told before a training.
         self[rows]
+        if teacher is not None:
+            dataset = teacher.attach(dataset, verify)
         return Attached(self, dataset, verify and self._hashes is not None)
 
     @staticmethod
@@ -138,11 +143,12 @@ class StoredOutputs(StoredRows[Tensor]):
         Raises:
             ValueError: It is another one.
         """
-        if self._hashes is not None and (found := fingerprint_data(sample)) != int(self._hashes[index]):
+        if self._hashes is not None and (found := fingerprint_data(without_rows(sample))) != int(self._hashes[index]):
             self.check_hashes(np.array([index]), np.array([found], np.uint64))
 
     def is_item(self, sample: Any, indices: Sequence[int]) -> bool:
         """Whether a sample is one of some items, as far as their hashes are known."""
+        sample = without_rows(sample)
         return self._hashes is not None and fingerprint_data(sample) in self._hashes[list(indices)].tolist()
 
 

@@ -40,6 +40,7 @@ class CompatibilityCallback(Callback):
         stages: the stages that are watched.
         log_prefix: put before every logged name.
         comparisons: as in `BCLightningModule`.
+        teacher: what is imitated in place of h1.
 
     Raises:
         TypeError: an argument or option that does not exist, or h1 is missing.
@@ -69,6 +70,7 @@ class CompatibilityCallback(Callback):
         stages: Sequence[str] = STAGES,
         log_prefix: str = "",
         comparisons: LogComparisons | bool = True,
+        teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
     ) -> None:
         if h1 is None:
             raise TypeError("h1 is missing. Pass the model in use: CompatibilityCallback(h1=old_model).")
@@ -90,6 +92,7 @@ class CompatibilityCallback(Callback):
             "stages": stages,
             "log_prefix": log_prefix,
             "comparisons": comparisons,
+            "teacher": teacher,
         }
 
         self._entry: tuple[str, dict[str, Any]] | None = None

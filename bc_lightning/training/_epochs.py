@@ -34,7 +34,7 @@ def begin_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
 @eager
 def end_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
     """Log what the epoch came to, and write its comparisons."""
-    raise_what_was_noticed(state.run)
+    raise_what_was_noticed(state.run, state.stored)
     epoch = state.run.epochs.pop(stage, Epoch())
     options, trainer = state.options, module.trainer
     if (

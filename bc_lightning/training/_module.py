@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from bc_core.losses._blends import members_and_weights, told_of_teacher
 from bc_core.losses._dissonances import DISSONANCES
 from bc_core.losses._options import known
 from bc_lightning._packages import LightningModule
@@ -100,6 +101,8 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
             where pytorch_lightning and lightning.pytorch are both in use; by default the calling code's.
         comparisons: whether each validation and test epoch's comparison, with the instances that broke, goes to the
             Trainer's `TensorBoardLogger`s; or `LogComparisons` to name classes and instances, and show images.
+        teacher: what is imitated in place of h1, by a loss that imitates: a model, `StoredOutputs`, a `Reference`, or a
+            blend of several as a list ``[(model, weight), ...]``. Support and scores are h1's all the same.
 
     Raises:
         TypeError: `model` is no module, is wrapped or compiled already, or has an optimiser of its own and gets one.
@@ -141,6 +144,7 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         lightning_module: type[Any] | None = None,
         comparisons: LogComparisons | bool = True,
+        teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
     ) -> None:
         pass
 
@@ -182,6 +186,7 @@ def _wrap(
     lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     lightning_module: type[Any] | None = None,
     comparisons: LogComparisons | bool = True,
+    teacher: Any = None,
 ) -> Any:
     _check_wrappable(model, log_prefix)
     _drop_rebound_forward(model)
@@ -203,7 +208,9 @@ def _wrap(
     _check_scores(model, scores)
     reference = reference_for(model, h1, scores, h1_scores, class_map)
     check_no_shared_parameters(reference, model)
-    if reference.labels_only and not criterion.labels_suffice:
+    taught = None if teacher is None else _teacher_for(model, teacher, scores, criterion)
+    check_blend_of_probabilities(reference, criterion, "h1")
+    if reference.labels_only and not criterion.labels_suffice and taught is None:
         raise ValueError(
             f"h1 is known by its predicted labels only, and dissonance={criterion.dissonance!r} imitates its "
             f"probabilities. Use a new-error loss, or stored outputs that hold scores."
@@ -232,6 +239,7 @@ def _wrap(
         log_prefix,
         LogComparisons.of(comparisons),
         plain,
+        taught,
     )
     model.__dict__.setdefault("_compatibilities", []).append(Compatibility(options))
     if "_user_class" not in type(model).__dict__:
@@ -243,6 +251,12 @@ def reference_for(
     h2: nn.Module, h1: Any, scores: Scores = None, h1_scores: Scores = None, class_map: Sequence[int] | None = None
 ) -> Reference:
     """h1 as it is asked beside an h2: what is said of h2's scores holds for an h1 that was made as h2 is."""
+    if isinstance(h1, (list, tuple)):
+        models, weights = members_and_weights(h1)
+        members = [
+            reference_for(h2, each, scores, None if isinstance(each, Reference) else h1_scores) for each in models
+        ]
+        return Reference(list(zip(members, weights, strict=True)), class_map)
     if h1_scores is None and not isinstance(h1, Reference) and of_one_kind(h1, h2) and has_scores(h1, scores):
         h1_scores = scores
     reference = Reference.of(h1, class_map=class_map, scores=h1_scores)
@@ -250,6 +264,36 @@ def reference_for(
         # One that was made as h2 is answers with the parts that h2's steps are found to call.
         reference.check_answers()
     return reference
+
+
+def _teacher_for(h2: nn.Module, teacher: Any, scores: Scores, criterion: CompatibilityLoss) -> Reference:
+    """What is imitated in place of h1."""
+    if criterion.labels_suffice:
+        raise ValueError(
+            f"A teacher is imitated in place of h1, and dissonance={criterion.dissonance!r} imitates nobody. Leave it "
+            f"out, or name a loss that imitates, such as loss='imitation' or 'StrictImitationCrossEntropyLoss'."
+        )
+    with told_of_teacher():
+        reference = reference_for(h2, teacher, scores)
+        check_no_shared_parameters(reference, h2)
+        check_blend_of_probabilities(reference, criterion, "the teacher")
+    if reference.labels_only:
+        raise ValueError(
+            f"The teacher is known by its predicted labels only, and dissonance={criterion.dissonance!r} imitates its "
+            f"probabilities. Give a model, or stored outputs that hold scores."
+        )
+    return reference
+
+
+def check_blend_of_probabilities(reference: Reference, criterion: CompatibilityLoss, who: str) -> None:
+    """Refuse a blend of logits where the binary loss takes probabilities, and the other way round."""
+    from_logits = criterion.base != "binary_cross_entropy" or criterion.options.get("from_logits", True)
+    if reference.mixed is not None and reference.mixed.from_logits != from_logits:
+        given, read = ("probabilities", "logits") if from_logits else ("logits", "probabilities")
+        raise ValueError(
+            f"{who} is a blend of models that give {given}, and the loss reads {read}. Say it where the blend is made, "
+            f"Reference([...], from_logits={from_logits}), if its models give {read}."
+        )
 
 
 def _check_scores(model: nn.Module, scores: Scores) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, cast
 
@@ -9,6 +10,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
+from bc_core.losses._blends import Kind, check_kind_of_blend
 from bc_core.losses._score_scale import ENOUGH_SCORES, are_probabilities
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._model_outputs import check_triple, class_axis_of, says_ambiguous_axis, scores_from_output
@@ -26,7 +28,7 @@ from bc_lightning.training._loaders import (
     repeats_items,
 )
 from bc_lightning.training._state import Compatibility, Epoch, Position, Run
-from bc_lightning.training._step import Step
+from bc_lightning.training._step import GIVE_ITSELF, Step
 from bc_lightning.training._target import target_of
 from bc_lightning.training._tensors import tensors_in
 
@@ -61,27 +63,36 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     axis = _class_axis(step, number, h2_output, target)
     h2_output = _classes_second(step, h2_output, step.calls[number].output if resize is None else h2_output, axis)
     classes = h2_output.shape[1] if h2_output.ndim > 1 else None
-    h1_output = _h1_output(step, number, axis, classes, h2_output.device, resize)
+    answers = {
+        name: _answer_of(step, name, number, axis, classes, h2_output.device, resize) for name in state.references
+    }
+    h1_output, teacher_output = answers["h1"], answers.get("the teacher")
     if len(target) == 0 and len(h2_output) == 0:
         return _of_no_instances(step, h2_output)
     if step.first:
         check_triple(step.calls[number].output, state.options.scores)
-        _check_kind_of_scores(state, h2_output, h1_output)
+        _check_kind_of_scores(state, h2_output, h1_output if teacher_output is None else teacher_output)
+        _check_blends(state, h2_output, axis)
         if state.loss.validate_args:
             state.loss.look(h2_output, target, h1_output, outputs_checked=True)
         run.looked_at.add(step.stage)
     if state.loss.base == "nll" and h1_output.is_floating_point():
         h1_output = scores_from_output(h1_output, "log_probabilities")
-    _watch_finite(step, h2_output, h1_output)
-    _watch_scale(step, h1_output)
+    if state.loss.base == "nll" and teacher_output is not None and teacher_output.is_floating_point():
+        teacher_output = scores_from_output(teacher_output, "log_probabilities")
+    _watch_finite(step, h2_output, answers)
+    for name, answer in answers.items():
+        _watch_scale(step, name, answer)
     keep = _padding(step, number, target)
     if keep is not None and step.stage != "train":
         if keep == 0:
             return _of_no_instances(step, h2_output)
         # What is trained on is trained on; what is evaluated counts once.
+        teacher_output = None if teacher_output is None else teacher_output[:keep]
         h2_output, target, h1_output, keep = h2_output[:keep], target[:keep], h1_output[:keep], None
     loss_terms = state.loss.terms if step.compiler is None else state.compiled_terms(step.compiler)
-    terms: LossTerms = loss_terms(h2_output, target, h1_output, outputs_checked=True)
+    taught = () if teacher_output is None else (teacher_output,)
+    terms: LossTerms = loss_terms(h2_output, target, h1_output, *taught, outputs_checked=True)
     _record(step, h2_output.detach(), target, h1_output, keep, terms, base)
     step.used()
     return terms
@@ -111,14 +122,18 @@ def _check_rows_fit(step: Step, number: int, target: Tensor) -> None:
         flag = step.run.other_items
         step.run.other_items = changed if flag is None else flag | changed
     elif changed:
-        raise ValueError(STORED_OF_OTHERS)
+        raise ValueError(stored_of_others(step.state.stored))
 
 
-STORED_OF_OTHERS = (
-    "The items or targets of a batch are not those that its loader brought, or in another order: a hook or the step "
-    "has mixed, replaced or reordered them (mixup, cutmix, sorting), and h1's stored outputs are for the items as the "
-    "loader brought them. Give h1 itself, h1=old_model, or do it before the loader: in the data set or the sampler."
-)
+def stored_of_others(name: str | None) -> str:
+    """What is wrong with items for which no rows were brought, of h1 or of the teacher."""
+    name = name or "h1"
+    return (
+        "The items or targets of a batch are not those that its loader brought, or in another order: a hook or the "
+        f"step has mixed, replaced or reordered them (mixup, cutmix, sorting), and {name}'s stored outputs are for the "
+        f"items as the loader brought them. Give {name} itself, {GIVE_ITSELF[name]}, or do it before the loader: in "
+        f"the data set or the sampler."
+    )
 
 
 # -- scores -----------------------------------------------------------------------------------------------------
@@ -150,33 +165,47 @@ def _classes_second(step: Step, scores: Tensor, output: Any, axis: int) -> Tenso
     return scores_from_output(scores if callable(step.state.options.scores) else output, want, "h2")
 
 
-def _h1_output(
+def _answer_of(
     step: Step,
+    name: str,
     number: int,
     axis: int,
     classes: int | None,
     device: torch.device,
     resize: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """h1's answer in h2's classes, which stand on axis 1."""
-    reference = step.state.reference
+    """What h1 or the teacher says, in h2's classes, which stand on axis 1."""
+    reference = step.state.references[name]
+    rows = step.rows if name == "h1" else step.teacher_rows
     # Only a class map needs to know h2's classes; without one, differing shapes are told apart by the loss.
     classes = classes if reference.class_map is not None else None
     if not reference.is_stored:
-        answer = step.answer(number)
-    elif step.rows is None:
+        answer = step.answers_to(number)[name]
+    elif rows is None:
         raise ValueError(
-            f"h1 is given as stored outputs, but the {step.stage} batch does not say which rows of them it is. Wrap "
-            f"the data set that its loader reads: DataLoader(stored.attach(dataset), ...); another data set needs "
-            f"stored outputs of its own, of the same h1: store_outputs(h1, val_set, ...).attach(val_set)."
+            f"{name} is given as stored outputs, but the {step.stage} batch does not say which rows of them it is. "
+            f"Wrap the data set that its loader reads: DataLoader(stored.attach(dataset), ...); another data set needs "
+            f"stored outputs of its own, of the same model: store_outputs({'h1' if name == 'h1' else 'model'}, "
+            f"val_set, ...).attach(val_set)."
         )
     else:
-        answer = step.rows.to(device, non_blocking=True)
+        answer = rows.to(device, non_blocking=True)
     if axis == -1 and answer.ndim > 2:
         answer = answer.movedim(-1, 1)
     if resize is not None and answer.is_floating_point():
         answer = resize(answer)
     return reference.map_classes(answer, classes)
+
+
+def _check_blends(state: Compatibility, h2_output: Tensor, axis: int) -> None:
+    """Once: whether blends read the scores of their models as the loss does."""
+    if h2_output.ndim < 2 or h2_output.shape[1] == 1:
+        return
+    kind: Kind = "classes_last" if axis == -1 and h2_output.ndim > 2 else "classes"
+    if state.loss.base == "binary_cross_entropy":
+        kind = "labels"
+    for name, reference in state.references.items():
+        check_kind_of_blend(reference.fingerprint, kind, name)
 
 
 def _check_kind_of_scores(state: Compatibility, h2_output: Tensor, h1_output: Tensor) -> None:
@@ -189,43 +218,46 @@ def _check_kind_of_scores(state: Compatibility, h2_output: Tensor, h1_output: Te
             "out the softmax, or say which submodule gives the logits: scores='name'."
         )
     if not state.loss.labels_suffice and is_probabilities(h1_output):
+        who = "h1" if state.options.teacher is None else "the teacher"
         raise ValueError(
-            "h1 returned probabilities (every row lies in 0..1 and sums to 1), but the loss expects logits. Their "
-            "logarithm is as good: h1=lambda *args: old_model(*args).clamp_min(1e-30).log()."
+            f"{who} returned probabilities (every row lies in 0..1 and sums to 1), but the loss expects logits. Their "
+            f"logarithm is as good: {who.removeprefix('the ')}=lambda *args: old_model(*args).clamp_min(1e-30).log()."
         )
 
 
-def _watch_finite(step: Step, h2_output: Tensor, h1_output: Tensor) -> None:
+def _watch_finite(step: Step, h2_output: Tensor, answers: dict[str, Tensor]) -> None:
     """Refuse NaN and inf: at once on the CPU; elsewhere remember the step, and look when it costs nothing."""
     run, module = step.run, cast("Any", step.module)
     number = module.global_step if module._trainer is not None else 0
     if h2_output.device.type == "cpu":
         where = f" at step {number} ({step.stage})"
-        check_finite(h1_output, "h1", where)
+        for name, answer in answers.items():
+            check_finite(answer, name, where)
         check_finite(h2_output, "h2", where)
         return
+    outputs = {"h1": answers["h1"], "h2": h2_output, **answers}
     if run.first_bad is None or run.first_bad.device != h2_output.device:
-        run.first_bad = torch.full((2,), -1, dtype=torch.long, device=h2_output.device)
-    bad = torch.stack([~torch.isfinite(output.detach()).all() for output in (h1_output, h2_output)])
+        run.first_bad = torch.full((len(outputs),), -1, dtype=torch.long, device=h2_output.device)
+    bad = torch.stack([~torch.isfinite(output.detach()).all() for output in outputs.values()])
     run.first_bad = torch.where((run.first_bad < 0) & bad, number, run.first_bad)
 
 
-def _watch_scale(step: Step, h1_output: Tensor) -> None:
-    """Refuse binary scores of h1 that are read as logits and are probabilities; small batches tell it together.
+def _watch_scale(step: Step, name: str, answer: Tensor) -> None:
+    """Refuse binary scores of h1 or the teacher, read as logits, that are probabilities; small batches tell it together.
 
     Waits for an accelerator in a run's first batches, until enough scores were seen.
     """
-    loss, (low, high, entries) = step.state.loss, step.run.h1_scale
+    loss, (low, high, entries) = step.state.loss, step.run.scales.get(name, (math.inf, -math.inf, 0))
     is_read = loss.base == "binary_cross_entropy" and loss.options.get("from_logits", True) and loss.validate_args
-    if not is_read or entries >= ENOUGH_SCORES or not h1_output.numel() or not h1_output.is_floating_point():
+    if not is_read or entries >= ENOUGH_SCORES or not answer.numel() or not answer.is_floating_point():
         return
-    least, largest = (value.item() for value in h1_output.detach().aminmax())
-    low, high, entries = step.run.h1_scale = min(low, least), max(high, largest), entries + h1_output.numel()
+    least, largest = (value.item() for value in answer.detach().aminmax())
+    low, high, entries = step.run.scales[name] = min(low, least), max(high, largest), entries + answer.numel()
     if are_probabilities(low, high, entries):
-        raise ValueError(says_probabilities("h1", low, high))
+        raise ValueError(says_probabilities(name.removeprefix("the "), low, high))
 
 
-def raise_what_was_noticed(run: Run) -> None:
+def raise_what_was_noticed(run: Run, stored: str | None = None) -> None:
     """Read the flags that steps have left on the device; waits for it, so only where the Trainer does anyway."""
     faults, run.faults = run.faults, {}
     for message, fault in faults.items():
@@ -234,11 +266,11 @@ def raise_what_was_noticed(run: Run) -> None:
     if run.other_items is not None:
         differs, run.other_items = bool(run.other_items), None
         if differs:
-            raise ValueError(STORED_OF_OTHERS)
+            raise ValueError(stored_of_others(stored))
     if run.first_bad is None:
         return
     steps, run.first_bad = run.first_bad.tolist(), None
-    for model, step in zip(("h1", "h2"), steps, strict=True):
+    for model, step in zip(("h1", "h2", "the teacher"), steps, strict=False):
         if step >= 0:
             raise ValueError(
                 f"{model} returned NaN or inf at step {step}. Expected finite scores: look for a diverged or "

@@ -7,7 +7,6 @@ copy or an exported model but the plain values of `Compatibility.checkpoint_entr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -50,6 +49,8 @@ class Options:
     comparisons: LogComparisons | None = None
     # Whether our steps stand in for those that a plain module lacks, so that the base loss is ours too.
     supplies_base: bool = False
+    # What is imitated in place of h1.
+    teacher: Reference | None = None
 
     @property
     def lambda_is_zero(self) -> bool:
@@ -64,13 +65,15 @@ class Options:
 
 
 class Incoming(NamedTuple):
-    """What was taken out of a batch before the user's own hooks saw it: h1's stored rows and their indices."""
+    """What was taken out of a batch before the user's own hooks saw it: stored rows and their indices."""
 
+    # h1's.
     rows: Tensor | None = None
     indices: Tensor | None = None
     # Of which data set the rows are, and the batch as the loader brought it.
     source: str | None = None
     brought: AsBrought | None = None
+    teacher_rows: Tensor | None = None
 
 
 class Position(NamedTuple):
@@ -128,8 +131,8 @@ class Run:
     # Whether a checkpoint of a training was loaded, and the step it was saved at.
     resumed: bool = False
     checkpoint_step: int | None = None
-    # Least and largest of h1's binary scores, and how many they are, until that tells logits from probabilities.
-    h1_scale: tuple[float, float, int] = (math.inf, -math.inf, 0)
+    # Least and largest of a model's binary scores, and how many they are, until that tells logits from probabilities.
+    scales: dict[str, tuple[float, float, int]] = field(default_factory=dict)
     # Said once a run.
     unnamed: set[str] = field(default_factory=set)
 
@@ -164,6 +167,22 @@ class Compatibility:
         return self.options.reference
 
     @property
+    def references(self) -> dict[str, Reference]:
+        """h1, and the teacher where there is one, by what they are called."""
+        teacher = self.options.teacher
+        return {"h1": self.options.reference, **({} if teacher is None else {"the teacher": teacher})}
+
+    @property
+    def live(self) -> dict[str, Reference]:
+        """Those of them that are asked in the step."""
+        return {name: each for name, each in self.references.items() if not each.is_stored}
+
+    @property
+    def stored(self) -> str | None:
+        """The name of one whose outputs are stored, if there is one."""
+        return next((name for name, each in self.references.items() if each.is_stored), None)
+
+    @property
     def loss(self) -> CompatibilityLoss:
         """The loss; its lambda_c is a tensor where a schedule fills it."""
         return self.options.loss
@@ -194,7 +213,8 @@ class Compatibility:
         """Move h1 and the loss to where h2 is moved."""
         if not self.moves_along:
             return
-        self.reference.apply(fn)
+        for reference in self.references.values():
+            reference.apply(fn)
         # The loss goes to the same device but keeps its precision: it computes in float32 whatever h2 is.
         device = fn(torch.empty(0)).device
         self.loss.to(device)
@@ -209,9 +229,11 @@ class Compatibility:
 
     def checkpoint_entry(self) -> dict[str, Any]:
         """What a checkpoint says of h1; plain values, so that it loads without this package."""
+        teacher = self.options.teacher
         return {
             "version": 1,
             "h1_fingerprint": self.reference.fingerprint,
+            **({} if teacher is None else {"teacher_fingerprint": teacher.fingerprint}),
             "loss": repr(self.loss),
             "validation_epochs": self.epochs_begun.get("val", 0),
         }

@@ -133,7 +133,7 @@ class CompatibleStep:
         every = trainer.log_every_n_steps
         if every and (batch_idx + 1) % every == 0:
             for state in self._compatibilities:
-                raise_what_was_noticed(state.run)
+                raise_what_was_noticed(state.run, state.stored)
 
     def on_validation_batch_start(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> Any:
         _note_position(self, batch_idx, *args, **kwargs)
@@ -207,6 +207,7 @@ class CompatibleStep:
                 )
             if not is_sure(saved["h1_fingerprint"], given):
                 rank_zero_warn(says_by_name(given))
+            _check_same_teacher(saved.get("teacher_fingerprint"), state.options.teacher)
             state.resume(saved)
 
     @classmethod
@@ -238,22 +239,47 @@ def _through(step: Step, call: Callable[..., Any], *args: Any, **kwargs: Any) ->
     return step.forward(call, args, kwargs)
 
 
-def _incoming(state: Compatibility, batch: Any, brought: Any) -> Incoming:
-    reference = state.reference
+def _check_same_teacher(saved: str | None, teacher: Any) -> None:
+    given = None if teacher is None else teacher.fingerprint
+    if saved != given and (None in (saved, given) or not is_same_h1(str(saved), str(given))):
+        raise ValueError(
+            f"This checkpoint was trained with another teacher: its fingerprint is {saved}, that of the teacher given "
+            f"here is {given}. Resume with the teacher it was started with, or start a new training from its weights: "
+            f"load_state_dict(checkpoint['state_dict'])."
+        )
+
+
+def _rows_of(name: str, reference: Any, brought: Any) -> Tensor | None:
+    """What a batch brought of h1 or the teacher, where its outputs are stored."""
     if not reference.is_stored:
-        return Incoming(None, brought.indices, " ".join(sorted(brought.sources)))
-    source = " ".join(sorted(brought.sources))
-    if not is_same_h1(brought.fingerprint, reference.fingerprint):
+        return None
+    found = brought.of(reference.fingerprint)
+    if is_same_h1(found.fingerprint, reference.fingerprint):
+        return cast("Tensor", found.rows)
+    if name == "h1":
         raise ValueError(
             f"A batch brings stored outputs of another h1: their fingerprint is {brought.fingerprint}, that of the h1 "
             f"given here is {reference.fingerprint}. Attach outputs of one and the same h1."
         )
+    raise ValueError(
+        f"A batch brings stored outputs, and none of the teacher given here: their fingerprint is "
+        f"{brought.fingerprint}, that of the teacher is {reference.fingerprint}. Attach its outputs too, "
+        f"h1.attach(dataset, teacher=teacher), or teacher.attach(dataset) where h1 is asked itself."
+    )
+
+
+def _incoming(state: Compatibility, batch: Any, brought: Any) -> Incoming:
+    rows = {name: _rows_of(name, reference, brought) for name, reference in state.references.items()}
+    source = " ".join(sorted(brought.sources))
+    if state.stored is None:
+        return Incoming(None, brought.indices, source)
     from bc_lightning.batches._model_outputs import target_from_batch
 
     target = None
     with suppress(TypeError, ValueError):
         target = target_from_batch(batch, state.options.target)
-    return Incoming(brought.rows, brought.indices, source, AsBrought(batch, target, brought.indices.numel()))
+    as_brought = AsBrought(batch, target, brought.indices.numel())
+    return Incoming(rows["h1"], brought.indices, source, as_brought, rows.get("the teacher"))
 
 
 def _note_position(module: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
