@@ -111,6 +111,18 @@ HOW_TO_ATTACH_STORED = (
 )
 
 
+HOW_TO_ATTACH_TEACHER = (
+    "The teacher is stored outputs, and these data do not carry them: train and validate on `teacher.attach(x, y)` or "
+    "`teacher.attach(dataset)`, each data set with outputs stored for it."
+)
+
+HOW_TO_ATTACH_BOTH = (
+    "h1 and the teacher are stored outputs, and these data do not carry both: train and validate on `h1.attach(x, y, "
+    "teacher=teacher)` or `h1.attach(dataset, teacher=teacher)`, each data set with outputs stored for it. Without the "
+    "teacher's:"
+)
+
+
 def split_reference(y_true: Any, num_columns: int, advice: str = HOW_TO_ATTACH) -> tuple[Any, Any]:
     """Take label and h1's scores apart, by the width of what `join_reference` made.
 

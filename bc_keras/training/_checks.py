@@ -10,11 +10,14 @@ import numpy as np
 from keras import ops
 
 from bc_keras.batches._labels import check_is_classification
+from bc_keras.reference._blend import Blend
+from bc_keras.reference._reference import Reference
+from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.training._compiled_loss import BaseLoss
 from bc_keras.training._penalty import reading_by, target_and_stored
-from bc_keras.training._preparation import has_own
+from bc_keras.training._preparation import check_same_preparation, has_own
 from bc_keras.training._score_scale import Seen, check_scales
-from bc_keras.training._state import Compatibility
+from bc_keras.training._state import Compatibility, Options
 
 _STEPS = ("train_step", "test_step")
 # What a step calls, directly or by Keras's own step, so that the penalty is a part of its loss.
@@ -57,6 +60,24 @@ def check_h2(h2: keras.Model, has_loss: bool) -> None:
         )
 
 
+def teacher_of(taught: Any, options: Options) -> Reference:
+    """Who is imitated in place of h1."""
+    if not options.imitates:
+        raise ValueError(
+            f"A teacher is imitated in place of h1, and dissonance={options.dissonance_name!r} imitates nobody: leave "
+            "it out, or name a dissonance that imitates, such as dissonance='imitation' or 'strict_imitation'. "
+            f"Received: teacher={taught!r}."
+        )
+    return Reference.of(taught)
+
+
+def check_beside(h1: Any, h2: keras.Model) -> None:
+    """Refuse a model, or a member of a blend, that cannot be asked beside h2."""
+    for each in [member.h1 for member in h1.members] if isinstance(h1, Blend) else [h1]:
+        check_same_preparation(each, h2)
+        check_no_shared_variables(each, h2)
+
+
 def _mentions(model: Any, names: set[str]) -> bool:
     """Whether code of the model's own classes, or a function that it calls, reads one of these attributes."""
     own = [cls for cls in type(model).__mro__ if not cls.__module__.startswith(("keras.", "torch.", "tensorflow."))]
@@ -93,9 +114,9 @@ def check_labels(model: Any, state: Compatibility, y: Any) -> None:
         return  # a subclassed h2 that was not called yet
     if not isinstance(y, np.ndarray) or y.size == 0 or y.dtype.kind not in "iuf" or classes is None:
         return
-    if state.reference.stored is not None:
+    if state.has_stored:
         # Here already: on TensorFlow a step that failed while it was traced cannot be traced again.
-        target_and_stored(state.reference, y, np.empty((1, *[1] * (len(shape) - 2), classes)))
+        target_and_stored(state.reference, state.teacher, y, np.empty((1, *[1] * (len(shape) - 2), classes)))
         return
     facts = state.compiled.facts
     check_is_classification(y, shape, facts.is_distance)

@@ -7,17 +7,26 @@ from typing import Any
 
 import keras
 from keras import ops
+from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
+from bc_core.losses._blends import check_kind_of_blend
 from bc_core.losses._options import Base
-from bc_keras.batches._attached import HOW_TO_ATTACH_STORED, check_columns, split_reference
-from bc_keras.batches._labels import Labels, columns_of, entries_of, is_binary, read_labels
+from bc_keras.batches._attached import (
+    HOW_TO_ATTACH_BOTH,
+    HOW_TO_ATTACH_STORED,
+    HOW_TO_ATTACH_TEACHER,
+    check_columns,
+    split_reference,
+)
+from bc_keras.batches._labels import Labels, columns_of, entries_of, is_binary, is_float, read_labels
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._instance_terms import Counted
 from bc_keras.losses._losses import ModelLoss
+from bc_keras.reference._blend import as_logits
 from bc_keras.reference._reference import Reference
 from bc_keras.training._compiled_loss import DissonanceLoss, Reading
 from bc_keras.training._score_scale import reading_of, said_by, says_of
-from bc_keras.training._state import Compiled, Options
+from bc_keras.training._state import Compatibility, Compiled, Options
 from bc_keras.training._weighted_loss import weighted_loss
 
 
@@ -28,6 +37,7 @@ class AnsweredBatch:
     Attributes:
         target: (N, ...), as the compiled loss takes it.
         h1: h1's scores in h2's classes, or labels.
+        teacher: scores that are imitated in place of h1's, in their form; None for h1's own.
         h2: h2's scores.
         sample_weight: of the instances, or None.
         mask: which entries count, where h2 masks.
@@ -40,21 +50,80 @@ class AnsweredBatch:
     sample_weight: Any
     mask: Any
     reading: Reading
+    teacher: Any = None
 
 
-def target_and_stored(reference: Reference, y: Any, h2_output: Any) -> tuple[Any, Any]:
-    """The target, and h1's stored outputs where they come beside it."""
+def target_and_stored(reference: Reference, teacher: Reference | None, y: Any, h2_output: Any) -> tuple[Any, Any, Any]:
+    """The target, and the stored outputs of h1 and the teacher where they come beside it, else None."""
     if y is None or len(keras.tree.flatten(y)) != 1:
         raise ValueError(
             "A compatible update needs one target per instance beside the input. Received: "
             f"{'no target' if y is None else f'a target of {len(keras.tree.flatten(y))} tensors'}."
         )
     target = keras.tree.flatten(y)[0]
+    if teacher is not None and teacher.stored is not None:
+        columns = _columns_beside(teacher, h2_output)
+        if reference.stored is None:
+            target, taught = split_reference(target, columns, HOW_TO_ATTACH_TEACHER)
+            return target, None, taught
+        taught, target = target[..., -columns:], target[..., :-columns]
+        return *split_reference(target, _columns_beside(reference, h2_output), HOW_TO_ATTACH_BOTH), taught
     if reference.stored is None:
-        return target, None
+        return target, None, None
+    return *split_reference(target, _columns_beside(reference, h2_output), HOW_TO_ATTACH_STORED), None
+
+
+def _columns_beside(reference: Reference, h2_output: Any) -> int:
+    """How many columns of the label are stored outputs."""
     columns = columns_of(h2_output) if reference.class_map is None else len(reference.class_map)
     check_columns(reference.stored, columns)
-    return split_reference(target, columns, HOW_TO_ATTACH_STORED)
+    return columns
+
+
+def answered(
+    state: Compatibility, x: Any, target: Any, rows: tuple[Any, Any], h2_output: Any, weight: Any, reading: Reading
+) -> AnsweredBatch:
+    """A batch with what h1 and the teacher say of it: asked now, where `rows` holds no stored outputs of theirs."""
+    (h1_output, taught), columns = rows, columns_of(h2_output)
+    if h1_output is None:
+        h1_output = state.ask(state.reference, x, columns, reading.h1_from_logits, reading.multilabel)
+    elif state.reference.class_map is not None:
+        h1_output = state.reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits, reading.multilabel)
+    taught = _of_teacher(state, x, taught, columns, reading)
+    return AnsweredBatch(target, h1_output, h2_output, weight, get_keras_mask(h2_output), reading, taught)
+
+
+def _of_teacher(state: Compatibility, x: Any, rows: Any, columns: int, reading: Reading) -> Any:
+    """What the teacher says, in h2's classes and in the form that h1's scores are read in; None without a teacher.
+
+    Args:
+        state: what h2 is held to.
+        x: inputs of the batch.
+        rows: its stored outputs, where they came with the label.
+        columns: of h2's output.
+        reading: how h1's scores are read.
+    """
+    teacher = state.teacher
+    if teacher is None:
+        return None
+    given = state.teacher_gives_logits
+    alone = reading.binary
+    if reading.binary and columns > 1:
+        check_kind_of_blend(teacher.blend_name, "labels", "the teacher")
+    elif not reading.binary:
+        check_kind_of_blend(teacher.blend_name, "classes", "the teacher")
+    if rows is None:
+        answer = state.ask(teacher, x, columns, given, reading.multilabel)
+    else:
+        answer = teacher.in_classes_of_h2(rows, columns, given, reading.multilabel)
+    if not is_float(answer):
+        raise ValueError("The teacher gives labels, and its probabilities are imitated: give a model of scores.")
+    logits = as_logits(answer, given, alone)
+    if reading.h1_from_logits:
+        return logits
+    if not given:
+        return answer
+    return ops.sigmoid(answer) if alone else ops.softmax(answer, axis=-1)
 
 
 def reading_by(compiled: Compiled, options: Options, reference: Reference, h2_output: Any) -> Reading:
@@ -107,8 +176,12 @@ def dissonance_of(batch: AnsweredBatch, compiled: Compiled, options: Options, co
     if compiled.dissonance_loss is None:
         criterion = _criterion_in_use(batch.reading, compiled, options)
         compiled.dissonance_loss = DissonanceLoss(criterion, compiled.facts.reduction)
-    scores = compiled.dissonance_loss.criterion.as_scores(batch.h1, batch.h2)
-    y_true = (batch.target, scores, *([] if batch.mask is None else [batch.mask]))
+    answers: tuple[Any, ...] = (
+        compiled.dissonance_loss.criterion.as_scores(batch.h1, batch.h2, batch.teacher is None),
+    )
+    if batch.teacher is not None:
+        answers = (*answers, batch.teacher)
+    y_true = (batch.target, answers, *([] if batch.mask is None else [batch.mask]))
     dissonance = compiled.dissonance_loss(y_true, batch.h2, batch.sample_weight)
     return dissonance if compiled.loss_weight is None else dissonance * compiled.loss_weight
 

@@ -18,6 +18,7 @@ from bc_core.losses._options import NORMALIZATIONS, DissonanceName, Normalizatio
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
 from bc_keras.metrics._overlap import OverlapMetric
+from bc_keras.reference._blend import gives_logits
 from bc_keras.reference._reference import Reference
 from bc_keras.training._compile_arguments import overlap_metrics
 from bc_keras.training._compiled_loss import CompiledLoss, DissonanceLoss
@@ -227,10 +228,20 @@ class Compatibility:
         options: what the user said.
         user_class: the class of h2 without us.
         compiled: what its compile says.
+        teacher: who is imitated in place of h1.
     """
 
-    def __init__(self, reference: Reference, options: Options, user_class: type, compiled: Compiled) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        options: Options,
+        user_class: type,
+        compiled: Compiled,
+        teacher: Reference | None = None,
+    ) -> None:
         self.reference = reference
+        self.teacher = teacher
+        self.teacher_gives_logits = teacher is not None and gives_logits(teacher, "The teacher")
         self.options = options
         self.user_class = user_class
         self.compiled = compiled
@@ -245,6 +256,11 @@ class Compatibility:
         self.testing_watch = OutputWatch("testing_watch", "so what was measured is of no use")
         # Replicas take their steps in threads of their own.
         self._steps = threading.local()
+
+    @property
+    def has_stored(self) -> bool:
+        """Whether rows of h1 or the teacher come beside the label."""
+        return self.reference.stored is not None or (self.teacher is not None and self.teacher.stored is not None)
 
     @property
     def h1(self) -> Any:
@@ -283,27 +299,25 @@ class Compatibility:
         given = self.step.given
         return self._lambda_c.value if given is None else given["lambda_c"]
 
-    def ask_h1(self, x: Any, columns: int, from_logits: bool, multilabel: bool) -> Any:
-        """h1's answers about a batch, within a step."""
-        given = self.step.given
-        if given is None or self.reference.model is None:
+    def ask(self, reference: Reference, x: Any, columns: int, from_logits: bool, multilabel: bool) -> Any:
+        """Answers of h1 or the teacher about a batch, within a step."""
+        given, variables = self.step.given, reference.variables
+        if given is None or not variables:
             # A callable reads what it reads, also of the step's own state.
-            return self.reference(x, columns, from_logits, multilabel)
-        with reading(self._variables_of_h1(), given["h1"]):
-            return self.reference(x, columns, from_logits, multilabel)
+            return reference(x, columns, from_logits, multilabel)
+        with reading(variables, given["h1" if reference is self.reference else "teacher"]):
+            return reference(x, columns, from_logits, multilabel)
 
     def values_for_jax(self, h2: keras.Model) -> Callable[[], dict[str, Any]]:
         """What a compiled step of JAX is to be given beside its batch and the state of `h2`, anew for each."""
         own = {id(variable) for variable in h2.variables}
-        variables = [None if id(variable) in own else variable for variable in self._variables_of_h1()]
+        asked = {"h1": self.reference.variables, "teacher": [] if self.teacher is None else self.teacher.variables}
+        foreign = {name: [None if id(each) in own else each for each in variables] for name, variables in asked.items()}
 
         def values() -> dict[str, Any]:
             return {
                 "lambda_c": self._lambda_c.value,
-                "h1": [None if variable is None else variable.value for variable in variables],
+                **{name: [None if each is None else each.value for each in foreign[name]] for name in foreign},
             }
 
         return values
-
-    def _variables_of_h1(self) -> list[Any]:
-        return self.reference.model.variables if self.reference.model is not None else []

@@ -50,6 +50,7 @@ class WholeModel:
             "loss": serialize(loss) if isinstance(loss, CompatibilityLoss) else loss,
             **state.options.arguments,
             "class_map": state.reference.class_map,
+            "had_teacher": state.teacher is not None,
         }
 
     def get_compile_config(self) -> dict[str, Any]:
@@ -93,6 +94,14 @@ def missing_h1(x: Any) -> Any:
     raise ValueError(
         "The saved model's h1 was no Keras model, or stored outputs that are gone, so it is missing here: wrap h2 "
         "anew, BCModel(model, h1=...), to train or evaluate on. Received: h1=None."
+    )
+
+
+def missing_teacher(x: Any) -> Any:
+    """What stands for a teacher, which is not saved."""
+    raise ValueError(
+        "The saved model had a teacher, which is not saved with it: wrap h2 anew, BCModel(model, h1=..., teacher=...), "
+        "to train or evaluate on. Received: teacher=None."
     )
 
 

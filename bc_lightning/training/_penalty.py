@@ -243,7 +243,7 @@ def _watch_finite(step: Step, h2_output: Tensor, answers: dict[str, Tensor]) -> 
 
 
 def _watch_scale(step: Step, name: str, answer: Tensor) -> None:
-    """Refuse binary scores of h1 or the teacher, read as logits, that are probabilities; small batches tell it together.
+    """Refuse binary scores of h1 or a teacher, read as logits, that are probabilities; small batches tell it together.
 
     Waits for an accelerator in a run's first batches, until enough scores were seen.
     """
