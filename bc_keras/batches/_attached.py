@@ -83,6 +83,14 @@ def _columns_of_labels(target: Any, labels: Any, num_classes: int | None) -> np.
     return columns[..., 1:] if num_classes == 1 else columns
 
 
+def beside_teacher(rows: np.ndarray[Any, Any], taught: np.ndarray[Any, Any], num_classes: int | None) -> Any:
+    """h1's rows and the teacher's as the columns of one: scores (N, C) or labels (N,) of h1, and scores (N, C)."""
+    if rows.dtype.kind in "iub":
+        rows = _columns_of_labels(None, rows, num_classes)
+    columns = [each[:, None] if each.ndim == 1 else each for each in (rows, taught)]
+    return np.concatenate(columns, axis=-1)
+
+
 def check_labels(labels: np.ndarray[Any, Any], num_classes: int | None) -> int:
     """Check that h1's labels fit h2's columns; return how many classes these stand for.
 

@@ -14,7 +14,7 @@ from bc_core.reference._prediction_tables import name_of_table
 from bc_core.reference._row_checksums import DamagedRowsError
 from bc_core.reference._stored_outputs import SAME_ROUNDING, StoredRows, store
 from bc_core.reference._stored_rows import RowFolder, check_rows, sampled
-from bc_keras.batches._attached import attach_arrays, check_labels
+from bc_keras.batches._attached import attach_arrays, beside_teacher, check_labels
 from bc_keras.reference._asked_items import ArrayItems, AskedItems
 from bc_keras.reference._asking import as_array, as_rows
 from bc_keras.reference._fingerprint import Items, Leaf, fingerprint
@@ -110,6 +110,7 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
         num_classes: int | None = None,
         class_weight: Mapping[int, float] | None = None,
         verify: bool = True,
+        teacher: StoredOutputs | None = None,
     ) -> Any:
         """Join h1's outputs to the labels of the data they were stored for.
 
@@ -126,6 +127,7 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
             num_classes: columns of h2's output (1 for a binary model with one score); needed where h1 gave labels.
             class_weight: weights by class, multiplied into the sample weights. Give it here and not to `fit`.
             verify: whether to compare every item; a few are compared in any case. A table has no hashes.
+            teacher: outputs of the model that is imitated in place of h1, stored for the same data: scores.
 
         Returns:
             `(x, joined_y)` or `(x, joined_y, sample_weight)`, x as it came, y as `bc_keras` metrics, losses and
@@ -149,13 +151,17 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
         """
         if self.labels_only:
             check_labels(np.asarray(self._outputs), num_classes)
+        outputs = np.asarray(self._outputs)
+        if teacher is not None:
+            outputs = beside_teacher(outputs, np.asarray(self._rows_of(teacher)), num_classes)
         if is_dataset(x):
             if y is not None or sample_weight is not None:
                 raise ValueError(
                     "A data set brings its own labels and weights: give them in its elements, (x, y) or "
                     "(x, y, sample_weight). Received: a tf.data.Dataset and y or sample_weight."
                 )
-            return self._attach_dataset(x, num_classes, class_weight, verify)
+            known = teacher if teacher is not None and self._hashes is None else self
+            return known._attach_dataset(x, outputs, num_classes, class_weight, verify)
         if y is None:
             raise ValueError("h1's predictions are put beside the labels, so y is needed. Received: y=None.")
         self._check_kind("arrays")
@@ -168,7 +174,23 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
             self._check_items(Items(items.kind, items.leaves))
             rows = np.arange(len(self)) if verify else np.array(sampled(len(self)))
             self.check_hashes(rows, items.hashes(None if verify else rows))
-        return attach_arrays(x, y, np.asarray(self._outputs), sample_weight, num_classes, class_weight)
+        if teacher is not None and self._hashes is None:
+            # The items are compared with those of the teacher then.
+            teacher.attach(x, y, verify=verify)
+        return attach_arrays(x, y, outputs, sample_weight, num_classes, class_weight)
+
+    def _rows_of(self, teacher: StoredOutputs) -> Any:
+        """Rows of a teacher, once it is sure that they were stored for the same items."""
+        if teacher.labels_only:
+            raise ValueError(
+                f"A teacher's probabilities are imitated: store its scores. Received: labels, teacher={teacher!r}."
+            )
+        self.check_length(len(teacher))
+        if self._items is not None and teacher._items is not None:
+            self._check_items(teacher._items)
+        if teacher._hashes is not None:
+            self.check_hashes(np.arange(len(self)), np.asarray(teacher._hashes))
+        return teacher._outputs
 
     def _check_kind(self, kind: str) -> None:
         if self._items is None or self._items.kind == kind:
@@ -185,7 +207,12 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
         )
 
     def _attach_dataset(
-        self, dataset: Any, num_classes: int | None, class_weight: Mapping[int, float] | None, verify: bool
+        self,
+        dataset: Any,
+        outputs: NDArray[Any],
+        num_classes: int | None,
+        class_weight: Mapping[int, float] | None,
+        verify: bool,
     ) -> Any:
         self._check_kind("dataset")
         leaves = None if self._items is None else self._items.leaves
@@ -203,7 +230,7 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
             self.check_hashes(np.arange(len(first)), first)
         items.check_length(len(self))
         hashes = self._hashes if verify else None
-        return items.attach(np.asarray(self._outputs), hashes, leaves or (), num_classes, class_weight)
+        return items.attach(outputs, hashes, leaves or (), num_classes, class_weight)
 
     def verify(self, h1: Any, x: Any, y: Any = None, *, tolerance: float = SAME_ROUNDING) -> None:
         """Check every row on disk by its checksum, and ask h1 again about a few items.
