@@ -206,7 +206,7 @@ class BCModel(HeldSteps, keras.Model):
 
     def _reading(self, h2_output: Any) -> Reading:
         state = self._compatibility
-        return reading_by(state.compiled, state.options, state.reference, h2_output)
+        return reading_by(state, h2_output)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile as your model; the loss is the base, and the metrics of this package see h1's predictions.
@@ -236,7 +236,8 @@ class BCModel(HeldSteps, keras.Model):
         if any(getattr(metric, "name", metric) in TRACKERS for metric in all_metrics):
             raise ValueError(f"A BCModel logs {' and '.join(TRACKERS)} itself: name the metric otherwise.")
         check_names(metric for metric in all_metrics if isinstance(metric, OverlapMetric))
-        check_no_shared_variables(state.h1, self)  # layers may have been unfrozen
+        for reference in state.references:
+            check_no_shared_variables(reference.h1, self)  # layers may have been unfrozen
         super().compile(**given)
         state.compiled = Compiled.of(self, state.options)
 

@@ -126,8 +126,9 @@ def _of_teacher(state: Compatibility, x: Any, rows: Any, columns: int, reading: 
     return ops.sigmoid(answer) if alone else ops.softmax(answer, axis=-1)
 
 
-def reading_by(compiled: Compiled, options: Options, reference: Reference, h2_output: Any) -> Reading:
+def reading_by(state: Compatibility, h2_output: Any) -> Reading:
     """How the outputs are to be read: what the compiled loss says, unless the constructor was told."""
+    compiled, options, reference = state.compiled, state.options, state.reference
     facts, given = compiled.facts, options.criterion
     binary = (
         is_binary(h2_output)
@@ -148,8 +149,9 @@ def reading_by(compiled: Compiled, options: Options, reference: Reference, h2_ou
         multilabel=binary and not is_binary(h2_output) if options.multilabel is None else options.multilabel,
         from_logits=options.from_logits,
         h1_from_logits=h1_from_logits,
-        imitates=options.imitates,
-        is_scored=given is not None,
+        # Of an h1 beside a teacher no more than the largest score is read.
+        imitates=options.imitates and state.teacher is None,
+        is_scored=given is not None or state.teacher is not None,
         is_mapped=reference.class_map is not None,
         received=f"loss={compiled.base!r}",
     )

@@ -260,7 +260,12 @@ class Compatibility:
     @property
     def has_stored(self) -> bool:
         """Whether rows of h1 or the teacher come beside the label."""
-        return self.reference.stored is not None or (self.teacher is not None and self.teacher.stored is not None)
+        return any(reference.stored is not None for reference in self.references)
+
+    @property
+    def references(self) -> list[Reference]:
+        """h1, and the teacher where there is one."""
+        return [self.reference, *([] if self.teacher is None else [self.teacher])]
 
     @property
     def h1(self) -> Any:

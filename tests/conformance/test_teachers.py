@@ -61,13 +61,8 @@ class Lightning:
         module = self.package.BCLightningModule(
             h2, h1=h1, loss=dissonance, lambda_c=lambda_c, optimizer=lambda p: torch.optim.SGD(p, 0.1), **options
         )
-        trainer = pl.Trainer(
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+        trainer = pl.Trainer(max_epochs=1, **quiet)
         trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=N))
         logged = {name.removeprefix("train_"): float(value) for name, value in trainer.callback_metrics.items()}
         return logged, h2.weight.detach().numpy().T
@@ -214,7 +209,8 @@ def test_stored_members_give_what_the_models_do(side, tmp_path):
     models = [side.linear(weights(seed)) for seed in (1, 2)]
     stored = [side.store(model, tmp_path / str(place)) for place, model in enumerate(models)]
     live, kept = (side.Reference(list(zip(members, (0.3, 0.7), strict=True))) for members in (models, stored))
-    assert kept.stored is not None and len(kept.stored) == N
+    assert kept.stored is not None
+    assert len(kept.stored) == N
     assert kept.fingerprint == live.fingerprint
     np.testing.assert_allclose(np.asarray(kept.stored[:]), side.ask(live, X), **ROUNDING)
     np.testing.assert_allclose(np.asarray(kept.stored[3]), side.ask(live, X)[3], **ROUNDING)
