@@ -7,17 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._arrays import to_numpy
+from bc_core.reference._folds import FoldedItems, says_no_training
 from bc_core.reference._prediction_tables import name_of_table
 from bc_core.reference._row_checksums import DamagedRowsError
 from bc_core.reference._stored_outputs import SAME_ROUNDING, StoredRows, store
 from bc_core.reference._stored_rows import RowFolder, check_rows, sampled
 from bc_keras.batches._attached import attach_arrays, beside_teacher, check_labels
 from bc_keras.reference._asked_items import ArrayItems, AskedItems
-from bc_keras.reference._asking import as_array, as_rows
+from bc_keras.reference._asking import as_array, as_rows, plain
 from bc_keras.reference._fingerprint import Items, Leaf, fingerprint
+from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored_dataset import DatasetItems, is_dataset
 
 
@@ -257,6 +261,8 @@ def store_outputs(
     batch_size: int = 256,
     overwrite: bool = False,
     verbose: int | str = 1,
+    folds: int | None = None,
+    seed: int = 0,
 ) -> StoredOutputs:
     """Compute h1's outputs for every item of a data set, once, and keep them in a folder.
 
@@ -266,7 +272,8 @@ def store_outputs(
 
     Args:
         h1: the old model: a Keras model, or a callable of a batch of inputs that returns scores, or predicted labels
-            (integers, or with an attribute `labels_only = True`).
+            (integers, or with an attribute `labels_only = True`). With `folds` a function ``(x, y) -> model`` that
+            makes a model and trains it on the rows that it is given.
         x: inputs: an array, or a structure of arrays for a model of several inputs; or a `tf.data.Dataset` of x,
             (x, y) or (x, y, sample_weight), in items or batches, without shuffling and random augmentation.
         path: the folder to write.
@@ -274,6 +281,10 @@ def store_outputs(
         batch_size: items per forward pass; batches of a data set stay as they are.
         overwrite: replace the outputs of another h1 or data set that are in the folder.
         verbose: 0 for silence, 1 for a progress bar.
+        folds: into how many folds the rows of arrays are divided, for a teacher that has not seen the items that it is
+            asked about: the outputs for each fold are those of a model that was trained on the others, with `y`. A call
+            that was interrupted is taken up at the fold where it stopped, whose model is trained anew.
+        seed: of the division into folds. Seed the trainings in the function.
 
     Returns:
         The stored outputs: float32 (float64 if h1 gave that), or int64 if h1 gives labels.
@@ -282,7 +293,8 @@ def store_outputs(
         TypeError: data of another kind, or h1 is stored outputs itself.
         ValueError: h1 has no weights yet; the data are empty, or differ from reading to reading; the folder holds
             outputs of another h1 or data set, or other files, or is damaged; h1 gave NaN or infinite scores, or
-            another number of rows than items.
+            another number of rows than items. With `folds`: fewer than two, a data set or no labels, or one model for
+            two folds.
         RuntimeError: another process stores outputs in the folder.
         KeyboardInterrupt: Ctrl-C. What was done is kept.
         FullDiskError: there is no room for the outputs (an OSError). What was done is kept.
@@ -297,6 +309,45 @@ def store_outputs(
         ...     x, joined = stored.attach(x, y)
         ...     joined[2].tolist()
         [2.0, 0.0, 0.0, 0.0]
+        >>> def train(x, y):
+        ...     return keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(3)])  # and fit it on x, y
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store_outputs(train, x, folder + "/plain-out-of-fold", y=y, folds=5, verbose=0).shape
+        (5, 3)
     """
+    if folds is not None:
+        return _store_folds(h1, x, path, y, (folds, seed), batch_size, overwrite, verbose)
     asked = AskedItems(h1, x, y, batch_size)
     return store(StoredOutputs, asked, path, partial(asked.store_rows, verbose), overwrite=overwrite)
+
+
+def _store_folds(
+    train: Any,
+    x: Any,
+    path: str | Path,
+    y: Any,
+    division: tuple[int, int],
+    batch_size: int,
+    overwrite: bool,
+    verbose: int | str,
+) -> StoredOutputs:
+    """Rows of models that were trained without the items that they are asked about."""
+    if isinstance(train, keras.Layer | Reference | StoredRows) or not callable(train):
+        raise TypeError(says_no_training(train))
+    if is_dataset(x) or y is None:
+        raise ValueError(
+            "Out-of-fold outputs are those of arrays x and y, whose rows are divided into folds. Received: "
+            f"{'a tf.data.Dataset' if is_dataset(x) else 'y=None'}."
+        )
+    items = AskedItems(train, x, y, batch_size)
+    folded = FoldedItems(items, items.fingerprint, *division)
+    labels = as_array(y, "y")
+
+    def fit(rest: NDArray[np.int64]) -> Any:
+        return train(keras.tree.map_structure(lambda leaf: to_numpy(leaf, "x")[rest], x), labels[rest])
+
+    def write(model: Any, folder: RowFolder, rows: NDArray[np.int64], fresh: bool) -> None:
+        items.asking(model, folded.fingerprint, folded.entries).store_rows(verbose, folder, rows, fresh)
+
+    compute = partial(folded.compute, fit, lambda model: fingerprint(plain(model)), write)
+    return store(StoredOutputs, folded, path, compute, overwrite=overwrite)
