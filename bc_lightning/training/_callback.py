@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -41,6 +41,8 @@ class CompatibilityCallback(Callback):
         log_prefix: put before every logged name.
         comparisons: as in `BCLightningModule`.
         teacher: what is imitated in place of h1.
+        unlabelled: a loader of inputs without labels, on which h2 imitates too.
+        unlabelled_weight: what these count.
 
     Raises:
         TypeError: an argument or option that does not exist, or h1 is missing.
@@ -71,6 +73,8 @@ class CompatibilityCallback(Callback):
         log_prefix: str = "",
         comparisons: LogComparisons | bool = True,
         teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
+        unlabelled: Iterable[Any] | None = None,
+        unlabelled_weight: float = 1.0,
     ) -> None:
         if h1 is None:
             raise TypeError("h1 is missing. Pass the model in use: CompatibilityCallback(h1=old_model).")
@@ -93,6 +97,8 @@ class CompatibilityCallback(Callback):
             "log_prefix": log_prefix,
             "comparisons": comparisons,
             "teacher": teacher,
+            "unlabelled": unlabelled,
+            "unlabelled_weight": unlabelled_weight,
         }
 
         self._entry: tuple[str, dict[str, Any]] | None = None

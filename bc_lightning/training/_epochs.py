@@ -21,7 +21,7 @@ from bc_lightning.training._comparisons import (
     write,
 )
 from bc_lightning.training._penalty import eager, raise_what_was_noticed
-from bc_lightning.training._state import Compatibility, Epoch, Stage
+from bc_lightning.training._state import UNLABELLED, Compatibility, Epoch, Stage
 
 
 def begin_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
@@ -70,6 +70,10 @@ def end_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
         if instances is not None:
             # Last: a full disk must not cost the scores.
             _write_comparison(module, state, f"{stage}{suffix}", result.counts, instances)
+    if epoch.unlabelled:
+        with own_logging(state):
+            mean = torch.stack(epoch.unlabelled).float().mean()
+            module.log(f"{options.log_prefix}{UNLABELLED}", mean, sync_dist=trainer.world_size > 1)
     if stage == "train" and epoch.records and options.schedule is not None:
         with own_logging(state):
             module.log(f"{options.log_prefix}lambda_c", cast("Tensor", options.loss.lambda_c).clone())

@@ -47,6 +47,8 @@ class ModuleCalls:
         if module is not self._own.get(name):
             _let_go(module, self)
             return
+        if self._step.aside:
+            return
         if self._depth == 0:
             self._open.append(self._step.to_ask(args, kwargs, part=True))
         self._depth += 1
@@ -54,6 +56,8 @@ class ModuleCalls:
     def _after(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if module is not self._own.get(name):
             _let_go(module, self)
+            return
+        if self._step.aside:
             return
         self._depth -= 1
         if self._depth or not self._open:
@@ -183,13 +187,13 @@ class FirstHook:
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module is not self._network:
             _let_go(module, self)
-        elif not in_backward():
+        elif not in_backward() and not self._step.aside:
             self._asked.append(self._step.to_ask(args, kwargs, part=False))
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if module is not self._network:
             _let_go(module, self)
-        elif not in_backward():
+        elif not in_backward() and not self._step.aside:
             self._step.begun.append((self._asked.pop(), output))
 
     def remove(self) -> None:
@@ -216,13 +220,13 @@ class SubmoduleHook:
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module is not self._network:
             _let_go(module, self)
-        elif not in_backward():
+        elif not in_backward() and not self._step.aside:
             self._asked.append(self._step.to_ask(args, kwargs, part=True))
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if module is not self._network:
             _let_go(module, self)
-        elif not in_backward():
+        elif not in_backward() and not self._step.aside:
             self._step.add(Call(args, kwargs, output), self._asked.pop())
 
     def remove(self) -> None:

@@ -33,6 +33,7 @@ from bc_lightning.reference._stored import StoredOutputs
 from bc_lightning.training._comparisons import LogComparisons
 from bc_lightning.training._made_class import made_class, plain_classifier_class
 from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall
+from bc_lightning.training._unlabelled import check_unlabelled
 from bc_lightning.training._wrapped import CompatibleStep, compatibilities_of
 
 
@@ -103,6 +104,10 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
             Trainer's `TensorBoardLogger`s; or `LogComparisons` to name classes and instances, and show images.
         teacher: what is imitated in place of h1, by a loss that imitates: a model, `StoredOutputs`, a `Reference`, or a
             blend of several as a list ``[(model, weight), ...]``. Support and scores are h1's all the same.
+        unlabelled: a loader of inputs without labels, one batch of which each training step takes too; begun anew at
+            its end. h1, or the teacher, is asked about it, and h2, which is run once more, imitates the answer.
+            Logged as ``train_unlabelled_dissonance``.
+        unlabelled_weight: what the mean dissonance of unlabelled inputs counts beside that of the batch, >= 0.
 
     Raises:
         TypeError: `model` is no module, is wrapped or compiled already, or has an optimiser of its own and gets one.
@@ -145,6 +150,8 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         lightning_module: type[Any] | None = None,
         comparisons: LogComparisons | bool = True,
         teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
+        unlabelled: Iterable[Any] | None = None,
+        unlabelled_weight: float = 1.0,
     ) -> None:
         pass
 
@@ -187,6 +194,8 @@ def _wrap(
     lightning_module: type[Any] | None = None,
     comparisons: LogComparisons | bool = True,
     teacher: Any = None,
+    unlabelled: Iterable[Any] | None = None,
+    unlabelled_weight: float = 1.0,
 ) -> Any:
     _check_wrappable(model, log_prefix)
     _drop_rebound_forward(model)
@@ -240,6 +249,7 @@ def _wrap(
         LogComparisons.of(comparisons),
         plain,
         taught,
+        check_unlabelled(unlabelled, unlabelled_weight, taught or reference),
     )
     model.__dict__.setdefault("_compatibilities", []).append(Compatibility(options))
     if "_user_class" not in type(model).__dict__:

@@ -27,8 +27,9 @@ from bc_lightning.training._loaders import (
     parts_of,
     repeats_items,
 )
+from bc_lightning.training._refused_steps import GIVE_ITSELF
 from bc_lightning.training._state import Compatibility, Epoch, Position, Run
-from bc_lightning.training._step import GIVE_ITSELF, Step
+from bc_lightning.training._step import Step
 from bc_lightning.training._target import target_of
 from bc_lightning.training._tensors import tensors_in
 
@@ -217,7 +218,7 @@ def _check_kind_of_scores(state: Compatibility, h2_output: Tensor, h1_output: Te
             "h2's scores are probabilities (every row lies in 0..1 and sums to 1), but the loss expects logits. Leave "
             "out the softmax, or say which submodule gives the logits: scores='name'."
         )
-    if not state.loss.labels_suffice and is_probabilities(h1_output):
+    if (not state.loss.labels_suffice or state.options.unlabelled is not None) and is_probabilities(h1_output):
         who = "h1" if state.options.teacher is None else "the teacher"
         raise ValueError(
             f"{who} returned probabilities (every row lies in 0..1 and sums to 1), but the loss expects logits. Their "

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from bc_lightning.training._step import Step
 
 
+GIVE_ITSELF = {"h1": "h1=old_model", "the teacher": "teacher=model"}
+
+
 def captures_message(step: Step) -> str:
     """Why the calls of h2 in a step don't say which of its outputs is compared with h1's."""
     module, scores = step.module, step.scores

@@ -22,10 +22,12 @@ from bc_lightning.training._epoch_record import LOGGED_NAMES, EpochRecord
 if TYPE_CHECKING:
     from bc_lightning.training._moved_rows import AsBrought
     from bc_lightning.training._step import Call, Step
+    from bc_lightning.training._unlabelled import Batches, Unlabelled
 
 Stage = Literal["train", "val", "test"]
 STAGES: tuple[Stage, ...] = ("train", "val", "test")
 CHECKPOINT_KEY = "backward_compatibility"
+UNLABELLED = "train_unlabelled_dissonance"
 
 Scores = str | Callable[[Any], Tensor] | None
 Where = str | int | Callable[[Any], Any] | None
@@ -51,6 +53,7 @@ class Options:
     supplies_base: bool = False
     # What is imitated in place of h1.
     teacher: Reference | None = None
+    unlabelled: Unlabelled | None = None
 
     @property
     def lambda_is_zero(self) -> bool:
@@ -61,6 +64,8 @@ class Options:
     def logged_names(self) -> frozenset[str]:
         """The names that are ours in the Trainer's logs."""
         names = {f"{self.log_prefix}{stage}_{name}" for stage in self.stages for name in LOGGED_NAMES}
+        if self.unlabelled is not None:
+            names.add(f"{self.log_prefix}{UNLABELLED}")
         return frozenset(names | ({f"{self.log_prefix}lambda_c"} if self.schedule is not None else set()))
 
 
@@ -106,6 +111,8 @@ class Epoch:
     seen: dict[int, tuple[Position | None, int, int]] = field(default_factory=dict)
     recorded: Position | None = None
     steps: int = 0
+    # Mean dissonance of each unlabelled batch.
+    unlabelled: list[Tensor] = field(default_factory=list)
 
 
 @dataclass
@@ -135,6 +142,7 @@ class Run:
     scales: dict[str, tuple[float, float, int]] = field(default_factory=dict)
     # Said once a run.
     unnamed: set[str] = field(default_factory=set)
+    unlabelled: Batches | None = None
 
     def epoch(self, stage: Stage) -> Epoch:
         """The epoch that is under way in a stage; outside of a Trainer there is no hook that begins it."""
@@ -152,6 +160,8 @@ class Compatibility:
         self.found: dict[Stage, Found] = {}
         # Validation epochs that this training has behind it; goes into checkpoints.
         self.epochs_begun: dict[str, int] = {}
+        # How often this training has begun to read the loader of unlabelled inputs; goes into checkpoints.
+        self.unlabelled_passes = 0
         self.moves_along = True
         # While our own values are logged, under the names that are refused to others.
         self.logging = False
@@ -171,6 +181,11 @@ class Compatibility:
         """h1, and the teacher where there is one, by what they are called."""
         teacher = self.options.teacher
         return {"h1": self.options.reference, **({} if teacher is None else {"the teacher": teacher})}
+
+    @property
+    def imitated(self) -> Reference:
+        """The teacher, or h1."""
+        return self.options.teacher or self.options.reference
 
     @property
     def live(self) -> dict[str, Reference]:
@@ -236,12 +251,14 @@ class Compatibility:
             **({} if teacher is None else {"teacher_fingerprint": teacher.fingerprint}),
             "loss": repr(self.loss),
             "validation_epochs": self.epochs_begun.get("val", 0),
+            **({} if self.options.unlabelled is None else {"unlabelled_passes": self.unlabelled_passes}),
         }
 
     def resume(self, entry: Mapping[str, Any]) -> None:
         """Go on counting where the training that wrote a checkpoint stood."""
         self.run.resumed = True
         self.epochs_begun = {"val": int(entry.get("validation_epochs", 0))}
+        self.unlabelled_passes = int(entry.get("unlabelled_passes", 0))
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle is of the model; a run is the Trainer's.

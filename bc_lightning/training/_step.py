@@ -18,15 +18,13 @@ from bc_core._random_numbers import python_and_numpy_kept, python_and_numpy_stat
 from bc_lightning._user_module import class_of, lacks_forward, of_one_kind, only_network
 from bc_lightning.batches._model_outputs import inputs_from_batch, scores_from_output, target_from_batch
 from bc_lightning.training._loss_watch import LossWatch
-from bc_lightning.training._refused_steps import captures_message, features_message
+from bc_lightning.training._refused_steps import GIVE_ITSELF, captures_message, features_message
 from bc_lightning.training._state import Compatibility, Position, Scores, Stage
 from bc_lightning.training._tensors import Members, mapped, place_of, storage_of, tensors_in, version_of
 
 if TYPE_CHECKING:
     from bc_lightning.reference._reference import Reference
     from bc_lightning.training._hooks import ModuleCalls
-
-GIVE_ITSELF = {"h1": "h1=old_model", "the teacher": "teacher=model"}
 
 HANDED_OVER = "compatibility_target"
 """Attribute in which a step hands over what it was trained on."""
@@ -98,6 +96,9 @@ class Step:
         self.run = state.run
         self.rows, self.indices, self.source, self.brought, self.teacher_rows = state.run.incoming
         self.first = stage not in state.run.looked_at
+        # While h2 is called for another end than the step's own.
+        self.aside = False
+        self.given_to_h2: Call | None = None
         self.found = state.found_in(stage)
         self.scores: Scores = state.options.scores if self.found is None else self.found.scores
         self.calls: list[Call] = []
@@ -241,6 +242,7 @@ class Step:
 
     def used(self) -> None:
         """Forget the calls: a step that optimises by hand may call h2 anew for another loss."""
+        self.given_to_h2 = self.calls[0] if self.calls else None
         self.calls, self.asked, self.roots, self.around, self.begun = [], [], [], [], []
         self.enclosing = {}
         self.answers, self.versions, self.watch = {}, {}, None
@@ -256,7 +258,7 @@ class Step:
         kept = [tensor.clone() for tensor in tensors] if look else []
         device = tensors[0].device if tensors else torch.device("cpu")
         changed = asked.is_changed
-        with self._random_numbers_kept(device):
+        with self.random_numbers_kept(device):
             self.answers[number] = {
                 name: reference.ask(asked.args, asked.kwargs, asked.part, self._networks_of(reference, asked))
                 for name, reference in self.state.live.items()
@@ -347,7 +349,7 @@ class Step:
         return fitting[0]._replace(part=False)
 
     @contextmanager
-    def _random_numbers_kept(self, device: torch.device) -> Iterator[None]:
+    def random_numbers_kept(self, device: torch.device) -> Iterator[None]:
         """An h1 that draws random numbers must not shift those that h2 draws next."""
         before = python_and_numpy_state() if self.first and not self.run.h1_draws else None
         cpu = torch.get_rng_state()

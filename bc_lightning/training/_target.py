@@ -15,7 +15,8 @@ from torch import Tensor
 from bc_lightning._user_module import class_of
 from bc_lightning.training._loss_watch import LossWatch, SeenLoss
 from bc_lightning.training._ranking import check_ranking
-from bc_lightning.training._step import GIVE_ITSELF, HANDED_OVER, Step
+from bc_lightning.training._refused_steps import GIVE_ITSELF
+from bc_lightning.training._step import HANDED_OVER, Step
 from bc_lightning.training._tensors import other_labels, place_of, storage_of, tensors_in
 
 _HAND_OVER = f"self.{HANDED_OVER} = y"

@@ -30,6 +30,7 @@ from bc_lightning.training._step import (
 from bc_lightning.training._strategies import check_strategy
 from bc_lightning.training._target import check_compiled
 from bc_lightning.training._tensors import has_label_loss, leads_to
+from bc_lightning.training._unlabelled import unlabelled_dissonance
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -48,7 +49,7 @@ class CompatibleStep:
         call: Callable[..., Any] = super().forward  # type: ignore[misc]
         if not in_backward():
             for state in self._compatibilities:
-                if state.step is not None:
+                if state.step is not None and not state.step.aside:
                     call = functools.partial(_through, state.step, call)
         return call(*args, **kwargs)
 
@@ -457,7 +458,7 @@ def _automatic(step: Step, output: Any) -> Any:
     state = step.state
     if state.options.supplies_base:
         terms = penalty_terms(step)
-        return terms.base + state.loss.lambda_c * terms.dissonance
+        return terms.base + state.loss.lambda_c * _with_unlabelled(step, terms.dissonance)
     if output is None:
         # The user's step asks Lightning to skip this batch; so do we.
         return None
@@ -481,4 +482,12 @@ def _with_penalty(step: Step, loss: Tensor) -> Tensor:
         terms: LossTerms = penalty_terms(step, base=loss.detach())
     if step.compiled:
         check_compiled(step, terms.base, loss.detach())
-    return loss if plain else loss + step.state.loss.lambda_c * terms.dissonance
+    return loss if plain else loss + step.state.loss.lambda_c * _with_unlabelled(step, terms.dissonance)
+
+
+def _with_unlabelled(step: Step, dissonance: Tensor) -> Tensor:
+    """The dissonance of a batch, and that of one without labels where there is a loader of such."""
+    if step.state.options.lambda_is_zero:
+        return dissonance
+    beyond = unlabelled_dissonance(step)
+    return dissonance if beyond is None else dissonance + beyond
