@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--stored", action="store_true")
     parser.add_argument("--lbfgs", action="store_true")
+    parser.add_argument("--taught", action="store_true")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -88,6 +89,10 @@ def main() -> None:
         train, val = reference.attach(train), val_rows.attach(val)
     batch = GLOBAL_BATCH // arguments.devices
     options["comparisons"] = LogComparisons(directory=f"{arguments.out}-comparisons", metadata=lambda i: f"photo {i}")
+    if arguments.taught:
+        # Each process takes its share of the unlabelled batches.
+        options["teacher"] = [(make_h1(), 0.5), (h1, 0.5)]
+        options["unlabelled"] = DataLoader(dataset(96, seed=3), batch)
     module = BCLightningModule(module, h1=reference, loss=loss, **options)
     run = trainer()
     # The sampler that Lightning puts in shuffles, by process count; this one deals the same global batches.

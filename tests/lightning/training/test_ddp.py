@@ -42,6 +42,7 @@ def train(tmp_path, devices, *options):
         ["--loss", "nll/strict_imitation", "--accumulate", "2"],
         ["--loss", "cross_entropy/strict_imitation", "--stored"],
         ["--loss", "cross_entropy/new_error", "--lbfgs"],
+        ["--loss", "cross_entropy/imitation", "--taught"],
     ],
     ids=" ".join,
 )
