@@ -72,6 +72,10 @@ class ArrayItems:
             indices = missing[start : start + self._batch_size]
             yield indices, hashes[indices], self._inputs(indices)
 
+    def all_rows(self) -> Any:
+        """The inputs of all items."""
+        return self._x
+
     def sample(self, known: NDArray[np.int64]) -> tuple[list[int], Any]:
         """A few of the items whose rows are known, spread over all: indices and inputs."""
         rows = sampled_of(known)

@@ -18,6 +18,7 @@ from bc_keras.training._penalty import reading_by, target_and_stored
 from bc_keras.training._preparation import check_same_preparation, has_own
 from bc_keras.training._score_scale import Seen, check_scales
 from bc_keras.training._state import Compatibility, Options
+from bc_keras.training._unlabelled import Unlabelled
 
 _STEPS = ("train_step", "test_step")
 # What a step calls, directly or by Keras's own step, so that the penalty is a part of its loss.
@@ -69,6 +70,25 @@ def teacher_of(taught: Any, options: Options) -> Reference:
             f"Received: teacher={taught!r}."
         )
     return Reference.of(taught)
+
+
+def unlabelled_of(x: Any, weight: float, batch_size: int, imitated: Reference) -> Unlabelled | None:
+    """The unlabelled inputs, if there are any, and an answer to them."""
+    if x is None:
+        return None
+    if imitated.stored is not None:
+        raise ValueError(
+            "Stored outputs hold no answer to unlabelled inputs: pass the model itself as h1, or as the teacher of a "
+            f"dissonance that imitates. Received: {imitated.stored!r}."
+        )
+    if getattr(imitated.h1, "labels_only", False):
+        raise ValueError(
+            "h1 is known by its predicted labels only, and on unlabelled inputs its probabilities are imitated: pass a "
+            "model of scores, or such a teacher."
+        )
+    unlabelled = Unlabelled(x, weight, batch_size)
+    unlabelled.make_variables()
+    return unlabelled
 
 
 def check_beside(h1: Any, h2: keras.Model) -> None:

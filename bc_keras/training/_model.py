@@ -33,6 +33,7 @@ from bc_keras.training._checks import (
     check_labels,
     check_own_loss,
     teacher_of,
+    unlabelled_of,
 )
 from bc_keras.training._compile_arguments import (
     base_in_compile,
@@ -54,7 +55,8 @@ from bc_keras.training._penalty import (
     update_metrics,
 )
 from bc_keras.training._preparation import has_own
-from bc_keras.training._state import TRACKERS, Compatibility, Compiled, Options
+from bc_keras.training._state import Compatibility, Compiled, Options
+from bc_keras.training._unlabelled_step import unlabelled_dissonance
 from bc_keras.training._whole_model import missing_h1, missing_teacher, scope_of_loading
 
 
@@ -102,6 +104,11 @@ class BCModel(HeldSteps, keras.Model):
         name: another name for h2.
         teacher: what is imitated in place of h1, where the dissonance imitates: a model, `StoredOutputs`, a `Reference`
             or a blend ``[(model, weight), ...]``. Support and scores are h1's all the same.
+        unlabelled: inputs without labels, an array or a structure of arrays as h2's layers take them, of which each
+            training step takes some rows too, in their order and from the first again. h1, or the teacher, is asked
+            about them, and h2, which is run once more, imitates the answer. Logged as ``unlabelled_dissonance``.
+        unlabelled_weight: what the mean dissonance of these counts beside that of the batch, >= 0.
+        unlabelled_batch_size: how many rows a step takes.
 
     Raises:
         TypeError: h1 is missing, or is nothing that answers; h2 has a ``train_step``, ``test_step`` or
@@ -146,6 +153,9 @@ class BCModel(HeldSteps, keras.Model):
         class_map: Sequence[int] | None = None,
         name: str | None = None,
         teacher: keras.Model | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
+        unlabelled: Any = None,
+        unlabelled_weight: float = 1.0,
+        unlabelled_batch_size: int = 32,
     ) -> None:
         pass
 
@@ -233,8 +243,8 @@ class BCModel(HeldSteps, keras.Model):
         if loss is not None:
             given["loss"] = loss
         all_metrics = keras.tree.flatten([given.get(name) for name in names])
-        if any(getattr(metric, "name", metric) in TRACKERS for metric in all_metrics):
-            raise ValueError(f"A BCModel logs {' and '.join(TRACKERS)} itself: name the metric otherwise.")
+        if any(getattr(metric, "name", metric) in state.tracked for metric in all_metrics):
+            raise ValueError(f"A BCModel logs {' and '.join(state.tracked)} itself: name the metric otherwise.")
         check_names(metric for metric in all_metrics if isinstance(metric, OverlapMetric))
         for reference in state.references:
             check_no_shared_variables(reference.h1, self)  # layers may have been unfrozen
@@ -338,10 +348,16 @@ class BCModel(HeldSteps, keras.Model):
         dissonance = dissonance_of(batch, compiled, options, self._compile_loss)
         batch_size = ops.shape(h2_output)[0]
         # Keras divides a loss by the number of replicas, whose gradients are summed; a log shows the mean.
-        for tracker, value in zip(state.trackers, (base, dissonance), strict=True):
+        values = [base, dissonance]
+        if training and state.unlabelled is not None:
+            values.append(unlabelled_dissonance(self, state, reading))
+            state.step.has_gone_beyond = True
+        for tracker, value in zip(state.trackers, values, strict=False):
             tracker.update_state(value * num_replicas(), sample_weight=batch_size)
         # Here and not in compute_metrics, where h1 would have to be asked again.
         update_metrics(batch, compiled, options)
+        if len(values) > 2:
+            dissonance = dissonance + state.unlabelled.weight * values[2]
         return base + ops.cast(state.weight, base.dtype) * dissonance
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
@@ -351,28 +367,6 @@ class BCModel(HeldSteps, keras.Model):
         with fed_by_model():
             results: dict[str, Any] = super().compute_metrics(x, target, y_pred, sample_weight)
         return results
-
-    # What is logged beside the metrics that were compiled
-
-    @property
-    def metrics_variables(self) -> list[Any]:
-        """Those of your metrics, and of what is noted beside them; on JAX they are a part of a step's state."""
-        state = self._compatibility
-        beside = (*state.trackers, state.training_watch, state.testing_watch)
-        return [*super().metrics_variables, *(variable for each in beside for variable in each.variables)]
-
-    def reset_metrics(self) -> None:
-        """Begin to count anew."""
-        super().reset_metrics()
-        for tracker in self._compatibility.trackers:
-            tracker.reset_state()
-
-    def get_metrics_result(self) -> dict[str, Any]:
-        """Results of the metrics, and the two halves of the loss."""
-        return {**super().get_metrics_result(), **{each.name: each.result() for each in self._compatibility.trackers}}
-
-    def _flatten_metrics_in_order(self, logs: dict[str, Any]) -> Any:
-        return super()._flatten_metrics_in_order({name: logs[name] for name in logs if name not in TRACKERS})
 
     # Saving
 
@@ -415,18 +409,30 @@ class BCModel(HeldSteps, keras.Model):
         return model
 
 
-def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+def wrap(
+    door: Any,
+    h2: Any,
+    h1: Any,
+    *args: Any,
+    name: str | None = None,
+    class_map: Sequence[int] | None = None,
+    teacher: Any = None,
+    unlabelled: Any = None,
+    unlabelled_weight: float = 1.0,
+    unlabelled_batch_size: int = 32,
+    **kwargs: Any,
+) -> Any:
     """Make `h2` an instance of a class made from `door` and its own."""
     if not isinstance(h2, keras.Model):
         raise TypeError(f"h2 must be a Keras model, the one that is being updated. Received: h2={h2!r}.")
     if h1 is None:
         raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
-    class_map, taught = kwargs.pop("class_map", None), kwargs.pop("teacher", None)
     options = Options.of(*args, **kwargs)
     if class_map is None and isinstance(options.loss, ModelLoss):
         class_map = options.loss.reference.class_map
     reference = Reference.of(h1, class_map)
-    h1, teacher = reference.h1, None if taught is None else teacher_of(taught, options)
+    h1, taught = reference.h1, None if teacher is None else teacher_of(teacher, options)
+    beyond = unlabelled_of(unlabelled, unlabelled_weight, unlabelled_batch_size, taught or reference)
     before = type(h2)
     user_class = h2._compatibility.user_class if isinstance(h2, BCModel) else before
     object.__setattr__(h2, "__class__", user_class)
@@ -436,9 +442,9 @@ def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwa
                 raise TypeError(f"h2 has an attribute {taken!r}, which a BCModel needs: name it otherwise.")
         check_h2(h2, has_loss=options.criterion is not None)
         check_beside(h1, h2)
-        if teacher is not None:
+        if taught is not None:
             with told_of_teacher():
-                check_beside(teacher.h1, h2)
+                check_beside(taught.h1, h2)
         compiled = Compiled.of(h2, options)
     except Exception:
         object.__setattr__(h2, "__class__", before)
@@ -446,7 +452,7 @@ def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwa
     if name is not None:
         h2.name = name
     # Beside what Keras tracks, saves and counts.
-    h2.__dict__["_compatibility"] = Compatibility(reference, options, user_class, compiled, teacher)
+    h2.__dict__["_compatibility"] = Compatibility(reference, options, user_class, compiled, taught, beyond)
     object.__setattr__(h2, "__class__", made_class(door, user_class))
     _forget_functions(h2)
     return h2

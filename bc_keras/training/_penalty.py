@@ -93,6 +93,13 @@ def answered(
     return AnsweredBatch(target, h1_output, h2_output, weight, get_keras_mask(h2_output), reading, taught)
 
 
+def imitated(state: Compatibility, x: Any, columns: int, reading: Reading) -> Any:
+    """What the teacher, or h1, says of inputs, in h2's classes and in the form that h1's scores are read in."""
+    if state.teacher is not None:
+        return _of_teacher(state, x, None, columns, reading)
+    return state.ask(state.reference, x, columns, reading.h1_from_logits, reading.multilabel)
+
+
 def _of_teacher(state: Compatibility, x: Any, rows: Any, columns: int, reading: Reading) -> Any:
     """What the teacher says, in h2's classes and in the form that h1's scores are read in; None without a teacher.
 
@@ -150,7 +157,7 @@ def reading_by(state: Compatibility, h2_output: Any) -> Reading:
         from_logits=options.from_logits,
         h1_from_logits=h1_from_logits,
         # Of an h1 beside a teacher no more than the largest score is read.
-        imitates=options.imitates and state.teacher is None,
+        imitates=(options.imitates or state.unlabelled is not None) and state.teacher is None,
         is_scored=given is not None or state.teacher is not None,
         is_mapped=reference.class_map is not None,
         received=f"loss={compiled.base!r}",

@@ -25,8 +25,10 @@ from bc_keras.training._compiled_loss import CompiledLoss, DissonanceLoss
 from bc_keras.training._jax_step import reading
 from bc_keras.training._output_watch import OutputWatch
 from bc_keras.training._score_scale import activation_of
+from bc_keras.training._unlabelled import Unlabelled
 
 TRACKERS = ("base_loss", "dissonance")
+UNLABELLED = "unlabelled_dissonance"
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ class Compiled:
         loss_weight: what Keras multiplies the base by, if anything.
         metrics: those of this package, and whether they are weighted.
         dissonance_loss: made with the first batch, which shows the kind of outputs.
+        unlabelled_loss: the same for inputs without labels.
     """
 
     base: Any
@@ -187,6 +190,7 @@ class Compiled:
     loss_weight: Any
     metrics: list[tuple[OverlapMetric, bool]]
     dissonance_loss: DissonanceLoss | None = None
+    unlabelled_loss: DissonanceLoss | None = None
 
     @classmethod
     def of(cls, model: keras.Model, options: Options) -> Compiled:
@@ -212,10 +216,11 @@ class Compiled:
 
 @dataclass
 class Step:
-    """One step: on JAX the values that it was given, and whether the penalty became a part of its loss."""
+    """One step: on JAX the values that it was given; whether the penalty, and unlabelled inputs, are in its loss."""
 
     given: Any = None
     has_penalised: bool = False
+    has_gone_beyond: bool = False
 
 
 class Compatibility:
@@ -229,6 +234,7 @@ class Compatibility:
         user_class: the class of h2 without us.
         compiled: what its compile says.
         teacher: who is imitated in place of h1.
+        unlabelled: inputs on which h2 imitates too.
     """
 
     def __init__(
@@ -238,9 +244,11 @@ class Compatibility:
         user_class: type,
         compiled: Compiled,
         teacher: Reference | None = None,
+        unlabelled: Unlabelled | None = None,
     ) -> None:
         self.reference = reference
         self.teacher = teacher
+        self.unlabelled = unlabelled
         self.teacher_gives_logits = teacher is not None and gives_logits(teacher, "The teacher")
         self.options = options
         self.user_class = user_class
@@ -250,12 +258,22 @@ class Compatibility:
             options.lambda_c, dtype="float32", trainable=False, aggregation="only_first_replica", name="lambda_c"
         )
         # Means of the two halves of the loss over an epoch; Keras resets them with its metrics.
-        self.trackers = [keras.metrics.Mean(name=name) for name in TRACKERS]
+        self.trackers = [keras.metrics.Mean(name=name) for name in self.tracked]
         # What the steps show of the models' outputs, looked at between them; each run begins anew.
         self.training_watch = OutputWatch("training_watch", "so begin again with an h2 as it was before")
         self.testing_watch = OutputWatch("testing_watch", "so what was measured is of no use")
         # Replicas take their steps in threads of their own.
         self._steps = threading.local()
+
+    @property
+    def tracked(self) -> tuple[str, ...]:
+        """The names of what is logged beside the user's metrics."""
+        return TRACKERS if self.unlabelled is None else (*TRACKERS, UNLABELLED)
+
+    @property
+    def imitated(self) -> Reference:
+        """The teacher, or h1."""
+        return self.reference if self.teacher is None else self.teacher
 
     @property
     def has_stored(self) -> bool:
@@ -313,7 +331,7 @@ class Compatibility:
         with reading(variables, given["h1" if reference is self.reference else "teacher"]):
             return reference(x, columns, from_logits, multilabel)
 
-    def values_for_jax(self, h2: keras.Model) -> Callable[[], dict[str, Any]]:
+    def values_for_jax(self, h2: keras.Model, trains: bool) -> Callable[[], dict[str, Any]]:
         """What a compiled step of JAX is to be given beside its batch and the state of `h2`, anew for each."""
         own = {id(variable) for variable in h2.variables}
         asked = {"h1": self.reference.variables, "teacher": [] if self.teacher is None else self.teacher.variables}
@@ -322,6 +340,7 @@ class Compatibility:
         def values() -> dict[str, Any]:
             return {
                 "lambda_c": self._lambda_c.value,
+                **({"unlabelled": self.unlabelled.next_rows()} if trains and self.unlabelled is not None else {}),
                 **{name: [None if each is None else each.value for each in foreign[name]] for name in foreign},
             }
 
