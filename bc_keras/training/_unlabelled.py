@@ -37,7 +37,7 @@ class Unlabelled:
         for array in keras.tree.flatten(self._arrays):
             if array.dtype.kind not in "iufb":
                 raise TypeError(
-                    "Unlabelled inputs must be arrays of numbers, as they lie where the steps run: encode texts before. "
+                    "Unlabelled inputs must be arrays of numbers, as they lie where steps run: encode texts before. "
                     f"Received: dtype {array.dtype}."
                 )
         self._begun = 0
