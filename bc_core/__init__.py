@@ -18,6 +18,7 @@ from bc_core.counting._scores import (
 )
 from bc_core.files._files import FullDiskError
 from bc_core.losses._schedules import LinearLambda, check_lambda
+from bc_core.reference._class_map import ClassMap
 from bc_core.sweep._choice import Choice
 from bc_core.sweep._folder import Failure
 from bc_core.sweep._points import Point as SweepPoint
@@ -30,6 +31,7 @@ __all__ = [
     "SCORES",
     "Choice",
     "ClassFlips",
+    "ClassMap",
     "Comparison",
     "ErrorInstances",
     "ErrorOverlap",

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
+
 from bc_core.losses._operations import Array, Operations
 
 Space = Literal["probability", "logit"]
@@ -115,13 +117,16 @@ def check_one_shape(shapes: Sequence[tuple[int | None, ...]]) -> None:
         )
 
 
-def check_no_class_missing(space: Space, class_map: Sequence[int] | None, classes: int) -> None:
+def check_no_class_missing(space: Space, class_map: Sequence[Any] | None, classes: int) -> None:
     """Refuse a member that lacks a class where logits are averaged: its probability of 0 would be the blend's.
 
     Raises:
         ValueError: it lacks one.
     """
-    missing = [] if class_map is None else sorted(set(range(classes)) - set(class_map))
+    named = (
+        set(range(classes)) if class_map is None else {c for each in class_map for c in np.atleast_1d(each).tolist()}
+    )
+    missing = sorted(set(range(classes)) - named)
     if space == "logit" and missing:
         raise ValueError(
             f"A model of the blend does not know class {missing[0]}, to which it gives probability 0, and so would the "

@@ -91,7 +91,7 @@ class Blend:
             return rows
         pairs = list(zip(self.members, rows, self._from_logits, strict=True))
         told = {row.shape[-1] for member, row, _ in pairs if member.class_map is None and len(row.shape) > 1}
-        classes = max([*told, *(max(member.class_map or (0,)) + 1 for member in self.members)])
+        classes = max([*told, *(member.class_map.num_classes for member in self.members if member.class_map)])
         for member in self.members:
             check_no_class_missing(self.space, member.class_map, classes)
         return [member.in_classes_of_h2(row, classes, logits, self.multilabel) for member, row, logits in pairs]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from bc_core.losses._blends import SPACES, Space, check_share, members_and_weights
 from bc_core.losses._options import known
+from bc_core.reference._class_map import ClassMap
 from bc_core.reference._stored_outputs import StoredRows
-from bc_keras.batches._labels import TINY, is_float
 from bc_keras.reference._blend import Blend
 from bc_keras.reference._fingerprint import fingerprint
+from bc_keras.reference._mapped_classes import in_classes_of_h2, said_as_wholes
 
 
 class Reference:
@@ -28,7 +28,7 @@ class Reference:
             logits: a blend. A member of other classes is a `Reference` with a class map of its own. Members are all
             stored outputs, of one data set, or none is.
         class_map: where h2 has other classes than h1: ``class_map[i]`` is h2's index of h1's class i, or -1 where h2
-            has it no more. Several of h1's classes may become one of h2's; their probabilities are summed.
+            has it no more. Where classes are new, merged or split, a `bc_core.ClassMap` says so.
         blend: of several models: ``"probability"``, the default, for the weighted mean of their probabilities;
             ``"logit"`` for that of their logits.
         from_logits: whether a teacher, or a member of a blend, gives logits. Defaults to `None`: as its last layer or
@@ -42,9 +42,10 @@ class Reference:
 
     Example:
         >>> import keras, numpy as np
+        >>> from bc_core import ClassMap
         >>> from bc_keras import Reference
         >>> h1 = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2, activation="softmax")])
-        >>> reference = Reference(h1, class_map=[0, 2])
+        >>> reference = Reference(h1, class_map=ClassMap([0, 2], new=[1]))
         >>> reference(np.zeros((5, 4)), num_classes=3).shape[-1]
         3
         >>> new = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])
@@ -56,7 +57,7 @@ class Reference:
     def __init__(
         self,
         h1: keras.Model | Callable[..., Any] | StoredRows[Any] | Sequence[Any],
-        class_map: Sequence[int] | None = None,
+        class_map: Sequence[Any] | Mapping[str, Any] | None = None,
         *,
         blend: Space | None = None,
         from_logits: bool | None = None,
@@ -95,10 +96,10 @@ class Reference:
         self.from_logits = from_logits
         # What was found out of its scores where they are read; kept as long as h1 is.
         self.says: Any = None
-        self.class_map = None if class_map is None else _checked_class_map(class_map)
+        self.class_map = None if class_map is None else ClassMap.of(class_map)
 
     @classmethod
-    def of(cls, h1: Any, class_map: Sequence[int] | None = None) -> Reference:
+    def of(cls, h1: Any, class_map: Sequence[Any] | Mapping[str, Any] | None = None) -> Reference:
         """Make a reference of an h1, or return the one that was given.
 
         Args:
@@ -250,45 +251,20 @@ class Reference:
         """
         if self.class_map is None:
             return output
-        if num_classes is None:
-            num_classes = max(self.class_map) + 1
-        if max(self.class_map) >= num_classes:
-            raise ValueError(
-                f"class_map names class {max(self.class_map)}, but h2 has {num_classes} classes, 0 to "
-                f"{num_classes - 1}. Received: class_map={list(self.class_map)!r}."
-            )
-        if not is_float(output):
-            # The last entry answers for label -1, no class.
-            return ops.take(ops.convert_to_tensor([*self.class_map, -1], dtype="int32"), output, axis=0)
-        if output.shape[-1] != len(self.class_map):
-            raise ValueError(
-                f"class_map must have one entry for each of h1's {output.shape[-1]} classes. "
-                f"Received: class_map={list(self.class_map)!r}."
-            )
-        # A product with 0 and 1 sums the probabilities of classes that became one.
-        selection = np.zeros((len(self.class_map), num_classes), dtype="float32")
-        for old, new in enumerate(self.class_map):
-            if new >= 0:
-                selection[old, new] = 1.0
-        output = ops.cast(output, "float32") if str(output.dtype) != "float64" else output
-        selection = ops.cast(ops.convert_to_tensor(selection), output.dtype)
-        if not from_logits:
-            mapped = ops.matmul(output, selection)
-            if min(self.class_map) < 0 and not multilabel:
-                mapped = mapped / ops.maximum(ops.sum(mapped, axis=-1, keepdims=True), TINY)
-            return mapped
-        mapped = ops.log(ops.maximum(ops.matmul(ops.softmax(output, axis=-1), selection), TINY))
-        return ops.where(ops.isnan(output[..., :1]), np.nan, mapped)
+        return in_classes_of_h2(self.class_map, output, num_classes, from_logits, multilabel)
 
+    def for_support(self, mapped: Any, labels: Any, from_logits: bool) -> Any:
+        """Scores or labels by h2's class indices, as whether h1 is right is told.
 
-def _checked_class_map(class_map: Sequence[int]) -> tuple[int, ...]:
-    checked = tuple(int(index) for index in class_map)
-    if not checked or min(checked) < -1 or max(checked) < 0:
-        raise ValueError(
-            "class_map must give h2's class index for each class of h1, -1 where h2 has it no more, and at least one "
-            f"class. Received: class_map={list(class_map)!r}."
-        )
-    return checked
+        A class that was split is said by any of its parts: the target's, wherever it is one of them.
+
+        Args:
+            mapped: what `in_classes_of_h2` gave.
+            labels: class indices of the target, (N, ...).
+            from_logits: whether scores are logits.
+        """
+        parts = [] if self.class_map is None else self.class_map.parts
+        return said_as_wholes(parts, mapped, labels, from_logits) if parts else mapped
 
 
 def says_cannot_take(h1: Any, x: Any, error: Exception) -> ValueError:

@@ -23,6 +23,7 @@ from bc_keras.batches._labels import (
     entries_of,
     is_binary,
     read_labels,
+    target_classes,
 )
 from bc_keras.batches._validation_data import Batch, ValidationData
 from bc_keras.reference._asking import as_tensor, asking
@@ -217,6 +218,9 @@ class AskedData:
             )
         elif self._kept_h1 is None:
             self._check_scales(reading, h2_output, h1_output, gathered)
+        if reference is not None and reference.class_map is not None and reference.class_map.parts:
+            labels = target_classes(target, tuple(h2_output.shape)[:-1], columns_of(h2_output))
+            h1_output = reference.for_support(ops.convert_to_tensor(h1_output), labels, reading.scores.h1_from_logits)
         labels = read_labels(
             # Torch has no tensors of uint64; what does not fit is refused below.
             ops.convert_to_tensor(target.astype(np.int64) if target.dtype == np.uint64 else target),

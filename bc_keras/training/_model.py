@@ -9,7 +9,7 @@ not track.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -100,7 +100,8 @@ class BCModel(HeldSteps, keras.Model):
         threshold: a binary score is class 1 from this probability on. Defaults to `None`, 0.5 or what `loss` says.
         multilabel: whether each column is a label of its own, 0 or 1. Defaults to `None`: where the compiled loss is
             one of Keras's binary losses.
-        class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1.
+        class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1; where classes are
+            new, merged or split, a `bc_core.ClassMap` says so.
         name: another name for h2.
         teacher: what is imitated in place of h1, where the dissonance imitates: a model, `StoredOutputs`, a `Reference`
             or a blend ``[(model, weight), ...]``. Support and scores are h1's all the same.
@@ -150,7 +151,7 @@ class BCModel(HeldSteps, keras.Model):
         h1_from_logits: bool | None = None,
         threshold: float | None = None,
         multilabel: bool | None = None,
-        class_map: Sequence[int] | None = None,
+        class_map: Sequence[Any] | Mapping[str, Any] | None = None,
         name: str | None = None,
         teacher: keras.Model | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         unlabelled: Any = None,
@@ -415,7 +416,7 @@ def wrap(
     h1: Any,
     *args: Any,
     name: str | None = None,
-    class_map: Sequence[int] | None = None,
+    class_map: Sequence[Any] | Mapping[str, Any] | None = None,
     teacher: Any = None,
     unlabelled: Any = None,
     unlabelled_weight: float = 1.0,

@@ -18,7 +18,15 @@ from bc_keras.batches._attached import (
     check_columns,
     split_reference,
 )
-from bc_keras.batches._labels import Labels, columns_of, entries_of, is_binary, is_float, read_labels
+from bc_keras.batches._labels import (
+    Labels,
+    columns_of,
+    entries_of,
+    is_binary,
+    is_float,
+    read_labels,
+    target_classes,
+)
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._instance_terms import Counted
 from bc_keras.losses._losses import ModelLoss
@@ -90,6 +98,18 @@ def answered(
     elif state.reference.class_map is not None:
         h1_output = state.reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits, reading.multilabel)
     taught = _of_teacher(state, x, taught, columns, reading)
+    if state.reference.class_map is not None and state.reference.class_map.parts:
+        if reading.multilabel:
+            raise ValueError(
+                "A class that was split has parts of which one is true, and here each column is a label of its own: map "
+                f"h1's labels in a function of your own. Received: class_map={state.reference.class_map!r}."
+            )
+        # Whether h1 is right is told by the whole, what is imitated is divided.
+        labels = target_classes(target, tuple(h2_output.shape)[:-1], columns)
+        whole = state.reference.for_support(h1_output, labels, reading.h1_from_logits)
+        if taught is None and state.options.imitates:
+            taught = h1_output
+        h1_output = whole
     return AnsweredBatch(target, h1_output, h2_output, weight, get_keras_mask(h2_output), reading, taught)
 
 

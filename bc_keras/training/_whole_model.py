@@ -49,7 +49,7 @@ class WholeModel:
             "dissonance": None if loss is not None else state.options.dissonance_name,
             "loss": serialize(loss) if isinstance(loss, CompatibilityLoss) else loss,
             **state.options.arguments,
-            "class_map": state.reference.class_map,
+            "class_map": None if state.reference.class_map is None else state.reference.class_map.as_given(),
             "had_teacher": state.teacher is not None,
         }
 

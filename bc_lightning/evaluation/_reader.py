@@ -249,7 +249,8 @@ class Reader:
                 "DataLoader(stored.attach(dataset), ...)"
             )
         rows = rows.movedim(-1, 1) if axis == -1 and rows.ndim > 2 else rows
-        return reference.map_classes(rows.to(h2_output.device), classes)
+        mapped = reference.map_classes(rows.to(h2_output.device), classes)
+        return reference.for_support(mapped, target.to(mapped.device))
 
     def _labels(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> Any:
         if self._multilabel or h2_output.ndim == 1 or h2_output.shape[1] == 1:

@@ -68,7 +68,7 @@ class CompatibilityCallback(Callback):
         class_axis: int | None = None,
         call: str | int | Callable[[list[Any]], int] | None = None,
         inputs: str | int | Callable[[Any], Any] | None = None,
-        class_map: list[int] | None = None,
+        class_map: list[Any] | dict[str, Any] | None = None,
         stages: Sequence[str] = STAGES,
         log_prefix: str = "",
         comparisons: LogComparisons | bool = True,

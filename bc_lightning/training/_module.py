@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -90,7 +90,7 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
             the list of calls (each with ``args``, ``kwargs``, ``output``) that gives the index. By default several
             calls are refused.
         class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1 where h2 has it
-            no more. Of an h1 that gives scores those of such a class are left out, and it chooses among the others; of
+            no more; where classes are new, merged or split, a `bc_core.ClassMap` says so. Of an h1 that gives scores those of such a class are left out, and it chooses among the others; of
             one that gives labels only, such a label counts as wrong.
         stages: the stages that are watched; a stage whose step does not call h2 once is left out here.
         log_prefix: put before every logged name.
@@ -141,7 +141,7 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         target: str | int | Callable[[Any], Any] | None = None,
         class_axis: int | None = None,
         call: str | int | Callable[[list[Any]], int] | None = None,
-        class_map: list[int] | None = None,
+        class_map: list[Any] | dict[str, Any] | None = None,
         stages: Sequence[str] = STAGES,
         log_prefix: str = "",
         inputs: str | int | Callable[[Any], Any] | None = None,
@@ -185,7 +185,7 @@ def _wrap(
     target: str | int | Callable[[Any], Any] | None = None,
     class_axis: int | None = None,
     call: WhichCall = None,
-    class_map: Sequence[int] | None = None,
+    class_map: Sequence[Any] | Mapping[str, Any] | None = None,
     stages: Sequence[str] = STAGES,
     log_prefix: str = "",
     inputs: str | int | Callable[[Any], Any] | None = None,
@@ -258,7 +258,11 @@ def _wrap(
 
 
 def reference_for(
-    h2: nn.Module, h1: Any, scores: Scores = None, h1_scores: Scores = None, class_map: Sequence[int] | None = None
+    h2: nn.Module,
+    h1: Any,
+    scores: Scores = None,
+    h1_scores: Scores = None,
+    class_map: Sequence[Any] | Mapping[str, Any] | None = None,
 ) -> Reference:
     """h1 as it is asked beside an h2: what is said of h2's scores holds for an h1 that was made as h2 is."""
     if isinstance(h1, (list, tuple)):

@@ -137,13 +137,15 @@ def test_stored_outputs_come_with_the_batch(side):
     ("class_map", "num_classes", "columns"),
     [
         # Moved, beside classes that are new.
-        ([3, 0, 1], 5, lambda p: [p[:, 1], p[:, 2], 0 * p[:, 0], p[:, 0], 0 * p[:, 0]]),
+        (ClassMap([3, 0, 1], new=[2, 4]), 5, lambda p: [p[:, 1], p[:, 2], 0 * p[:, 0], p[:, 0], 0 * p[:, 0]]),
         # Two became one.
-        ([0, 1, 1], 2, lambda p: [p[:, 0], p[:, 1] + p[:, 2]]),
+        (ClassMap([0, 1, 1], merged=[1]), 2, lambda p: [p[:, 0], p[:, 1] + p[:, 2]]),
         # One is gone: h1 has to choose among those that are left.
         ([0, 1, -1], 2, lambda p: [p[:, 0] / (p[:, 0] + p[:, 1]), p[:, 1] / (p[:, 0] + p[:, 1])]),
+        # One became two and another three, each part with its share.
+        ([(1, 3), 0], 3 + 1, lambda p: [p[:, 1], p[:, 0] / 2, 0 * p[:, 0], p[:, 0] / 2]),
     ],
-    ids=["moved", "merged", "dropped"],
+    ids=["moved", "merged", "dropped", "split"],
 )
 def test_class_map_says_probabilities_in_h2s_classes(side, form, class_map, num_classes, columns):
     p = probabilities(len(class_map))
