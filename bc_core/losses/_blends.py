@@ -123,10 +123,8 @@ def check_no_class_missing(space: Space, class_map: Sequence[Any] | None, classe
     Raises:
         ValueError: it lacks one.
     """
-    named = (
-        set(range(classes)) if class_map is None else {c for each in class_map for c in np.atleast_1d(each).tolist()}
-    )
-    missing = sorted(set(range(classes)) - named)
+    named = range(classes) if class_map is None else np.hstack(class_map).tolist()
+    missing = sorted(set(range(classes)) - set(named))
     if space == "logit" and missing:
         raise ValueError(
             f"A model of the blend does not know class {missing[0]}, to which it gives probability 0, and so would the "

@@ -100,8 +100,8 @@ class BCModel(HeldSteps, keras.Model):
         threshold: a binary score is class 1 from this probability on. Defaults to `None`, 0.5 or what `loss` says.
         multilabel: whether each column is a label of its own, 0 or 1. Defaults to `None`: where the compiled loss is
             one of Keras's binary losses.
-        class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1; where classes are
-            new, merged or split, a `bc_core.ClassMap` says so.
+        class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1; where classes
+            are new, merged or split, a `bc_core.ClassMap` says so.
         name: another name for h2.
         teacher: what is imitated in place of h1, where the dissonance imitates: a model, `StoredOutputs`, a `Reference`
             or a blend ``[(model, weight), ...]``. Support and scores are h1's all the same.

@@ -101,8 +101,8 @@ def answered(
     if state.reference.class_map is not None and state.reference.class_map.parts:
         if reading.multilabel:
             raise ValueError(
-                "A class that was split has parts of which one is true, and here each column is a label of its own: map "
-                f"h1's labels in a function of your own. Received: class_map={state.reference.class_map!r}."
+                "A class that was split has parts of which one is true, and here each column is a label of its own: "
+                f"map h1's labels in a function of your own. Received: class_map={state.reference.class_map!r}."
             )
         # Whether h1 is right is told by the whole, what is imitated is divided.
         labels = target_classes(target, tuple(h2_output.shape)[:-1], columns)

@@ -90,8 +90,9 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
             the list of calls (each with ``args``, ``kwargs``, ``output``) that gives the index. By default several
             calls are refused.
         class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1 where h2 has it
-            no more; where classes are new, merged or split, a `bc_core.ClassMap` says so. Of an h1 that gives scores those of such a class are left out, and it chooses among the others; of
-            one that gives labels only, such a label counts as wrong.
+            no more; where classes are new, merged or split, a `bc_core.ClassMap` says so. Of an h1 that gives scores
+            those of a class that is gone are left out, and it chooses among the others; of one that gives labels only,
+            such a label counts as wrong.
         stages: the stages that are watched; a stage whose step does not call h2 once is left out here.
         log_prefix: put before every logged name.
         inputs: where the models' input is in a batch: an index, a key or a function of the batch. By default a plain
@@ -258,11 +259,7 @@ def _wrap(
 
 
 def reference_for(
-    h2: nn.Module,
-    h1: Any,
-    scores: Scores = None,
-    h1_scores: Scores = None,
-    class_map: Sequence[Any] | Mapping[str, Any] | None = None,
+    h2: nn.Module, h1: Any, scores: Scores = None, h1_scores: Scores = None, class_map: Any = None
 ) -> Reference:
     """h1 as it is asked beside an h2: what is said of h2's scores holds for an h1 that was made as h2 is."""
     if isinstance(h1, (list, tuple)):

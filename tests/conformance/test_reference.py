@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bc_core import ClassMap
+
 
 class Lightning:
     forms = ("logits",)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bc_core import ClassMap
+
 N, CLASSES = 24, 3
 GENERATOR = np.random.default_rng(5)
 X = GENERATOR.normal(size=(N, 4)).astype("float32")
@@ -151,7 +153,7 @@ def test_several_labels_at_once_are_blended_each_by_itself(side):
 
 
 def test_a_member_of_other_classes_is_read_by_its_class_map(side):
-    two_classes = side.Reference(side.linear(weights(4, 2)), class_map=[2, 0])
+    two_classes = side.Reference(side.linear(weights(4, 2)), class_map=ClassMap([2, 0], new=[1]))
     reference = side.Reference([(two_classes, 0.5), (side.linear(weights(1)), 0.5)])
     p = softmax(X @ weights(4, 2))
     mapped = np.stack([p[:, 1], 0 * p[:, 0], p[:, 0]], axis=1)
