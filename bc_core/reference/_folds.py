@@ -32,7 +32,7 @@ def partition(items: int, folds: int, seed: int) -> list[NDArray[np.int64]]:
 
     Example:
         >>> [fold.tolist() for fold in partition(5, 2, seed=0)]
-        [[0, 2, 4], [1, 3]]
+        [[2, 3, 4], [0, 1]]
     """
     if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= items:
         raise ValueError(

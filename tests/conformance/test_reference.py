@@ -144,8 +144,8 @@ def test_stored_outputs_come_with_the_batch(side):
         (ClassMap([0, 1, 1], merged=[1]), 2, lambda p: [p[:, 0], p[:, 1] + p[:, 2]]),
         # One is gone: h1 has to choose among those that are left.
         ([0, 1, -1], 2, lambda p: [p[:, 0] / (p[:, 0] + p[:, 1]), p[:, 1] / (p[:, 0] + p[:, 1])]),
-        # One became two and another three, each part with its share.
-        ([(1, 3), 0], 3 + 1, lambda p: [p[:, 1], p[:, 0] / 2, 0 * p[:, 0], p[:, 0] / 2]),
+        # One became two, each part with its share, beside one that is new.
+        (ClassMap([(1, 3), 0], new=[2]), 4, lambda p: [p[:, 1], p[:, 0] / 2, 0 * p[:, 0], p[:, 0] / 2]),
     ],
     ids=["moved", "merged", "dropped", "split"],
 )
@@ -158,7 +158,7 @@ def test_class_map_says_probabilities_in_h2s_classes(side, form, class_map, num_
 
 def test_class_map_of_labels(side):
     # -1 is no class, before the map and after it.
-    assert side.mapped_labels([0, 1, 2, -1], [2, 0, -1]) == [2, 0, -1, -1]
+    assert side.mapped_labels([0, 1, 2, -1], ClassMap([2, 0, -1], new=[1])) == [2, 0, -1, -1]
 
 
 @pytest.mark.parametrize("class_map", [[0, -2], [-1, -1], []])
