@@ -183,6 +183,7 @@ class AskedData:
         # Where h1 has no prediction (-1) it is wrong, so any class but the true one will do.
         h1 = np.where(h1 < 0, (target + 1) % reading.num_classes, h1)
         texts = None if self._given.metadata is None else TextsById(self._given.metadata)
+        reference = self._reference
         comparison = compare(
             target,
             h1,
@@ -193,6 +194,7 @@ class AskedData:
             metadata=texts,
             step=step,
             lambda_c=self.model.lambda_c if isinstance(self.model, BCModel) else None,
+            new_classes=() if reference is None or reference.class_map is None else reference.class_map.new,
         )
         if texts is not None and (complaint := texts.complaint()):
             warnings.warn(complaint, stacklevel=2)

@@ -146,6 +146,12 @@ class Reader:
         self.unnamed: str | None = None
 
     @property
+    def new_classes(self) -> tuple[int, ...]:
+        """Classes that h1 did not know."""
+        class_map = None if self._reference is None else self._reference.class_map
+        return () if class_map is None else class_map.new
+
+    @property
     def has_answers(self) -> bool:
         """Whether h1 is no model but what one said."""
         return self._answers is not None

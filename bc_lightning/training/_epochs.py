@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -124,6 +125,8 @@ def _write_comparison(
     illustrable = nameable and instances.entries in (0, 1)
     try:
         comparison = comparison_of(comparisons, counts, rows, step, lambda_c, illustrable)
+        if state.reference.class_map is not None:
+            comparison = dataclasses.replace(comparison, new_classes=state.reference.class_map.new)
     except (TypeError, ValueError) as error:
         # Ids that come twice, for one: the training is worth more than its record.
         rank_zero_warn(f"There is no comparison of step {step} ({dataset}): {error} (LogComparisons(ids=...)).")

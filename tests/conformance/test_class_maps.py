@@ -86,6 +86,11 @@ def test_evaluate_counts_alike(side, kind):
     overlap = found.comparison.overlap
     counted = (overlap.both_right, overlap.h1_only_right, overlap.h2_only_right)
     assert counted == ((right & kept).sum(), (right & ~kept).sum(), (~right & kept).sum())
+    # What h1 did not know is shown apart.
+    is_new = (Y == 1) if kind == "new" else np.zeros(N, bool)
+    assert found.comparison.new_classes == ((1,) if kind == "new" else ())
+    assert (found.comparison.new.total, found.comparison.new.h2_only_right) == (is_new.sum(), (is_new & kept).sum())
+    assert found.comparison.known.accuracy_h1 == pytest.approx(right.sum() / (~is_new).sum())
 
 
 def test_an_instance_of_a_new_class_is_never_in_the_support(side):
