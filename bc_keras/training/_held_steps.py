@@ -13,7 +13,7 @@ from bc_keras.training._jax_step import Beside, with_values
 from bc_keras.training._state import TRACKERS, UNLABELLED, Compatibility
 
 
-class HeldSteps:
+class HeldSteps(keras.Model):
     """The part of a `BCModel` that stands around the steps and logs of the user's class, which comes after it."""
 
     _compatibility: Compatibility

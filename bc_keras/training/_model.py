@@ -61,7 +61,7 @@ from bc_keras.training._whole_model import missing_h1, missing_teacher, scope_of
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")
-class BCModel(HeldSteps, keras.Model):
+class BCModel(HeldSteps):
     r"""Train h2 against the frozen h1: :math:`L = base + \lambda_c \cdot dissonance`.
 
     Not a base class but a door: ``BCModel(h2, h1=...)`` returns `h2` itself, an instance whose class is now made from
@@ -357,8 +357,8 @@ class BCModel(HeldSteps, keras.Model):
             tracker.update_state(value * num_replicas(), sample_weight=batch_size)
         # Here and not in compute_metrics, where h1 would have to be asked again.
         update_metrics(batch, compiled, options)
-        if len(values) > 2:
-            dissonance = dissonance + state.unlabelled.weight * values[2]
+        if training and state.unlabelled is not None:
+            dissonance = dissonance + state.unlabelled.weight * values[-1]
         return base + ops.cast(state.weight, base.dtype) * dissonance
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:

@@ -19,12 +19,12 @@ from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
 from bc_keras.metrics._overlap import OverlapMetric
 from bc_keras.reference._blend import gives_logits
+from bc_keras.reference._last_activation import activation_of
 from bc_keras.reference._reference import Reference
 from bc_keras.training._compile_arguments import overlap_metrics
 from bc_keras.training._compiled_loss import CompiledLoss, DissonanceLoss
 from bc_keras.training._jax_step import reading
 from bc_keras.training._output_watch import OutputWatch
-from bc_keras.training._score_scale import activation_of
 from bc_keras.training._unlabelled import Unlabelled
 
 TRACKERS = ("base_loss", "dissonance")

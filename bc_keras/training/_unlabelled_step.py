@@ -26,6 +26,7 @@ def unlabelled_dissonance(model: Any, state: Compatibility, reading: Reading) ->
     these rows, and those that it keeps for inference stay as they are.
     """
     given, batch = state.unlabelled, state.step.given
+    assert given is not None
     x = given.next_tensors() if batch is None else batch["unlabelled"]
     x = keras.tree.map_structure(_as_input, x)
     with _statistics_kept(model):

@@ -145,8 +145,8 @@ def split_batch(batch: Any) -> tuple[Any, Brought | None]:
         rows, inner = batch.row, batch.sample
         beside = split_batch(inner)[1] if isinstance(inner, WithReference) else None
         # Without automatic batching the index is a plain number.
-        brought = Brought(rows.tensor, torch.as_tensor(batch.index), rows.fingerprint, rows.sources, beside)
-        return without_rows(batch), brought
+        index = torch.as_tensor(batch.index)
+        return without_rows(batch), Brought(rows.tensor, index, rows.fingerprint, rows.sources, beside)
     if isinstance(batch, Mapping):
         parts = dict(batch)
     elif isinstance(batch, (list, tuple)):
@@ -307,7 +307,7 @@ class CollateWithReference:
             batch = self(samples)
             # Its items may have been sorted or filtered.
             places = {sample.index: place for place, sample in enumerate(samples)}
-            order = [places[index] for index in batch.index.tolist()]
+            order = [places[index] for index in torch.as_tensor(batch.index).tolist()]
             return WithReference(batch, torch.tensor(indices)[order], rows.at(order))
         if self.inner is None:
             return WithReference(default_collate(samples), torch.tensor(indices), rows)

@@ -95,7 +95,8 @@ class Blend:
             rows = [row.to(dtype).logit(torch.finfo(dtype).eps) for row in rows]
         mixed = blended([row.to(dtype) for row in rows], self.weights, self.space, TorchOperations(1), alone)
         mixed = mixed if self.from_logits else mixed.sigmoid()
-        return mixed.movedim(1, -1) if moved else mixed
+        answer: Tensor = mixed.movedim(1, -1) if moved else mixed
+        return answer
 
     def _in_one_set_of_classes(self, rows: Sequence[Tensor]) -> list[Tensor]:
         if all(member.class_map is None for member in self.members):
