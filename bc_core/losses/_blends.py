@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bc_core.losses._dissonances import DISSONANCES
 from bc_core.losses._operations import Array, Operations
 
 Space = Literal["probability", "logit"]
@@ -164,6 +165,19 @@ def check_kind_of_blend(fingerprint: str, wanted: Kind, who: str) -> None:
         f"{who} is a blend of probabilities, for which its scores were read as {kind!r}; here {needs} ({wanted!r}). "
         f"Say it where the blend is made: Reference([...], {remedy})."
     )
+
+
+def check_scale_of_blend(dissonance: str, fingerprint: str) -> None:
+    """Refuse a blend of probabilities, asked or stored, where logits are compared: it has none but their logarithms.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if DISSONANCES[dissonance].reads == "logits" and fingerprint.startswith("blend:probability:"):
+        raise ValueError(
+            f"dissonance={dissonance!r} compares logits, and a blend of probabilities has none: blend the logits, "
+            "Reference([...], blend='logit')."
+        )
 
 
 @contextmanager

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from bc_core.losses._blends import check_scale_of_blend
+from bc_core.losses._options import check_scale
 from bc_keras.batches._labels import check_is_classification
 from bc_keras.reference._blend import Blend
 from bc_keras.reference._reference import Reference
@@ -70,6 +72,13 @@ def teacher_of(taught: Any, options: Options) -> Reference:
             f"Received: teacher={taught!r}."
         )
     return Reference.of(taught)
+
+
+def check_imitated(options: Options, imitated: Reference) -> None:
+    """Refuse a model whose logits are compared and are not on the scale of logits."""
+    check_scale(options.dissonance_name, imitated.class_map)
+    if imitated.blend_name:
+        check_scale_of_blend(options.dissonance_name, imitated.blend_name)
 
 
 def unlabelled_of(x: Any, weight: float, batch_size: int, imitated: Reference) -> Unlabelled | None:

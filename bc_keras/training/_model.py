@@ -30,6 +30,7 @@ from bc_keras.training._checks import (
     check_beside,
     check_h1_answers,
     check_h2,
+    check_imitated,
     check_labels,
     check_own_loss,
     teacher_of,
@@ -87,10 +88,10 @@ class BCModel(HeldSteps):
             ``h1.attach(x, y)`` or ``h1.attach(dataset)``). It may share with h2 what no training changes.
         lambda_c: weight of the dissonance, >= 0, not capped at 1; `LambdaScheduler` makes it a schedule.
         dissonance: ``"new_error"`` (default: the compiled loss again, where h1 is right, which must have a value per
-            instance), ``"strict_imitation"`` (h1's probabilities there), ``"imitation"`` (h1's probabilities
-            everywhere) or another that `CompatibilityLoss` lists.
-        loss: instead of `dissonance` one of the eight named losses, by name or class, or a `CompatibilityLoss`: its
-            dissonance is trained, and its base where ``compile`` is given no loss.
+            instance) or another that `CompatibilityLoss` lists, such as ``"imitation"``.
+        loss: the same; or one of the eight named losses, by name or class, or a `CompatibilityLoss`: its dissonance is
+            trained, and its base where ``compile`` is given no loss.
+        loss_options: options of the dissonance or the named loss, such as ``{"temperature": 4.0}``.
         normalization: ``"batch"`` (default) divides the dissonance by the number of instances, ``"support"`` by the
             number that h1 gets right, counted over all replicas.
         from_logits: whether h2 gives logits. Defaults to `None`: what the compiled loss says, or a last activation that
@@ -98,8 +99,7 @@ class BCModel(HeldSteps):
         h1_from_logits: the same for h1's output. Defaults to `None`: what h1's own compiled loss or its last activation
             says, and where neither is to be seen, as h2's. Values that cannot be that are refused.
         threshold: a binary score is class 1 from this probability on. Defaults to `None`, 0.5 or what `loss` says.
-        multilabel: whether each column is a label of its own, 0 or 1. Defaults to `None`: where the compiled loss is
-            one of Keras's binary losses.
+        multilabel: whether each column is a label of its own, 0 or 1. Defaults to `None`: of Keras's binary losses.
         class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1; where classes
             are new, merged or split, a `bc_core.ClassMap` says so.
         name: another name for h2.
@@ -146,6 +146,7 @@ class BCModel(HeldSteps):
         dissonance: DissonanceName | None = None,
         loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] | None = None,
         *,
+        loss_options: Mapping[str, Any] | None = None,
         normalization: Normalization | None = None,
         from_logits: bool | None = None,
         h1_from_logits: bool | None = None,
@@ -429,10 +430,10 @@ def wrap(
     if h1 is None:
         raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
     options = Options.of(*args, **kwargs)
-    if class_map is None and isinstance(options.loss, ModelLoss):
-        class_map = options.loss.reference.class_map
-    reference = Reference.of(h1, class_map)
+    of_loss = options.loss.reference.class_map if isinstance(options.loss, ModelLoss) else None
+    reference = Reference.of(h1, of_loss if class_map is None and not isinstance(h1, Reference) else class_map)
     h1, taught = reference.h1, None if teacher is None else teacher_of(teacher, options)
+    check_imitated(options, reference if taught is None else taught)
     beyond = unlabelled_of(unlabelled, unlabelled_weight, unlabelled_batch_size, taught or reference)
     before = type(h2)
     user_class = h2._compatibility.user_class if isinstance(h2, BCModel) else before
