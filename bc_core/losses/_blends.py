@@ -122,8 +122,13 @@ def check_no_class_missing(space: Space, class_map: Sequence[Any] | None, classe
     """Refuse a member that lacks a class where logits are averaged: its probability of 0 would be the blend's.
 
     Raises:
-        ValueError: it lacks one.
+        ValueError: it lacks one, or divides one as h2 does, who is not asked here.
     """
+    if getattr(class_map, "shares", "equal") != "equal":
+        raise ValueError(
+            "What h2 says is not known to the models of a blend: give its class_map equal shares. Received: "
+            f"class_map={class_map!r}."
+        )
     named = range(classes) if class_map is None else np.hstack(class_map).tolist()
     missing = sorted(set(range(classes)) - set(named))
     if space == "logit" and missing:

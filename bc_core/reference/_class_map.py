@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 DROPPED = -1
 """In a class map: h1's class is gone. Among labels: h1 gave no class that h2 knows, so h1 counts as wrong."""
@@ -15,8 +15,8 @@ class ClassMap(tuple[Entry, ...]):
     """For each class of h1 what it is in h2; a list will do where every class of h2 was one of h1's.
 
     An entry is h2's index; -1 where h2 has the class no more; or several indices where it was split. h1 is right about
-    an instance of a part if it says the class that was split; its probability is divided among the parts in equal
-    shares. The probabilities of classes that were merged are added. An instance of a new class is never in h1's
+    an instance of a part if it says the class that was split; to be imitated, its probability is divided among the
+    parts. The probabilities of classes that were merged are added. An instance of a new class is never in h1's
     support, as h1 cannot be right about it.
 
     A class of h2 that no entry names, and one that several name, may be a slip: each has to be said.
@@ -25,10 +25,13 @@ class ClassMap(tuple[Entry, ...]):
         entries: one for each class of h1.
         new: h2's classes that h1 did not know.
         merged: h2's classes that several of h1's became.
+        shares: how the probability of a class that was split is divided: ``"equal"``, or ``"h2"``: in the proportions
+            that h2 itself gives the parts of the instance, so that h1, which knew nothing of them, is not imitated
+            in them.
 
     Raises:
-        ValueError: an entry below -1, no class at all; a class of h2 that is missing or doubled and not said to be, or
-            said to be and is not.
+        ValueError: an unknown name of shares, an entry below -1, no class at all; a class of h2 that is missing or
+            doubled and not said to be, or said to be and is not.
 
     Example:
         >>> from bc_core import ClassMap
@@ -44,31 +47,46 @@ ClassMap([0, 1, 1], merged=[1]). Received: class_map=[0, 1, 1].
 
     new: tuple[int, ...]
     merged: tuple[int, ...]
+    shares: str
 
-    def __new__(cls, entries: Iterable[Any], *, new: Iterable[int] = (), merged: Iterable[int] = ()) -> ClassMap:
+    def __new__(
+        cls,
+        entries: Iterable[Any],
+        *,
+        new: Iterable[int] = (),
+        merged: Iterable[int] = (),
+        shares: Literal["equal", "h2"] = "equal",
+    ) -> ClassMap:
         """Check the entries; see the class."""
         made = super().__new__(cls, (_checked_entry(entry) for entry in entries))
         made.new, made.merged = tuple(sorted({int(c) for c in new})), tuple(sorted({int(c) for c in merged}))
+        made.shares = shares
+        if shares not in ("equal", "h2") or (shares == "h2" and not made.parts):
+            raise ValueError(
+                "shares of a class_map must be 'equal' or 'h2', and are those of classes that were split, entries of "
+                f"several indices. Received: shares={shares!r}, class_map={made._said()}."
+            )
         made._check_doubled()
         made.check(None)
         return made
 
     @classmethod
     def of(cls, given: Any, num_classes: int | None = None) -> ClassMap:
-        """A class map of what a user gives: one, a sequence, or a mapping with the keys map, new and merged.
+        """A class map of what a user gives: one, a sequence, or a mapping with the keys map, new, merged and shares.
 
         Args:
             given: that.
             num_classes: h2's number of classes, where it is known.
         """
         if isinstance(given, Mapping):
-            unknown = set(given) - {"map", "new", "merged"}
+            unknown = set(given) - {"map", "new", "merged", "shares"}
             if unknown or "map" not in given:
                 raise ValueError(
-                    "A class_map by name has the keys map, new and merged, such as {'map': [0, 1, 1], 'merged': [1]}. "
+                    "A class_map by name has the keys map, new, merged and shares, such as {'map': [0, 1, 1], "
+                    "'merged': [1]}. "
                     f"Received: {dict(given)!r}."
                 )
-            made = cls(given["map"], new=given.get("new", ()), merged=given.get("merged", ()))
+            made = cls(given["map"], **{name: given[name] for name in given if name != "map"})
         else:
             made = given if isinstance(given, cls) else cls(given)
         if num_classes is not None:
@@ -100,6 +118,11 @@ ClassMap([0, 1, 1], merged=[1]). Received: class_map=[0, 1, 1].
         """One of h2's classes for each of h1's, the first of those that it was split into, or -1."""
         return tuple(entry if isinstance(entry, int) else entry[0] for entry in self)
 
+    @property
+    def is_equal(self) -> bool:
+        """Whether the parts of a class have equal shares."""
+        return self.shares == "equal"
+
     def sources(self, c: int) -> tuple[list[int], int]:
         """The classes of h1 that a class of h2 was, and into how many it was split."""
         found = [place for place, entry in enumerate(self) if c in _named(entry)]
@@ -109,9 +132,9 @@ ClassMap([0, 1, 1], merged=[1]). Received: class_map=[0, 1, 1].
     def as_given(self) -> dict[str, Any] | list[Any]:
         """Plain lists, of which `of` makes the same."""
         entries = [list(entry) if isinstance(entry, tuple) else entry for entry in self]
-        if not (self.new or self.merged):
-            return entries
-        return {"map": entries, "new": list(self.new), "merged": list(self.merged)}
+        said = {"new": list(self.new), "merged": list(self.merged), "shares": "" if self.is_equal else self.shares}
+        more = {name: value for name, value in said.items() if value}
+        return {"map": entries, **more} if more else entries
 
     def check(self, num_classes: int | None) -> None:
         """Refuse a map that does not fit h2's number of classes; None where it is not known yet.
@@ -178,15 +201,15 @@ ClassMap([0, 1, 1], merged=[1]). Received: class_map=[0, 1, 1].
         return ", ".join(f"{name}={classes}" for name, classes in said.items() if classes)
 
     def __repr__(self) -> str:
-        more = self._saying()
+        more = ", ".join(filter(None, (self._saying(), "" if self.is_equal else f"shares={self.shares!r}")))
         return f"ClassMap({self._said()}{f', {more}' if more else ''})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (tuple(self), self.new, self.merged)
+        return _made, (tuple(self), self.new, self.merged, self.shares)
 
 
-def _made(entries: tuple[Entry, ...], new: tuple[int, ...], merged: tuple[int, ...]) -> ClassMap:
-    return ClassMap(entries, new=new, merged=merged)
+def _made(entries: tuple[Entry, ...], new: tuple[int, ...], merged: tuple[int, ...], shares: Any) -> ClassMap:
+    return ClassMap(entries, new=new, merged=merged, shares=shares)
 
 
 def _named(entry: Entry) -> tuple[int, ...]:

@@ -125,7 +125,8 @@ class ModelLoss(keras.losses.Loss):
         if self.reference.class_map is not None and self.reference.class_map.parts:
             labels = target_classes(ops.convert_to_tensor(y), tuple(h2_output.shape)[:-1], classes)
             # Whether h1 is right is told by the whole, what is imitated is divided.
-            taught = None if self.criterion.labels_suffice else h1_output
+            if not self.criterion.labels_suffice:
+                taught = self.reference.to_imitate(h1_output, h2_output, logits, self.criterion.from_logits)
             h1_output = self.reference.for_support(h1_output, labels, logits)
         return self.criterion(h2_output, y, h1_output, sample_weight, reduction, taught)
 

@@ -64,10 +64,32 @@ def said_as_wholes(parts: Sequence[tuple[int, ...]], mapped: Any, labels: Any, f
         first = ops.equal(columns, part[0])
         has_it = ops.logical_or(is_asked, ops.logical_and(first, ops.logical_not(ops.any(is_asked, -1, keepdims=True))))
         of_parts = ops.where(has_it, whole, _NEVER if from_logits else 0.0)
-        places = [part.index(c) if c in part else None for c in range(mapped.shape[-1])]
-        each = [
-            mapped[..., c : c + 1] if place is None else ops.cast(of_parts[..., place : place + 1], mapped.dtype)
-            for c, place in enumerate(places)
-        ]
-        mapped = ops.concatenate(each, axis=-1)
+        mapped = _with_columns(mapped, part, of_parts)
     return mapped
+
+
+def in_shares_of_h2(
+    parts: Sequence[tuple[int, ...]], mapped: Any, h2_output: Any, from_logits: bool, h2_from_logits: bool
+) -> Any:
+    """Scores with classes that were split divided as h2 divides them; see `Reference.to_imitate`."""
+    h2_output = ops.cast(ops.stop_gradient(h2_output), mapped.dtype)
+    if not h2_from_logits:
+        h2_output = ops.log(ops.maximum(h2_output, TINY))
+    for part in parts:
+        columns = ops.convert_to_tensor(part, dtype="int32")
+        of_parts, shares = ops.take(mapped, columns, axis=-1), ops.take(h2_output, columns, axis=-1)
+        if from_logits:
+            divided = ops.logsumexp(of_parts, axis=-1, keepdims=True) + ops.log_softmax(shares, axis=-1)
+        else:
+            divided = ops.sum(of_parts, axis=-1, keepdims=True) * ops.softmax(shares, axis=-1)
+        mapped = _with_columns(mapped, part, divided)
+    return mapped
+
+
+def _with_columns(mapped: Any, part: tuple[int, ...], columns: Any) -> Any:
+    places = [part.index(c) if c in part else None for c in range(mapped.shape[-1])]
+    each = [
+        mapped[..., c : c + 1] if place is None else ops.cast(columns[..., place : place + 1], mapped.dtype)
+        for c, place in enumerate(places)
+    ]
+    return ops.concatenate(each, axis=-1)

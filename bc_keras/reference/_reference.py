@@ -15,7 +15,7 @@ from bc_core.reference._class_map import ClassMap
 from bc_core.reference._stored_outputs import StoredRows
 from bc_keras.reference._blend import Blend
 from bc_keras.reference._fingerprint import fingerprint
-from bc_keras.reference._mapped_classes import in_classes_of_h2, said_as_wholes
+from bc_keras.reference._mapped_classes import in_classes_of_h2, in_shares_of_h2, said_as_wholes
 
 
 class Reference:
@@ -252,6 +252,19 @@ class Reference:
         if self.class_map is None:
             return output
         return in_classes_of_h2(self.class_map, output, num_classes, from_logits, multilabel)
+
+    def to_imitate(self, mapped: Any, h2_output: Any, from_logits: bool, h2_from_logits: bool) -> Any:
+        """Scores by h2's class indices, with a class that was split divided as the class map says.
+
+        Args:
+            mapped: what `in_classes_of_h2` gave.
+            h2_output: h2's scores.
+            from_logits: whether `mapped` is logits.
+            h2_from_logits: whether h2's are.
+        """
+        if self.class_map is None or self.class_map.is_equal:
+            return mapped
+        return in_shares_of_h2(self.class_map.parts, mapped, h2_output, from_logits, h2_from_logits)
 
     def for_support(self, mapped: Any, labels: Any, from_logits: bool) -> Any:
         """Scores or labels by h2's class indices, as whether h1 is right is told.

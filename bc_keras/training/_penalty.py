@@ -99,6 +99,8 @@ def answered(
     elif state.reference.class_map is not None:
         h1_output = state.reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits, reading.multilabel)
     taught = _of_teacher(state, x, taught, columns, reading)
+    if taught is not None:
+        taught = state.imitated.to_imitate(taught, h2_output, reading.h1_from_logits, reading.from_logits)
     if state.reference.class_map is not None and state.reference.class_map.parts:
         if reading.multilabel:
             raise ValueError(
@@ -109,7 +111,7 @@ def answered(
         labels = target_classes(target, tuple(h2_output.shape)[:-1], columns)
         whole = state.reference.for_support(h1_output, labels, reading.h1_from_logits)
         if taught is None and state.options.imitates:
-            taught = h1_output
+            taught = state.reference.to_imitate(h1_output, h2_output, reading.h1_from_logits, reading.from_logits)
         h1_output = whole
     return AnsweredBatch(target, h1_output, h2_output, weight, get_keras_mask(h2_output), reading, taught)
 

@@ -36,6 +36,7 @@ def unlabelled_dissonance(model: Any, state: Compatibility, reading: Reading) ->
     answer = imitated(state, x, columns_of(h2_output), reading)
     if not is_float(answer):
         raise ValueError("h1 gives labels, and on unlabelled inputs its probabilities are imitated: give its scores.")
+    answer = state.imitated.to_imitate(answer, h2_output, reading.h1_from_logits, reading.from_logits)
     if state.compiled.unlabelled_loss is None:
         state.compiled.unlabelled_loss = _loss(state, reading)
     # Any target does: of the base nothing is used.

@@ -118,7 +118,7 @@ class ModelLoss(nn.Module):
         taught = None
         if self.reference.class_map is not None and self.reference.class_map.parts:
             # Whether h1 is right is told by the whole, what is imitated is divided.
-            taught = None if self.criterion.labels_suffice else h1_output
+            taught = None if self.criterion.labels_suffice else self.reference.to_imitate(h1_output, h2_output)
             h1_output = self.reference.for_support(h1_output, y)
         loss: Tensor = self.criterion(h2_output, y, h1_output, reduction=reduction, teacher_output=taught)
         return loss

@@ -71,6 +71,22 @@ class MappedClasses:
             mapped[:, index] = torch.where(asked | first, whole, torch.finfo(mapped.dtype).min / 2)
         return mapped
 
+    def in_shares_of(self, mapped: Tensor, h2_output: Tensor) -> Tensor:
+        """Scores in which a class that was split is divided as the map says, where that is by what h2 says.
+
+        Args:
+            mapped: what `of` gave, scores (N, C, ...).
+            h2_output: h2's logits or log-probabilities, of one shape with these.
+        """
+        if self.class_map is None or self.class_map.is_equal or not mapped.is_floating_point():
+            return mapped
+        mapped, h2_output = mapped.clone(), h2_output.detach().to(mapped.dtype)
+        for part in self.class_map.parts:
+            index = self._index(part, mapped.device)
+            whole = mapped.index_select(1, index).logsumexp(1, keepdim=True)
+            mapped[:, index] = whole + h2_output.index_select(1, index).log_softmax(1)
+        return mapped
+
     def _columns(self, rows: Tensor, class_map: ClassMap, classes: int) -> Tensor:
         if rows.ndim < 2 or rows.shape[1] != len(class_map):
             raise ValueError(

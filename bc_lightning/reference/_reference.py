@@ -363,6 +363,15 @@ class Reference:
         """
         return self._classes.for_support(mapped, target)
 
+    def to_imitate(self, mapped: Tensor, h2_output: Tensor) -> Tensor:
+        """What `map_classes` gave, with a class that was split divided as the class map says.
+
+        Args:
+            mapped: That.
+            h2_output: h2's logits or log-probabilities in the same classes.
+        """
+        return self._classes.in_shares_of(mapped, h2_output)
+
     def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move h1 to where `fn` moves a tensor; called when h2 is moved or cast.
 

@@ -74,11 +74,13 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
         name: _answer_of(step, name, number, axis, classes, h2_output.device, resize) for name in state.references
     }
     h1_output, teacher_output = answers["h1"], answers.get("the teacher")
+    if teacher_output is not None:
+        teacher_output = state.imitated.to_imitate(teacher_output, h2_output)
     if state.reference.class_map is not None and state.reference.class_map.parts and len(target):
         # Whether h1 is right is told by the whole, what is imitated is divided.
         whole = state.reference.for_support(h1_output, target)
         if teacher_output is None and not state.loss.labels_suffice:
-            teacher_output = h1_output
+            teacher_output = state.reference.to_imitate(h1_output, h2_output)
         answers["h1"] = h1_output = whole
     if len(target) == 0 and len(h2_output) == 0:
         return _of_no_instances(step, h2_output)

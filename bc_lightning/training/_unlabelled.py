@@ -131,6 +131,7 @@ def unlabelled_dissonance(step: Step) -> Tensor | None:
         h2_output, answer = h2_output.movedim(-1, 1), answer.movedim(-1, 1)
     reference = state.imitated
     answer = reference.map_classes(answer, h2_output.shape[1] if reference.class_map is not None else None)
+    answer = reference.to_imitate(answer.to(h2_output.device), h2_output)
     terms = _terms(state.run.unlabelled.loss, h2_output, answer.to(h2_output.device))
     if trainer is not None:
         state.run.epoch("train").unlabelled.append(terms.dissonance.detach())

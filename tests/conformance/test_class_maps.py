@@ -34,6 +34,12 @@ def support_and_goal(kind: str) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray
         right = np.where(Y == 0, p2[:, 0] > p2[:, 1], p2[:, 1] > p2[:, 0])
         goal = np.stack([p2[:, 0], p2[:, 1] / 2, p2[:, 1] / 2], 1)
         return ClassMap([0, (1, 2)]), weights(4, 2), right, goal
+    if kind == "split as h2 says":
+        # h1 says no more than the whole, whose parts are as likely as h2 has them.
+        _, of_h1, right, _ = support_and_goal("split")
+        parts = softmax(START.astype("float64"))[:, 1:]
+        parts = parts / parts.sum(1, keepdims=True)
+        return ClassMap([0, (1, 2)], shares="h2"), of_h1, right, np.concatenate([p2[:, :1], p2[:, 1:] * parts], 1)
     if kind == "new":
         goal = np.stack([p2[:, 1], none, p2[:, 0]], 1)
         return ClassMap([2, 0], new=[1]), weights(4, 2), goal.argmax(1) == Y, goal
@@ -45,7 +51,7 @@ def support_and_goal(kind: str) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray
     return [0, 1, 2, -1], weights(5, 4), goal.argmax(1) == Y, goal
 
 
-KINDS = ("split", "new", "merged", "removed")
+KINDS = ("split", "split as h2 says", "new", "merged", "removed")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -131,6 +137,8 @@ def test_labels_that_h1_gives_are_said_by_parts_too(side):
         ([-1, -1], {}, "keep at least one"),
         ([], {}, "keep at least one"),
         ([0, -2], {}, "got -2"),
+        ([0, (1, 2)], {"shares": "all"}, "must be 'equal' or 'h2'"),
+        ([0, 1], {"shares": "h2"}, "those of classes that were split"),
     ],
 )
 def test_slips_are_refused_and_the_remedy_works(entries, more, says):
@@ -151,7 +159,8 @@ def test_a_map_that_leaves_out_a_class_of_h2_is_refused_where_h2_is_known(side):
 
 
 def test_maps_are_kept_whole():
-    for made in (ClassMap([0, (1, 2), -1, 3, 3], new=[4], merged=[3]), ClassMap([1, 0])):
+    split = ClassMap([0, (1, 2)], shares="h2")
+    for made in (ClassMap([0, (1, 2), -1, 3, 3], new=[4], merged=[3]), ClassMap([1, 0]), split):
         for again in (
             pickle.loads(pickle.dumps(made)),
             copy.deepcopy(made),
@@ -160,6 +169,17 @@ def test_maps_are_kept_whole():
             eval(repr(made), {"ClassMap": ClassMap}),
         ):
             assert (again, again.new, again.merged) == (made, made.new, made.merged)
-    with pytest.raises(ValueError, match="has the keys map, new and merged"):
+            assert again.shares == made.shares
+    with pytest.raises(ValueError, match="has the keys map, new, merged and shares"):
         ClassMap.of({"map": [0, 1], "news": [2]})
     assert ClassMap([0, (1, 2)]).num_classes == CLASSES
+
+
+def test_a_teacher_divides_by_its_own_map(side):
+    _, of_h1, _, goal = support_and_goal("split as h2 says")
+    teacher = side.Reference(side.linear(of_h1), class_map=ClassMap([0, (1, 2)], shares="h2"))
+    logged, _ = side.trained(side.linear(weights(3)), side.linear(weights(1)), "imitation", teacher=teacher)
+    expected = -(goal * np.log(softmax(START.astype("float64")))).sum(1).mean()
+    np.testing.assert_allclose(logged["dissonance"], expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="not known to the models of a blend"):
+        side.ask(side.Reference([teacher, side.linear(weights(1))]), X)
