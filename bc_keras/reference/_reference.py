@@ -170,9 +170,9 @@ class Reference:
 
     @property
     def blend_name(self) -> str:
-        """The name of a blend's content, asked or stored; that of any other is not looked for."""
+        """What a blend's fingerprint begins with, asked or stored: its space and kind; weights are not looked at."""
         if self.mixed is not None:
-            return self.mixed.fingerprint
+            return f"blend:{self.mixed.space}:{self.mixed.kind}:"
         return "" if self.stored is None else self.stored.fingerprint
 
     @property
