@@ -14,6 +14,7 @@ from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks 
 
 from bc_core import Comparison, compare
 from bc_core._arrays import id_array, to_numpy
+from bc_core.losses._blends import check_kind_of_blend
 from bc_keras.batches._attached import check_columns, split_reference
 from bc_keras.batches._labels import (
     Labels,
@@ -220,6 +221,8 @@ class AskedData:
             )
         elif self._kept_h1 is None:
             self._check_scales(reading, h2_output, h1_output, gathered)
+        if reference is not None and columns_of(h2_output) > 1:
+            check_kind_of_blend(reference.blend_name, "labels" if reading.scores.multilabel else "classes", "h1")
         if reference is not None and reference.class_map is not None and reference.class_map.parts:
             labels = target_classes(target, tuple(h2_output.shape)[:-1], columns_of(h2_output))
             h1_output = reference.for_support(ops.convert_to_tensor(h1_output), labels, reading.scores.h1_from_logits)

@@ -94,6 +94,9 @@ def answered(
 ) -> AnsweredBatch:
     """A batch with what h1 and the teacher say of it: asked now, where `rows` holds no stored outputs of theirs."""
     (h1_output, taught), columns = rows, columns_of(h2_output)
+    for who, each in (("h1", state.reference), ("the teacher", state.teacher)):
+        if each is not None and columns > 1:
+            check_kind_of_blend(each.blend_name, "labels" if reading.binary else "classes", who)
     if h1_output is None:
         h1_output = state.ask(state.reference, x, columns, reading.h1_from_logits, reading.multilabel)
     elif state.reference.class_map is not None:
@@ -138,10 +141,6 @@ def _of_teacher(state: Compatibility, x: Any, rows: Any, columns: int, reading: 
         return None
     given = state.teacher_gives_logits
     alone = reading.binary
-    if reading.binary and columns > 1:
-        check_kind_of_blend(teacher.blend_name, "labels", "the teacher")
-    elif not reading.binary:
-        check_kind_of_blend(teacher.blend_name, "classes", "the teacher")
     if rows is None:
         answer = state.ask(teacher, x, columns, given, reading.multilabel)
     else:

@@ -17,6 +17,7 @@ from bc_core import Comparison, compare
 from bc_core._arrays import INT64_MAX, id_array, to_numpy
 from bc_core._batches_of_three import first_is_ids
 from bc_core.comparison._comparison import Metadata
+from bc_core.losses._blends import Kind, check_kind_of_blend
 from bc_core.losses._score_scale import are_probabilities
 from bc_lightning._user_module import has_scores, lacks_forward, of_one_kind, only_network
 from bc_lightning.batches._attached import split_batch
@@ -123,6 +124,7 @@ class Reader:
         if self._reference is None and self._answers is None and state is not None and state.reference.class_map:
             # h1 in the classes of h2, as it was in training.
             self._reference = Reference.of(h1, class_map=state.reference.class_map, scores=h1_scores)
+        self._name = "" if self._reference is None else self._reference.fingerprint
         self._h1, self._h2, self._device = h1, h2, device
         self._multilabel, self._options = reading
         if state is not None:
@@ -148,8 +150,7 @@ class Reader:
     @property
     def new_classes(self) -> tuple[int, ...]:
         """Classes that h1 did not know."""
-        class_map = None if self._reference is None else self._reference.class_map
-        return () if class_map is None else class_map.new
+        return getattr(getattr(self._reference, "class_map", None), "new", ())
 
     @property
     def has_answers(self) -> bool:
@@ -165,11 +166,7 @@ class Reader:
         found, seen = Found(), 0
         for brought in dataset:
             batch, attached = split_batch(brought)
-            rows, indices = (
-                (None, None)
-                if attached is None
-                else attached.of("" if self._reference is None else self._reference.fingerprint)[:2]
-            )
+            rows, indices = (None, None) if attached is None else attached.of(self._name)[:2]
             ids, x, target = self._parts(batch)
             if target.ndim and target.shape[0] == 0:
                 # A collate function has left out all of its items.
@@ -254,7 +251,11 @@ class Reader:
                 "h1 is stored outputs, and the batches do not say which rows of them they are: compare on "
                 "DataLoader(stored.attach(dataset), ...)"
             )
-        rows = rows.movedim(-1, 1) if axis == -1 and rows.ndim > 2 else rows
+        last = axis == -1 and rows.ndim > 2
+        kind: Kind = "labels" if self._multilabel else "classes_last" if last else "classes"
+        if h2_output.ndim > 1 and h2_output.shape[1] > 1:
+            check_kind_of_blend(reference.fingerprint, kind, "h1")
+        rows = rows.movedim(-1, 1) if last else rows
         mapped = reference.map_classes(rows.to(h2_output.device), classes)
         return reference.for_support(mapped, target.to(mapped.device))
 
