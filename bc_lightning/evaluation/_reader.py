@@ -13,10 +13,8 @@ from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from bc_core import Comparison, compare
 from bc_core._arrays import INT64_MAX, id_array, to_numpy
 from bc_core._batches_of_three import first_is_ids
-from bc_core.comparison._comparison import Metadata
 from bc_core.losses._blends import Kind, check_kind_of_blend
 from bc_core.losses._score_scale import are_probabilities
 from bc_lightning._user_module import has_scores, lacks_forward, of_one_kind, only_network
@@ -24,11 +22,14 @@ from bc_lightning.batches._attached import split_batch
 from bc_lightning.batches._model_outputs import (
     _part,
     class_axis_of,
+    h1_class_axis,
     inputs_from_batch,
     says_ambiguous_axis,
+    says_ambiguous_h1,
     scores_from_output,
     target_from_batch,
 )
+from bc_lightning.evaluation._found import Found
 from bc_lightning.losses._alignment import align_multiclass
 from bc_lightning.losses._instance_terms import labels_of
 from bc_lightning.reference._modules import answers_of, module_behind, modules_behind, set_eval
@@ -59,48 +60,6 @@ class _Answer(NamedTuple):
 
     scores: Tensor
     output: Any
-
-
-class Found:
-    """Labels of all instances, in the order of the loader."""
-
-    def __init__(self) -> None:
-        self.labels: list[Tensor] = []
-        self.ids: list[Any] | None = None
-        self.num_classes = 0
-
-    def compared(
-        self, class_names: Sequence[str] | None, metadata: Metadata | None, name: str | None, lambda_c: float | None
-    ) -> Comparison:
-        if not self.labels:
-            raise ValueError(
-                "dataset: expected at least one batch with instances, got none; look at the loader's data set"
-            )
-        target, h1, h2 = torch.cat(self.labels, dim=1).numpy().astype(np.int64)
-        counted = target >= 0  # -1 stands for ignore_index
-        if (h1 < -1).any():
-            raise ValueError(
-                f"h1 says {h1[h1 < -1][0]}, which is no class: expected 0..{self.num_classes - 1}, or -1 where it has "
-                "none of h2's classes"
-            )
-        if not counted.any():
-            raise ValueError("target: every instance is left out by its label (ignore_index), so there is no score")
-        # Where h1 has no class of h2's (-1) it is wrong, so any class but the true one will do.
-        h1 = np.where(h1 < 0, (target + 1) % self.num_classes, h1)
-        ids = None if self.ids is None else id_array(self.ids, "ids")
-        if ids is None and not counted.all():
-            ids = np.arange(len(target))
-        return compare(
-            target[counted],
-            h1[counted],
-            h2[counted],
-            ids=None if ids is None else ids[counted],
-            num_classes=self.num_classes,
-            class_names=class_names,
-            metadata=metadata,
-            name=name,
-            lambda_c=lambda_c,
-        )
 
 
 class Reader:
@@ -138,6 +97,10 @@ class Reader:
         self._ask_h2 = _picking(h2, scores, "h2", parts)
         alike = isinstance(h1, nn.Module) and isinstance(h2, nn.Module) and of_one_kind(h1, h2)
         h1_scores = scores if h1_scores is None and alike and has_scores(h1, scores) else h1_scores
+        # Where h1's classes are, as a batch has told; or whether they are known to stand as h2's do.
+        self._h1_class_axis: int | None = None
+        told_of = None if self._reference is None else self._reference.scores
+        self._h1_is_told = alike or callable(h1_scores) or callable(told_of)
         if self._reference is None and self._answers is None:
             self._ask_h1_model = _picking(h1, h1_scores, "h1", parts if alike else ())
         # Least, most and number of what was read as logits of binary scores.
@@ -242,7 +205,7 @@ class Reader:
     def _ask_h1(self, x: Any, rows: Tensor | None, h2_output: Tensor, target: Tensor, axis: int) -> Tensor:
         reference = self._reference
         if reference is None:
-            return self._second(self._ask_h1_model(x, self._device), target)[0]
+            return self._h1_second(self._ask_h1_model(x, self._device).scores, h2_output, axis)
         classes = h2_output.shape[1] if reference.class_map is not None and h2_output.ndim > 1 else None
         if not reference.is_stored:
             rows = reference.ask(*_arguments(x))
@@ -251,13 +214,22 @@ class Reader:
                 "h1 is stored outputs, and the batches do not say which rows of them they are: compare on "
                 "DataLoader(stored.attach(dataset), ...)"
             )
-        last = axis == -1 and rows.ndim > 2
-        kind: Kind = "labels" if self._multilabel else "classes_last" if last else "classes"
+        rows = self._h1_second(rows, h2_output, axis)
+        kind: Kind = "classes_last" if self._h1_class_axis == -1 and rows.ndim > 2 else "classes"
         if h2_output.ndim > 1 and h2_output.shape[1] > 1:
-            check_kind_of_blend(reference.fingerprint, kind, "h1")
-        rows = rows.movedim(-1, 1) if last else rows
+            check_kind_of_blend(reference.fingerprint, "labels" if self._multilabel else kind, "h1")
         mapped = reference.map_classes(rows.to(h2_output.device), classes)
         return reference.for_support(mapped, target.to(mapped.device))
+
+    def _h1_second(self, scores: Tensor, h2_output: Tensor, axis: int) -> Tensor:
+        """h1's scores with the classes on axis 1; h2's were on `axis`."""
+        if self._multilabel:
+            return scores
+        found = h1_class_axis(scores, h2_output) or self._h1_class_axis
+        if found is None and not self._h1_is_told:
+            raise ValueError(says_ambiguous_h1(scores, axis))
+        self._h1_class_axis = found or axis
+        return scores if self._h1_class_axis == 1 else scores.movedim(-1, 1)
 
     def _labels(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> Any:
         if self._multilabel or h2_output.ndim == 1 or h2_output.shape[1] == 1:

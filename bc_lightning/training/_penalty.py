@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
@@ -12,15 +11,16 @@ from torch import Tensor
 
 from bc_core.losses._blends import Kind, check_kind_of_blend
 from bc_core.losses._dissonances import DISSONANCES
-from bc_core.losses._score_scale import ENOUGH_SCORES, are_probabilities
-from bc_lightning._user_module import class_of
-from bc_lightning.batches._model_outputs import check_triple, class_axis_of, says_ambiguous_axis, scores_from_output
-from bc_lightning.losses._alignment import (
-    check_finite,
-    is_log_probabilities,
-    is_probabilities,
-    says_probabilities,
+from bc_lightning._user_module import class_of, of_one_kind
+from bc_lightning.batches._model_outputs import (
+    check_triple,
+    class_axis_of,
+    h1_class_axis,
+    says_ambiguous_axis,
+    says_ambiguous_h1,
+    scores_from_output,
 )
+from bc_lightning.losses._alignment import check_finite, is_log_probabilities, is_probabilities
 from bc_lightning.losses._instance_terms import LossTerms, _support_over_ranks, labels_of
 from bc_lightning.training._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
 from bc_lightning.training._epoch_record import EpochRecord
@@ -36,12 +36,8 @@ from bc_lightning.training._loaders import (
 from bc_lightning.training._refused_steps import GIVE_ITSELF
 from bc_lightning.training._state import Compatibility, Epoch, Position, Run
 from bc_lightning.training._step import Step
-from bc_lightning.training._target import target_of
+from bc_lightning.training._target import check_not_swapped, target_of
 from bc_lightning.training._tensors import tensors_in
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-# Recording and logging stay outside of compiled graphs: they read Python state that changes in every step.
-eager = cast("Callable[[_Function], _Function]", torch.compiler.disable)
 
 
 class UnknownAxisError(ValueError):
@@ -69,10 +65,7 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     _check_rows_fit(step, number, target)
     axis = _class_axis(step, number, h2_output, target)
     h2_output = _classes_second(step, h2_output, step.calls[number].output if resize is None else h2_output, axis)
-    classes = h2_output.shape[1] if h2_output.ndim > 1 else None
-    answers = {
-        name: _answer_of(step, name, number, axis, classes, h2_output.device, resize) for name in state.references
-    }
+    answers = {name: _answer_of(step, name, number, h2_output, axis, resize) for name in state.references}
     h1_output, teacher_output = answers["h1"], answers.get("the teacher")
     if teacher_output is not None:
         teacher_output = state.imitated.to_imitate(teacher_output, h2_output)
@@ -87,17 +80,21 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     if step.first:
         check_triple(step.calls[number].output, state.options.scores)
         _check_kind_of_scores(state, h2_output, h1_output if teacher_output is None else teacher_output)
-        _check_blends(state, h2_output, axis)
+        _check_blends(step, h2_output)
         if state.loss.validate_args:
             state.loss.look(h2_output, target, h1_output, outputs_checked=True)
+        if base is not None:
+            check_not_swapped(step, h2_output, target, h1_output, base)
         run.looked_at.add(step.stage)
+    else:
+        state.loss.watch_scale(h1_output)
+    if teacher_output is not None:
+        state.loss.watch_scale(teacher_output, "teacher")
     if state.loss.base == "nll" and h1_output.is_floating_point():
         h1_output = scores_from_output(h1_output, "log_probabilities")
     if state.loss.base == "nll" and teacher_output is not None and teacher_output.is_floating_point():
         teacher_output = scores_from_output(teacher_output, "log_probabilities")
     _watch_finite(step, h2_output, answers)
-    for name, answer in answers.items():
-        _watch_scale(step, name, answer)
     keep = _padding(step, number, target)
     if keep is not None and step.stage != "train":
         if keep == 0:
@@ -132,7 +129,7 @@ def _check_rows_fit(step: Step, number: int, target: Tensor) -> None:
     if step.brought is None:
         return
     given = [(asked.args, asked.kwargs) for asked in step.given_before(number)]
-    changed = step.brought.changed(step, tuple(given), target)
+    changed = step.brought.changed(step.batch_before, tuple(given), target)
     if isinstance(changed, Tensor):
         flag = step.run.other_items
         step.run.other_items = changed if flag is None else flag | changed
@@ -144,10 +141,10 @@ def stored_of_others(name: str | None) -> str:
     """What is wrong with items for which no rows were brought, of h1 or of the teacher."""
     name = name or "h1"
     return (
-        "The items or targets of a batch are not those that its loader brought, or in another order: a hook or the "
-        f"step has mixed, replaced or reordered them (mixup, cutmix, sorting), and {name}'s stored outputs are for the "
-        f"items as the loader brought them. Give {name} itself, {GIVE_ITSELF[name]}, or do it before the loader: in "
-        f"the data set or the sampler."
+        "The items or targets of a batch are not those that its loader brought, not all of them, or in another order: "
+        "a hook or the step has mixed, replaced, left out or reordered them (mixup, cutmix, sorting), and "
+        f"{name}'s stored outputs are for the items as the loader brought them. Give {name} itself, "
+        f"{GIVE_ITSELF[name]}, or do it before the loader: in the data set or the sampler."
     )
 
 
@@ -184,16 +181,15 @@ def _answer_of(
     step: Step,
     name: str,
     number: int,
+    h2_output: Tensor,
     axis: int,
-    classes: int | None,
-    device: torch.device,
     resize: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """What h1 or the teacher says, in h2's classes, which stand on axis 1."""
+    """What h1 or the teacher says, in h2's classes, on axis 1 as h2's now are, which were on `axis`."""
     reference = step.state.references[name]
     rows = step.rows if name == "h1" else step.teacher_rows
     # Only a class map needs to know h2's classes; without one, differing shapes are told apart by the loss.
-    classes = classes if reference.class_map is not None else None
+    classes = h2_output.shape[1] if reference.class_map is not None and h2_output.ndim > 1 else None
     if not reference.is_stored:
         answer = step.answers_to(number)[name]
     elif rows is None:
@@ -204,22 +200,33 @@ def _answer_of(
             f"val_set, ...).attach(val_set)."
         )
     else:
-        answer = rows.to(device, non_blocking=True)
-    if axis == -1 and answer.ndim > 2:
-        answer = answer.movedim(-1, 1)
+        answer = rows.to(h2_output.device, non_blocking=True)
     if resize is not None and answer.is_floating_point():
         answer = resize(answer)
+    elif step.state.loss.base != "binary_cross_entropy" and _axis_of(step, name, answer, h2_output, axis) == -1:
+        answer = answer.movedim(-1, 1)
     return reference.map_classes(answer, classes)
 
 
-def _check_blends(state: Compatibility, h2_output: Tensor, axis: int) -> None:
+def _axis_of(step: Step, name: str, answer: Tensor, h2_output: Tensor, axis: int) -> int:
+    """Which axis of what h1 or the teacher says holds the classes: as their shape says, here or in an earlier batch."""
+    reference, run = step.state.references[name], step.run
+    found = h1_class_axis(answer, h2_output) or run.h1_class_axes.get(name)
+    if found is None and not (callable(reference.scores) or of_one_kind(reference.h1, step.network)):
+        raise ValueError(says_ambiguous_h1(answer, axis))
+    run.h1_class_axes[name] = found or axis
+    return run.h1_class_axes[name]
+
+
+def _check_blends(step: Step, h2_output: Tensor) -> None:
     """Once: whether blends read the scores of their models as the loss does."""
     if h2_output.ndim < 2 or h2_output.shape[1] == 1:
         return
-    kind: Kind = "classes_last" if axis == -1 and h2_output.ndim > 2 else "classes"
-    if state.loss.base == "binary_cross_entropy":
-        kind = "labels"
-    for name, reference in state.references.items():
+    for name, reference in step.state.references.items():
+        last = step.run.h1_class_axes.get(name) == -1 and h2_output.ndim > 2
+        kind: Kind = "classes_last" if last else "classes"
+        if step.state.loss.base == "binary_cross_entropy":
+            kind = "labels"
         check_kind_of_blend(reference.fingerprint, kind, name)
 
 
@@ -264,21 +271,6 @@ def _watch_finite(step: Step, h2_output: Tensor, answers: dict[str, Tensor]) -> 
         run.first_bad = torch.full((len(outputs),), -1, dtype=torch.long, device=h2_output.device)
     bad = torch.stack([~torch.isfinite(output.detach()).all() for output in outputs.values()])
     run.first_bad = torch.where((run.first_bad < 0) & bad, number, run.first_bad)
-
-
-def _watch_scale(step: Step, name: str, answer: Tensor) -> None:
-    """Refuse binary scores of h1 or a teacher, read as logits, that are probabilities; small batches tell it together.
-
-    Waits for an accelerator in a run's first batches, until enough scores were seen.
-    """
-    loss, (low, high, entries) = step.state.loss, step.run.scales.get(name, (math.inf, -math.inf, 0))
-    is_read = loss.base == "binary_cross_entropy" and loss.options.get("from_logits", True) and loss.validate_args
-    if not is_read or entries >= ENOUGH_SCORES or not answer.numel() or not answer.is_floating_point():
-        return
-    least, largest = (value.item() for value in answer.detach().aminmax())
-    low, high, entries = step.run.scales[name] = min(low, least), max(high, largest), entries + answer.numel()
-    if are_probabilities(low, high, entries):
-        raise ValueError(says_probabilities(name.removeprefix("the "), low, high))
 
 
 def raise_what_was_noticed(run: Run, stored: str | None = None) -> None:

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.reference._reference import Reference
+from bc_lightning.training._calls import Call
 from bc_lightning.training._comparisons import EpochInstances, LogComparisons
 from bc_lightning.training._epoch_record import LOGGED_NAMES, EpochRecord
+from bc_lightning.training._moved_rows import AsBrought
 
 if TYPE_CHECKING:
-    from bc_lightning.training._moved_rows import AsBrought
-    from bc_lightning.training._step import Call, Step
+    from bc_lightning.training._step import Step
     from bc_lightning.training._unlabelled import Batches, Unlabelled
 
 Stage = Literal["train", "val", "test"]
@@ -31,7 +32,7 @@ UNLABELLED = "train_unlabelled_dissonance"
 
 Scores = str | Callable[[Any], Tensor] | None
 Where = str | int | Callable[[Any], Any] | None
-WhichCall = str | int | Callable[[list["Call"]], int] | None
+WhichCall = str | int | Callable[[list[Call]], int] | None
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,8 @@ class Run:
     looked_at: set[Stage] = field(default_factory=set)
     # The axis of the classes, where the first batch has told it.
     class_axis: int | None = None
+    # The same of h1's scores.
+    h1_class_axes: dict[str, int] = field(default_factory=dict)
     # Whether h1 or h2 change their input in place, so that h1 needs a copy of what h2 got.
     copies_inputs: bool = False
     # Whether h1 draws from the generators of Python or NumPy.
@@ -138,8 +141,6 @@ class Run:
     # Whether a checkpoint of a training was loaded, and the step it was saved at.
     resumed: bool = False
     checkpoint_step: int | None = None
-    # Least and largest of a model's binary scores, and how many they are, until that tells logits from probabilities.
-    scales: dict[str, tuple[float, float, int]] = field(default_factory=dict)
     # Said once a run.
     unnamed: set[str] = field(default_factory=set)
     unlabelled: Batches | None = None
