@@ -135,7 +135,7 @@ class CompatibilityLoss(nn.Module):
             self.watch_scale(h1_output)
 
     def watch_scale(self, h1_output: Tensor, model: str = "h1") -> None:
-        """Refuse binary scores of h1 (or the teacher), read as logits, that are probabilities; batches tell it together.
+        """Refuse binary scores of h1 or a teacher, read as logits, that are probabilities; batches tell it together.
 
         Waits for an accelerator until enough scores were seen.
 
