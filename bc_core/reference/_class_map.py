@@ -19,7 +19,8 @@ class ClassMap(tuple[Entry, ...]):
     parts. The probabilities of classes that were merged are added. An instance of a new class is never in h1's
     support, as h1 cannot be right about it.
 
-    A class of h2 that no entry names, and one that several name, may be a slip: each has to be said.
+    A class of h2 that no entry names, and one that several name, may be a slip: each has to be said. The first is told
+    when h2's number of classes is known.
 
     Args:
         entries: one for each class of h1.
@@ -156,7 +157,8 @@ ClassMap([0, 1, 1], merged=[1]). Received: class_map=[0, 1, 1].
                 f"class_map says that class {both[0]} of h2 is new, and that it was one of h1's: leave out one of the "
                 f"two. Received: class_map={self._said()}, new={list(self.new)}."
             )
-        missing = sorted(set(range(num_classes or self.num_classes)) - set(self.known) - set(self.new))
+        # Until h2 is known, an index that is too large by a slip would make all below it look forgotten.
+        missing = sorted(set(range(num_classes or 0)) - set(self.known) - set(self.new))
         if missing:
             which = f"class {missing[0]}" if len(missing) == 1 else f"classes {', '.join(map(str, missing))}"
             raise ValueError(

@@ -21,15 +21,15 @@ def in_classes_of_h2(
     """h1's scores or labels by h2's class indices; see `Reference.in_classes_of_h2`."""
     if num_classes is None:
         num_classes = class_map.num_classes
-    class_map.check(num_classes)
-    if not is_float(output):
-        # The last entry answers for label -1, no class.
-        return ops.take(ops.convert_to_tensor([*class_map.firsts, DROPPED], dtype="int32"), output, axis=0)
-    if output.shape[-1] != len(class_map):
+    if is_float(output) and output.shape[-1] != len(class_map):
         raise ValueError(
             f"class_map must have one entry for each of h1's {output.shape[-1]} classes. "
             f"Received: class_map={class_map!r}."
         )
+    class_map.check(num_classes)
+    if not is_float(output):
+        # The last entry answers for label -1, no class.
+        return ops.take(ops.convert_to_tensor([*class_map.firsts, DROPPED], dtype="int32"), output, axis=0)
     # A product sums the probabilities of classes that became one, and divides those of one that became several.
     shares = np.zeros((len(class_map), num_classes), dtype="float32")
     for new in range(num_classes):

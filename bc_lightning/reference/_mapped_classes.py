@@ -33,6 +33,11 @@ class MappedClasses:
                     f"{rows.shape[1]} entries that says which of h2's classes each of h1's is, -1 for none"
                 )
             return rows
+        if not labels and (rows.ndim < 2 or rows.shape[1] != len(class_map)):
+            raise ValueError(
+                f"class_map has {len(class_map)} entries, one for each class of h1, but h1's scores have shape "
+                f"{tuple(rows.shape)}; expected (N, {len(class_map)})"
+            )
         if wanted is not None:
             class_map.check(wanted)
         if labels:
@@ -88,11 +93,6 @@ class MappedClasses:
         return mapped
 
     def _columns(self, rows: Tensor, class_map: ClassMap, classes: int) -> Tensor:
-        if rows.ndim < 2 or rows.shape[1] != len(class_map):
-            raise ValueError(
-                f"class_map has {len(class_map)} entries, one for each class of h1, but h1's scores have shape "
-                f"{tuple(rows.shape)}; expected (N, {len(class_map)})"
-            )
         floor = torch.finfo(rows.dtype).min / 2
         padding = rows.new_full((rows.shape[0], 1, *rows.shape[2:]), floor)
         sources = [class_map.sources(c) for c in range(classes)]

@@ -142,8 +142,12 @@ def test_labels_that_h1_gives_are_said_by_parts_too(side):
     ],
 )
 def test_slips_are_refused_and_the_remedy_works(entries, more, says):
+    def for_its_classes() -> None:
+        made = ClassMap(entries, **more)
+        made.check(made.num_classes)
+
     with pytest.raises(ValueError, match=says) as told:
-        ClassMap(entries, **more)
+        for_its_classes()
     remedy = str(told.value).partition("say so: ")[2].partition(". Received")[0]
     if remedy:
         made = eval(remedy, {"ClassMap": ClassMap})
