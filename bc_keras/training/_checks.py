@@ -9,12 +9,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from bc_core.losses._options import check_known_scores, check_scale
 from bc_keras.batches._labels import check_is_classification
 from bc_keras.training._compiled_loss import BaseLoss
-from bc_keras.training._penalty import reading_by, target_and_stored
+from bc_keras.reference._reference import Reference
+from bc_keras.training._penalty import check_rows, reading_by, target_and_stored
 from bc_keras.training._preparation import has_own
 from bc_keras.training._score_scale import Seen, check_scales
-from bc_keras.training._state import Compatibility
+from bc_keras.training._state import Compatibility, Options
 
 _STEPS = ("train_step", "test_step")
 # What a step calls, directly or by Keras's own step, so that the penalty is a part of its loss.
@@ -27,6 +29,12 @@ HOW_TO_STEP = (
 
 
 # The models
+
+
+def check_h1(reference: Reference, options: Options) -> None:
+    """Refuse an h1 of which the dissonance needs to know more than is kept."""
+    check_scale(options.dissonance_name, reference.class_map)
+    check_known_scores(options.dissonance_name, bool(getattr(reference.h1, "labels_only", False)))
 
 
 def check_h2(h2: keras.Model, has_loss: bool) -> None:
@@ -86,12 +94,17 @@ def _gather(function: Any, seen: set[CodeType]) -> None:
 
 def check_labels(model: Any, state: Compatibility, y: Any) -> None:
     """Refuse labels that h2 has no score for; JAX and XLA would train on without a word."""
+    if tuple(getattr(y, "shape", ()))[:1] == (0,):
+        raise ValueError(
+            "x and y must hold at least one instance: look at what has selected them. Received: y of shape "
+            f"{tuple(y.shape)}."
+        )
     try:
         shape = model.output_shape
         classes = shape[-1] if len(shape) > 1 else 1
     except (AttributeError, ValueError, TypeError):
         return  # a subclassed h2 that was not called yet
-    if not isinstance(y, np.ndarray) or y.size == 0 or y.dtype.kind not in "iuf" or classes is None:
+    if not isinstance(y, np.ndarray) or y.dtype.kind not in "iuf" or classes is None:
         return
     if state.reference.stored is not None:
         # Here already: on TensorFlow a step that failed while it was traced cannot be traced again.
@@ -159,6 +172,7 @@ def check_h1_answers(state: Compatibility, x: Any, batch_size: int) -> None:
         answer = ops.convert_to_numpy(state.reference(first))
     except Exception:
         return  # not to be asked outside the compiled step; there it will answer, or say why not
+    check_rows(answer, first)
     if answer.dtype.kind != "f":
         return
     if not np.isfinite(answer).all():

@@ -17,7 +17,7 @@ import keras
 from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
-from bc_core.losses._options import DissonanceName, Normalization, check_scale
+from bc_core.losses._options import DissonanceName, Normalization
 from bc_keras.batches._labels import columns_of
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._distribution import num_replicas
@@ -26,7 +26,7 @@ from bc_keras.metrics._overlap import OverlapMetric, check_names, fed_by_model
 from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
-from bc_keras.training._checks import HOW_TO_STEP, check_h1_answers, check_h2, check_labels, check_own_loss
+from bc_keras.training._checks import HOW_TO_STEP, check_h1, check_h1_answers, check_h2, check_labels, check_own_loss
 from bc_keras.training._compile_arguments import (
     base_in_compile,
     by_name,
@@ -41,7 +41,7 @@ from bc_keras.training._made_class import made_class, whole_class
 from bc_keras.training._output_watch import Looking, looked_at
 from bc_keras.training._penalty import AnsweredBatch, dissonance_of, reading_by, target_and_stored, update_metrics
 from bc_keras.training._preparation import check_same_preparation, has_own
-from bc_keras.training._state import TRACKERS, Compatibility, Compiled, Options
+from bc_keras.training._state import TRACKERS, Compatibility, Compiled, options_of
 from bc_keras.training._whole_model import missing_h1, scope_of_loading
 
 
@@ -442,10 +442,10 @@ def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwa
     if h1 is None:
         raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
     class_map = kwargs.pop("class_map", None)
-    options = Options.of(*args, **kwargs)
+    options = options_of(*args, **kwargs)
     given = options.loss.reference.class_map if isinstance(options.loss, ModelLoss) else None
     reference = Reference(h1, given if class_map is None else class_map)
-    check_scale(options.dissonance_name, reference.class_map)
+    check_h1(reference, options)
     before = type(h2)
     user_class = h2._compatibility.user_class if isinstance(h2, BCModel) else before
     object.__setattr__(h2, "__class__", user_class)

@@ -42,6 +42,19 @@ class AnsweredBatch:
     mask: Any
     reading: Reading
 
+    def __post_init__(self) -> None:
+        check_rows(self.h1, self.h2)
+
+
+def check_rows(h1_output: Any, of_batch: Any) -> None:
+    """Refuse answers of h1 that are not one for each instance, where both numbers are known."""
+    said, asked = ((tuple(each.shape) or (None,))[0] for each in (h1_output, of_batch))
+    if None not in (said, asked) and said != asked:
+        raise ValueError(
+            f"h1 must give one row for each of the {asked} instances of a batch: let it answer for the inputs that "
+            f"it is given, all of them and no others. Received: {said} rows, of shape {tuple(h1_output.shape)}."
+        )
+
 
 def target_and_stored(reference: Reference, y: Any, h2_output: Any) -> tuple[Any, Any]:
     """The target, and h1's stored outputs where they come beside it."""

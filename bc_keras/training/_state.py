@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -149,6 +150,15 @@ class Options:
         if self.criterion is None:
             return not labels_suffice(self.dissonance)
         return not self.criterion.labels_suffice
+
+
+def options_of(*args: Any, **kwargs: Any) -> Options:
+    """The same, of a call of `BCModel`, which is who is named where an argument is none of its."""
+    try:
+        inspect.signature(Options.of).bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"BCModel() {error}") from None
+    return Options.of(*args, **kwargs)
 
 
 def _check_agreement(criterion: CompatibilityLoss, arguments: dict[str, Any]) -> None:

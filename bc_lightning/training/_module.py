@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from bc_core import check_lambda
 from bc_core.losses._dissonances import DISSONANCES
-from bc_core.losses._options import check_lambda_of, check_scale, known
+from bc_core.losses._options import check_known_scores, check_lambda_of, check_scale, known
 from bc_lightning._packages import LightningModule
 from bc_lightning._user_module import class_of, has_scores, lightning_module_class, of_one_kind, only_network
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
@@ -204,11 +204,7 @@ def _wrap(
     reference = reference_for(model, h1, scores, h1_scores, class_map)
     check_no_shared_parameters(reference, model)
     check_scale(criterion.dissonance, reference.class_map)
-    if reference.labels_only and not criterion.labels_suffice:
-        raise ValueError(
-            f"h1 is known by its predicted labels only, and dissonance={criterion.dissonance!r} imitates its "
-            f"probabilities. Use a new-error loss, or stored outputs that hold scores."
-        )
+    check_known_scores(criterion.dissonance, reference.labels_only)
     plain = lightning_module_class(type(model)) is None
     if plain:
         model = plain_classifier_class(lightning_module or _callers_lightning_module())(
