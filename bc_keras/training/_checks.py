@@ -11,8 +11,8 @@ from keras import ops
 
 from bc_core.losses._options import check_known_scores, check_scale
 from bc_keras.batches._labels import check_is_classification
-from bc_keras.training._compiled_loss import BaseLoss
 from bc_keras.reference._reference import Reference
+from bc_keras.training._compiled_loss import BaseLoss
 from bc_keras.training._penalty import check_rows, reading_by, target_and_stored
 from bc_keras.training._preparation import has_own
 from bc_keras.training._score_scale import Seen, check_scales
@@ -92,12 +92,12 @@ def _gather(function: Any, seen: set[CodeType]) -> None:
 # The data
 
 
-def check_labels(model: Any, state: Compatibility, y: Any) -> None:
-    """Refuse labels that h2 has no score for; JAX and XLA would train on without a word."""
-    if tuple(getattr(y, "shape", ()))[:1] == (0,):
+def check_data(model: Any, state: Compatibility, x: Any, y: Any) -> None:
+    """Refuse data without instances, and labels that h2 has no score for; JAX and XLA would train on without a word."""
+    if is_empty(x if y is None else y):
         raise ValueError(
-            "x and y must hold at least one instance: look at what has selected them. Received: y of shape "
-            f"{tuple(y.shape)}."
+            "The data must hold at least one instance: look at what has selected them. Received: none, in "
+            f"{f'x={type(x).__name__}' if y is None else f'y of shape {tuple(y.shape)}'}."
         )
     try:
         shape = model.output_shape
@@ -124,6 +124,17 @@ def check_labels(model: Any, state: Compatibility, y: Any) -> None:
             f"The target must hold class indices in 0..{classes - 1}, the classes that h2 scores. Received: "
             f"label {y[outside][0]} at index {int(np.argwhere(outside)[0][0])}."
         )
+
+
+def is_empty(data: Any) -> bool:
+    """Whether it is known that labels, or data that come as batches, hold nothing."""
+    if hasattr(data, "shape"):
+        return tuple(data.shape)[:1] == (0,)
+    try:
+        is_sized = hasattr(data, "__iter__") or isinstance(data, keras.utils.PyDataset)
+        return is_sized and len(data) == 0
+    except TypeError:
+        return False  # a stream, or one that does not know its length
 
 
 def check_own_loss(model: Any, state: Compatibility) -> None:

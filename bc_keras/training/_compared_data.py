@@ -32,6 +32,7 @@ from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
 from bc_keras.training._compiled_loss import CompiledLoss, Reading
 from bc_keras.training._model import BCModel
+from bc_keras.training._penalty import check_rows
 from bc_keras.training._plain_models import TargetLoss
 from bc_keras.training._preparation import has_own, prepared, prepared_for_h1
 from bc_keras.training._score_scale import Says, Seen, check_scales, reading_of, said_by_values, says_of
@@ -70,6 +71,9 @@ class Advice(NamedTuple):
     from_logits: str = "CompatibilityCallback(..., from_logits=True or False)"
 
 
+_OF_CALLBACK = Advice()
+
+
 class ComparedData:
     """A data set, the h1 that was given with it, and what is said of its instances.
 
@@ -92,7 +96,7 @@ class ComparedData:
         ids: Any = None,
         class_names: Sequence[str] | None = None,
         metadata: Any = None,
-        advice: Advice = Advice(),
+        advice: Advice = _OF_CALLBACK,
     ) -> None:
         self.data = data
         self.advice = advice
@@ -225,6 +229,7 @@ class AskedData:
             )
         elif self._kept_h1 is None:
             self._check_scales(reading, h2_output, h1_output, gathered)
+        check_rows(h1_output, h2_output)
         labels = read_labels(
             # Torch has no tensors of uint64; what does not fit is refused below.
             ops.convert_to_tensor(target.astype(np.int64) if target.dtype == np.uint64 else target),
@@ -285,7 +290,9 @@ class AskedData:
                 f"h1 is missing. Pass the model in use, {self._given.advice.h1}, or its answers with the labels. "
                 f"{HOW_TO_ATTACH}"
             )
-            target, h1_output = split_reference(batch.y, columns, missing if reference is None else HOW_TO_ATTACH_STORED)
+            target, h1_output = split_reference(
+                batch.y, columns, missing if reference is None else HOW_TO_ATTACH_STORED
+            )
         if self._kept_h1 is not None:
             h1_output = self._kept_h1[batch.rows]
         return target, h1_output

@@ -26,7 +26,7 @@ from bc_keras.metrics._overlap import OverlapMetric, check_names, fed_by_model
 from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
-from bc_keras.training._checks import HOW_TO_STEP, check_h1, check_h1_answers, check_h2, check_labels, check_own_loss
+from bc_keras.training._checks import HOW_TO_STEP, check_data, check_h1, check_h1_answers, check_h2, check_own_loss
 from bc_keras.training._compile_arguments import (
     base_in_compile,
     by_name,
@@ -259,9 +259,9 @@ class BCModel(keras.Model):
             return super().fit(*args, **kwargs)  # Keras says what is missing
         given = dict(zip(("x", "y"), args, strict=False)) | kwargs
         validation = given.get("validation_data")
-        check_labels(self, state, given.get("y"))
+        check_data(self, state, given.get("x"), given.get("y"))
         if isinstance(validation, tuple) and len(validation) > 1:
-            check_labels(self, state, validation[1])
+            check_data(self, state, *validation[:2])
         check_own_loss(self, state)
         if not has_own(state.user_class, "fit"):  # it may prepare the inputs
             check_h1_answers(state, given.get("x"), given.get("batch_size") or 32)
@@ -270,8 +270,8 @@ class BCModel(keras.Model):
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate, as your model's ``evaluate``."""
         if self._is_compiled():
-            labels = (dict(zip(("x", "y"), args, strict=False)) | kwargs).get("y")
-            check_labels(self, self._compatibility, labels)
+            given = dict(zip(("x", "y"), args, strict=False)) | kwargs
+            check_data(self, self._compatibility, given.get("x"), given.get("y"))
         return looked_at(super().evaluate, args, kwargs, self._looking())
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
@@ -442,7 +442,7 @@ def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwa
     if h1 is None:
         raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
     class_map = kwargs.pop("class_map", None)
-    options = options_of(*args, **kwargs)
+    options = options_of(door, *args, **kwargs)
     given = options.loss.reference.class_map if isinstance(options.loss, ModelLoss) else None
     reference = Reference(h1, given if class_map is None else class_map)
     check_h1(reference, options)

@@ -119,7 +119,7 @@ class OutputWatch(keras.metrics.Metric):
         when = f"first in step {clean + 1} of {steps}" if self._replicas == 1 else "in one of the steps"
         causes = {
             "h1": "for inputs that h1 cannot take, such as NaN or a row of nothing",
-            "h2": "for a diverged or half-loaded h2 (a smaller learning rate, clipped gradients), for inputs that are NaN",
+            "h2": "for a diverged or half-loaded h2 (take a smaller learning rate), for inputs that are NaN",
         }
         raise ValueError(
             f"{model} must give finite scores, and has given NaN or infinity, {self.consequence}: look "

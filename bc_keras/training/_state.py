@@ -152,12 +152,12 @@ class Options:
         return not self.criterion.labels_suffice
 
 
-def options_of(*args: Any, **kwargs: Any) -> Options:
-    """The same, of a call of `BCModel`, which is who is named where an argument is none of its."""
+def options_of(door: type, *args: Any, **kwargs: Any) -> Options:
+    """The same, of a call of `door`, a `BCModel`, which is named where an argument is none of its."""
     try:
         inspect.signature(Options.of).bind(*args, **kwargs)
     except TypeError as error:
-        raise TypeError(f"BCModel() {error}") from None
+        raise TypeError(f"{door.__name__}() {error}") from None
     return Options.of(*args, **kwargs)
 
 

@@ -81,7 +81,7 @@ class Found:
         if strange.any():
             raise ValueError(
                 f"h1 says {h1[strange][0]}, which is no class: expected 0..{self.num_classes - 1}, or -1 where it has "
-                "none of h2's classes. Map its labels to h2's classes, or give it as Reference(h1, class_map=...)"
+                "none of h2's classes. Map its labels to h2's classes"
             )
         if not counted.any():
             raise ValueError("target: every instance is left out by its label (ignore_index), so there is no score")
