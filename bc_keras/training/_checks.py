@@ -97,7 +97,7 @@ def check_data(model: Any, state: Compatibility, x: Any, y: Any) -> None:
     if is_empty(x if y is None else y):
         raise ValueError(
             "The data must hold at least one instance: look at what has selected them. Received: none, in "
-            f"{f'x={type(x).__name__}' if y is None else f'y of shape {tuple(y.shape)}'}."
+            f"{f'x={type(x).__name__}' if y is None else f'y of shape {np.shape(y)}'}."
         )
     try:
         shape = model.output_shape
