@@ -51,7 +51,7 @@ class AnsweredBatch:
 def check_rows(h1_output: Any, of_batch: Any) -> None:
     """Refuse answers of h1 that are not one for each instance, where both numbers are known."""
     said, asked = ((tuple(each.shape) or ("no",))[0] for each in (h1_output, of_batch))
-    if None not in (said, asked) and said != asked:
+    if said == "no" or (None not in (said, asked) and said != asked):
         raise ValueError(f"{_ONE_ROW_EACH} Received: {said} rows for {asked} instances.")
 
 
