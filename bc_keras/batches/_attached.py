@@ -169,8 +169,8 @@ def check_columns(stored: Any, num_columns: int) -> None:
     remedy = "store the outputs of a function that gives h1's scores in h2's form"
     if 1 not in (columns, num_columns):
         remedy = (
-            "say which class of h1 is which of h2's, BCModel(..., class_map=...) with one entry for each class of h1, "
-            "-1 where h2 has it no more"
+            "say which class of h1 is which of h2's, BCModel(..., class_map=...) or evaluate(Reference(h1, "
+            "class_map=...), ...) with one entry for each class of h1, -1 where h2 has it no more"
         )
     raise ValueError(
         f"h1's stored outputs are of other classes: {remedy}. Received: {columns} column{'s' * (columns > 1)} of h1 "

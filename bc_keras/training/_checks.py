@@ -10,13 +10,13 @@ import numpy as np
 from keras import ops
 
 from bc_core.losses._blends import check_scale_of_blend
-from bc_core.losses._options import check_scale
+from bc_core.losses._options import check_known_scores, check_scale
 from bc_keras.batches._labels import check_is_classification
 from bc_keras.reference._blend import Blend
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.training._compiled_loss import BaseLoss
-from bc_keras.training._penalty import reading_by, target_and_stored
+from bc_keras.training._penalty import check_rows, reading_by, target_and_stored
 from bc_keras.training._preparation import check_same_preparation, has_own
 from bc_keras.training._score_scale import Seen, check_scales
 from bc_keras.training._state import Compatibility, Options
@@ -75,8 +75,9 @@ def teacher_of(taught: Any, options: Options) -> Reference:
 
 
 def check_imitated(options: Options, imitated: Reference) -> None:
-    """Refuse a model whose logits are compared and are not on the scale of logits."""
+    """Refuse a model of which the dissonance needs to know more than is kept, or logits on another scale."""
     check_scale(options.dissonance_name, imitated.class_map)
+    check_known_scores(options.dissonance_name, bool(getattr(imitated.h1, "labels_only", False)))
     if imitated.blend_name:
         check_scale_of_blend(options.dissonance_name, imitated.blend_name)
 
@@ -134,14 +135,19 @@ def _gather(function: Any, seen: set[CodeType]) -> None:
 # The data
 
 
-def check_labels(model: Any, state: Compatibility, y: Any) -> None:
-    """Refuse labels that h2 has no score for; JAX and XLA would train on without a word."""
+def check_data(model: Any, state: Compatibility, x: Any, y: Any) -> None:
+    """Refuse data without instances, and labels that h2 has no score for; JAX and XLA would train on without a word."""
+    if is_empty(x if y is None else y):
+        raise ValueError(
+            "The data must hold at least one instance: look at what has selected them. Received: none, in "
+            f"{f'x={type(x).__name__}' if y is None else f'y of shape {np.shape(y)}'}."
+        )
     try:
         shape = model.output_shape
         classes = shape[-1] if len(shape) > 1 else 1
     except (AttributeError, ValueError, TypeError):
         return  # a subclassed h2 that was not called yet
-    if not isinstance(y, np.ndarray) or y.size == 0 or y.dtype.kind not in "iuf" or classes is None:
+    if not isinstance(y, np.ndarray) or y.dtype.kind not in "iuf" or classes is None:
         return
     if state.has_stored:
         # Here already: on TensorFlow a step that failed while it was traced cannot be traced again.
@@ -161,6 +167,17 @@ def check_labels(model: Any, state: Compatibility, y: Any) -> None:
             f"The target must hold class indices in 0..{classes - 1}, the classes that h2 scores. Received: "
             f"label {y[outside][0]} at index {int(np.argwhere(outside)[0][0])}."
         )
+
+
+def is_empty(data: Any) -> bool:
+    """Whether it is known that labels, or data that come as batches, hold nothing."""
+    if hasattr(data, "shape"):
+        return tuple(data.shape)[:1] == (0,)
+    try:
+        is_sized = hasattr(data, "__iter__") or isinstance(data, keras.utils.PyDataset)
+        return is_sized and len(data) == 0
+    except TypeError:
+        return False  # a stream, or one that does not know its length
 
 
 def check_own_loss(model: Any, state: Compatibility) -> None:
@@ -209,6 +226,7 @@ def check_h1_answers(state: Compatibility, x: Any, batch_size: int) -> None:
         answer = ops.convert_to_numpy(state.reference(first))
     except Exception:
         return  # not to be asked outside the compiled step; there it will answer, or say why not
+    check_rows(answer, first)
     if answer.dtype.kind != "f":
         return
     if not np.isfinite(answer).all():

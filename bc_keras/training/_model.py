@@ -30,10 +30,10 @@ from bc_keras.reference._stored import StoredOutputs
 from bc_keras.training._checks import (
     HOW_TO_STEP,
     check_beside,
+    check_data,
     check_h1_answers,
     check_h2,
     check_imitated,
-    check_labels,
     check_own_loss,
     teacher_of,
     unlabelled_of,
@@ -52,7 +52,7 @@ from bc_keras.training._output_watch import Looking, looked_at
 from bc_keras.training._penalty import answered, dissonance_of, reading_by, target_and_stored, update_metrics
 from bc_keras.training._preparation import has_own
 from bc_keras.training._promise import looking_at_held_out, take_promise
-from bc_keras.training._state import Compatibility, Compiled, Options, compatibility_of
+from bc_keras.training._state import Compatibility, Compiled, compatibility_of, options_of
 from bc_keras.training._unlabelled_step import unlabelled_dissonance
 from bc_keras.training._warm_start import check_start_from, started
 from bc_keras.training._whole_model import missing_h1, missing_teacher, scope_of_loading
@@ -305,9 +305,9 @@ class BCModel(HeldSteps):
             return super().fit(*args, **kwargs)  # Keras says what is missing
         given = dict(zip(("x", "y"), args, strict=False)) | kwargs
         validation = given.get("validation_data")
-        check_labels(self, state, given.get("y"))
+        check_data(self, state, given.get("x"), given.get("y"))
         if isinstance(validation, tuple) and len(validation) > 1:
-            check_labels(self, state, validation[1])
+            check_data(self, state, *validation[:2])
         check_own_loss(self, state)
         if not has_own(state.user_class, "fit"):  # it may prepare the inputs
             check_h1_answers(state, given.get("x"), given.get("batch_size") or 32)
@@ -317,8 +317,8 @@ class BCModel(HeldSteps):
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate, as your model's ``evaluate``."""
         if self._is_compiled():
-            labels = (dict(zip(("x", "y"), args, strict=False)) | kwargs).get("y")
-            check_labels(self, self._compatibility, labels)
+            given = dict(zip(("x", "y"), args, strict=False)) | kwargs
+            check_data(self, self._compatibility, given.get("x"), given.get("y"))
         return looked_at(super().evaluate, args, kwargs, self._looking())
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
@@ -449,7 +449,7 @@ def wrap(
         raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
     starts = check_start_from(kwargs.pop("start_from", None))
     promised, args, kwargs = take_promise(args, kwargs, compatibility_of(h2))
-    options = Options.of(*args, **kwargs)
+    options = options_of(door, *args, **kwargs)
     if promised is not None:
         promised.weigh(options.dissonance_name)
         options = dataclasses.replace(options, lambda_c=promised.keeper.lambda_c)

@@ -61,6 +61,34 @@ class AnsweredBatch:
     reading: Reading
     teacher: Any = None
 
+    def __post_init__(self) -> None:
+        check_rows(self.h1, self.h2)
+        if keras.backend.backend() == "tensorflow" and None in (self.h1.shape[0], self.h2.shape[0]):
+            object.__setattr__(self, "h1", _checked_in_graph(self.h1, self.h2))
+
+
+def check_rows(h1_output: Any, of_batch: Any) -> None:
+    """Refuse answers of h1 that are not one for each instance, where both numbers are known."""
+    said, asked = ((tuple(each.shape) or ("no",))[0] for each in (h1_output, of_batch))
+    if said == "no" or (None not in (said, asked) and said != asked):
+        raise ValueError(f"{_ONE_ROW_EACH} Received: {said} rows for {asked} instances.")
+
+
+_ONE_ROW_EACH = (
+    "h1 must give one row for each instance of a batch: let it answer for the inputs that it is given, all of them and "
+    "no others."
+)
+
+
+def _checked_in_graph(h1_output: Any, of_batch: Any) -> Any:
+    """The same in a graph whose batches may have any size, where one row would stand for all of them without a word."""
+    import tensorflow as tf
+
+    said, asked = tf.shape(h1_output)[0], tf.shape(of_batch)[0]
+    with tf.control_dependencies([tf.debugging.assert_equal(said, asked, _ONE_ROW_EACH)]):
+        # XLA drops assertions, and shapes are its own to check.
+        return tf.reshape(h1_output, tf.concat([[asked], tf.shape(h1_output)[1:]], 0))
+
 
 def target_and_stored(reference: Reference, teacher: Reference | None, y: Any, h2_output: Any) -> tuple[Any, Any, Any]:
     """The target, and the stored outputs of h1 and the teacher where they come beside it, else None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -155,6 +156,15 @@ class Options:
         if self.criterion is None:
             return not labels_suffice(self.dissonance)
         return not self.criterion.labels_suffice
+
+
+def options_of(door: type, *args: Any, **kwargs: Any) -> Options:
+    """The same, of a call of `door`, a `BCModel`, which is named where an argument is none of its."""
+    try:
+        inspect.signature(Options.of).bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{door.__name__}() {error}") from None
+    return Options.of(*args, **kwargs)
 
 
 def _check_agreement(criterion: CompatibilityLoss, arguments: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from bc_core import Promise, check_lambda
 from bc_core.losses._blends import check_scale_of_blend, members_and_weights, told_of_teacher
 from bc_core.losses._dissonances import DISSONANCES
-from bc_core.losses._options import check_lambda_of, check_scale, known
+from bc_core.losses._options import check_known_scores, check_lambda_of, check_scale, known
 from bc_core.promise._keeper import PromiseOptions
 from bc_lightning._packages import LightningModule
 from bc_lightning._user_module import class_of, has_scores, lightning_module_class, of_one_kind, only_network
@@ -251,11 +251,8 @@ def _wrap(
     check_blend_of_probabilities(reference, criterion, "h1")
     check_scale(criterion.dissonance, (taught or reference).class_map)
     check_scale_of_blend(criterion.dissonance, (taught or reference).fingerprint)
-    if reference.labels_only and not criterion.labels_suffice and taught is None:
-        raise ValueError(
-            f"h1 is known by its predicted labels only, and dissonance={criterion.dissonance!r} imitates its "
-            f"probabilities. Use a new-error loss, or stored outputs that hold scores."
-        )
+    if taught is None:
+        check_known_scores(criterion.dissonance, reference.labels_only)
     if check_start_from(start_from):
         started(model, reference, optimizer)
     plain = lightning_module_class(type(model)) is None

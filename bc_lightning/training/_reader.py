@@ -80,6 +80,9 @@ class Reader:
         # References bring stored rows or a class map; plain models are asked as they are, and stay where they are.
         self._reference = Reference.of(h1) if isinstance(h1, (Reference, StoredOutputs)) else None
         self._answers = None if self._reference is not None else _answers_of(h1)
+        if self._reference is None and self._answers is None:
+            _check_can_be_asked(h1, "h1", "a module, a callable, stored outputs, or its answers in an array")
+        _check_can_be_asked(h2, "h2", "a module or a callable")
         state = trained_with(h2) if state is None else state
         if self._reference is None and self._answers is None and state is not None and state.reference.class_map:
             # h1 in the classes of h2, as it was in training.
@@ -302,6 +305,14 @@ def _answers_of(h1: Any) -> Tensor | None:
             f"{answers.dtype} of shape {tuple(answers.shape)}"
         )
     return answers
+
+
+def _check_can_be_asked(model: Any, called: str, expected: str) -> None:
+    if isinstance(model, type) or not callable(model):
+        raise TypeError(
+            f"{called} must be {expected}; make an instance of a class, and load a file with bc_lightning.load_h1. "
+            f"Received: {called}={model!r}."
+        )
 
 
 def is_stored(h1: Any) -> bool:
