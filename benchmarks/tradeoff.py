@@ -1,0 +1,249 @@
+"""What each method makes of an update: negative flips against accuracy, on several data sets and kinds of update.
+
+    python benchmarks/update_data.py FOLDER                   # fetch the data packages, once
+    UPDATE_DATA=FOLDER python benchmarks/tradeoff.py          # run what is missing, then draw the page
+    python benchmarks/tradeoff.py --page                      # draw the page from what there is
+    python benchmarks/tradeoff.py --only mnist --seeds 5      # some updates alone
+
+For each update and seed h1 is trained on h1's rows; h2 on h2's, from fresh weights ("cold") or from h1's ("warm"), by
+each setting of each method. Within a seed all methods share h1, the rows, h2's first weights and the order of the
+batches. A finished setting is one line of results/tradeoff.jsonl: per seed, how many validation and test instances both
+models got right, h1 alone, h2 alone, neither. What has its line is not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from crowd import Loss, Member, Weights, answers, fresh, mixture, said, stacked, train
+from torch import Tensor
+from tradeoff_methods import ALPHAS, PLAINS, RATIOS, Trained, plain, trained
+from tradeoff_page import write_page
+from update_data import UPDATES, Update
+
+LINES = Path(__file__).parent / "results" / "tradeoff.jsonl"
+AT_ONCE = 120  # members of a crowd; more do not make it faster
+
+Key = tuple[str, str, str, str]  # update, start, method, setting
+
+
+class Bench:
+    """One update with its h1 of each seed."""
+
+    def __init__(self, name: str, seeds: int) -> None:
+        self.name, self.update, self.seeds = name, UPDATES[name](), seeds
+        update = self.update
+        self.rows = [update.rows(seed) for seed in range(seeds)]
+        members = [Member(rows.h1, fresh(update.h1, seed), seed) for seed, rows in enumerate(self.rows)]
+        self.old_net, self.net = update.h1(), update.h2()
+        self.h1 = self._train(self.old_net, members, [(slice(0, seeds), plain)])
+        self.h1_logits = [said(self.old_net, one, update.x) for one in self.h1]
+
+    def _train(self, net: Any, members: list[Member], losses: list[tuple[slice, Loss]]) -> list[Weights]:
+        u = self.update
+        known = u.known if u.known < u.classes else None
+        return train(net, u.x, u.y, members, losses, lr=u.lr, epochs=u.epochs, batch_size=u.batch_size, known=known)
+
+    def member(self, seed: int, start: str, draw: int = 0, **more: Any) -> Member:
+        """A training of h2; another draw is another order, and other first weights in a cold start."""
+        number = 1000 * (1 + draw) + seed
+        first = self.h1[seed] if start == "warm" else fresh(self.update.h2, number)
+        return Member(self.rows[seed].h2, first, number, **more)
+
+    def plains(self, start: str) -> list[list[Weights]]:
+        """Plain h2s: for each draw those of all seeds."""
+        members = [self.member(seed, start, draw) for draw in range(PLAINS) for seed in range(self.seeds)]
+        found = self._train(self.net, members, [(slice(0, len(members)), plain)])
+        return [found[i : i + self.seeds] for i in range(0, len(found), self.seeds)]
+
+    def teacher(self, seed: int, share: float | None, others: list[list[Weights]]) -> Callable[[Tensor], Tensor]:
+        """Logits of h1, or of its blend with plain networks, by probabilities."""
+        if share is None:
+            return lambda x: said(self.old_net, self.h1[seed], x)
+        crowd = stacked([one[seed] for one in others])
+
+        def asked(x: Tensor) -> Tensor:
+            with torch.no_grad():
+                new = answers(self.net, crowd, x, shared=True).softmax(-1).mean(0)
+                return (share * said(self.old_net, self.h1[seed], x).softmax(-1) + (1 - share) * new).log()
+
+        return asked
+
+    def train(self, settings: list[Trained], start: str, others: list[list[Weights]]) -> Iterator[list[Weights]]:
+        """Weights of each setting for all seeds."""
+        members, losses = [], []
+        for setting in settings:
+            losses.append((slice(len(members), len(members) + self.seeds), setting.loss))
+            for seed in range(self.seeds):
+                asked = self.teacher(seed, setting.teacher, others)
+                table = self.h1_logits[seed] if setting.teacher is None else asked(self.update.x)
+                members.append(self.member(seed, start, teacher=table, asked=asked if setting.mixes else None))
+        found = self._train(self.net, members, losses)
+        return (found[where] for where, _ in losses)
+
+    def counts(self, seed: int, part: str, scores: Tensor) -> list[int]:
+        """Instances that both get right, h1 alone, h2 alone, neither."""
+        rows = getattr(self.rows[seed], part)
+        target = self.update.y[rows]
+        old, new = self.h1_logits[seed][rows].argmax(1) == target, scores.argmax(1) == target
+        return [int(n) for n in ((old & new).sum(), (old & ~new).sum(), (~old & new).sum(), (~old & ~new).sum())]
+
+
+class Results:
+    """The file of finished settings."""
+
+    def __init__(self, path: Path = LINES) -> None:
+        self.path = path
+        self.rows: dict[Key, dict[str, Any]] = {}
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue  # cut off when a run was stopped
+                self.rows[row["update"], row["start"], row["method"], row["setting"]] = row
+
+    def has(self, key: Key, seeds: int) -> bool:
+        return key in self.rows and len(self.rows[key]["test"]) >= seeds
+
+    def write(self, bench: Bench, key: Key, scores: Callable[[int, Tensor], Tensor]) -> None:
+        """Ask a method about validation and test rows, unless its line is there."""
+        if self.has(key, bench.seeds):
+            return
+        row: dict[str, Any] = dict(zip(("update", "start", "method", "setting"), key, strict=True))
+        for part in ("validation", "test"):
+            inputs = [bench.update.x[getattr(rows, part)] for rows in bench.rows]
+            row[part] = [bench.counts(seed, part, scores(seed, x)) for seed, x in enumerate(inputs)]
+        self.rows[key] = row
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def of_networks(bench: Bench, weights: list[Weights]) -> Callable[[int, Tensor], Tensor]:
+    return lambda seed, x: said(bench.net, weights[seed], x)
+
+
+def of_mixture(bench: Bench, weights: list[Weights], alpha: float) -> Callable[[int, Tensor], Tensor]:
+    """Networks with a share of h1's weights."""
+    mixed = [mixture([old, new], [alpha, 1 - alpha]) for old, new in zip(bench.h1, weights, strict=True)]
+    return of_networks(bench, mixed)
+
+
+def of_answers(bench: Bench, crowds: list[list[Weights]], share: float) -> Callable[[int, Tensor], Tensor]:
+    """Mean of h1's probabilities and those of one or several h2."""
+    return lambda seed, x: bench.teacher(seed, share, crowds)(x)
+
+
+def of_gate(bench: Bench, weights: list[Weights], ratio: float) -> Callable[[int, Tensor], Tensor]:
+    """h2's answer where its largest probability is more than `ratio` times h1's, else h1's."""
+
+    def scores(seed: int, x: Tensor) -> Tensor:
+        old, new = (
+            said(net, one[seed], x).softmax(-1) for net, one in ((bench.old_net, bench.h1), (bench.net, weights))
+        )
+        surer = new.amax(1) > ratio * old.amax(1)
+        return torch.where(surer[:, None], new, old)
+
+    return scores
+
+
+class After(NamedTuple):
+    """A setting that is made from trained networks, without training."""
+
+    method: str
+    setting: str
+    scores: Callable[[int, Tensor], Tensor]
+
+
+def after_plain(bench: Bench, draws: list[list[Weights]], warm: bool) -> Iterator[After]:
+    """What can be made of h1 and of plain networks."""
+    for draw, weights in enumerate(draws):
+        yield After("plain", f"draw={draw}", of_networks(bench, weights))
+    for alpha in ALPHAS:
+        yield After("two networks: mean of answers", f"alpha={alpha:g}", of_answers(bench, draws[:1], alpha))
+        yield After("five networks: mean of answers", f"alpha={alpha:g}", of_answers(bench, draws[1:], alpha))
+    for ratio in RATIOS:
+        yield After("two networks: gate", f"ratio={ratio:g}", of_gate(bench, draws[0], ratio))
+    if warm:
+        soup = [mixture(one, [1 / len(one)] * len(one)) for one in zip(*draws[1:], strict=True)]
+        for alpha in (0.0, *ALPHAS):
+            yield After("weights of four and h1", f"alpha={alpha:g}", of_mixture(bench, soup, alpha))
+        yield from interpolations(bench, "interpolation", draws[0])
+
+
+def interpolations(bench: Bench, method: str, weights: list[Weights]) -> Iterator[After]:
+    """Networks on the line from h2's weights to h1's."""
+    for alpha in (0.0, *ALPHAS):
+        yield After(method, f"alpha={alpha:g}", of_mixture(bench, weights, alpha))
+
+
+def run(name: str, starts: Iterable[str], results: Results, seeds: int, prefixes: tuple[str, ...]) -> None:
+    """Run what is missing of one update."""
+    bench: Bench | None = None
+    for start in starts:
+        missing = [
+            setting
+            for setting in trained()
+            if setting.method.startswith(prefixes)
+            and not results.has((name, start, setting.method, setting.setting), seeds)
+        ]
+        first = (name, start, "plain", f"draw={PLAINS - 1}")
+        if not missing and results.has(first, seeds):
+            continue
+        begun = time.process_time()
+        bench = bench or Bench(name, seeds)
+        if bench.update.known < bench.update.classes:
+            missing = [setting for setting in missing if not setting.mixes and setting.teacher is None]
+        draws = bench.plains(start)
+        for after in after_plain(bench, draws, start == "warm"):
+            results.write(bench, (name, start, after.method, after.setting), after.scores)
+        for chunk in chunks(missing, seeds):
+            for setting, weights in zip(chunk, bench.train(chunk, start, draws[1:]), strict=True):
+                if setting.interpolates and start == "warm":
+                    method = f"{setting.method} {setting.setting}, then interpolation"
+                    for after in interpolations(bench, method, weights):
+                        results.write(bench, (name, start, after.method, after.setting), after.scores)
+                results.write(bench, (name, start, setting.method, setting.setting), of_networks(bench, weights))
+        print(f"{name}, {start}: {time.process_time() - begun:.0f} s", flush=True)
+
+
+def chunks(settings: list[Trained], seeds: int) -> Iterator[list[Trained]]:
+    """Settings to train at once; those that mix inputs apart."""
+    size = max(1, AT_ONCE // seeds)
+    for mixes in (False, True):
+        alike = [setting for setting in settings if setting.mixes == mixes]
+        yield from (alike[i : i + size] for i in range(0, len(alike), size))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--page", action="store_true", help="only draw the page")
+    parser.add_argument("--only", nargs="*", default=list(UPDATES), help="names of updates, or how they begin")
+    parser.add_argument("--start", nargs="*", default=["warm", "cold"], choices=["warm", "cold"])
+    parser.add_argument("--methods", nargs="*", default=[""], help="how names of methods begin")
+    parser.add_argument("--seeds", type=int, default=5)
+    options = parser.parse_args()
+    results = Results()
+    if not options.page:
+        torch.set_num_threads(1)
+        for name, make in UPDATES.items():
+            if not name.startswith(tuple(options.only)):
+                continue
+            starts = [start for start in options.start if start == "cold" or can_be_warm(make())]
+            run(name, starts, results, options.seeds, tuple(options.methods))
+    write_page(list(results.rows.values()))
+
+
+def can_be_warm(update: Update) -> bool:
+    """Whether h2 can start from h1's weights."""
+    return update.same_network
+
+
+if __name__ == "__main__":
+    main()
