@@ -23,8 +23,7 @@ class Batch(NamedTuple):
     target: Tensor
     teacher: Tensor
     known: Tensor | None = None
-    h2_mixed: Tensor | None = None  # on mixed inputs, and so the next
-    teacher_mixed: Tensor | None = None
+    mixed: Batch | None = None  # the same of mixed inputs, with probabilities for a target
 
 
 Loss = Callable[[Batch], Tensor]  # the sum over members of each one's mean loss
@@ -39,6 +38,7 @@ class Member(NamedTuple):
         order: seed of the order of its batches.
         teacher: logits for every row of the data set, h1's as a rule.
         asked: the teacher itself, for mixed inputs; None to mix nothing.
+        averaged: whether its weights are the means over the later half of the epochs (SWA).
     """
 
     rows: Tensor
@@ -46,6 +46,7 @@ class Member(NamedTuple):
     order: int
     teacher: Tensor | None = None
     asked: Callable[[Tensor], Tensor] | None = None
+    averaged: bool = False
 
 
 def fresh(net: Callable[[], nn.Module], seed: int) -> Weights:
@@ -113,7 +114,8 @@ def train(
     orders = [torch.Generator().manual_seed(m.order) for m in members]
     steps = min(len(m.rows) for m in members) // batch_size
     first = next((i for i, m in enumerate(members) if m.asked is not None), len(members))
-    for _ in range(epochs):
+    sums = {name: torch.zeros_like(value) for name, value in weights.items()}
+    for epoch_number in range(epochs):
         drawn = [m.rows[torch.randperm(len(m.rows), generator=o)] for m, o in zip(members, orders, strict=True)]
         epoch = torch.stack([rows[: steps * batch_size] for rows in drawn])
         for rows in epoch.split(batch_size, dim=1):
@@ -122,12 +124,17 @@ def train(
             pairs = enumerate(zip(members, rows, strict=True))
             told = [h2[i].detach() if m.teacher is None else m.teacher[r] for i, (m, r) in pairs]
             batch = Batch(h2, target, torch.stack(told), None if known is None else target < known)
-            mixed = _mixed(net, weights, members, inputs, orders, first) if first < len(members) else None
+            mixed = _mixed(net, weights, members, inputs, target, orders, first) if first < len(members) else None
             total = torch.stack([loss(_part(batch, mixed, where, first)) for where, loss in losses]).sum()
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
-    return [member({name: value.detach() for name, value in weights.items()}, i) for i in range(len(members))]
+        if epoch_number >= epochs // 2:
+            for name, value in weights.items():
+                sums[name] += value.detach()
+    last = {name: value.detach() for name, value in weights.items()}
+    means = {name: value / (epochs - epochs // 2) for name, value in sums.items()}
+    return [member(means if m.averaged else last, i) for i, m in enumerate(members)]
 
 
 def _mixed(
@@ -135,21 +142,25 @@ def _mixed(
     weights: Weights,
     members: Sequence[Member],
     inputs: Tensor,
+    target: Tensor,
     orders: Sequence[torch.Generator],
     first: int,
-) -> tuple[Tensor, Tensor]:
-    """What h2 and its teacher say of inputs that are each a random mixture of two of the batch (mixup)."""
+) -> Batch:
+    """Inputs that are each a random mixture of two of the batch, and labels mixed alike (mixup)."""
     shares = torch.stack([torch.rand(inputs.shape[1], 1, generator=order) for order in orders[first:]])
     x = shares * inputs[first:] + (1 - shares) * inputs[first:].flip(1)
     h2 = answers(net, {name: value[first:] for name, value in weights.items()}, x)
-    return h2, torch.stack([m.asked(one) for m, one in zip(members[first:], x, strict=True) if m.asked is not None])
+    labels = nn.functional.one_hot(target[first:], h2.shape[-1]).float()
+    asked = [m.asked(one) for m, one in zip(members[first:], x, strict=True) if m.asked is not None]
+    return Batch(h2, shares * labels + (1 - shares) * labels.flip(1), torch.stack(asked))
 
 
-def _part(batch: Batch, mixed: tuple[Tensor, Tensor] | None, where: slice, first: int) -> Batch:
-    part = Batch(*(None if value is None else value[where] for value in batch[:4]))
+def _part(batch: Batch, mixed: Batch | None, where: slice, first: int) -> Batch:
+    part = _rows(batch, where)
     if mixed is None or where.start < first:
         return part
-    return part._replace(
-        h2_mixed=mixed[0][where.start - first : where.stop - first],
-        teacher_mixed=mixed[1][where.start - first : where.stop - first],
-    )
+    return part._replace(mixed=_rows(mixed, slice(where.start - first, where.stop - first)))
+
+
+def _rows(batch: Batch, where: slice) -> Batch:
+    return Batch(*(None if value is None else value[where] for value in batch[:4]))

@@ -83,7 +83,11 @@ class Bench:
             for seed in range(self.seeds):
                 asked = self.teacher(seed, setting.teacher, others)
                 table = self.h1_logits[seed] if setting.teacher is None else asked(self.update.x)
-                members.append(self.member(seed, start, teacher=table, asked=asked if setting.mixes else None))
+                members.append(
+                    self.member(
+                        seed, start, teacher=table, asked=asked if setting.mixes else None, averaged=setting.averaged
+                    )
+                )
         found = self._train(self.net, members, losses)
         return (found[where] for where, _ in losses)
 
@@ -177,10 +181,10 @@ def after_plain(bench: Bench, draws: list[list[Weights]], warm: bool) -> Iterato
         yield from interpolations(bench, "interpolation", draws[0])
 
 
-def interpolations(bench: Bench, method: str, weights: list[Weights]) -> Iterator[After]:
+def interpolations(bench: Bench, method: str, weights: list[Weights], setting: str = "") -> Iterator[After]:
     """Networks on the line from h2's weights to h1's."""
     for alpha in (0.0, *ALPHAS):
-        yield After(method, f"alpha={alpha:g}", of_mixture(bench, weights, alpha))
+        yield After(method, f"{setting}alpha={alpha:g}", of_mixture(bench, weights, alpha))
 
 
 def run(name: str, starts: Iterable[str], results: Results, seeds: int, prefixes: tuple[str, ...]) -> None:
@@ -206,8 +210,9 @@ def run(name: str, starts: Iterable[str], results: Results, seeds: int, prefixes
         for chunk in chunks(missing, seeds):
             for setting, weights in zip(chunk, bench.train(chunk, start, draws[1:]), strict=True):
                 if setting.interpolates and start == "warm":
-                    method = f"{setting.method} {setting.setting}, then interpolation"
-                    for after in interpolations(bench, method, weights):
+                    for after in interpolations(
+                        bench, f"{setting.method}, then interpolation", weights, f"{setting.setting}, "
+                    ):
                         results.write(bench, (name, start, after.method, after.setting), after.scores)
                 results.write(bench, (name, start, setting.method, setting.setting), of_networks(bench, weights))
         print(f"{name}, {start}: {time.process_time() - begun:.0f} s", flush=True)

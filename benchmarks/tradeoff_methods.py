@@ -30,8 +30,8 @@ class Trained(NamedTuple):
         loss: of a batch.
         teacher: None for h1, or h1's share in a blend with the mean of the four other plain networks.
         mixes: whether the teacher is asked about mixed inputs.
-        interpolates: whether weights between h1 and it are a method of their own, where both are of one form.
-        brief: whether it is run on every update, not on the main ones alone.
+        interpolates: whether weights between h1's and its are a method too, where h2 started from h1.
+        averaged: whether its weights are means over the later half of the epochs.
     """
 
     method: str
@@ -40,12 +40,12 @@ class Trained(NamedTuple):
     teacher: float | None = None
     mixes: bool = False
     interpolates: bool = False
-    brief: bool = True
+    averaged: bool = False
 
 
 def plain(batch: Batch) -> Tensor:
-    """Cross-entropy."""
-    return len(batch.h2) * F.cross_entropy(batch.h2.flatten(0, 1), batch.target.flatten())
+    """Cross-entropy with labels or probabilities."""
+    return len(batch.h2) * F.cross_entropy(batch.h2.flatten(0, 1), batch.target.flatten(0, 1))
 
 
 def compatible(dissonance: str, lambda_c: float, normalization: str = "batch", **options: Any) -> Loss:
@@ -64,7 +64,7 @@ def compatible(dissonance: str, lambda_c: float, normalization: str = "batch", *
             return torch.stack(
                 [criterion(*one) for one in zip(batch.h2, batch.target, batch.teacher, strict=True)]
             ).sum()
-        h2, target, h1 = batch.h2.flatten(0, 1), batch.target.flatten(), batch.teacher.flatten(0, 1)
+        h2, target, h1 = batch.h2.flatten(0, 1), batch.target.flatten(0, 1), batch.teacher.flatten(0, 1)
         if batch.known is None:
             return len(batch.h2) * criterion(h2, target, h1)
         held = criterion(h2, target, h1, reduction="none")
@@ -74,24 +74,34 @@ def compatible(dissonance: str, lambda_c: float, normalization: str = "batch", *
     return loss
 
 
-def mixed(lambda_c: float, beside: Loss = plain) -> Loss:
-    """A loss, and imitation on mixed inputs."""
+def imitating_mixed(lambda_c: float, beside: Loss = plain) -> Loss:
+    """A loss of the batch, and imitation of the teacher on mixed inputs."""
 
     def loss(batch: Batch) -> Tensor:
-        assert batch.h2_mixed is not None
-        assert batch.teacher_mixed is not None
-        imitated = F.cross_entropy(batch.h2_mixed.flatten(0, 1), batch.teacher_mixed.softmax(-1).flatten(0, 1))
-        return beside(batch) + lambda_c * len(batch.h2) * imitated
+        assert batch.mixed is not None
+        teacher = batch.mixed.teacher.softmax(-1).flatten(0, 1)
+        return beside(batch) + lambda_c * len(batch.h2) * F.cross_entropy(batch.mixed.h2.flatten(0, 1), teacher)
 
     return loss
 
 
+def on_mixed(loss: Loss, beside: Loss | None = None) -> Loss:
+    """A loss of mixed inputs with mixed labels (mixup), and one of the batch itself."""
+
+    def of_both(batch: Batch) -> Tensor:
+        assert batch.mixed is not None
+        return loss(batch.mixed) if beside is None else 2 * loss(batch.mixed) + beside(batch)
+
+    return of_both
+
+
+def churn(share: float) -> Loss:
+    """Cross-entropy against ``share * h1 + (1 - share) * target``, up to a factor."""
+    return compatible("imitation", share / (1 - share))
+
+
 def _front(
-    method: str,
-    make: Callable[[float], Loss],
-    values: tuple[float, ...],
-    what: str = "lambda_c",
-    **more: Any,
+    method: str, make: Callable[[float], Loss], values: tuple[float, ...], what: str = "lambda_c", **more: Any
 ) -> list[Trained]:
     return [Trained(method, f"{what}={value:g}", make(value), **more) for value in values]
 
@@ -102,29 +112,43 @@ def _of(dissonance: str, normalization: str = "batch", **options: Any) -> Callab
 
 def trained() -> list[Trained]:
     """All settings of all methods that train, but for plain training."""
-    ours = [
+    four = compatible("new_error", 4.0)
+    return [
         *_front("original: new error", _of("new_error", "support"), (1.0, 4.0, 16.0)),
         *_front("original: strict imitation", _of("strict_imitation", "support"), (1.0, 4.0, 16.0)),
-        *_front("new error", _of("new_error"), (1.0, 16.0)),
-        *_front("new error", _of("new_error"), (4.0,), interpolates=True),
+        *_front("new error", _of("new_error"), (1.0, 4.0, 16.0)),
+        *_front("new error, averaged", _of("new_error"), (0.0, 4.0, 16.0), averaged=True, interpolates=True),
         *_front("strict imitation", _of("strict_imitation"), (1.0, 4.0, 16.0)),
         *_front("imitation", _of("imitation"), (0.3, 1.0, 3.0)),
-    ]
-    blends = [
-        Trained("distilled blend", f"alpha={alpha:g}", compatible("imitation", 4.0), teacher=alpha)
-        for alpha in (0.2, 0.4, 0.6)
-    ]
-    on_mixed = [
-        *_front("imitation on mixed inputs", mixed, (0.3, 1.0, 3.0), mixes=True),
+        *(
+            Trained("distilled blend", f"alpha={alpha:g}", compatible("imitation", 4.0), teacher=alpha)
+            for alpha in (0.2, 0.4, 0.6)
+        ),
+        # From here on inputs are mixed.
+        *_front("plain on mixed inputs", lambda _: on_mixed(plain), (0.0,), mixes=True),
+        *_front("imitation on mixed inputs", imitating_mixed, (0.3, 1.0, 3.0), mixes=True),
         *(
             Trained(
                 "distilled blend, mixed inputs",
                 f"alpha={alpha:g}",
-                mixed(4.0, compatible("imitation", 4.0)),
+                imitating_mixed(4.0, compatible("imitation", 4.0)),
                 teacher=alpha,
                 mixes=True,
             )
             for alpha in (0.2, 0.4, 0.6)
         ),
+        *_front(
+            "churn on mixed inputs",
+            lambda share: on_mixed(churn(share)),
+            (0.3, 0.5, 0.7, 0.85),
+            mixes=True,
+            interpolates=True,
+        ),
+        *_front(
+            "new error, churn on mixed inputs",
+            lambda share: on_mixed(churn(share), four),
+            (0.3, 0.5, 0.7, 0.85),
+            mixes=True,
+            interpolates=True,
+        ),
     ]
-    return [*ours, *blends, *on_mixed]
