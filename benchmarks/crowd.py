@@ -38,7 +38,6 @@ class Member(NamedTuple):
         order: seed of the order of its batches.
         teacher: logits for every row of the data set, h1's as a rule.
         asked: the teacher itself, for mixed inputs; None to mix nothing.
-        averaged: whether its weights are the means over the later half of the epochs (SWA).
     """
 
     rows: Tensor
@@ -46,7 +45,13 @@ class Member(NamedTuple):
     order: int
     teacher: Tensor | None = None
     asked: Callable[[Tensor], Tensor] | None = None
-    averaged: bool = False
+
+
+class Networks(NamedTuple):
+    """What one training leaves: its last weights, and their means after each epoch of its later half (SWA)."""
+
+    last: Weights
+    averaged: Weights
 
 
 def fresh(net: Callable[[], nn.Module], seed: int) -> Weights:
@@ -94,7 +99,7 @@ def train(
     epochs: int,
     batch_size: int,
     known: int | None = None,
-) -> list[Weights]:
+) -> list[Networks]:
     """Train all members at once, by Adam, and return their weights.
 
     Args:
@@ -134,7 +139,7 @@ def train(
                 sums[name] += value.detach()
     last = {name: value.detach() for name, value in weights.items()}
     means = {name: value / (epochs - epochs // 2) for name, value in sums.items()}
-    return [member(means if m.averaged else last, i) for i, m in enumerate(members)]
+    return [Networks(member(last, i), member(means, i)) for i in range(len(members))]
 
 
 def _mixed(

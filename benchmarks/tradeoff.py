@@ -16,18 +16,19 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from crowd import Loss, Member, Weights, answers, fresh, mixture, said, stacked, train
+from crowd import Loss, Member, Networks, Weights, answers, fresh, mixture, said, stacked, train
 from torch import Tensor
 from tradeoff_methods import ALPHAS, PLAINS, RATIOS, Trained, plain, trained
 from tradeoff_page import write_page
-from update_data import UPDATES, Update
+from update_data import UPDATES
 
 LINES = Path(__file__).parent / "results" / "tradeoff.jsonl"
+WHOLE = ("mnist/more data", "letter/more data", "adult/more data", "compas/more data")  # run with every setting
 AT_ONCE = 120  # members of a crowd; more do not make it faster
 
 Key = tuple[str, str, str, str]  # update, start, method, setting
@@ -42,10 +43,10 @@ class Bench:
         self.rows = [update.rows(seed) for seed in range(seeds)]
         members = [Member(rows.h1, fresh(update.h1, seed), seed) for seed, rows in enumerate(self.rows)]
         self.old_net, self.net = update.h1(), update.h2()
-        self.h1 = self._train(self.old_net, members, [(slice(0, seeds), plain)])
+        self.h1 = [one.last for one in self._train(self.old_net, members, [(slice(0, seeds), plain)])]
         self.h1_logits = [said(self.old_net, one, update.x) for one in self.h1]
 
-    def _train(self, net: Any, members: list[Member], losses: list[tuple[slice, Loss]]) -> list[Weights]:
+    def _train(self, net: Any, members: list[Member], losses: list[tuple[slice, Loss]]) -> list[Networks]:
         u = self.update
         known = u.known if u.known < u.classes else None
         return train(net, u.x, u.y, members, losses, lr=u.lr, epochs=u.epochs, batch_size=u.batch_size, known=known)
@@ -56,7 +57,7 @@ class Bench:
         first = self.h1[seed] if start == "warm" else fresh(self.update.h2, number)
         return Member(self.rows[seed].h2, first, number, **more)
 
-    def plains(self, start: str) -> list[list[Weights]]:
+    def plains(self, start: str) -> list[list[Networks]]:
         """Plain h2s: for each draw those of all seeds."""
         members = [self.member(seed, start, draw) for draw in range(PLAINS) for seed in range(self.seeds)]
         found = self._train(self.net, members, [(slice(0, len(members)), plain)])
@@ -75,19 +76,15 @@ class Bench:
 
         return asked
 
-    def train(self, settings: list[Trained], start: str, others: list[list[Weights]]) -> Iterator[list[Weights]]:
-        """Weights of each setting for all seeds."""
+    def train(self, settings: list[Trained], start: str, others: list[list[Weights]]) -> Iterator[list[Networks]]:
+        """Networks of each setting for all seeds."""
         members, losses = [], []
         for setting in settings:
             losses.append((slice(len(members), len(members) + self.seeds), setting.loss))
             for seed in range(self.seeds):
                 asked = self.teacher(seed, setting.teacher, others)
                 table = self.h1_logits[seed] if setting.teacher is None else asked(self.update.x)
-                members.append(
-                    self.member(
-                        seed, start, teacher=table, asked=asked if setting.mixes else None, averaged=setting.averaged
-                    )
-                )
+                members.append(self.member(seed, start, teacher=table, asked=asked if setting.mixes else None))
         found = self._train(self.net, members, losses)
         return (found[where] for where, _ in losses)
 
@@ -165,20 +162,37 @@ class After(NamedTuple):
     scores: Callable[[int, Tensor], Tensor]
 
 
-def after_plain(bench: Bench, draws: list[list[Weights]], warm: bool) -> Iterator[After]:
+def after_plain(bench: Bench, start: str, draws: list[list[Networks]]) -> Iterator[After]:
     """What can be made of h1 and of plain networks."""
-    for draw, weights in enumerate(draws):
+    last = [[one.last for one in draw] for draw in draws]
+    for draw, weights in enumerate(last):
         yield After("plain", f"draw={draw}", of_networks(bench, weights))
+    averaged = [one.averaged for one in draws[0]]
+    yield After("plain, averaged", "alpha=0", of_networks(bench, averaged))
     for alpha in ALPHAS:
-        yield After("two networks: mean of answers", f"alpha={alpha:g}", of_answers(bench, draws[:1], alpha))
-        yield After("five networks: mean of answers", f"alpha={alpha:g}", of_answers(bench, draws[1:], alpha))
+        yield After("two networks: mean of answers", f"alpha={alpha:g}", of_answers(bench, last[:1], alpha))
+        yield After("five networks: mean of answers", f"alpha={alpha:g}", of_answers(bench, last[1:], alpha))
     for ratio in RATIOS:
-        yield After("two networks: gate", f"ratio={ratio:g}", of_gate(bench, draws[0], ratio))
-    if warm:
-        soup = [mixture(one, [1 / len(one)] * len(one)) for one in zip(*draws[1:], strict=True)]
-        for alpha in (0.0, *ALPHAS):
-            yield After("weights of four and h1", f"alpha={alpha:g}", of_mixture(bench, soup, alpha))
-        yield from interpolations(bench, "interpolation", draws[0])
+        yield After("two networks: gate", f"ratio={ratio:g}", of_gate(bench, last[0], ratio))
+    if start == "warm":
+        soup = [mixture(one, [1 / len(one)] * len(one)) for one in zip(*last[1:], strict=True)]
+        for method, weights in (
+            ("plain, interpolated", last[0]),
+            ("plain, averaged, interpolated", averaged),
+            ("weights of four, interpolated", soup),
+        ):
+            yield from interpolations(bench, method, weights)
+
+
+def after(bench: Bench, start: str, setting: Trained, networks: list[Networks]) -> Iterator[After]:
+    """What a trained setting gives."""
+    method, weights = setting.method, [one.last for one in networks]
+    yield After(method, setting.setting, of_networks(bench, weights))
+    if setting.averaged:
+        method, weights = f"{method}, averaged", [one.averaged for one in networks]
+        yield After(method, setting.setting, of_networks(bench, weights))
+    if setting.interpolates and start == "warm":
+        yield from interpolations(bench, f"{method}, interpolated", weights, f"{setting.setting}, ")
 
 
 def interpolations(bench: Bench, method: str, weights: list[Weights], setting: str = "") -> Iterator[After]:
@@ -187,35 +201,32 @@ def interpolations(bench: Bench, method: str, weights: list[Weights], setting: s
         yield After(method, f"{setting}alpha={alpha:g}", of_mixture(bench, weights, alpha))
 
 
-def run(name: str, starts: Iterable[str], results: Results, seeds: int, prefixes: tuple[str, ...]) -> None:
-    """Run what is missing of one update."""
-    bench: Bench | None = None
-    for start in starts:
-        missing = [
-            setting
-            for setting in trained()
-            if setting.method.startswith(prefixes)
-            and not results.has((name, start, setting.method, setting.setting), seeds)
-        ]
-        first = (name, start, "plain", f"draw={PLAINS - 1}")
-        if not missing and results.has(first, seeds):
-            continue
-        begun = time.process_time()
-        bench = bench or Bench(name, seeds)
-        if bench.update.known < bench.update.classes:
-            missing = [setting for setting in missing if not setting.mixes and setting.teacher is None]
+def run(name: str, start: str, results: Results, seeds: int, is_wanted: Callable[[Trained], bool]) -> None:
+    """Run what is missing of one update and start."""
+
+    def there(method: str, setting: str) -> bool:
+        return results.has((name, start, method, setting), seeds)
+
+    missing = [one for one in trained() if is_wanted(one) and not there(one.method, one.setting)]
+    if name.endswith("/classes"):  # a blend with an h1 that does not know the class would teach against it
+        missing = [one for one in missing if not one.mixes and one.teacher is None]
+    plain_there = there("plain", "draw=0")
+    if not missing and plain_there:
+        return
+    begun = time.process_time()
+    bench = Bench(name, seeds)
+    others: list[list[Weights]] = []
+    if not plain_there or any(one.teacher is not None for one in missing):
         draws = bench.plains(start)
-        for after in after_plain(bench, draws, start == "warm"):
-            results.write(bench, (name, start, after.method, after.setting), after.scores)
-        for chunk in chunks(missing, seeds):
-            for setting, weights in zip(chunk, bench.train(chunk, start, draws[1:]), strict=True):
-                if setting.interpolates and start == "warm":
-                    for after in interpolations(
-                        bench, f"{setting.method}, then interpolation", weights, f"{setting.setting}, "
-                    ):
-                        results.write(bench, (name, start, after.method, after.setting), after.scores)
-                results.write(bench, (name, start, setting.method, setting.setting), of_networks(bench, weights))
-        print(f"{name}, {start}: {time.process_time() - begun:.0f} s", flush=True)
+        others = [[one.last for one in draw] for draw in draws[1:]]
+        for one in reversed(list(after_plain(bench, start, draws))):
+            results.write(bench, (name, start, one.method, one.setting), one.scores)
+    for chunk in chunks(missing, seeds):
+        for setting, networks in zip(chunk, bench.train(chunk, start, others), strict=True):
+            # The line that says that a setting is done is the first of its, so it is written last.
+            for one in reversed(list(after(bench, start, setting, networks))):
+                results.write(bench, (name, start, one.method, one.setting), one.scores)
+    print(f"{name}, {start}: {time.process_time() - begun:.0f} s", flush=True)
 
 
 def chunks(settings: list[Trained], seeds: int) -> Iterator[list[Trained]]:
@@ -240,14 +251,15 @@ def main() -> None:
         for name, make in UPDATES.items():
             if not name.startswith(tuple(options.only)):
                 continue
-            starts = [start for start in options.start if start == "cold" or can_be_warm(make())]
-            run(name, starts, results, options.seeds, tuple(options.methods))
+            for start in options.start:
+                if start == "cold" or make().same_network:
+                    run(name, start, results, options.seeds, wanted(options.methods, name in WHOLE))
     write_page(list(results.rows.values()))
 
 
-def can_be_warm(update: Update) -> bool:
-    """Whether h2 can start from h1's weights."""
-    return update.same_network
+def wanted(prefixes: list[str], everything: bool) -> Callable[[Trained], bool]:
+    """Whether a setting is to be run."""
+    return lambda one: one.method.startswith(tuple(prefixes)) and (everything or one.everywhere)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,9 @@ class Trained(NamedTuple):
         loss: of a batch.
         teacher: None for h1, or h1's share in a blend with the mean of the four other plain networks.
         mixes: whether the teacher is asked about mixed inputs.
-        interpolates: whether weights between h1's and its are a method too, where h2 started from h1.
-        averaged: whether its weights are means over the later half of the epochs.
+        averaged: whether the means of its weights over the later half of the epochs are a method too.
+        interpolates: whether weights between h1's and its are a method too, where h2 started from h1; the averaged ones
+            where there are.
     """
 
     method: str
@@ -39,8 +40,9 @@ class Trained(NamedTuple):
     loss: Loss
     teacher: float | None = None
     mixes: bool = False
-    interpolates: bool = False
     averaged: bool = False
+    interpolates: bool = False
+    everywhere: bool = False
 
 
 def plain(batch: Batch) -> Tensor:
@@ -96,14 +98,20 @@ def on_mixed(loss: Loss, beside: Loss | None = None) -> Loss:
 
 
 def churn(share: float) -> Loss:
-    """Cross-entropy against ``share * h1 + (1 - share) * target``, up to a factor."""
+    """Cross-entropy against ``share * h1 + (1 - share) * target``, up to a factor that Adam does not see."""
     return compatible("imitation", share / (1 - share))
 
 
 def _front(
-    method: str, make: Callable[[float], Loss], values: tuple[float, ...], what: str = "lambda_c", **more: Any
+    method: str,
+    make: Callable[[float], Loss],
+    values: tuple[float, ...],
+    everywhere: tuple[float, ...] = (),
+    what: str = "lambda_c",
+    **more: Any,
 ) -> list[Trained]:
-    return [Trained(method, f"{what}={value:g}", make(value), **more) for value in values]
+    """A setting for each value; those in `everywhere` are run on every update."""
+    return [Trained(method, f"{what}={v:g}", make(v), everywhere=v in everywhere, **more) for v in values]
 
 
 def _of(dissonance: str, normalization: str = "batch", **options: Any) -> Callable[[float], Loss]:
@@ -112,20 +120,17 @@ def _of(dissonance: str, normalization: str = "batch", **options: Any) -> Callab
 
 def trained() -> list[Trained]:
     """All settings of all methods that train, but for plain training."""
-    four = compatible("new_error", 4.0)
+    new_error, strict, lambdas = _of("new_error"), _of("strict_imitation"), (1.0, 4.0, 16.0)
     return [
-        *_front("original: new error", _of("new_error", "support"), (1.0, 4.0, 16.0)),
-        *_front("original: strict imitation", _of("strict_imitation", "support"), (1.0, 4.0, 16.0)),
-        *_front("new error", _of("new_error"), (1.0, 4.0, 16.0)),
-        *_front("new error, averaged", _of("new_error"), (0.0, 4.0, 16.0), averaged=True, interpolates=True),
-        *_front("strict imitation", _of("strict_imitation"), (1.0, 4.0, 16.0)),
-        *_front("imitation", _of("imitation"), (0.3, 1.0, 3.0)),
-        *(
-            Trained("distilled blend", f"alpha={alpha:g}", compatible("imitation", 4.0), teacher=alpha)
-            for alpha in (0.2, 0.4, 0.6)
-        ),
+        *_front("original: new error", _of("new_error", "support"), lambdas, lambdas),
+        *_front("original: strict imitation", _of("strict_imitation", "support"), lambdas, lambdas),
+        *_front("new error", new_error, (0.25, *lambdas), (0.25, 1.0, 4.0), averaged=True, interpolates=True),
+        *_front("strict imitation", strict, lambdas),
+        *_front("churn", churn, (0.3, 0.5, 0.7), (0.5,), what="share"),
+        *_front("distilled blend", lambda _: compatible("imitation", 4.0), (0.2,), what="alpha", teacher=0.2),
+        *_front("distilled blend", lambda _: compatible("imitation", 4.0), (0.4,), (0.4,), "alpha", teacher=0.4),
         # From here on inputs are mixed.
-        *_front("plain on mixed inputs", lambda _: on_mixed(plain), (0.0,), mixes=True),
+        *_front("plain on mixed inputs", lambda _: on_mixed(plain), (0.0,), (0.0,), mixes=True),
         *_front("imitation on mixed inputs", imitating_mixed, (0.3, 1.0, 3.0), mixes=True),
         *(
             Trained(
@@ -134,21 +139,22 @@ def trained() -> list[Trained]:
                 imitating_mixed(4.0, compatible("imitation", 4.0)),
                 teacher=alpha,
                 mixes=True,
+                averaged=True,
+                everywhere=alpha == 0.4,
             )
-            for alpha in (0.2, 0.4, 0.6)
+            for alpha in (0.2, 0.4)
         ),
-        *_front(
-            "churn on mixed inputs",
-            lambda share: on_mixed(churn(share)),
-            (0.3, 0.5, 0.7, 0.85),
-            mixes=True,
-            interpolates=True,
-        ),
-        *_front(
-            "new error, churn on mixed inputs",
-            lambda share: on_mixed(churn(share), four),
-            (0.3, 0.5, 0.7, 0.85),
-            mixes=True,
-            interpolates=True,
+        *(
+            Trained(
+                "mixed churn",
+                f"share={share:g}, lambda_c={lambda_c:g}",
+                on_mixed(churn(share), compatible("new_error", lambda_c)),
+                mixes=True,
+                averaged=True,
+                interpolates=True,
+                everywhere=share == 0.5,
+            )
+            for share in (0.3, 0.5, 0.7)
+            for lambda_c in (0.0, 1.0, 4.0)
         ),
     ]
