@@ -194,6 +194,16 @@ def trial(name: str, *data: Any) -> str:
     return ""
 
 
+def by_fit(name: str, model: Any, network: Any, metrics: list[Any], x: Any, y: Any) -> Variant:
+    """A model that is compiled and fitted; `network` is what it trains."""
+    model.compile(keras.optimizers.SGD(RATE), "sparse_categorical_crossentropy", metrics=metrics)
+
+    def fit(tick: Callable[[], None], epochs: int) -> None:
+        model.fit(x, y, BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=[ticking(keras, tick)])
+
+    return Variant(name, fit, network)
+
+
 def variants(x: Any, y: Any) -> tuple[list[Variant], dict[str, str], float, np.ndarray[Any, Any]]:
     """All variants, errors of those that do not run, h1's share of right answers, and the weights all start from."""
     h1, start = keras.Sequential(layers(keras)), keras.Sequential(layers(keras))
@@ -211,14 +221,6 @@ def variants(x: Any, y: Any) -> tuple[list[Variant], dict[str, str], float, np.n
     def new() -> Any:
         return with_weights_of(keras.Sequential(layers(keras)), start)
 
-    def by_fit(name: str, model: Any, network: Any, metrics: list[Any], x: Any = x, y: Any = y) -> Variant:
-        model.compile(keras.optimizers.SGD(RATE), "sparse_categorical_crossentropy", metrics=metrics)
-
-        def fit(tick: Callable[[], None], epochs: int) -> None:
-            model.fit(x, y, BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=[ticking(keras, tick)])
-
-        return Variant(name, fit, network)
-
     def ours(name: str, reference: Any, dissonance: str, x: Any = x, y: Any = y) -> Variant:
         network = new()
         model = BCModel(network, h1=reference, lambda_c=LAMBDA_C, dissonance=dissonance)
@@ -230,8 +232,8 @@ def variants(x: Any, y: Any) -> tuple[list[Variant], dict[str, str], float, np.n
     stored_h1 = old()
     stored = StoredOutputs.compute(stored_h1, x, y)
     contestants = [
-        by_fit("plain", plain, plain, ["accuracy"]),
-        by_fit("plain + h1 forward", with_h1, network, ["accuracy"]),
+        by_fit("plain", plain, plain, ["accuracy"], x, y),
+        by_fit("plain + h1 forward", with_h1, network, ["accuracy"], x, y),
         ours("ours, new error", old(), "new_error"),
         ours("ours, strict imitation", old(), "strict_imitation"),
         ours("ours, stored h1", stored, "new_error", *stored.attach(x, y)),
@@ -282,6 +284,14 @@ def check(contestants: list[Variant], start: np.ndarray[Any, Any]) -> dict[str, 
     return found
 
 
+def stripes() -> tuple[Any, Any]:
+    """A bright stripe whose place is the class, under noise: h1 can learn it, and no download is needed."""
+    y = np.arange(BATCH * BATCHES) % 10
+    x = 0.5 * np.random.default_rng(0).standard_normal((len(y), 28, 28, 1), dtype="float32")
+    x[np.arange(len(y)), 2 * y + 4] += 0.7
+    return x, y
+
+
 def keras_of_tensorflow() -> str:
     """The Keras that `tf.keras` is in this process, by what its layers are."""
     import tensorflow as tf
@@ -299,10 +309,7 @@ def work(epochs: int) -> dict[str, Any]:
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     keras.utils.set_random_seed(0)
-    y = np.arange(BATCH * BATCHES) % 10
-    # A bright stripe whose place is the class, under noise: h1 can learn it, and no download is needed.
-    x = 0.5 * np.random.default_rng(0).standard_normal((len(y), 28, 28, 1), dtype="float32")
-    x[np.arange(len(y)), 2 * y + 4] += 0.7
+    x, y = stripes()
     contestants, errors, right, start = variants(x, y)
     steps = measure(contestants, epochs)
     originals = [variant for variant in contestants if variant.name in ORIGINALS]

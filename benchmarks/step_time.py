@@ -31,7 +31,7 @@ try:
     # Of all its modules only the losses are imported; they need nothing but torch.
     from backwardcompatibilityml.loss import BCCrossEntropyLoss, StrictImitationCrossEntropyLoss
 except ImportError:
-    sys.exit("The original library is missing: pip install --no-deps BackwardCompatibilityML==1.4.2")
+    BCCrossEntropyLoss = StrictImitationCrossEntropyLoss = None
 
 BATCH, BATCHES, WARM_UP = 64, 13, 3
 LAMBDA_C = 1.0
@@ -158,11 +158,6 @@ def variants(data: TensorDataset, folder: str) -> tuple[list[Variant], float]:
         images, labels = data.tensors
         right = float((torch.cat([h1(part) for part in images.split(BATCH)]).argmax(1) == labels).float().mean())
 
-    def with_h1_forward(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        with torch.no_grad():
-            h1(images)
-        return F.cross_entropy(net(images), labels)
-
     def original(kind: Any) -> Classifier:
         module = Classifier()
         loss = kind(Triple(h1), Triple(module.network), LAMBDA_C)
@@ -176,7 +171,7 @@ def variants(data: TensorDataset, folder: str) -> tuple[list[Variant], float]:
     stored = store_outputs(h1, data, folder + "/h1")
     return [
         Variant("plain", Classifier(), data),
-        Variant("plain + h1 forward", Classifier(with_h1_forward), data),
+        Variant("plain + h1 forward", Classifier(with_forward_of(h1)), data),
         Variant("ours, new error", ours("BCCrossEntropyLoss"), data),
         Variant("ours, strict imitation", ours("StrictImitationCrossEntropyLoss"), data),
         Variant("ours, stored h1", ours("BCCrossEntropyLoss", stored), stored.attach(data)),
@@ -194,20 +189,37 @@ TARGETS = (
 )
 
 
+def begin() -> TensorDataset:
+    """Make this process quiet and its data: a bright stripe whose place is the class, under noise."""
+    torch.set_num_threads(1)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    torch.manual_seed(0)
+    labels = torch.arange(BATCH * BATCHES) % 10
+    # h1 can learn it, and no download is needed.
+    images = 0.5 * torch.randn(len(labels), 1, 32, 32)
+    images[torch.arange(len(labels)), 0, 3 * labels] += 1.0
+    return TensorDataset(images, labels)
+
+
+def with_forward_of(h1: nn.Module) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+    """The plain loss, after one answer of h1: what no compatible update can do without."""
+
+    def loss(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            h1(images)
+        return F.cross_entropy(net(images), labels)
+
+    return loss
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=120)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-
-    torch.manual_seed(0)
-    labels = torch.arange(BATCH * BATCHES) % 10
-    # A bright stripe whose place is the class, under noise: h1 can learn it, and no download is needed.
-    images = 0.5 * torch.randn(len(labels), 1, 32, 32)
-    images[torch.arange(len(labels)), 0, 3 * labels] += 1.0
-    data = TensorDataset(images, labels)
+    if BCCrossEntropyLoss is None:
+        sys.exit("The original library is missing: pip install --no-deps BackwardCompatibilityML==1.4.2")
+    data = begin()
     with tempfile.TemporaryDirectory() as folder:
         contestants, right = variants(data, folder)
         rounds = measure(contestants, options.rounds)

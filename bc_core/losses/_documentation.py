@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Any, NamedTuple, TypeVar
 
 from bc_core.losses._bases import BASES
@@ -69,6 +70,7 @@ def _lines_of(row: Dissonance) -> list[str]:
     lines = [
         f'``"{row.name}"``: {row.summary}.',
         f"    :math:`d_i = {formula}`, weight :math:`{_weight(row)}`. {row.source}.",
+        *(f"    {line}" for line in textwrap.wrap(row.notes, 108)),
     ]
     for name, option in row.options.items():
         lines.append(f"    Option ``{name}``: {option.must_be}. Defaults to {option.default!r}.")
@@ -76,5 +78,5 @@ def _lines_of(row: Dissonance) -> list[str]:
 
 
 def _weight(row: Dissonance) -> str:
-    parts = (f"{row.alpha:g}" if row.alpha else "", {0.0: "", 1.0: "c_i"}.get(float(row.beta), f"{row.beta:g} c_i"))
-    return " + ".join(filter(None, parts)) or "0"
+    more = {0.0: "", 1.0: row.indicator}.get(float(row.beta), f"{row.beta:g} {row.indicator}")
+    return " + ".join(filter(None, (f"{row.alpha:g}" if row.alpha else "", more))) or "0"

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from bc_core.losses._bases import BASES
 from bc_core.losses._dissonances import DISSONANCES, Answer, Given, weigh
 from bc_core.losses._operations import NumpyOperations
-from bc_core.losses._options import check_loss, options_of_dissonance
-from bc_core.losses._schedules import check_lambda
+from bc_core.losses._options import check_lambda_of, check_loss, options_of_dissonance
 
 _OPTIONS = {
     "nll": ("ignore_index", "weight"),
@@ -59,7 +58,7 @@ def numpy_loss(
         0.347
     """
     check_loss(base, dissonance, normalization, options, _OPTIONS)
-    check_lambda(lambda_c)
+    check_lambda_of(dissonance, lambda_c)
     terms = _binary if base == "binary_cross_entropy" else _multiclass
     given, instance_weight = terms(base, dissonance, h2, target, h1, options)
     held, penalty = weigh(DISSONANCES[dissonance], given, instance_weight > 0)
@@ -80,13 +79,24 @@ def _multiclass(
     labels = np.where(counted, labels, 0)
     weight = np.asarray(options.get("weight", np.ones(classes)))
     goal = target if soft else np.eye(classes)[labels]
+    weight_of_target = (goal * weight).sum(-1)
     smoothing = options.get("label_smoothing", 0.0)
     goal = goal * (1 - smoothing) + smoothing / classes
     answers = (Answer(h2, _OPS.log_softmax(h2)), Answer(h1, _OPS.log_softmax(h1), _OPS.softmax(h1)))
     towards = partial(BASES[base].towards, h2=answers[0], ops=_OPS, class_weight=weight)
     base_i = towards(Answer(None, np.log(np.maximum(goal, _TINY)), goal))
     own = options_of_dissonance(dissonance, options)
-    given = Given(_OPS, base_i, towards, h1.argmax(-1) == labels, labels, *answers, own)
+    given = Given(
+        _OPS,
+        base_i,
+        towards,
+        h1.argmax(-1) == labels,
+        labels,
+        *answers,
+        own,
+        weight_of_target,
+        lambda: h2.argmax(-1) != labels,
+    )
     return given, weight[labels] * counted
 
 
@@ -99,5 +109,10 @@ def _binary(
     answers = (Answer(z2, _OPS.log_softmax(z2)), Answer(z1, _OPS.log_softmax(z1), _OPS.sigmoid(h1)))
     towards = partial(BASES[base].towards, h2=Answer(h2, None, None), ops=_OPS)
     base_i = towards(Answer(None, None, target))
-    given = Given(_OPS, base_i, towards, right, labels, *answers, options_of_dissonance(dissonance, options))
+    own = options_of_dissonance(dissonance, options)
+
+    def h2_wrong() -> NDArray[Any]:
+        return np.asarray((_OPS.sigmoid(h2) >= options.get("threshold", 0.5)) != labels)
+
+    given = Given(_OPS, base_i, towards, right, labels, *answers, own, h2_wrong=h2_wrong)
     return given, np.ones(h2.shape)

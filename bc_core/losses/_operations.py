@@ -36,6 +36,9 @@ class Operations(Protocol):
     def take_along(self, scores: Array, labels: Array) -> Array:
         """The score of one class of each instance: `labels` holds its index."""
 
+    def among_top(self, scores: Array, k: int) -> Array:
+        """Whether each score is among the `k` highest of its instance, as booleans; so are those equal to the k-th."""
+
     def where(self, condition: Array, values: Array, otherwise: Array | float) -> Array:
         """Values where a condition holds; no gradient and no NaN comes from where it does not."""
 
@@ -53,6 +56,12 @@ class Operations(Protocol):
 
     def stop_gradient(self, values: Array) -> Array:
         """The same values, as constants."""
+
+
+def check_top_k(k: int, classes: int) -> None:
+    """Refuse more classes than there are."""
+    if k > classes:
+        raise ValueError(f"top_k must be at most the number of classes, {classes}. Received: top_k={k}.")
 
 
 class NumpyOperations:
@@ -88,6 +97,11 @@ class NumpyOperations:
     def take_along(self, scores: Array, labels: Array) -> Array:
         """See `Operations`."""
         return np.take_along_axis(scores, labels[..., None], -1)[..., 0]
+
+    def among_top(self, scores: Array, k: int) -> Array:
+        """See `Operations`."""
+        check_top_k(k, scores.shape[-1])
+        return scores >= np.partition(scores, -k, axis=-1)[..., -k, None]
 
     def where(self, condition: Array, values: Array, otherwise: Array | float) -> Array:
         """See `Operations`."""

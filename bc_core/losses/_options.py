@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bc_core.losses._bases import BASES
 from bc_core.losses._dissonances import DISSONANCES
+from bc_core.losses._schedules import check_lambda
 
 Base = Literal["nll", "cross_entropy", "binary_cross_entropy", "kl_divergence"]
 Normalization = Literal["batch", "support"]
@@ -80,6 +81,38 @@ def check_loss(
     for name, option in own.items():
         if name in options and not option.is_fine(options[name]):
             raise ValueError(f"{name} must be {option.must_be}. Received: {name}={options[name]!r}.")
+    if base == "binary_cross_entropy" and options.get("top_k") is not None:
+        raise ValueError(
+            "top_k chooses among classes, and with base='binary_cross_entropy' each label has one score: leave it out. "
+            f"Received: top_k={options['top_k']!r}."
+        )
+
+
+def check_lambda_of(dissonance: str, lambda_c: object) -> None:
+    """Refuse what is no weight of this dissonance.
+
+    Example:
+        >>> check_lambda_of("churn", 1.5)
+        Traceback (most recent call last):
+        ValueError: lambda_c of dissonance='churn' is a share of the target and at most 1; ... Received: 1.5.
+    """
+    check_lambda(lambda_c)
+    most = DISSONANCES[dissonance].most_lambda
+    if most is not None and lambda_c > most:  # type: ignore[operator]
+        raise ValueError(
+            f"lambda_c of dissonance={dissonance!r} is a share of the target and at most {most:g}; "
+            f"dissonance='imitation' has no upper limit. Received: {lambda_c!r}."
+        )
+
+
+def check_scale(dissonance: str, class_map: object) -> None:
+    """Refuse a class map where logits are compared: what it makes of h1's are log-probabilities, or none at all."""
+    if class_map is not None and DISSONANCES[dissonance].reads == "logits":
+        raise ValueError(
+            f"dissonance={dissonance!r} compares logits, and of a class that h1 does not know, or knows as several, "
+            "it has none: take dissonance='focal_distillation', which compares probabilities. "
+            f"Received: class_map={class_map!r}."
+        )
 
 
 def options_of_dissonance(dissonance: str, options: Mapping[str, Any]) -> dict[str, Any]:

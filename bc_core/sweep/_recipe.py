@@ -14,6 +14,7 @@ from weakref import WeakSet
 from bc_core.comparison._comparison import Comparison
 from bc_core.comparison._evaluation import performance
 from bc_core.losses._dissonances import DISSONANCES
+from bc_core.losses._options import check_lambda_of
 from bc_core.sweep._folder import DATASETS, LOSS, Report, Trained
 from bc_core.sweep._generators import Generators
 from bc_core.sweep._h1_performance import measured_h1
@@ -289,6 +290,18 @@ class Recipe(ABC):
     def _criterion(self, name: str) -> Any:
         """What a loss is, to be told."""
         return self.losses[name]
+
+    def check_lambdas(self, lambdas: Sequence[float]) -> None:
+        """Refuse what a loss cannot have for lambda_c, before the first point is trained.
+
+        Raises:
+            ValueError: lambda_c of a dissonance that has an upper limit lies beyond it.
+        """
+        for name in self.losses:
+            loss = self._criterion(name)
+            dissonance = loss if isinstance(loss, str) else getattr(loss, "dissonance", None)
+            if dissonance in DISSONANCES:
+                check_lambda_of(str(dissonance), max(lambdas))
 
     @abstractmethod
     def _made_data(self) -> dict[str, Any]:

@@ -244,6 +244,8 @@ def sweep_by(make: Callable[..., Recipe], given: dict[str, Any], trackers: Seque
     of_the_run = {name: given.pop(name) for name in _OF_THE_RUN}
     recipe = make(**given)
     losses, shared = list(recipe.losses), recipe.shares_plain
+    of_the_run["lambdas"] = checked_lambdas(of_the_run["lambdas"])
+    recipe.check_lambdas(of_the_run["lambdas"])
     return run_sweep(recipe, losses=losses, share_plain=shared, trackers=trackers, **of_the_run)
 
 

@@ -12,13 +12,13 @@ import keras
 from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
-from bc_core import check_lambda
 from bc_core.losses._documentation import with_dissonances
 from bc_core.losses._options import (
     Base,
     DissonanceName,
     Normalization,
     check_labels_suffice,
+    check_lambda_of,
     check_loss,
     known,
     labels_suffice,
@@ -133,7 +133,7 @@ class CompatibilityLoss(keras.losses.Loss):
     @lambda_c.setter
     def lambda_c(self, value: Any) -> None:
         if not (isinstance(value, keras.Variable) or ops.is_tensor(value)):
-            check_lambda(value)
+            check_lambda_of(self.dissonance, value)
         self._lambda_c = value
 
     @property

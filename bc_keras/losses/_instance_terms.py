@@ -70,12 +70,26 @@ def multiclass_terms(
     if row.needs != "labels":
         log_p1 = log_probabilities(h1_output, h1_from_logits, epsilon)
         h1 = Answer(h1_output, log_p1, ops.exp(log_p1)) if h1_from_logits else Answer(log_p1, log_p1, h1_output)
+        if from_logits != h1_from_logits:
+            # Logits are compared on one scale; where one model gives none, on that of log-probabilities.
+            h2, h1 = h2._replace(logits=log_p2), h1._replace(logits=log_p1)
     towards = partial(BASES[base].towards, h2=h2, ops=over_classes)
     # Soft targets keep their entropy, so that a perfect h2 reaches 0; for a hard label it is 0.
     base_i = towards(Answer(None, ops.log(ops.maximum(goal, TINY)) if base == "kl_divergence" else None, goal))
     right = h1_classes(h1_output, tuple(h2_output.shape)[:-1], h2_output.shape[-1]) == labels
     counted = None if valid is None else valid > 0
-    held, penalty = weigh(row, Given(over_classes, base_i, towards, right, labels, h2, h1, own), counted)
+    given = Given(
+        over_classes,
+        base_i,
+        towards,
+        right,
+        labels,
+        h2,
+        h1,
+        own,
+        h2_wrong=lambda: ops.cast(ops.argmax(h2_output, axis=-1), "int32") != labels,
+    )
+    held, penalty = weigh(row, given, counted)
     if counted is not None:
         base_i = ops.where(counted, base_i, 0.0)
     return InstanceTerms(base_i, penalty, ops.cast(held, base_i.dtype), valid)
@@ -124,7 +138,18 @@ def binary_terms(
     base_i = towards(Answer(None, None, goal))
     labels = ops.cast(target >= 0.5, "int32")
     right = is_positive(h1_output, threshold, h1_from_logits) == labels
-    held, masked = weigh(row, Given(over_classes, base_i, towards, right, labels, h2, h1, own))
+    given = Given(
+        over_classes,
+        base_i,
+        towards,
+        right,
+        labels,
+        h2,
+        h1,
+        own,
+        h2_wrong=lambda: is_positive(h2_output, threshold, from_logits) != labels,
+    )
+    held, masked = weigh(row, given)
     support = ops.cast(held, base_i.dtype)
     if multilabel:
         # One value per instance, as Keras's own binary losses give it.

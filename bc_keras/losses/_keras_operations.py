@@ -6,6 +6,8 @@ from typing import Any
 
 from keras import ops
 
+from bc_core.losses._operations import check_top_k
+
 
 class KerasOperations:
     """`bc_core.losses._operations.Operations`, with the classes last.
@@ -34,11 +36,17 @@ class KerasOperations:
 
     def mean(self, values: Any) -> Any:
         """See `Operations`."""
-        return ops.mean(values, axis=-1)
+        # Keras's own rounds float64 to float32 on torch.
+        return ops.sum(values, axis=-1) / values.shape[-1]
 
     def take_along(self, scores: Any, labels: Any) -> Any:
         """See `Operations`."""
         return ops.squeeze(ops.take_along_axis(scores, ops.expand_dims(labels, -1), axis=-1), -1)
+
+    def among_top(self, scores: Any, k: int) -> Any:
+        """See `Operations`."""
+        check_top_k(k, scores.shape[-1])
+        return scores >= ops.top_k(scores, k)[0][..., -1:]
 
     def where(self, condition: Any, values: Any, otherwise: Any) -> Any:
         """See `Operations`."""

@@ -219,6 +219,8 @@ class KerasRecipe(Recipe):
         name = self._loss_of(point)
         kind = "dissonance" if self._is_dissonance(name) else "loss"
         given = {kind: self.losses[name], **self.options}
+        if not isinstance(self.losses[name], str | type):
+            given.pop("loss_options", None)
         criterion = getattr(self.losses[name], "criterion", self.losses[name])
         if isinstance(h1, StoredOutputs) and given.get("h1_from_logits") is None:
             # Rows alone may not tell what the model does.

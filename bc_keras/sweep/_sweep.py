@@ -79,7 +79,8 @@ def sweep(
             for objects that a config does not hold.
         fit: arguments of ``fit``, such as ``{"epochs": 10, "batch_size": 64}``. Callbacks are a list, copied for every
             point, or a function that returns one.
-        model_options: further arguments of `BCModel`: ``normalization``, ``from_logits``, ``class_map`` and the like.
+        model_options: further arguments of `BCModel`: ``normalization``, ``from_logits``, ``class_map`` and the like;
+            ``loss_options`` are for losses given by name.
         ids: by data set ("train", "val", "test") the ids of its instances, unique, all integers or all text, for data
             in an order that stays. Default: those of batches ``(ids, x, y)`` in a list, else positions, of the first
             pass where data come in another order each time.

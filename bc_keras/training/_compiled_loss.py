@@ -75,6 +75,10 @@ class DissonanceLoss(keras.losses.Loss):
         return values * counted.valid_scale(self.reduction)
 
 
+_BASES = (
+    *("crossentropy", "ce", "categoricalcrossentropy", "sparsecategoricalcrossentropy", "binarycrossentropy"),
+    *("kldivergence", "kullbackleiblerdivergence"),
+)
 _DISTANCES = ("mean", "mse", "mae", "mape", "msle", "huber", "logcosh", "cosine", "poisson")
 
 
@@ -107,6 +111,8 @@ class CompiledLoss:
             or (from_keras and name.startswith("binary"))
             or (isinstance(loss, BaseLoss) and loss.criterion.base == "binary_cross_entropy")
         )
+        # Whether it is one of the bases of a `CompatibilityLoss`, and nothing else.
+        self.is_plain_base = from_keras and name in _BASES
         self.divergence = name.startswith(("kld", "kullback")) or name == "kldivergence"
         self.generalized = from_keras and "generalized" in name
         self.sparse: bool | None = None

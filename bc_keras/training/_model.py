@@ -9,7 +9,7 @@ not track.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ import keras
 from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
-from bc_core.losses._options import DissonanceName, Normalization
+from bc_core.losses._options import DissonanceName, Normalization, check_scale
 from bc_keras.batches._labels import columns_of
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._distribution import num_replicas
@@ -72,10 +72,10 @@ class BCModel(keras.Model):
             ``h1.attach(x, y)`` or ``h1.attach(dataset)``). It may share with h2 what no training changes.
         lambda_c: weight of the dissonance, >= 0, not capped at 1; `LambdaScheduler` makes it a schedule.
         dissonance: ``"new_error"`` (default: the compiled loss again, where h1 is right, which must have a value per
-            instance), ``"strict_imitation"`` (h1's probabilities there), ``"imitation"`` (h1's probabilities
-            everywhere) or another that `CompatibilityLoss` lists.
-        loss: instead of `dissonance` one of the eight named losses, by name or class, or a `CompatibilityLoss`: its
-            dissonance is trained, and its base where ``compile`` is given no loss.
+            instance) or another that `CompatibilityLoss` lists, such as ``"imitation"``.
+        loss: the same; or one of the eight named losses, by name or class, or a `CompatibilityLoss`: its dissonance is
+            trained, and its base where ``compile`` is given no loss.
+        loss_options: options of the dissonance or the named loss, such as ``{"temperature": 4.0}``.
         normalization: ``"batch"`` (default) divides the dissonance by the number of instances, ``"support"`` by the
             number that h1 gets right, counted over all replicas.
         from_logits: whether h2 gives logits. Defaults to `None`: what the compiled loss says, or a last activation that
@@ -83,8 +83,7 @@ class BCModel(keras.Model):
         h1_from_logits: the same for h1's output. Defaults to `None`: what h1's own compiled loss or its last activation
             says, and where neither is to be seen, as h2's. Values that cannot be that are refused.
         threshold: a binary score is class 1 from this probability on. Defaults to `None`, 0.5 or what `loss` says.
-        multilabel: whether each column is a label of its own, 0 or 1. Defaults to `None`: where the compiled loss is
-            one of Keras's binary losses.
+        multilabel: whether each column is a label of its own, 0 or 1. Defaults to `None`: of Keras's binary losses.
         class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1.
         name: another name for h2.
 
@@ -123,6 +122,7 @@ class BCModel(keras.Model):
         dissonance: DissonanceName | None = None,
         loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] | None = None,
         *,
+        loss_options: Mapping[str, Any] | None = None,
         normalization: Normalization | None = None,
         from_logits: bool | None = None,
         h1_from_logits: bool | None = None,
@@ -443,9 +443,9 @@ def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwa
         raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
     class_map = kwargs.pop("class_map", None)
     options = Options.of(*args, **kwargs)
-    if class_map is None and isinstance(options.loss, ModelLoss):
-        class_map = options.loss.reference.class_map
-    reference = Reference(h1, class_map)
+    given = options.loss.reference.class_map if isinstance(options.loss, ModelLoss) else None
+    reference = Reference(h1, given if class_map is None else class_map)
+    check_scale(options.dissonance_name, reference.class_map)
     before = type(h2)
     user_class = h2._compatibility.user_class if isinstance(h2, BCModel) else before
     object.__setattr__(h2, "__class__", user_class)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from bc_core.losses._dissonances import DISSONANCES
 from bc_core.losses._options import Base
 from bc_keras.batches._attached import HOW_TO_ATTACH_STORED, check_columns, split_reference
 from bc_keras.batches._labels import Labels, columns_of, entries_of, is_binary, read_labels
@@ -15,7 +16,7 @@ from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._instance_terms import Counted
 from bc_keras.losses._losses import ModelLoss
 from bc_keras.reference._reference import Reference
-from bc_keras.training._compiled_loss import DissonanceLoss, Reading
+from bc_keras.training._compiled_loss import BaseLoss, DissonanceLoss, Reading
 from bc_keras.training._score_scale import reading_of, said_by, says_of
 from bc_keras.training._state import Compiled, Options
 from bc_keras.training._weighted_loss import weighted_loss
@@ -142,16 +143,42 @@ def _criterion_in_use(reading: Reading, compiled: Compiled, options: Options) ->
     how: dict[str, Any] = {"from_logits": reading.from_logits, "h1_from_logits": reading.h1_from_logits}
     how["validate_args"] = False  # values cannot be read inside a compiled step
     if given is not None:
-        return CompatibilityLoss(**{**given.get_config(), "lambda_c": 1.0, **how})
+        made = CompatibilityLoss(**{**given.get_config(), "lambda_c": 1.0, **how})
+        _check_takes_from_base(made, compiled)
+        return made
     base: Base = "kl_divergence" if facts.divergence else "cross_entropy"
     if reading.binary:
         base = "binary_cross_entropy"
-    own: dict[str, Any] = {"threshold": options.threshold} if reading.binary else {}
+    own = dict(options.own)
+    if reading.binary:
+        own["threshold"] = options.threshold
     if base != "kl_divergence":
         own["label_smoothing"] = facts.label_smoothing
     if not reading.binary:
         own["ignore_class"] = facts.ignore_class
-    return CompatibilityLoss(base, options.dissonance, 1.0, options.normalization, **how, **own)
+    made = CompatibilityLoss(base, options.dissonance, 1.0, options.normalization, **how, **own)
+    _check_takes_from_base(made, compiled)
+    return made
+
+
+def _check_takes_from_base(criterion: CompatibilityLoss, compiled: Compiled) -> None:
+    """Refuse a dissonance that takes a share of the target from the base where the base is another loss than its own.
+
+    What it takes, it would take from a loss that does not have it, which could then fall without end.
+    """
+    if DISSONANCES[criterion.dissonance].most_lambda is None or isinstance(compiled.base, BaseLoss):
+        return
+    facts = compiled.facts
+    bases = {"binary_cross_entropy": facts.binary, "kl_divergence": facts.divergence}
+    is_same = bases.get(criterion.base, not (facts.binary or facts.divergence)) and facts.is_plain_base
+    options = {"label_smoothing": facts.label_smoothing, "ignore_class": facts.ignore_class}
+    if not is_same or any(getattr(criterion, name) != value for name, value in options.items()):
+        raise ValueError(
+            f"dissonance={criterion.dissonance!r} puts h1's probabilities in the place of a share of the target, so "
+            f"the compiled loss must be its base, {criterion.base}, with the same options: Keras's own, or none beside "
+            f"loss=CompatibilityLoss({criterion.base!r}, {criterion.dissonance!r}). dissonance='imitation' only adds, "
+            f"to any loss. Received: loss={compiled.base!r}, {options}."
+        )
 
 
 def update_metrics(batch: AnsweredBatch, compiled: Compiled, options: Options) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +12,18 @@ from typing import Any
 import keras
 from keras import ops
 
-from bc_core import check_lambda
 from bc_core.losses._dissonances import DISSONANCES
-from bc_core.losses._options import NORMALIZATIONS, DissonanceName, Normalization, known, labels_suffice
+from bc_core.losses._options import (
+    NORMALIZATIONS,
+    DissonanceName,
+    Normalization,
+    check_lambda_of,
+    check_loss,
+    known,
+    labels_suffice,
+    only_known_options,
+    options_of_dissonance,
+)
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
 from bc_keras.metrics._overlap import OverlapMetric
@@ -35,6 +44,7 @@ class Options:
     Attributes:
         lambda_c: weight of the dissonance when training begins.
         dissonance: its name, where no loss says it.
+        own: the options of that one.
         loss: as it was given.
         criterion: the `CompatibilityLoss` that it stands for, if there is one.
         normalization: what the dissonance is divided by.
@@ -47,6 +57,7 @@ class Options:
 
     lambda_c: float
     dissonance: DissonanceName
+    own: dict[str, Any]
     loss: Any
     criterion: CompatibilityLoss | None
     normalization: Normalization
@@ -63,6 +74,7 @@ class Options:
         dissonance: DissonanceName | None = None,
         loss: str | CompatibilityLoss | ModelLoss | type[ModelLoss] | None = None,
         *,
+        loss_options: Mapping[str, Any] | None = None,
         normalization: Normalization | None = None,
         from_logits: bool | None = None,
         h1_from_logits: bool | None = None,
@@ -81,13 +93,16 @@ class Options:
             )
         if normalization is not None:
             known(normalization, NORMALIZATIONS, "normalization")
+        if isinstance(loss, str) and loss in DISSONANCES:
+            dissonance, loss = loss, None
         if dissonance is not None:
             known(dissonance, DISSONANCES, "dissonance")
+        told = dict(loss_options or {})
         is_made = isinstance(loss, CompatibilityLoss | ModelLoss)
         if lambda_c is None:
             lambda_c = float(ops.convert_to_numpy(loss.lambda_c)) if is_made else 1.0  # type: ignore[union-attr]
-        check_lambda(lambda_c)
         arguments = {
+            "loss_options": told or None,
             "normalization": normalization,
             "from_logits": from_logits,
             "h1_from_logits": h1_from_logits,
@@ -97,8 +112,13 @@ class Options:
         divisor: Normalization = "batch" if normalization is None else normalization
         half = 0.5 if threshold is None else threshold
         criterion = _criterion_of(
-            loss, half, normalization=divisor, from_logits=bool(from_logits), h1_from_logits=h1_from_logits
+            loss, half, told, normalization=divisor, from_logits=bool(from_logits), h1_from_logits=h1_from_logits
         )
+        name = "new_error" if dissonance is None else dissonance
+        if criterion is None:
+            only_known_options(told, DISSONANCES[name].options, f"dissonance={name!r}")
+            check_loss("cross_entropy", name, "batch", told, {"cross_entropy": ()})
+        check_lambda_of(name if criterion is None else criterion.dissonance, lambda_c)
         if criterion is not None:
             if is_made:
                 _check_agreement(criterion, arguments)
@@ -106,7 +126,8 @@ class Options:
             half = criterion.threshold
         return cls(
             lambda_c,
-            "new_error" if dissonance is None else dissonance,
+            name,
+            options_of_dissonance(name, told) if criterion is None else {},
             loss,
             criterion,
             divisor,
@@ -141,8 +162,13 @@ def _check_agreement(criterion: CompatibilityLoss, arguments: dict[str, Any]) ->
             )
 
 
-def _criterion_of(loss: Any, threshold: float, **options: Any) -> CompatibilityLoss | None:
-    """The `CompatibilityLoss` that was asked for, if one was."""
+def _criterion_of(loss: Any, threshold: float, told: dict[str, Any], **options: Any) -> CompatibilityLoss | None:
+    """The `CompatibilityLoss` that was asked for, if one was; with the options that a name was given, `told`."""
+    if told and isinstance(loss, CompatibilityLoss | ModelLoss):
+        raise TypeError(
+            "loss_options are for a loss given by name: give these to the loss object itself. "
+            f"Received: loss_options={told!r}."
+        )
     if loss is None or isinstance(loss, CompatibilityLoss):
         return loss
     if isinstance(loss, ModelLoss):
@@ -150,20 +176,23 @@ def _criterion_of(loss: Any, threshold: float, **options: Any) -> CompatibilityL
         return criterion
     if isinstance(loss, str):
         if loss not in MODEL_LOSSES:
-            near = difflib.get_close_matches(loss, MODEL_LOSSES, n=1)
+            names = (*MODEL_LOSSES, *DISSONANCES)
+            near = difflib.get_close_matches(loss, names, n=1)
             raise ValueError(
-                f"loss must be one of the eight named losses{f', perhaps {near[0]!r}' if near else ''}: "
-                f"{', '.join(map(repr, MODEL_LOSSES))}. The base, such as 'sparse_categorical_crossentropy', goes "
-                f"to compile(loss=...). Received: loss={loss!r}."
+                f"loss must be one of the eight named losses or a dissonance"
+                f"{f', perhaps {near[0]!r}' if near else ''}: {', '.join(map(repr, names))}. The base, such as "
+                f"'sparse_categorical_crossentropy', goes to compile(loss=...). Received: loss={loss!r}."
             )
         loss = MODEL_LOSSES[loss]
     if isinstance(loss, type) and issubclass(loss, ModelLoss):
         if loss.base == "binary_cross_entropy":
             options["discriminant_pivot"] = threshold
-        return loss.on_outputs(1.0, **options)
+        if twice := sorted(set(told) & {*options, "lambda_c", "reduction"}):
+            raise TypeError(f"Say {', '.join(twice)} to BCModel itself. Received: loss_options={told!r}.")
+        return loss.on_outputs(1.0, **options, **told)
     raise TypeError(
-        f"loss must be one of the eight named losses, by name or class, or a CompatibilityLoss. The base goes to "
-        f"compile(loss=...). Received: loss={loss!r}."
+        f"loss must be one of the eight named losses, by name or class, a dissonance by name, or a CompatibilityLoss. "
+        f"The base goes to compile(loss=...). Received: loss={loss!r}."
     )
 
 
@@ -258,7 +287,7 @@ class Compatibility:
 
     @lambda_c.setter
     def lambda_c(self, value: float) -> None:
-        check_lambda(value)
+        check_lambda_of(self.options.dissonance_name, value)
         self._lambda_c.assign(value)
 
     # The present step

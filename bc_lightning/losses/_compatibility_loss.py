@@ -83,7 +83,7 @@ class CompatibilityLoss(nn.Module):
 
     @lambda_c.setter
     def lambda_c(self, value: float | Tensor) -> None:
-        check_lambda(value)
+        check_lambda(value, self.dissonance)
         self._lambda_c = value
 
     @property

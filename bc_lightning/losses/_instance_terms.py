@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bc_core import check_lambda as check_number
 from bc_core.losses._bases import BASES
 from bc_core.losses._dissonances import DISSONANCES, Answer, Given, weigh
 from bc_core.losses._documentation import with_dissonances
@@ -21,6 +20,7 @@ from bc_core.losses._options import (
     DissonanceName,
     Normalization,
     check_labels_suffice,
+    check_lambda_of,
     check_loss,
     known,
     options_of_dissonance,
@@ -65,13 +65,13 @@ class _Instances(NamedTuple):
     reduced_base: Tensor  # base under the reduction asked for, by torch's own reduction
 
 
-def check_lambda(lambda_c: float | Tensor) -> None:
-    """Refuse a negative or non-finite lambda_c; a tensor is taken as it is (reading it would sync)."""
+def check_lambda(lambda_c: float | Tensor, dissonance: str) -> None:
+    """Refuse a lambda_c that this dissonance cannot have; a tensor is taken as it is (reading it would sync)."""
     if isinstance(lambda_c, Tensor):
         if lambda_c.ndim != 0:
             raise ValueError(f"lambda_c must be one number. Received a tensor of shape {tuple(lambda_c.shape)}.")
         return
-    check_number(lambda_c)
+    check_lambda_of(dissonance, lambda_c)
 
 
 class Labels(NamedTuple):
@@ -165,7 +165,11 @@ def _multiclass_instances(
     class_weight = None if weight is None else weight.view(1, -1, *[1] * (h2_output.ndim - 2))
     towards = partial(BASES[base].towards, h2=h2, ops=ops, class_weight=class_weight)
     right = _class_indices(h1_output) == labels
-    held, penalty = weigh(row, Given(ops, base_i, towards, right, labels, h2, h1, own), counted)
+    of_class = None if class_weight is None else (target * class_weight).sum(1) if soft else instance_weight
+    given = Given(
+        ops, base_i, towards, right, labels, h2, h1, own, of_class, lambda: _class_indices(h2_output) != labels
+    )
+    held, penalty = weigh(row, given, counted)
     return _Instances(base_i, penalty, held, instance_weight, base_i if reduction == "none" else criterion(reduction))
 
 
@@ -204,8 +208,24 @@ def _binary_instances(
     def towards(goal: Answer) -> Tensor:
         return criterion(goal.probabilities.to(h2_output.dtype), "none")
 
-    right = h1_labels == labels
-    held, penalty = weigh(row, Given(over_two_classes, base_i, towards, right, labels.long(), h2, h1, own))
+    of_label = None
+    if row.needs == "logits" and not (weight is None and pos_weight is None):
+        of_label = torch.ones_like(target) if weight is None else weight.to(target).expand_as(target)
+        if pos_weight is not None:
+            of_label = of_label * (1 + (pos_weight.to(target) - 1) * target)
+    given = Given(
+        over_two_classes,
+        base_i,
+        towards,
+        h1_labels == labels,
+        labels.long(),
+        h2,
+        h1,
+        own,
+        of_label,
+        lambda: _is_positive(h2_output, threshold, from_logits) != labels,
+    )
+    held, penalty = weigh(row, given)
     return _Instances(base_i, penalty, held, None, base_i if reduction == "none" else criterion(target, reduction))
 
 
@@ -384,7 +404,7 @@ def compatibility_loss(
     """
     known(reduction, _REDUCTIONS, "reduction")
     check_options(base, dissonance, normalization, options)
-    check_lambda(lambda_c)
+    check_lambda(lambda_c, dissonance)
     how = "mean" if reduction == "batchmean" else reduction
     plain = not isinstance(lambda_c, Tensor) and lambda_c == 0
     instances = _instances(h2_output, target, h1_output, base, dissonance, how, options, validate_args)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bc_core.losses._operations import check_top_k
+
 
 class TorchOperations:
     """`bc_core.losses._operations.Operations`, with the classes along one axis.
@@ -42,6 +44,11 @@ class TorchOperations:
     def take_along(self, scores: Tensor, labels: Tensor) -> Tensor:
         """See `Operations`."""
         return scores.gather(self.axis, labels.unsqueeze(self.axis)).squeeze(self.axis)
+
+    def among_top(self, scores: Tensor, k: int) -> Tensor:
+        """See `Operations`."""
+        check_top_k(k, scores.shape[self.axis])
+        return scores >= scores.topk(k, self.axis).values.amin(self.axis, keepdim=True)
 
     def where(self, condition: Tensor, values: Tensor, otherwise: Tensor | float) -> Tensor:
         """See `Operations`."""

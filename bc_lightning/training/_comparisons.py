@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -48,9 +48,12 @@ class LogComparisons:
             `ids`, else its instances can't be named; a `collate_fn` that reorders does too, and is not noticed.
         class_names: name of each class.
         metadata: text about an instance: a mapping or a function from id to text, or texts indexed by integer id. Texts
-            and images are for models that give one answer per instance, not one per label or pixel.
+            and images are for models that give one answer per instance, not one per label or pixel. They are those of
+            the validation data; for others give a mapping from data set to them, ``{"val": ..., "test": ...}``, with
+            several loaders ``{"val/dataloader_idx_0": ..., ...}``.
         images: image of an instance: a mapping or a function from id to image, or anything indexed by integer id, such
-            as an array of images or a data set of (image, label). See `bc_tensorboard.summary.comparison`.
+            as an array of images or a data set of (image, label). See `bc_tensorboard.summary.comparison`. By data set
+            as `metadata`.
         image_size: longer side of the thumbnails, in pixels.
         max_images: how many images a data set gets at most.
         directory: also save each comparison there, as ``val-step-00000120.json``.
@@ -83,8 +86,10 @@ class LogComparisons:
         if self.class_names is not None:
             object.__setattr__(self, "class_names", checked_names(self.class_names))
         for name in ("images", "metadata"):
-            if getattr(self, name) is not None:
-                by_id(getattr(self, name), name)
+            given = getattr(self, name)
+            for source in given.values() if _is_by_dataset(given) else [given]:
+                if source is not None:
+                    by_id(source, name)
         for name, least in (("image_size", 1), ("max_images", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -100,6 +105,26 @@ class LogComparisons:
                 f"got {len(self.class_names)}"
             )
 
+    def of_dataset(self, dataset: str) -> LogComparisons:
+        """These with the images and texts of one data set alone, such as "val" or "test/dataloader_idx_1".
+
+        The positions of one data set are other instances in the next, so what has no name is nobody else's.
+        """
+        own = {}
+        for name in ("images", "metadata"):
+            given = getattr(self, name)
+            own[name] = given.get(dataset) if _is_by_dataset(given) else given
+            if self.is_of_others(name, dataset):
+                own[name] = None
+        return replace(self, **own)
+
+    def is_of_others(self, name: str, dataset: str) -> bool:
+        """Whether images or texts are given, without a name, and so not for this data set."""
+        given = getattr(self, name)
+        # With ids of the batch it does not matter which of the loaders brought an instance.
+        fits = dataset == "val" or (self.ids is not None and dataset.startswith("val/"))
+        return given is not None and not _is_by_dataset(given) and not fits
+
     @classmethod
     def of(cls, comparisons: LogComparisons | bool) -> LogComparisons | None:
         """What the argument ``comparisons=`` stands for; None leaves comparisons out."""
@@ -110,6 +135,12 @@ class LogComparisons:
                 f"comparisons must be True, False or LogComparisons(...). Received: {type(comparisons).__name__}."
             )
         return comparisons
+
+
+def _is_by_dataset(given: Any) -> bool:
+    """Whether images or texts are given by data set; a name such as "val" is the id of no instance."""
+    names = [name for stage in ("val", "test") for name in (stage, f"{stage}/dataloader_idx_0")]
+    return isinstance(given, Mapping) and any(name in given for name in names)
 
 
 class _Rows(NamedTuple):

@@ -69,7 +69,7 @@ def end_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
         instances = epoch.instances.get(key)
         if instances is not None:
             # Last: a full disk must not cost the scores.
-            _write_comparison(module, state, f"{options.log_prefix}{stage}{suffix}", result.counts, instances)
+            _write_comparison(module, state, f"{stage}{suffix}", result.counts, instances)
     if stage == "train" and epoch.records and options.schedule is not None:
         with own_logging(state):
             module.log(f"{options.log_prefix}lambda_c", cast("Tensor", options.loss.lambda_c).clone())
@@ -86,9 +86,10 @@ def own_logging(state: Compatibility) -> Iterator[None]:
 
 
 def _write_comparison(
-    module: Any, state: Compatibility, dataset: str, counts: Tensor, instances: EpochInstances
+    module: Any, state: Compatibility, plain_name: str, counts: Tensor, instances: EpochInstances
 ) -> None:
-    comparisons, trainer, run = cast("LogComparisons", state.options.comparisons), module.trainer, state.run
+    comparisons = cast("LogComparisons", state.options.comparisons).of_dataset(plain_name)
+    dataset, trainer, run = f"{state.options.log_prefix}{plain_name}", module.trainer, state.run
     if trainer.sanity_checking:
         return
     rows, nameable, problem = gathered(instances)
@@ -106,6 +107,14 @@ def _write_comparison(
             f"It is not known which items the batches of the {dataset} loader hold (it shuffles, leaves items out, or "
             f"batches them in a way of its own), so the instances in the comparison have no ids, images or texts. Put "
             f"an id into each batch and say where: LogComparisons(ids='id'), or leave out shuffle=True."
+        )
+    given = cast("LogComparisons", state.options.comparisons)
+    dropped = [name for name in ("images", "metadata") if given.is_of_others(name, plain_name)]
+    if dropped and nameable and dataset not in run.unnamed:
+        run.unnamed.add(dataset)
+        rank_zero_warn(
+            f"The {' and '.join(dropped)} of LogComparisons are those of other data than {plain_name!r}, whose "
+            f"comparison shows none: give them by data set, {{'val': ..., {plain_name!r}: ...}}."
         )
     # Of one label or pixel of an instance there is no image.
     illustrable = nameable and instances.entries in (0, 1)

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from bc_core import check_lambda
 from bc_core.losses._dissonances import DISSONANCES
-from bc_core.losses._options import known
+from bc_core.losses._options import check_lambda_of, check_scale, known
 from bc_lightning._packages import LightningModule
 from bc_lightning._user_module import class_of, has_scores, lightning_module_class, of_one_kind, only_network
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
-from bc_lightning.losses._instance_terms import check_lambda
 from bc_lightning.losses._losses import MODEL_LOSSES, ModelLoss
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._shared_parameters import check_no_shared_parameters
@@ -203,6 +203,7 @@ def _wrap(
     _check_scores(model, scores)
     reference = reference_for(model, h1, scores, h1_scores, class_map)
     check_no_shared_parameters(reference, model)
+    check_scale(criterion.dissonance, reference.class_map)
     if reference.labels_only and not criterion.labels_suffice:
         raise ValueError(
             f"h1 is known by its predicted labels only, and dissonance={criterion.dissonance!r} imitates its "
@@ -342,7 +343,10 @@ def criterion_of(
         weight = lambda_c
     if dissonance is not None:
         made: dict[str, Any] = {"base": "cross_entropy", **options, "dissonance": dissonance}
-        return CompatibilityLoss(lambda_c=1.0 if weight is None else weight, **made)
+        criterion = CompatibilityLoss(lambda_c=1.0 if weight is None else weight, **made)
+        if isinstance(weight, Tensor):
+            check_lambda_of(dissonance, float(first))
+        return criterion
     if isinstance(loss, type) and issubclass(loss, ModelLoss):
         return loss.on_outputs(1.0 if weight is None else weight, **options)
     if isinstance(loss, ModelLoss):

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from bc_core.losses._dissonances import DISSONANCES
 from bc_lightning._user_module import class_of
 from bc_lightning.training._loss_watch import LossWatch, SeenLoss
 from bc_lightning.training._ranking import check_ranking
@@ -80,16 +81,39 @@ def check_compiled(step: Step, ours: Tensor, loss: Tensor) -> None:
     """
     if step.state.options.target is not None or step.handed_over is not None or step.state.options.supplies_base:
         return
-    # A compiler adds up in another order. Labels that say the same of a batch will say another of the next.
-    precision = 1e-3 if loss.dtype in (torch.float32, torch.float64) else 1e-2
-    differs = ~torch.isclose(ours.detach().float(), loss.float(), rtol=precision, atol=1e-4)
+    # Labels that say the same of a batch will say another of the next.
     notice(
         step,
-        differs,
+        _differs(ours, loss),
         f"The loss of {class_of(step.module)}'s compiled train step is not the mean of our base loss with the "
         f"batch's target, and what else it is cannot be seen in a compiled step. Say where its target is, target=1 for "
         f"(x, y) or target=lambda batch: ..., or hand it over in the step, {_HAND_OVER}.",
     )
+
+
+def check_takes_from_base(step: Step, ours: Tensor, loss: Tensor) -> None:
+    """Refuse a dissonance that takes a share of the target from the base where the step trains another loss.
+
+    What it takes, it would take from a loss that does not have it, which could then fall without end. Reads values as
+    `check_compiled` does.
+    """
+    criterion = step.state.loss
+    if DISSONANCES[criterion.dissonance].most_lambda is None or step.state.options.supplies_base:
+        return
+    notice(
+        step,
+        _differs(ours, loss),
+        f"dissonance={criterion.dissonance!r} puts h1's probabilities in the place of a share of the target, so the "
+        f"loss of {class_of(step.module)}'s training step must be its base, the mean {criterion.base}, and nothing "
+        f"else: say its options (loss_options={{'label_smoothing': 0.1}}), or take loss='imitation', which only adds, "
+        f"to any loss.",
+    )
+
+
+def _differs(ours: Tensor, loss: Tensor) -> Tensor:
+    # A compiler adds up in another order.
+    precision = 1e-3 if loss.dtype in (torch.float32, torch.float64) else 1e-2
+    return ~torch.isclose(ours.detach().float(), loss.float(), rtol=precision, atol=1e-4)
 
 
 def notice(step: Step, fault: Tensor, message: str) -> None:

@@ -12,10 +12,11 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from bc_core.losses._options import check_lambda_of
 from bc_core.reference._callable_fingerprint import is_same_h1, is_sure, says_by_name
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._attached import split_batch
-from bc_lightning.losses._instance_terms import LossTerms, check_lambda
+from bc_lightning.losses._instance_terms import LossTerms
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
 from bc_lightning.training._hooks import FirstHook, ModuleCalls, SubmoduleHook
 from bc_lightning.training._moved_rows import AsBrought
@@ -28,7 +29,7 @@ from bc_lightning.training._step import (
     in_backward,
 )
 from bc_lightning.training._strategies import check_strategy
-from bc_lightning.training._target import check_compiled
+from bc_lightning.training._target import check_compiled, check_takes_from_base
 from bc_lightning.training._tensors import has_label_loss, leads_to
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class CompatibleStep:
                 batches = module.trainer.num_training_batches
                 epoch = module.current_epoch + (batch_idx / batches if batches != float("inf") else 0.0)
                 value = state.options.schedule(epoch)
-                check_lambda(value)
+                check_lambda_of(state.loss.dissonance, value)
                 # A tensor, filled in place: a new number in every step would recompile a compiled step.
                 cast("Tensor", state.loss.lambda_c).fill_(value)
         return super().on_train_batch_start(batch, batch_idx, *args)  # type: ignore[misc]
@@ -455,4 +456,5 @@ def _with_penalty(step: Step, loss: Tensor) -> Tensor:
         terms: LossTerms = penalty_terms(step, base=loss.detach())
     if step.compiled:
         check_compiled(step, terms.base, loss.detach())
+    check_takes_from_base(step, terms.base, loss.detach())
     return loss if plain else loss + step.state.loss.lambda_c * terms.dissonance

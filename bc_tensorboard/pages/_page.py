@@ -15,6 +15,7 @@ from typing import Any
 from bc_core.files._files import write_whole
 from bc_tensorboard.plugin._collection import Collection, Dissonance, Texts
 from bc_tensorboard.plugin._invariance import placed_updates, series_of
+from bc_tensorboard.plugin._packs import packs_of
 from bc_tensorboard.writing._invariance import invariance_json
 
 STATIC = Path(__file__).parent.parent / "static"
@@ -56,7 +57,8 @@ def to_html(
             set to such. They are asked for only for instances that h1 or h2 gets wrong.
         metadata: Text of an instance, a mapping or a function from id to text, in place of those in the comparisons.
         image_size: Longer side of the thumbnails, in pixels.
-        max_images: How many images the file holds at most; negative flips come first. A photograph takes about 4 KB.
+        max_images: How many images the file holds at most; negative flips come first, and an instance that several runs
+            show counts once. A photograph takes about 4 KB. The table says of which instances they were left out.
         invariance: What `compare_invariance` returned, to be shown below the comparison of its run; or a mapping from
             the name of a run to it, or to a mapping from the name of a data set, or a step, to it.
 
@@ -106,7 +108,8 @@ def to_html(
 
 
 def _data(collection: Collection, max_images: int) -> dict[str, Any]:
-    images, left_out, failures = collection.thumbnails(max_images)
+    packs, failures = packs_of(collection, max_images, collection.image_size)
+    left_out = sum(len(pack.left_out) for pack in packs)
     if left_out:
         warnings.warn(
             f"{left_out} images are left out, as the file holds {max_images}; raise max_images to keep more",
@@ -117,21 +120,19 @@ def _data(collection: Collection, max_images: int) -> dict[str, Any]:
             f"{len(failures)} images could not be made and are left out; first {failures[0]}",
             stacklevel=3,
         )
-    index = collection.index()
-    media = {}
-    for series in index["series"]:
-        key = (series["run"], series["dataset"])
-        blob = collection.media(*key, pictured=images.get(key, {}))
-        if blob is not None:
-            media["\0".join(key)] = {
-                "blob": _base64(blob),
-                "images": {str(instance): _data_url(image) for instance, image in images.get(key, {}).items()},
-            }
+    media = {f"{series.run}\0{series.dataset}": at for at, pack in enumerate(packs) for series in pack.series}
+    written = [
+        {
+            "blob": _base64(pack.encode()),
+            "images": {str(instance): _data_url(image) for instance, image in pack.images.items()},
+        }
+        for pack in packs
+    ]
     tables = {
         f"{run}\0{dataset}\0{step}": _base64(collection.table(run, dataset, step))
         for run, dataset, step in collection.keys
     }
-    return {"index": index, "tables": tables, "media": media}
+    return {"index": collection.index(), "tables": tables, "media": media, "packs": written}
 
 
 def _page(title: str, description: str, data: dict[str, Any], script: str) -> str:

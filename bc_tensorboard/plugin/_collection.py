@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
-import numpy as np
-
 from bc_core import Comparison
 from bc_core.comparison._comparison import Id
 from bc_tensorboard.writing._by_id import TextsById, by_id
-from bc_tensorboard.writing._format import encode_comparison, encode_media
+from bc_tensorboard.writing._format import encode_comparison
 from bc_tensorboard.writing._images import images_by_id, thumbnail
+from bc_tensorboard.writing._media import encode_known
 
 UNNAMED = "comparison"
 # A number in JavaScript holds every integer up to here.
@@ -56,7 +55,9 @@ class _Step:
 
 
 @dataclass
-class _Series:
+class ShownSeries:
+    """A run on a data set, over its steps."""
+
     run: str
     dataset: str
     dissonance: str | None
@@ -80,7 +81,7 @@ class Collection:
         if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
             raise ValueError(f"image_size: expected a number of pixels, got {image_size!r}")
         self.image_size = image_size
-        self._series: dict[tuple[str, str], _Series] = {}
+        self._series: dict[tuple[str, str], ShownSeries] = {}
         self._unnamed = 0
         self.warnings: list[str] = []
         # Share of a running sweep that is done.
@@ -135,7 +136,7 @@ class Collection:
         for one, run, step in placed:
             source = images.get(one.dataset) if by_dataset else images
             series = self._series.setdefault(
-                (run, one.dataset), _Series(run, one.dataset, one.dissonance, source, metadata)
+                (run, one.dataset), ShownSeries(run, one.dataset, one.dissonance, source, metadata)
             )
             series.dissonance = one.dissonance if one.dissonance is not None else series.dissonance
             series.images = source if source is not None else series.images
@@ -167,7 +168,7 @@ class Collection:
                     "dataset": series.dataset,
                     "dissonance": series.dissonance,
                     "num_classes": max(step.comparison.overlap.num_classes for step in series.steps.values()),
-                    "has_media": _has_media(series),
+                    "has_media": has_media(series),
                     "steps": [_row(number, series.steps[number]) for number in sorted(series.steps)],
                 }
                 for series in self._series.values()
@@ -191,13 +192,12 @@ class Collection:
             metadata=False,
         )
 
-    def media(self, run: str, dataset: str, pictured: Iterable[Id] | None = None) -> bytes | None:
-        """Encode the texts of a series, once for all its steps, and of which instances there is an image.
+    def media(self, run: str, dataset: str) -> bytes | None:
+        """Encode the texts of a series, once for all its steps, and of which instances images may be asked for.
 
         Args:
             run: Name of the run.
             dataset: Name of the data set.
-            pictured: Ids that have an image. Default: all that images may be asked for.
 
         Returns:
             The encoded media; None if there are neither texts nor images.
@@ -206,21 +206,13 @@ class Collection:
             NotShownError: If there is no such series.
         """
         series = self._find(run, dataset)
-        if not _has_media(series):
+        if not has_media(series):
             return None
-        texts = _texts(series)
-        if pictured is None:
-            asked = series.images
-            pictured = [] if asked is None else self._ids(series).values()
-            if isinstance(asked, Mapping):
-                pictured = [instance for instance in pictured if instance in asked]
-        with_image = set(pictured)
-        # Whole numbers and text cannot share a column; a data set has one kind, unless its ids were changed midway.
-        ids = [instance for instance in self._ids(series).values() if instance in with_image or texts.get(instance)]
-        ids = [instance for instance in ids if isinstance(instance, type(ids[-1]))]
-        return encode_media(
-            ids, [texts.get(instance, "") for instance in ids], [instance in with_image for instance in ids]
-        )
+        asked = series.images
+        pictured = [] if asked is None else self._ids(series).values()
+        if isinstance(asked, Mapping):
+            pictured = [instance for instance in pictured if instance in asked]
+        return encode_known(self._ids(series).values(), texts_of(series), set(pictured))
 
     def image(self, run: str, dataset: str, instance: Any) -> bytes | None:
         """Make the thumbnail of an instance; None if it has no image.
@@ -245,39 +237,9 @@ class Collection:
             )
         return None if series.images is None else thumbnail(images_by_id(series.images)(known), self.image_size)
 
-    def thumbnails(self, most: int) -> tuple[dict[tuple[str, str], dict[Id, bytes]], int, list[str]]:
-        """Make thumbnails of a limited number of instances, negative flips first, shared out among the series.
-
-        Args:
-            most: How many at most.
-
-        Returns:
-            Images by run and data set and by id; how many were left out; and what could not be made.
-        """
-        wanted = {key: _by_interest(series) for key, series in self._series.items() if series.images is not None}
-        left = sum(map(len, wanted.values()))
-        failures: list[str] = []
-        # One image is shown in every run of a sweep, and made once.
-        made: dict[tuple[int, Id], bytes | None] = {}
-        images: dict[tuple[str, str], dict[Id, bytes]] = {}
-        room = most
-        for done, (key, ids) in enumerate(sorted(wanted.items(), key=lambda item: len(item[1]))):
-            chosen = ids[: max(0, room // (len(wanted) - done))]
-            room, left = room - len(chosen), left - len(chosen)
-            source = self._series[key].images
-            ask = images_by_id(source)
-            for instance in chosen:
-                place = (id(source), instance)
-                if place not in made:
-                    made[place] = None
-                    try:
-                        made[place] = thumbnail(ask(instance), self.image_size)
-                    except Exception as error:  # a data set's own code: it must not cost the rest
-                        failures.append(f"{instance!r}: {type(error).__name__}: {error}")
-                content = made[place]
-                if content is not None:
-                    images.setdefault(key, {})[instance] = content
-        return images, left, failures
+    def series(self) -> list[ShownSeries]:
+        """Every run on every data set, in the order in which they came."""
+        return list(self._series.values())
 
     def _placed(self, given: list[_Given]) -> list[tuple[_Given, str, int]]:
         """Find the run and the step of each comparison."""
@@ -311,7 +273,7 @@ class Collection:
         self._unnamed = unnamed
         return placed
 
-    def _find(self, run: Any, dataset: Any) -> _Series:
+    def _find(self, run: Any, dataset: Any) -> ShownSeries:
         series = self._series.get((run, dataset)) if isinstance(run, str) and isinstance(dataset, str) else None
         if series is None:
             raise NotShownError(
@@ -332,7 +294,7 @@ class Collection:
             )
         return found
 
-    def _ids(self, series: _Series) -> dict[str, Id]:
+    def _ids(self, series: ShownSeries) -> dict[str, Id]:
         if series.ids is None:
             series.ids = {
                 str(instance): instance
@@ -441,14 +403,14 @@ def _row(number: int, step: _Step) -> list[Any]:
     return [number, step.wall_time, step.comparison.lambda_c, *cells]
 
 
-def _has_media(series: _Series) -> bool:
+def has_media(series: ShownSeries) -> bool:
     tables = [step.comparison.instances for step in series.steps.values()]
     return series.images is not None or any(
         len(table) and (series.metadata is not None or table.metadata is not None) for table in tables
     )
 
 
-def _texts(series: _Series) -> dict[Id, str]:
+def texts_of(series: ShownSeries) -> dict[Id, str]:
     if series.texts is not None:
         return series.texts
     texts: dict[Id, str] = {}
@@ -468,18 +430,3 @@ def _texts(series: _Series) -> dict[Id, str]:
         warnings.warn(complaint, stacklevel=2)
     series.texts = texts
     return texts
-
-
-def _by_interest(series: _Series) -> list[Id]:
-    """Ids of the error instances: negative flips first, and those of the last step before those of others."""
-    first: list[Id] = []
-    rest: list[Id] = []
-    for number in sorted(series.steps, reverse=True):
-        table = series.steps[number].comparison.instances
-        broken = np.asarray(table.h1_pred == table.target)
-        first += table.ids[broken].tolist()
-        rest += table.ids[~broken].tolist()
-    ids = list(dict.fromkeys(first + rest))
-    if isinstance(series.images, Mapping):
-        ids = [instance for instance in ids if instance in series.images]
-    return ids

@@ -25,6 +25,8 @@ _TYPES = {"u1": "<u1", "u2": "<u2", "u4": "<u4", "i4": "<i4", "f8": "<f8"}
 _RANGES = {"u1": (0, 2**8), "u2": (0, 2**16), "u4": (0, 2**32), "i4": (-(2**31), 2**31)}
 # A number in JavaScript holds every integer up to here.
 _EXACT = 2**53
+# Of an instance: whether its image can be asked for.
+NO_IMAGE, IMAGE, LEFT_OUT = 0, 1, 2
 _PREFIX = struct.Struct("<4sII")
 # Where zlib's time against size is best for these columns.
 _LEVEL = 6
@@ -80,23 +82,23 @@ def encode_comparison(
     return _encode(header, columns)
 
 
-def encode_media(ids: Sequence[int | str], texts: Sequence[str], has_image: Sequence[bool]) -> bytes:
+def encode_media(ids: Sequence[int | str], texts: Sequence[str], images: Sequence[int]) -> bytes:
     """Encode what is known of the instances of a data set beside the predictions.
 
     Args:
         ids: N ids, all integers or all text.
         texts: N texts; empty where there is none.
-        has_image: Whether there is an image to ask for, N times.
+        images: `IMAGE` where there is one to ask for, `LEFT_OUT` where a limit left it out, `NO_IMAGE`; N of them.
 
     Example:
-        >>> from bc_tensorboard.writing._format import decode, encode_media
-        >>> decode(encode_media(["a", "b"], ["first", ""], [True, False]))[1]["text"]
+        >>> from bc_tensorboard.writing._format import IMAGE, NO_IMAGE, decode, encode_media
+        >>> decode(encode_media(["a", "b"], ["first", ""], [IMAGE, NO_IMAGE]))[1]["text"]
         ['first', '']
     """
     columns: dict[str, NDArray[Any] | list[Any]] = {
         "ids": _plain_ids(ids),
         "text": list(texts),
-        "has_image": np.asarray(has_image, dtype=np.uint8),
+        "has_image": np.asarray(images, dtype=np.uint8),
     }
     return _encode({"kind": "media"}, columns)
 

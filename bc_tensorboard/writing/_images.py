@@ -28,8 +28,9 @@ def thumbnail(image: Any, size: int = 96) -> bytes | None:
 
     Args:
         image: An array or a tensor of shape (H, W), (H, W, C) or (C, H, W) with C = 1, 3 or 4, as uint8, bool or as
-            floats in 0..1; a PIL image; the bytes of a PNG, JPEG or WebP file, a file opened for reading them, or a
-            response of Flask that holds them; a pair (image, label), of which the first is taken; or None.
+            floats in 0..1; a PIL image (16 bits are scaled to 8, and it is turned as its EXIF says); the bytes of a
+            PNG, JPEG or WebP file, a file opened for reading them, or a response of Flask that holds them; a pair
+            (image, label), of which the first is taken; or None.
         size: Longer side, in pixels; smaller images stay as they are.
 
     Returns:
@@ -115,7 +116,7 @@ def _content(image: Any) -> Any:
 
 
 def _picture(image: Any) -> Image:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if isinstance(image, (bytes, bytearray, memoryview)):
         try:
@@ -124,10 +125,20 @@ def _picture(image: Any) -> Image:
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise ValueError(f"expected the bytes of a PNG, JPEG or WebP file, got something else ({error})") from error
     if isinstance(image, Image.Image):
-        plain = "RGBA" if "A" in image.getbands() or "transparency" in image.info else "RGB"
-        return (
-            image.copy() if image.mode in ("L", "RGB", "RGBA") else image.convert("L" if image.mode == "1" else plain)
-        )
+        # A camera held upright says so beside the pixels.
+        turned: Image.Image = ImageOps.exif_transpose(image)
+        # Of the file, which a turned copy is not.
+        form = image.format
+        if turned.mode.startswith("I;16") or (turned.mode == "I" and form == "PNG"):
+            # Converted by Pillow, everything from 255 on is white. Values of 8 bits in a wider image stay as they are.
+            wide = np.asarray(turned).astype(np.int64)
+            return Image.fromarray((wide // 257 if wide.max(initial=0) > 255 else wide).astype(np.uint8))
+        if turned.mode in ("I", "F"):
+            return Image.fromarray(_bytes_of_pixels(np.asarray(turned)))
+        plain = "RGBA" if "A" in turned.getbands() or "transparency" in turned.info else "RGB"
+        if turned.mode in ("L", "RGB", "RGBA"):
+            return turned.copy()
+        return turned.convert("L" if turned.mode == "1" else plain)
     return Image.fromarray(_bytes_of_pixels(to_numpy(image, "image")))
 
 
@@ -147,13 +158,15 @@ def _bytes_of_pixels(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return two_tones
     low, high = pixels.min(), pixels.max()
     if pixels.dtype.kind == "f":
+        # Of what was computed, perhaps in a narrower type, and should be 0 or 1.
+        slack = max(1e-6, 4 * float(np.finfo(pixels.dtype).eps))
         # Not (...): NaN compares false with everything.
-        if not (low >= 0 and high <= 1):
+        if not (low >= -slack and high <= 1 + slack):
             raise ValueError(
                 f"expected floats in 0..1, got {low:g} to {high:g}; undo the normalisation, or divide by 255, "
                 "before images are shown"
             )
-        scaled: np.ndarray[Any, Any] = np.round(pixels.astype(np.float64) * 255).astype(np.uint8)
+        scaled: np.ndarray[Any, Any] = np.round(np.clip(pixels.astype(np.float64), 0, 1) * 255).astype(np.uint8)
         return scaled
     if pixels.dtype.kind not in "iu" or low < 0 or high > 255:
         raise ValueError(f"expected whole numbers in 0..255 or floats in 0..1, got {pixels.dtype} {low} to {high}")

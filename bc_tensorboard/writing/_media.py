@@ -12,7 +12,7 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -21,12 +21,12 @@ from urllib.parse import quote
 
 from bc_core.comparison._comparison import Id
 from bc_tensorboard import PLUGIN_NAME
-from bc_tensorboard.writing._format import encode_media
+from bc_tensorboard.writing._format import IMAGE, LEFT_OUT, NO_IMAGE, encode_media
 
 MAGIC = b"BCMEDIA\x01"
 FOLDER = Path("plugins") / PLUGIN_NAME
 
-_TEXT, _IMAGE = 1, 2
+_TEXT, _IMAGE, _LEFT_OUT = 1, 2, 3
 _INTEGER, _STRING = 1, 2
 # Kind, kind of id, length of id, length of content, checksum of both.
 _RECORD = struct.Struct("<BBIII")
@@ -43,21 +43,28 @@ class Media(NamedTuple):
         texts: Text by id.
         images: Where the image of an id is in the file: offset and length.
         end: Where whole records end.
+        left_out: Instances whose images a limit has left out.
     """
 
     texts: dict[Id, str]
     images: dict[Id, tuple[int, int]]
     end: int
+    left_out: frozenset[Id] = frozenset()
 
     def encode(self) -> bytes:
         """What the dashboard asks for: all texts, and of which instances there is an image."""
-        # Whole numbers and text cannot share a column; a data set has one kind, unless its ids were changed midway.
-        ids = list(dict.fromkeys([*self.texts, *self.images]))
-        if len({type(instance) for instance in ids}) > 1:
-            ids = [instance for instance in ids if isinstance(instance, type(ids[-1]))]
-        return encode_media(
-            ids, [self.texts.get(instance, "") for instance in ids], [instance in self.images for instance in ids]
-        )
+        return encode_known([*self.texts, *self.images, *self.left_out], self.texts, self.images, self.left_out)
+
+
+def encode_known(
+    ids: Iterable[Id], texts: Mapping[Id, str], pictured: Container[Id], left_out: Container[Id] = ()
+) -> bytes:
+    """Encode what is known of instances: their texts, and which have an image or would have one but for a limit."""
+    # Whole numbers and text cannot share a column; a data set has one kind, unless its ids were changed midway.
+    known = [each for each in dict.fromkeys(ids) if each in pictured or each in left_out or texts.get(each)]
+    known = [each for each in known if isinstance(each, type(known[-1]))]
+    images = [IMAGE if each in pictured else LEFT_OUT if each in left_out else NO_IMAGE for each in known]
+    return encode_media(known, [texts.get(each, "") for each in known], images)
 
 
 def media_path(run: str | os.PathLike[str], dataset: str) -> Path:
@@ -93,6 +100,7 @@ def read_media(path: str | os.PathLike[str]) -> Media:
     """
     texts: dict[Id, str] = {}
     images: dict[Id, tuple[int, int]] = {}
+    left_out: set[Id] = set()
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         magic = file.read(len(MAGIC))
@@ -104,7 +112,7 @@ def read_media(path: str | os.PathLike[str]) -> Media:
         while len(head := file.read(_RECORD.size)) == _RECORD.size:
             kind, id_kind, id_length, length, checksum = _RECORD.unpack(head)
             start = end + _RECORD.size + id_length
-            if start + length > size or kind not in (_TEXT, _IMAGE) or id_kind not in (_INTEGER, _STRING):
+            if start + length > size or kind not in (_TEXT, _IMAGE, _LEFT_OUT) or id_kind not in (_INTEGER, _STRING):
                 break
             name = file.read(id_length)
             if kind == _TEXT:
@@ -119,10 +127,12 @@ def read_media(path: str | os.PathLike[str]) -> Media:
                 break
             if kind == _TEXT:
                 texts[instance] = content.decode("utf-8", "replace")
-            else:
+            elif kind == _IMAGE:
                 images[instance] = (start, length)
+            else:
+                left_out.add(instance)
             end = start + length
-    return Media(texts, images, end)
+    return Media(texts, images, end, frozenset(left_out - images.keys()))
 
 
 def read_image(path: str | os.PathLike[str], media: Media, instance: Id) -> bytes | None:
@@ -136,7 +146,10 @@ def read_image(path: str | os.PathLike[str], media: Media, instance: Id) -> byte
 
 
 def append_media(
-    path: str | os.PathLike[str], texts: Iterable[tuple[Id, str]], images: Iterable[tuple[Id, bytes]]
+    path: str | os.PathLike[str],
+    texts: Iterable[tuple[Id, str]],
+    images: Iterable[tuple[Id, bytes]],
+    left_out: Iterable[Id] = (),
 ) -> None:
     """Add texts and images to a pack, and make it where there is none.
 
@@ -145,6 +158,7 @@ def append_media(
         texts: Pairs of id and text.
         images: Pairs of id and an encoded image. Of a generator little is in memory at a time, and what it made before
             it failed is kept.
+        left_out: Ids of instances whose images a limit leaves out.
 
     Raises:
         ValueError: If the file is something else.
@@ -155,6 +169,7 @@ def append_media(
     records = chain(
         (_record(_TEXT, instance, text.encode("utf-8", "replace")) for instance, text in texts),
         (_record(_IMAGE, instance, image) for instance, image in images),
+        (_record(_LEFT_OUT, instance, b"") for instance in left_out),
     )
     piece, end = bytearray(), None
     try:

@@ -277,9 +277,13 @@ def _keep_media(path: Path, comparison: Comparison, images: Any, image_size: int
         pairs = zip(ids, table.metadata.tolist(), strict=True)
         texts = [(instance, text) for instance, text in pairs if text and kept.get(instance) != text]
     made: Any = ()
+    left_out: list[Id] = []
     if images is not None:
         there = known.images if known else {}
-        missing = [instance for instance in ids if instance not in there]
+        # Negative flips first, as in a page.
+        broken = (table.h1_pred == table.target).tolist()
+        missing = [one for flip in (True, False) for one, is_flip in zip(ids, broken, strict=True) if is_flip is flip]
+        missing = [instance for instance in missing if instance not in there]
         room = max(0, max_images - len(there))
         if len(missing) > room and (key := os.path.realpath(path)) not in _full:
             _full.add(key)
@@ -287,8 +291,10 @@ def _keep_media(path: Path, comparison: Comparison, images: Any, image_size: int
                 f"{len(ids)} instances are wrong, and images of {max_images} are kept; raise max_images to keep more"
             )
         made = Thumbnails(images, missing[:room], image_size)
-    if texts or made:
-        append_media(path, texts, made)
+        said = known.left_out if known else ()
+        left_out = [instance for instance in missing[room:] if instance not in said]
+    if texts or left_out or made:
+        append_media(path, texts, made, left_out)
     if isinstance(made, Thumbnails) and made.failed:
         reasons.append(f"{made.failed} images could not be made and are left out; first {made.reason}")
     return reasons

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bc_core import Comparison, compare
+from bc_core import SCORES, Comparison, ErrorOverlap, compare
 from bc_tensorboard.writing._format import MAGIC, encode_comparison, encode_media
 
 FOLDER = Path(__file__).parents[1] / "test" / "fixtures"
@@ -47,6 +47,34 @@ def tables() -> dict[str, Comparison]:
     }
 
 
+def promises() -> list[dict[str, object]]:
+    """Promises, counts, what `bc_core` decides on them and the bound that decides."""
+    found: list[dict[str, object]] = []
+    for cells in (
+        [10, 30, 20, 940],
+        [0, 5, 0, 95],
+        [5, 0, 95, 0],
+        [300, 1700, 900, 997_100],
+        [0, 0, 0, 7],
+        [9, 1, 0, 0],
+    ):
+        overlap = ErrorOverlap([[cells[:2], cells[2:]]])
+        for score in ("nfr", "btc", "nfi", "accuracy_h2", "bec_given_h2_wrong"):
+            higher = bool(SCORES[score].higher_is_better)
+            low = overlap.interval(score, 0.95, "lower", "clopper_pearson")[0]
+            high = overlap.interval(score, 0.95, "upper", "clopper_pearson")[1]
+            found.extend(
+                {
+                    "cells": cells,
+                    "text": f"{score} {'>=' if higher else '<='} {limit}",
+                    "verdict": {"pass": "kept", "fail": "broken"}.get(overlap.gate(score, limit), "unsure"),
+                    "bound": low if higher else high,
+                }
+                for limit in (0.0, 0.0009, 0.01, 0.02, 0.03, 0.5, 0.95, 0.98, 0.999, 1.0)
+            )
+    return found
+
+
 def files() -> dict[str, bytes]:
     """Content of every fixture by name."""
     found: dict[str, bytes] = {}
@@ -71,6 +99,7 @@ def files() -> dict[str, bytes]:
             "texts": None if rows.metadata is None else rows.metadata.tolist(),
         }
         found[f"{name}.json"] = json.dumps(expected).encode()
+    found["promises.json"] = json.dumps(promises()).encode()
     media = ([3, 5, 8], ["", "fifth 🐱", "</b>"], [True, False, True])
     found["media.bin"] = encode_media(*media)
     found["media.json"] = json.dumps(dict(zip(("ids", "texts", "images"), media, strict=True))).encode()

@@ -89,6 +89,8 @@ export interface Table {
 export interface Media {
   readonly texts: ReadonlyMap<InstanceId, string>;
   readonly images: ReadonlySet<InstanceId>;
+  /** Instances whose images a limit has left out. */
+  readonly leftOut: ReadonlySet<InstanceId>;
 }
 
 /** A number with its interval; NaN bounds where there is none. */
@@ -209,6 +211,11 @@ export interface ViewState extends Filter {
   readonly dissonances: readonly string[] | null;
   readonly lambdaMin: number | null;
   readonly lambdaMax: number | null;
+  /** What lies on the x axes of the sweep's two charts, and on both y axes: names of scores, or "lambda". */
+  readonly sweepX: readonly string[];
+  readonly sweepY: string;
+  /** What points of the sweep have to keep, such as "nfr <= 0.5%". */
+  readonly promise: string;
   /** Scores drawn over steps, by name. */
   readonly curves: readonly string[];
 }

@@ -200,12 +200,12 @@ describe("counts", () => {
   });
 
   test("texts of the media come before those of the comparison", () => {
-    const media: Media = { texts: new Map([[10, "from the media"]]), images: new Set() };
+    const media: Media = { texts: new Map([[10, "from the media"]]), images: new Set(), leftOut: new Set() };
     const of = textsOf(SMALL, media)!;
     expect([of(0), of(1)]).toEqual(["A red Cat", "from the media"]);
     expect(textsOf(SMALL, media)).toBe(of);
     expect(textsOf({ ...SMALL, texts: null }, null)).toBeNull();
-    expect(textsOf(SMALL, { texts: new Map(), images: new Set() })!(0)).toBe("A red Cat");
+    expect(textsOf(SMALL, { texts: new Map(), images: new Set(), leftOut: new Set() })!(0)).toBe("A red Cat");
   });
 });
 

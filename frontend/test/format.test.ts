@@ -96,6 +96,14 @@ describe("media", () => {
       [25, "été 🦊"],
     ]);
     expect([...media.images]).toEqual([3, 25]);
+    expect([...media.leftOut]).toEqual([]);
+  });
+
+  test("tell an image that a limit left out from none", async () => {
+    const ids = Uint8Array.of(3, 10, 25);
+    const written = columns({ kind: "media" }, { ids, text: ["", "", ""], has_image: Uint8Array.of(2, 0, 1) });
+    const media = await decodeMedia(encode(written));
+    expect([[...media.images], [...media.leftOut]]).toEqual([[25], [3]]);
   });
 });
 

@@ -191,7 +191,8 @@ describe("data that the page brings along", () => {
   const content = {
     index: index(),
     tables: { [`${key}\0${REF.step}`]: base64(COMPARISON) },
-    media: { [key]: { blob: base64(MEDIA), images: { 3: "data:image/png;base64,AAAA", 25: "https://example.org/x" } } },
+    media: { [key]: 0, [`other\0${REF.dataset}`]: 0 },
+    packs: [{ blob: base64(MEDIA), images: { 3: "data:image/png;base64,AAAA", 25: "https://example.org/x" } }],
   };
 
   test("comes back from its JSON", async () => {
@@ -204,6 +205,8 @@ describe("data that the page brings along", () => {
     expect([...media!.images]).toEqual([3, 25]);
     expect(await from.media(REF.run, REF.dataset)).toBe(media);
     expect(await from.image(REF.run, REF.dataset, 3)).toBe("data:image/png;base64,AAAA");
+    expect(await from.media("other", REF.dataset)).toBe(media);
+    expect(await from.image("other", REF.dataset, 3)).toBe("data:image/png;base64,AAAA");
   });
 
   test("may be bytes, as a message from a notebook's kernel holds them", async () => {
@@ -223,7 +226,7 @@ describe("data that the page brings along", () => {
     const from = memorySource(content);
     expect(await from.image(REF.run, REF.dataset, 25)).toBeNull();
     expect(await from.image(REF.run, REF.dataset, "constructor")).toBeNull();
-    expect(await from.image("other", REF.dataset, 3)).toBeNull();
+    expect(await from.image("a third", REF.dataset, 3)).toBeNull();
   });
 
   test("says what is not there", async () => {

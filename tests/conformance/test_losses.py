@@ -40,6 +40,19 @@ def outputs(base, n=32, classes=5, seed=0, dtype="float64"):
     return h2.astype(dtype), target, h1.astype(dtype)
 
 
+def expected_loss(side, h2, target, h1, base, dissonance, *args, **options):
+    """numpy's loss of what this side reads: with base='nll' torch's logits are log-probabilities."""
+    if base == "nll" and side.nll_of_log_probabilities:
+        h2, h1 = (NumpyOperations().log_softmax(scores) for scores in (h2, h1))
+    return numpy_loss(h2, target, h1, base, dissonance, *args, **options)
+
+
+def weight_for(dissonance, wanted):
+    """A lambda_c that the dissonance may have."""
+    most = DISSONANCES[dissonance].most_lambda
+    return wanted if most is None else min(wanted, most)
+
+
 def number(side, loss):
     value = side.array(loss)
     assert value.shape == ()
@@ -92,16 +105,37 @@ def test_golden_vectors_on_models(side, name):
             assert value == pytest.approx(case["loss"], rel=side.outputs_rtol, abs=side.outputs_rtol)
 
 
+WITH_OPTIONS = [
+    *((name, {}) for name in DISSONANCES),
+    ("focal_distillation", {"temperature": 4.0, "alpha": 0.5, "beta": 2}),
+    ("focal_distillation", {"temperature": 0.5, "alpha": 0.0}),
+    ("logit_distance", {"over_classes": "sum", "beta": 0}),
+    ("logit_difference_inhibition", {"margin": 0.0, "power": 1.5}),
+    ("logit_difference_inhibition", {"margin": 2, "power": 1, "over_classes": "sum"}),
+    ("anchor", {"share": 0.8, "otherwise": 0.1}),
+]
+AMONG_CLASSES = [
+    ("logit_difference_inhibition", {"top_k": 2}),
+    ("logit_difference_inhibition", {"top_k": 5, "over_classes": "sum"}),
+]
+
+
 @each_normalization
-@each_dissonance
-@each_base
-def test_value_and_gradient_are_those_of_numpy(side, base, dissonance, normalization):
+@pytest.mark.parametrize(
+    ("base", "dissonance", "options"),
+    [
+        *((base, *case) for base in BASES for case in WITH_OPTIONS),
+        *((base, *case) for base in MULTICLASS for case in AMONG_CLASSES),
+    ],
+)
+def test_value_and_gradient_are_those_of_numpy(side, base, dissonance, options, normalization):
     h2, target, h1 = outputs(base, n=6)
-    loss = side.loss(base, dissonance, 1.7, normalization, dtype="float64")
+    lambda_c = weight_for(dissonance, 1.7)
+    loss = side.loss(base, dissonance, lambda_c, normalization, dtype="float64", **options)
     value, gradient = side.value_and_gradient(loss, h2, target, h1, "float64")
 
     def expected(h2):
-        return numpy_loss(h2, target, h1, base, dissonance, 1.7, normalization)
+        return expected_loss(side, h2, target, h1, base, dissonance, lambda_c, normalization, **options)
 
     np.testing.assert_allclose(value, expected(h2), rtol=1e-12)
     # Central differences of step 1e-6 leave errors of 1e-9 or so.
@@ -120,9 +154,10 @@ def test_value_and_gradient_are_those_of_numpy(side, base, dissonance, normaliza
 @each_dissonance
 def test_options_are_those_of_numpy(side, base, dissonance, normalization, options):
     h2, target, h1 = outputs(base, dtype=side.dtype)
-    value = number(side, side.loss(base, dissonance, 2.0, normalization, **options)(h2, target, h1))
+    lambda_c = weight_for(dissonance, 2.0)
+    value = number(side, side.loss(base, dissonance, lambda_c, normalization, **options)(h2, target, h1))
     told = {"ignore_index" if name == "ignore" else name: option for name, option in options.items()}
-    expected = numpy_loss(*outputs(base), base, dissonance, 2.0, normalization, **told)
+    expected = expected_loss(side, *outputs(base), base, dissonance, lambda_c, normalization, **told)
     assert value == pytest.approx(expected, rel=side.rtol)
 
 
@@ -150,13 +185,9 @@ def test_a_new_row_works_by_name(side, base, normalization, monkeypatch):
     h2, target, h1 = outputs(base, n=6)
     loss = side.loss(base, "toy", 1.7, normalization, dtype="float64", margin=0.3)
     value, gradient = side.value_and_gradient(loss, h2, target, h1, "float64")
-    if base == "nll" and side.nll_of_log_probabilities:
-        h1 = NumpyOperations().log_softmax(h1)
 
     def expected(h2):
-        if base == "nll" and side.nll_of_log_probabilities:
-            h2 = NumpyOperations().log_softmax(h2)
-        return numpy_loss(h2, target, h1, base, "toy", 1.7, normalization, margin=0.3)
+        return expected_loss(side, h2, target, h1, base, "toy", 1.7, normalization, margin=0.3)
 
     np.testing.assert_allclose(value, expected(h2), rtol=1e-12)
     np.testing.assert_allclose(gradient, finite_differences(expected, h2), rtol=1e-6, atol=1e-8)
@@ -174,11 +205,12 @@ def test_operations_are_those_of_numpy(side, name):
     arguments = {
         "take_along": (scores, np.array([0, 2, 1, 1, 0, 2])),
         "where": (scores > 0, scores, 7.0),
+        "among_top": (scores, 2),
     }.get(name, (scores,))
-    assert len(OPERATIONS) == 12
+    assert len(OPERATIONS) == 13
     with np.errstate(over="ignore"):
         expected = getattr(NumpyOperations(), name)(*arguments)
-    tensors = [each if isinstance(each, float) else side.tensor(each) for each in arguments]
+    tensors = [each if isinstance(each, float | int) else side.tensor(each) for each in arguments]
     np.testing.assert_allclose(side.array(getattr(side.operations, name)(*tensors)), expected, rtol=2e-6, atol=1e-6)
 
 
@@ -201,7 +233,7 @@ class TestProperties:
 
     def test_two_half_batches_make_the_whole(self, side, base, dissonance):
         h2, target, h1 = outputs(base, dtype=side.dtype)
-        loss = side.loss(base, dissonance, 3.0)
+        loss = side.loss(base, dissonance, weight_for(dissonance, 3.0))
         halves = [number(side, loss(h2[half], target[half], h1[half])) for half in (slice(16), slice(16, None))]
         assert np.mean(halves) == pytest.approx(number(side, loss(h2, target, h1)), rel=side.rtol)
         parts = (slice(10), slice(10, None))
@@ -211,7 +243,7 @@ class TestProperties:
     @each_normalization
     def test_reductions_agree(self, side, base, dissonance, normalization):
         h2, target, h1 = outputs(base, dtype=side.dtype)
-        loss = side.loss(base, dissonance, 1.3, normalization)
+        loss = side.loss(base, dissonance, weight_for(dissonance, 1.3), normalization)
         each = side.array(loss(h2, target, h1, "none"))
         assert each.shape == target.shape
         for reduction, expected in (("mean", each.mean()), ("batchmean", each.mean()), ("sum", each.sum())):
@@ -232,7 +264,7 @@ class TestProperties:
     def test_half_precision_in_float32_out(self, side, base, dissonance, dtype):
         h2, target, h1 = outputs(base, dtype="float32")
         h2, h1 = (side.tensor(scores, dtype) for scores in (h2, h1))
-        loss = side.loss(base, dissonance, 2.0)
+        loss = side.loss(base, dissonance, weight_for(dissonance, 2.0))
         value = side.array(loss(h2, target, h1))
         assert value.dtype == np.float32
         exact = [side.tensor(side.array(scores).astype("float32")) for scores in (h2, h1)]
@@ -243,7 +275,7 @@ class TestProperties:
 
     def test_labels_of_any_width_and_as_a_column(self, side, base, dissonance):
         h2, target, h1 = outputs(base, dtype=side.dtype)
-        loss = side.loss(base, dissonance, 2.0)
+        loss = side.loss(base, dissonance, weight_for(dissonance, 2.0))
         expected = number(side, loss(h2, target, h1))
         binary = base == "binary_cross_entropy"
         for dtype in {*side.label_dtypes, *(("float32", "bool") if binary else ())}:
@@ -257,7 +289,7 @@ class TestProperties:
     def test_labels_of_h1_suffice_or_are_refused(self, side, base, dissonance):
         h2, target, h1 = outputs(base, dtype=side.dtype)
         labels = (h1 > 0).astype("int32") if h1.ndim == 1 else h1.argmax(1)
-        loss = side.loss(base, dissonance, 2.0)
+        loss = side.loss(base, dissonance, weight_for(dissonance, 2.0))
         if DISSONANCES[dissonance].needs == "labels":
             assert number(side, loss(h2, target, labels)) == number(side, loss(h2, target, h1))
         else:
@@ -266,7 +298,7 @@ class TestProperties:
 
 
 @each_normalization
-@pytest.mark.parametrize("dissonance", [row.name for row in DISSONANCES.values() if not row.alpha])
+@pytest.mark.parametrize("dissonance", [*ON_SUPPORT, "where_h1_is_surer"])
 @each_base
 def test_h1_never_right_is_the_plain_loss(side, base, dissonance, normalization):
     h2, _, h1 = outputs(base, dtype=side.dtype)
@@ -281,7 +313,7 @@ def test_h1_never_right_is_the_plain_loss(side, base, dissonance, normalization)
 @pytest.mark.parametrize("base", MULTICLASS)
 def test_dense_outputs_are_instances_side_by_side(side, base, dissonance):
     h2, target, h1 = outputs(base, n=2 * 3 * 4, dtype=side.dtype)
-    loss = side.loss(base, dissonance, 2.0)
+    loss = side.loss(base, dissonance, weight_for(dissonance, 2.0))
     dense = [h2.reshape(2, 3, 4, 5), target.reshape(2, 3, 4), h1.reshape(2, 3, 4, 5)]
     assert number(side, loss(*dense)) == pytest.approx(number(side, loss(h2, target, h1)), rel=side.rtol)
     assert side.array(loss(*dense, "none")).shape == (2, 3, 4)
@@ -290,7 +322,7 @@ def test_dense_outputs_are_instances_side_by_side(side, base, dissonance):
 @each_dissonance
 def test_multilabel_scores_are_labels_of_their_own(side, dissonance):
     h2, target, h1 = outputs("binary_cross_entropy", n=64, dtype=side.dtype)
-    loss = side.loss("binary_cross_entropy", dissonance, 2.0)
+    loss = side.loss("binary_cross_entropy", dissonance, weight_for(dissonance, 2.0))
     columns = (each.reshape(16, 4) for each in (h2, target, h1))
     assert number(side, loss(*columns)) == pytest.approx(number(side, loss(h2, target, h1)), rel=side.rtol)
 
@@ -300,12 +332,13 @@ def test_multilabel_scores_are_labels_of_their_own(side, dissonance):
 def test_soft_targets(side, base, dissonance):
     h2, target, h1 = outputs(base, dtype=side.dtype)
     soft = (np.eye(5)[target] * 0.8 + 0.04).astype(side.dtype)
-    value = number(side, side.loss(base, dissonance, 1.5)(h2, soft, h1))
+    lambda_c = weight_for(dissonance, 1.5)
+    value = number(side, side.loss(base, dissonance, lambda_c)(h2, soft, h1))
 
     def log_softmax(z):
         return z - np.log(np.exp(z).sum(1, keepdims=True))
 
-    assert value == pytest.approx(numpy_loss(h2, soft, h1, base, dissonance, 1.5), rel=max(side.rtol, 1e-11))
+    assert value == pytest.approx(numpy_loss(h2, soft, h1, base, dissonance, lambda_c), rel=max(side.rtol, 1e-11))
     log_p1, log_p2, soft = (each.astype("float64") for each in (log_softmax(h1), log_softmax(h2), soft))
     entropies = [(np.log(soft), log_p1), (0, 0)][base == "cross_entropy"]
     base_i = (soft * (entropies[0] - log_p2)).sum(1)
@@ -327,7 +360,7 @@ def test_ignored_labels_do_not_count(side, base, dissonance):
         # Whatever the mark: it may lie outside the classes, on either side.
         for mark in (-1, 77, 3):
             keep_this = keep & (target != mark)
-            loss = side.loss(base, dissonance, 2.0, normalization, ignore=mark)
+            loss = side.loss(base, dissonance, weight_for(dissonance, 2.0), normalization, ignore=mark)
             value = number(side, loss(h2, np.where(keep_this, target, mark), h1))
             expected = number(side, loss(h2[keep_this], target[keep_this], h1[keep_this]))
             assert value == pytest.approx(expected, rel=side.rtol)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 from user_code import CLASSES, FEATURES, UserModule, dataset, make_h1
 
+from bc_core.losses._dissonances import DISSONANCES
 from bc_lightning import BCLightningModule, CompatibilityLoss, LogComparisons, store_outputs
 
 GLOBAL_BATCH = 16
@@ -57,7 +58,8 @@ def main() -> None:
     torch.set_num_threads(1)
 
     base, dissonance = arguments.loss.split("/")
-    loss = CompatibilityLoss(base, dissonance, 3.0, arguments.normalization)
+    lambda_c = DISSONANCES[dissonance].most_lambda or 3.0
+    loss = CompatibilityLoss(base, dissonance, lambda_c, arguments.normalization)
     torch.manual_seed(0)
     h1, module = make_h1(), Lbfgs() if arguments.lbfgs else NoStatistics()
     options = {}

@@ -9,6 +9,8 @@ const PREFIX = 12;
 const MAX_RATIO = 1032;
 /** The writer puts integers beyond into texts, as numbers here would round them. */
 const EXACT = 2 ** 53;
+/** Of an instance whose image is left out by a limit; 1 is one that can be asked for. */
+const LEFT_OUT = 2;
 const NEWER = "It may have been written by a newer release; update backward-compat-ml.";
 const DAMAGED = "The data is damaged or cut off; write or load it again.";
 
@@ -82,15 +84,18 @@ export async function decodeMedia(bytes: Uint8Array): Promise<Media> {
   const hasImage = numbers(content, "has_image", ids.length);
   const found = new Map<InstanceId, string>();
   const images = new Set<InstanceId>();
+  const leftOut = new Set<InstanceId>();
   ids.forEach((id: InstanceId, row: number) => {
     if (words[row] !== "") {
       found.set(id, words[row]!);
     }
-    if (hasImage[row] !== 0) {
+    if (hasImage[row] === LEFT_OUT) {
+      leftOut.add(id);
+    } else if (hasImage[row] !== 0) {
       images.add(id);
     }
   });
-  return { texts: found, images };
+  return { texts: found, images, leftOut };
 }
 
 async function decode(bytes: Uint8Array, kind: string): Promise<Content> {

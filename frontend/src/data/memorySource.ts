@@ -18,8 +18,9 @@ export interface MemoryContent {
   readonly index: unknown;
   /** By run, data set and step with "\0" between them. */
   readonly tables: Readonly<Record<string, Blobs>>;
-  /** By run and data set with "\0" between them. */
-  readonly media?: Readonly<Record<string, MemoryMedia>>;
+  /** By run and data set with "\0" between them: which of `packs`; runs on one data set share it. */
+  readonly media?: Readonly<Record<string, number>>;
+  readonly packs?: readonly MemoryMedia[];
   /** By run, data set and step, as `./invariance` answers. */
   readonly invariance?: Readonly<Record<string, unknown>>;
 }
@@ -30,7 +31,8 @@ const TABLES = 6;
 export function memorySource(content: MemoryContent): DataSource {
   const tables = new Recent<Table>(TABLES);
   const media = new Recent<Media>(TABLES);
-  const mediaOf = (run: string, dataset: string) => own(content.media ?? {}, `${run}\0${dataset}`);
+  const packOf = (run: string, dataset: string) => own(content.media ?? {}, `${run}\0${dataset}`);
+  const mediaOf = (run: string, dataset: string) => content.packs?.[packOf(run, dataset) ?? -1];
 
   return {
     async index() {
@@ -55,7 +57,7 @@ export function memorySource(content: MemoryContent): DataSource {
       const found = mediaOf(run, dataset);
       return found === undefined
         ? null
-        : media.get(`${run}\0${dataset}`, async () => decodeMedia(bytesOf(found.blob)));
+        : media.get(String(packOf(run, dataset)), async () => decodeMedia(bytesOf(found.blob)));
     },
 
     async invariance({ run, dataset, step }) {

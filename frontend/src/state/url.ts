@@ -17,13 +17,17 @@ export const DEFAULT_STATE: ViewState = {
   classSort: "flips",
   classSearch: "",
   classPage: 0,
-  sort: "id",
+  // Negative flips come first.
+  sort: "region",
   descending: false,
   page: 0,
   datasets: null,
   dissonances: null,
   lambdaMin: null,
   lambdaMax: null,
+  sweepX: ["btc", "bec_given_h1_wrong"],
+  sweepY: "accuracy_h2",
+  promise: "",
   curves: ["btc", "nfr", "accuracy_h1", "accuracy_h2"],
 };
 
@@ -99,6 +103,15 @@ const scores: Codec<readonly string[]> = {
   },
 };
 
+const axes: Codec<readonly string[]> = {
+  write: list.write,
+  read: (written) => {
+    const names = list.read(written);
+    const isKnown = names?.every((name) => name === "lambda" || SCORES.some((score) => score.name === name));
+    return isKnown && names?.length === 2 ? names : undefined;
+  },
+};
+
 function orNull<T>(codec: Codec<T>): Codec<T | null> {
   return { write: (value) => (value === null ? "" : codec.write(value)), read: codec.read };
 }
@@ -127,6 +140,9 @@ const CODECS: { readonly [K in keyof ViewState]: Codec<ViewState[K]> } = {
   dissonances: orNull(list),
   lambdaMin: orNull(weight),
   lambdaMax: orNull(weight),
+  sweepX: axes,
+  sweepY: oneOf(...SCORES.map((score) => score.name)),
+  promise: text,
   curves: scores,
 };
 

@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { classRows, labelsOf, totals } from "../data/engine";
 import type { Host, Theme } from "../hosts/host";
 import { count, lambdaText, stepText } from "../layout/format";
@@ -297,10 +297,37 @@ function Cards(props: CardsProps) {
     return table === null ? <Skeleton what={`Loading ${what.toLowerCase()}`} /> : draw(table);
   };
   const card = { attempt: `${attempt} ${firstKey} ${secondKey}` };
+  const instances = useRef<HTMLElement>(null);
+  /** What was chosen in a picture is listed in the table, which may be below the screen. */
+  const choose = (change: Partial<ViewState>, isChosen: boolean) => {
+    patch(change, true);
+    const top = instances.current?.getBoundingClientRect().top ?? 0;
+    if (isChosen && (top < 0 || top > window.innerHeight / 2)) instances.current?.scrollIntoView({ block: "start" });
+  };
   const tableCard = { ...card, stale: table !== null && stale && loaded.error === null };
 
+  // Among several updates the first question is which.
+  const leads = hasSweep && selection.runs.length > 2;
+  const sweep = hasSweep && (
+    <Card name="sweep" title={leads ? "Which update to take" : "Sweep: accuracy against compatibility"} {...card}>
+      <Sweep
+        index={index}
+        state={state}
+        current={current}
+        onPoint={(ref) => {
+          const last = index.series
+            .find(({ run, dataset }) => run === ref.run && dataset === ref.dataset)
+            ?.steps.at(-1);
+          const latest = last?.step === ref.step;
+          patch({ ...moveTo(index, state, ref.run, ref.dataset), step: latest ? null : ref.step }, true);
+        }}
+        onState={(change) => patch(change)}
+      />
+    </Card>
+  );
+
   return (
-    <div class={`bc-cards${hasCurves ? "" : " bc-no-curves"}${hasSweep ? "" : " bc-no-sweep"}`}>
+    <div class={`bc-cards${hasCurves ? "" : " bc-no-curves"}${hasSweep && !leads ? "" : " bc-no-sweep"}`}>
       {series !== null && step !== null && (
         <>
           <Card
@@ -332,8 +359,9 @@ function Cards(props: CardsProps) {
               />
             )}
           </Card>
+          {leads && sweep}
           <Card name="venn" title="Errors of h1 and h2" {...card}>
-            <Venn cells={step.cells} region={state.region} onRegion={(region) => patch({ region }, true)} />
+            <Venn cells={step.cells} region={state.region} onRegion={(region) => choose({ region }, region !== null)} />
           </Card>
           <Card name="matrix" title="Negative flips by class" {...tableCard}>
             {withTable(
@@ -347,7 +375,7 @@ function Cards(props: CardsProps) {
                   // The cells count negative flips, so a click has to show these and not every error of the classes.
                   onSelect={(target, h2) => {
                     const none = target === null && h2 === null;
-                    patch({ target, h2, h1: null, region: none ? null : "regress" }, true);
+                    choose({ target, h2, h1: null, region: none ? null : "regress" }, !none);
                   }}
                 />
               ),
@@ -370,7 +398,7 @@ function Cards(props: CardsProps) {
               />
             </Card>
           )}
-          <Card name="instances" title="Error instances" {...tableCard}>
+          <Card name="instances" title="Error instances" frame={instances} {...tableCard}>
             {withTable("Error instances", (shown) => (
               <Instances
                 source={source}
@@ -395,23 +423,7 @@ function Cards(props: CardsProps) {
           </Card>
         </>
       )}
-      {hasSweep && (
-        <Card name="sweep" title="Sweep: accuracy against compatibility" {...card}>
-          <Sweep
-            index={index}
-            state={state}
-            current={current}
-            onPoint={(ref) => {
-              const last = index.series
-                .find(({ run, dataset }) => run === ref.run && dataset === ref.dataset)
-                ?.steps.at(-1);
-              const latest = last?.step === ref.step;
-              patch({ ...moveTo(index, state, ref.run, ref.dataset), step: latest ? null : ref.step }, true);
-            }}
-            onState={(change) => patch(change)}
-          />
-        </Card>
-      )}
+      {!leads && sweep}
       {index.invariance.length > 0 && (
         <Invariance
           place={props.place}

@@ -20,6 +20,8 @@ RECIPES = [
     {"normalization": "support"},
     {"dissonance": "strict_imitation", "normalization": "support"},
     {"stored": True},
+    {"loss": "focal_distillation", "loss_options": {"temperature": 4.0}},
+    {"loss": "where_h1_is_surer", "normalization": "support"},
 ]
 
 pytestmark = [

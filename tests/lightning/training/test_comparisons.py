@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections import UserDict
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
 from user_code import CLASSES, FEATURES, UserModule, dataset, fit, loader, made, make_h1, make_trainer
 
 from bc_core import Comparison, compare
 from bc_lightning import BCLightningModule, CompatibilityCallback, LogComparisons, store_outputs
+from bc_tensorboard.writing._media import read_media
 
 NAMES = ("ant", "bee", "cat")
 
@@ -285,6 +289,68 @@ def test_ids_that_come_twice_cost_the_comparison_and_not_the_training(tmp_path):
         trainer = fit_with_warnings(module, tmp_path)
     assert trainer.global_step == 5
     assert saved(tmp_path / "files") == {}
+
+
+def validated_and_tested(module, tmp_path, val, test):
+    """The comparisons of a validation and of a test, as saved, and the images of each."""
+    logger = TensorBoardLogger(tmp_path / "logs")
+    trainer = make_trainer(tmp_path, logger=logger)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning|torch")
+        trainer.validate(module, val, verbose=False)
+        trainer.test(module, test, verbose=False)
+    found = {name.split("-step")[0]: each for name, each in saved(tmp_path / "files").items()}
+    packs = {path.stem: read_media(path).images for path in Path(logger.log_dir).rglob("*.media")}
+    return found, packs
+
+
+def test_images_and_texts_are_those_of_validation_unless_the_data_set_is_named(tmp_path):
+    val, test = dataset(50, seed=1), dataset(40, seed=2)
+    plain = LogComparisons(
+        metadata=lambda i: f"val {i}", images=lambda i: torch.zeros(2, 2), directory=tmp_path / "files"
+    )
+    named = LogComparisons(
+        metadata={"val": lambda i: f"val {i}", "test": [f"test {i}" for i in range(40)]},
+        images={"test": lambda i: torch.zeros(2, 2)},
+        directory=tmp_path / "files",
+    )
+    for name, given in (("plain", plain), ("named", named)):
+        where = tmp_path / name
+        options = replace(given, directory=where / "files")
+        module = BCLightningModule(made(UserModule), h1=make_h1(), comparisons=options)
+        if given is plain:
+            with pytest.warns(UserWarning, match="images and metadata of LogComparisons .* other data than 'test'"):
+                found, packs = validated_and_tested(module, where, loader(val), loader(test))
+        else:
+            found, packs = validated_and_tested(module, where, loader(val), loader(test))
+        assert found["val"].instances.metadata.tolist() == [f"val {i}" for i in found["val"].instances.ids]
+        if given is plain:
+            assert found["test"].instances.metadata is None
+            assert set(packs) == {"val"}
+        else:
+            assert found["test"].instances.metadata.tolist() == [f"test {i}" for i in found["test"].instances.ids]
+            assert set(packs["test"]) == set(found["test"].instances.ids.tolist())
+            assert not packs["val"]
+
+
+def test_positions_of_several_loaders_are_not_taken_for_each_others(tmp_path):
+    first, second = dataset(30, seed=1), dataset(20, seed=2)
+
+    class TwoLoaders(UserModule):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            self(batch[0])
+
+    def texts(options):
+        options = replace(options, directory=tmp_path / f"files{len(list(tmp_path.iterdir()))}")
+        module = BCLightningModule(made(TwoLoaders), h1=make_h1(), comparisons=options)
+        fit(module, tmp_path, val=[loader(first), loader(second)], max_epochs=1)
+        return [comparison.instances.metadata for _, comparison in sorted(saved(options.directory).items())]
+
+    with pytest.warns(UserWarning, match="other data than 'val/dataloader_idx_"):
+        assert texts(LogComparisons(metadata=lambda i: f"photo {i}")) == [None, None]
+    by_name = {f"val/dataloader_idx_{i}": lambda j, i=i: f"loader {i}, {j}" for i in range(2)}
+    both = texts(LogComparisons(metadata=by_name))
+    assert [found[0].split(",")[0] for found in both] == ["loader 0", "loader 1"]
 
 
 def without_the_seventh(items):

@@ -42,6 +42,13 @@ def train(tmp_path, devices, *options):
         ["--loss", "nll/strict_imitation", "--accumulate", "2"],
         ["--loss", "cross_entropy/strict_imitation", "--stored"],
         ["--loss", "cross_entropy/new_error", "--lbfgs"],
+        ["--loss", "cross_entropy/focal_distillation"],
+        ["--loss", "kl_divergence/logit_difference_inhibition", "--plain"],
+        ["--loss", "nll/logit_distance", "--accumulate", "2"],
+        ["--loss", "cross_entropy/where_h1_is_surer", "--normalization", "support"],
+        ["--loss", "cross_entropy/where_h2_is_wrong", "--normalization", "support", "--stored"],
+        ["--loss", "cross_entropy/churn", "--stored"],
+        ["--loss", "cross_entropy/anchor"],
     ],
     ids=" ".join,
 )

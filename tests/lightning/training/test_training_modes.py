@@ -348,6 +348,11 @@ CLI_MODELS = {
         class_path: torch.optim.lr_scheduler.ExponentialLR
         init_args: {gamma: 0.9}
     """,
+    "focal_distillation": """
+      model: {class_path: lightning_program.User}
+      lambda_c: 5.0
+      loss_options: {temperature: 4.0}
+    """,
 }
 
 
@@ -399,7 +404,10 @@ def test_lightning_cli_from_yaml(kind, tmp_path):
     (tmp_path / "lightning_program.py").write_text(textwrap.dedent(CLI_MODULE))
     (tmp_path / "program.py").write_text(textwrap.dedent(CLI_PROGRAM))
     model = textwrap.indent(textwrap.dedent(CLI_MODELS[kind]).strip(), "  ")
-    (tmp_path / "config.yaml").write_text(textwrap.dedent(CLI_TRAINER).rstrip() + "\n" + model + "\n")
+    given, dissonance = textwrap.dedent(CLI_TRAINER).rstrip(), "strict_imitation"
+    if kind == "focal_distillation":
+        given, dissonance = given.replace("StrictImitationKLDivergenceLoss", kind), kind
+    (tmp_path / "config.yaml").write_text(given + "\n" + model + "\n")
     torch.manual_seed(0)
     old = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3)).state_dict()
     torch.save({"state_dict": {f"net.layers.{name}": value for name, value in old.items()}}, tmp_path / "h1.ckpt")
@@ -407,7 +415,7 @@ def test_lightning_cli_from_yaml(kind, tmp_path):
         [sys.executable, "program.py", "fit", "--config", "config.yaml"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "lambda 5.0 strict_imitation" in done.stdout
+    assert f"lambda 5.0 {dissonance}" in done.stdout
     assert 0 <= float(done.stdout.split("btc ")[1].split()[0]) <= 1
     assert (tmp_path / "config.yaml").exists()
 

@@ -58,6 +58,10 @@ def opened(path):
     return Parsed(Path(path).read_text("utf-8"))
 
 
+def media_of(data, key):
+    return data["packs"][data["media"][key]]
+
+
 def data_of(page):
     [[_, attributes, text]] = page.all("script", id="bc-data")
     assert attributes["type"] == "application/json"
@@ -104,7 +108,7 @@ def test_the_file_holds_the_comparison(tmp_path):
     assert columns["h1"].tolist() == table.h1_pred.tolist()
     assert columns["h2"].tolist() == table.h2_pred.tolist()
     assert columns["counts"].reshape(4, 2, 2).tolist() == overlap.counts.tolist()
-    media = data["media"]["update\0val"]
+    media = media_of(data, "update\0val")
     _, texts = decoded(media["blob"])
     assert dict(zip(texts["ids"].tolist(), texts["text"], strict=True)) == {i: f"row {i}" for i in table.ids.tolist()}
     assert media["images"] == {}
@@ -150,7 +154,7 @@ def test_hostile_names_stay_text(tmp_path, name):
     header, columns = decoded(data["tables"]["\0".join([written, written, "0"])])
     assert header["class_names"] == [name, "dog"]
     assert columns["ids"] == [written, "c"]
-    assert decoded(data["media"]["\0".join([written, written])]["blob"])[1]["text"] == [written] * 2
+    assert decoded(media_of(data, "\0".join([written, written]))["blob"])[1]["text"] == [written] * 2
     # A parser of HTML makes one line end of two.
     title = re.sub("\r\n?", "\n", written)
     assert page.all("title")[0][2].strip() == (title if len(title) <= 200 else f"{title[:199]}…").strip()
@@ -207,7 +211,7 @@ def test_a_run_may_have_several_data_sets(tmp_path):
     data = data_of(opened(to_html({"u": {"train": train, "test": test}}, tmp_path / "a.html", images=pixels)))
     assert list(runs_of(data)) == [("u", "train"), ("u", "test")]
     for dataset, comparison, brightness in (("train", train, 0), ("test", test, 255)):
-        images = data["media"][f"u\0{dataset}"]["images"]
+        images = media_of(data, f"u\0{dataset}")["images"]
         assert set(map(int, images)) == set(comparison.instances.ids.tolist())
         content = base64.b64decode(next(iter(images.values())).split(",")[1])
         assert np.asarray(Image.open(io.BytesIO(content))).min() == brightness
@@ -253,24 +257,61 @@ def test_images_are_bounded_and_negative_flips_come_first(tmp_path):
 
     with pytest.warns(UserWarning, match=f"{len(comparison.instances) - 5} images are left out"):
         path = to_html(comparison, tmp_path / "a.html", images=image, max_images=5, image_size=32)
-    media = data_of(opened(path))["media"]["u\0test"]
+    media = media_of(data_of(opened(path)), "u\0test")
     assert len(flips) > 5
     assert set(map(int, media["images"])) == set(asked) <= flips
     _, columns = decoded(media["blob"])
-    assert dict(zip(columns["ids"].tolist(), columns["has_image"].tolist(), strict=True)) == dict.fromkeys(asked, 1)
+    assert dict(zip(columns["ids"].tolist(), columns["has_image"].tolist(), strict=True)) == {
+        instance: 1 if instance in asked else 2 for instance in comparison.instances.ids.tolist()
+    }
     for url in media["images"].values():
         kind, content = url.split(",")
         assert kind == "data:image/png;base64"
         assert Image.open(io.BytesIO(base64.b64decode(content))).size == (16, 32)
 
 
-def test_runs_share_the_images(tmp_path):
+def test_runs_on_a_data_set_share_images_and_texts(tmp_path):
     few, many = random_comparison(size=8, name="few"), random_comparison(size=80, name="many")
+    ids = {*few.instances.ids.tolist(), *many.instances.ids.tolist()}
+    asked = []
+
+    def image(instance):
+        asked.append(instance)
+        return np.zeros((2, 2))
+
+    path = to_html([few, many], tmp_path / "a.html", images=image, metadata=str, max_images=len(ids))
+    data = data_of(opened(path))
+    assert data["media"] == {"few\0test": 0, "many\0test": 0}
+    assert len(data["packs"]) == 1
+    assert sorted(asked) == sorted(ids) == sorted(map(int, data["packs"][0]["images"]))
+
+
+def test_what_differs_between_runs_or_data_sets_is_not_shared(tmp_path):
+    truth, wrong = [0] * 4, [1] * 4
+    one, other = (compare(truth, wrong, wrong, name=name, metadata=[name] * 4) for name in ("one", "other"))
+    path = to_html([one, other], tmp_path / "a.html")
+    data = data_of(opened(path))
+    assert [decoded(media_of(data, f"{name}\0test")["blob"])[1]["text"][0] for name in ("one", "other")] == [
+        "one",
+        "other",
+    ]
+    sources = {"val": lambda i: np.zeros((2, 2)), "test": lambda i: np.ones((2, 2))}
+    path = to_html({"u": {"val": one, "test": one}}, tmp_path / "b.html", images=sources)
+    data = data_of(opened(path))
+    val, test = (media_of(data, f"u\0{dataset}")["images"] for dataset in ("val", "test"))
+    assert val.keys() == test.keys()
+    assert val["0"] != test["0"]
+
+
+def test_a_limit_is_shared_out_among_the_data_sets(tmp_path):
+    few, many = random_comparison(size=8), random_comparison(size=80)
     with pytest.warns(UserWarning, match="left out"):
-        path = to_html([few, many], tmp_path / "a.html", images=lambda i: np.zeros((2, 2)), max_images=30)
-    media = data_of(opened(path))["media"]
-    held = {key: len(entry["images"]) for key, entry in media.items()}
-    assert held == {"few\0test": len(few.instances), "many\0test": 30 - len(few.instances)}
+        path = to_html(
+            {"u": {"few": few, "many": many}}, tmp_path / "a.html", images=lambda i: np.zeros((2, 2)), max_images=30
+        )
+    data = data_of(opened(path))
+    held = {name: len(media_of(data, f"u\0{name}")["images"]) for name in ("few", "many")}
+    assert held == {"few": len(few.instances), "many": 30 - len(few.instances)}
 
 
 def test_an_image_that_cannot_be_made_costs_no_other(tmp_path):
@@ -284,7 +325,7 @@ def test_an_image_that_cannot_be_made_costs_no_other(tmp_path):
 
     with pytest.warns(UserWarning, match="1 images could not be made.*KeyError: 'gone'"):
         path = to_html(comparison, tmp_path / "a.html", images=image)
-    images = data_of(opened(path))["media"]["u\0test"]["images"]
+    images = media_of(data_of(opened(path)), "u\0test")["images"]
     assert set(map(int, images)) == set(comparison.instances.ids[2:].tolist())
 
 
@@ -293,14 +334,14 @@ def test_integer_ids_beyond_those_of_javascript_keep_their_digits(tmp_path):
     comparison = compare([0, 1], [0, 1], [0, 0], ids=[1, big], metadata={big: "big"}, name="u")
     data = data_of(opened(to_html(comparison, tmp_path / "a.html", images={big: np.zeros((2, 2))})))
     assert decoded(data["tables"]["u\0test\x000"])[1]["ids"] == [str(big)]
-    assert decoded(data["media"]["u\0test"]["blob"])[1]["ids"] == [str(big)]
-    assert list(data["media"]["u\0test"]["images"]) == [str(big)]
+    assert decoded(media_of(data, "u\0test")["blob"])[1]["ids"] == [str(big)]
+    assert list(media_of(data, "u\0test")["images"]) == [str(big)]
 
 
 def test_texts_given_beside_take_the_place_of_those_in_the_comparison(tmp_path):
     comparison = compare([0, 1, 1], [0, 0, 0], [0, 0, 1], metadata=["x"] * 3, name="u")
     data = data_of(opened(to_html(comparison, tmp_path / "a.html", metadata={1: "one"})))
-    _, columns = decoded(data["media"]["u\0test"]["blob"])
+    _, columns = decoded(media_of(data, "u\0test")["blob"])
     assert (columns["ids"].tolist(), columns["text"]) == ([1], ["one"])
 
 

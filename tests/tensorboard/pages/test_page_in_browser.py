@@ -87,6 +87,69 @@ def test_the_file_opens_from_disk_shows_the_counts_and_filters_by_a_click(driver
     wait_until(lambda: shown(driver) == str(len(flips)))
 
 
+def test_negative_flips_come_first_and_a_click_on_them_leads_to_the_table(driver, tmp_path):
+    comparison = comparison_of(0, name="update", step=3)
+    flips = [str(instance) for instance in comparison.negative_flips().ids.tolist()]
+    opened(driver, to_html(comparison, tmp_path / "update.html"))
+    wait_for_dashboard(driver)
+    first = driver.execute_script(
+        f"{ROOT} return [...root.querySelectorAll('.bc-instances-id')].map((cell) => cell.innerText)"
+    )
+    assert set(first[: len(flips)]) <= set(flips)
+    driver.execute_script("window.scrollTo(0, 0)")
+    driver.find_element(By.CSS_SELECTOR, ".bc-venn-region[aria-label^='Only h2 wrong'] .bc-venn-hit").click()
+    wait_until(lambda: shown(driver) == str(len(flips)), what="the table of negative flips")
+    table = "document.querySelector('.bc-instances-table tbody tr').getBoundingClientRect()"
+    wait_until(
+        lambda: driver.execute_script(f"return {table}.top >= 0 && {table}.bottom <= window.innerHeight"),
+        what="the first row of the table on the screen",
+    )
+
+
+def test_a_picture_that_a_limit_left_out_says_so_in_its_row(driver, tmp_path):
+    comparison = comparison_of(0, name="update", step=3)
+    with pytest.warns(UserWarning, match="left out"):
+        path = to_html(comparison, tmp_path / "update.html", images=lambda i: np.zeros((4, 4)), max_images=2)
+    opened(driver, path)
+    wait_for_dashboard(driver)
+    cells = driver.execute_script(
+        f"{ROOT} return [...root.querySelectorAll('.bc-instances-image')].map((cell) => cell.innerText)"
+    )
+    assert cells.count("left out by max_images") == len(cells) - 2 > 0
+
+
+def test_the_update_to_take_is_the_most_accurate_that_keeps_the_promise(driver, tmp_path):
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 5, 2000)
+    h1 = np.where(rng.random(2000) < 0.9, target, (target + 1) % 5)
+    runs = {}
+    for lambda_c, broken, repaired in ((0, 0.03, 0.6), (1, 0.015, 0.4), (4, 0.004, 0.35), (16, 0.002, 0.1)):
+        is_right = np.where(h1 == target, rng.random(2000) >= broken, rng.random(2000) < repaired)
+        h2 = np.where(is_right, target, (target + 2) % 5)
+        runs[f"run {lambda_c}"] = compare(target, h1, h2, num_classes=5, lambda_c=float(lambda_c), step=1)
+    kept = [run for run in runs.values() if run.overlap.gate("nfr", 0.01) == "pass"]
+    best = max(kept, key=lambda run: run.overlap.accuracy_h2)
+    assert 0 < len(kept) < len(runs)
+    opened(driver, to_html(runs, tmp_path / "sweep.html"))
+    wait_for_dashboard(driver)
+    field = driver.find_element(By.CSS_SELECTOR, ".bc-promise input")
+    said = lambda: driver.find_element(By.CSS_SELECTOR, ".bc-promise [role=status]").text  # noqa: E731
+    field.send_keys("nfr < 1%")
+    wait_until(lambda: "Write nfr <= 1%" in said())
+    field.clear()
+    field.send_keys("nfr <= 1%")
+    wait_until(lambda: f"\N{GREEK SMALL LETTER LAMDA} {best.lambda_c:g}" in said(), what="the recommendation")
+    bound = best.overlap.interval("nfr", 0.95, "upper", "clopper_pearson")[1]
+    assert f"bound {bound:.2%}" in said()
+    faded = driver.find_elements(By.CSS_SELECTOR, ".bc-scatter:first-of-type .bc-point-broken")
+    failing = [run for run in runs.values() if run.overlap.gate("nfr", 0.01) == "fail"]
+    assert len(faded) == 2 * len(failing) > 0, "in both charts"
+    wait_until(lambda: "promise=" in driver.current_url, what="a link that keeps the promise")
+    field.clear()
+    field.send_keys("nfr <= 0.001%")
+    wait_until(lambda: "No update keeps" in said() and "Nearest" in said())
+
+
 def test_hostile_names_run_nothing(driver, tmp_path):
     runs = {f"{HOSTILE} {i}": {HOSTILE: comparison_of(i)} for i in range(2)}
     address = opened(driver, to_html(runs, tmp_path / "a.html", title=HOSTILE, dissonance=HOSTILE))

@@ -20,6 +20,12 @@ def opened(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
+def _written(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 GREY = np.arange(12 * 10, dtype=np.uint8).reshape(12, 10)
 COLOUR = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
 
@@ -38,17 +44,49 @@ COLOUR = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
         (torch.from_numpy(COLOUR).permute(2, 0, 1), COLOUR),
         ((COLOUR, 3), COLOUR),
         (Image.fromarray(COLOUR), COLOUR),
-        (Image.fromarray(GREY).convert("I;16"), None),
+        (Image.fromarray(GREY).convert("I;16"), GREY),
+        (Image.fromarray(GREY.astype(np.uint16) * 257), GREY),
+        (_written(Image.fromarray(GREY.astype(np.uint16) * 257)), GREY),
+        (Image.fromarray((GREY / 255).astype(np.float32)), GREY),
+        (Image.fromarray(GREY.astype(np.int32)), GREY),
+        (np.where(GREY.max() == GREY, 1.0000001, GREY / GREY.max()), np.round(GREY / GREY.max() * 255)),
         (thumbnail(COLOUR), COLOUR),
     ],
-    ids=["hw", "hw1", "1hw", "float", "tensor", "bool", "int64", "hwc", "chw", "item", "pil", "16bit", "png"],
+    ids=[
+        "hw",
+        "hw1",
+        "1hw",
+        "float",
+        "tensor",
+        "bool",
+        "int64",
+        "hwc",
+        "chw",
+        "item",
+        "pil",
+        "8in16",
+        "16bit",
+        "16bitpng",
+        "F",
+        "I",
+        "rounding",
+        "png",
+    ],
 )
 def test_small_images_keep_every_pixel(image, wanted):
     content = thumbnail(image)
     assert opened(content).format == "PNG"
     assert opened(content).size == (10, 12)
-    if wanted is not None:
-        np.testing.assert_array_equal(np.asarray(opened(content)), wanted)
+    np.testing.assert_array_equal(np.asarray(opened(content)), wanted)
+
+
+def test_an_image_is_turned_as_its_camera_was():
+    exif = Image.Exif()
+    exif[274] = 6  # Orientation: to be turned clockwise by 90 degrees
+    buffer = io.BytesIO()
+    Image.fromarray(COLOUR).save(buffer, "PNG", exif=exif)
+    for image in (buffer.getvalue(), Image.open(io.BytesIO(buffer.getvalue()))):
+        np.testing.assert_array_equal(np.asarray(opened(thumbnail(image))), np.rot90(COLOUR, -1))
 
 
 def test_transparency_is_kept():
@@ -76,6 +114,8 @@ def test_no_image_is_no_image():
         (np.zeros((0, 4)), "expected an image of shape"),
         (np.full((4, 4), 1.5), "floats in 0..1, got 1.5 to 1.5; undo the normalisation"),
         (np.full((4, 4), np.nan), "floats in 0..1"),
+        (Image.fromarray(np.full((4, 4), 300.0, np.float32)), "floats in 0..1, got 300"),
+        (Image.fromarray(np.full((4, 4), 70_000, np.int32)), "0..255"),
         (np.full((4, 4), 300), r"0..255"),
         (b"not an image", "bytes of a PNG, JPEG or WebP"),
     ],

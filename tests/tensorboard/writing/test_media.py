@@ -48,7 +48,7 @@ def test_a_pack_that_was_cut_off_in_its_first_bytes_starts_anew(tmp_path):
     path = media_path(tmp_path, "test")
     append_media(path, [(1, "one")], [])
     path.write_bytes(path.read_bytes()[:5])
-    assert read_media(path) == ({}, {}, 0)
+    assert read_media(path) == ({}, {}, 0, frozenset())
     append_media(path, [(2, "two")], [])
     assert read_media(path).texts == {2: "two"}
 

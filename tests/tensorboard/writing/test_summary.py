@@ -195,7 +195,14 @@ def test_images_beyond_the_most_are_left_out_with_a_word(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it is said once, not at every step
         summary.comparison(tmp_path / "run", comparison(6, seed=1), images=IMAGES, max_images=10)
-    assert len(read_media(media_path(tmp_path / "run", "test")).images) == 10
+    media = read_media(media_path(tmp_path / "run", "test"))
+    assert len(media.images) == 10
+    assert set(each.negative_flips().ids.tolist()) <= set(media.images), "those come first"
+    both = {*each.instances.ids.tolist(), *comparison(6, seed=1).instances.ids.tolist()}
+    assert media.left_out == both - set(media.images)
+    _, columns = decode(media.encode())
+    kinds = dict(zip(columns["ids"].tolist(), columns["has_image"].tolist(), strict=True))
+    assert kinds == {instance: 1 if instance in media.images else 2 for instance in both}
 
 
 def test_an_image_that_fails_costs_itself_alone(tmp_path):

@@ -21,12 +21,11 @@ export interface CurvesProps {
 }
 
 /** Rates near 0 and shares near 1 would flatten each other on one axis. */
+const NEAR_ZERO = new Set(["nfr", "nfi", "pfr"]);
+const namesOf = (near: boolean) => SCORES.map(({ name }) => name).filter((name) => NEAR_ZERO.has(name) === near);
 const PANELS: readonly { title: string; scores: readonly string[] }[] = [
-  {
-    title: "Accuracy and compatibility",
-    scores: ["btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "accuracy_h1", "accuracy_h2"],
-  },
-  { title: "Flips", scores: ["nfr", "nfi", "pfr"] },
+  { title: "Accuracy and compatibility", scores: namesOf(false) },
+  { title: "Flips", scores: namesOf(true) },
 ];
 
 const PAGE_SIZE = 20;

@@ -40,6 +40,7 @@ interface Instance {
   readonly h2Right: boolean;
   readonly region: Region;
   readonly hasImage: boolean;
+  readonly isLeftOut: boolean;
 }
 
 function Prediction({ label, right }: { label: string; right: boolean }) {
@@ -232,11 +233,12 @@ export function Instances(props: InstancesProps) {
         h2Right: second === truth,
         region: regionOf(table, row),
         hasImage: media?.images.has(id) ?? false,
+        isLeftOut: media?.leftOut.has(id) ?? false,
       };
     });
   }, [table, sorted, current, labels, textOf, media]);
 
-  const hasImages = (media?.images.size ?? 0) > 0;
+  const hasImages = (media?.images.size ?? 0) + (media?.leftOut.size ?? 0) > 0;
   const hasTexts = textOf !== null;
   const openedAt = enlarged?.table === table ? shown.findIndex(({ row }) => row === enlarged.row) : -1;
   const opened = shown[openedAt] ?? null;
@@ -341,7 +343,17 @@ export function Instances(props: InstancesProps) {
                           <Thumbnail source={source} run={run} dataset={dataset} id={instance.id} alt="" />
                         </button>
                       ) : (
-                        <span class="bc-thumbnail bc-note">no image</span>
+                        <span class={`bc-thumbnail bc-note${instance.isLeftOut ? " bc-left-out" : ""}`}>
+                          {instance.isLeftOut ? (
+                            <span>
+                              left out by max_
+                              <wbr />
+                              images
+                            </span>
+                          ) : (
+                            "no image"
+                          )}
+                        </span>
                       )}
                     </td>
                   )}

@@ -1,4 +1,4 @@
-import { Component, type ComponentChildren } from "preact";
+import { Component, type ComponentChildren, type Ref } from "preact";
 import { Failed } from "./States";
 
 interface GuardProps {
@@ -33,12 +33,13 @@ export interface CardProps {
   readonly aside?: ComponentChildren;
   readonly stale?: boolean;
   readonly attempt: unknown;
+  readonly frame?: Ref<HTMLElement>;
   readonly children: ComponentChildren;
 }
 
-export function Card({ name, title, aside, stale = false, attempt, children }: CardProps) {
+export function Card({ name, title, aside, stale = false, attempt, frame, children }: CardProps) {
   return (
-    <section class={`bc-card bc-card-${name}`} data-testid={name} aria-label={title} aria-busy={stale}>
+    <section ref={frame ?? null} class={`bc-card bc-card-${name}`} data-testid={name} aria-label={title} aria-busy={stale}>
       <header class="bc-card-head">
         <h2>{title}</h2>
         {aside !== undefined && <div class="bc-card-aside">{aside}</div>}

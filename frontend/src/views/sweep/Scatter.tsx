@@ -1,27 +1,41 @@
-import { scaleLinear } from "d3-scale";
+import { scaleLinear, scaleSymlog } from "d3-scale";
 import { select } from "d3-selection";
 import { zoom, zoomIdentity, type ZoomBehavior, type ZoomTransform } from "d3-zoom";
 import type { ComponentChildren } from "preact";
-import { useContext, useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
+import { useCallback, useContext, useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
+import type { Promised, Verdict } from "../../data/promise";
+import { lambdaText } from "../../layout/format";
 import { paretoFront } from "../../layout/pareto";
-import { Axes, shareDomain, type Plot } from "../parts/Axis";
+import { Axes, shareDomain, type Plot, type Scale } from "../parts/Axis";
 import { markPath, setClass } from "../parts/marks";
 import { MountId } from "../parts/mountId";
 import { spread, textWidth } from "../parts/size";
-import { distinct, errorBar, type ReferenceLine, stepLine, type SweepPoint } from "./sweepPoints";
+import {
+  coordinate,
+  distinct,
+  errorBar,
+  isHigherBetter,
+  LAMBDA,
+  lambdaDomain,
+  lambdaLabels,
+  type ReferenceLine,
+  stepLine,
+  type SweepPoint,
+  titleOf,
+} from "./sweepPoints";
 import { Tooltip } from "../parts/Tooltip";
 
 export interface ScatterProps {
   readonly points: readonly SweepPoint[];
   /** Accuracies of h1. */
   readonly lines: readonly ReferenceLine[];
-  /** Which score lies on the x axis. */
-  readonly score: string;
-  readonly valueOf: (point: SweepPoint) => number;
-  readonly title: string;
-  readonly xTitle: string;
-  /** Draw the Pareto front: only where more is better on both axes. */
-  readonly front: boolean;
+  /** Names of what lies on the axes. */
+  readonly xName: string;
+  readonly yName: string;
+  /** What each point does to a promise, by key; null where none is made. */
+  readonly promised: { readonly promise: Promised; readonly verdicts: ReadonlyMap<string, Verdict> } | null;
+  /** The point that is recommended. */
+  readonly best: string | null;
   readonly datasets: readonly string[];
   readonly dissonances: readonly string[];
   readonly selected: string | null;
@@ -50,7 +64,10 @@ export function startsZoom(event: Gesture): boolean {
 }
 
 export function Scatter(props: ScatterProps) {
-  const { points, lines, score, valueOf, front, datasets, dissonances, selected, hovered, width, em } = props;
+  const { points, lines, xName, yName, promised, best, datasets, dissonances, selected, hovered, width, em } = props;
+  const valueOf = useCallback((point: SweepPoint) => coordinate(point, xName), [xName]);
+  const heightOf = useCallback((point: SweepPoint) => coordinate(point, yName), [yName]);
+  const title = `${titleOf(yName)} over ${titleOf(xName)}`;
   const surface = useRef<SVGSVGElement>(null);
   const behaviour = useRef<ZoomBehavior<SVGSVGElement, unknown> | null>(null);
   const [transform, setTransform] = useState<ZoomTransform>(zoomIdentity);
@@ -66,12 +83,21 @@ export function Scatter(props: ScatterProps) {
     height: height - 1.9 * em - 2.9 * em,
   };
 
-  const drawn = useMemo(() => points.filter((point) => !Number.isNaN(valueOf(point))), [points, valueOf]);
+  const drawn = useMemo(
+    () => points.filter((point) => !Number.isNaN(valueOf(point)) && !Number.isNaN(heightOf(point))),
+    [points, valueOf, heightOf],
+  );
   const base = useMemo(() => {
-    const accuracies = [...drawn.map((point) => point.accuracyH2), ...lines.map((line) => line.y)];
-    return { x: shareDomain(drawn.map(valueOf), 0.02, 0.08, true), y: shareDomain(accuracies, 0.02, 0.08, true) };
-  }, [drawn, lines, valueOf]);
-  const x0 = scaleLinear(base.x, [plot.left, plot.left + plot.width]);
+    const heights = [...drawn.map(heightOf), ...lines.map((line) => line.y)];
+    const across = drawn.map(valueOf);
+    return {
+      x: xName === LAMBDA ? lambdaDomain(across) : shareDomain(across, 0.02, 0.08, true),
+      y: shareDomain(heights, 0.02, 0.08, true),
+    };
+  }, [drawn, lines, xName, valueOf, heightOf]);
+  const span: [number, number] = [plot.left, plot.left + plot.width];
+  // Of the two kinds of scale only what both have is used.
+  const x0 = xName === LAMBDA ? (scaleSymlog(base.x, span) as unknown as Scale) : scaleLinear(base.x, span);
   const y0 = scaleLinear(base.y, [plot.top + plot.height, plot.top]);
   const x = transform.rescaleX(x0);
   const y = transform.rescaleY(y0);
@@ -126,7 +152,7 @@ export function Scatter(props: ScatterProps) {
     if (surface.current) behaviour.current?.transform(select(surface.current), zoomIdentity);
   };
 
-  const place = (point: SweepPoint) => ({ x: x(valueOf(point)), y: y(point.accuracyH2) });
+  const place = (point: SweepPoint) => ({ x: x(valueOf(point)), y: y(heightOf(point)) });
   const isInside = (point: SweepPoint): boolean => {
     const at = place(point);
     const [right, bottom] = [plot.left + plot.width, plot.top + plot.height];
@@ -134,13 +160,13 @@ export function Scatter(props: ScatterProps) {
   };
   const bringIntoView = (point: SweepPoint): void => {
     if (isInside(point) || !surface.current) return;
-    behaviour.current?.translateTo(select(surface.current), x0(valueOf(point)), y0(point.accuracyH2));
+    behaviour.current?.translateTo(select(surface.current), x0(valueOf(point)), y0(heightOf(point)));
   };
 
   // Arrow keys walk along x, so that marks in one spot are all reached; Tab enters at one mark only.
   const order = useMemo(
-    () => [...drawn].sort((a, b) => valueOf(a) - valueOf(b) || a.accuracyH2 - b.accuracyH2),
-    [drawn, valueOf],
+    () => [...drawn].sort((a, b) => valueOf(a) - valueOf(b) || heightOf(a) - heightOf(b)),
+    [drawn, valueOf, heightOf],
   );
   const find = (key: string | null) => order.find((point) => point.key === key);
   const entry = find(reached) ?? find(selected) ?? order[0];
@@ -167,14 +193,15 @@ export function Scatter(props: ScatterProps) {
   };
 
   const staircases = useMemo(() => {
-    if (!front) return [];
+    const [xHigher, yHigher] = [isHigherBetter(xName), isHigherBetter(yName)];
+    if (xHigher === null || yHigher === null) return [];
     return datasets.flatMap((dataset, set) => {
       const own = drawn.filter((point) => point.ref.dataset === dataset);
-      const spots = own.map((point) => ({ x: valueOf(point), y: point.accuracyH2 }));
-      const best = paretoFront(spots, true, true).map((i) => spots[i]!);
-      return best.length > 1 ? [{ set, corners: stepLine(best) }] : [];
+      const spots = own.map((point) => ({ x: valueOf(point), y: heightOf(point) }));
+      const front = paretoFront(spots, xHigher, yHigher).map((i) => spots[i]!);
+      return front.length > 1 ? [{ set, corners: stepLine(front, xHigher) }] : [];
     });
-  }, [drawn, datasets, front, valueOf]);
+  }, [drawn, datasets, xName, yName, valueOf, heightOf]);
 
   const visibleLines = lines.slice(0, MOST_LINES).filter(({ y: at }) => {
     const pixel = y(at);
@@ -211,7 +238,9 @@ export function Scatter(props: ScatterProps) {
           <g
             key={point.key}
             data-point={i}
-            class={`bc-point ${setClass(datasets.indexOf(point.ref.dataset))}`}
+            class={`bc-point ${setClass(datasets.indexOf(point.ref.dataset))}${
+              promised?.verdicts.get(point.key) === "broken" ? " bc-point-broken" : ""
+            }`}
             transform={`translate(${at.x},${at.y})`}
             role="button"
             tabIndex={point === entry ? 0 : -1}
@@ -233,17 +262,20 @@ export function Scatter(props: ScatterProps) {
           </g>
         );
       }),
-    [drawn, base, transform, width, em, selected, entry, datasets, dissonances, props.describe],
+    [drawn, base, transform, width, em, selected, entry, datasets, dissonances, props.describe, promised, heightOf],
   );
   const special = distinct([selected, hovered]).flatMap((key) => drawn.find((point) => point.key === key) ?? []);
+  const bestPoint = drawn.find((point) => point.key === best);
+  const labels = xName === LAMBDA ? [] : lambdaLabels(drawn.filter(isInside), place, em);
+  const lambdaTicks = distinct(drawn.map(valueOf)).filter((tick) => x(tick) >= plot.left && x(tick) <= span[1]);
   const tipPoint = drawn.find((point) => point.key === hovered);
   const undrawn = points.length - drawn.length;
 
   return (
     <figure class="bc-scatter">
       <figcaption class="bc-scatter-head">
-        <span class="bc-scatter-title">{props.title}</span>
-        <span class="bc-zoom" role="group" aria-label={`Zoom of ${props.title}`}>
+        <span class="bc-scatter-title">{title}</span>
+        <span class="bc-zoom" role="group" aria-label={`Zoom of ${title}`}>
           <button type="button" title="Zoom in" aria-label="Zoom in" onClick={() => zoomBy(1.6)}>
             +
           </button>
@@ -263,13 +295,13 @@ export function Scatter(props: ScatterProps) {
           height={height}
           viewBox={`0 0 ${width} ${height}`}
           role="group"
-          aria-label={`${props.title}: ${drawn.length} points. Arrow keys go from point to point, Enter chooses one.`}
+          aria-label={`${title}: ${drawn.length} points. Arrow keys go from point to point, Enter chooses one.`}
         >
           <clipPath id={clip}>
             <rect x={plot.left} y={plot.top - 0.2 * em} width={plot.width} height={plot.height + 0.4 * em} />
           </clipPath>
           <rect class="bc-scatter-ground" x={plot.left} y={plot.top} width={plot.width} height={plot.height} />
-          <Axes x={x} y={y} plot={plot} em={em} xTitle={props.xTitle} yTitle="Accuracy of h2" />
+          <Axes x={x} y={y} plot={plot} em={em} xTitle={`${titleOf(xName)} →`} yTitle={titleOf(yName)} {...(xName === LAMBDA ? { xText: lambdaText, xTicks: lambdaTicks } : {})} />
           <g clip-path={`url(#${clip})`}>
             {lines.map(({ dataset, y: at }) => (
               <line
@@ -301,8 +333,8 @@ export function Scatter(props: ScatterProps) {
               );
             })}
             {special.map((point) => {
-              const across = errorBar(score, point.cells);
-              const up = errorBar("accuracy_h2", point.cells);
+              const across = errorBar(xName, point.cells);
+              const up = errorBar(yName, point.cells);
               const { x: px, y: py } = place(point);
                const colour = setClass(datasets.indexOf(point.ref.dataset));
               return (
@@ -313,12 +345,46 @@ export function Scatter(props: ScatterProps) {
               );
             })}
             {marks}
+            {promised !== null && promised.promise.score === xName && (
+              <line
+                class="bc-promise-line"
+                x1={x(promised.promise.limit)}
+                x2={x(promised.promise.limit)}
+                y1={plot.top}
+                y2={plot.top + plot.height}
+              />
+            )}
+            {promised !== null && promised.promise.score === yName && (
+              <line
+                class="bc-promise-line"
+                x1={plot.left}
+                x2={plot.left + plot.width}
+                y1={y(promised.promise.limit)}
+                y2={y(promised.promise.limit)}
+              />
+            )}
+            {labels.map(({ key, text, at }) => (
+              <text key={key} class="bc-point-label" x={at.x} y={at.y} aria-hidden="true">
+                {text}
+              </text>
+            ))}
             {special.map((point) => {
               const at = place(point);
               const name = point.key === selected ? "bc-ring bc-ring-selected" : "bc-ring";
               return <circle key={point.key} class={name} cx={at.x} cy={at.y} r={0.85 * em} aria-hidden="true" />;
             })}
           </g>
+          {bestPoint && isInside(bestPoint) && (
+            <text
+              class="bc-point-best"
+              x={place(bestPoint).x}
+              y={place(bestPoint).y - 1.1 * em}
+              text-anchor="middle"
+              aria-hidden="true"
+            >
+              ★ best
+            </text>
+          )}
           {drawn.length === 0 && (
             <text
               class="bc-scatter-none"

@@ -2,7 +2,9 @@ import { useMemo, useState } from "preact/hooks";
 import { value } from "../../data/scores";
 import { count, lambdaText, percent, shorten } from "../../layout/format";
 import type { Index, TableRef, ViewState } from "../../model";
-import { Scatter, type ScatterProps } from "./Scatter";
+import { PromiseBar, usePromise } from "./PromiseBar";
+import { Scatter } from "./Scatter";
+import { AxisPickers } from "./AxisPickers";
 import { useSize } from "../parts/size";
 import { SweepFilters } from "./SweepFilters";
 import {
@@ -11,6 +13,7 @@ import {
   errorBar,
   lambdas,
   passes,
+  type ReferenceLine,
   referenceLines,
   seriesKey,
   sweepPoints,
@@ -25,16 +28,7 @@ export interface SweepProps {
   readonly onState: (patch: Partial<ViewState>) => void;
 }
 
-const SCATTERS: readonly Pick<ScatterProps, "score" | "title" | "xTitle" | "valueOf" | "front">[] = [
-  { score: "btc", title: "Accuracy over BTC", xTitle: "BTC →", valueOf: (point) => point.btc, front: true },
-  {
-    score: BEC,
-    title: "Accuracy over BEC (given h1 wrong)",
-    xTitle: "BEC (given h1 wrong) →",
-    valueOf: (point) => point.bec,
-    front: false,
-  },
-];
+const NO_LINES: readonly ReferenceLine[] = [];
 
 const TABLE_SCORES: readonly { title: string; score: string }[] = [
   { title: "Accuracy of h2", score: "accuracy_h2" },
@@ -143,6 +137,8 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
     [points, chosenSets, chosenDissonances, lambdaMin, lambdaMax],
   );
   const lines = useMemo(() => referenceLines(points, chosenSets), [points, chosenSets]);
+  const promised = usePromise(shown, state.promise);
+  const best = promised?.best ?? null;
   const listed = useMemo(
     () =>
       [...shown].sort(
@@ -204,14 +200,26 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
           </span>
         )}
       </div>
+      <PromiseBar
+        text={state.promise}
+        promised={promised}
+        points={shown}
+        nameOf={nameOf}
+        onText={(text) => onState({ promise: text })}
+        onPoint={(point) => onPoint(point.ref)}
+      />
+      <AxisPickers {...{ state, onState }} />
       <div ref={frame} class="bc-scatters">
         {width > 0 &&
-          SCATTERS.map((scatter, chart) => (
-            <div key={scatter.score} style={{ width: `${each}px` }}>
+          state.sweepX.map((xName, chart) => (
+            <div key={chart} style={{ width: `${each}px` }}>
               <Scatter
-                {...scatter}
+                xName={xName}
+                yName={state.sweepY}
+                promised={promised}
+                best={best?.key ?? null}
                 points={shown}
-                lines={lines}
+                lines={state.sweepY === "accuracy_h2" ? lines : NO_LINES}
                 datasets={datasets}
                 dissonances={dissonances}
                 selected={currentKey}
@@ -228,8 +236,8 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
       </div>
       <p class="bc-note">
         One point for each run and data set, at its latest step; the chosen point is ringed and stands at the chosen
-        step. Dashed: accuracy of h1. Thin line of steps: the best accuracy at each BTC (Pareto front). BEC falls when
-        h2 repairs errors of h1. Bars are 95% intervals.
+        step. Beside a mark: λ. Dashed: accuracy of h1. Thin line of steps: the best that is reached at each value of the
+        other axis (Pareto front). BEC falls when h2 repairs errors of h1. Bars are 95% intervals.
       </p>
       <details class="bc-as-table" onToggle={(event) => setTableOpen(event.currentTarget.open)}>
         <summary>The same as a table</summary>

@@ -1,5 +1,5 @@
-import { fraction, interval, value } from "../../data/scores";
-import { percent, shorten } from "../../layout/format";
+import { fraction, interval, scoreInfo, value } from "../../data/scores";
+import { lambdaText, percent, shorten } from "../../layout/format";
 import type { Cells, Index, TableRef, ViewState } from "../../model";
 
 /** One trained h2 on one data set: what the scatters draw and the selector lists. */
@@ -18,6 +18,9 @@ export interface SweepPoint {
 }
 
 export const UNKNOWN_DISSONANCE = "not stated";
+
+/** The axis that is no score: the weight of the dissonance. */
+export const LAMBDA = "lambda";
 
 export const BEC = "bec_given_h1_wrong";
 
@@ -110,18 +113,65 @@ export function referenceLines(points: readonly SweepPoint[], chosen: readonly s
   });
 }
 
-/** Largest accuracy that is reached at each x or beyond, as the corners of a line of steps. */
-export function stepLine(front: readonly { readonly x: number; readonly y: number }[]): { x: number; y: number }[] {
+/** Best y that is reached at each x or at a better one, as the corners of a line of steps. */
+export function stepLine(
+  front: readonly { readonly x: number; readonly y: number }[],
+  xHigher = true,
+): { x: number; y: number }[] {
   const corners: { x: number; y: number }[] = [];
   for (const point of front) {
     const last = corners[corners.length - 1];
-    if (last) corners.push({ x: last.x, y: point.y });
+    if (last) corners.push(xHigher ? { x: last.x, y: point.y } : { x: point.x, y: last.y });
     corners.push(point);
   }
   return corners;
 }
 
+/** A score of a point by name, or its lambda; NaN where it has none. */
+export function coordinate(point: SweepPoint, name: string): number {
+  return name === LAMBDA ? (point.lambda ?? Number.NaN) : value(name, point.cells);
+}
+
+export const titleOf = (name: string): string => (name === LAMBDA ? "λ" : scoreInfo(name).title);
+
+/** Null where neither direction is better by itself. */
+export const isHigherBetter = (name: string): boolean | null =>
+  name === LAMBDA ? null : scoreInfo(name).higherIsBetter;
+
+/** From 0 to a little beyond the largest lambda, for an axis on which 1, 4, 16 stand alike apart. */
+export function lambdaDomain(lambdas: readonly number[]): [number, number] {
+  const most = Math.max(1, ...lambdas);
+  return [-0.15, most * 1.3];
+}
+
+const MOST_LABELS = 60;
+
+/** Each point's lambda beside its mark, where that covers neither another mark nor another label. */
+export function lambdaLabels(
+  points: readonly SweepPoint[],
+  place: (point: SweepPoint) => { x: number; y: number },
+  em: number,
+): { key: string; text: string; at: { x: number; y: number } }[] {
+  if (points.length > MOST_LABELS) return [];
+  const marks = points.map(place);
+  const labels: { key: string; text: string; at: { x: number; y: number } }[] = [];
+  points.forEach((point, i) => {
+    if (point.lambda === null) return;
+    const text = lambdaText(point.lambda);
+    const at = { x: marks[i]!.x + 0.65 * em, y: marks[i]!.y + 0.95 * em };
+    const width = 0.6 * em * text.length;
+    const covers = (other: { x: number; y: number }, reach: number): boolean =>
+      other.x > at.x - reach && other.x < at.x + width + 0.3 * em && Math.abs(other.y - at.y + 0.3 * em) < 0.75 * em;
+    const isTaken =
+      marks.some((mark, j) => j !== i && covers(mark, 0.3 * em)) ||
+      labels.some((label) => covers({ x: label.at.x, y: label.at.y - 0.3 * em }, 0.6 * em * label.text.length));
+    if (!isTaken) labels.push({ key: point.key, text, at });
+  });
+  return labels;
+}
+
 /** The 95 % interval of a score, or null where the score is not defined. */
 export function errorBar(name: string, cells: Cells): [number, number] | null {
+  if (name === LAMBDA) return null;
   return fraction(name, cells).trials > 0 ? interval(name, cells) : null;
 }
