@@ -97,11 +97,6 @@ def on_mixed(loss: Loss, beside: Loss | None = None) -> Loss:
     return of_both
 
 
-def churn(share: float) -> Loss:
-    """Cross-entropy against ``share * h1 + (1 - share) * target``, up to a factor that Adam does not see."""
-    return compatible("imitation", share / (1 - share))
-
-
 def _front(
     method: str,
     make: Callable[[float], Loss],
@@ -126,7 +121,13 @@ def trained() -> list[Trained]:
         *_front("original: strict imitation", _of("strict_imitation", "support"), lambdas, lambdas),
         *_front("new error", new_error, (0.25, *lambdas), (0.25, 1.0, 4.0), averaged=True, interpolates=True),
         *_front("strict imitation", strict, lambdas),
-        *_front("churn", churn, (0.3, 0.5, 0.7), (0.5,), what="share"),
+        *_front("churn", _of("churn"), (0.3, 0.5, 0.7), (0.5,), averaged=True, interpolates=True),
+        *_front("focal distillation", _of("focal_distillation"), (0.1, 0.3, 1.0), averaged=True, interpolates=True),
+        *_front("logit distance", _of("logit_distance"), (0.03, 0.1, 0.3)),
+        *_front("logit difference inhibition", _of("logit_difference_inhibition"), (0.1, 0.5, 2.0)),
+        *_front("anchor", _of("anchor"), (0.5, 1.0)),
+        *_front("where h1 is surer", _of("where_h1_is_surer"), (1.0, 4.0)),
+        *_front("where h2 is wrong", _of("where_h2_is_wrong"), (1.0, 4.0)),
         *_front("distilled blend", lambda _: compatible("imitation", 4.0), (0.2,), what="alpha", teacher=0.2),
         *_front("distilled blend", lambda _: compatible("imitation", 4.0), (0.4,), (0.4,), "alpha", teacher=0.4),
         # From here on inputs are mixed.
@@ -148,7 +149,7 @@ def trained() -> list[Trained]:
             Trained(
                 "mixed churn",
                 f"share={share:g}, lambda_c={lambda_c:g}",
-                on_mixed(churn(share), compatible("new_error", lambda_c)),
+                on_mixed(compatible("churn", share), compatible("new_error", lambda_c)),
                 mixes=True,
                 averaged=True,
                 interpolates=True,
