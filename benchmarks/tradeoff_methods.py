@@ -87,14 +87,20 @@ def imitating_mixed(lambda_c: float, beside: Loss = plain) -> Loss:
     return loss
 
 
-def on_mixed(loss: Loss, beside: Loss | None = None) -> Loss:
-    """A loss of mixed inputs with mixed labels (mixup), and one of the batch itself."""
+def on_mixed(loss: Loss, beside: Loss, weight: float = 2.0) -> Loss:
+    """A loss of the batch, and one of mixed inputs with mixed labels (mixup)."""
 
     def of_both(batch: Batch) -> Tensor:
         assert batch.mixed is not None
-        return loss(batch.mixed) if beside is None else 2 * loss(batch.mixed) + beside(batch)
+        return weight * loss(batch.mixed) + beside(batch)
 
     return of_both
+
+
+def of_batch_and_mixed(lambda_c: float) -> Loss:
+    """Imitation on the batch, and on mixed inputs with mixed labels."""
+    loss = compatible("imitation", lambda_c)
+    return on_mixed(loss, loss, 1.0)
 
 
 def _front(
@@ -115,6 +121,7 @@ def _of(dissonance: str, normalization: str = "batch", **options: Any) -> Callab
 
 def trained() -> list[Trained]:
     """All settings of all methods that train, but for plain training."""
+    best: dict[str, Any] = {"mixes": True, "averaged": True, "interpolates": True}
     new_error, strict, lambdas = _of("new_error"), _of("strict_imitation"), (1.0, 4.0, 16.0)
     return [
         *_front("original: new error", _of("new_error", "support"), lambdas, lambdas),
@@ -131,7 +138,7 @@ def trained() -> list[Trained]:
         *_front("distilled blend", lambda _: compatible("imitation", 4.0), (0.2,), what="alpha", teacher=0.2),
         *_front("distilled blend", lambda _: compatible("imitation", 4.0), (0.4,), (0.4,), "alpha", teacher=0.4),
         # From here on inputs are mixed.
-        *_front("plain on mixed inputs", lambda _: on_mixed(plain), (0.0,), (0.0,), mixes=True),
+        *_front("plain on mixed inputs", lambda _: on_mixed(plain, plain), (0.0,), (0.0,), mixes=True),
         *_front("imitation on mixed inputs", imitating_mixed, (0.3, 1.0, 3.0), mixes=True),
         *(
             Trained(
@@ -145,15 +152,14 @@ def trained() -> list[Trained]:
             )
             for alpha in (0.2, 0.4)
         ),
+        *_front("imitation, also on mixed inputs", of_batch_and_mixed, (0.5, 1.0, 2.0), (0.5, 1.0), **best),
         *(
             Trained(
                 "mixed churn",
                 f"share={share:g}, lambda_c={lambda_c:g}",
                 on_mixed(compatible("churn", share), compatible("new_error", lambda_c)),
-                mixes=True,
-                averaged=True,
-                interpolates=True,
                 everywhere=share == 0.5,
+                **best,
             )
             for share in (0.3, 0.5, 0.7)
             for lambda_c in (0.0, 1.0, 4.0)
