@@ -61,6 +61,13 @@ def is_probabilities(scores: Tensor) -> bool:
     return bool(((scores >= 0).all() & ((scores.sum(1) - 1).abs() < 1e-2).all()).item())
 
 
+def is_log_probabilities(scores: Tensor) -> bool:
+    """Whether every row along the classes holds the logarithms of a distribution. As `is_probabilities`."""
+    if not scores.is_floating_point() or scores.ndim < 2 or scores.shape[1] < 2:
+        return False
+    return bool((scores.detach().float().logsumexp(1).abs() < 1e-2).all().item())
+
+
 def aligned(
     base: str,
     h2_output: Tensor,

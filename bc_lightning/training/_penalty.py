@@ -9,10 +9,16 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
+from bc_core.losses._dissonances import DISSONANCES
 from bc_core.losses._score_scale import ENOUGH_SCORES, are_probabilities
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._model_outputs import check_triple, class_axis_of, says_ambiguous_axis, scores_from_output
-from bc_lightning.losses._alignment import check_finite, is_probabilities, says_probabilities
+from bc_lightning.losses._alignment import (
+    check_finite,
+    is_log_probabilities,
+    is_probabilities,
+    says_probabilities,
+)
 from bc_lightning.losses._instance_terms import LossTerms, _support_over_ranks, labels_of
 from bc_lightning.training._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
 from bc_lightning.training._epoch_record import EpochRecord
@@ -188,6 +194,14 @@ def _check_kind_of_scores(state: Compatibility, h2_output: Tensor, h1_output: Te
             "h2's scores are probabilities (every row lies in 0..1 and sums to 1), but the loss expects logits. Leave "
             "out the softmax, or say which submodule gives the logits: scores='name'."
         )
+    if DISSONANCES[state.loss.dissonance].reads == "logits" and h1_output.is_floating_point():
+        gives_none = is_probabilities(h1_output) or (is_log_probabilities(h1_output) > is_log_probabilities(h2_output))
+        if gives_none:
+            raise ValueError(
+                f"h1 gives probabilities or their logarithms, and h2 logits, whose distance dissonance="
+                f"{state.loss.dissonance!r} would be: let h1 give its logits (h1_scores='name' of the submodule), or "
+                f"take loss='focal_distillation', which compares probabilities (of h1's logarithms, too)."
+            )
     if not state.loss.labels_suffice and is_probabilities(h1_output):
         raise ValueError(
             "h1 returned probabilities (every row lies in 0..1 and sums to 1), but the loss expects logits. Their "

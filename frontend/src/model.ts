@@ -189,7 +189,12 @@ export interface Filter {
   readonly h1: number | null;
   readonly h2: number | null;
   readonly text: string;
+  /** Which of two updates breaks them; another run must be set beside this one. */
+  readonly flips: Flips | null;
 }
+
+/** Negative flips of run A alone, of run B alone, or of both. */
+export type Flips = "a" | "b" | "both";
 
 /** Everything that a link restores. */
 export interface ViewState extends Filter {

@@ -17,7 +17,7 @@ import { pairedDifference } from "../src/data/scores";
 import { DataError, type Filter, type InstanceSort, type Media, type Region, type Table } from "../src/model";
 import { largeTable, random, tableOf } from "./tables";
 
-const NO_FILTER: Filter = { region: null, target: null, h1: null, h2: null, text: "" };
+const NO_FILTER: Filter = { region: null, target: null, h1: null, h2: null, text: "", flips: null };
 
 const SMALL = tableOf({
   rows: [
@@ -81,6 +81,7 @@ describe("select", () => {
         h1: choose(),
         h2: choose(),
         text: next() < 0.7 ? "" : String(Math.floor(next() * 50)),
+        flips: null,
       };
       const expected = Array.from({ length: table.size }, (_, row) => row).filter(
         (row) =>

@@ -23,6 +23,7 @@ function anyState(): ViewState {
     h1: position(),
     h2: position(),
     text: anyText(),
+    flips: pick(null, "a", "b", "both"),
     classView: pick("accuracy", "incompatible"),
     classSort: pick("flips", "loss", "count", "name"),
     classSearch: anyText(),

@@ -1,7 +1,7 @@
 /** The state of the view as text for a link, and back. Only what differs from the default is written. */
 
 import { SCORES } from "../data/scores";
-import type { ClassSort, InstanceSort, Region, ViewState } from "../model";
+import type { ClassSort, Flips, InstanceSort, Region, ViewState } from "../model";
 
 export const DEFAULT_STATE: ViewState = {
   run: null,
@@ -13,6 +13,7 @@ export const DEFAULT_STATE: ViewState = {
   h1: null,
   h2: null,
   text: "",
+  flips: null,
   classView: "accuracy",
   classSort: "flips",
   classSearch: "",
@@ -129,6 +130,7 @@ const CODECS: { readonly [K in keyof ViewState]: Codec<ViewState[K]> } = {
   h1: orNull(position),
   h2: orNull(position),
   text,
+  flips: orNull(oneOf<Flips>("a", "b", "both")),
   classView: oneOf("accuracy", "incompatible"),
   classSort: oneOf<ClassSort>("flips", "loss", "count", "name"),
   classSearch: text,

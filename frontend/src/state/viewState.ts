@@ -18,6 +18,7 @@ const REORDERING: readonly (keyof ViewState)[] = [
   "h1",
   "h2",
   "text",
+  "flips",
   "sort",
   "descending", // prettier-ignore
 ];

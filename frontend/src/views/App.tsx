@@ -21,7 +21,7 @@ import { Actions, isOffering } from "./parts/Actions";
 import { Card, Guard } from "./parts/Card";
 import { Chips, NO_FILTER } from "./instances/Chips";
 import { ClassBars } from "./classes/ClassBars";
-import { Compared } from "./overview/Compared";
+import { Compared, compared } from "./overview/Compared";
 import { Curves } from "./curves/Curves";
 import { FlipMatrix } from "./classes/FlipMatrix";
 import { Instances } from "./instances/Instances";
@@ -49,7 +49,8 @@ function requestOf(series: Series | null, step: Step | null): TableRequest | nul
 function usableFilter(state: ViewState, numClasses: number): Filter {
   const usable = (index: number | null) => (index !== null && index < numClasses ? index : null);
   const { region, target, h1, h2, text } = state;
-  return { region, target: usable(target), h1: usable(h1), h2: usable(h2), text };
+  const flips = state.other === null ? null : state.flips;
+  return { region, target: usable(target), h1: usable(h1), h2: usable(h2), text, flips };
 }
 
 function useTheme(host: Host) {
@@ -156,6 +157,7 @@ function Dashboard({ source, host, index, theme, reload, reloading, onBusy }: Da
   const second = requestOf(other, otherStep);
   const [loaded, loadedOther] = useTables(source, first, second, attempt);
   const media = useMedia(source, series, attempt);
+  const otherMedia = useMedia(source, other, attempt);
 
   const place = useMemo(
     () => placeOf(index, state.run, state.dataset, state.step),
@@ -201,7 +203,7 @@ function Dashboard({ source, host, index, theme, reload, reloading, onBusy }: Da
       </div>
       {missing !== null && <MissingPlace selection={selection} state={state} index={index} patch={patch} />}
       <Cards
-        {...{ source, index, state, selection, patch, attempt, retry, loaded, loadedOther, media, theme, place, invariance }}
+        {...{ source, index, state, selection, patch, attempt, retry, loaded, loadedOther, media, otherMedia, theme, place, invariance }}
         second={otherRun === null ? null : { run: otherRun, place: otherPlace, loaded: otherInvariance }}
         firstKey={tableKey(first, attempt)}
         secondKey={tableKey(second, attempt)}
@@ -258,6 +260,7 @@ interface CardsProps {
   readonly loaded: Loaded<Table>;
   readonly loadedOther: Loaded<Table>;
   readonly media: ReturnType<typeof useMedia>;
+  readonly otherMedia: ReturnType<typeof useMedia>;
   readonly firstKey: string | null;
   readonly secondKey: string | null;
   readonly theme: Theme;
@@ -298,6 +301,10 @@ function Cards(props: CardsProps) {
   };
   const card = { attempt: `${attempt} ${firstKey} ${secondKey}` };
   const instances = useRef<HTMLElement>(null);
+  const beside = useMemo(() => {
+    const comparable = !stale && other !== null && !(compared(table, otherTable) instanceof Error);
+    return comparable && otherTable !== null ? { run: other.run, table: otherTable } : null;
+  }, [stale, table, otherTable, other]);
   /** What was chosen in a picture is listed in the table, which may be below the screen. */
   const choose = (change: Partial<ViewState>, isChosen: boolean) => {
     patch(change, true);
@@ -309,7 +316,7 @@ function Cards(props: CardsProps) {
   // Among several updates the first question is which.
   const leads = hasSweep && selection.runs.length > 2;
   const sweep = hasSweep && (
-    <Card name="sweep" title={leads ? "Which update to take" : "Sweep: accuracy against compatibility"} {...card}>
+    <Card name="sweep" drawn title={leads ? "Which update to take" : "Sweep: accuracy against compatibility"} {...card}>
       <Sweep
         index={index}
         state={state}
@@ -356,12 +363,14 @@ function Cards(props: CardsProps) {
                 steps={[step.step, otherStep.step]}
                 error={loadedOther.error}
                 onRetry={retry}
+                flips={filter.flips}
+                onFlips={(flips) => choose({ flips, region: null }, flips !== null)}
               />
             )}
           </Card>
           {leads && sweep}
-          <Card name="venn" title="Errors of h1 and h2" {...card}>
-            <Venn cells={step.cells} region={state.region} onRegion={(region) => choose({ region }, region !== null)} />
+          <Card name="venn" title="Errors of h1 and h2" drawn {...card}>
+            <Venn cells={step.cells} region={state.region} onRegion={(region) => choose({ region, flips: null }, region !== null)} />
           </Card>
           <Card name="matrix" title="Negative flips by class" {...tableCard}>
             {withTable(
@@ -375,7 +384,7 @@ function Cards(props: CardsProps) {
                   // The cells count negative flips, so a click has to show these and not every error of the classes.
                   onSelect={(target, h2) => {
                     const none = target === null && h2 === null;
-                    choose({ target, h2, h1: null, region: none ? null : "regress" }, !none);
+                    choose({ target, h2, h1: null, flips: null, region: none ? null : "regress" }, !none);
                   }}
                 />
               ),
@@ -388,7 +397,7 @@ function Cards(props: CardsProps) {
             ))}
           </Card>
           {hasCurves && (
-            <Card name="curves" title="Scores over steps" {...card}>
+            <Card name="curves" title="Scores over steps" drawn {...card}>
               <Curves
                 series={curves}
                 step={state.step}
@@ -401,6 +410,8 @@ function Cards(props: CardsProps) {
           <Card name="instances" title="Error instances" frame={instances} {...tableCard}>
             {withTable("Error instances", (shown) => (
               <Instances
+                beside={beside}
+                otherMedia={other !== null && belongsTo(props.otherMedia.key, other) ? props.otherMedia.value : null}
                 source={source}
                 run={series.run}
                 dataset={series.dataset}

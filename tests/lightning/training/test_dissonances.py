@@ -203,6 +203,15 @@ class TestBadInput:
         with pytest.raises(ValueError, match="compares logits.*take dissonance='focal_distillation'"):
             BCLightningModule(Linear(), h1=nn.Linear(FEATURES, 2), loss=name, class_map=[0, 2])
 
+    @pytest.mark.parametrize("name", ["logit_distance", "logit_difference_inhibition"])
+    def test_an_h1_that_gives_no_logits(self, name, tmp_path):
+        h1 = make_h1()
+        for answer in (lambda x: h1(x).softmax(1), lambda x: h1(x).log_softmax(1)):
+            with pytest.raises(ValueError, match="h1 gives probabilities or their logarithms, and h2 logits"):
+                fitted(BCLightningModule(Linear(), h1=answer, loss=name), tmp_path)
+        # The remedy.
+        fitted(BCLightningModule(Linear(), h1=answer, loss="focal_distillation"), tmp_path)
+
     def test_probabilities_of_classes_that_h1_does_not_have(self, tmp_path):
         torch.manual_seed(0)
         module = BCLightningModule(

@@ -1,9 +1,14 @@
 """The HTML file and the notebook's view in a real browser, as a reader opens them from disk."""
 
+import csv
+import io
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 from browser import console, opened, requests, wait_until
 from notebook_page import ROOT, Notebook
+from PIL import Image
 from selenium.webdriver.common.by import By
 
 from bc_core import compare
@@ -148,6 +153,82 @@ def test_the_update_to_take_is_the_most_accurate_that_keeps_the_promise(driver, 
     field.clear()
     field.send_keys("nfr <= 0.001%")
     wait_until(lambda: "No update keeps" in said() and "Nearest" in said())
+
+
+SAVED = """
+const done = arguments[arguments.length - 1];
+const saved = [];
+const made = URL.createObjectURL;
+URL.createObjectURL = (blob) => { saved.push(blob); return made(blob); };
+HTMLAnchorElement.prototype.click = function () { saved.push(this.download); };
+document.querySelector(arguments[0]).click();
+setTimeout(async () => {
+  URL.createObjectURL = made;
+  const [blob, name] = saved;
+  const bytes = new Uint8Array(await blob.arrayBuffer());
+  done([name, [...bytes].map((byte) => String.fromCharCode(byte)).join("")]);
+}, 1500);
+"""
+
+
+def test_what_is_listed_and_drawn_can_be_taken_away(driver, tmp_path):
+    comparison = comparison_of(0, name="update", step=3, class_names=["=HYPERLINK()", "b, c", 'd "e"', "f", "g"])
+    opened(driver, to_html(comparison, tmp_path / "update.html", metadata=lambda i: f"text {i}"))
+    wait_for_dashboard(driver)
+    driver.find_element(By.CSS_SELECTOR, ".bc-venn-region[aria-label^='Only h2 wrong'] .bc-venn-hit").click()
+    flips = comparison.negative_flips()
+    wait_until(lambda: shown(driver) == str(len(flips)), what="the table of negative flips")
+    driver.set_script_timeout(20)
+    name, content = driver.execute_async_script(SAVED, ".bc-take [title^='Save']")
+    assert name == "update-test-instances.csv"
+    rows = list(csv.reader(io.StringIO(content.encode("latin-1").decode(), newline="")))
+    names = ["'=HYPERLINK()", "b, c", 'd "e"', "f", "g"]
+    assert rows[0] == ["id", "target", "h1", "h2", "region", "text"]
+    wanted = []
+    for row in flips:
+        classes = [names[row[key]] for key in ("target", "h1_pred", "h2_pred")]
+        wanted.append([str(row["id"]), *classes, "Only h2 wrong", f"text {row['id']}"])
+    assert sorted(rows[1:]) == sorted(wanted)
+    name, content = driver.execute_async_script(SAVED, "[data-testid=venn] .bc-card-save [title*=SVG]")
+    assert name == "Errors-of-h1-and-h2.svg"
+    picture = ElementTree.fromstring(content.encode("latin-1"))
+    assert str(len(flips)) in "".join(picture.itertext())
+    assert not picture.findall(".//{*}script")
+    name, content = driver.execute_async_script(SAVED, "[data-testid=venn] .bc-card-save [title*=PNG]")
+    pixels = np.asarray(Image.open(io.BytesIO(content.encode("latin-1"))).convert("RGB"))
+    (tmp_path / "venn.png").write_bytes(content.encode("latin-1"))
+    assert pixels.shape[1] == 2 * int(picture.get("width"))
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 5, "colours of the style sheet, not black shapes"
+
+
+def test_the_flips_of_either_of_two_updates_are_listed_by_a_click(driver, tmp_path):
+    rng = np.random.default_rng(3)
+    target = rng.integers(0, 5, 400)
+    h1, a, b = (np.where(rng.random(400) < share, target, (target + 1) % 5) for share in (0.85, 0.8, 0.75))
+    flips = {name: set(np.flatnonzero((h1 == target) & (h2 != target)).tolist()) for name, h2 in (("a", a), ("b", b))}
+    runs = {"first": compare(target, h1, a, num_classes=5), "second": compare(target, h1, b, num_classes=5)}
+    path = to_html(runs, tmp_path / "two.html", images=lambda i: np.zeros((4, 4)), max_images=400)
+    opened(driver, path)
+    wait_for_dashboard(driver)
+    driver.execute_script("location.hash = 'run=first&other=second'")
+    wait_until(lambda: driver.find_elements(By.CSS_SELECTOR, "[data-testid=compared] button"), what="the comparison")
+    wanted = {"A only": flips["a"] - flips["b"], "both": flips["a"] & flips["b"], "B only": flips["b"] - flips["a"]}
+    rows = f"{ROOT} return [...root.querySelectorAll('.bc-instances-table tbody tr')].map((row) => row.innerText)"
+    for title, ids in wanted.items():
+        buttons = driver.find_elements(By.CSS_SELECTOR, "[data-testid=compared] button")
+        (button,) = (each for each in buttons if each.text.startswith(title))
+        assert button.text == f"{title}: {len(ids)}"
+        driver.execute_script("arguments[0].click()", button)
+        wait_until(lambda ids=ids: shown(driver) == str(len(ids)), what=f"the flips of {title}")
+        for row in driver.execute_script(rows):
+            cells = [cell.replace("\n", "") for cell in row.split("\t")]
+            instance = int(cells[1])
+            assert instance in ids
+            answers = [h1[instance], a[instance], b[instance]]
+            said = [f"{'right' if answer == target[instance] else 'wrong'}:{answer}" for answer in answers]
+            assert [cell[1:] for cell in cells[2:5]] == said
+        images = driver.find_elements(By.CSS_SELECTOR, ".bc-instances-table .bc-enlarge")
+        assert len(images) == min(25, len(ids)), "run B's pictures too"
 
 
 def test_hostile_names_run_nothing(driver, tmp_path):

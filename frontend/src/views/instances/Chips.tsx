@@ -1,5 +1,5 @@
 import { REGIONS } from "../overview/Venn";
-import type { Filter } from "../../model";
+import type { Filter, Flips } from "../../model";
 
 export interface ChipsProps {
   readonly filter: Filter;
@@ -7,13 +7,15 @@ export interface ChipsProps {
   readonly onChange: (change: Partial<Filter>) => void;
 }
 
+export const BROKEN_BY: Record<Flips, string> = { a: "run A only", b: "run B only", both: "both runs" };
+
 interface Condition {
   readonly name: string;
   readonly value: string;
   readonly without: Partial<Filter>;
 }
 
-export const NO_FILTER: Filter = { region: null, target: null, h1: null, h2: null, text: "" };
+export const NO_FILTER: Filter = { region: null, target: null, h1: null, h2: null, text: "", flips: null };
 
 export function conditions(filter: Filter, labels: readonly string[]): Condition[] {
   const found: Condition[] = [];
@@ -22,6 +24,8 @@ export function conditions(filter: Filter, labels: readonly string[]): Condition
     const title = REGIONS.find(({ region }) => region === filter.region)?.title ?? filter.region;
     found.push({ name: "Region", value: title, without: { region: null } });
   }
+  if (filter.flips !== null)
+    found.push({ name: "Broken by", value: BROKEN_BY[filter.flips], without: { flips: null } });
   if (filter.target !== null)
     found.push({ name: "True class", value: label(filter.target), without: { target: null } });
   if (filter.h1 !== null) found.push({ name: "h1 says", value: label(filter.h1), without: { h1: null } });

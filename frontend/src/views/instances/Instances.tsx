@@ -1,9 +1,11 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { labelsOf, regionOf, select, sortRows, textsOf } from "../../data/engine";
 import { count } from "../../layout/format";
-import type { DataSource, Filter, InstanceId, InstanceSort, Media, Region, Table, ViewState } from "../../model";
-import { conditions, NO_FILTER } from "./Chips";
+import type { DataSource, Filter, Flips, InstanceId, InstanceSort, Media, Region, Table, ViewState } from "../../model";
+import { flipsOf, joined, mergedMedia, withFlips } from "../../data/twoUpdates";
+import { BROKEN_BY, conditions, NO_FILTER } from "./Chips";
 import { ClassPicker } from "./ClassPicker";
+import { TakeInstances } from "./TakeInstances";
 import { Pager } from "../parts/Pager";
 import { Thumbnail } from "./Thumbnail";
 import { REGIONS } from "../overview/Venn";
@@ -14,6 +16,9 @@ export interface InstancesProps {
   readonly dataset: string;
   readonly table: Table;
   readonly media: Media | null;
+  /** Another update, set beside this one. */
+  readonly beside: { readonly run: string; readonly table: Table } | null;
+  readonly otherMedia: Media | null;
   readonly mediaBusy: boolean;
   readonly mediaError: Error | null;
   readonly filter: Filter;
@@ -39,6 +44,10 @@ interface Instance {
   readonly h1Right: boolean;
   readonly h2Right: boolean;
   readonly region: Region;
+  /** What run B says, and which of the runs break it. */
+  readonly b: { readonly label: string; readonly right: boolean; readonly flips: Flips | null } | null;
+  /** The run that has its image. */
+  readonly imageRun: string;
   readonly hasImage: boolean;
   readonly isLeftOut: boolean;
 }
@@ -53,7 +62,13 @@ function Prediction({ label, right }: { label: string; right: boolean }) {
   );
 }
 
-function Badge({ region }: { region: Region }) {
+function Badge({ region, flips }: { region: Region; flips: Flips | null }) {
+  if (flips !== null)
+    return (
+      <span class="bc-badge bc-badge-regress" title="h1 gets it right, and these runs do not">
+        broken by {BROKEN_BY[flips]}
+      </span>
+    );
   const { explanation } = REGIONS.find((info) => info.region === region)!;
   return (
     <span class={`bc-badge bc-badge-${region}`} title={explanation}>
@@ -101,7 +116,7 @@ function Search({ value, onChange }: SearchProps) {
   );
 }
 
-interface EnlargedProps extends Pick<InstancesProps, "source" | "run" | "dataset"> {
+interface EnlargedProps extends Pick<InstancesProps, "source" | "dataset"> {
   readonly instance: Instance;
   readonly isFirst: boolean;
   readonly isLast: boolean;
@@ -109,7 +124,7 @@ interface EnlargedProps extends Pick<InstancesProps, "source" | "run" | "dataset
   readonly onStep: (by: number) => void;
 }
 
-function Enlarged({ source, run, dataset, instance, isFirst, isLast, onClose, onStep }: EnlargedProps) {
+function Enlarged({ source, dataset, instance, isFirst, isLast, onClose, onStep }: EnlargedProps) {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => {
     dialog.current?.showModal();
@@ -129,7 +144,7 @@ function Enlarged({ source, run, dataset, instance, isFirst, isLast, onClose, on
       <div class="bc-dialog-body">
         <header class="bc-dialog-head">
           <h2>Instance {String(instance.id)}</h2>
-          <Badge region={instance.region} />
+          <Badge region={instance.region} flips={instance.b?.flips ?? null} />
           {/* Not "disabled": a button that loses the focus would take the arrow keys away from the dialog. */}
           <span class="bc-dialog-buttons">
             <button
@@ -157,7 +172,13 @@ function Enlarged({ source, run, dataset, instance, isFirst, isLast, onClose, on
         </header>
         {instance.hasImage && (
           <div class="bc-dialog-image">
-            <Thumbnail source={source} run={run} dataset={dataset} id={instance.id} alt={`Instance ${instance.id}`} />
+            <Thumbnail
+              source={source}
+              run={instance.imageRun}
+              dataset={dataset}
+              id={instance.id}
+              alt={`Instance ${instance.id}`}
+            />
           </div>
         )}
         {instance.text !== "" && <p class="bc-dialog-text">{instance.text}</p>}
@@ -170,6 +191,14 @@ function Enlarged({ source, run, dataset, instance, isFirst, isLast, onClose, on
           <dd>
             <Prediction label={instance.h2} right={instance.h2Right} />
           </dd>
+          {instance.b !== null && (
+            <>
+              <dt>run B says</dt>
+              <dd>
+                <Prediction {...instance.b} />
+              </dd>
+            </>
+          )}
           <dt>Ground truth</dt>
           <dd>{instance.target}</dd>
         </dl>
@@ -200,14 +229,21 @@ function Heading({ title, explanation, name, sort, descending, onSort }: Heading
 
 /** The instances that h1 or h2 gets wrong, narrowed down by the filter, a page at a time. */
 export function Instances(props: InstancesProps) {
-  const { source, run, dataset, table, media, mediaBusy, mediaError, filter, sort, descending, page, onChange } = props;
-  const { region, target, h1, h2, text } = filter;
+  const { source, run, dataset, mediaBusy, mediaError, filter, sort, descending, page, onChange, beside } = props;
+  const { region, target, h1, h2, text, flips } = filter;
+  const both = beside && joined(props.table, beside.table);
+  // What only run B breaks is no error of run A, and stands in the joined table alone.
+  const table = flips !== null && both !== null ? both.table : props.table;
+  const media = useMemo(
+    () => (table === props.table ? props.media : mergedMedia(props.media, props.otherMedia)),
+    [table, props.table, props.media, props.otherMedia],
+  );
   const labels = labelsOf(table);
   const textOf = textsOf(table, media);
-  const rows = useMemo(
-    () => select(table, { region, target, h1, h2, text }, textOf),
-    [table, region, target, h1, h2, text, textOf],
-  );
+  const rows = useMemo(() => {
+    const meeting = select(table, { region, target, h1, h2, text, flips: null }, textOf);
+    return flips !== null && both !== null ? withFlips(both, meeting, flips) : meeting;
+  }, [table, both, region, target, h1, h2, text, flips, textOf]);
   const sorted = useMemo(
     () => sortRows(table, rows, sort, descending, labels, textOf),
     [table, rows, sort, descending, labels, textOf],
@@ -232,11 +268,17 @@ export function Instances(props: InstancesProps) {
         h1Right: first === truth,
         h2Right: second === truth,
         region: regionOf(table, row),
+        b: both && {
+          label: label(both.b[row]!),
+          right: both.b[row] === truth,
+          flips: flips === null ? null : flipsOf(both, row),
+        },
+        imageRun: props.media?.images.has(id) || beside === null ? run : beside.run,
         hasImage: media?.images.has(id) ?? false,
         isLeftOut: media?.leftOut.has(id) ?? false,
       };
     });
-  }, [table, sorted, current, labels, textOf, media]);
+  }, [table, both, flips, sorted, current, labels, textOf, media, run, beside?.run]);
 
   const hasImages = (media?.images.size ?? 0) + (media?.leftOut.size ?? 0) > 0;
   const hasTexts = textOf !== null;
@@ -293,6 +335,7 @@ export function Instances(props: InstancesProps) {
         <p class="bc-instances-count" role="status" data-testid="instances-count">
           <strong>{count(sorted.length)}</strong> of {count(table.size)} error instances
         </p>
+        <TakeInstances {...{ run, dataset, table, rows: sorted, labels, textOf }} b={both?.b ?? null} />
       </div>
       {mediaBusy && <p class="bc-note">Texts and images are still loading.</p>}
       {mediaError !== null && (
@@ -323,6 +366,7 @@ export function Instances(props: InstancesProps) {
                 )}
                 <Heading title="h1 says" name="h1" explanation="Prediction of the model in use." {...heading} />
                 <Heading title="h2 says" name="h2" explanation="Prediction of the update." {...heading} />
+                {both !== null && <th scope="col">Run B says</th>}
                 <Heading title="Ground truth" name="target" explanation="The true class." {...heading} />
                 <Heading title="Region" name="region" explanation="Who is wrong." {...heading} />
               </tr>
@@ -340,7 +384,7 @@ export function Instances(props: InstancesProps) {
                           aria-label={`Enlarge the image of instance ${instance.id}`}
                           onClick={({ currentTarget }) => enlarge(instance.row, currentTarget)}
                         >
-                          <Thumbnail source={source} run={run} dataset={dataset} id={instance.id} alt="" />
+                          <Thumbnail source={source} run={instance.imageRun} dataset={dataset} id={instance.id} alt="" />
                         </button>
                       ) : (
                         <span class={`bc-thumbnail bc-note${instance.isLeftOut ? " bc-left-out" : ""}`}>
@@ -380,9 +424,14 @@ export function Instances(props: InstancesProps) {
                   <td>
                     <Prediction label={instance.h2} right={instance.h2Right} />
                   </td>
+                  {instance.b !== null && (
+                    <td>
+                      <Prediction {...instance.b} />
+                    </td>
+                  )}
                   <td>{instance.target}</td>
                   <td>
-                    <Badge region={instance.region} />
+                    <Badge region={instance.region} flips={instance.b?.flips ?? null} />
                   </td>
                 </tr>
               ))}
@@ -402,7 +451,6 @@ export function Instances(props: InstancesProps) {
       {opened !== null && (
         <Enlarged
           source={source}
-          run={run}
           dataset={dataset}
           instance={opened}
           isFirst={openedAt === 0}

@@ -1,7 +1,8 @@
 import { useMemo } from "preact/hooks";
 import { compareFlips, type FlipComparison } from "../../data/engine";
+import { accuracyDifference, joined } from "../../data/twoUpdates";
 import { count, intervalText, percent, signedPercent } from "../../layout/format";
-import type { Table } from "../../model";
+import type { Flips, Table } from "../../model";
 import { Failed, Loading } from "../parts/States";
 
 export interface ComparedProps {
@@ -11,6 +12,9 @@ export interface ComparedProps {
   readonly steps: readonly [number, number];
   readonly error: Error | null;
   readonly onRetry: () => void;
+  /** Which negative flips are listed. */
+  readonly flips: Flips | null;
+  readonly onFlips: (flips: Flips | null) => void;
 }
 
 /** What the paired interval says, in one plain sentence. Differences are NFR of A minus NFR of B. */
@@ -35,7 +39,7 @@ export function differentSteps([a, b]: readonly [number, number]): string | null
 /** A difference of shares is in percentage points, where a percent sign would read as a ratio. */
 const points = (text: string) => text.replaceAll("%", "");
 
-function compared(first: Table | null, second: Table | null): FlipComparison | Error | null {
+export function compared(first: Table | null, second: Table | null): FlipComparison | Error | null {
   if (first === null || second === null) return null;
   try {
     return compareFlips(first, second);
@@ -45,7 +49,7 @@ function compared(first: Table | null, second: Table | null): FlipComparison | E
 }
 
 /** Negative flips of two updates, instance by instance. */
-export function Compared({ first, second, steps, error, onRetry }: ComparedProps) {
+export function Compared({ first, second, steps, error, onRetry, flips, onFlips }: ComparedProps) {
   const result = useMemo(() => compared(first, second), [first, second]);
   if (error !== null) return <Failed what="Run B could not be loaded" error={error} onRetry={onRetry} />;
   if (result === null) return <Loading what="Comparing the two runs, instance by instance" />;
@@ -54,6 +58,12 @@ export function Compared({ first, second, steps, error, onRetry }: ComparedProps
   const { onlyA, onlyB, both, difference, low, high } = result;
   const size = onlyA + onlyB + both + result.neither;
   const unlike = differentSteps(steps);
+  const accuracy = accuracyDifference(joined(first!, second!));
+  const parts: [Flips, string, number][] = [
+    ["a", "A only", onlyA],
+    ["both", "both", both],
+    ["b", "B only", onlyB],
+  ];
   return (
     <div class="bc-compared" data-testid="compared">
       <p>
@@ -62,9 +72,27 @@ export function Compared({ first, second, steps, error, onRetry }: ComparedProps
       </p>
       <p class="bc-note">
         NFR of B − NFR of A: {points(signedPercent(0 - difference, 2))} percentage points (95% interval of the paired
-        difference: {points(intervalText(0 - high, 0 - low, 2))}). Broken by both: {count(both)}; only by A:{" "}
-        {count(onlyA)}; only by B: {count(onlyB)}; together {percent((onlyA + onlyB + both) / size)} of {count(size)}.
+        difference: {points(intervalText(0 - high, 0 - low, 2))}). Accuracy of B − accuracy of A:{" "}
+        {points(signedPercent(accuracy.difference, 2))} ({points(intervalText(accuracy.low, accuracy.high, 2))}).
       </p>
+      <div class="bc-controls" role="group" aria-label="Negative flips of the two runs: which are listed">
+        <span>Broken by</span>
+        {parts.map(([which, title, number]) => (
+          <button
+            key={which}
+            type="button"
+            class="bc-button"
+            aria-pressed={flips === which}
+            title={`List the instances that ${which === "both" ? "both runs break" : `run ${which.toUpperCase()} alone breaks`}`}
+            onClick={() => onFlips(flips === which ? null : which)}
+          >
+            {title}: {count(number)}
+          </button>
+        ))}
+        <span class="bc-note">
+          together {percent((onlyA + onlyB + both) / size)} of {count(size)}
+        </span>
+      </div>
     </div>
   );
 }

@@ -1,5 +1,7 @@
-import { Component, type ComponentChildren, type Ref } from "preact";
+import { Component, type ComponentChildren, type Ref, type RefObject } from "preact";
+import { useRef } from "preact/hooks";
 import { Failed } from "./States";
+import { fileName, pictureOf, pixels, save } from "./takeAway";
 
 interface GuardProps {
   /** A new value gives the card another try. */
@@ -34,19 +36,42 @@ export interface CardProps {
   readonly stale?: boolean;
   readonly attempt: unknown;
   readonly frame?: Ref<HTMLElement>;
+  /** Whether its charts can be saved as a picture. */
+  readonly drawn?: boolean;
   readonly children: ComponentChildren;
 }
 
-export function Card({ name, title, aside, stale = false, attempt, frame, children }: CardProps) {
+export function Card({ name, title, aside, stale = false, attempt, frame, drawn = false, children }: CardProps) {
+  const body = useRef<HTMLDivElement>(null);
   return (
     <section ref={frame ?? null} class={`bc-card bc-card-${name}`} data-testid={name} aria-label={title} aria-busy={stale}>
       <header class="bc-card-head">
         <h2>{title}</h2>
         {aside !== undefined && <div class="bc-card-aside">{aside}</div>}
+        {drawn && <SavePicture title={title} body={body} />}
       </header>
-      <div class={`bc-card-body${stale ? " bc-stale" : ""}`}>
+      <div ref={body} class={`bc-card-body${stale ? " bc-stale" : ""}`}>
         <Guard attempt={attempt}>{children}</Guard>
       </div>
     </section>
+  );
+}
+
+function SavePicture({ title, body }: { title: string; body: RefObject<HTMLElement | null> }) {
+  const as = (kind: "svg" | "png") => async () => {
+    const picture = body.current && pictureOf(body.current);
+    if (picture === null) return;
+    const name = `${fileName(title)}.${kind}`;
+    save(name, kind === "svg" ? new Blob([picture.svg], { type: "image/svg+xml" }) : await pixels(picture));
+  };
+  return (
+    <span class="bc-card-save" role="group" aria-label={`Save the picture of ${title}`}>
+      <button type="button" class="bc-link-button" title="Save this picture as SVG" onClick={as("svg")}>
+        SVG
+      </button>
+      <button type="button" class="bc-link-button" title="Save this picture as PNG" onClick={as("png")}>
+        PNG
+      </button>
+    </span>
   );
 }

@@ -40,8 +40,10 @@ const TABLE_SCORES: readonly { title: string; score: string }[] = [
 
 const share = (score: number): string => (Number.isNaN(score) ? "not defined" : percent(score));
 
-const nameOf = ({ ref, dissonance, lambda }: SweepPoint): string =>
-  `${ref.dataset} · ${dissonance} · ${lambda === null ? "λ unknown" : `λ ${lambdaText(lambda)}`}`;
+const recipeOf = ({ dissonance, lambda }: SweepPoint): string =>
+  `${dissonance} · ${lambda === null ? "λ unknown" : `λ ${lambdaText(lambda)}`}`;
+
+const nameOf = (point: SweepPoint): string => `${point.ref.dataset} · ${recipeOf(point)}`;
 
 function describe(point: SweepPoint): string {
   return (
@@ -204,7 +206,7 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
         text={state.promise}
         promised={promised}
         points={shown}
-        nameOf={nameOf}
+        nameOf={(point) => `${recipeOf(point)} (${shorten(point.ref.run, 40)})`}
         onText={(text) => onState({ promise: text })}
         onPoint={(point) => onPoint(point.ref)}
       />

@@ -1,0 +1,99 @@
+/** Two updates of one h1 on one data set, instance by instance. */
+
+import type { Flips, InstanceId, Media, Table } from "../model";
+import { type Difference, pairedDifference } from "./scores";
+import { totals } from "./engine";
+
+/** What either update gets wrong, as a table of run A with the answers of run B beside it. */
+export interface Joined {
+  readonly table: Table;
+  readonly b: Uint32Array;
+}
+
+const pairs = new WeakMap<Table, WeakMap<Table, Joined>>();
+
+/**
+ * All instances that h1 or one of the updates gets wrong. What is not in a run's table was answered rightly there, by
+ * h1 too. The same object at every call, so that what is derived from its table is kept.
+ */
+export function joined(a: Table, b: Table): Joined {
+  const known = pairs.get(a)?.get(b);
+  if (known !== undefined) return known;
+  const rowInB = new Map<InstanceId, number>();
+  for (let row = 0; row < b.size; row++) rowInB.set(b.ids[row]!, row);
+  const alone: number[] = [];
+  const inA = new Set<InstanceId>();
+  for (let row = 0; row < a.size; row++) inA.add(a.ids[row]!);
+  for (let row = 0; row < b.size; row++) if (!inA.has(b.ids[row]!)) alone.push(row);
+  const size = a.size + alone.length;
+  const extended = (own: ArrayLike<number>, others: ArrayLike<number>): Uint32Array => {
+    const column = new Uint32Array(size);
+    for (let row = 0; row < a.size; row++) column[row] = own[row]!;
+    alone.forEach((row, i) => (column[a.size + i] = others[row]!));
+    return column;
+  };
+  const ids = [...(a.ids as ArrayLike<InstanceId> & Iterable<InstanceId>), ...alone.map((row) => b.ids[row]!)];
+  const texts =
+    a.texts === null && b.texts === null
+      ? null
+      : [...(a.texts ?? Array.from({ length: a.size }, () => "")), ...alone.map((row) => b.texts?.[row] ?? "")];
+  const target = extended(a.target, b.target);
+  const answers = target.slice();
+  for (let row = 0; row < a.size; row++) {
+    const twin = rowInB.get(a.ids[row]!);
+    if (twin !== undefined) answers[row] = b.h2[twin]!;
+  }
+  alone.forEach((row, i) => (answers[a.size + i] = b.h2[row]!));
+  const areNumbers = ids.every((id) => typeof id === "number");
+  const table: Table = {
+    ...a,
+    size,
+    ids: areNumbers ? Float64Array.from(ids as number[]) : ids,
+    target,
+    h1: extended(a.h1, b.target), // right, or it would be in both tables
+    h2: extended(a.h2, b.target),
+    texts,
+  };
+  const found = { table, b: answers };
+  if (!pairs.has(a)) pairs.set(a, new WeakMap());
+  pairs.get(a)!.set(b, found);
+  return found;
+}
+
+/** Which of the updates breaks an instance; null if neither does. */
+export function flipsOf({ table, b }: Joined, row: number): Flips | null {
+  const truth = table.target[row]!;
+  if (table.h1[row] !== truth) return null;
+  const [brokenByA, brokenByB] = [table.h2[row] !== truth, b[row] !== truth];
+  return brokenByA && brokenByB ? "both" : brokenByA ? "a" : brokenByB ? "b" : null;
+}
+
+/** Those of the rows that the given updates break. */
+export function withFlips(both: Joined, rows: Uint32Array, wanted: Flips): Uint32Array {
+  return rows.filter((row) => flipsOf(both, row) === wanted);
+}
+
+/** Accuracy of B less that of A, with the interval of the paired difference. */
+export function accuracyDifference(both: Joined, confidence = 0.95): Difference {
+  const { table, b } = both;
+  let [onlyA, onlyB, neither] = [0, 0, 0];
+  for (let row = 0; row < table.size; row++) {
+    const truth = table.target[row];
+    const [a, other] = [table.h2[row] === truth, b[row] === truth];
+    if (a && !other) onlyA += 1;
+    else if (other && !a) onlyB += 1;
+    else if (!a) neither += 1;
+  }
+  const all = totals(table).reduce((sum, cell) => sum + cell, 0);
+  return pairedDifference(onlyB, onlyA, all - onlyA - onlyB - neither, neither, confidence);
+}
+
+/** Texts and images of both runs; those of the first come first. */
+export function mergedMedia(a: Media | null, b: Media | null): Media | null {
+  if (a === null || b === null) return a ?? b;
+  return {
+    texts: new Map([...b.texts, ...a.texts]),
+    images: new Set([...a.images, ...b.images]),
+    leftOut: new Set([...a.leftOut, ...b.leftOut].filter((id) => !a.images.has(id) && !b.images.has(id))),
+  };
+}
