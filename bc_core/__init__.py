@@ -17,6 +17,7 @@ from bc_core.counting._scores import (
     trust_compatibility_score,
 )
 from bc_core.files._files import FullDiskError
+from bc_core.losses._recommended import Recommendation, recommend
 from bc_core.losses._schedules import LinearLambda, check_lambda
 from bc_core.sweep._choice import Choice
 from bc_core.sweep._folder import Failure
@@ -37,6 +38,7 @@ __all__ = [
     "Failure",
     "FullDiskError",
     "LinearLambda",
+    "Recommendation",
     "Score",
     "Sweep",
     "SweepFailedError",
@@ -53,6 +55,7 @@ __all__ = [
     "negative_flip_rate",
     "paired_difference_interval",
     "positive_flip_rate",
+    "recommend",
     "score_from_counts",
     "trust_compatibility_score",
     "wilson_interval",

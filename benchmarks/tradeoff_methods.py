@@ -97,10 +97,9 @@ def on_mixed(loss: Loss, beside: Loss, weight: float = 2.0) -> Loss:
     return of_both
 
 
-def of_batch_and_mixed(lambda_c: float) -> Loss:
-    """Imitation on the batch, and on mixed inputs with mixed labels."""
-    loss = compatible("imitation", lambda_c)
-    return on_mixed(loss, loss, 1.0)
+def _also_on_mixed(make: Callable[[float], Loss]) -> Callable[[float], Loss]:
+    """A loss of the batch, and the same of mixed inputs with mixed labels."""
+    return lambda lambda_c: on_mixed(make(lambda_c), make(lambda_c), 1.0)
 
 
 def _front(
@@ -122,6 +121,7 @@ def _of(dissonance: str, normalization: str = "batch", **options: Any) -> Callab
 def trained() -> list[Trained]:
     """All settings of all methods that train, but for plain training."""
     best: dict[str, Any] = {"mixes": True, "averaged": True, "interpolates": True}
+    imitation, ldi = _of("imitation"), _of("logit_difference_inhibition")
     new_error, strict, lambdas = _of("new_error"), _of("strict_imitation"), (1.0, 4.0, 16.0)
     return [
         *_front("original: new error", _of("new_error", "support"), lambdas, lambdas),
@@ -130,8 +130,8 @@ def trained() -> list[Trained]:
         *_front("strict imitation", strict, lambdas),
         *_front("churn", _of("churn"), (0.3, 0.5, 0.7), (0.5,), averaged=True, interpolates=True),
         *_front("focal distillation", _of("focal_distillation"), (0.1, 0.3, 1.0), averaged=True, interpolates=True),
-        *_front("logit distance", _of("logit_distance"), (0.03, 0.1, 0.3)),
-        *_front("logit difference inhibition", _of("logit_difference_inhibition"), (0.1, 0.5, 2.0)),
+        *_front("logit distance", _of("logit_distance"), (0.03, 0.1, 0.3), averaged=True, interpolates=True),
+        *_front("logit difference inhibition", ldi, (0.1, 0.5, 2.0), (0.1, 0.5), averaged=True, interpolates=True),
         *_front("anchor", _of("anchor"), (0.5, 1.0)),
         *_front("where h1 is surer", _of("where_h1_is_surer"), (1.0, 4.0)),
         *_front("where h2 is wrong", _of("where_h2_is_wrong"), (1.0, 4.0)),
@@ -139,7 +139,7 @@ def trained() -> list[Trained]:
         *_front("distilled blend", lambda _: compatible("imitation", 4.0), (0.4,), (0.4,), "alpha", teacher=0.4),
         # From here on inputs are mixed.
         *_front("plain on mixed inputs", lambda _: on_mixed(plain, plain), (0.0,), (0.0,), mixes=True),
-        *_front("imitation on mixed inputs", imitating_mixed, (0.3, 1.0, 3.0), mixes=True),
+        *_front("imitation on mixed inputs", imitating_mixed, (0.3, 1.0), mixes=True),
         *(
             Trained(
                 "distilled blend, mixed inputs",
@@ -152,7 +152,8 @@ def trained() -> list[Trained]:
             )
             for alpha in (0.2, 0.4)
         ),
-        *_front("imitation, also on mixed inputs", of_batch_and_mixed, (0.5, 1.0, 2.0), (0.5, 1.0), **best),
+        *_front("imitation, also on mixed inputs", _also_on_mixed(imitation), (0.5, 1.0, 2.0), (0.5, 1.0), **best),
+        *_front("inhibition, also on mixed inputs", _also_on_mixed(ldi), (0.1, 0.5, 2.0), (0.1, 0.5), **best),
         *(
             Trained(
                 "mixed churn",
@@ -162,6 +163,6 @@ def trained() -> list[Trained]:
                 **best,
             )
             for share in (0.3, 0.5, 0.7)
-            for lambda_c in (0.0, 1.0, 4.0)
+            for lambda_c in (0.0, 4.0)
         ),
     ]
