@@ -49,9 +49,10 @@ test: $(VENV)/.dev lint test-frontend  ## All tests, doctests and checks.
 	$(MAKE) --no-print-directory test-lowest
 
 # What the promise of versions rests on: both names of Lightning, the losses, metrics, wrapped modules, LightningCLI.
-LOWEST_TESTS := tests/conformance/test_losses.py tests/lightning/test_versions.py tests/lightning/metrics/test_every_metric.py \
-	$(addprefix tests/lightning/,losses/test_losses.py batches/test_model_outputs.py evaluation/test_evaluate.py) \
-	$(addprefix tests/lightning/training/test_,values_on_devices.py module.py training_modes.py checkpoint.py) \
+LOWEST_TESTS := $(addprefix tests/conformance/test_,losses.py evaluate.py bad_input.py) \
+	$(addprefix tests/lightning/,test_versions.py metrics/test_every_metric.py losses/test_losses.py) \
+	$(addprefix tests/lightning/,batches/test_model_outputs.py evaluation/test_evaluate.py) \
+	$(addprefix tests/lightning/training/test_,values_on_devices.py module*.py callback.py training_modes.py checkpoint.py) \
 	$(addprefix tests/core/,test_requirements.py counting comparison/test_comparison.py)
 # TensorFlow is not lowered and needs a newer NumPy.
 NO_TENSORFLOW := not tensorflow and not tensors_are_counted and not tensors_and_columns
@@ -86,7 +87,7 @@ frontend/node_modules/.installed: frontend/package-lock.json
 	$(NPM) ci --no-audit --no-fund --loglevel=error
 	touch $@
 
-$(VENV)/.frontend-tests: frontend/node_modules/.installed $(FRONTEND) $(wildcard bc_tensorboard/static/*) bc_core/counting/_scores.py bc_core/counting/_intervals.py bc_tensorboard/writing/_format.py
+$(VENV)/.frontend-tests: frontend/node_modules/.installed $(FRONTEND) $(wildcard bc_tensorboard/static/*) bc_core/counting/_scores.py bc_core/counting/_intervals.py bc_core/counting/_paired.py bc_tensorboard/writing/_format.py
 	$(BIN)/python frontend/scripts/write_scores.py --check
 	$(BIN)/python frontend/scripts/write_fixtures.py --check
 	$(NPM) run --silent check

@@ -23,8 +23,10 @@ from bc_lightning.batches._attached import split_batch
 from bc_lightning.batches._model_outputs import (
     _part,
     class_axis_of,
+    h1_class_axis,
     inputs_from_batch,
     says_ambiguous_axis,
+    says_ambiguous_h1,
     scores_from_output,
     target_from_batch,
 )
@@ -136,6 +138,10 @@ class Reader:
         self._ask_h2 = _picking(h2, scores, "h2", parts)
         alike = isinstance(h1, nn.Module) and isinstance(h2, nn.Module) and of_one_kind(h1, h2)
         h1_scores = scores if h1_scores is None and alike and has_scores(h1, scores) else h1_scores
+        # Where h1's classes are, as a batch has told; or whether they are known to stand as h2's do.
+        self._h1_class_axis: int | None = None
+        told_of = None if self._reference is None else self._reference.scores
+        self._h1_is_told = alike or callable(h1_scores) or callable(told_of)
         if self._reference is None and self._answers is None:
             self._ask_h1_model = _picking(h1, h1_scores, "h1", parts if alike else ())
         # Least, most and number of what was read as logits of binary scores.
@@ -170,7 +176,7 @@ class Reader:
                 if len(h1_output) != len(h2_output):
                     raise self._wrong_number(f"at least {seen + len(h2_output)}")
             else:
-                h1_output = self._ask_h1(x, rows, h2_output, target, axis).to(h2_output.device)
+                h1_output = self._ask_h1(x, rows, h2_output, axis).to(h2_output.device)
             for output, model in ((h1_output, "h1"), (h2_output, "h2")):
                 if output.is_floating_point() and bool(torch.isnan(output).any()):
                     raise ValueError(
@@ -232,10 +238,10 @@ class Reader:
             raise ValueError(says_ambiguous_axis(answer.scores, target))
         return (answer.scores if axis == 1 else answer.scores.movedim(-1, 1)), axis
 
-    def _ask_h1(self, x: Any, rows: Tensor | None, h2_output: Tensor, target: Tensor, axis: int) -> Tensor:
+    def _ask_h1(self, x: Any, rows: Tensor | None, h2_output: Tensor, axis: int) -> Tensor:
         reference = self._reference
         if reference is None:
-            return self._second(self._ask_h1_model(x, self._device), target)[0]
+            return self._h1_second(self._ask_h1_model(x, self._device).scores, h2_output, axis)
         classes = h2_output.shape[1] if reference.class_map is not None and h2_output.ndim > 1 else None
         if not reference.is_stored:
             rows = reference.ask(*_arguments(x))
@@ -244,8 +250,18 @@ class Reader:
                 "h1 is stored outputs, and the batches do not say which rows of them they are: compare on "
                 "DataLoader(stored.attach(dataset), ...)"
             )
-        rows = rows.movedim(-1, 1) if axis == -1 and rows.ndim > 2 else rows
+        rows = self._h1_second(rows, h2_output, axis)
         return reference.map_classes(rows.to(h2_output.device), classes)
+
+    def _h1_second(self, scores: Tensor, h2_output: Tensor, axis: int) -> Tensor:
+        """h1's scores with the classes on axis 1; h2's were on `axis`."""
+        if self._multilabel:
+            return scores
+        found = h1_class_axis(scores, h2_output) or self._h1_class_axis
+        if found is None and not self._h1_is_told:
+            raise ValueError(says_ambiguous_h1(scores, axis))
+        self._h1_class_axis = found or axis
+        return scores if self._h1_class_axis == 1 else scores.movedim(-1, 1)
 
     def _labels(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> Any:
         if self._multilabel or h2_output.ndim == 1 or h2_output.shape[1] == 1:

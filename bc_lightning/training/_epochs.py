@@ -20,7 +20,8 @@ from bc_lightning.training._comparisons import (
     tensorboard_loggers,
     write,
 )
-from bc_lightning.training._penalty import eager, raise_what_was_noticed
+from bc_lightning.training._compiling import eager
+from bc_lightning.training._penalty import raise_what_was_noticed
 from bc_lightning.training._state import Compatibility, Epoch, Stage
 
 

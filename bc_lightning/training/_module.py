@@ -83,7 +83,8 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
             an object's attributes. It is read before the step. A step that trains on something else, such as mixed
             labels, hands it over: ``self.compatibility_target = y`` (class indices, or probabilities (N, C)).
         class_axis: which axis of scores with more than two holds the classes: 1, as in torch's losses, or -1. By
-            default the one that fits the target's shape; the last for outputs of Hugging Face's models.
+            default the one that fits the target's shape; the last for outputs of Hugging Face's models. h1's may
+            stand on the other: its shape tells, or `h1_scores` moves them.
         call: which call counts where a step calls h2 several times: ``"first"``, an index such as -1, or a function of
             the list of calls (each with ``args``, ``kwargs``, ``output``) that gives the index. By default several
             calls are refused.

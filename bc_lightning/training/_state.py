@@ -7,7 +7,6 @@ copy or an exported model but the plain values of `Compatibility.checkpoint_entr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -17,12 +16,13 @@ from torch import Tensor
 
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.reference._reference import Reference
+from bc_lightning.training._calls import Call
 from bc_lightning.training._comparisons import EpochInstances, LogComparisons
 from bc_lightning.training._epoch_record import LOGGED_NAMES, EpochRecord
+from bc_lightning.training._moved_rows import AsBrought
 
 if TYPE_CHECKING:
-    from bc_lightning.training._moved_rows import AsBrought
-    from bc_lightning.training._step import Call, Step
+    from bc_lightning.training._step import Step
 
 Stage = Literal["train", "val", "test"]
 STAGES: tuple[Stage, ...] = ("train", "val", "test")
@@ -30,7 +30,7 @@ CHECKPOINT_KEY = "backward_compatibility"
 
 Scores = str | Callable[[Any], Tensor] | None
 Where = str | int | Callable[[Any], Any] | None
-WhichCall = str | int | Callable[[list["Call"]], int] | None
+WhichCall = str | int | Callable[[list[Call]], int] | None
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,8 @@ class Run:
     looked_at: set[Stage] = field(default_factory=set)
     # The axis of the classes, where the first batch has told it.
     class_axis: int | None = None
+    # The same of h1's scores.
+    h1_class_axis: int | None = None
     # Whether h1 or h2 change their input in place, so that h1 needs a copy of what h2 got.
     copies_inputs: bool = False
     # Whether h1 draws from the generators of Python or NumPy.
@@ -128,8 +130,6 @@ class Run:
     # Whether a checkpoint of a training was loaded, and the step it was saved at.
     resumed: bool = False
     checkpoint_step: int | None = None
-    # Least and largest of h1's binary scores, and how many they are, until that tells logits from probabilities.
-    h1_scale: tuple[float, float, int] = (math.inf, -math.inf, 0)
     # Said once a run.
     unnamed: set[str] = field(default_factory=set)
 

@@ -17,19 +17,17 @@ from bc_core.reference._callable_fingerprint import is_same_h1, is_sure, says_by
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._attached import split_batch
 from bc_lightning.losses._instance_terms import LossTerms
+from bc_lightning.training._compiling import eager, in_backward
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
-from bc_lightning.training._hooks import FirstHook, ModuleCalls, SubmoduleHook
+from bc_lightning.training._hooks import CallHook, ModuleCalls
+from bc_lightning.training._loaders import check_collates
 from bc_lightning.training._moved_rows import AsBrought
-from bc_lightning.training._penalty import UnknownAxisError, eager, penalty_terms, raise_what_was_noticed
-from bc_lightning.training._refused_steps import captures_message
+from bc_lightning.training._penalty import UnknownAxisError, penalty_terms, raise_what_was_noticed
+from bc_lightning.training._refused_steps import captures_message, whole_graph_message
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage
-from bc_lightning.training._step import (
-    HANDED_OVER,
-    Step,
-    in_backward,
-)
+from bc_lightning.training._step import HANDED_OVER, Step
 from bc_lightning.training._strategies import check_strategy
-from bc_lightning.training._target import check_compiled, check_takes_from_base
+from bc_lightning.training._target import check_compiled, check_takes_from_base, is_unseen
 from bc_lightning.training._tensors import has_label_loss, leads_to
 
 if TYPE_CHECKING:
@@ -49,8 +47,8 @@ class CompatibleStep:
         call: Callable[..., Any] = super().forward  # type: ignore[misc]
         if not in_backward():
             for state in self._compatibilities:
-                if state.step is not None:
-                    call = functools.partial(_through, state.step, call)
+                if (step := state.step) is not None:
+                    call = functools.partial(_through if step.compiled else _through_eagerly, step, call)
         return call(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -113,6 +111,18 @@ class CompatibleStep:
             if state.step is not None:
                 loss = _penalised(state.step, loss)
         super().manual_backward(loss, *args, **kwargs)  # type: ignore[misc]
+
+    def on_train_start(self) -> None:
+        check_collates(self, "train")
+        super().on_train_start()  # type: ignore[misc]
+
+    def on_validation_start(self) -> None:
+        check_collates(self, "val")
+        super().on_validation_start()  # type: ignore[misc]
+
+    def on_test_start(self) -> None:
+        check_collates(self, "test")
+        super().on_test_start()  # type: ignore[misc]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int, *args: Any) -> Any:
         module = cast("pl.LightningModule", self)
@@ -236,7 +246,19 @@ def key_of(state: Compatibility) -> str:
 
 
 def _through(step: Step, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return step.forward(call, args, kwargs)
+    return step.compiled_forward(call, args, kwargs)
+
+
+# Not recursively: what h2 computes is compiled where the user compiles it.
+@functools.partial(torch.compiler.disable, recursive=False)
+def _through_eagerly(step: Step, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    asked = step.before_forward(args, kwargs)
+    try:
+        output = call(*args, **kwargs)
+    finally:
+        step.left_forward()
+    step.after_forward(args, kwargs, output, asked)
+    return output
 
 
 def _incoming(state: Compatibility, batch: Any, brought: Any) -> Incoming:
@@ -298,9 +320,10 @@ def _begin_step(module: Any, state: Compatibility, stage: Stage, args: Any, kwar
     step = Step(state, module, stage, batch, position)
     hooks: list[Any] = []
     if isinstance(step.scores, str):
-        hooks.append(SubmoduleHook(step, module.get_submodule(step.scores)))
+        hooks.append(CallHook(step, module.get_submodule(step.scores), step.add, part=True))
     if step.found is not None and len(step.found.names) > 1:
-        hooks.append(FirstHook(step, module.get_submodule(step.found.names[0])))
+        # What the first of several parts is given is what h1 is asked.
+        hooks.append(CallHook(step, module.get_submodule(step.found.names[0]), step.begin, part=False))
     if step.first and not step.compiled:
         step.modules = ModuleCalls(step)
         hooks.append(step.modules)
@@ -338,6 +361,10 @@ def made_step(stage: Stage, name: str, user_step: Callable[..., Any]) -> Callabl
     return step
 
 
+# What Dynamo names where a graph would have to break at us.
+_KEPT_OUT = (ModuleCalls.__name__, CallHook.__name__, _through_eagerly.__name__)
+
+
 # Not traced itself, so that the user's own step is compiled as it is by itself, and ours around it is not.
 @functools.partial(torch.compiler.disable, recursive=False)
 def _run_step(
@@ -349,6 +376,10 @@ def _run_step(
     step, hooks = _begin_step(module, state, stage, args, kwargs)
     try:
         return _after_step(module, step, run(*args, **kwargs))
+    except torch._dynamo.exc.Unsupported as error:
+        if step.compiled or not any(name in str(error) for name in _KEPT_OUT):
+            raise
+        raise RuntimeError(whole_graph_message(step.module, step.stage)) from error
     finally:
         _end_step(state, step, hooks)
 
@@ -360,13 +391,13 @@ def _after_step(module: Any, step: Step, output: Any) -> Any:
         if step.calls or _find(step):
             _evaluated(step)
         elif step.modules is not None and step.modules.calls and not (step.scores is None and _may_wait(step)):
-            raise RuntimeError(captures_message(step))
+            raise RuntimeError(captures_message(step.module, step.stage, step.scores, len(step.calls)))
         return output
     if module.automatic_optimization:
         return _automatic(step, output)
     if step.calls or not step.captured:
         raise RuntimeError(
-            captures_message(step)
+            captures_message(step.module, step.stage, step.scores, len(step.calls))
             if not step.captured
             else f"{class_of(module)}.training_step optimises manually and never called "
             f"self.manual_backward(loss) after it called h2, so the penalty was added to nothing. "
@@ -451,10 +482,11 @@ def _automatic(step: Step, output: Any) -> Any:
 def _with_penalty(step: Step, loss: Tensor) -> Tensor:
     """The user's loss plus lambda_c times the dissonance; with lambda_c = 0 the very same tensor."""
     step.stop_watching()
+    unseen = is_unseen(step, loss)
     plain = step.state.options.lambda_is_zero
     with torch.set_grad_enabled(not plain and torch.is_grad_enabled()):
         terms: LossTerms = penalty_terms(step, base=loss.detach())
-    if step.compiled:
+    if unseen:
         check_compiled(step, terms.base, loss.detach())
     check_takes_from_base(step, terms.base, loss.detach())
     return loss if plain else loss + step.state.loss.lambda_c * terms.dissonance

@@ -1,4 +1,7 @@
-"""Trains and evaluates one module and saves what came out. Run by test_ddp.py, alone or in two gloo processes."""
+"""Trains and evaluates a module in several ways and saves what came out. Run by test_ddp.py, alone or in two processes.
+
+All ways in one go: starting a process and importing torch and Lightning takes longer than any of the trainings.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import logging
 import os
 import warnings
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -45,17 +49,26 @@ class Lbfgs(NoStatistics):
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--devices", type=int, required=True)
-    parser.add_argument("--out", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("ways", nargs="+", help="the options of each way in one text, which names its file")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    for way in arguments.ways:
+        train(arguments.devices, arguments.out / way.replace("/", "-"), way.split())
+
+
+def train(devices: int, out: Path, way: list[str]) -> None:
+    """One way of training; to the file `out`."""
+    parser = argparse.ArgumentParser()
     parser.add_argument("--loss", required=True)
     parser.add_argument("--normalization", default="batch")
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--stored", action="store_true")
     parser.add_argument("--lbfgs", action="store_true")
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+    arguments = parser.parse_args(way)
 
     base, dissonance = arguments.loss.split("/")
     lambda_c = DISSONANCES[dissonance].most_lambda or 3.0
@@ -66,13 +79,13 @@ def main() -> None:
     if arguments.plain:
         module, options = module.net, {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1)}
     # 100 = 6 whole global batches of 16 and one of 4. 51 cannot be shared out evenly: one instance is repeated.
-    train, val = dataset(100), dataset(51, seed=1)
+    data, val = dataset(100), dataset(51, seed=1)
 
     def trainer(**more):
         return pl.Trainer(
             accelerator="cpu",
-            devices=arguments.devices,
-            strategy="ddp" if arguments.devices > 1 else "auto",
+            devices=devices,
+            strategy="ddp" if devices > 1 else "auto",
             max_epochs=2,
             accumulate_grad_batches=arguments.accumulate,
             logger=False,
@@ -85,24 +98,24 @@ def main() -> None:
 
     reference = h1
     if arguments.stored:
-        reference = store_outputs(h1, train, f"{arguments.out}-train", trainer=trainer())
-        val_rows = store_outputs(h1, val, f"{arguments.out}-val", trainer=trainer())
-        train, val = reference.attach(train), val_rows.attach(val)
-    batch = GLOBAL_BATCH // arguments.devices
-    options["comparisons"] = LogComparisons(directory=f"{arguments.out}-comparisons", metadata=lambda i: f"photo {i}")
+        reference = store_outputs(h1, data, f"{out}-train", trainer=trainer())
+        val_rows = store_outputs(h1, val, f"{out}-val", trainer=trainer())
+        data, val = reference.attach(data), val_rows.attach(val)
+    batch = GLOBAL_BATCH // devices
+    options["comparisons"] = LogComparisons(directory=f"{out}-comparisons", metadata=lambda i: f"photo {i}")
     module = BCLightningModule(module, h1=reference, loss=loss, **options)
     run = trainer()
     # The sampler that Lightning puts in shuffles, by process count; this one deals the same global batches.
     rank = int(os.environ.get("LOCAL_RANK", "0"))
-    sampler = DistributedSampler(train, arguments.devices, rank, shuffle=False)
-    run.fit(module, DataLoader(train, batch, sampler=sampler), DataLoader(val, batch))
+    sampler = DistributedSampler(data, devices, rank, shuffle=False)
+    run.fit(module, DataLoader(data, batch, sampler=sampler), DataLoader(val, batch))
     metrics = {name: value.item() for name, value in run.callback_metrics.items()}
     test = run.validate(module, DataLoader(val, batch), verbose=False)[0]
     # Fewer instances than processes: one of them has nothing but padding.
     single = run.validate(module, DataLoader(val if arguments.stored else dataset(1, seed=2), 1), verbose=False)[0]
     test["single"] = {} if arguments.stored else single
     if run.is_global_zero:
-        torch.save({"weights": module.state_dict(), "metrics": metrics, "validate": test}, arguments.out)
+        torch.save({"weights": module.state_dict(), "metrics": metrics, "validate": test}, out)
 
 
 if __name__ == "__main__":

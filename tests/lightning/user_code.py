@@ -128,3 +128,26 @@ def fit(module, root, train=None, val=None, seed: int = 1, **options) -> pl.Trai
 def made(cls, seed: int = 3, **options):
     torch.manual_seed(seed)
     return cls(**options)
+
+
+def same_weights(one, other):
+    """Whether two modules have the same state, to the bit."""
+    one, other = one.state_dict(), other.state_dict()
+    assert one.keys() == other.keys()
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def brute_force_scores(h1_labels, h2_labels, target):
+    counts = {(a, b): 0 for a in (False, True) for b in (False, True)}
+    for a, b, y in zip(h1_labels, h2_labels, target, strict=True):
+        counts[a == y, b == y] += 1
+    rr, rw, wr, ww = (counts[key] for key in ((True, True), (True, False), (False, True), (False, False)))
+    n = rr + rw + wr + ww
+    return {
+        "btc": rr / (rr + rw),
+        "bec_given_h1_wrong": ww / (ww + wr),
+        "bec_given_h2_wrong": ww / (ww + rw),
+        "nfr": rw / n,
+        "accuracy_h1": (rr + rw) / n,
+        "accuracy_h2": (rr + wr) / n,
+    }

@@ -158,9 +158,9 @@ def test_a_sweep_takes_them_with_their_ids_and_tells_of_double_ones_before_it_tr
     }  # fmt: skip
     h1, h2 = net(), net()
     found = sweep(h2, h1, named, test=named, folder=tmp_path / "s", **common)
-    assert all(
-        instance.startswith("n") for instance in found.comparison("new_error", 1.0, dataset="test").instances.ids
-    )
+    ids = found.comparison("new_error", 1.0, dataset="test").instances.ids
+    assert len(ids)
+    assert all(instance.startswith("n") for instance in ids)
     overlapping = [(named[0][0], *named[0][1:]), (named[0][0], *named[1][1:])]
     with pytest.raises(ValueError, match="must be unique.*12 of 12 different ids") as told:
         sweep(h2, h1, overlapping, test=named, folder=tmp_path / "t", **common)

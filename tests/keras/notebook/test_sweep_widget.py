@@ -42,6 +42,7 @@ def test_the_call_of_the_original_starts_a_sweep(tmp_path):
     model = keras.models.load_model(sweep.model_path("new_error", 1.0))
     found = sweep.comparison("new_error", 1.0, dataset="test")
     assert found.overlap == evaluate(h1, model, (x, y)).comparison.overlap
+    assert len(found.instances)
     assert all(str(instance).startswith("row ") for instance in found.instances.ids)
 
 

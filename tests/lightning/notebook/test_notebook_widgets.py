@@ -228,6 +228,7 @@ def test_a_shuffled_loader_is_counted_but_its_instances_are_not_named(models, da
         shown = ModelComparison(*models, loader, get_instance_metadata=lambda i: pytest.fail("asked for a text"))
     assert caught[0].filename == __file__
     assert shown.comparison.overlap == known.overlap
+    assert len(shown.comparison.instances)
     assert all(instance.startswith("no. ") for instance in shown.comparison.instances.ids)
 
 

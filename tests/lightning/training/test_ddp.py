@@ -13,6 +13,21 @@ import torch
 from bc_core import Comparison
 
 SCRIPT = Path(__file__).parents[1] / "ddp_training.py"
+WAYS = (
+    "--loss cross_entropy/new_error",
+    "--loss cross_entropy/new_error --normalization support",
+    "--loss kl_divergence/strict_imitation --normalization support --plain",
+    "--loss nll/strict_imitation --accumulate 2",
+    "--loss cross_entropy/strict_imitation --stored",
+    "--loss cross_entropy/new_error --lbfgs",
+    "--loss cross_entropy/focal_distillation",
+    "--loss kl_divergence/logit_difference_inhibition --plain",
+    "--loss nll/logit_distance --accumulate 2",
+    "--loss cross_entropy/where_h1_is_surer --normalization support",
+    "--loss cross_entropy/where_h2_is_wrong --normalization support --stored",
+    "--loss cross_entropy/churn --stored",
+    "--loss cross_entropy/anchor",
+)
 EXACT = ("btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "accuracy_h1", "accuracy_h2")
 
 
@@ -26,36 +41,29 @@ def run(script, *options):
     return done
 
 
-def train(tmp_path, devices, *options):
-    out = tmp_path / f"{devices}.pt"
-    run(SCRIPT, "--devices", str(devices), "--out", str(out), *options)
-    return torch.load(out)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folders of what one process and two processes trained, all ways."""
+    folders = [tmp_path_factory.mktemp(f"devices{devices}") for devices in (1, 2)]
+    for devices, folder in enumerate(folders, 1):
+        run(SCRIPT, "--devices", str(devices), "--out", str(folder), *WAYS)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory):
+    """Two processes that ended with loaders that give trouble, and the folder of their comparisons."""
+    folder = tmp_path_factory.mktemp("comparisons")
+    return run(SCRIPT.with_name("ddp_comparisons.py"), "--out", str(folder)), folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--loss", "cross_entropy/new_error"],
-        ["--loss", "cross_entropy/new_error", "--normalization", "support"],
-        ["--loss", "kl_divergence/strict_imitation", "--normalization", "support", "--plain"],
-        ["--loss", "nll/strict_imitation", "--accumulate", "2"],
-        ["--loss", "cross_entropy/strict_imitation", "--stored"],
-        ["--loss", "cross_entropy/new_error", "--lbfgs"],
-        ["--loss", "cross_entropy/focal_distillation"],
-        ["--loss", "kl_divergence/logit_difference_inhibition", "--plain"],
-        ["--loss", "nll/logit_distance", "--accumulate", "2"],
-        ["--loss", "cross_entropy/where_h1_is_surer", "--normalization", "support"],
-        ["--loss", "cross_entropy/where_h2_is_wrong", "--normalization", "support", "--stored"],
-        ["--loss", "cross_entropy/churn", "--stored"],
-        ["--loss", "cross_entropy/anchor"],
-    ],
-    ids=" ".join,
-)
-def test_two_processes_equal_one(options, tmp_path):
-    one, two = (train(tmp_path, devices, *options) for devices in (1, 2))
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_equal_one(trained, way):
+    paths = [folder / way.replace("/", "-") for folder in trained]
+    one, two = map(torch.load, paths)
     # L-BFGS divides by differences of gradients, which makes more of their last bit than a step of SGD does.
-    tolerance = 1e-5 if "--lbfgs" in options else 1e-6
+    tolerance = 1e-5 if "--lbfgs" in way else 1e-6
     for name, weight in one["weights"].items():
         torch.testing.assert_close(two["weights"][name], weight, rtol=0, atol=tolerance)
     for name, value in one["metrics"].items():
@@ -71,7 +79,7 @@ def test_two_processes_equal_one(options, tmp_path):
         assert two["validate"][f"val_{score}"] == one["validate"][f"val_{score}"]
     # Shares of 51, not of 52: the instance that the sampler repeated is not counted twice.
     assert two["validate"]["val_nfr"] * 51 == pytest.approx(round(two["validate"]["val_nfr"] * 51), abs=1e-4)
-    files = [sorted(Path(f"{tmp_path}/{devices}.pt-comparisons").iterdir()) for devices in (1, 2)]
+    files = [sorted(Path(f"{path}-comparisons").iterdir()) for path in paths]
     assert [path.name for path in files[0]] == [path.name for path in files[1]] != []
     for alone, shared in zip(*files, strict=True):
         # The rows of both processes, in the order of the data set, each instance once.
@@ -83,19 +91,18 @@ def test_two_processes_equal_one(options, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["shuffle", "every process reads all"])
-def test_instances_without_ids_are_still_compared_by_two_processes(trouble, tmp_path):
-    run(SCRIPT.with_name("ddp_comparisons.py"), "--out", str(tmp_path), "--trouble", trouble)
-    (path,) = tmp_path.glob("*.json")
+def test_instances_without_ids_are_still_compared_by_two_processes(validated, trouble):
+    (path,) = (validated[1] / trouble).glob("*.json")
     found = Comparison.load(path)
     assert found.dataset_size == (40 if trouble == "shuffle" else 80)
     assert {str(i).rpartition(" of process ")[2] for i in found.instances.ids} == {"0", "1"}
 
 
 @pytest.mark.slow
-def test_ids_that_one_process_cannot_use_cost_the_comparison_and_not_the_training(tmp_path):
-    done = run(SCRIPT.with_name("ddp_comparisons.py"), "--out", str(tmp_path), "--trouble", "ids of two kinds")
-    assert list(tmp_path.glob("*.json")) == []
+def test_ids_that_one_process_cannot_use_cost_the_comparison_and_not_the_training(validated):
+    done, folder = validated
+    assert list((folder / "ids of two kinds").glob("*.json")) == []
     # Both processes write, perhaps into one line.
-    assert done.stdout.count("True") == 2
+    assert done.stdout.count("ids of two kinds True") == 2
     assert "There is no comparison of step" in done.stderr
     assert "batches of both kinds" in done.stderr

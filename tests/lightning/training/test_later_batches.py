@@ -7,10 +7,10 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from test_doubtful_steps import trained
-from test_users_steps import VAL, Base, Forward, accuracy, mixed
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from user_code import CLASSES, FEATURES, dataset, fit, loader, made
+from users_modules import VAL, Base, Forward, accuracy, mixed
 
 from bc_lightning import BCLightningModule
 

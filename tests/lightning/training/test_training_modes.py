@@ -53,9 +53,15 @@ def test_true_precision_leaves_the_callers_h1_as_it_is(precision, tmp_path):
 
 
 def test_a_cast_copy_of_h2_does_not_disturb_the_h1_they_share(h1, tmp_path):
-    module = BCLightningModule(made(UserModule), h1=h1, lambda_c=2.0)
+    module, alone = (BCLightningModule(made(UserModule), h1=h1, lambda_c=2.0) for _ in range(2))
+    fit(alone, tmp_path)
+    before = copy.deepcopy(h1.state_dict())
     copy.deepcopy(module).half()
+    for name, value in h1.state_dict().items():
+        assert (value.dtype, value.tolist()) == (before[name].dtype, before[name].tolist())
     fit(module, tmp_path)
+    for one, other in zip(module.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_stored_rows_are_not_rounded_by_the_trainers_precision(tmp_path):
@@ -115,7 +121,9 @@ def test_bf16_true_keeps_lambda_and_class_weights_in_float32(tmp_path):
 def test_double_takes_h1_and_class_weights_along(tmp_path):
     loss = CompatibilityLoss("cross_entropy", weight=[1.0, 2.0, 3.0])
     module = BCLightningModule(made(UserModule), h1=make_h1(), loss=loss)
-    fit(module, tmp_path, precision="64-true")
+    trainer = fit(module, tmp_path, precision="64-true")
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float64}
+    assert trainer.callback_metrics["train_dissonance"] > 0
 
 
 def test_to_empty_spares_h1(h1):
