@@ -125,7 +125,7 @@ class Results:
             row[part] = [bench.counts(seed, part, scores(seed, x)) for seed, x in enumerate(inputs)]
         self.rows[key] = row
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row, separators=(",", ":")) + "\n")
 
 
 def of_networks(bench: Bench, weights: list[Weights]) -> Callable[[int, Tensor], Tensor]:
@@ -209,7 +209,10 @@ def run(name: str, start: str, results: Results, seeds: int, is_wanted: Callable
     def there(method: str, setting: str) -> bool:
         return results.has((name, start, method, setting), seeds)
 
-    missing = [one for one in trained() if is_wanted(one) and not there(one.method, one.setting)]
+    def done(one: Trained) -> bool:
+        return there(one.method, one.setting) and (not one.averaged or there(f"{one.method}, averaged", one.setting))
+
+    missing = [one for one in trained() if is_wanted(one) and not done(one)]
     if name.endswith("/classes"):  # a blend with an h1 that does not know the class would teach against it
         missing = [one for one in missing if not one.mixes and one.teacher is None]
     plain_there = there("plain", "draw=0")
