@@ -22,6 +22,8 @@ from bc_lightning.training._epoch_record import LOGGED_NAMES, EpochRecord
 from bc_lightning.training._moved_rows import AsBrought
 
 if TYPE_CHECKING:
+    from bc_core.promise._keeper import PromiseOptions
+    from bc_lightning.training._promise import Promised
     from bc_lightning.training._step import Step
 
 Stage = Literal["train", "val", "test"]
@@ -50,6 +52,14 @@ class Options:
     comparisons: LogComparisons | None = None
     # Whether our steps stand in for those that a plain module lacks, so that the base loss is ours too.
     supplies_base: bool = False
+    promise: PromiseOptions | None = None
+    # Held-out data for the promise; None for the validation data.
+    promise_data: Any = None
+
+    @property
+    def moves_lambda(self) -> bool:
+        """Whether lambda_c is a tensor that a schedule or a promise fills."""
+        return self.schedule is not None or self.promise is not None
 
     @property
     def lambda_is_zero(self) -> bool:
@@ -60,7 +70,10 @@ class Options:
     def logged_names(self) -> frozenset[str]:
         """The names that are ours in the Trainer's logs."""
         names = {f"{self.log_prefix}{stage}_{name}" for stage in self.stages for name in LOGGED_NAMES}
-        return frozenset(names | ({f"{self.log_prefix}lambda_c"} if self.schedule is not None else set()))
+        others = ["lambda_c"] if self.moves_lambda else []
+        if self.promise is not None:
+            others += self.promise.logged_names
+        return frozenset(names | {f"{self.log_prefix}{name}" for name in others})
 
 
 class Incoming(NamedTuple):
@@ -149,6 +162,8 @@ class Compatibility:
         self.found: dict[Stage, Found] = {}
         # Validation epochs that this training has behind it; goes into checkpoints.
         self.epochs_begun: dict[str, int] = {}
+        # What a training that is held to a promise has come to; goes into checkpoints too.
+        self.promised: Promised | None = None
         self.moves_along = True
         # While our own values are logged, under the names that are refused to others.
         self.logging = False
@@ -207,20 +222,30 @@ class Compatibility:
             self._compiled = compiler(self.loss.terms)
         return self._compiled
 
-    def checkpoint_entry(self) -> dict[str, Any]:
-        """What a checkpoint says of h1; plain values, so that it loads without this package."""
+    def checkpoint_entry(self, checkpoint: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What a checkpoint says of h1; plain values and tensors, so that it loads without this package."""
+        promised = {} if self.promised is None else {"promise": self.promised.state_dict(checkpoint or {})}
         return {
             "version": 1,
             "h1_fingerprint": self.reference.fingerprint,
             "loss": repr(self.loss),
             "validation_epochs": self.epochs_begun.get("val", 0),
+            **promised,
         }
 
-    def resume(self, entry: Mapping[str, Any]) -> None:
-        """Go on counting where the training that wrote a checkpoint stood."""
+    def resume(self, entry: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
+        """Go on where the training that wrote a checkpoint stood."""
         self.run.resumed = True
         self.epochs_begun = {"val": int(entry.get("validation_epochs", 0))}
+        if self.promised is not None and "promise" in entry:
+            self.promised.load_state_dict(entry["promise"], checkpoint)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle is of the model; a run is the Trainer's.
         return {**self.__dict__, "run": Run(), "step": None, "notice": None, "_compiled": None}
+
+
+def compatibilities_of(module: Any) -> list[Compatibility]:
+    """What a wrapped module is held to, or an empty list."""
+    found: list[Compatibility] = getattr(module, "__dict__", {}).get("_compatibilities", [])
+    return found

@@ -17,6 +17,7 @@ from bc_core.reference._callable_fingerprint import is_same_h1, is_sure, says_by
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._attached import split_batch
 from bc_lightning.losses._instance_terms import LossTerms
+from bc_lightning.training import _promise
 from bc_lightning.training._compiling import eager, in_backward
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
 from bc_lightning.training._hooks import CallHook, ModuleCalls
@@ -24,7 +25,7 @@ from bc_lightning.training._loaders import check_collates
 from bc_lightning.training._moved_rows import AsBrought
 from bc_lightning.training._penalty import UnknownAxisError, penalty_terms, raise_what_was_noticed
 from bc_lightning.training._refused_steps import captures_message, whole_graph_message
-from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage
+from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage, compatibilities_of
 from bc_lightning.training._step import HANDED_OVER, Step
 from bc_lightning.training._strategies import check_strategy
 from bc_lightning.training._target import check_compiled, check_takes_from_base, is_unseen
@@ -40,6 +41,8 @@ class CompatibleStep:
     _compatibilities: list[Compatibility]
     _user_class: ClassVar[type[Any]]
     _rebuild_from: ClassVar[tuple[type[Any], bool]]
+
+    promise = _promise.VerdictOf()
 
     # -- what flows by ------------------------------------------------------------------------------------------
 
@@ -92,8 +95,13 @@ class CompatibleStep:
         for state in self._compatibilities:
             if not state.run.resumed and cast("Any", self).trainer.global_step == 0:
                 state.epochs_begun = {}
+        _promise.begin_training(self)
         say_what_is_not_trained(cast("nn.Module", self))
         super().on_fit_start()  # type: ignore[misc]
+
+    def on_train_end(self) -> None:
+        super().on_train_end()  # type: ignore[misc]
+        _promise.end_training(self)
 
     def on_fit_end(self) -> None:
         super().on_fit_end()  # type: ignore[misc]
@@ -114,6 +122,7 @@ class CompatibleStep:
 
     def on_train_start(self) -> None:
         check_collates(self, "train")
+        _promise.check_held_out(self)
         super().on_train_start()  # type: ignore[misc]
 
     def on_validation_start(self) -> None:
@@ -126,6 +135,7 @@ class CompatibleStep:
 
     def on_train_batch_start(self, batch: Any, batch_idx: int, *args: Any) -> Any:
         module = cast("pl.LightningModule", self)
+        _promise.look_before_batch(module, batch_idx)
         for state in self._compatibilities:
             state.run.position = Position(0, batch_idx)
             if state.options.schedule is not None:
@@ -140,6 +150,7 @@ class CompatibleStep:
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any) -> None:
         super().on_train_batch_end(outputs, batch, batch_idx, *args)  # type: ignore[misc]
         trainer = cast("Any", self).trainer
+        _promise.look_after_batch(self)
         # Reading a flag waits for the device, so only where Lightning reads the logged values anyway.
         every = trainer.log_every_n_steps
         if every and (batch_idx + 1) % every == 0:
@@ -181,6 +192,7 @@ class CompatibleStep:
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()  # type: ignore[misc]
+        _promise.look_now(self)
         _end(self, "train")
 
     def on_validation_epoch_end(self) -> None:
@@ -196,7 +208,7 @@ class CompatibleStep:
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
         for state in self._compatibilities:
-            checkpoint[key_of(state)] = state.checkpoint_entry()
+            checkpoint[key_of(state)] = state.checkpoint_entry(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
@@ -218,7 +230,7 @@ class CompatibleStep:
                 )
             if not is_sure(saved["h1_fingerprint"], given):
                 rank_zero_warn(says_by_name(given))
-            state.resume(saved)
+            state.resume(saved, checkpoint)
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:
@@ -228,12 +240,6 @@ class CompatibleStep:
                 "Load h2 as the class it is, YourModule.load_from_checkpoint(path), and wrap it again to go on."
             )
         return cls._user_class.load_from_checkpoint(*args, **kwargs)
-
-
-def compatibilities_of(module: Any) -> list[Compatibility]:
-    """What a wrapped module is held to, or an empty list."""
-    found: list[Compatibility] = getattr(module, "__dict__", {}).get("_compatibilities", [])
-    return found
 
 
 def key_of(state: Compatibility) -> str:
