@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from crowd import Weights
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import WeightAveraging
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 from update_data import Update
 
@@ -47,12 +47,14 @@ def train(update: Update, rows: Tensor, old: Weights, seed: int) -> Weights:
     """Weights of h2, started from h1's and trained as recommended."""
     way = recommend(same_architecture=True)
     seed_everything(seed, verbose=False)
-    h1, h2 = loaded(update.h1, old), loaded(update.h2, old)
+    h1, h2 = update.h1(), update.h2()
+    h1.load_state_dict(old)
     module = BCLightningModule(
         h2,
         h1=h1,
         loss="recommended",
         lambda_c=way.lambda_c,
+        start_from=way.start_from,
         optimizer=functools.partial(torch.optim.Adam, lr=update.lr),
     )
     collate = functools.partial(with_mixed, classes=update.classes)
@@ -67,10 +69,3 @@ def train(update: Update, rows: Tensor, old: Weights, seed: int) -> Weights:
         averaged = LaterHalf(update.epochs)
         Trainer(max_epochs=update.epochs, accelerator="cpu", callbacks=[averaged], **quiet).fit(module, loader)
     return {name: value.detach() for name, value in h2.named_parameters()}
-
-
-def loaded(net: Callable[[], nn.Module], weights: Weights) -> nn.Module:
-    """A module of these weights."""
-    module = net()
-    module.load_state_dict(weights)
-    return module
