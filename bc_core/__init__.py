@@ -29,6 +29,7 @@ from bc_core.counting._several import benjamini_hochberg, holm
 from bc_core.counting._weighted import WeightedShare, weighted_share
 from bc_core.files._files import FullDiskError
 from bc_core.gate._assertion import assert_compatible
+from bc_core.losses._recommended import Recommendation, recommend
 from bc_core.losses._schedules import LinearLambda, check_lambda
 from bc_core.promise._grammar import Promise
 from bc_core.promise._verdict import PromiseVerdict, judge
@@ -57,6 +58,7 @@ __all__ = [
     "NoiseFloor",
     "Promise",
     "PromiseVerdict",
+    "Recommendation",
     "Score",
     "Sweep",
     "SweepFailedError",
@@ -83,6 +85,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_difference_interval",
     "positive_flip_rate",
+    "recommend",
     "score_from_counts",
     "trust_compatibility_score",
     "weighted_share",

@@ -376,3 +376,14 @@ DISSONANCES: dict[str, Dissonance] = {
         ),
     )
 }
+
+RECOMMENDED = "imitation"
+"""What `recommend` names for most updates; `docs/methods.md` says why."""
+
+DISSONANCES["recommended"] = DISSONANCES[RECOMMENDED]._replace(
+    name="recommended",
+    title="the recommended one",
+    summary=f"what measurements recommend for most updates, at present ``{RECOMMENDED!r}`` (docs/methods.md says why)",
+    notes="Name that one where a later version must not mean another.",
+    prefix="",
+)
