@@ -83,6 +83,14 @@ def _columns_of_labels(target: Any, labels: Any, num_classes: int | None) -> np.
     return columns[..., 1:] if num_classes == 1 else columns
 
 
+def beside_teacher(rows: np.ndarray[Any, Any], taught: np.ndarray[Any, Any], num_classes: int | None) -> Any:
+    """h1's rows and the teacher's as the columns of one: scores (N, C) or labels (N,) of h1, and scores (N, C)."""
+    if rows.dtype.kind in "iub":
+        rows = _columns_of_labels(None, rows, num_classes)
+    columns = [each[:, None] if each.ndim == 1 else each for each in (rows, taught)]
+    return np.concatenate(columns, axis=-1)
+
+
 def check_labels(labels: np.ndarray[Any, Any], num_classes: int | None) -> int:
     """Check that h1's labels fit h2's columns; return how many classes these stand for.
 
@@ -108,6 +116,18 @@ HOW_TO_ATTACH_STORED = (
     "h1 is stored outputs, and these data do not carry them: train and validate on `h1.attach(x, y)` or "
     "`h1.attach(dataset)`, each data set with outputs stored for it (for validation data `attach_h1(old_model, x, y)` "
     "does as well)."
+)
+
+
+HOW_TO_ATTACH_TEACHER = (
+    "The teacher is stored outputs, and these data do not carry them: train and validate on `teacher.attach(x, y)` or "
+    "`teacher.attach(dataset)`, each data set with outputs stored for it."
+)
+
+HOW_TO_ATTACH_BOTH = (
+    "h1 and the teacher are stored outputs, and these data do not carry both: train and validate on `h1.attach(x, y, "
+    "teacher=teacher)` or `h1.attach(dataset, teacher=teacher)`, each data set with outputs stored for it. Without the "
+    "teacher's:"
 )
 
 

@@ -14,6 +14,7 @@ from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks 
 
 from bc_core import Comparison, compare
 from bc_core._arrays import id_array, to_numpy
+from bc_core.losses._blends import check_kind_of_blend
 from bc_keras.batches._attached import check_columns, split_reference
 from bc_keras.batches._labels import (
     Labels,
@@ -23,6 +24,7 @@ from bc_keras.batches._labels import (
     entries_of,
     is_binary,
     read_labels,
+    target_classes,
 )
 from bc_keras.batches._validation_data import Batch, ValidationData
 from bc_keras.reference._asking import as_tensor, asking
@@ -182,6 +184,7 @@ class AskedData:
         # Where h1 has no prediction (-1) it is wrong, so any class but the true one will do.
         h1 = np.where(h1 < 0, (target + 1) % reading.num_classes, h1)
         texts = None if self._given.metadata is None else TextsById(self._given.metadata)
+        reference = self._reference
         comparison = compare(
             target,
             h1,
@@ -192,6 +195,7 @@ class AskedData:
             metadata=texts,
             step=step,
             lambda_c=None if compatibility_of(self.model) is None else self.model.lambda_c,
+            new_classes=() if reference is None or reference.class_map is None else reference.class_map.new,
         )
         if texts is not None and (complaint := texts.complaint()):
             warnings.warn(complaint, stacklevel=2)
@@ -217,6 +221,11 @@ class AskedData:
             )
         elif self._kept_h1 is None:
             self._check_scales(reading, h2_output, h1_output, gathered)
+        if reference is not None and columns_of(h2_output) > 1:
+            check_kind_of_blend(reference.blend_name, "labels" if reading.scores.multilabel else "classes", "h1")
+        if reference is not None and reference.class_map is not None and reference.class_map.parts:
+            labels = target_classes(target, tuple(h2_output.shape)[:-1], columns_of(h2_output))
+            h1_output = reference.for_support(ops.convert_to_tensor(h1_output), labels, reading.scores.h1_from_logits)
         labels = read_labels(
             # Torch has no tensors of uint64; what does not fit is refused below.
             ops.convert_to_tensor(target.astype(np.int64) if target.dtype == np.uint64 else target),

@@ -32,9 +32,12 @@ class OutputWatch(keras.metrics.Metric):
         self.scales = self.add_variable((5,), "zeros", dtype="float32", name="scales")
         self._reading: Reading | None = None
         self._replicas = 1
+        self._who = "h1"
         self._has_looked = False
 
-    def note(self, target: Any, h1_output: Any, h2_output: Any, reading: Reading, is_live: bool) -> None:
+    def note(
+        self, target: Any, h1_output: Any, h2_output: Any, reading: Reading, is_live: bool, taught: Any = None
+    ) -> None:
         """Note what a batch shows, inside or outside a compiled step.
 
         Args:
@@ -43,6 +46,7 @@ class OutputWatch(keras.metrics.Metric):
             h2_output: h2's scores.
             reading: how they are read.
             is_live: whether h1 was asked now; rows that came with the labels hold NaN where there is no prediction.
+            taught: scores of the teacher.
         """
         self._reading, self._replicas = reading, num_replicas()
         h1_output, h2_output = (ops.stop_gradient(each) for each in (h1_output, h2_output))
@@ -50,6 +54,9 @@ class OutputWatch(keras.metrics.Metric):
         is_clean = before[0] == before[1]
         if is_live and is_float(h1_output):
             is_clean = ops.logical_and(is_clean, ops.all(ops.isfinite(h1_output)))
+        if taught is not None:
+            self._who = "h1 or the teacher"
+            is_clean = ops.logical_and(is_clean, ops.all(ops.isfinite(taught)))
         self.steps.assign_add(ops.stack([ops.ones((), "float32"), ops.cast(is_clean, "float32")]))
         if not self._is_settled():
             self._note_scales(target, h1_output, h2_output, reading)
@@ -114,9 +121,9 @@ class OutputWatch(keras.metrics.Metric):
     def _refuse_h1(self, steps: int, clean: int) -> None:
         when = f"first in step {clean + 1} of {steps}" if self._replicas == 1 else "in one of the steps"
         raise ValueError(
-            f"h1 must give finite scores, and has given NaN or infinity, {self.consequence}: look for inputs that h1 "
-            "cannot take, such as NaN or a row of nothing, and for half precision that overflows. Received: NaN or "
-            f"infinity from h1, {when}."
+            f"{self._who} must give finite scores, and has given NaN or infinity, {self.consequence}: look for inputs "
+            "that h1 cannot take, such as NaN or a row of nothing, and for half precision that overflows. Received: "
+            f"NaN or infinity from {self._who}, {when}."
         )
 
     def save_own_variables(self, store: Any) -> None:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from bc_core import Comparison
 from bc_core.files._files import write_whole
 from bc_core.losses._dissonances import DISSONANCES
+from bc_core.reference._class_map import ClassMap
 from bc_core.sweep._folder import Report, Trained
 from bc_core.sweep._points import Point
 from bc_core.sweep._recipe import Framework, Recipe
@@ -44,6 +45,7 @@ from bc_lightning.training._module import (
     unwrap,
 )
 from bc_lightning.training._reader import evaluating
+from bc_lightning.training._warm_start import check_start_from, warm_start
 
 # What a reference to h1 is made with.
 _OF_H1 = ("scores", "h1_scores", "class_map")
@@ -85,8 +87,10 @@ class LightningRecipe(Recipe):
         evaluate_on_train: bool,
         store_h1: bool | str,
         save_models: bool,
+        start_from: str | None = None,
         **module: Any,
     ) -> None:
+        self.starts_from_h1 = check_start_from(start_from)
         self.data = Data(train, val, test)
         self.trainer = {} if trainer is None else trainer
         check_trainer(self.trainer)
@@ -111,7 +115,7 @@ class LightningRecipe(Recipe):
                 self.losses[name] = loss, options if by_name else {}
         self.h1, self.ids, self.module = h1, ids, module
         if module["class_map"] is not None:
-            module["class_map"] = list(module["class_map"])
+            module["class_map"] = ClassMap.of(module["class_map"]).as_given()
         self.generators = self.data.generators
         self.base_class = _callers_lightning_module()
         # By data set: the folder of h1's outputs, where they are kept.
@@ -183,6 +187,13 @@ class LightningRecipe(Recipe):
         return self.data.loaders()
 
     # h2
+
+    def made_h2(self) -> Any:
+        """An h2 as it is before the training."""
+        made = super().made_h2()
+        if self.starts_from_h1:
+            warm_start(made, self.h1)
+        return made
 
     def _name_of(self, h2: Any) -> tuple[str, str]:
         code = code_of(map(type, h2.modules()), special)

@@ -20,6 +20,7 @@ from bc_lightning.training._comparisons import LogComparisons
 from bc_lightning.training._module import BCLightningModule, criterion_of, promised_by, unwrap
 from bc_lightning.training._promise import Promised
 from bc_lightning.training._state import STAGES, Compatibility, compatibilities_of
+from bc_lightning.training._warm_start import check_start_from, weights_behind
 from bc_lightning.training._wrapped import key_of
 
 
@@ -42,10 +43,15 @@ class CompatibilityCallback(Callback):
         class_map: for an h1 with other classes.
         stages: the stages that are watched.
         log_prefix: put before every logged name.
+        start_from: as in `BCLightningModule`, when a module's first fit with this callback begins, unless it resumes
+            from a checkpoint.
         comparisons: as in `BCLightningModule`.
         promise: instead of `lambda_c`, what is to be kept, such as ``"nfr <= 0.5%"``.
         promise_data: held-out data for it; the validation data by default.
         promise_options: as in `BCLightningModule`.
+        teacher: what is imitated in place of h1.
+        unlabelled: a loader of inputs without labels, on which h2 imitates too.
+        unlabelled_weight: what these count.
 
     Attributes:
         promise: the `PromiseVerdict` of the training, None before the first look at held-out data.
@@ -74,13 +80,17 @@ class CompatibilityCallback(Callback):
         class_axis: int | None = None,
         call: str | int | Callable[[list[Any]], int] | None = None,
         inputs: str | int | Callable[[Any], Any] | None = None,
-        class_map: list[int] | None = None,
+        class_map: list[Any] | dict[str, Any] | None = None,
         stages: Sequence[str] = STAGES,
         log_prefix: str = "",
+        start_from: str | None = None,
         comparisons: LogComparisons | bool = True,
         promise: str | list[str] | Promise | None = None,
         promise_data: Iterable[Any] | Dataset[Any] | None = None,
         promise_options: dict[str, Any] | None = None,
+        teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
+        unlabelled: Iterable[Any] | None = None,
+        unlabelled_weight: float = 1.0,
     ) -> None:
         if h1 is None:
             raise TypeError("h1 is missing. Pass the model in use: CompatibilityCallback(h1=old_model).")
@@ -88,7 +98,10 @@ class CompatibilityCallback(Callback):
         criterion_of(loss, lambda_c, loss_options or {})
         promised_by(promise, promise_data, promise_options, lambda_c)
         LogComparisons.of(comparisons)
+        if check_start_from(start_from):
+            weights_behind(h1, "h1")
         self.h1 = h1
+        self.start_from = start_from
         self.options: dict[str, Any] = {
             "loss": loss,
             "lambda_c": lambda_c,
@@ -106,6 +119,9 @@ class CompatibilityCallback(Callback):
             "promise": promise,
             "promise_data": promise_data,
             "promise_options": promise_options,
+            "teacher": teacher,
+            "unlabelled": unlabelled,
+            "unlabelled_weight": unlabelled_weight,
         }
 
         self._entry: tuple[str, dict[str, Any]] | None = None
@@ -129,9 +145,12 @@ class CompatibilityCallback(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Wrap the module."""
         if stage in ("fit", "validate", "test"):
-            module = BCLightningModule(pl_module, self.h1, **self.options)
+            is_known = self._trained is not None and self._trained() is pl_module
+            starts = stage == "fit" and not is_known and trainer.ckpt_path is None
+            start_from = self.start_from if starts else None
+            module = BCLightningModule(pl_module, self.h1, start_from=start_from, **self.options)
             self._state = state = compatibilities_of(module)[-1]
-            if self._trained is not None and self._trained() is pl_module:
+            if is_known:
                 # The same module again, as when fit goes on: it counts its epochs on.
                 state.epochs_begun = self._epochs_begun
                 state.promised = self._promised

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from evaluate_sides import batches
 
+from bc_core import ClassMap
+
 
 class Lightning(evaluate_sides.Lightning):
     """Plain modules that return logits, trained by Lightning."""
@@ -225,7 +227,7 @@ def test_training_against_an_h1_of_other_classes(side):
         ValueError, lambda: side.train(side.wrap(side.net(1), h1), X, Y),
         r"h1 has 2 classes|shape \(16, 2\)", "h2 has 3|h2's 3 classes", "class_map|class map",
     )  # fmt: skip
-    side.train(side.wrap(side.net(1), h1, class_map=[2, 0]), X, Y)
+    side.train(side.wrap(side.net(1), h1, class_map=ClassMap([2, 0], new=[1])), X, Y)
 
 
 @pytest.mark.parametrize("class_map", [[0, 1], [0, 1, 7]])
@@ -402,7 +404,7 @@ def test_an_h1_of_other_classes_needs_a_class_map(side):
         ValueError, lambda: evaluate(side, h1, h2, data), r"h1 has 2 classes|, 2\)", "h2 has 3|h2's 3 classes",
         "class_map",
     )  # fmt: skip
-    assert evaluate(side, side.ours.Reference(h1, class_map=[2, 0]), h2, data).dataset_size == 32
+    assert evaluate(side, side.ours.Reference(h1, class_map=ClassMap([2, 0], new=[1])), h2, data).dataset_size == 32
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, 1.5, -0.2])
