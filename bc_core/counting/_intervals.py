@@ -133,6 +133,29 @@ def clopper_pearson_interval(
     return low, high
 
 
+def bound_keeps(successes: int, trials: int, limit: float, confidence: float, side: Literal["lower", "upper"]) -> bool:
+    """Whether a one-sided bound of Clopper and Pearson keeps a limit, without the search for the bound itself.
+
+    Args:
+        successes: How many of the trials count.
+        trials: How many there were, at least 1.
+        limit: That the upper bound has to lie at or below, or the lower one at or above.
+        confidence: Of the bound.
+        side: Which bound.
+
+    Example:
+        >>> from bc_core.counting._intervals import bound_keeps, clopper_pearson_interval
+        >>> bound_keeps(0, 1000, 0.003, 0.95, "upper"), clopper_pearson_interval(0, 1000, side="upper")[1] <= 0.003
+        (True, True)
+    """
+    if side == "lower":
+        successes, limit = trials - successes, 1 - limit
+    if limit >= 1 or limit <= 0 or successes == trials:
+        return limit >= 1
+    # The bound is the share at which so few successes have this chance; at a larger share they have less.
+    return _log_at_most(successes, trials, limit, 1 - limit) <= math.log(1 - confidence)
+
+
 def _checked(successes: int, trials: int, confidence: float, side: str) -> tuple[int, int, float]:
     """Return plain integers and the chance of error that each bound may spend."""
     try:

@@ -18,6 +18,10 @@ from bc_core.promise._verdict import PromiseVerdict, judge
 Keep = Literal["best", "last"]
 
 _MOST = 64.0
+_REMEDY = (
+    "h1 has the same architecture: if h2 was started from it, interpolate(h1, h2, held_out, promise=...) goes back "
+    "towards h1 as far as the promise asks."
+)
 # Of the others, accuracies and positive flips, a larger lambda_c buys none.
 _KEPT_BY_LAMBDA = ("nfr", "btc", "nfi", "bec_given_h2_wrong")
 
@@ -197,15 +201,27 @@ class Keeper:
         values = [value for finding in self._last.findings for value in (finding.value, finding.bound)]
         return dict(zip(self.options.logged_names, values, strict=True))
 
-    def __str__(self) -> str:
-        """The line that is said when the training ends."""
+    def said(self, unseen: bool = False, can_interpolate: bool = False) -> str:
+        """The line that is said when the training ends.
+
+        Args:
+            unseen: Whether the weights that it ends with are others than those that were looked at.
+            can_interpolate: Whether h1 has h2's architecture and classes, so that weights lie between them.
+        """
         if self.verdict is None:
             return (
                 f"Promise {self.options.promise}: cannot be told. No held-out data were looked at while the model was "
                 f"trained."
             )
         at = self.best_steps if self.options.keep == "best" else self.steps
-        return f"{self.verdict} The weights are those after {at} steps, lambda_c is {self.lambda_c:.3g} at the end."
+        weights = f"The weights are those after {at} steps"
+        if unseen:
+            weights = f"That was after {at} steps, and the weights have changed since: those of now were not looked at"
+        line = f"{self.verdict} {weights}, lambda_c is {self.lambda_c:.3g} at the end."
+        return f"{line} {_REMEDY}" if can_interpolate and self.verdict.verdict != "met" else line
+
+    def __str__(self) -> str:
+        return self.said()
 
     def state_dict(self) -> dict[str, Any]:
         """What it has to remember, as plain values."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from bc_core.counting._intervals import clopper_pearson_interval
+from bc_core.counting._intervals import bound_keeps
 from bc_core.counting._overlap import ErrorOverlap, Verdict
 from bc_core.counting._scores import score_terms
 from bc_core.promise._grammar import Constraint, Promise
@@ -183,8 +183,7 @@ def _instances_needed(constraint: Constraint, overlap: ErrorOverlap, confidence:
     def decides(times: float) -> bool:
         scaled = max(1, round(trials * times))
         side: Literal["lower", "upper"] = "upper" if is_upper else "lower"
-        interval = clopper_pearson_interval(round(successes / trials * scaled), scaled, confidence, side)
-        return interval[1] <= constraint.limit if is_upper else interval[0] >= constraint.limit
+        return bound_keeps(round(successes / trials * scaled), scaled, constraint.limit, confidence, side)
 
     if not decides(_MOST_TIMES):
         return None

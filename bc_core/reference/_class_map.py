@@ -210,6 +210,24 @@ ClassMap([0, 1, 1], merged=[1]). Received: class_map=[0, 1, 1].
         return _made, (tuple(self), self.new, self.merged, self.shares)
 
 
+def check_same_classes(class_map: ClassMap | None, what: str) -> None:
+    """Refuse to mix a model of other classes, class by class.
+
+    Args:
+        class_map: Of h1, if it has one.
+        what: What of h1 would be mixed.
+
+    Raises:
+        ValueError: It says that h1's classes are not h2's.
+    """
+    if class_map is not None and tuple(class_map) != tuple(range(class_map.num_classes)):
+        raise ValueError(
+            f"h1's classes are not h2's by the class map, so {what} would be mixed with those of other classes. Where "
+            "they are only in another order, put the outputs of h1's last layer in h2's order, in a copy, and pass "
+            f"Reference(copy). Received: class_map={class_map}."
+        )
+
+
 def _made(entries: tuple[Entry, ...], new: tuple[int, ...], merged: tuple[int, ...], shares: Any) -> ClassMap:
     return ClassMap(entries, new=new, merged=merged, shares=shares)
 

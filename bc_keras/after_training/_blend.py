@@ -15,7 +15,7 @@ from bc_core.after_training._results import Blend, Price
 from bc_core.losses._operations import NumpyOperations
 from bc_core.losses._score_scale import ENOUGH_SCORES
 from bc_keras._keras_operations import over_classes
-from bc_keras.after_training._mixture import asked_about, copied
+from bc_keras.after_training._mixture import asked_about, check_classes, copied
 from bc_keras.batches._labels import is_binary
 from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.training._compared_data import _predict
@@ -171,6 +171,7 @@ def blend(
         ('met', (400, 3))
     """
     settings = settings_of(how, weight, ratio)
+    check_classes(h1, h2, "its answers")
     h1 = _plain_h1(h1)
     _check_models(h1, h2)
     if isinstance(h2, BCModel):

@@ -11,12 +11,15 @@ import numpy as np
 from keras import ops
 
 from bc_core import ErrorOverlap
+from bc_core.reference._class_map import check_same_classes
 from bc_core.reference._weights import check_alike, renaming, shapes_of
 from bc_keras._copies import cloned
 from bc_keras.after_training._statistics import estimate
 from bc_keras.batches._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras.batches._validation_data import ValidationData
+from bc_keras.reference._reference import Reference
 from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
+from bc_keras.training._state import compatibility_of
 from bc_keras.training._warm_start import SEPARATOR, named_layers, named_weights, weights_behind
 
 _STATISTICS = ("moving_mean", "moving_variance")
@@ -44,6 +47,7 @@ class Mixture:
     def __init__(
         self, h1: Any, h2: Any, data: Any, statistics: Any, batch_size: int | None, reading: Mapping[str, Any]
     ) -> None:
+        check_classes(h1, h2, "the outputs of its last layer")
         old, new = weights_behind(h1, "h1"), weights_behind(h2, "h2")
         self._h2 = h2
         first, self._variables = named_weights(old), named_weights(new)
@@ -153,6 +157,13 @@ def copied(model: Any, called: str) -> Any:
             f"{called} cannot be copied by its config and weights: let its class have a get_config of all that it is "
             f"made of. Received: {type(error).__name__}: {error}"
         ) from error
+
+
+def check_classes(h1: Any, h2: Any, what: str) -> None:
+    """Refuse an h1 whose classes are not h2's, as a class map says, be it h1's own or the one h2 was trained with."""
+    state = compatibility_of(h2)
+    told = h1.class_map if isinstance(h1, Reference) else None if state is None else state.reference.class_map
+    check_same_classes(told, what)
 
 
 def asked_about(h1: Any, h2: Any, data: Any, batch_size: int | None, reading: Mapping[str, Any]) -> AskedData:

@@ -217,7 +217,10 @@ class CompatibilityCallback(keras.callbacks.Callback):
         if self._epoch is not None and self._epoch not in self.history:
             self._compare_after(self._epoch)
         if self._promised is not None:
-            self._promised.end(self.model)
+            assert self._asked is not None
+            if self._promised.is_unseen(self.model):
+                self._promised.look(self.model, self._held_to(), self._asked.compare().overlap)
+            self._promised.end(self.model, self._held_to())
         self._asked = None
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:

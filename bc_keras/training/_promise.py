@@ -15,10 +15,12 @@ import numpy as np
 
 from bc_core import ErrorOverlap
 from bc_core.promise._keeper import Keeper, PromiseOptions, check_can_be_told
+from bc_core.reference._weights import check_alike, renaming, shapes_of
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
 from bc_keras.training._state import Compatibility
 from bc_keras.training._telling import say
+from bc_keras.training._warm_start import SEPARATOR, named_weights, weights_behind
 
 # Rows at a time; they are only read.
 _BATCH_SIZE = 256
@@ -37,6 +39,8 @@ class Promised:
         self.keeper = Keeper(options)
         self.data = data
         self.weights: list[np.ndarray[Any, Any]] | None = None
+        # What tells the weights of the last look from others.
+        self.seen: list[float] | None = None
 
     def weigh(self, dissonance: str) -> None:
         """Take what lambda_c is the weight of, which may have a largest one."""
@@ -56,6 +60,7 @@ class Promised:
 
     def look(self, model: keras.Model, state: Compatibility, overlap: ErrorOverlap) -> dict[str, float]:
         """Take what held-out data show, and return what is logged."""
+        self.seen = _told_by(model)
         if self.keeper.look(overlap, _steps(model)) and self.keeper.options.keep == "best":
             self.weights = model.get_weights()
         state.lambda_c = self.keeper.lambda_c
@@ -91,20 +96,46 @@ class Promised:
             with np.load(folder / _WEIGHTS) as saved:
                 self.weights = list(saved.values())
 
-    def end(self, model: keras.Model) -> None:
+    def is_unseen(self, model: keras.Model) -> bool:
+        """Whether the weights are others than at the last look: at the very end an optimiser may put an average there."""
+        return self.seen is not None and self.seen != _told_by(model)
+
+    def end(self, model: keras.Model, state: Compatibility) -> None:
         """Go back to the weights that kept the promise best, and say what came of it."""
-        if self.weights is not None and self.keeper.best_steps != _steps(model):
+        if self.weights is not None:
             model.set_weights(self.weights)
         self.weights = None
-        verdict = self.keeper.verdict
+        verdict, line = self.keeper.verdict, self.keeper.said(can_interpolate=_lies_between(model, state))
         if verdict is not None and verdict.verdict == "missed":
-            warnings.warn(str(self.keeper), stacklevel=2)
+            warnings.warn(line, stacklevel=2)
         else:
-            say(str(self.keeper))
+            say(line)
 
 
 def _steps(model: keras.Model) -> int:
     return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+
+
+def _told_by(model: keras.Model) -> list[float]:
+    """A few numbers by which weights are told from others."""
+    numbers = [np.asarray(each, "float64") for each in model.get_weights()]
+    return [float(np.nan_to_num(value)) for each in numbers for value in (each.sum(), np.square(each).sum())]
+
+
+def _lies_between(model: keras.Model, state: Compatibility) -> bool:
+    """Whether h1 and h2 have one architecture and the same classes, so that weights between theirs could serve."""
+    if state.reference.class_map is not None:
+        return False
+    try:
+        first, second = (
+            shapes_of(named_weights(weights_behind(each, name)))
+            for each, name in ((state.reference, "h1"), (model, "h2"))
+        )
+        to_h2 = renaming(first, second, SEPARATOR)
+        check_alike({to_h2(name): shape for name, shape in first.items()}, second)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 class PromiseLooks(keras.callbacks.Callback):
@@ -150,7 +181,9 @@ class PromiseLooks(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Go back to the best weights, and say the verdict."""
-        self._promised.end(self.model)
+        if self._promised.is_unseen(self.model):
+            self._look()
+        self._promised.end(self.model, self._state)
         self._asked = None
 
     def _look(self) -> None:

@@ -16,7 +16,7 @@ from bc_core.after_training._results import Blend, Price
 from bc_core.losses._score_scale import ENOUGH_SCORES
 from bc_lightning._user_module import of_one_kind, only_network
 from bc_lightning.after_training._blended_model import BlendedModel, Form
-from bc_lightning.after_training._mixture import _readable, copy_of
+from bc_lightning.after_training._mixture import _readable, check_classes, copy_of
 from bc_lightning.after_training._remembered import Remembered
 from bc_lightning.batches._model_outputs import scores_from_output
 from bc_lightning.evaluation._evaluate import _in_batches, evaluate
@@ -167,6 +167,7 @@ def _models(
             "h1 is a Reference with a class map or of stored outputs, and a blend runs both models over the same "
             "classes: pass the old model itself, with h2's classes."
         )
+    check_classes(h1, h2, "its answers")
     weights_behind(h1, "h1")
     old = h1.h1 if isinstance(h1, Reference) else h1
     read, state = dict(reading), trained_with(h2)

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from bc_core import ErrorOverlap
+from bc_core.reference._class_map import check_same_classes
 from bc_core.reference._weights import check_alike, renaming, shapes_of
 from bc_lightning.after_training._statistics import estimate, layers_with_statistics
 from bc_lightning.evaluation._evaluate import _in_batches, evaluate
+from bc_lightning.reference._reference import Reference
 from bc_lightning.training._module import unwrap
-from bc_lightning.training._reader import BATCH_SIZE, Reader, reading_of
+from bc_lightning.training._reader import BATCH_SIZE, Reader, reading_of, trained_with
 from bc_lightning.training._warm_start import network_of, tensors_of, weights_behind
 
 _COUNTS = "num_batches_tracked"
@@ -40,6 +42,7 @@ class Mixture:
     def __init__(
         self, h1: Any, h2: nn.Module, target: nn.Module, data: Any, statistics: Any, reading: Mapping[str, Any]
     ) -> None:
+        check_classes(h1, h2, "the rows of its last layer")
         self._h1, self._target, self._reading = h1, target, dict(reading)
         old, new, network = weights_behind(h1, "h1"), weights_behind(h2, "h2"), network_of(target)
         first, second = tensors_of(old, "h1"), tensors_of(new, "h2")
@@ -117,6 +120,13 @@ class Mixture:
         )  # fmt: skip
         batches = _in_batches(self._statistics, read.get("batch_size", BATCH_SIZE))
         estimate(self._target, self._normalised.values(), batches, reader)
+
+
+def check_classes(h1: Any, h2: Any, what: str) -> None:
+    """Refuse an h1 whose classes are not h2's, as a class map says, be it h1's own or the one h2 was trained with."""
+    state = trained_with(h2)
+    told = h1.class_map if isinstance(h1, Reference) else None if state is None else state.reference.class_map
+    check_same_classes(told, what)
 
 
 def copy_of(h2: Any) -> Any:

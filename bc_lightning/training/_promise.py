@@ -21,12 +21,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from bc_core import ErrorOverlap
 from bc_core.promise._keeper import Keeper, PromiseOptions, check_can_be_told
+from bc_core.reference._weights import check_alike, renaming, shapes_of
 from bc_lightning._packages import logged_name
 from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning._user_module import lacks_forward
 from bc_lightning.training._found_labels import Found
 from bc_lightning.training._reader import BATCH_SIZE, Reader, evaluating, in_order, reading_of
 from bc_lightning.training._state import Compatibility, Stage, compatibilities_of
+from bc_lightning.training._warm_start import tensors_of, weights_behind
 
 Weights = dict[str, Any]
 _BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -43,6 +45,11 @@ class Promised:
     def __init__(self, options: PromiseOptions, dissonance: str) -> None:
         self.keeper = Keeper(options, dissonance)
         self.weights: Weights | None = None
+        # The weights that are validated at present: those of now may be others when that ends, as an average that a
+        # callback puts in their place is taken out again.
+        self.validated: Weights | None = None
+        # What tells those of the last look from others.
+        self.seen: Tensor | None = None
         # Targets and what h1 says of held-out data that come in one order, of this process's share of them.
         self.kept: tuple[Tensor, Tensor] | None = None
 
@@ -143,14 +150,24 @@ def look_at_validation(module: Any, state: Compatibility, counts: Tensor, loader
     promised, trainer = state.promised, module.trainer
     if promised is None or state.options.promise_data is not None or trainer.state.fn != "fit":
         return
-    if trainer.sanity_checking or trainer.fast_dev_run:
-        return
     if loaders > 1:
         raise ValueError(
             f"There are {loaders} validation loaders, and it is not said which of them the promise is kept on: give "
             f"that one by promise_data=loader."
         )
-    _look(module, state, promised, ErrorOverlap(counts))
+    if not (trainer.sanity_checking or trainer.fast_dev_run):
+        _look(module, state, promised, ErrorOverlap(counts), promised.validated)
+    promised.validated = None
+
+
+def note_validated(module: Any) -> None:
+    """Remember which weights a validation that begins is of."""
+    for state, promised in _held_to(module):
+        trainer = module.trainer
+        if state.options.promise_data is None and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            weights = module.state_dict()
+            promised.seen = _told_by(weights)
+            promised.validated = _copied(weights) if promised.keeper.options.keep == "best" else None
 
 
 def look_after_batch(module: Any) -> None:
@@ -203,13 +220,62 @@ def log_promise(module: Any, state: Compatibility, stage: Stage) -> None:
 def end_training(module: Any) -> None:
     """Go back to the weights that kept the promise best, and say what came of it."""
     look_now(module)
-    for _, promised in _held_to(module):
-        if promised.weights is not None and promised.keeper.best_steps != module.trainer.global_step:
+    for state, promised in _held_to(module):
+        if _is_unseen(module, promised) and state.options.promise_data is not None:
+            # A callback has changed them at the very end, to their average for one.
+            _look(module, state, promised, _held_out(module, state, promised))
+        elif promised.weights is not None and promised.keeper.steps == module.trainer.global_step:
+            _say_if_replaced(module, promised)
+        if promised.weights is not None:
             module.load_state_dict(promised.weights)
-        promised.weights = None
+        unseen = promised.weights is None and _is_unseen(module, promised)
+        promised.weights = promised.validated = None
         verdict = promised.keeper.verdict
         say = rank_zero_warn if verdict is not None and verdict.verdict == "missed" else rank_zero_info
-        say(str(promised.keeper))
+        say(promised.keeper.said(unseen, _lies_between(module, state)))
+
+
+def _say_if_replaced(module: Any, promised: Promised) -> None:
+    if _is_unseen(module, promised):
+        rank_zero_warn(
+            "Since the last validation h2's weights were changed without a step, as by a callback that averages or "
+            "projects them when the training ends. What these are worth was not looked at, so they are replaced by the "
+            "best that were. To have them looked at, give held-out data by promise_data=loader; to keep them, "
+            "promise_options={'keep': 'last'}."
+        )
+
+
+def _is_unseen(module: Any, promised: Promised) -> bool:
+    """Whether the weights of now are others than those of the last look."""
+    now = None if promised.seen is None else _told_by(module.state_dict())
+    return now is not None and not torch.equal(cast("Tensor", promised.seen), now)
+
+
+def _told_by(weights: Mapping[str, Any]) -> Tensor | None:
+    """A few numbers by which weights are told from others; None where they are sharded."""
+    tensors = [value for value in weights.values() if isinstance(value, Tensor) and value.numel()]
+    if any(isinstance(value, DTensor) for value in tensors):
+        return None
+    plain = [(torch.view_as_real(value) if value.is_complex() else value).detach().float() for value in tensors]
+    # Moved before they are read, so that a device is waited for once.
+    sums = [each.to(plain[0].device) for value in plain for each in (value.sum(), value.square().sum())]
+    return torch.stack(sums).cpu().nan_to_num() if sums else torch.empty(0)
+
+
+def _lies_between(module: Any, state: Compatibility) -> bool:
+    """Whether h1 and h2 have one architecture and the same classes, so that weights between theirs could serve."""
+    if state.reference.class_map is not None:
+        return False
+    try:
+        first, second = (
+            shapes_of(tensors_of(weights_behind(model, name), name))
+            for model, name in ((state.reference, "h1"), (module, "h2"))
+        )
+        to_h2 = renaming(first, second)
+        check_alike({to_h2(name): shape for name, shape in first.items()}, second)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _is_due(promised: Promised, steps: int) -> bool:
@@ -217,10 +283,14 @@ def _is_due(promised: Promised, steps: int) -> bool:
     return every is not None and steps // every > (promised.keeper.steps or 0) // every
 
 
-def _look(module: Any, state: Compatibility, promised: Promised, overlap: ErrorOverlap) -> None:
-    keeps_best = promised.keeper.options.keep == "best"
+def _look(
+    module: Any, state: Compatibility, promised: Promised, overlap: ErrorOverlap, validated: Weights | None = None
+) -> None:
+    keeps_best, held_out = promised.keeper.options.keep == "best", state.options.promise_data is not None
+    if held_out:
+        promised.seen = _told_by(module.state_dict())
     if promised.keeper.look(overlap, module.trainer.global_step) and keeps_best:
-        promised.weights = _copied(module.state_dict())
+        promised.weights = _copied(module.state_dict()) if validated is None else validated
     # Filled in place, as by a schedule.
     cast("Tensor", state.loss.lambda_c).fill_(promised.keeper.lambda_c)
 

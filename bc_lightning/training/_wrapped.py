@@ -159,6 +159,8 @@ class CompatibleStep:
 
     def on_validation_batch_start(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> Any:
         _note_position(self, batch_idx, *args, **kwargs)
+        if batch_idx == 0:
+            _promise.note_validated(self)
         return super().on_validation_batch_start(batch, batch_idx, *args, **kwargs)  # type: ignore[misc]
 
     def on_test_batch_start(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> Any:

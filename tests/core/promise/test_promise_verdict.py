@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom
 
-from bc_core import ErrorOverlap, judge
+from bc_core import ErrorOverlap, clopper_pearson_interval, judge
+from bc_core.counting._intervals import bound_keeps
 
 
 def overlap_of(flips, total, kept=None):
@@ -90,3 +91,14 @@ def test_who_breaks_a_promise_is_seldom_said_to_keep_it():
     assert 0 < binom.pmf(met, total, rate).sum() <= 0.05
     assert 0 < binom.pmf(missed, total, rate).sum() <= 0.05
     assert np.all(np.diff(met) == 1)
+
+
+@pytest.mark.parametrize("side", ["upper", "lower"])
+def test_whether_a_bound_keeps_a_limit_is_what_the_bound_itself_says(side):
+    draw = np.random.default_rng(0)
+    for _ in range(300):
+        trials = int(draw.integers(1, 5000))
+        successes, limit = int(draw.integers(0, trials + 1)), float(draw.choice([0.0, 1.0, draw.random()]))
+        low, high = clopper_pearson_interval(successes, trials, 0.9, side)
+        kept = high <= limit if side == "upper" else low >= limit
+        assert bound_keeps(successes, trials, limit, 0.9, side) == kept, (successes, trials, limit)

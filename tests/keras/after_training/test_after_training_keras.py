@@ -405,3 +405,19 @@ def test_every_point_of_a_sweep_starts_from_h1(tmp_path):
     saved = keras.models.load_model(found.model_path("new_error", 1))
     assert all(np.array_equal(a, b) for a, b in zip(weights(saved), weights(h1), strict=True))
     assert {row["nfr"] for row in found.rows()} == {0.0}
+
+
+def test_classes_in_another_order_are_refused_and_the_remedy_works():
+    h1, order = net(0), [2, 0, 1]
+    model = BCModel(net(1), h1=h1, class_map=order)
+    for given in (h1, bc_keras.Reference(h1, class_map=order)):
+        for mix in (interpolate, blend):
+            with pytest.raises(ValueError, match="class map"):
+                mix(given, model, (X, Y), "nfr <= 9%")
+    reordered = net(0)
+    *others, kernel, bias = h1.get_weights()
+    back = np.argsort(order)
+    reordered.set_weights([*others, kernel[:, back], bias[back]])
+    found = blend(bc_keras.Reference(reordered), model, (X, Y), "nfr <= 99%", weight=0.5)
+    right_1, right_2 = (each.predict(X, verbose=0).argmax(1) == Y for each in (reordered, found.model))
+    assert found.promise.value == (right_1 & ~right_2).mean()

@@ -180,3 +180,25 @@ def test_the_callback_has_its_own_every():
     # After the second epoch and the last.
     assert len(callback.history) == 2
     assert model.lambda_c != 1
+
+
+@pytest.mark.parametrize("how", ["model", "callback"])
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_verdict_is_of_the_weights_that_are_left_where_an_optimiser_averages_them(how, keep):
+    options = {"promise": "nfr <= 8%", "promise_options": {"confidence": 0.9, "keep": keep}}
+    callback = CompatibilityCallback(HELD_OUT, **options) if how == "callback" else None
+    model = wrapped(**({} if callback else options))
+    model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9), "sparse_categorical_crossentropy")
+    fit(model, *([callback] if callback else []), validation_data=HELD_OUT)
+    (x, y), verdict = HELD_OUT, (callback or model).promise
+    right_1, right_2 = (each.predict(x, verbose=0).argmax(1) == y for each in (old(), unwrap(model)))
+    assert (verdict.value, verdict.overlap.accuracy_h2) == ((right_1 & ~right_2).mean(), right_2.mean())
+
+
+def test_a_promise_that_is_missed_names_the_way_back_where_there_is_one():
+    for h1, there_is in ((old(), False), (net(seed=3), True)):
+        model = wrapped(h1=h1, promise="nfr <= 1.3%", promise_data=HELD_OUT, promise_options={"confidence": 0.9})
+        with pytest.warns(UserWarning, match="missed") as told:
+            fit(model, epochs=1)
+        said = [str(each.message) for each in told if "missed" in str(each.message)]
+        assert ("interpolate(h1, h2, held_out, promise=...)" in said[0]) == there_is

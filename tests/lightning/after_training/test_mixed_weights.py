@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bc_lightning import BCLightningModule, ProjectionCallback, evaluate, interpolate, warm_start
+from bc_lightning import BCLightningModule, ProjectionCallback, Reference, blend, evaluate, interpolate, warm_start
 from bc_lightning.after_training._mixture import Mixture, copy_of
 from bc_lightning.training._wrapped import compatibilities_of
 
@@ -336,3 +336,24 @@ def test_every_point_of_a_sweep_starts_from_h1(tmp_path):
         saved = torch.load(found.model_path("new_error", 1, seed), weights_only=True)
         assert torch.equal(saved["weight"], h1.weight)
     assert {row["nfr"] for row in found.rows()} == {0.0}
+
+
+def test_classes_in_another_order_are_refused_and_the_remedy_works():
+    (h1, h2), order = nets(lambda: nn.Linear(4, 3)), [2, 0, 1]
+    module = BCLightningModule(h2, h1=h1, class_map=order)
+    for given in (h1, Reference(h1, class_map=order)):
+        for mix in (interpolate, blend):
+            with pytest.raises(ValueError, match="class map"):
+                mix(given, module, data(), "nfr <= 9%")
+    with pytest.raises(ValueError, match=r"Reference\(copy\)"):
+        pl.Trainer(max_epochs=1, logger=False, callbacks=[ProjectionCallback(h1, data(), "nfr <= 9%")]).fit(
+            BCLightningModule(nn.Linear(4, 3), h1=h1, class_map=order, optimizer=torch.optim.Adam), DataLoader(data())
+        )
+    reordered = copy.deepcopy(h1)
+    reordered.load_state_dict({name: value[torch.tensor(order).argsort()] for name, value in h1.state_dict().items()})
+    found = interpolate(Reference(reordered), module, data(), "nfr <= 99%", alphas=[0.5])
+    x, y = data().tensors
+    with torch.no_grad():
+        right_1, right_2 = reordered(x).argmax(1) == y, found.model(x).argmax(1) == y
+    assert found.promise.value == pytest.approx((right_1 & ~right_2).float().mean().item())
+    assert blend(Reference(reordered), module, data(), "nfr <= 99%", weight=1.0).promise.value == 0

@@ -267,9 +267,10 @@ def test_several_validation_loaders_need_a_word():
         def validation_step(self, batch, batch_idx, dataloader_idx=0):
             super().validation_step(batch, batch_idx)
 
-    module = BCLightningModule(Two(), h1=old(), **PROMISE)
+    module, trainer = BCLightningModule(Two(), h1=old(), **PROMISE), trainer_of()
     with pytest.raises(ValueError, match=r"2 validation loaders.*promise_data=loader"):
-        trainer_of().fit(module, loaders()[0], [loaders()[1]] * 2)
+        trainer.fit(module, loaders()[0], [loaders()[1]] * 2)
+    assert trainer.global_step == 0  # before an epoch is spent
 
 
 @pytest.mark.parametrize(
@@ -296,3 +297,88 @@ def test_a_name_of_ours_is_not_logged_by_others():
 
     with pytest.raises(ValueError, match="logs 'promise_nfr' itself"):
         trainer_of().fit(BCLightningModule(Logs(), h1=old(), **PROMISE), *loaders())
+
+
+def counted(h2, net=None):
+    """nfr and accuracy of h2 on the held-out data, by hand."""
+    x, y = HELD_OUT.tensors
+    with torch.no_grad():
+        right_1, right_2 = old()(x).argmax(1) == y, unwrap(h2).eval().net(x).argmax(1) == y
+    return (right_1 & ~right_2).float().mean().item(), right_2.float().mean().item()
+
+
+def swap(module, kept):
+    for name, value in module.state_dict().items():
+        before = value.clone()
+        value.copy_(kept[name])
+        kept[name].copy_(before)
+
+
+class Average(pl.Callback):
+    """In the way of Lightning's WeightAveraging: in the place of the weights in validation and at the end."""
+
+    def __init__(self):
+        self.kept, self.number = {}, 0
+
+    def on_train_batch_end(self, trainer, module, *args):
+        self.number += 1
+        for name, value in module.state_dict().items():
+            mean = self.kept.setdefault(name, torch.zeros_like(value))
+            mean += ((value - mean) / self.number).to(mean.dtype)
+
+    def on_validation_epoch_start(self, trainer, module):
+        if self.kept:
+            swap(module, self.kept)
+
+    on_validation_epoch_end = on_validation_epoch_start
+
+    def on_train_end(self, trainer, module):
+        module.load_state_dict(self.kept)
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("promise", ["nfr <= 20%", "nfr <= 8%"])
+def test_the_verdict_is_of_the_weights_that_are_left_where_a_callback_averages_them(keep, own, promise):
+    options = {"keep": keep, "confidence": 0.9}
+    more = {"promise_data": HELD_OUT} if own else {}
+    module = BCLightningModule(Classifier(), h1=old(), promise=promise, promise_options=options, **more)
+    trainer_of(Average(), epochs=5).fit(module, *loaders())
+    assert (module.promise.value, module.promise.overlap.accuracy_h2) == pytest.approx(counted(module))
+
+
+@pytest.mark.filterwarnings("ignore:Since the last validation")
+def test_weights_that_were_not_looked_at_are_not_said_to_be(caplog):
+    class AtTheEnd(pl.Callback):
+        def on_train_end(self, trainer, module):
+            torch.nn.init.zeros_(module.net[-1].weight)
+
+    caplog.set_level(logging.INFO)
+    for keep, said in (("last", "were not looked at"), ("best", "The weights are those after 18 steps")):
+        module = BCLightningModule(Classifier(), h1=old(), promise="nfr <= 90%", promise_options={"keep": keep})
+        trainer_of(AtTheEnd()).fit(module, *loaders())
+        assert said in caplog.text
+        assert bool((module.net[-1].weight == 0).all()) == (keep == "last")
+        caplog.clear()
+    module = BCLightningModule(Classifier(), h1=old(), promise="nfr <= 90%", promise_options={"keep": "last"})
+    trainer_of(max_steps=8).fit(module, *loaders())
+    assert "after 6 steps, and the weights have changed since" in caplog.text
+
+
+def test_a_promise_that_is_missed_names_the_way_back_where_there_is_one(recwarn):
+    for h1, there_is in ((nn.Linear(4, 3), True), (nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)), False)):
+        recwarn.clear()
+        torch.manual_seed(5)
+        h2 = nn.Linear(4, 3)
+        model = BCLightningModule(
+            h2, h1=h1, promise="nfr <= 1.2%", optimizer=lambda p: torch.optim.SGD(p, lr=0.0),
+            promise_options={"confidence": 0.9},
+        )  # fmt: skip
+        with torch.no_grad():
+            for part in h1.modules():
+                if isinstance(part, nn.Linear):
+                    part.weight.copy_(torch.eye(*part.weight.shape))
+        trainer_of(epochs=1).fit(model, *loaders())
+        said = [str(each.message) for each in recwarn if "missed" in str(each.message)]
+        assert len(said) == 1
+        assert ("interpolate(h1, h2, held_out, promise=...)" in said[0]) == there_is
