@@ -317,12 +317,13 @@ def swap(module, kept):
 class Average(pl.Callback):
     """In the way of Lightning's WeightAveraging: in the place of the weights in validation and at the end."""
 
-    def __init__(self):
-        self.kept, self.number = {}, 0
+    def __init__(self, worse):
+        self.kept, self.number, self.worse = {}, 0, worse
 
     def on_train_epoch_start(self, trainer, module):
-        # It becomes worse at last, so that the best weights are none of the last.
-        trainer.optimizers[0].param_groups[0]["lr"] = 0.5 if trainer.current_epoch < 3 else -0.5
+        if self.worse and trainer.current_epoch == 3:
+            # So that the best weights are not the last.
+            trainer.optimizers[0].param_groups[0]["lr"] = -0.5
 
     def on_train_batch_end(self, trainer, module, *args):
         self.number += 1
@@ -347,7 +348,7 @@ def test_the_verdict_is_of_the_weights_that_are_left_where_a_callback_averages_t
     options = {"keep": keep, "confidence": 0.9}
     more = {"promise_data": HELD_OUT} if own else {}
     module = BCLightningModule(Classifier(), h1=old(), promise=promise, promise_options=options, **more)
-    trainer_of(Average(), epochs=5).fit(module, *loaders())
+    trainer_of(Average(worse=not own), epochs=5).fit(module, *loaders())
     assert (module.promise.value, module.promise.overlap.accuracy_h2) == pytest.approx(counted(module))
 
 
