@@ -93,7 +93,10 @@ def settings_of(
     given = ratios if how == "gate" else weights
     if given is None:
         given = DEFAULT_RATIOS if how == "gate" else DEFAULT_ALPHAS
-    return sorted({check_setting(how, each) for each in ([given] if _is_number(given) else given)}, reverse=True)  # type: ignore[union-attr]
+    tried = {check_setting(how, each) for each in ([given] if _is_number(given) else given)}  # type: ignore[union-attr]
+    if not tried:
+        raise ValueError(f"{'ratio' if how == 'gate' else 'weight'} must be one number or several. Received: {given!r}.")
+    return sorted(tried, reverse=True)
 
 
 def check_setting(how: str, setting: Any) -> float:

@@ -170,9 +170,12 @@ def checked_alphas(alphas: Iterable[float] | None) -> tuple[float, ...]:
     Raises:
         ValueError: There is none, or one lies outside of 0 to 1.
     """
-    given = DEFAULT_ALPHAS if alphas is None else tuple(float(alpha) for alpha in alphas)
+    try:
+        given = DEFAULT_ALPHAS if alphas is None else tuple(float(alpha) for alpha in alphas)
+    except (TypeError, ValueError):
+        given = ()
     if not given or not all(0 <= alpha <= 1 for alpha in given):
-        raise ValueError(f"alphas must be shares of h1 from 0 (h2) to 1 (h1), at least one. Received: {list(given)}.")
+        raise ValueError(f"alphas must be shares of h1 from 0 (h2) to 1 (h1), at least one. Received: {alphas!r}.")
     return tuple(sorted(set(given), reverse=True))
 
 

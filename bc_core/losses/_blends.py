@@ -197,8 +197,9 @@ def told_of_teacher() -> Iterator[None]:
     """
     try:
         yield
-    except ValueError as error:
-        raise ValueError(f"Of the teacher, which is imitated in place of h1: {error}") from error
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"Of the teacher, which is imitated in place of h1: {error}") from error
 
 
 def check_share(a: float) -> None:

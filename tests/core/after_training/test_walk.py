@@ -116,7 +116,7 @@ def test_smallest_share_by_halving():
     assert smallest_share(shares, lambda share: overlap(100), PROMISE, 0.95)[1].verdict == "missed"
 
 
-@pytest.mark.parametrize("alphas", [[], [1.5], [-0.1], [float("nan")]])
+@pytest.mark.parametrize("alphas", [[], [1.5], [-0.1], [float("nan")], 0.5, ["much"]])
 def test_refuses_alphas(alphas):
     with pytest.raises(ValueError, match="alphas must be shares of h1"):
         checked_alphas(alphas)
@@ -134,3 +134,10 @@ def test_refuses_a_weight_for_a_gate():
     with pytest.raises(ValueError, match="how"):
         settings_of("means", None, None)
     assert settings_of("gate", None, [1, 2]) == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("how", ["probability", "gate"])
+def test_refuses_an_empty_list_of_settings(how):
+    given = {"gate": (how, None, [])}.get(how, (how, [], None))
+    with pytest.raises(ValueError, match="one number or several"):
+        settings_of(*given)

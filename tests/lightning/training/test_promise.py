@@ -279,6 +279,7 @@ def test_several_validation_loaders_need_a_word():
         ({"promise_data": 0.1}, TypeError, "random_split"),
         ({"promise_options": {"every": 3}}, ValueError, "val_check_interval"),
         ({"promise_data": 3}, TypeError, "random_split"),
+        ({"promise_options": {"confidence": "0.9"}}, ValueError, "confidence must be at least 0.5"),
         ({"promise_data": object()}, TypeError, "data loader, a list of batches or a Dataset"),
     ],
 )

@@ -227,6 +227,7 @@ def test_a_resumed_training_goes_on_with_the_next_pass(tmp_path):
         ({"unlabelled": MORE}, TypeError, "must be a data loader"),
         ({"unlabelled": [MORE], "unlabelled_weight": -1.0}, ValueError, "number >= 0"),
         ({"unlabelled": [MORE], "unlabelled_weight": float("nan")}, ValueError, "number >= 0"),
+        ({"unlabelled": [MORE], "unlabelled_weight": "1"}, ValueError, "number >= 0"),
     ],
 )
 def test_loaders_and_weights_that_are_none_are_refused(options, error, says):
