@@ -88,28 +88,31 @@ class _Said(NamedTuple):
 
 _SAID = {
     "warm": _Said(
-        "h1's answer to mixed inputs is none that it learned by heart, averaged weights flip less for no accuracy, and "
-        "from a start at h1 the way back to it is open: as far as a promise asks.",
-        "",
+        "h1's answer to mixed inputs is none that it learned by heart; averaged weights lack the noise of the last "
+        "steps, which is flips; and from a start at h1 the way back to it is open, as far as a promise asks.",
+        "Share of plain training's negative flips, before `interpolate` (points of accuracy lost): MNIST-5k 0.39 "
+        "(0.1), letter 0.34 (0.3), Adult 0.43 (0.2), COMPAS 0.67 (0.4).",
     ),
     "cold": _Said(
-        "Nothing of h1's weights can be used, but what it says of mixed inputs can, and averaged weights flip less.",
-        "",
+        "h1's weights are of no use here, but what it says of mixed inputs is, and averaged weights flip less.",
+        "COLD",
     ),
     "stored": _Said(
-        "Stored outputs say nothing of mixed inputs; imitation on every instance is robust where labels are noisy.",
-        "",
+        "Stored outputs say nothing of mixed inputs; imitation on every instance stays safe where labels are noisy.",
+        "STORED",
     ),
     "labels": _Said(
-        "Labels cannot be imitated. lambda_c from 0.25 where labels are noisy to 16 where they are clean.",
-        "",
+        "Labels cannot be imitated. lambda_c is 0.25 to 1 where labels are noisy, 4 to 16 where they are clean.",
+        "From h1's weights, lambda_c = 1, share of the flips (points lost): MNIST-5k 0.77 (-0.1), letter 0.43 (-1.1), "
+        "Adult 0.52 (0.0), COMPAS 0.43 (1.8).",
     ),
     "new classes": _Said(
         "An instance of a class that h1 does not know is never in its support, so nothing is taught against it.",
-        "",
+        "NEW",
     ),
     "two networks": _Said(
-        "A mean of both models' answers needs no training at all, and its weight is chosen afterwards.",
-        "",
+        "A mean of both models' answers needs no training with h1, and its weight is chosen afterwards.",
+        "Share of the flips at half a point lost: MNIST-5k 0.51, letter 0.35, Adult 0.27, COMPAS 0.54; with the mean "
+        "of four h2 in place of one 0.40, 0.17, 0.27, 0.62.",
     ),
 }
