@@ -33,6 +33,7 @@ from bc_core.losses._recommended import Recommendation, recommend
 from bc_core.losses._schedules import LinearLambda, check_lambda
 from bc_core.promise._grammar import Promise
 from bc_core.promise._verdict import PromiseVerdict, judge
+from bc_core.reference._class_map import ClassMap
 from bc_core.sweep._choice import Choice
 from bc_core.sweep._folder import Failure
 from bc_core.sweep._points import Point as SweepPoint
@@ -45,6 +46,7 @@ __all__ = [
     "SCORES",
     "Choice",
     "ClassFlips",
+    "ClassMap",
     "Comparison",
     "ErrorInstances",
     "ErrorOverlap",

@@ -26,6 +26,7 @@ def compare(
     name: str | None = None,
     step: int | None = None,
     lambda_c: float | None = None,
+    new_classes: Sequence[int] = (),
 ) -> Comparison:
     """Compare the predictions of h1 and h2 on one data set.
 
@@ -43,6 +44,7 @@ def compare(
         name: What is compared, for titles.
         step: Training step of h2.
         lambda_c: Weight of the dissonance that h2 was trained with.
+        new_classes: Numbers of classes that h1 did not know, which are shown apart.
 
     Returns:
         The comparison; only instances that h1 or h2 gets wrong are kept one by one.
@@ -102,7 +104,15 @@ def compare(
         h2[errors].astype(np.int64),
         metadata_of(metadata, errors, error_ids, size),
     )
-    return Comparison(overlap, instances, None if class_names is None else tuple(class_names), name, step, lambda_c)
+    return Comparison(
+        overlap,
+        instances,
+        None if class_names is None else tuple(class_names),
+        name,
+        step,
+        lambda_c,
+        tuple(new_classes),
+    )
 
 
 def metadata_of(

@@ -60,6 +60,8 @@ class Comparison:
         name: What was compared, for titles.
         step: Training step of h2.
         lambda_c: Weight of the dissonance h2 was trained with.
+        new_classes: Classes that h1 did not know, so that it is wrong about each of their instances; `known` and `new`
+            are the counts without them and theirs alone.
 
     Raises:
         ValueError: If the table and the counts disagree, an id comes twice, or there are not as many names as classes.
@@ -77,9 +79,16 @@ class Comparison:
     name: str | None = None
     step: int | None = None
     lambda_c: float | None = None
+    new_classes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self._normalise_captions()
+        object.__setattr__(self, "new_classes", tuple(sorted({operator.index(c) for c in self.new_classes})))
+        if self.new.h1_only_right or self.new.both_right:
+            raise ValueError(
+                f"h1 is right about instances of the classes {list(self.new_classes)}, so it knew them: leave them out "
+                "of new_classes"
+            )
         if self.class_names is not None:
             object.__setattr__(self, "class_names", checked_names(self.class_names))
             if len(self.class_names) != self.overlap.num_classes:
@@ -108,6 +117,16 @@ class Comparison:
             object.__setattr__(self, "lambda_c", float(self.lambda_c))
             if not 0 <= self.lambda_c < math.inf:
                 raise ValueError(f"lambda_c: expected a finite number of at least 0, got {self.lambda_c}")
+
+    @property
+    def known(self) -> ErrorOverlap:
+        """Counts of the instances of classes that h1 knew."""
+        return self.overlap.of_classes([c for c in range(self.overlap.num_classes) if c not in self.new_classes])
+
+    @property
+    def new(self) -> ErrorOverlap:
+        """Counts of the instances of classes that h1 did not know."""
+        return self.overlap.of_classes(self.new_classes)
 
     @property
     def dataset_size(self) -> int:
@@ -174,7 +193,7 @@ class Comparison:
             >>> (first + second).instances.ids.tolist()
             [11, 12]
         """
-        for field in ("class_names", "step", "lambda_c"):
+        for field in ("class_names", "step", "lambda_c", "new_classes"):
             mine, theirs = getattr(self, field), getattr(other, field)
             if mine != theirs:
                 raise ValueError(
@@ -202,7 +221,7 @@ class Comparison:
             metadata,
         )
         name = self.name if self.name == other.name else None
-        return Comparison(overlap, instances, self.class_names, name, self.step, self.lambda_c)
+        return Comparison(overlap, instances, self.class_names, name, self.step, self.lambda_c, self.new_classes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the evaluation as plain Python values under the keys of BackwardCompatibilityML, ready for JSON.
@@ -360,7 +379,8 @@ class Comparison:
             raise ValueError(f"{path}: a damaged comparison, {error}") from error
 
     def _captions(self) -> dict[str, Any]:
-        return {field: getattr(self, field) for field in ("name", "step", "lambda_c", "class_names")}
+        captions = {field: getattr(self, field) for field in ("name", "step", "lambda_c", "class_names")}
+        return {**captions, "new_classes": list(self.new_classes)} if self.new_classes else captions
 
     def __add__(self, other: object) -> Comparison:
         return self.merge(other) if isinstance(other, Comparison) else NotImplemented
@@ -372,7 +392,7 @@ class Comparison:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Comparison):
             return NotImplemented
-        fields = ("overlap", "class_names", "name", "step", "lambda_c", "instances")
+        fields = ("overlap", "class_names", "name", "step", "lambda_c", "new_classes", "instances")
         return all(getattr(self, field) == getattr(other, field) for field in fields)
 
     __hash__ = None  # type: ignore[assignment]
@@ -404,6 +424,12 @@ class Comparison:
         title += f", step {self.step}" if self.step is not None else ""
         title += f", lambda_c {self.lambda_c:g}" if self.lambda_c is not None else ""
         lines = [title, self.overlap.summary(confidence)]
+        if self.new_classes:
+            names = ", ".join(_one_line(self.labels[c]) for c in self.new_classes)
+            lines.append(f"Classes that h1 did not know: {names}")
+            lines.append(f"  {self.new.total} instances, of which h2 gets {self.new.h2_only_right} right")
+            lines.append("Without these")
+            lines += [f"  {line}" for line in self.known.summary(confidence).splitlines()]
         worst = self.worst_classes()
         if worst:
             lines.append("Classes that lost most")

@@ -91,7 +91,10 @@ def _captions(data: Mapping[str, Any]) -> dict[str, Any]:
         if value is not None and type(value) not in kinds:
             raise ValueError(f"{caption} is {value!r}")
     _check_types(data["class_names"] or [], "class_names: expected a list of names", {str})
-    return {caption: data[caption] for caption in _CAPTIONS}
+    # Only in files of an h1 that did not know all classes.
+    new_classes = data.get("new_classes", [])
+    _check_types(new_classes, "new_classes: expected a list of class numbers", {int})
+    return {**{caption: data[caption] for caption in _CAPTIONS}, "new_classes": tuple(new_classes)}
 
 
 def _instances(columns: Mapping[str, Any]) -> ErrorInstances:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -399,6 +399,27 @@ class ErrorOverlap:
                 f"{successes} / {trials}"
             )
         return "\n".join(lines)
+
+    def of_classes(self, classes: Sequence[int]) -> ErrorOverlap:
+        """The counts of the instances of some true classes; those of the others are 0.
+
+        Args:
+            classes: Class numbers.
+
+        Raises:
+            ValueError: If a number is no class.
+
+        Example:
+            >>> from bc_core import ErrorOverlap
+            >>> ErrorOverlap([[[0, 0], [1, 3]], [[0, 0], [0, 5]]]).of_classes([1]).total
+            5
+        """
+        kept = [int(c) for c in classes]
+        if any(not 0 <= c < self.num_classes for c in kept):
+            raise ValueError(f"classes must be numbers 0..{self.num_classes - 1}, got {kept}")
+        counts = np.zeros_like(self.counts)
+        counts[kept] = self.counts[kept]
+        return ErrorOverlap(counts)
 
     def _ratio(self, name: str) -> tuple[int, int]:
         successes, trials = score_terms(name, self.counts.sum(axis=0))

@@ -127,7 +127,7 @@ class Comparing:
         rows: Rows,
         readings: tuple[ScoreReading, ScoreReading],
         wanted: Wanted,
-        class_map: Sequence[int] | None,
+        class_map: Sequence[Any] | None,
     ) -> None:
         self._networks, self._rows, self._readings = (h1, h2), rows, readings
         self._wanted, self._class_map = wanted, class_map

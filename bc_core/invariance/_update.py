@@ -324,7 +324,7 @@ def compare_predictions(
 
 
 def classes_of_h2(
-    h1_pred: NDArray[np.int64], class_map: Sequence[int], h2_pred: NDArray[np.int64], target: NDArray[Any] | None
+    h1_pred: NDArray[np.int64], class_map: Sequence[Any], h2_pred: NDArray[np.int64], target: NDArray[Any] | None
 ) -> NDArray[np.int64]:
     """Predictions of an h1 with other classes, in h2's; those that h2 lacks (-1) stay apart behind all known ones.
 
@@ -333,6 +333,11 @@ def classes_of_h2(
         >>> classes_of_h2(np.array([[0, 1, 2]]), [1, -1, -1], np.array([[0, 0, 1]]), None)
         array([[1, 3, 4]])
     """
+    if any(isinstance(to, tuple) for to in class_map):
+        raise ValueError(
+            "A class of h1 that was split has no one class of h2, so it cannot be told here whether the predictions "
+            f"agree: compare the models' layers. Received: class_map={list(class_map)}."
+        )
     known = [part.max(initial=0) for part in (np.asarray(class_map), h2_pred, *([] if target is None else [target]))]
     behind = int(max(known)) + 1
     return np.array([to if to >= 0 else behind + own for own, to in enumerate(class_map)], np.int64)[h1_pred]

@@ -35,7 +35,7 @@ class Given(NamedTuple):
     right: Array  # c_i: whether h1 is right
     labels: Array  # the target as class indices
     h2: Answer | None  # None unless the dissonance needs logits
-    h1: Answer | None  # None if it needs no more than h1's labels
+    h1: Answer | None  # or of the teacher in its place; None if it needs no more than h1's labels
     options: Mapping[str, Any]  # the dissonance's own, with their defaults
     weight: Array | None = None  # what class weights make of an instance, where `base` has them in it; None for 1
     h2_wrong: Callable[[], Array] | None = None  # whether h2 is wrong; None as h2 is

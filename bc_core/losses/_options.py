@@ -133,3 +133,12 @@ def check_labels_suffice(dissonance: str, dtype: object) -> None:
             f"dissonance={dissonance!r} imitates h1's probabilities: use {enough}, or an h1 that gives scores. "
             f"Received: h1's labels of dtype {dtype}."
         )
+
+
+def check_known_scores(dissonance: str, labels_only: bool) -> None:
+    """Refuse an h1 of which the predicted labels alone are known, where its scores are needed."""
+    if labels_only and not labels_suffice(dissonance):
+        raise ValueError(
+            f"h1 is known by its predicted labels only, and dissonance={dissonance!r} imitates its probabilities. Use "
+            "a new-error loss, or stored outputs that hold scores."
+        )

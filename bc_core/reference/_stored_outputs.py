@@ -11,7 +11,7 @@ Each side derives its own `StoredOutputs` and gives `ItemsForH1`: h1, and the it
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -56,6 +56,31 @@ class ItemsForH1(ABC):
         """Ask h1 again about a few items: which of the known ones, and its rows."""
 
 
+class _CombinedRows:
+    """Rows that are made of several others' when they are read: an array as far as `StoredRows` reads one."""
+
+    def __init__(
+        self,
+        parts: Sequence[NDArray[Any] | CheckedRows | _CombinedRows],
+        combine: Callable[[Sequence[NDArray[Any]]], NDArray[Any]],
+    ) -> None:
+        self._parts, self._combine = parts, combine
+        first = self[:1]
+        self.shape: tuple[int, ...] = (len(parts[0]), *first.shape[1:])
+        self.dtype = first.dtype
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
+
+    def __getitem__(self, indices: Any) -> NDArray[Any]:
+        if np.ndim(indices) == 0 and not isinstance(indices, slice):
+            return np.asarray(self[[indices]][0])
+        return self._combine([np.array(part[indices]) for part in self._parts])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+
 class StoredRows(Generic[Rows]):
     """h1's outputs for every item of one data set: what `StoredOutputs` of both sides are.
 
@@ -74,7 +99,7 @@ class StoredRows(Generic[Rows]):
 
     def __init__(
         self,
-        outputs: NDArray[Any] | CheckedRows,
+        outputs: NDArray[Any] | CheckedRows | _CombinedRows,
         fingerprint: str,
         hashes: NDArray[np.uint64] | None = None,
         path: Path | None = None,
@@ -167,6 +192,33 @@ class StoredRows(Generic[Rows]):
         """
         outputs = table_of_predictions(cls._table(predictions), kind)
         return cls(outputs, name_of_table(outputs))
+
+    @classmethod
+    def combined(
+        cls: type[Stored],
+        members: Sequence[StoredRows[Any]],
+        combine: Callable[[Sequence[NDArray[Any]]], NDArray[Any]],
+        fingerprint: str,
+    ) -> Stored:
+        """Outputs that are computed of several others' for the same items, when they are read.
+
+        Args:
+            members: The others.
+            combine: Makes rows (N, ...) of theirs; pickled where worker processes read.
+            fingerprint: Of the model that they stand for.
+
+        Raises:
+            ValueError: They were stored for different data sets.
+        """
+        known = [each for each in members if each._hashes is not None]
+        for each in members[1:]:
+            members[0].check_length(len(each))
+        for each in known[1:]:
+            known[0]._check_items(each._items)
+            known[0].check_hashes(np.arange(len(each)), np.asarray(each._hashes))
+        first = known[0] if known else members[0]
+        rows = _CombinedRows([each._outputs for each in members], combine)
+        return cls(rows, fingerprint, first._hashes, None, first._items)
 
     @classmethod
     def _folder(cls, path: str | Path) -> RowFolder:

@@ -303,6 +303,12 @@ class RowFolder:
         if header is not None and bool(self.done(header).all()):
             self._write_header({**header, "complete": True})
 
+    def note(self, **entries: Any) -> None:
+        """Say more in the header, or something else."""
+        header = self.header()
+        if header is not None:
+            self._write_header({**header, **entries})
+
     def writable(self, name: str, dtype: str, shape: list[int]) -> ArrayFile:
         """Open one of the arrays for writing."""
         try:

@@ -14,9 +14,9 @@ from bc_core.after_training._blending import How, blend_by, blended, check_setti
 from bc_core.after_training._results import Blend, Price
 from bc_core.losses._operations import NumpyOperations
 from bc_core.losses._score_scale import ENOUGH_SCORES
+from bc_keras._keras_operations import over_classes
 from bc_keras.after_training._mixture import asked_about, copied
 from bc_keras.batches._labels import is_binary
-from bc_keras.losses._keras_operations import over_classes
 from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.training._compared_data import _predict
 from bc_keras.training._model import BCModel

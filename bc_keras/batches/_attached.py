@@ -83,6 +83,14 @@ def _columns_of_labels(target: Any, labels: Any, num_classes: int | None) -> np.
     return columns[..., 1:] if num_classes == 1 else columns
 
 
+def beside_teacher(rows: np.ndarray[Any, Any], taught: np.ndarray[Any, Any], num_classes: int | None) -> Any:
+    """h1's rows and the teacher's as the columns of one: scores (N, C) or labels (N,) of h1, and scores (N, C)."""
+    if rows.dtype.kind in "iub":
+        rows = _columns_of_labels(None, rows, num_classes)
+    columns = [each[:, None] if each.ndim == 1 else each for each in (rows, taught)]
+    return np.concatenate(columns, axis=-1)
+
+
 def check_labels(labels: np.ndarray[Any, Any], num_classes: int | None) -> int:
     """Check that h1's labels fit h2's columns; return how many classes these stand for.
 
@@ -108,6 +116,18 @@ HOW_TO_ATTACH_STORED = (
     "h1 is stored outputs, and these data do not carry them: train and validate on `h1.attach(x, y)` or "
     "`h1.attach(dataset)`, each data set with outputs stored for it (for validation data `attach_h1(old_model, x, y)` "
     "does as well)."
+)
+
+
+HOW_TO_ATTACH_TEACHER = (
+    "The teacher is stored outputs, and these data do not carry them: train and validate on `teacher.attach(x, y)` or "
+    "`teacher.attach(dataset)`, each data set with outputs stored for it."
+)
+
+HOW_TO_ATTACH_BOTH = (
+    "h1 and the teacher are stored outputs, and these data do not carry both: train and validate on `h1.attach(x, y, "
+    "teacher=teacher)` or `h1.attach(dataset, teacher=teacher)`, each data set with outputs stored for it. Without the "
+    "teacher's:"
 )
 
 
@@ -149,8 +169,8 @@ def check_columns(stored: Any, num_columns: int) -> None:
     remedy = "store the outputs of a function that gives h1's scores in h2's form"
     if 1 not in (columns, num_columns):
         remedy = (
-            "say which class of h1 is which of h2's, BCModel(..., class_map=...) with one entry for each class of h1, "
-            "-1 where h2 has it no more"
+            "say which class of h1 is which of h2's, BCModel(..., class_map=...) or evaluate(Reference(h1, "
+            "class_map=...), ...) with one entry for each class of h1, -1 where h2 has it no more"
         )
     raise ValueError(
         f"h1's stored outputs are of other classes: {remedy}. Received: {columns} column{'s' * (columns > 1)} of h1 "

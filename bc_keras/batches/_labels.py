@@ -201,7 +201,8 @@ def h1_classes(h1_output: Any, shape: tuple[int | None, ...], classes: int) -> A
     if len(h1_output.shape) != len(shape) + 1 or h1_output.shape[-1] != classes:
         raise ValueError(
             f"h1's scores must cover h2's {classes} classes: expected shape {(*shape, classes)}; give a class_map if "
-            f"h1 has other classes, and integers if h1 gives labels. Received: shape {tuple(h1_output.shape)}, "
+            "h1 has other classes, BCModel(..., class_map=...) or evaluate(Reference(h1, class_map=...), ...), and "
+            f"integers if h1 gives labels. Received: shape {tuple(h1_output.shape)}, "
             f"dtype {keras.backend.standardize_dtype(h1_output.dtype)}."
         )
     # A row of NaN is how labels that became scores say that h1 has no prediction.

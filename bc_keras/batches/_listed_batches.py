@@ -42,7 +42,7 @@ def _has_arrays(inputs: Any) -> bool:
 
 
 class ListedBatches:
-    """Batches in a list: (x, y) of each that is not empty, and the ids of all.
+    """Batches in a list: (x, y) or (x, y, sample_weight) of each that is not empty, and the ids of all.
 
     Args:
         batches: as `is_list_of_batches` knows them.
@@ -70,7 +70,7 @@ class ListedBatches:
                 f"{name} has batches of three parts that may be (ids, x, y) or (x, y, sample_weight). Give pairs, and "
                 "ids by themselves: [(x, y) for x, y, _ in batches], or [(x, y) for _, x, y in batches] with ids=[...]."
             )
-        self._batches = [batch[1:] if begins_with_ids else batch[:2] for batch in batches]
+        self._batches = [tuple(batch[1:] if begins_with_ids else batch) for batch in batches]
         self.ids: list[Any] | None = None
         if begins_with_ids:
             self.ids = []
@@ -83,13 +83,13 @@ class ListedBatches:
                     )
                 self.ids += named
 
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         """Pass over the data once."""
-        return ((x, y) for x, y in self._batches if len(y))
+        return (batch for batch in self._batches if len(batch[1]))
 
     def arrays(self) -> tuple[Any, Any]:
         """All of x and all of y, as numpy arrays; x may be a structure of them."""
-        read = [(_arrays(x), _arrays(y)) for x, y in self]
+        read = [(_arrays(x), _arrays(y)) for x, y, *_ in self]
         x = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *(x for x, _ in read))
         return x, np.concatenate([y for _, y in read])
 

@@ -33,38 +33,49 @@ class ValidationData:
             ``DataLoader`` or other iterable of such batches. Sample weights are passed over.
         batch_size: rows at a time, for arrays. Defaults to `None`, 32.
 
+    Attributes:
+        name: what the caller calls them.
+        is_read_again: whether once is not enough, as it is of a generator.
+
     Raises:
         TypeError: data of another kind, or a generator, which can be read only once.
         ValueError: no labels, lengths that differ, no rows, or data without end.
     """
 
+    name = "validation_data"
+    is_read_again = True
+
     def __init__(self, data: Any, batch_size: int | None = None) -> None:
         self.data = data
         self.length: int | None = None
         if isinstance(data, tuple | list):
-            self._x, self._y = _arrays_of(data)
+            self._x, self._y = self._arrays_of(data)
             self.length = len(self._y)
             self._batch_size = batch_size or _BATCH_SIZE
             return
         if batch_size is not None:
             raise ValueError(
-                "batch_size is for arrays; other validation_data come in batches already. "
-                f"Received: batch_size={batch_size!r}, validation_data={_kind(data)}."
+                f"batch_size is for arrays; other {self.name} come in batches already. "
+                f"Received: batch_size={batch_size!r}, {self.name}={_kind(data)}."
             )
         if isinstance(data, keras.utils.PyDataset):
             endless = data.num_batches is None
-        elif not hasattr(data, "__iter__") or hasattr(data, "__next__") or isinstance(data, str | dict):
+        elif (
+            not hasattr(data, "__iter__")
+            or (self.is_read_again and hasattr(data, "__next__"))
+            or isinstance(data, str | dict)
+        ):
+            again = " that can be read again in every epoch, which a generator cannot" if self.is_read_again else ""
             raise TypeError(
-                "validation_data must be (x, y) or (x, y, sample_weight) of arrays, a tf.data.Dataset, a PyDataset or "
-                "another iterable of batches that can be read again in every epoch, which a generator cannot. "
-                f"Received: validation_data={_kind(data)}."
+                f"{self.name} must be (x, y) or (x, y, sample_weight) of arrays, a tf.data.Dataset, a PyDataset or "
+                f"another iterable of batches{again}. Received: {self.name}={_kind(data)}."
             )
         else:
             endless = hasattr(data, "cardinality") and int(data.cardinality()) == _INFINITE
         if endless:
             raise ValueError(
-                "validation_data must end: take as many batches as an epoch has, such as dataset.take(100). "
-                f"Received: an endless validation_data={_kind(data)}."
+                f"{self.name} must end: take as many batches as an epoch has, such as dataset.take(100). "
+                f"Received: an endless {self.name}={_kind(data)}."
             )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -78,43 +89,45 @@ class ValidationData:
         if isinstance(pieces, keras.utils.PyDataset):
             pieces = (self.data[index] for index in range(self.data.num_batches))
         for piece in pieces:
-            x, y = _x_and_y(piece)
-            y = to_numpy(y, "y of validation_data")
+            x, y = self._x_and_y(piece)
+            y = to_numpy(y, f"y of {self.name}")
             if y.ndim == 0:
                 raise ValueError(
-                    "validation_data must come in batches: use dataset.batch(32). Received: a single label, "
+                    f"{self.name} must come in batches: use dataset.batch(32). Received: a single label, "
                     f"y={y.tolist()!r}."
                 )
             yield Batch(keras.tree.map_structure(_input, x), y, None)
 
-
-def _arrays_of(data: Any) -> tuple[Any, np.ndarray[Any, Any]]:
-    x, y = _x_and_y(data)
-    x = keras.tree.map_structure(
-        lambda leaf: leaf if _is_sliceable(leaf) else to_numpy(leaf, "x of validation_data"), x
-    )
-    y = to_numpy(y, "y of validation_data")
-    lengths = sorted({int(leaf.shape[0]) if leaf.shape else 0 for leaf in (*keras.tree.flatten(x), y)})
-    if len(lengths) != 1 or lengths[0] == 0:
-        raise ValueError(
-            "validation_data must hold as many labels as inputs, and at least one. "
-            f"Received: arrays of lengths {', '.join(map(str, lengths))}."
+    def _arrays_of(self, data: Any) -> tuple[Any, np.ndarray[Any, Any]]:
+        x, y = self._x_and_y(data)
+        x = keras.tree.map_structure(
+            lambda leaf: leaf if _is_sliceable(leaf) else to_numpy(leaf, f"x of {self.name}"), x
         )
-    return x, y
+        y = to_numpy(y, f"y of {self.name}")
+        lengths = sorted({int(leaf.shape[0]) if leaf.shape else 0 for leaf in (*keras.tree.flatten(x), y)})
+        if len(lengths) != 1 or lengths[0] == 0:
+            raise ValueError(
+                f"{self.name} must hold as many labels as inputs, and at least one. "
+                f"Received: arrays of lengths {', '.join(map(str, lengths))}."
+            )
+        return x, y
+
+    def _x_and_y(self, data: Any) -> tuple[Any, Any]:
+        parts = tuple(data) if isinstance(data, list) else data
+        if not isinstance(parts, tuple) or not 2 <= len(parts) <= 3:
+            raise ValueError(
+                f"{self.name} must be, or yield, (x, y) or (x, y, sample_weight): models are compared on labels. "
+                f"Received: {_kind(data)}{f' of length {len(data)}' if isinstance(data, tuple | list) else ''}."
+            )
+        self._look_at_weights(parts[2] if len(parts) == 3 else None)
+        return parts[0], parts[1]
+
+    def _look_at_weights(self, sample_weight: Any) -> None:
+        """Nothing: they are passed over."""
 
 
 def _rows_of(x: Any, rows: slice) -> Any:
     return keras.tree.map_structure(lambda leaf: _input(leaf[rows]), x)
-
-
-def _x_and_y(data: Any) -> tuple[Any, Any]:
-    parts = tuple(data) if isinstance(data, list) else data
-    if not isinstance(parts, tuple) or not 2 <= len(parts) <= 3:
-        raise ValueError(
-            "validation_data must be, or yield, (x, y) or (x, y, sample_weight): models are compared on labels. "
-            f"Received: {_kind(data)}{f' of length {len(data)}' if isinstance(data, tuple | list) else ''}."
-        )
-    return parts[0], parts[1]
 
 
 def _is_sliceable(leaf: Any) -> bool:
@@ -124,7 +137,7 @@ def _is_sliceable(leaf: Any) -> bool:
 
 def _input(leaf: Any) -> Any:
     # A model takes numpy arrays and tensors of its own backend.
-    return leaf if isinstance(leaf, np.ndarray) or ops.is_tensor(leaf) else to_numpy(leaf, "x of validation_data")
+    return leaf if isinstance(leaf, np.ndarray) or ops.is_tensor(leaf) else to_numpy(leaf, "x")
 
 
 def _kind(data: Any) -> str:

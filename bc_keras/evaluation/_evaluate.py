@@ -18,9 +18,15 @@ from bc_keras.batches._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs
-from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
+from bc_keras.training._compared_data import Advice, AskedData, ComparedData, HowToRead
 from bc_keras.training._model import BCModel
 from bc_keras.training._telling import check_count
+
+_ADVICE = Advice(
+    h1="evaluate(old_model, h2, data)",
+    rows="evaluate(rows, h2, (x, y))",
+    from_logits="evaluate(..., from_logits=True or False)",
+)
 
 
 def evaluate(
@@ -43,11 +49,11 @@ def evaluate(
 
     Args:
         h1: the model in use: a built Keras model, a callable of the inputs, a `Reference`, or its scores (N, C) or
-            labels (N,) for the rows of arrays.
+            labels (N,) for the rows of arrays. `None` where the labels carry its answers (`attach_h1`).
         h2: its update, a Keras model or a `BCModel`; compiled or not.
         data: ``(x, y)`` or ``(x, y, sample_weight)`` of arrays, a ``tf.data.Dataset``, a ``PyDataset`` or another
-            iterable of such batches; or a list of batches ``(ids, x, y)``, as the original's, or ``(x, y)``. Scores
-            are of counts: every instance counts once, whatever its weight.
+            iterable of such batches, a generator that ends too; or a list of batches ``(ids, x, y)``, as the
+            original's, or ``(x, y)``. Scores are of counts: every instance counts once, whatever its weight.
         performance_metric: a function ``(model, data, device)`` that returns a number, for `h1_performance` and
             `h2_performance`. Defaults to `None`, accuracy, from the one pass.
         class_names: name of each class.
@@ -65,9 +71,10 @@ def evaluate(
         The comparison, and the performance of both models.
 
     Raises:
-        TypeError: h2 is no Keras model, data of an unknown kind, or a metric that returns no number.
+        TypeError: h2 is no Keras model, data of an unknown kind, a generator where a metric reads it too, or a metric
+            that returns no number.
         ValueError: an empty data set, ids that are not unique, shapes that do not fit, labels that are none of the
-            classes, weights that are negative or no numbers.
+            classes, a model that returned NaN, weights that are negative or no numbers.
 
     Example:
         >>> import keras, numpy as np
@@ -78,12 +85,15 @@ def evaluate(
     """
     if not isinstance(h2, keras.Model):
         raise TypeError(f"h2 must be a Keras model. Received: h2={h2!r}.")
+    if performance_metric is not None and hasattr(data, "__next__"):
+        raise TypeError(
+            "performance_metric reads the data too, and a generator can be read only once: pass list(data). "
+            f"Received: data={type(data).__name__}."
+        )
     given = data
     if is_list_of_batches(data):
-        given = ListedBatches(data)
+        given = ListedBatches(data, "data")
         ids = given.ids if ids is None else ids
-    elif isinstance(data, tuple | list) and len(data) == 3:
-        _check_weights(data[2])
     if metadata is not None and ids is None and _shuffles(given):
         warnings.warn(
             "The loader does not go through its data set in order (leave out shuffle=True, or give ids), so texts "
@@ -94,12 +104,13 @@ def evaluate(
     if batch_size is not None:
         check_count(batch_size, "batch_size")
     compared = ComparedData(
-        ValidationData(given, batch_size),
+        _EvaluatedData(given, batch_size),
         h1,
         HowToRead(threshold, from_logits, h1_from_logits, multilabel),
         ids=ids,
         class_names=class_names,
         metadata=metadata,
+        advice=_ADVICE,
     )
     # The two may share layers, which only training has reason to refuse.
     comparison = dataclasses.replace(AskedData(compared, h2).compare(), name=name)
@@ -116,13 +127,19 @@ def evaluate(
     return Evaluation(comparison, *performances)
 
 
-def _check_weights(sample_weight: Any) -> None:
-    weights = None if sample_weight is None else to_numpy(sample_weight, "sample_weight")
-    if weights is not None and not (weights >= 0).all():
-        raise ValueError(
-            "sample_weight must hold numbers of at least 0; leave it out, as instances are counted without weights. "
-            f"Received: {weights[~(weights >= 0)].flat[0]}."
-        )
+class _EvaluatedData(ValidationData):
+    """Data that are read once, and of which weights, which count for nothing, are weights all the same."""
+
+    name = "data"
+    is_read_again = False
+
+    def _look_at_weights(self, sample_weight: Any) -> None:
+        weights = None if sample_weight is None else to_numpy(sample_weight, "sample_weight")
+        if weights is not None and not (weights >= 0).all():
+            raise ValueError(
+                "sample_weight must hold numbers of at least 0; leave it out, as instances are counted without "
+                f"weights. Received: {weights[~(weights >= 0)].flat[0]}."
+            )
 
 
 def _shuffles(data: Any) -> bool:

@@ -129,7 +129,7 @@ def comparing_of(
 ) -> Comparing:
     """`compare_invariance` that can be run again, without compiling anything anew; its arguments, each of them."""
     check_identity(transforms)
-    class_map: Sequence[int] | None = None
+    class_map: Sequence[Any] | None = None
     if isinstance(h1, Reference):
         class_map, h1 = h1.class_map, h1.h1
     if not 0 < threshold < 1:

@@ -141,16 +141,18 @@ class CompatibilityLoss(keras.losses.Loss):
         """Whether h1's predicted labels are enough, or its scores are needed."""
         return labels_suffice(self.dissonance)
 
-    def terms(self, h2_output: Any, target: Any, h1_output: Any) -> InstanceTerms:
+    def terms(self, h2_output: Any, target: Any, h1_output: Any, teacher_output: Any = None) -> InstanceTerms:
         """Base loss, masked dissonance and support of each instance; arguments as in `__call__`."""
         h2_output = ops.cast(h2_output, self.dtype)
-        h1_output = ops.cast(self.as_scores(h1_output, h2_output), self.dtype)
+        h1_output = ops.cast(self.as_scores(h1_output, h2_output, teacher_output is None), self.dtype)
+        imitated = h1_output if teacher_output is None else ops.cast(teacher_output, self.dtype)
         if self.base == "binary_cross_entropy":
             return binary_terms(
                 self.dissonance,
                 h2_output,
                 target,
                 h1_output,
+                imitated,
                 from_logits=self.from_logits,
                 h1_from_logits=self._h1_from_logits,
                 label_smoothing=self.label_smoothing,
@@ -168,6 +170,7 @@ class CompatibilityLoss(keras.losses.Loss):
             h2_output,
             target,
             h1_output,
+            imitated,
             from_logits=self.from_logits,
             h1_from_logits=self._h1_from_logits,
             label_smoothing=self.label_smoothing,
@@ -177,9 +180,9 @@ class CompatibilityLoss(keras.losses.Loss):
         )
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Loss of each instance; `y_true` holds target, h1's scores and, where there is one, h2's mask."""
-        target, h1_output, *mask = y_true
-        terms = self.terms(y_pred, target, h1_output)
+        """Loss of each instance; `y_true` holds the target, scores of h1 and the teacher, and h2's mask, if any."""
+        target, answers, *mask = y_true
+        terms = self.terms(y_pred, target, *answers)
         counted = Counted(terms.support, terms.valid, *mask)
         values = terms.base
         lambda_c = self.lambda_c
@@ -197,6 +200,7 @@ class CompatibilityLoss(keras.losses.Loss):
         h1_output: Any = None,
         sample_weight: Any = None,
         reduction: str | None = "default",
+        teacher_output: Any = None,
     ) -> Any:
         """Loss of a batch.
 
@@ -209,6 +213,8 @@ class CompatibilityLoss(keras.losses.Loss):
             sample_weight: weights (N,) or (N, 1) of the instances. As everywhere in Keras, the mean divides by the
                 number of instances, not by the sum of the weights.
             reduction: ``"mean"``, ``"sum"`` or ``"none"``, if not the one given to the constructor.
+            teacher_output: scores that are imitated instead of h1's, in their form; where h1 is right is still h1's to
+                say.
 
         Raises:
             ValueError: shapes that do not fit, labels outside the classes, NaN or infinite scores, an empty batch.
@@ -236,14 +242,23 @@ class CompatibilityLoss(keras.losses.Loss):
             loss.reduction = _reduction(reduction)
         # Keras casts all that it hands to `call` to floats, which would make scores of labels.
         mask = get_keras_mask(h2_output)
-        y_true = (target, self.as_scores(h1_output, h2_output), *([] if mask is None else [mask]))
+        answers: tuple[Any, ...] = (self.as_scores(h1_output, h2_output, teacher_output is None),)
+        if teacher_output is not None:
+            answers = (*answers, self._checked_teacher(_tensor(teacher_output)))
+        y_true = (target, answers, *([] if mask is None else [mask]))
         return keras.losses.Loss.__call__(loss, y_true, h2_output, sample_weight)
 
-    def as_scores(self, h1_output: Any, h2_output: Any) -> Any:
-        """h1's output as it is, or scores that stand for the labels it gave."""
+    def _checked_teacher(self, teacher_output: Any) -> Any:
+        if not is_float(teacher_output):
+            check_labels_suffice(self.dissonance, keras.backend.standardize_dtype(teacher_output.dtype))
+        return teacher_output
+
+    def as_scores(self, h1_output: Any, h2_output: Any, is_imitated: bool = True) -> Any:
+        """h1's output as it is, or scores that stand for the labels it gave, where nobody imitates these."""
         if is_float(h1_output):
             return h1_output
-        check_labels_suffice(self.dissonance, keras.backend.standardize_dtype(h1_output.dtype))
+        if is_imitated:
+            check_labels_suffice(self.dissonance, keras.backend.standardize_dtype(h1_output.dtype))
         # NaN stands for -1, no prediction.
         nothing = float("nan")
         if self.base == "binary_cross_entropy":

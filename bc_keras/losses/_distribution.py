@@ -16,6 +16,16 @@ def num_replicas() -> int:
     return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
+def replica() -> Any:
+    """Number of the replica that runs this, from 0."""
+    if num_replicas() == 1:
+        return 0
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return 0 if context is None else context.replica_id_in_sync_group
+
+
 def sum_over_replicas(value: Any) -> Any:
     """Sum a tensor over all replicas, where there are several; unchanged elsewhere."""
     if num_replicas() == 1:

@@ -11,9 +11,9 @@ from keras import ops
 
 from bc_core.losses._bases import BASES
 from bc_core.losses._dissonances import DISSONANCES, Answer, Given, weigh
+from bc_keras._keras_operations import over_classes
 from bc_keras.batches._labels import TINY, as_column, entries_of, h1_classes, is_binary, is_positive, target_classes
 from bc_keras.losses._distribution import num_replicas, sum_over_replicas
-from bc_keras.losses._keras_operations import over_classes
 
 
 class InstanceTerms(NamedTuple):
@@ -52,6 +52,7 @@ def multiclass_terms(
     h2_output: Any,
     target: Any,
     h1_output: Any,
+    teacher_output: Any,
     *,
     from_logits: bool,
     h1_from_logits: bool,
@@ -60,7 +61,7 @@ def multiclass_terms(
     epsilon: float | None,
     own: Mapping[str, Any],
 ) -> InstanceTerms:
-    """Terms of scores over classes, (N, ..., C); `own` holds the dissonance's options."""
+    """Terms of scores over classes, (N, ..., C); `own` holds the dissonance's options. The teacher's may be h1's."""
     row = DISSONANCES[dissonance]
     goal, labels, valid = _distribution_of_target(target, h2_output, ignore_class)
     if label_smoothing:
@@ -68,8 +69,10 @@ def multiclass_terms(
     log_p2, h1 = log_probabilities(h2_output, from_logits, epsilon), None
     h2 = Answer(h2_output if from_logits else log_p2, log_p2)
     if row.needs != "labels":
-        log_p1 = log_probabilities(h1_output, h1_from_logits, epsilon)
-        h1 = Answer(h1_output, log_p1, ops.exp(log_p1)) if h1_from_logits else Answer(log_p1, log_p1, h1_output)
+        log_p1 = log_probabilities(teacher_output, h1_from_logits, epsilon)
+        h1 = Answer(log_p1, log_p1, teacher_output)
+        if h1_from_logits:
+            h1 = Answer(teacher_output, log_p1, ops.exp(log_p1))
         if from_logits != h1_from_logits:
             # Logits are compared on one scale; where one model gives none, on that of log-probabilities.
             h2, h1 = h2._replace(logits=log_p2), h1._replace(logits=log_p1)
@@ -100,6 +103,7 @@ def binary_terms(
     h2_output: Any,
     target: Any,
     h1_output: Any,
+    teacher_output: Any,
     *,
     from_logits: bool,
     h1_from_logits: bool,
@@ -115,6 +119,7 @@ def binary_terms(
         h2_output = as_column(h2_output, shape, "h2's output")
         target = as_column(target, shape, "The target")
         h1_output = as_column(h1_output, shape, "h1's output")
+        teacher_output = as_column(teacher_output, shape, "The teacher's output")
     elif tuple(target.shape)[1:] != shape[1:]:
         raise ValueError(
             f"base='binary_cross_entropy' needs one 0 or 1 for each of h2's {shape[-1]} scores: expected a target of "
@@ -132,9 +137,9 @@ def binary_terms(
 
     row, h1, h2 = DISSONANCES[dissonance], None, None
     if row.needs == "logits":
-        h1, h2 = _two_classes(h1_output, h1_from_logits), _two_classes(h2_output, from_logits)
+        h1, h2 = _two_classes(teacher_output, h1_from_logits), _two_classes(h2_output, from_logits)
     elif row.needs == "probabilities":
-        h1 = Answer(None, None, ops.sigmoid(h1_output) if h1_from_logits else h1_output)
+        h1 = Answer(None, None, ops.sigmoid(teacher_output) if h1_from_logits else teacher_output)
     base_i = towards(Answer(None, None, goal))
     labels = ops.cast(target >= 0.5, "int32")
     right = is_positive(h1_output, threshold, h1_from_logits) == labels

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
+from keras import ops
 
 from bc_core.losses._documentation import NAMED_LOSSES, doc_of_named_loss
 from bc_core.losses._options import Base, DissonanceName, only_known_options
-from bc_keras.batches._labels import columns_of
+from bc_keras.batches._labels import columns_of, target_classes
 from bc_keras.losses._compatibility_loss import BASE_OPTIONS, CompatibilityLoss
 from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.reference._shared_variables import check_no_shared_variables
@@ -77,7 +78,7 @@ class ModelLoss(keras.losses.Loss):
         h2: keras.Model | Callable[..., Any],
         lambda_c: Any,
         *,
-        class_map: Sequence[int] | None = None,
+        class_map: Sequence[Any] | Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         self.criterion = self.on_outputs(lambda_c, **options)
@@ -119,8 +120,15 @@ class ModelLoss(keras.losses.Loss):
         classes = columns_of(h2_output)
         self._check_classes(classes)
         multilabel = self.criterion.base == "binary_cross_entropy"
-        h1_output = self.reference(x, classes, self.criterion._h1_from_logits, multilabel)
-        return self.criterion(h2_output, y, h1_output, sample_weight, reduction)
+        logits, taught = self.criterion._h1_from_logits, None
+        h1_output = self.reference(x, classes, logits, multilabel)
+        if self.reference.class_map is not None and self.reference.class_map.parts:
+            labels = target_classes(ops.convert_to_tensor(y), tuple(h2_output.shape)[:-1], classes)
+            # Whether h1 is right is told by the whole, what is imitated is divided.
+            if not self.criterion.labels_suffice:
+                taught = self.reference.to_imitate(h1_output, h2_output, logits, self.criterion.from_logits)
+            h1_output = self.reference.for_support(h1_output, labels, logits)
+        return self.criterion(h2_output, y, h1_output, sample_weight, reduction, taught)
 
     def _check_classes(self, classes: int) -> None:
         """Refuse an h2 that does not have the number of classes that was announced."""
@@ -145,7 +153,7 @@ class ModelLoss(keras.losses.Loss):
             "h1": serialize(self.h1),
             "h2": serialize(self.h2),
             "lambda_c": self.criterion.get_config()["lambda_c"],
-            "class_map": self.reference.class_map,
+            "class_map": None if self.reference.class_map is None else self.reference.class_map.as_given(),
             "name": self.name,
             "reduction": self.reduction,
             "dtype": self.dtype,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -71,6 +72,10 @@ class ArrayItems:
             indices = missing[start : start + self._batch_size]
             yield indices, hashes[indices], self._inputs(indices)
 
+    def all_rows(self) -> Any:
+        """The inputs of all items."""
+        return self._x
+
     def sample(self, known: NDArray[np.int64]) -> tuple[list[int], Any]:
         """A few of the items whose rows are known, spread over all: indices and inputs."""
         rows = sampled_of(known)
@@ -99,6 +104,14 @@ class AskedItems(ItemsForH1):
         self.fingerprint = fingerprint(self._h1)
         self._data = _items_of(self._h1, x, y, batch_size)
         self.items = Items(self._data.kind, self._data.leaves)
+        # What a header says besides.
+        self.entries: dict[str, Any] = {}
+
+    def asking(self, h1: Any, fingerprint: str, entries: dict[str, Any]) -> AskedItems:
+        """The same items, and another h1 of this name."""
+        other = copy.copy(self)
+        other._h1, other.fingerprint, other.entries = plain(h1), fingerprint, entries
+        return other
 
     def __len__(self) -> int:
         return len(self._data.hashes())
@@ -132,7 +145,7 @@ class AskedItems(ItemsForH1):
             for indices, hashes, rows in _answers(self._h1, self._data, total, missing, verbose):
                 if writer is None:
                     described = {"kind": self.items.kind, "leaves": [list(leaf) for leaf in self.items.leaves]}
-                    folder.create(self.fingerprint, total, rows.shape[1:], rows.dtype, **described)
+                    folder.create(self.fingerprint, total, rows.shape[1:], rows.dtype, **described, **self.entries)
                     writer = opened.enter_context(RowWriter(folder))
                 writer.write(indices, hashes, rows)
         folder.finish()

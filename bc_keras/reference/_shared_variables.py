@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from bc_keras.reference._blend import Blend
+
 # They learn from the batches that pass through them whatever ``trainable`` says.
 _UPDATED_THOUGH_FROZEN = (keras.layers.SpectralNormalization,)
 # Their state is computed beforehand, by ``adapt``.
@@ -16,6 +18,9 @@ NOT_BY_FREEZING = ", for all that is known also if it is frozen"
 
 def check_no_shared_variables(h1: Any, h2: Any) -> None:
     """Refuse an h1 that would be trained as a part of h2; what no step changes may be shared."""
+    if isinstance(h1, Blend):
+        for member in h1.members:
+            check_no_shared_variables(member.h1, h2)
     if not isinstance(h1, keras.Layer):
         return
     if h1 is h2:

@@ -7,17 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._arrays import to_numpy
+from bc_core.reference._folds import FoldedItems, says_no_training
 from bc_core.reference._prediction_tables import name_of_table
 from bc_core.reference._row_checksums import DamagedRowsError
 from bc_core.reference._stored_outputs import SAME_ROUNDING, StoredRows, store
 from bc_core.reference._stored_rows import RowFolder, check_rows, sampled
-from bc_keras.batches._attached import attach_arrays, check_labels
+from bc_keras.batches._attached import attach_arrays, beside_teacher, check_labels
 from bc_keras.reference._asked_items import ArrayItems, AskedItems
-from bc_keras.reference._asking import as_array, as_rows
+from bc_keras.reference._asking import as_array, as_rows, plain
 from bc_keras.reference._fingerprint import Items, Leaf, fingerprint
+from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored_dataset import DatasetItems, is_dataset
 
 
@@ -110,6 +114,7 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
         num_classes: int | None = None,
         class_weight: Mapping[int, float] | None = None,
         verify: bool = True,
+        teacher: StoredOutputs | None = None,
     ) -> Any:
         """Join h1's outputs to the labels of the data they were stored for.
 
@@ -126,6 +131,7 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
             num_classes: columns of h2's output (1 for a binary model with one score); needed where h1 gave labels.
             class_weight: weights by class, multiplied into the sample weights. Give it here and not to `fit`.
             verify: whether to compare every item; a few are compared in any case. A table has no hashes.
+            teacher: outputs of the model that is imitated in place of h1, stored for the same data: scores.
 
         Returns:
             `(x, joined_y)` or `(x, joined_y, sample_weight)`, x as it came, y as `bc_keras` metrics, losses and
@@ -149,13 +155,17 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
         """
         if self.labels_only:
             check_labels(np.asarray(self._outputs), num_classes)
+        outputs = np.asarray(self._outputs)
+        if teacher is not None:
+            outputs = beside_teacher(outputs, np.asarray(self._rows_of(teacher)), num_classes)
         if is_dataset(x):
             if y is not None or sample_weight is not None:
                 raise ValueError(
                     "A data set brings its own labels and weights: give them in its elements, (x, y) or "
                     "(x, y, sample_weight). Received: a tf.data.Dataset and y or sample_weight."
                 )
-            return self._attach_dataset(x, num_classes, class_weight, verify)
+            known = teacher if teacher is not None and self._hashes is None else self
+            return known._attach_dataset(x, outputs, num_classes, class_weight, verify)
         if y is None:
             raise ValueError("h1's predictions are put beside the labels, so y is needed. Received: y=None.")
         self._check_kind("arrays")
@@ -168,7 +178,23 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
             self._check_items(Items(items.kind, items.leaves))
             rows = np.arange(len(self)) if verify else np.array(sampled(len(self)))
             self.check_hashes(rows, items.hashes(None if verify else rows))
-        return attach_arrays(x, y, np.asarray(self._outputs), sample_weight, num_classes, class_weight)
+        if teacher is not None and self._hashes is None:
+            # The items are compared with those of the teacher then.
+            teacher.attach(x, y, verify=verify)
+        return attach_arrays(x, y, outputs, sample_weight, num_classes, class_weight)
+
+    def _rows_of(self, teacher: StoredOutputs) -> Any:
+        """Rows of a teacher, once it is sure that they were stored for the same items."""
+        if teacher.labels_only:
+            raise ValueError(
+                f"A teacher's probabilities are imitated: store its scores. Received: labels, teacher={teacher!r}."
+            )
+        self.check_length(len(teacher))
+        if self._items is not None and teacher._items is not None:
+            self._check_items(teacher._items)
+        if teacher._hashes is not None:
+            self.check_hashes(np.arange(len(self)), np.asarray(teacher._hashes))
+        return teacher._outputs
 
     def _check_kind(self, kind: str) -> None:
         if self._items is None or self._items.kind == kind:
@@ -185,7 +211,12 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
         )
 
     def _attach_dataset(
-        self, dataset: Any, num_classes: int | None, class_weight: Mapping[int, float] | None, verify: bool
+        self,
+        dataset: Any,
+        outputs: NDArray[Any],
+        num_classes: int | None,
+        class_weight: Mapping[int, float] | None,
+        verify: bool,
     ) -> Any:
         self._check_kind("dataset")
         leaves = None if self._items is None else self._items.leaves
@@ -203,7 +234,7 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
             self.check_hashes(np.arange(len(first)), first)
         items.check_length(len(self))
         hashes = self._hashes if verify else None
-        return items.attach(np.asarray(self._outputs), hashes, leaves or (), num_classes, class_weight)
+        return items.attach(outputs, hashes, leaves or (), num_classes, class_weight)
 
     def verify(self, h1: Any, x: Any, y: Any = None, *, tolerance: float = SAME_ROUNDING) -> None:
         """Check every row on disk by its checksum, and ask h1 again about a few items.
@@ -230,6 +261,8 @@ def store_outputs(
     batch_size: int = 256,
     overwrite: bool = False,
     verbose: int | str = 1,
+    folds: int | None = None,
+    seed: int = 0,
 ) -> StoredOutputs:
     """Compute h1's outputs for every item of a data set, once, and keep them in a folder.
 
@@ -239,7 +272,8 @@ def store_outputs(
 
     Args:
         h1: the old model: a Keras model, or a callable of a batch of inputs that returns scores, or predicted labels
-            (integers, or with an attribute `labels_only = True`).
+            (integers, or with an attribute `labels_only = True`). With `folds` a function ``(x, y) -> model`` that
+            makes a model and trains it on the rows that it is given.
         x: inputs: an array, or a structure of arrays for a model of several inputs; or a `tf.data.Dataset` of x,
             (x, y) or (x, y, sample_weight), in items or batches, without shuffling and random augmentation.
         path: the folder to write.
@@ -247,6 +281,10 @@ def store_outputs(
         batch_size: items per forward pass; batches of a data set stay as they are.
         overwrite: replace the outputs of another h1 or data set that are in the folder.
         verbose: 0 for silence, 1 for a progress bar.
+        folds: into how many folds the rows of arrays are divided, for a teacher that has not seen the items that it is
+            asked about: the outputs for each fold are those of a model that was trained on the others, with `y`. A call
+            that was interrupted is taken up at the fold where it stopped, whose model is trained anew.
+        seed: of the division into folds. Seed the trainings in the function.
 
     Returns:
         The stored outputs: float32 (float64 if h1 gave that), or int64 if h1 gives labels.
@@ -255,7 +293,8 @@ def store_outputs(
         TypeError: data of another kind, or h1 is stored outputs itself.
         ValueError: h1 has no weights yet; the data are empty, or differ from reading to reading; the folder holds
             outputs of another h1 or data set, or other files, or is damaged; h1 gave NaN or infinite scores, or
-            another number of rows than items.
+            another number of rows than items. With `folds`: fewer than two, a data set or no labels, or one model for
+            two folds.
         RuntimeError: another process stores outputs in the folder.
         KeyboardInterrupt: Ctrl-C. What was done is kept.
         FullDiskError: there is no room for the outputs (an OSError). What was done is kept.
@@ -270,6 +309,45 @@ def store_outputs(
         ...     x, joined = stored.attach(x, y)
         ...     joined[2].tolist()
         [2.0, 0.0, 0.0, 0.0]
+        >>> def train(x, y):
+        ...     return keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(3)])  # and fit it on x, y
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store_outputs(train, x, folder + "/plain-out-of-fold", y=y, folds=5, verbose=0).shape
+        (5, 3)
     """
+    if folds is not None:
+        return _store_folds(h1, x, path, y, (folds, seed), batch_size, overwrite, verbose)
     asked = AskedItems(h1, x, y, batch_size)
     return store(StoredOutputs, asked, path, partial(asked.store_rows, verbose), overwrite=overwrite)
+
+
+def _store_folds(
+    train: Any,
+    x: Any,
+    path: str | Path,
+    y: Any,
+    division: tuple[int, int],
+    batch_size: int,
+    overwrite: bool,
+    verbose: int | str,
+) -> StoredOutputs:
+    """Rows of models that were trained without the items that they are asked about."""
+    if isinstance(train, keras.Layer | Reference | StoredRows) or not callable(train):
+        raise TypeError(says_no_training(train))
+    if is_dataset(x) or y is None:
+        raise ValueError(
+            "Out-of-fold outputs are those of arrays x and y, whose rows are divided into folds. Received: "
+            f"{'a tf.data.Dataset' if is_dataset(x) else 'y=None'}."
+        )
+    items = AskedItems(train, x, y, batch_size)
+    folded = FoldedItems(items, items.fingerprint, *division)
+    labels = as_array(y, "y")
+
+    def fit(rest: NDArray[np.int64]) -> Any:
+        return train(keras.tree.map_structure(lambda leaf: to_numpy(leaf, "x")[rest], x), labels[rest])
+
+    def write(model: Any, folder: RowFolder, rows: NDArray[np.int64], fresh: bool) -> None:
+        items.asking(model, folded.fingerprint, folded.entries).store_rows(verbose, folder, rows, fresh)
+
+    compute = partial(folded.compute, fit, lambda model: fingerprint(plain(model)), write)
+    return store(StoredOutputs, folded, path, compute, overwrite=overwrite)

@@ -9,12 +9,18 @@ import keras
 import numpy as np
 from keras import ops
 
+from bc_core.losses._blends import check_scale_of_blend
+from bc_core.losses._options import check_known_scores, check_scale
 from bc_keras.batches._labels import check_is_classification
+from bc_keras.reference._blend import Blend
+from bc_keras.reference._reference import Reference
+from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.training._compiled_loss import BaseLoss
-from bc_keras.training._penalty import reading_by, target_and_stored
-from bc_keras.training._preparation import has_own
+from bc_keras.training._penalty import check_rows, reading_by, target_and_stored
+from bc_keras.training._preparation import check_same_preparation, has_own
 from bc_keras.training._score_scale import Seen, check_scales
-from bc_keras.training._state import Compatibility
+from bc_keras.training._state import Compatibility, Options
+from bc_keras.training._unlabelled import Unlabelled
 
 _STEPS = ("train_step", "test_step")
 # What a step calls, directly or by Keras's own step, so that the penalty is a part of its loss.
@@ -57,6 +63,51 @@ def check_h2(h2: keras.Model, has_loss: bool) -> None:
         )
 
 
+def teacher_of(taught: Any, options: Options) -> Reference:
+    """Who is imitated in place of h1."""
+    if not options.imitates:
+        raise ValueError(
+            f"A teacher is imitated in place of h1, and dissonance={options.dissonance_name!r} imitates nobody: leave "
+            "it out, or name a dissonance that imitates, such as dissonance='imitation' or 'strict_imitation'. "
+            f"Received: teacher={taught!r}."
+        )
+    return Reference.of(taught)
+
+
+def check_imitated(options: Options, imitated: Reference) -> None:
+    """Refuse a model of which the dissonance needs to know more than is kept, or logits on another scale."""
+    check_scale(options.dissonance_name, imitated.class_map)
+    check_known_scores(options.dissonance_name, bool(getattr(imitated.h1, "labels_only", False)))
+    if imitated.blend_name:
+        check_scale_of_blend(options.dissonance_name, imitated.blend_name)
+
+
+def unlabelled_of(x: Any, weight: float, batch_size: int, imitated: Reference) -> Unlabelled | None:
+    """The unlabelled inputs, if there are any, and an answer to them."""
+    if x is None:
+        return None
+    if imitated.stored is not None:
+        raise ValueError(
+            "Stored outputs hold no answer to unlabelled inputs: pass the model itself as h1, or as the teacher of a "
+            f"dissonance that imitates. Received: {imitated.stored!r}."
+        )
+    if getattr(imitated.h1, "labels_only", False):
+        raise ValueError(
+            "h1 is known by its predicted labels only, and on unlabelled inputs its probabilities are imitated: pass a "
+            "model of scores, or such a teacher."
+        )
+    unlabelled = Unlabelled(x, weight, batch_size)
+    unlabelled.make_variables()
+    return unlabelled
+
+
+def check_beside(h1: Any, h2: keras.Model) -> None:
+    """Refuse a model, or a member of a blend, that cannot be asked beside h2."""
+    for each in [member.h1 for member in h1.members] if isinstance(h1, Blend) else [h1]:
+        check_same_preparation(each, h2)
+        check_no_shared_variables(each, h2)
+
+
 def _mentions(model: Any, names: set[str]) -> bool:
     """Whether code of the model's own classes, or a function that it calls, reads one of these attributes."""
     own = [cls for cls in type(model).__mro__ if not cls.__module__.startswith(("keras.", "torch.", "tensorflow."))]
@@ -84,18 +135,23 @@ def _gather(function: Any, seen: set[CodeType]) -> None:
 # The data
 
 
-def check_labels(model: Any, state: Compatibility, y: Any) -> None:
-    """Refuse labels that h2 has no score for; JAX and XLA would train on without a word."""
+def check_data(model: Any, state: Compatibility, x: Any, y: Any) -> None:
+    """Refuse data without instances, and labels that h2 has no score for; JAX and XLA would train on without a word."""
+    if is_empty(x if y is None else y):
+        raise ValueError(
+            "The data must hold at least one instance: look at what has selected them. Received: none, in "
+            f"{f'x={type(x).__name__}' if y is None else f'y of shape {np.shape(y)}'}."
+        )
     try:
         shape = model.output_shape
         classes = shape[-1] if len(shape) > 1 else 1
     except (AttributeError, ValueError, TypeError):
         return  # a subclassed h2 that was not called yet
-    if not isinstance(y, np.ndarray) or y.size == 0 or y.dtype.kind not in "iuf" or classes is None:
+    if not isinstance(y, np.ndarray) or y.dtype.kind not in "iuf" or classes is None:
         return
-    if state.reference.stored is not None:
+    if state.has_stored:
         # Here already: on TensorFlow a step that failed while it was traced cannot be traced again.
-        target_and_stored(state.reference, y, np.empty((1, *[1] * (len(shape) - 2), classes)))
+        target_and_stored(state.reference, state.teacher, y, np.empty((1, *[1] * (len(shape) - 2), classes)))
         return
     facts = state.compiled.facts
     check_is_classification(y, shape, facts.is_distance)
@@ -111,6 +167,17 @@ def check_labels(model: Any, state: Compatibility, y: Any) -> None:
             f"The target must hold class indices in 0..{classes - 1}, the classes that h2 scores. Received: "
             f"label {y[outside][0]} at index {int(np.argwhere(outside)[0][0])}."
         )
+
+
+def is_empty(data: Any) -> bool:
+    """Whether it is known that labels, or data that come as batches, hold nothing."""
+    if hasattr(data, "shape"):
+        return tuple(data.shape)[:1] == (0,)
+    try:
+        is_sized = hasattr(data, "__iter__") or isinstance(data, keras.utils.PyDataset)
+        return is_sized and len(data) == 0
+    except TypeError:
+        return False  # a stream, or one that does not know its length
 
 
 def check_own_loss(model: Any, state: Compatibility) -> None:
@@ -159,6 +226,7 @@ def check_h1_answers(state: Compatibility, x: Any, batch_size: int) -> None:
         answer = ops.convert_to_numpy(state.reference(first))
     except Exception:
         return  # not to be asked outside the compiled step; there it will answer, or say why not
+    check_rows(answer, first)
     if answer.dtype.kind != "f":
         return
     if not np.isfinite(answer).all():
@@ -168,7 +236,7 @@ def check_h1_answers(state: Compatibility, x: Any, batch_size: int) -> None:
         )
     try:
         output = np.empty((1, 1) if answer.ndim == 1 else (1, *answer.shape[1:]))
-        reading = reading_by(state.compiled, state.options, state.reference, output)
+        reading = reading_by(state, output)
     except ValueError:
         return  # the step will say so, with h2's output at hand
     check_scales(reading, Seen.of(answer))

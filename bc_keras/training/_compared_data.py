@@ -14,7 +14,8 @@ from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks 
 
 from bc_core import Comparison, compare
 from bc_core._arrays import id_array, to_numpy
-from bc_keras.batches._attached import check_columns, split_reference
+from bc_core.losses._blends import check_kind_of_blend
+from bc_keras.batches._attached import HOW_TO_ATTACH, HOW_TO_ATTACH_STORED, check_columns, split_reference
 from bc_keras.batches._labels import (
     Labels,
     check_is_classification,
@@ -22,7 +23,9 @@ from bc_keras.batches._labels import (
     columns_of,
     entries_of,
     is_binary,
+    is_float,
     read_labels,
+    target_classes,
 )
 from bc_keras.batches._validation_data import Batch, ValidationData
 from bc_keras.reference._asking import as_tensor, asking
@@ -30,6 +33,7 @@ from bc_keras.reference._reference import Reference, only_tensor, says_cannot_ta
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
 from bc_keras.training._compiled_loss import CompiledLoss, Reading
+from bc_keras.training._penalty import check_rows
 from bc_keras.training._plain_models import TargetLoss
 from bc_keras.training._preparation import has_own, prepared, prepared_for_h1
 from bc_keras.training._score_scale import Says, Seen, check_scales, reading_of, said_by_values, says_of
@@ -61,6 +65,17 @@ class HowToRead:
             raise ValueError(f"threshold must lie between 0 and 1. Received: threshold={self.threshold!r}.")
 
 
+class Advice(NamedTuple):
+    """What errors tell the caller to write."""
+
+    h1: str = "CompatibilityCallback(validation_data, h1=old_model)"
+    rows: str = "CompatibilityCallback((x, y), h1=rows)"
+    from_logits: str = "CompatibilityCallback(..., from_logits=True or False)"
+
+
+_OF_CALLBACK = Advice()
+
+
 class ComparedData:
     """A data set, the h1 that was given with it, and what is said of its instances.
 
@@ -71,6 +86,7 @@ class ComparedData:
         ids: N ids of the instances, or None; or a function that gives them once it is known how many labels came.
         class_names: name of each class.
         metadata: text about an instance.
+        advice: what errors tell the caller to write.
     """
 
     def __init__(
@@ -82,8 +98,10 @@ class ComparedData:
         ids: Any = None,
         class_names: Sequence[str] | None = None,
         metadata: Any = None,
+        advice: Advice = _OF_CALLBACK,
     ) -> None:
         self.data = data
+        self.advice = advice
         self.how = how
         self.ids = ids if callable(ids) else _checked_ids(ids, data)
         self.class_names = class_names
@@ -96,7 +114,7 @@ class ComparedData:
         if isinstance(h1, list | tuple) or (
             hasattr(h1, "shape") and not isinstance(h1, StoredOutputs) and not callable(h1)
         ):
-            self.h1_rows = _rows_of_h1(h1, data)
+            self.h1_rows = _rows_of_h1(h1, data, advice)
         elif h1 is not None:
             self.reference = h1 if isinstance(h1, Reference) else Reference(h1)
 
@@ -150,7 +168,7 @@ class AskedData:
         for batch in self._given.data:
             self._read(batch, whole)
         if whole.reading is None:
-            raise ValueError("validation_data must hold at least one batch. Received: none.")
+            raise ValueError(f"{self._given.data.name} must hold at least one batch. Received: none.")
         if self._given.data.length is not None and self._kept_h1 is None:
             self._kept_h1 = np.concatenate([labels.h1 for labels in whole.labels])
         return self._comparison(whole, ids=self._given.ids, step=step)
@@ -166,7 +184,7 @@ class AskedData:
             ids = np.arange(len(target))
         elif len(ids) != len(target):
             raise ValueError(
-                "ids must name every instance of validation_data. "
+                f"ids must name every instance of {self._given.data.name}. "
                 f"Received: {len(ids)} ids for {len(target)} instances."
             )
         counted = np.concatenate([mask.reshape(-1) for mask in seen.counted])
@@ -174,14 +192,11 @@ class AskedData:
             counted &= target != reading.ignore_class
         if not counted.all():
             target, h2, h1, ids = target[counted], h2[counted], h1[counted], ids[counted]
-        if (h1 < -1).any():
-            raise ValueError(
-                f"h1's labels must lie in 0..{reading.num_classes - 1}, or be -1 where it has none of h2's classes. "
-                f"Received: {h1[h1 < -1][0]}."
-            )
+        _check_classes(target, h1, reading)
         # Where h1 has no prediction (-1) it is wrong, so any class but the true one will do.
         h1 = np.where(h1 < 0, (target + 1) % reading.num_classes, h1)
         texts = None if self._given.metadata is None else TextsById(self._given.metadata)
+        reference = self._reference
         comparison = compare(
             target,
             h1,
@@ -192,6 +207,7 @@ class AskedData:
             metadata=texts,
             step=step,
             lambda_c=None if compatibility_of(self.model) is None else self.model.lambda_c,
+            new_classes=() if reference is None or reference.class_map is None else reference.class_map.new,
         )
         if texts is not None and (complaint := texts.complaint()):
             warnings.warn(complaint, stacklevel=2)
@@ -217,6 +233,12 @@ class AskedData:
             )
         elif self._kept_h1 is None:
             self._check_scales(reading, h2_output, h1_output, gathered)
+        check_rows(h1_output, h2_output)
+        if reference is not None and columns_of(h2_output) > 1:
+            check_kind_of_blend(reference.blend_name, "labels" if reading.scores.multilabel else "classes", "h1")
+        if reference is not None and reference.class_map is not None and reference.class_map.parts:
+            labels = target_classes(target, tuple(h2_output.shape)[:-1], columns_of(h2_output))
+            h1_output = reference.for_support(ops.convert_to_tensor(h1_output), labels, reading.scores.h1_from_logits)
         labels = read_labels(
             # Torch has no tensors of uint64; what does not fit is refused below.
             ops.convert_to_tensor(target.astype(np.int64) if target.dtype == np.uint64 else target),
@@ -232,6 +254,7 @@ class AskedData:
         if mask is not None:
             seen = ops.logical_and(seen, entries_of(ops.cast(mask, "bool"), labels.target, "The mask"))
         seen = ops.convert_to_numpy(seen)
+        _check_no_nan(h2_output, seen, "h2")
         check_target(target, h2_output, reading.scores.multilabel, seen, reading.is_signed)
         gathered.labels.append(Labels(*(ops.convert_to_numpy(each) for each in labels)))
         gathered.counted.append(seen)
@@ -246,7 +269,7 @@ class AskedData:
         if is_asked and not np.isfinite(given).all():
             raise ValueError(
                 "h1 must give finite scores: look for a half-loaded h1, or inputs that are NaN. Received: NaN or "
-                f"infinity for one of {len(given)} instances of validation_data."
+                f"infinity for one of {len(given)} instances of {self._given.data.name}."
             )
         if scores.h1_scale_matters or scores.h2_scale_matters:
             if given.dtype.kind == "f":
@@ -272,13 +295,13 @@ class AskedData:
                 columns = len(reference.class_map)
             if reference is not None:
                 check_columns(reference.stored, columns)
-            try:
-                target, h1_output = split_reference(batch.y, columns)
-            except ValueError as error:
-                raise ValueError(
-                    "h1 is missing. Pass the model in use, CompatibilityCallback(validation_data, h1=old_model), or "
-                    f"its answers with the labels. {error}"
-                ) from error
+            missing = (
+                f"h1 is missing. Pass the model in use, {self._given.advice.h1}, or its answers with the labels. "
+                f"{HOW_TO_ATTACH}"
+            )
+            target, h1_output = split_reference(
+                batch.y, columns, missing if reference is None else HOW_TO_ATTACH_STORED
+            )
         if self._kept_h1 is not None:
             h1_output = self._kept_h1[batch.rows]
         return target, h1_output
@@ -316,7 +339,7 @@ class AskedData:
             h1_from_logits=h1_from_logits,
             is_mapped=reference is not None and reference.class_map is not None,
             if_h1_is_silent=if_h1_is_silent,
-            remedy="CompatibilityCallback(..., from_logits=True or False)",
+            remedy=self._given.advice.from_logits,
             received=f"from_logits=None, loss={getattr(model, 'loss', None)!r}",
         )
         return _Reading(
@@ -335,19 +358,62 @@ class AskedData:
         return Says()
 
 
-def _rows_of_h1(h1: Any, data: ValidationData) -> np.ndarray[Any, Any]:
+def _check_classes(target: np.ndarray[Any, Any], h1: np.ndarray[Any, Any], reading: _Reading) -> None:
+    """Refuse labels that are none of the classes."""
+    last = reading.num_classes - 1
+    strange = (h1 < -1) | (h1 > last)
+    if strange.any():
+        raise ValueError(
+            f"h1's labels must lie in 0..{last}, or be -1 where it has none of h2's classes. "
+            f"Received: {h1[strange][0]}."
+        )
+    strange = (target < 0) | (target > last)
+    if strange.any():
+        label = target[strange][0]
+        mark = "" if reading.scores.binary else f", or compile h2 with a loss of ignore_class={label}"
+        raise ValueError(
+            f"The labels must be classes in 0..{last}, those that h2 scores. Received: {label}. Map the labels to the "
+            f"classes, or leave such instances out of the data{mark}."
+        )
+
+
+def _check_no_nan(scores: Any, counted: np.ndarray[Any, Any], model: str) -> None:
+    """Refuse NaN, whose largest score is whichever comes first; of masked entries nobody reads it."""
+    values = ops.convert_to_numpy(scores)
+    if not is_float(scores) or not np.isnan(values).any():
+        return
+    missing = np.isnan(values).reshape(*counted.shape, -1).any(-1) & counted
+    if missing.any():
+        raise ValueError(
+            f"{model} must give finite scores, and has given NaN (output of shape {values.shape}), so it has no "
+            f"prediction there: look for a diverged or half-loaded {model}, or inputs that are NaN. Received: NaN, "
+            f"first at index {tuple(int(each) for each in np.argwhere(missing)[0])} of a batch."
+        )
+
+
+def _rows_of_h1(h1: Any, data: ValidationData, advice: Advice) -> np.ndarray[Any, Any]:
     rows = to_numpy(h1, "h1")
     if data.length is None:
         raise ValueError(
-            "An array of h1's predictions needs validation_data of arrays, CompatibilityCallback((x, y), h1=rows); "
+            f"An array of h1's predictions needs {data.name} of arrays, {advice.rows}; "
             f"other data carry it with their labels, by attach_h1. Received: h1 of shape {rows.shape}, "
-            f"validation_data={type(data.data).__name__}."
+            f"{data.name}={type(data.data).__name__}."
         )
     if rows.ndim == 0 or len(rows) != data.length:
         raise ValueError(
-            f"h1 must hold one row for each of the {data.length} instances of validation_data. "
+            f"h1 must hold one row for each of the {data.length} instances of {data.name}. "
             f"Received: h1 of shape {rows.shape}."
         )
+    if rows.dtype.kind == "f" and np.isnan(rows).any():
+        raise ValueError(
+            "h1 is given by its answers, of which some are NaN, so it has no prediction there: look for a half-loaded "
+            "h1; in labels, integers, -1 says that h1 has none of h2's classes. Received: NaN, first in row "
+            f"{int(np.argwhere(np.isnan(rows))[0][0])}."
+        )
+    # The classes are int32; what does not fit would wrap around to another one.
+    limits = np.iinfo(np.int32)
+    if rows.dtype.kind in "iu" and (outside := (rows < limits.min) | (rows > limits.max)).any():
+        raise ValueError(f"h1's labels must be classes of h2, or -1 for none. Received: {rows[outside][0]}.")
     return rows
 
 
@@ -357,7 +423,7 @@ def _checked_ids(ids: Any, data: ValidationData) -> Any:
     checked = id_array(ids, "ids")
     if data.length not in (None, len(checked)):
         raise ValueError(
-            f"ids must name each of the {data.length} instances of validation_data. Received: {len(checked)} ids."
+            f"ids must name each of the {data.length} instances of {data.name}. Received: {len(checked)} ids."
         )
     if len(set(checked.tolist())) < len(checked):
         raise ValueError(

@@ -67,9 +67,9 @@ class DissonanceLoss(keras.losses.Loss):
         self.criterion = criterion
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Dissonance of each instance; `y_true` holds target, h1's scores and, where there is one, h2's mask."""
-        target, h1_output, *mask = y_true
-        terms = self.criterion.terms(y_pred, target, h1_output)
+        """Dissonance of each instance; `y_true` is as that of `CompatibilityLoss.call`."""
+        target, answers, *mask = y_true
+        terms = self.criterion.terms(y_pred, target, *answers)
         counted = Counted(terms.support, terms.valid, *mask)
         values = terms.dissonance * counted.support_scale(self.criterion.normalization)
         return values * counted.valid_scale(self.reduction)

@@ -16,11 +16,10 @@ from typing import Any, cast
 
 import keras
 from keras import ops
-from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
 from bc_core import Promise
-from bc_core.losses._options import DissonanceName, Normalization, check_scale
-from bc_keras.batches._labels import columns_of
+from bc_core.losses._blends import told_of_teacher
+from bc_core.losses._options import DissonanceName, Normalization
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._distribution import num_replicas
 from bc_keras.losses._losses import ModelLoss
@@ -28,7 +27,17 @@ from bc_keras.metrics._overlap import OverlapMetric, check_names, fed_by_model
 from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
-from bc_keras.training._checks import HOW_TO_STEP, check_h1_answers, check_h2, check_labels, check_own_loss
+from bc_keras.training._checks import (
+    HOW_TO_STEP,
+    check_beside,
+    check_data,
+    check_h1_answers,
+    check_h2,
+    check_imitated,
+    check_own_loss,
+    teacher_of,
+    unlabelled_of,
+)
 from bc_keras.training._compile_arguments import (
     base_in_compile,
     by_name,
@@ -37,19 +46,20 @@ from bc_keras.training._compile_arguments import (
     without_ours,
 )
 from bc_keras.training._compiled_loss import BaseLoss, Reading, check_target_form
-from bc_keras.training._jax_step import Beside, with_values
+from bc_keras.training._held_steps import HeldSteps
 from bc_keras.training._made_class import forget_functions, made_class, whole_class
 from bc_keras.training._output_watch import Looking, looked_at
-from bc_keras.training._penalty import AnsweredBatch, dissonance_of, reading_by, target_and_stored, update_metrics
-from bc_keras.training._preparation import check_same_preparation, has_own
+from bc_keras.training._penalty import answered, dissonance_of, reading_by, target_and_stored, update_metrics
+from bc_keras.training._preparation import has_own
 from bc_keras.training._promise import looking_at_held_out, take_promise
-from bc_keras.training._state import TRACKERS, Compatibility, Compiled, Options, compatibility_of
+from bc_keras.training._state import Compatibility, Compiled, compatibility_of, options_of
+from bc_keras.training._unlabelled_step import unlabelled_dissonance
 from bc_keras.training._warm_start import check_start_from, started
-from bc_keras.training._whole_model import missing_h1, scope_of_loading
+from bc_keras.training._whole_model import missing_h1, missing_teacher, scope_of_loading
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")
-class BCModel(keras.Model):
+class BCModel(HeldSteps):
     r"""Train h2 against the frozen h1: :math:`L = base + \lambda_c \cdot dissonance`.
 
     Not a base class but a door: ``BCModel(h2, h1=...)`` returns `h2` itself, an instance whose class is now made from
@@ -87,7 +97,8 @@ class BCModel(keras.Model):
             says, and where neither is to be seen, as h2's. Values that cannot be that are refused.
         threshold: a binary score is class 1 from this probability on. Defaults to `None`, 0.5 or what `loss` says.
         multilabel: whether each column is a label of its own, 0 or 1. Defaults to `None`: of Keras's binary losses.
-        class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1.
+        class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1; where classes
+            are new, merged or split, a `bc_core.ClassMap` says so.
         start_from: ``"h1"`` copies h1's weights into h2 here, where names and shapes match, and says what was copied;
             see `warm_start`. Files know nothing of it: what is loaded goes on from its own weights.
         name: another name for h2.
@@ -99,6 +110,13 @@ class BCModel(keras.Model):
             given, which is put aside. Defaults to `None`, the validation data of ``fit``.
         promise_options: ``confidence`` of the bound (0.95), ``keep`` (``"best"`` weights, or ``"last"``), ``every``
             (look every so many steps too), and lambda_c's ``start`` (1) and ``most`` (64).
+        teacher: what is imitated in place of h1, where the dissonance imitates: a model, `StoredOutputs`, a `Reference`
+            or a blend ``[(model, weight), ...]``. Support and scores are h1's all the same.
+        unlabelled: inputs without labels, an array or a structure of arrays as h2's layers take them, of which each
+            training step takes some rows too, in their order and from the first again. h1, or the teacher, is asked
+            about them, and h2, which is run once more, imitates the answer. Logged as ``unlabelled_dissonance``.
+        unlabelled_weight: what the mean dissonance of these counts beside that of the batch, >= 0.
+        unlabelled_batch_size: how many rows a step takes.
 
     Raises:
         TypeError: h1 is missing, or is nothing that answers; h2 has a ``train_step``, ``test_step`` or
@@ -141,12 +159,16 @@ class BCModel(keras.Model):
         h1_from_logits: bool | None = None,
         threshold: float | None = None,
         multilabel: bool | None = None,
-        class_map: Sequence[int] | None = None,
+        class_map: Sequence[Any] | Mapping[str, Any] | None = None,
         start_from: str | None = None,
         name: str | None = None,
         promise: str | list[str] | Promise | None = None,
         promise_data: Any = None,
         promise_options: dict[str, Any] | None = None,
+        teacher: keras.Model | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
+        unlabelled: Any = None,
+        unlabelled_weight: float = 1.0,
+        unlabelled_batch_size: int = 32,
     ) -> None:
         pass
 
@@ -213,7 +235,7 @@ class BCModel(keras.Model):
 
     def _reading(self, h2_output: Any) -> Reading:
         state = self._compatibility
-        return reading_by(state.compiled, state.options, state.reference, h2_output)
+        return reading_by(state, h2_output)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile as your model; the loss is the base, and the metrics of this package see h1's predictions.
@@ -240,10 +262,11 @@ class BCModel(keras.Model):
         if loss is not None:
             given["loss"] = loss
         all_metrics = keras.tree.flatten([given.get(name) for name in names])
-        if any(getattr(metric, "name", metric) in TRACKERS for metric in all_metrics):
-            raise ValueError(f"A BCModel logs {' and '.join(TRACKERS)} itself: name the metric otherwise.")
+        if any(getattr(metric, "name", metric) in state.tracked for metric in all_metrics):
+            raise ValueError(f"A BCModel logs {' and '.join(state.tracked)} itself: name the metric otherwise.")
         check_names(metric for metric in all_metrics if isinstance(metric, OverlapMetric))
-        check_no_shared_variables(state.h1, self)  # layers may have been unfrozen
+        for reference in state.references:
+            check_no_shared_variables(reference.h1, self)  # layers may have been unfrozen
         super().compile(**given)
         state.compiled = Compiled.of(self, state.options)
 
@@ -273,7 +296,7 @@ class BCModel(keras.Model):
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Train, as your model's ``fit``."""
         state = self._compatibility
-        if kwargs.get("class_weight") is not None and state.reference.stored is not None:
+        if kwargs.get("class_weight") is not None and state.has_stored:
             raise ValueError(
                 "Keras reads class_weight from the label, beside which h1's stored outputs stand here: pass it to "
                 "`h1.attach(..., class_weight=...)` instead. Received: class_weight in fit()."
@@ -282,9 +305,9 @@ class BCModel(keras.Model):
             return super().fit(*args, **kwargs)  # Keras says what is missing
         given = dict(zip(("x", "y"), args, strict=False)) | kwargs
         validation = given.get("validation_data")
-        check_labels(self, state, given.get("y"))
+        check_data(self, state, given.get("x"), given.get("y"))
         if isinstance(validation, tuple) and len(validation) > 1:
-            check_labels(self, state, validation[1])
+            check_data(self, state, *validation[:2])
         check_own_loss(self, state)
         if not has_own(state.user_class, "fit"):  # it may prepare the inputs
             check_h1_answers(state, given.get("x"), given.get("batch_size") or 32)
@@ -294,8 +317,8 @@ class BCModel(keras.Model):
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate, as your model's ``evaluate``."""
         if self._is_compiled():
-            labels = (dict(zip(("x", "y"), args, strict=False)) | kwargs).get("y")
-            check_labels(self, self._compatibility, labels)
+            given = dict(zip(("x", "y"), args, strict=False)) | kwargs
+            check_data(self, self._compatibility, given.get("x"), given.get("y"))
         return looked_at(super().evaluate, args, kwargs, self._looking())
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
@@ -326,7 +349,7 @@ class BCModel(keras.Model):
         state.step.has_penalised = True
         compiled, options, reference = state.compiled, state.options, state.reference
         h2_output = only_tensor(y_pred, "h2")
-        target, h1_output = target_and_stored(reference, y, h2_output)
+        target, h1_output, taught = target_and_stored(reference, state.teacher, y, h2_output)
         check_target_form(target, h2_output, compiled.facts)
         if len(h2_output.shape) == 1:
             # Keras's binary losses average over the last axis, which here holds the instances.
@@ -335,90 +358,35 @@ class BCModel(keras.Model):
         # First: a call of h1 would add its activity regularisation to h2's loss.
         has_training = {"training": training} if self._compute_loss_has_training_arg else {}
         base = super().compute_loss(x, target, y_pred, sample_weight, **has_training)
-        columns = columns_of(h2_output)
         reading = self._reading(h2_output)
         is_live = h1_output is None
-        if is_live:
-            if x is None:
-                raise TypeError(f"compute_loss() was called without x, which h1 is asked about: {HOW_TO_STEP}.")
-            h1_output = state.ask_h1(x, columns, reading.h1_from_logits, reading.multilabel)
-        elif reference.class_map is not None:
-            h1_output = reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits, reading.multilabel)
+        if x is None and (is_live or (state.teacher is not None and taught is None)):
+            raise TypeError(f"compute_loss() was called without x, which h1 is asked about: {HOW_TO_STEP}.")
+        batch = answered(state, x, target, (h1_output, taught), h2_output, sample_weight, reading)
         watch = state.training_watch if training else state.testing_watch
-        watch.note(target, h1_output, h2_output, reading, is_live)
-        batch = AnsweredBatch(target, h1_output, h2_output, sample_weight, get_keras_mask(h2_output), reading)
+        watch.note(target, batch.h1, h2_output, reading, is_live, batch.teacher)
         dissonance = dissonance_of(batch, compiled, options, self._compile_loss)
         batch_size = ops.shape(h2_output)[0]
         # Keras divides a loss by the number of replicas, whose gradients are summed; a log shows the mean.
-        for tracker, value in zip(state.trackers, (base, dissonance), strict=True):
+        values = [base, dissonance]
+        if training and state.unlabelled is not None:
+            values.append(unlabelled_dissonance(self, state, reading))
+            state.step.has_gone_beyond = True
+        for tracker, value in zip(state.trackers, values, strict=False):
             tracker.update_state(value * num_replicas(), sample_weight=batch_size)
         # Here and not in compute_metrics, where h1 would have to be asked again.
         update_metrics(batch, compiled, options)
+        if training and state.unlabelled is not None:
+            dissonance = dissonance + state.unlabelled.weight * values[-1]
         return base + ops.cast(state.weight, base.dtype) * dissonance
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Update your own metrics; those of this package were updated with h1's answers already."""
-        target, _ = target_and_stored(self._compatibility.reference, y, only_tensor(y_pred, "h2"))
+        state = self._compatibility
+        target, _, _ = target_and_stored(state.reference, state.teacher, y, only_tensor(y_pred, "h2"))
         with fed_by_model():
             results: dict[str, Any] = super().compute_metrics(x, target, y_pred, sample_weight)
         return results
-
-    def train_step(self, *args: Any) -> Any:
-        """Your model's step, with the penalty in its loss."""
-        return self._step("train_step", super().train_step, args)
-
-    def test_step(self, *args: Any) -> Any:
-        """Your model's step, in which metrics see h1."""
-        return self._step("test_step", super().test_step, args)
-
-    def _step(self, name: str, step: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        state, values = self._compatibility, None
-        if args and isinstance(args[-1], Beside):
-            values, batch = args[-1]
-            args = (*args[:-1], batch)
-        with fed_by_model(), state.taking(values) as taken:
-            results = step(*args)
-        if not taken.has_penalised and (name == "train_step" or state.compiled.metrics):
-            raise TypeError(f"h2's own {name} has left the penalty out: {HOW_TO_STEP}.")
-        return results
-
-    def make_train_function(self, force: bool = False) -> Any:
-        """Make the compiled step."""
-        return self._make("train_function", super().make_train_function, force)
-
-    def make_test_function(self, force: bool = False) -> Any:
-        """Make the compiled step."""
-        return self._make("test_function", super().make_test_function, force)
-
-    def _make(self, name: str, make: Callable[..., Any], force: bool) -> Any:
-        before = getattr(self, name)
-        made = make(force=force)
-        function = getattr(self, name)
-        if keras.backend.backend() == "jax" and function is not before:
-            setattr(self, name, with_values(function, self._compatibility.values_for_jax(self)))
-        return made
-
-    # What is logged beside the metrics that were compiled
-
-    @property
-    def metrics_variables(self) -> list[Any]:
-        """Those of your metrics, and of what is noted beside them; on JAX they are a part of a step's state."""
-        state = self._compatibility
-        beside = (*state.trackers, state.training_watch, state.testing_watch)
-        return [*super().metrics_variables, *(variable for each in beside for variable in each.variables)]
-
-    def reset_metrics(self) -> None:
-        """Begin to count anew."""
-        super().reset_metrics()
-        for tracker in self._compatibility.trackers:
-            tracker.reset_state()
-
-    def get_metrics_result(self) -> dict[str, Any]:
-        """Results of the metrics, and the two halves of the loss."""
-        return {**super().get_metrics_result(), **{each.name: each.result() for each in self._compatibility.trackers}}
-
-    def _flatten_metrics_in_order(self, logs: dict[str, Any]) -> Any:
-        return super()._flatten_metrics_in_order({name: logs[name] for name in logs if name not in TRACKERS})
 
     # Saving
 
@@ -453,28 +421,43 @@ class BCModel(keras.Model):
         stored = config.pop("stored_h1")
         # A live h1 comes with the weights.
         h1 = StoredOutputs.open(stored) if stored is not None and Path(stored).exists() else missing_h1
+        if config.pop("had_teacher", False):
+            config["teacher"] = Reference(missing_teacher, from_logits=True)
         model = wrap(cls, config.pop("h2"), h1, **config)
         model.__dict__["_loading"] = scope_of_loading()
         object.__setattr__(model, "__class__", whole_class(cast("Any", cls), model._compatibility.user_class))
         return model
 
 
-def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+def wrap(
+    door: Any,
+    h2: Any,
+    h1: Any,
+    *args: Any,
+    name: str | None = None,
+    class_map: Sequence[Any] | Mapping[str, Any] | None = None,
+    teacher: Any = None,
+    unlabelled: Any = None,
+    unlabelled_weight: float = 1.0,
+    unlabelled_batch_size: int = 32,
+    **kwargs: Any,
+) -> Any:
     """Make `h2` an instance of a class made from `door` and its own."""
     if not isinstance(h2, keras.Model):
         raise TypeError(f"h2 must be a Keras model, the one that is being updated. Received: h2={h2!r}.")
     if h1 is None:
         raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
-    class_map = kwargs.pop("class_map", None)
     starts = check_start_from(kwargs.pop("start_from", None))
     promised, args, kwargs = take_promise(args, kwargs, compatibility_of(h2))
-    options = Options.of(*args, **kwargs)
+    options = options_of(door, *args, **kwargs)
     if promised is not None:
         promised.weigh(options.dissonance_name)
         options = dataclasses.replace(options, lambda_c=promised.keeper.lambda_c)
-    given = options.loss.reference.class_map if isinstance(options.loss, ModelLoss) else None
-    reference = Reference(h1, given if class_map is None else class_map)
-    check_scale(options.dissonance_name, reference.class_map)
+    of_loss = options.loss.reference.class_map if isinstance(options.loss, ModelLoss) else None
+    reference = Reference.of(h1, of_loss if class_map is None and not isinstance(h1, Reference) else class_map)
+    h1, taught = reference.h1, None if teacher is None else teacher_of(teacher, options)
+    check_imitated(options, reference if taught is None else taught)
+    beyond = unlabelled_of(unlabelled, unlabelled_weight, unlabelled_batch_size, taught or reference)
     before = type(h2)
     user_class = h2._compatibility.user_class if isinstance(h2, BCModel) else before
     object.__setattr__(h2, "__class__", user_class)
@@ -483,8 +466,10 @@ def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwa
             if hasattr(h2, taken):
                 raise TypeError(f"h2 has an attribute {taken!r}, which a BCModel needs: name it otherwise.")
         check_h2(h2, has_loss=options.criterion is not None)
-        check_same_preparation(h1, h2)
-        check_no_shared_variables(h1, h2)
+        check_beside(h1, h2)
+        if taught is not None:
+            with told_of_teacher():
+                check_beside(taught.h1, h2)
         compiled = Compiled.of(h2, options)
         if starts:
             started(h2, reference)
@@ -494,7 +479,7 @@ def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwa
     if name is not None:
         h2.name = name
     # Beside what Keras tracks, saves and counts.
-    h2.__dict__["_compatibility"] = Compatibility(reference, options, user_class, compiled, promised)
+    h2.__dict__["_compatibility"] = Compatibility(reference, options, user_class, compiled, promised, taught, beyond)
     object.__setattr__(h2, "__class__", made_class(door, user_class))
     forget_functions(h2)
     return h2

@@ -20,7 +20,8 @@ _EVERY = 100
 class OutputWatch(keras.metrics.Metric):
     """Notes on h1's and h2's outputs that no step waits for; nothing of it is logged or saved.
 
-    Sums of what each step saw, float32. `steps`: all of them, and those before the first NaN or infinity of h1.
+    Sums of what each step saw, float32. `steps`: all of them, and those before the first NaN or infinity of h1, and of
+    h2.
     `scales`: steps in which h1's scores left 0..1, in which its rows did not sum to 1, the number of h1's scores, steps
     in which h2's scores left 0..1, and steps with targets of a regression.
     """
@@ -28,13 +29,16 @@ class OutputWatch(keras.metrics.Metric):
     def __init__(self, name: str, consequence: str) -> None:
         super().__init__(name=name)
         self.consequence = consequence
-        self.steps = self.add_variable((2,), "zeros", dtype="float32", name="steps")
+        self.steps = self.add_variable((3,), "zeros", dtype="float32", name="steps")
         self.scales = self.add_variable((5,), "zeros", dtype="float32", name="scales")
         self._reading: Reading | None = None
         self._replicas = 1
+        self._who = "h1"
         self._has_looked = False
 
-    def note(self, target: Any, h1_output: Any, h2_output: Any, reading: Reading, is_live: bool) -> None:
+    def note(
+        self, target: Any, h1_output: Any, h2_output: Any, reading: Reading, is_live: bool, taught: Any = None
+    ) -> None:
         """Note what a batch shows, inside or outside a compiled step.
 
         Args:
@@ -43,14 +47,20 @@ class OutputWatch(keras.metrics.Metric):
             h2_output: h2's scores.
             reading: how they are read.
             is_live: whether h1 was asked now; rows that came with the labels hold NaN where there is no prediction.
+            taught: scores of the teacher.
         """
         self._reading, self._replicas = reading, num_replicas()
         h1_output, h2_output = (ops.stop_gradient(each) for each in (h1_output, h2_output))
-        before = self.steps.value
-        is_clean = before[0] == before[1]
-        if is_live and is_float(h1_output):
-            is_clean = ops.logical_and(is_clean, ops.all(ops.isfinite(h1_output)))
-        self.steps.assign_add(ops.stack([ops.ones((), "float32"), ops.cast(is_clean, "float32")]))
+        before, notes = self.steps.value, [ops.ones((), "float32")]
+        if taught is not None:
+            self._who = "h1 or the teacher"
+        of_h1 = ([h1_output] if is_live and is_float(h1_output) else []) + ([] if taught is None else [taught])
+        for number, outputs in enumerate((of_h1, [h2_output] if is_float(h2_output) else []), 1):
+            is_clean = before[0] == before[number]
+            for output in outputs:
+                is_clean = ops.logical_and(is_clean, ops.all(ops.isfinite(output)))
+            notes.append(ops.cast(is_clean, "float32"))
+        self.steps.assign_add(ops.stack(notes))
         if not self._is_settled():
             self._note_scales(target, h1_output, h2_output, reading)
 
@@ -93,30 +103,35 @@ class OutputWatch(keras.metrics.Metric):
         """Wait for the last step, and refuse what was seen since `forget`.
 
         Raises:
-            ValueError: h1 gave NaN or infinity, or scores that cannot be what they are read as.
+            ValueError: h1 or h2 gave NaN or infinity, or scores that cannot be what they are read as.
         """
         if self._reading is None:
             return
-        steps, clean = ops.convert_to_numpy(self.steps).tolist()
+        steps, *clean = ops.convert_to_numpy(self.steps).tolist()
         h1_outside, no_sums, entries, h2_outside, numbers = ops.convert_to_numpy(self.scales).tolist()
         self._has_looked = True
         try:
             if numbers:
                 raise says_no_classifier("that are neither 0 nor 1")
-            if clean < steps:
-                self._refuse_h1(int(steps), int(clean))
+            for model, clean_steps in zip(("h1", "h2"), clean, strict=True):
+                if clean_steps < steps:
+                    self._refuse(model, int(steps), int(clean_steps))
             h1 = Seen(int(entries), h1_outside > 0, entries > 0 and not (h1_outside or no_sums), _told(h1_outside))
             check_scales(self._reading, h1, Seen(int(entries), h2_outside > 0, False, _told(h2_outside)))
         except ValueError:
             self.forget()
             raise
 
-    def _refuse_h1(self, steps: int, clean: int) -> None:
+    def _refuse(self, model: str, steps: int, clean: int) -> None:
+        who = self._who if model == "h1" else model
         when = f"first in step {clean + 1} of {steps}" if self._replicas == 1 else "in one of the steps"
+        causes = {
+            "h1": "for inputs that h1 cannot take, such as NaN or a row of nothing",
+            "h2": "for a diverged or half-loaded h2 (take a smaller learning rate), for inputs that are NaN",
+        }
         raise ValueError(
-            f"h1 must give finite scores, and has given NaN or infinity, {self.consequence}: look for inputs that h1 "
-            "cannot take, such as NaN or a row of nothing, and for half precision that overflows. Received: NaN or "
-            f"infinity from h1, {when}."
+            f"{who} must give finite scores, and has given NaN or infinity, {self.consequence}: look "
+            f"{causes[model]}, and for half precision that overflows. Received: NaN or infinity from {who}, {when}."
         )
 
     def save_own_variables(self, store: Any) -> None:

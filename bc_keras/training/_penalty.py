@@ -7,18 +7,35 @@ from typing import Any
 
 import keras
 from keras import ops
+from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
+from bc_core.losses._blends import check_kind_of_blend
 from bc_core.losses._dissonances import DISSONANCES
 from bc_core.losses._options import Base
-from bc_keras.batches._attached import HOW_TO_ATTACH_STORED, check_columns, split_reference
-from bc_keras.batches._labels import Labels, columns_of, entries_of, is_binary, read_labels
+from bc_keras.batches._attached import (
+    HOW_TO_ATTACH_BOTH,
+    HOW_TO_ATTACH_STORED,
+    HOW_TO_ATTACH_TEACHER,
+    check_columns,
+    split_reference,
+)
+from bc_keras.batches._labels import (
+    Labels,
+    columns_of,
+    entries_of,
+    is_binary,
+    is_float,
+    read_labels,
+    target_classes,
+)
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._instance_terms import Counted
 from bc_keras.losses._losses import ModelLoss
+from bc_keras.reference._blend import as_logits
 from bc_keras.reference._reference import Reference
 from bc_keras.training._compiled_loss import BaseLoss, DissonanceLoss, Reading
 from bc_keras.training._score_scale import reading_of, said_by, says_of
-from bc_keras.training._state import Compiled, Options
+from bc_keras.training._state import Compatibility, Compiled, Options
 from bc_keras.training._weighted_loss import weighted_loss
 
 
@@ -29,6 +46,7 @@ class AnsweredBatch:
     Attributes:
         target: (N, ...), as the compiled loss takes it.
         h1: h1's scores in h2's classes, or labels.
+        teacher: scores that are imitated in place of h1's, in their form; None for h1's own.
         h2: h2's scores.
         sample_weight: of the instances, or None.
         mask: which entries count, where h2 masks.
@@ -41,25 +59,139 @@ class AnsweredBatch:
     sample_weight: Any
     mask: Any
     reading: Reading
+    teacher: Any = None
+
+    def __post_init__(self) -> None:
+        check_rows(self.h1, self.h2)
+        if keras.backend.backend() == "tensorflow" and None in (self.h1.shape[0], self.h2.shape[0]):
+            object.__setattr__(self, "h1", _checked_in_graph(self.h1, self.h2))
 
 
-def target_and_stored(reference: Reference, y: Any, h2_output: Any) -> tuple[Any, Any]:
-    """The target, and h1's stored outputs where they come beside it."""
+def check_rows(h1_output: Any, of_batch: Any) -> None:
+    """Refuse answers of h1 that are not one for each instance, where both numbers are known."""
+    said, asked = ((tuple(each.shape) or ("no",))[0] for each in (h1_output, of_batch))
+    if said == "no" or (None not in (said, asked) and said != asked):
+        raise ValueError(f"{_ONE_ROW_EACH} Received: {said} rows for {asked} instances.")
+
+
+_ONE_ROW_EACH = (
+    "h1 must give one row for each instance of a batch: let it answer for the inputs that it is given, all of them and "
+    "no others."
+)
+
+
+def _checked_in_graph(h1_output: Any, of_batch: Any) -> Any:
+    """The same in a graph whose batches may have any size, where one row would stand for all of them without a word."""
+    import tensorflow as tf
+
+    said, asked = tf.shape(h1_output)[0], tf.shape(of_batch)[0]
+    with tf.control_dependencies([tf.debugging.assert_equal(said, asked, _ONE_ROW_EACH)]):
+        # XLA drops assertions, and shapes are its own to check.
+        return tf.reshape(h1_output, tf.concat([[asked], tf.shape(h1_output)[1:]], 0))
+
+
+def target_and_stored(reference: Reference, teacher: Reference | None, y: Any, h2_output: Any) -> tuple[Any, Any, Any]:
+    """The target, and the stored outputs of h1 and the teacher where they come beside it, else None."""
     if y is None or len(keras.tree.flatten(y)) != 1:
         raise ValueError(
             "A compatible update needs one target per instance beside the input. Received: "
             f"{'no target' if y is None else f'a target of {len(keras.tree.flatten(y))} tensors'}."
         )
     target = keras.tree.flatten(y)[0]
+    if teacher is not None and teacher.stored is not None:
+        columns = _columns_beside(teacher, h2_output)
+        if reference.stored is None:
+            target, taught = split_reference(target, columns, HOW_TO_ATTACH_TEACHER)
+            return target, None, taught
+        taught, target = target[..., -columns:], target[..., :-columns]
+        return *split_reference(target, _columns_beside(reference, h2_output), HOW_TO_ATTACH_BOTH), taught
     if reference.stored is None:
-        return target, None
+        return target, None, None
+    return *split_reference(target, _columns_beside(reference, h2_output), HOW_TO_ATTACH_STORED), None
+
+
+def _columns_beside(reference: Reference, h2_output: Any) -> int:
+    """How many columns of the label are stored outputs."""
     columns = columns_of(h2_output) if reference.class_map is None else len(reference.class_map)
     check_columns(reference.stored, columns)
-    return split_reference(target, columns, HOW_TO_ATTACH_STORED)
+    return columns
 
 
-def reading_by(compiled: Compiled, options: Options, reference: Reference, h2_output: Any) -> Reading:
+def answered(
+    state: Compatibility, x: Any, target: Any, rows: tuple[Any, Any], h2_output: Any, weight: Any, reading: Reading
+) -> AnsweredBatch:
+    """A batch with what h1 and the teacher say of it: asked now, where `rows` holds no stored outputs of theirs."""
+    (h1_output, taught), columns = rows, columns_of(h2_output)
+    for who, each in (("h1", state.reference), ("the teacher", state.teacher)):
+        if each is not None and columns > 1:
+            check_kind_of_blend(each.blend_name, "labels" if reading.binary else "classes", who)
+    if h1_output is None:
+        h1_output = state.ask(state.reference, x, columns, reading.h1_from_logits, reading.multilabel)
+    elif state.reference.class_map is not None:
+        h1_output = state.reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits, reading.multilabel)
+    taught = _of_teacher(state, x, taught, columns, reading)
+    if taught is not None:
+        taught = state.imitated.to_imitate(taught, h2_output, reading.h1_from_logits, reading.from_logits)
+    if state.reference.class_map is not None and state.reference.class_map.parts:
+        if reading.multilabel:
+            raise ValueError(
+                "A class that was split has parts of which one is true, and here each column is a label of its own: "
+                f"map h1's labels in a function of your own. Received: class_map={state.reference.class_map!r}."
+            )
+        # Whether h1 is right is told by the whole, what is imitated is divided.
+        labels = target_classes(target, tuple(h2_output.shape)[:-1], columns)
+        whole = state.reference.for_support(h1_output, labels, reading.h1_from_logits)
+        if taught is None and state.options.imitates:
+            taught = state.reference.to_imitate(h1_output, h2_output, reading.h1_from_logits, reading.from_logits)
+        h1_output = whole
+    return AnsweredBatch(target, h1_output, h2_output, weight, get_keras_mask(h2_output), reading, taught)
+
+
+def imitated(state: Compatibility, x: Any, columns: int, reading: Reading) -> Any:
+    """What the teacher, or h1, says of inputs, in h2's classes and in the form that h1's scores are read in."""
+    if state.teacher is not None:
+        return _of_teacher(state, x, None, columns, reading)
+    return state.ask(state.reference, x, columns, reading.h1_from_logits, reading.multilabel)
+
+
+def _of_teacher(state: Compatibility, x: Any, rows: Any, columns: int, reading: Reading) -> Any:
+    """What the teacher says, in h2's classes and in the form that h1's scores are read in; None without a teacher.
+
+    Args:
+        state: what h2 is held to.
+        x: inputs of the batch.
+        rows: its stored outputs, where they came with the label.
+        columns: of h2's output.
+        reading: how h1's scores are read.
+    """
+    teacher = state.teacher
+    if teacher is None:
+        return None
+    given = state.teacher_gives_logits
+    alone = reading.binary
+    if rows is None:
+        answer = state.ask(teacher, x, columns, given, reading.multilabel)
+    else:
+        answer = teacher.in_classes_of_h2(rows, columns, given, reading.multilabel)
+    if not is_float(answer):
+        raise ValueError("The teacher gives labels, and its probabilities are imitated: give a model of scores.")
+    name = state.options.dissonance_name
+    if DISSONANCES[name].reads == "logits" and reading.from_logits and reading.h1_from_logits and not given:
+        raise ValueError(
+            f"dissonance={name!r} compares logits, and the teacher gives probabilities where h1 and h2 give logits: "
+            "let it give its logits."
+        )
+    logits = as_logits(answer, given, alone)
+    if reading.h1_from_logits:
+        return logits
+    if not given:
+        return answer
+    return ops.sigmoid(answer) if alone else ops.softmax(answer, axis=-1)
+
+
+def reading_by(state: Compatibility, h2_output: Any) -> Reading:
     """How the outputs are to be read: what the compiled loss says, unless the constructor was told."""
+    compiled, options, reference = state.compiled, state.options, state.reference
     facts, given = compiled.facts, options.criterion
     binary = (
         is_binary(h2_output)
@@ -80,8 +212,9 @@ def reading_by(compiled: Compiled, options: Options, reference: Reference, h2_ou
         multilabel=binary and not is_binary(h2_output) if options.multilabel is None else options.multilabel,
         from_logits=options.from_logits,
         h1_from_logits=h1_from_logits,
-        imitates=options.imitates,
-        is_scored=given is not None,
+        # Of an h1 beside a teacher no more than the largest score is read.
+        imitates=(options.imitates or state.unlabelled is not None) and state.teacher is None,
+        is_scored=given is not None or state.teacher is not None,
         is_mapped=reference.class_map is not None,
         received=f"loss={compiled.base!r}",
     )
@@ -108,8 +241,12 @@ def dissonance_of(batch: AnsweredBatch, compiled: Compiled, options: Options, co
     if compiled.dissonance_loss is None:
         criterion = _criterion_in_use(batch.reading, compiled, options)
         compiled.dissonance_loss = DissonanceLoss(criterion, compiled.facts.reduction)
-    scores = compiled.dissonance_loss.criterion.as_scores(batch.h1, batch.h2)
-    y_true = (batch.target, scores, *([] if batch.mask is None else [batch.mask]))
+    answers: tuple[Any, ...] = (
+        compiled.dissonance_loss.criterion.as_scores(batch.h1, batch.h2, batch.teacher is None),
+    )
+    if batch.teacher is not None:
+        answers = (*answers, batch.teacher)
+    y_true = (batch.target, answers, *([] if batch.mask is None else [batch.mask]))
     dissonance = compiled.dissonance_loss(y_true, batch.h2, batch.sample_weight)
     return dissonance if compiled.loss_weight is None else dissonance * compiled.loss_weight
 

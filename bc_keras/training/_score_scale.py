@@ -10,15 +10,12 @@ from numpy.typing import NDArray
 
 from bc_core.losses._score_scale import ENOUGH_SCORES
 from bc_keras.batches._labels import ROUNDING
+from bc_keras.reference._last_activation import activation_of
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs
 from bc_keras.training._compiled_loss import CompiledLoss, Reading
 from bc_keras.training._plain_models import TargetLoss
 
-_PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid", "sparsemax", "sparse_sigmoid")
-_LOGITS = ("linear", "log_softmax")
-# What passes scores on as they are, apart from their places.
-_PASSING = ("Reshape", "Flatten", "Squeeze", "ExpandDims", "Dropout", "Identity", "Cast", "GetItem")
 # How many stored rows are looked at.
 _ROWS = 1024
 
@@ -65,7 +62,9 @@ def says_of(model: Any) -> Says:
     """What is known of the scores of h1 or h2, of whatever kind it is; of a `Reference` found out once."""
     if isinstance(model, Reference):
         if model.says is None:
-            model.says = says_of(model.h1)
+            model.says = Says(values=True) if model.mixed is not None else says_of(model.h1)
+            if model.from_logits is not None:
+                model.says = Says(values=model.from_logits)
         says: Says = model.says
         return says
     if isinstance(model, StoredOutputs):
@@ -88,55 +87,6 @@ def said_by(facts: CompiledLoss | None, activation: bool | None) -> Says:
     if facts is None:
         return Says(activation=activation)
     return Says(facts.from_logits, activation, is_margin=facts.is_margin, is_distance=facts.is_distance)
-
-
-def activation_of(model: Any) -> bool | None:
-    """Whether the last activation leaves logits; None where that cannot be seen."""
-    if isinstance(model, keras.Sequential):
-        for layer in reversed(model.layers):
-            if not _passes(layer):
-                return _of_operation(layer)
-        return None
-    try:
-        tensor = model.output if isinstance(model, keras.Model) else None
-    except (AttributeError, ValueError):
-        return None  # a subclass, or a model that was not called yet
-    if tensor is None:
-        return _of_operation(model)
-    tensors = keras.tree.flatten(tensor)
-    while len(tensors) == 1:
-        operation, node = tensors[0]._keras_history[:2]
-        if operation is model:
-            return None  # a subclass that was called as a layer of another model
-        if not _passes(operation):
-            return _of_operation(operation)
-        tensors = operation._inbound_nodes[node].arguments.keras_tensors
-    return None
-
-
-def _passes(operation: Any) -> bool:
-    is_linear = getattr(operation, "activation", None) is keras.activations.linear
-    if isinstance(operation, keras.layers.Activation) and is_linear:
-        return True
-    return type(operation).__module__.startswith("keras.") and type(operation).__name__ in _PASSING
-
-
-def _of_operation(operation: Any) -> bool | None:
-    if isinstance(operation, keras.Model):
-        return activation_of(operation)
-    if isinstance(operation, keras.layers.Wrapper):
-        return _of_operation(operation.layer)
-    if isinstance(operation, keras.layers.Softmax) or type(operation).__name__ in ("Softmax", "Sigmoid"):
-        return False
-    activation = getattr(operation, "activation", None)
-    if isinstance(activation, keras.layers.Softmax):
-        return False
-    name = getattr(activation, "__name__", None)
-    if activation is None or getattr(keras.activations, str(name), None) is not activation:
-        return None
-    if name in _PROBABILITIES:
-        return False
-    return True if name in _LOGITS else None
 
 
 def said_by_values(scores: NDArray[Any]) -> Says:

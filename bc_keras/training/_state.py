@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,17 +28,20 @@ from bc_core.losses._options import (
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
 from bc_keras.metrics._overlap import OverlapMetric
+from bc_keras.reference._blend import gives_logits
+from bc_keras.reference._last_activation import activation_of
 from bc_keras.reference._reference import Reference
 from bc_keras.training._compile_arguments import overlap_metrics
 from bc_keras.training._compiled_loss import CompiledLoss, DissonanceLoss
 from bc_keras.training._jax_step import reading
 from bc_keras.training._output_watch import OutputWatch
-from bc_keras.training._score_scale import activation_of
+from bc_keras.training._unlabelled import Unlabelled
 
 if TYPE_CHECKING:
     from bc_keras.training._promise import Promised
 
 TRACKERS = ("base_loss", "dissonance")
+UNLABELLED = "unlabelled_dissonance"
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,15 @@ class Options:
         return not self.criterion.labels_suffice
 
 
+def options_of(door: type, *args: Any, **kwargs: Any) -> Options:
+    """The same, of a call of `door`, a `BCModel`, which is named where an argument is none of its."""
+    try:
+        inspect.signature(Options.of).bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{door.__name__}() {error}") from None
+    return Options.of(*args, **kwargs)
+
+
 def _check_agreement(criterion: CompatibilityLoss, arguments: dict[str, Any]) -> None:
     """Refuse an argument that says otherwise than a loss that was made by the user."""
     is_binary = criterion.base == "binary_cross_entropy"
@@ -210,6 +223,7 @@ class Compiled:
         loss_weight: what Keras multiplies the base by, if anything.
         metrics: those of this package, and whether they are weighted.
         dissonance_loss: made with the first batch, which shows the kind of outputs.
+        unlabelled_loss: the same for inputs without labels.
     """
 
     base: Any
@@ -218,6 +232,7 @@ class Compiled:
     loss_weight: Any
     metrics: list[tuple[OverlapMetric, bool]]
     dissonance_loss: DissonanceLoss | None = None
+    unlabelled_loss: DissonanceLoss | None = None
 
     @classmethod
     def of(cls, model: keras.Model, options: Options) -> Compiled:
@@ -243,10 +258,11 @@ class Compiled:
 
 @dataclass
 class Step:
-    """One step: on JAX the values that it was given, and whether the penalty became a part of its loss."""
+    """One step: on JAX the values that it was given; whether the penalty, and unlabelled inputs, are in its loss."""
 
     given: Any = None
     has_penalised: bool = False
+    has_gone_beyond: bool = False
 
 
 class Compatibility:
@@ -260,6 +276,8 @@ class Compatibility:
         user_class: the class of h2 without us.
         compiled: what its compile says.
         promised: what it is to keep, which moves lambda_c, if anything.
+        teacher: who is imitated in place of h1.
+        unlabelled: inputs on which h2 imitates too.
     """
 
     def __init__(
@@ -269,8 +287,13 @@ class Compatibility:
         user_class: type,
         compiled: Compiled,
         promised: Promised | None = None,
+        teacher: Reference | None = None,
+        unlabelled: Unlabelled | None = None,
     ) -> None:
         self.reference = reference
+        self.teacher = teacher
+        self.unlabelled = unlabelled
+        self.teacher_gives_logits = teacher is not None and gives_logits(teacher, "The teacher")
         self.options = options
         self.user_class = user_class
         self.compiled = compiled
@@ -280,12 +303,32 @@ class Compatibility:
             options.lambda_c, dtype="float32", trainable=False, aggregation="only_first_replica", name="lambda_c"
         )
         # Means of the two halves of the loss over an epoch; Keras resets them with its metrics.
-        self.trackers = [keras.metrics.Mean(name=name) for name in TRACKERS]
+        self.trackers = [keras.metrics.Mean(name=name) for name in self.tracked]
         # What the steps show of the models' outputs, looked at between them; each run begins anew.
         self.training_watch = OutputWatch("training_watch", "so begin again with an h2 as it was before")
         self.testing_watch = OutputWatch("testing_watch", "so what was measured is of no use")
         # Replicas take their steps in threads of their own.
         self._steps = threading.local()
+
+    @property
+    def tracked(self) -> tuple[str, ...]:
+        """The names of what is logged beside the user's metrics."""
+        return TRACKERS if self.unlabelled is None else (*TRACKERS, UNLABELLED)
+
+    @property
+    def imitated(self) -> Reference:
+        """The teacher, or h1."""
+        return self.reference if self.teacher is None else self.teacher
+
+    @property
+    def has_stored(self) -> bool:
+        """Whether rows of h1 or the teacher come beside the label."""
+        return any(reference.stored is not None for reference in self.references)
+
+    @property
+    def references(self) -> list[Reference]:
+        """h1, and the teacher where there is one."""
+        return [self.reference, *([] if self.teacher is None else [self.teacher])]
 
     @property
     def h1(self) -> Any:
@@ -324,30 +367,29 @@ class Compatibility:
         given = self.step.given
         return self._lambda_c.value if given is None else given["lambda_c"]
 
-    def ask_h1(self, x: Any, columns: int, from_logits: bool, multilabel: bool) -> Any:
-        """h1's answers about a batch, within a step."""
-        given = self.step.given
-        if given is None or self.reference.model is None:
+    def ask(self, reference: Reference, x: Any, columns: int, from_logits: bool, multilabel: bool) -> Any:
+        """Answers of h1 or the teacher about a batch, within a step."""
+        given, variables = self.step.given, reference.variables
+        if given is None or not variables:
             # A callable reads what it reads, also of the step's own state.
-            return self.reference(x, columns, from_logits, multilabel)
-        with reading(self._variables_of_h1(), given["h1"]):
-            return self.reference(x, columns, from_logits, multilabel)
+            return reference(x, columns, from_logits, multilabel)
+        with reading(variables, given["h1" if reference is self.reference else "teacher"]):
+            return reference(x, columns, from_logits, multilabel)
 
-    def values_for_jax(self, h2: keras.Model) -> Callable[[], dict[str, Any]]:
+    def values_for_jax(self, h2: keras.Model, trains: bool) -> Callable[[], dict[str, Any]]:
         """What a compiled step of JAX is to be given beside its batch and the state of `h2`, anew for each."""
         own = {id(variable) for variable in h2.variables}
-        variables = [None if id(variable) in own else variable for variable in self._variables_of_h1()]
+        asked = {"h1": self.reference.variables, "teacher": [] if self.teacher is None else self.teacher.variables}
+        foreign = {name: [None if id(each) in own else each for each in variables] for name, variables in asked.items()}
 
         def values() -> dict[str, Any]:
             return {
                 "lambda_c": self._lambda_c.value,
-                "h1": [None if variable is None else variable.value for variable in variables],
+                **({"unlabelled": self.unlabelled.next_rows()} if trains and self.unlabelled is not None else {}),
+                **{name: [None if each is None else each.value for each in foreign[name]] for name in foreign},
             }
 
         return values
-
-    def _variables_of_h1(self) -> list[Any]:
-        return self.reference.model.variables if self.reference.model is not None else []
 
 
 def compatibility_of(model: Any) -> Compatibility | None:

@@ -49,7 +49,8 @@ class WholeModel:
             "dissonance": None if loss is not None else state.options.dissonance_name,
             "loss": serialize(loss) if isinstance(loss, CompatibilityLoss) else loss,
             **state.options.arguments,
-            "class_map": state.reference.class_map,
+            "class_map": None if state.reference.class_map is None else state.reference.class_map.as_given(),
+            "had_teacher": state.teacher is not None,
         }
 
     def get_compile_config(self) -> dict[str, Any]:
@@ -98,6 +99,14 @@ def missing_h1(x: Any) -> Any:
     raise ValueError(
         "The saved model's h1 was no Keras model, or stored outputs that are gone, so it is missing here: wrap h2 "
         "anew, BCModel(model, h1=...), to train or evaluate on. Received: h1=None."
+    )
+
+
+def missing_teacher(x: Any) -> Any:
+    """What stands for a teacher, which is not saved."""
+    raise ValueError(
+        "The saved model had a teacher, which is not saved with it: wrap h2 anew, BCModel(model, h1=..., teacher=...), "
+        "to train or evaluate on. Received: teacher=None."
     )
 
 

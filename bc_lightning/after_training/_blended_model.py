@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bc_core.after_training._blending import How, blended, check_setting
+from bc_lightning._torch_operations import TorchOperations, over_two_classes
 from bc_lightning.batches._model_outputs import scores_from_output
-from bc_lightning.losses._torch_operations import TorchOperations, over_two_classes
 from bc_lightning.reference._modules import device_of_module, move
 
 

@@ -90,6 +90,13 @@ class WithReference(NamedTuple):
     row: Rows
 
 
+def without_rows(sample: Any) -> Any:
+    """The user's item or batch, where rows of one model or of several stand beside it."""
+    while isinstance(sample, WithReference):
+        sample = sample.sample
+    return sample
+
+
 class Brought(NamedTuple):
     """What a batch brought beside itself: h1's rows ``(N, C)`` or ``(N,)``, and the data-set indices ``(N,)``."""
 
@@ -97,6 +104,17 @@ class Brought(NamedTuple):
     indices: Tensor
     fingerprint: str
     sources: frozenset[str]
+    # Of another model, such as a teacher.
+    beside: Brought | None = None
+
+    def of(self, fingerprint: str) -> Brought:
+        """What was brought of the model of a fingerprint, or the first where there is none of it."""
+        each: Brought | None = self
+        while each is not None:
+            if is_same_h1(each.fingerprint, fingerprint):
+                return each
+            each = each.beside
+        return self
 
 
 def split_batch(batch: Any) -> tuple[Any, Brought | None]:
@@ -125,9 +143,11 @@ def split_batch(batch: Any) -> tuple[Any, Brought | None]:
         ('plain', None)
     """
     if isinstance(batch, WithReference):
-        rows = batch.row
+        rows, inner = batch.row, batch.sample
+        beside = split_batch(inner)[1] if isinstance(inner, WithReference) else None
         # Without automatic batching the index is a plain number.
-        return batch.sample, Brought(rows.tensor, torch.as_tensor(batch.index), rows.fingerprint, rows.sources)
+        index = torch.as_tensor(batch.index)
+        return without_rows(batch), Brought(rows.tensor, index, rows.fingerprint, rows.sources, beside)
     if isinstance(batch, Mapping):
         parts = dict(batch)
     elif isinstance(batch, (list, tuple)):
@@ -277,12 +297,19 @@ class CollateWithReference:
         """
         if isinstance(items, WithReference):
             # What a loader with batch_size=None passes on.
-            return items._replace(sample=(self.inner or default_convert)(items.sample))
+            inside = self if isinstance(items.sample, WithReference) else self.inner or default_convert
+            return items._replace(sample=inside(items.sample))
         if isinstance(items, _Items):
             samples, indices, rows = items.samples, items.indices, items.rows
         else:
             columns = zip(*items, strict=True)
             samples, indices, rows = list(next(columns)), list(next(columns)), Rows.together(next(columns))
+        if isinstance(samples[0], WithReference):
+            batch = self(samples)
+            # Its items may have been sorted or filtered.
+            places = {sample.index: place for place, sample in enumerate(samples)}
+            order = [places[index] for index in torch.as_tensor(batch.index).tolist()]
+            return WithReference(batch, torch.tensor(indices)[order], rows.at(order))
         if self.inner is None:
             return WithReference(default_collate(samples), torch.tensor(indices), rows)
         given = list(samples)

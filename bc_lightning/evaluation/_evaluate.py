@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -198,6 +199,7 @@ def compared(
     state = trained_with(h2)
     lambda_c = None if state is None else float(state.loss.lambda_c)
     comparison = found.compared(class_names, metadata if nameable else None, name, lambda_c)
+    comparison = dataclasses.replace(comparison, new_classes=reader.new_classes)
     if not measured:
         measured = [comparison.overlap.accuracy_h1, comparison.overlap.accuracy_h2]
     return comparison, nameable, (measured[0], measured[1])

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bc_core.losses._blends import told_of_teacher
+
 
 def in_float32(scores: Tensor) -> Tensor:
     # Half precision may come in; sums of exponentials need at least float32.
@@ -91,6 +93,15 @@ def aligned(
     if read and base == "binary_cross_entropy":
         _check_binary_values(target, {"h1": h1_output, "h2": h2_output}, options.get("from_logits", True))
     return h2_output, target, h1_output
+
+
+def aligned_teacher(
+    base: str, h2_output: Tensor, target: Tensor, teacher_output: Tensor, options: dict[str, Any], **how: bool
+) -> Tensor:
+    """What a teacher said instead of h1, as this base takes it; `how` as in `aligned`."""
+    # The others were aligned with h1's before.
+    with told_of_teacher():
+        return aligned(base, h2_output, target, teacher_output, options, **how)[2]
 
 
 def align_multiclass(

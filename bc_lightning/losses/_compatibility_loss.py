@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -52,8 +53,8 @@ class CompatibilityLoss(nn.Module):
     """
 
     _looked = False
-    # Least and largest of h1's binary scores, and how many they are, until that tells logits from probabilities.
-    _h1_scale: tuple[float, float, int] = (math.inf, -math.inf, 0)
+    # Least and largest of a model's binary scores, and how many they are, until that tells logits from probabilities.
+    _scales: Mapping[str, tuple[float, float, int]] = {}  # never changed
 
     def __init__(
         self,
@@ -133,8 +134,8 @@ class CompatibilityLoss(nn.Module):
         else:
             self.watch_scale(h1_output)
 
-    def watch_scale(self, h1_output: Tensor) -> None:
-        """Refuse binary scores of h1 that are read as logits and are probabilities; small batches tell it together.
+    def watch_scale(self, h1_output: Tensor, model: str = "h1") -> None:
+        """Refuse binary scores of h1 or a teacher, read as logits, that are probabilities; batches tell it together.
 
         Waits for an accelerator until enough scores were seen.
 
@@ -146,17 +147,24 @@ class CompatibilityLoss(nn.Module):
             >>> from bc_lightning import CompatibilityLoss
             >>> CompatibilityLoss("binary_cross_entropy").watch_scale(torch.tensor([-2.0, 0.5]))
         """
-        low, high, entries = self._h1_scale
+        low, high, entries = self._scales.get(model, (math.inf, -math.inf, 0))
         is_read = self.base == "binary_cross_entropy" and self._options.get("from_logits", True) and self.validate_args
         if not is_read or entries >= ENOUGH_SCORES or not h1_output.numel() or not h1_output.is_floating_point():
             return
         least, largest = (value.item() for value in h1_output.detach().aminmax())
-        low, high, entries = self._h1_scale = min(low, least), max(high, largest), entries + h1_output.numel()
+        low, high, entries = min(low, least), max(high, largest), entries + h1_output.numel()
+        self._scales = {**self._scales, model: (low, high, entries)}
         if are_probabilities(low, high, entries):
-            raise ValueError(says_probabilities("h1", low, high))
+            raise ValueError(says_probabilities(model, low, high))
 
     def terms(
-        self, h2_output: Tensor, target: Tensor, h1_output: Tensor, *, outputs_checked: bool = False
+        self,
+        h2_output: Tensor,
+        target: Tensor,
+        h1_output: Tensor,
+        teacher_output: Tensor | None = None,
+        *,
+        outputs_checked: bool = False,
     ) -> LossTerms:
         """Mean base loss and mean dissonance, scalars; see `bc_lightning.functional.loss_terms`."""
         if not outputs_checked:
@@ -165,6 +173,7 @@ class CompatibilityLoss(nn.Module):
             h2_output,
             target,
             h1_output,
+            teacher_output=teacher_output,
             base=self.base,
             dissonance=self.dissonance,
             normalization=self.normalization,
@@ -173,13 +182,21 @@ class CompatibilityLoss(nn.Module):
             **self.options,
         )
 
-    def forward(self, h2_output: Tensor, target: Tensor, h1_output: Tensor, reduction: Reduction = "mean") -> Tensor:
+    def forward(
+        self,
+        h2_output: Tensor,
+        target: Tensor,
+        h1_output: Tensor,
+        reduction: Reduction = "mean",
+        teacher_output: Tensor | None = None,
+    ) -> Tensor:
         """Loss of a batch of outputs; shapes as in `bc_lightning.functional.compatibility_loss`."""
         self._look_at_first(h2_output, target, h1_output)
         return compatibility_loss(
             h2_output,
             target,
             h1_output,
+            teacher_output=teacher_output,
             base=self.base,
             dissonance=self.dissonance,
             lambda_c=self.lambda_c,

@@ -25,8 +25,14 @@ from bc_core.losses._options import (
     known,
     options_of_dissonance,
 )
-from bc_lightning.losses._alignment import align_binary, align_multiclass, aligned, values_are_at_hand
-from bc_lightning.losses._torch_operations import over_classes, over_two_classes
+from bc_lightning._torch_operations import over_classes, over_two_classes
+from bc_lightning.losses._alignment import (
+    align_binary,
+    align_multiclass,
+    aligned,
+    aligned_teacher,
+    values_are_at_hand,
+)
 
 Reduction = Literal["mean", "batchmean", "sum", "none"]
 # Here and not where it is needed: torch before 2.5 cannot compile a call of get_args.
@@ -113,6 +119,7 @@ def _multiclass_instances(
     h2_output: Tensor,
     target: Tensor,
     h1_output: Tensor,
+    teacher_output: Tensor,
     *,
     reduction: str,
     weight: Tensor | None,
@@ -160,8 +167,8 @@ def _multiclass_instances(
     row, h1, ops = DISSONANCES[dissonance], None, over_classes
     h2 = Answer(h2_output, log_p2)
     if row.needs != "labels":
-        log_p1 = h1_output if base == "nll" else F.log_softmax(h1_output, dim=1)
-        h1 = Answer(h1_output, log_p1, log_p1.exp())
+        log_p1 = teacher_output if base == "nll" else F.log_softmax(teacher_output, dim=1)
+        h1 = Answer(teacher_output, log_p1, log_p1.exp())
     class_weight = None if weight is None else weight.view(1, -1, *[1] * (h2_output.ndim - 2))
     towards = partial(BASES[base].towards, h2=h2, ops=ops, class_weight=class_weight)
     right = _class_indices(h1_output) == labels
@@ -178,6 +185,7 @@ def _binary_instances(
     h2_output: Tensor,
     target: Tensor,
     h1_output: Tensor,
+    teacher_output: Tensor,
     *,
     reduction: str,
     weight: Tensor | None,
@@ -201,9 +209,9 @@ def _binary_instances(
     base_i = criterion(target, "none")
     row, h1, h2 = DISSONANCES[dissonance], None, None
     if row.needs == "logits":
-        h2, h1 = (_two_classes(scores, from_logits) for scores in (h2_output, h1_output.to(h2_output.dtype)))
+        h2, h1 = (_two_classes(scores, from_logits) for scores in (h2_output, teacher_output.to(h2_output.dtype)))
     elif row.needs == "probabilities":
-        h1 = Answer(None, None, torch.sigmoid(h1_output) if from_logits else h1_output)
+        h1 = Answer(None, None, torch.sigmoid(teacher_output) if from_logits else teacher_output)
 
     def towards(goal: Answer) -> Tensor:
         return criterion(goal.probabilities.to(h2_output.dtype), "none")
@@ -253,6 +261,7 @@ def _instances(
     h2_output: Tensor,
     target: Tensor,
     h1_output: Tensor,
+    teacher_output: Tensor | None,
     base: str,
     dissonance: str,
     reduction: str,
@@ -260,19 +269,23 @@ def _instances(
     validate: bool,
     outputs_checked: bool = False,
 ) -> _Instances:
-    if not h1_output.is_floating_point():
-        check_labels_suffice(dissonance, h1_output.dtype)
+    imitated = h1_output if teacher_output is None else teacher_output
+    if not imitated.is_floating_point():
+        check_labels_suffice(dissonance, imitated.dtype)
     own = options_of_dissonance(dissonance, options)
     read = validate and values_are_at_hand(h2_output)
-    h2_output, target, h1_output = aligned(
-        base, h2_output, target, h1_output, options, read=read, outputs_checked=outputs_checked
-    )
+    given = h2_output, target
+    h2_output, target, h1_output = aligned(base, *given, h1_output, options, read=read, outputs_checked=outputs_checked)
+    imitated = h1_output
+    if teacher_output is not None:
+        imitated = aligned_teacher(base, *given, teacher_output, options, read=read, outputs_checked=outputs_checked)
     if base == "binary_cross_entropy":
         return _binary_instances(
             dissonance,
             h2_output,
             target,
             h1_output,
+            imitated,
             reduction=reduction,
             weight=options.get("weight"),
             pos_weight=options.get("pos_weight"),
@@ -286,6 +299,7 @@ def _instances(
         h2_output,
         target,
         h1_output,
+        imitated,
         reduction=reduction,
         weight=options.get("weight"),
         label_smoothing=options.get("label_smoothing", 0.0),
@@ -318,6 +332,7 @@ def loss_terms(
     target: Tensor,
     h1_output: Tensor,
     *,
+    teacher_output: Tensor | None = None,
     base: Base = "cross_entropy",
     dissonance: DissonanceName = "new_error",
     normalization: Normalization = "batch",
@@ -343,7 +358,7 @@ def loss_terms(
     """
     check_options(base, dissonance, normalization, options)
     instances = _instances(
-        h2_output, target, h1_output, base, dissonance, "mean", options, validate_args, outputs_checked
+        h2_output, target, h1_output, teacher_output, base, dissonance, "mean", options, validate_args, outputs_checked
     )
     return _terms(instances, normalization)
 
@@ -354,6 +369,7 @@ def compatibility_loss(
     target: Tensor,
     h1_output: Tensor,
     *,
+    teacher_output: Tensor | None = None,
     base: Base = "cross_entropy",
     dissonance: DissonanceName = "new_error",
     lambda_c: float | Tensor = 1.0,
@@ -374,6 +390,7 @@ def compatibility_loss(
             ``"cross_entropy"`` and ``"kl_divergence"``; 0/1 of any dtype for the binary loss.
         h1_output: h1's scores in h2's shape, or its predicted labels as integers, where the dissonance
             needs no scores (``"new_error"``).
+        teacher_output: scores to be imitated instead of h1's, in their form; where h1 is right is still h1's to say.
         base: ``"nll"``, ``"cross_entropy"``, ``"binary_cross_entropy"`` or ``"kl_divergence"``.
         dissonance: how h2 is held to h1, by name; see below.
         lambda_c: weight of the dissonance, >= 0, without upper limit. 0 is the base loss to the bit.
@@ -407,7 +424,7 @@ def compatibility_loss(
     check_lambda(lambda_c, dissonance)
     how = "mean" if reduction == "batchmean" else reduction
     plain = not isinstance(lambda_c, Tensor) and lambda_c == 0
-    instances = _instances(h2_output, target, h1_output, base, dissonance, how, options, validate_args)
+    instances = _instances(h2_output, target, h1_output, teacher_output, base, dissonance, how, options, validate_args)
     if plain:
         # Not base + 0 * dissonance: that would turn an infinite dissonance into NaN.
         return instances.reduced_base

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ class ModelLoss(nn.Module):
         h2: nn.Module | Callable[..., Any],
         lambda_c: float | Tensor,
         *,
-        class_map: Sequence[int] | None = None,
+        class_map: Sequence[Any] | Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -115,7 +115,12 @@ class ModelLoss(nn.Module):
         h1_output = self.reference.answer((x,), {}, classes)
         if want == "log_probabilities" and h1_output.is_floating_point():
             h1_output = scores_from_output(h1_output, want)
-        loss: Tensor = self.criterion(h2_output, y, h1_output, reduction=reduction)
+        taught = None
+        if self.reference.class_map is not None and self.reference.class_map.parts:
+            # Whether h1 is right is told by the whole, what is imitated is divided.
+            taught = None if self.criterion.labels_suffice else self.reference.to_imitate(h1_output, h2_output)
+            h1_output = self.reference.for_support(h1_output, y)
+        loss: Tensor = self.criterion(h2_output, y, h1_output, reduction=reduction, teacher_output=taught)
         return loss
 
     @classmethod

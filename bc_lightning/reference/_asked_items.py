@@ -49,6 +49,8 @@ class AskedItems(ItemsForH1):
         if self.reference.is_stored:
             raise TypeError("h1 is stored outputs, which cannot be asked about items; give the old model itself")
         self.fingerprint = self.reference.fingerprint
+        # What a header says besides.
+        self.entries: dict[str, Any] = {}
         self.dataset, self.inputs, self.collate = dataset, inputs, collate_fn or default_collate
         self._length = length_of(dataset)
 

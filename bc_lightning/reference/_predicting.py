@@ -175,10 +175,10 @@ def predict_rows(
             if home is not None and asked.reference.module is not None:
                 asked.reference.module.to(home)
     header = folder.header()
-    if header is None or not header["complete"]:
-        done = int(folder.done(header).sum()) if header else 0
+    done = np.zeros(len(asked), bool) if header is None else folder.done(header)
+    if not done[missing].all():
         raise RuntimeError(
-            f"storing h1's outputs was interrupted at {done} of {len(asked)} rows; they are kept in "
+            f"storing h1's outputs was interrupted at {int(done.sum())} of {len(asked)} rows; they are kept in "
             f"{folder.path}, and the same call takes the work up again"
         )
 
@@ -191,7 +191,7 @@ def _create(work: _Work, device: torch.device) -> None:
     dtype: type[np.generic] = np.int64
     if scores.is_floating_point():
         dtype = np.float64 if scores.dtype == torch.float64 else np.float32
-    work.folder.create(work.asked.fingerprint, len(work.asked), tuple(scores.shape[1:]), dtype)
+    work.folder.create(work.asked.fingerprint, len(work.asked), tuple(scores.shape[1:]), dtype, **work.asked.entries)
 
 
 @contextlib.contextmanager

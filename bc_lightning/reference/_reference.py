@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bc_core.losses._blends import SPACES, Space, check_share, members_and_weights
+from bc_core.losses._options import known
+from bc_core.reference._class_map import ClassMap
 from bc_core.reference._stored_outputs import StoredRows
 from bc_lightning._user_module import class_of, lacks_forward, only_network
 from bc_lightning.batches._model_outputs import scores_from_output
+from bc_lightning.reference._blend import Blend
 from bc_lightning.reference._fingerprint import fingerprint
+from bc_lightning.reference._mapped_classes import MappedClasses
 from bc_lightning.reference._modules import answers_of, device_of, module_behind, modules_behind, move, set_eval
-
-DROPPED = -1
-"""In a class map: h1's class is gone. Among labels: h1 gave no class that h2 knows, so h1 counts as wrong."""
 
 
 class Reference:
@@ -33,15 +35,23 @@ class Reference:
         h1: The old model. A module (a ``LightningModule`` answers with its ``forward``), any callable that
             returns what `bc_lightning.batches._model_outputs.scores_from_output` reads or a numpy array, or a
             `StoredOutputs`, whose rows come with the batch instead of from a call. A callable that returns
-            predicted labels says so with an attribute ``labels_only = True``.
+            predicted labels says so with an attribute ``labels_only = True``. Several of these, as a list of pairs
+            ``(model, weight)`` whose weights sum to 1, or of models that count alike, are asked as one: a blend. A
+            member of other classes is a `Reference` with a class map of its own. Members are all stored outputs, of
+            one data set, or none is.
         class_map: When h2 has other classes than h1: ``class_map[i]`` is h2's index of h1's class ``i``, or
-            -1 when h2 has it no more. Several of h1's classes may become one of h2's; their probabilities
-            are summed.
+            -1 when h2 has it no more. Where classes are new, merged or split, a `bc_core.ClassMap` says so.
         num_classes: Number of h2's classes; by default what `answer` is told, else the highest index in
             ``class_map`` plus one.
         scores: What h1's class scores are, if not what it returns: the name of a submodule whose output they are, or
             a function of h1's output. A ``LightningModule`` without a forward of its own answers with its only
             network.
+        blend: Of several models: ``"probability"``, the default, for the weighted mean of their probabilities;
+            ``"logit"`` for that of their logits.
+        multilabel: Of several models: whether each column of scores is a label of its own.
+        from_logits: Of several models: whether they give logits. Binary ones may give probabilities, and the blend
+            then does.
+        class_axis: Of several models: which axis of scores with more than two holds the classes, 1 or -1.
 
     Attributes:
         h1: What the reference was made of.
@@ -55,13 +65,20 @@ class Reference:
     Raises:
         TypeError: ``h1`` is a class or nothing that can be called.
         ValueError: ``class_map`` holds indices below -1 or outside ``num_classes``, or no class at all, or it
-            has fewer entries than the stored labels need.
+            has fewer entries than the stored labels need. Weights of a blend that are negative or don't sum to 1,
+            members that give labels, or that were stored for different data sets.
 
     Example:
         >>> import torch
+        >>> from bc_core import ClassMap
         >>> from torch import nn
+        >>> old, new = nn.Linear(4, 2), nn.Linear(4, 2)
+        >>> teacher = Reference([(new, 0.25), (old, 0.75)])
+        >>> x = torch.ones(5, 4)
+        >>> torch.allclose(teacher(x).softmax(1), 0.25 * new(x).softmax(1) + 0.75 * old(x).softmax(1))
+        True
         >>> h1 = nn.Sequential(nn.Linear(4, 2), nn.Dropout())
-        >>> reference = Reference(h1, class_map=[0, 2], num_classes=3)
+        >>> reference = Reference(h1, class_map=ClassMap([0, 2], new=[1]))
         >>> scores = reference(torch.zeros(5, 4))
         >>> scores.shape, scores.requires_grad, h1.training
         (torch.Size([5, 3]), False, False)
@@ -71,11 +88,25 @@ class Reference:
 
     def __init__(
         self,
-        h1: nn.Module | Callable[..., Any] | StoredRows[Tensor],
-        class_map: Sequence[int] | None = None,
+        h1: nn.Module | Callable[..., Any] | StoredRows[Tensor] | Sequence[Any],
+        class_map: Sequence[Any] | Mapping[str, Any] | None = None,
         num_classes: int | None = None,
         scores: str | Callable[[Any], Any] | None = None,
+        *,
+        blend: Space | None = None,
+        multilabel: bool = False,
+        from_logits: bool = True,
+        class_axis: int = 1,
     ) -> None:
+        self.mixed: Blend | None = None
+        if isinstance(h1, (list, tuple)):
+            self.mixed = self._blend_of(h1, scores, blend or "probability", multilabel, from_logits, class_axis)
+            h1 = self._asked_of(self.mixed)
+        elif blend is not None or multilabel or not from_logits or class_axis != 1:
+            raise TypeError(
+                "blend, multilabel, from_logits and class_axis are for several models, [(model, weight), ...]. "
+                "Received: one model."
+            )
         self.h1: Any = h1
         self.stored = h1 if isinstance(h1, StoredRows) else None
         if isinstance(h1, type) or not (callable(h1) or self.is_stored):
@@ -88,18 +119,20 @@ class Reference:
         self._modules = modules_behind(h1)
         self.scores = self._checked_scores(scores)
         self.labels_only = bool(getattr(h1, "labels_only", False))
-        self.class_map = _checked_class_map(class_map, num_classes)
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        self.class_map = None if class_map is None else ClassMap.of(class_map, num_classes)
+        self._classes = MappedClasses(self.class_map)
         self._num_classes = num_classes
         self._check_stored_labels()
         self._copies: dict[torch.dtype, nn.Module] = {}
-        self._indices: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
         self.fingerprint = fingerprint(h1)
 
     @classmethod
     def of(
         cls,
         h1: Reference | nn.Module | Callable[..., Any] | StoredRows[Tensor],
-        class_map: Sequence[int] | None = None,
+        class_map: Sequence[Any] | Mapping[str, Any] | None = None,
         num_classes: int | None = None,
         scores: str | Callable[[Any], Any] | None = None,
     ) -> Reference:
@@ -129,6 +162,55 @@ class Reference:
             raise ValueError(f"h1 is a Reference of {h1.num_classes} classes, but num_classes={num_classes}")
         return h1
 
+    @classmethod
+    def blend(cls, new: Any, old: Any, a: float, space: Space = "probability", **options: Any) -> Reference:
+        """The blend ``a * new + (1 - a) * old``, such as that of a plain new model and h1: a teacher.
+
+        Args:
+            new: A model trained without h1, or what else the constructor takes.
+            old: h1.
+            a: The new model's share, 0 to 1.
+            space: What the mean is taken of, ``"probability"`` or ``"logit"``.
+            options: Those of the constructor for several models.
+
+        Example:
+            >>> import torch
+            >>> from torch import nn
+            >>> old, new, x = nn.Linear(4, 2), nn.Linear(4, 2), torch.ones(5, 4)
+            >>> Reference.blend(new, old, 0.3)(x).shape
+            torch.Size([5, 2])
+        """
+        check_share(a)
+        return cls([(new, a), (old, 1 - a)], blend=space, **options)
+
+    @staticmethod
+    def _blend_of(
+        given: Sequence[Any], scores: Any, space: Space, multilabel: bool, from_logits: bool, class_axis: int
+    ) -> Blend:
+        known(space, SPACES, "blend")
+        if class_axis not in (1, -1):
+            raise ValueError(f"class_axis must be 1 or -1. Received: class_axis={class_axis!r}.")
+        if scores is not None:
+            raise ValueError("Give the scores of a blend's models to each: Reference(model, scores=...).")
+        models, weights = members_and_weights(given)
+        members = [Reference.of(model) for model in models]
+        if len({member.is_stored for member in members}) > 1:
+            raise TypeError(
+                "Of a blend either all models are stored outputs or none is: store the outputs of the others too, "
+                "store_outputs(model, dataset, folder), or give the models themselves."
+            )
+        return Blend(members, weights, space, multilabel, from_logits, class_axis)
+
+    @staticmethod
+    def _asked_of(mixed: Blend) -> Any:
+        stored = [member.stored for member in mixed.members if member.stored is not None]
+        return type(stored[0]).combined(stored, mixed.of_rows, mixed.fingerprint) if stored else mixed
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The modules that answer, as far as they can be seen."""
+        return self.mixed.modules if self.mixed is not None else self._modules
+
     @property
     def is_stored(self) -> bool:
         """Whether h1's outputs come with the batch instead of from a call."""
@@ -138,7 +220,7 @@ class Reference:
     def num_classes(self) -> int | None:
         """Number of classes of the answers, where it is known."""
         if self._num_classes is None and self.class_map is not None:
-            return max(self.class_map) + 1
+            return self.class_map.num_classes
         if self._num_classes is None and self.stored is not None:
             return self.stored.num_classes
         return self._num_classes
@@ -270,24 +352,25 @@ class Reference:
             >>> reference.map_classes(torch.tensor([0, 1, 2]))
             tensor([ 1, -1,  0])
         """
-        wanted = num_classes if self._num_classes is None else self._num_classes
-        if self.class_map is not None:
-            known = max(self.class_map) + 1
-            if wanted is not None and wanted < known:
-                raise ValueError(f"class_map names class {known - 1}, but h2 has {wanted} classes, 0 to {wanted - 1}")
-            wanted = known if wanted is None else wanted
-        labels = not (rows.is_floating_point() or rows.is_complex())
-        if self.class_map is None:
-            if wanted is not None and not labels and rows.ndim > 1 and rows.shape[1] != wanted:
-                raise ValueError(
-                    f"h1 gives scores for {rows.shape[1]} classes, but h2 has {wanted}: give a class_map of "
-                    f"{rows.shape[1]} entries that says which of h2's classes each of h1's is, -1 for none"
-                )
-            return rows
-        if labels:
-            # The last entry answers for label -1: no class before the map, no class after it.
-            return self._index((*self.class_map, DROPPED), rows.device)[rows.long()].to(rows.dtype)
-        return self._map_columns(rows, cast("int", wanted))
+        return self._classes.of(rows, num_classes if self._num_classes is None else self._num_classes)
+
+    def for_support(self, mapped: Tensor, target: Tensor) -> Tensor:
+        """What `map_classes` gave, as whether h1 is right is told: a class that was split is said by any of its parts.
+
+        Args:
+            mapped: That.
+            target: Class indices (N, ...), or probabilities (N, C, ...).
+        """
+        return self._classes.for_support(mapped, target)
+
+    def to_imitate(self, mapped: Tensor, h2_output: Tensor) -> Tensor:
+        """What `map_classes` gave, with a class that was split divided as the class map says.
+
+        Args:
+            mapped: That.
+            h2_output: h2's logits or log-probabilities in the same classes.
+        """
+        return self._classes.in_shares_of(mapped, h2_output)
 
     def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move h1 to where `fn` moves a tensor; called when h2 is moved or cast.
@@ -299,11 +382,13 @@ class Reference:
             fn: A function of a tensor, such as ``lambda t: t.cuda()``.
         """
         device = fn(torch.empty(0)).device
+        if self.mixed is not None:
+            self.mixed.move(fn)
         if self.module is not None and device.type != "meta":
             move(self.module, device)
 
     def __repr__(self) -> str:
-        mapped = "" if self.class_map is None else f", class_map={list(self.class_map)}"
+        mapped = "" if self.class_map is None else f", class_map={self.class_map}"
         return f"Reference({_said(self.h1)}, {self.fingerprint[:19]}{mapped})"
 
     def __copy__(self) -> Reference:
@@ -314,8 +399,8 @@ class Reference:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        # The cached indices and copies may lie on a device that the next process does not have.
-        return {**self.__dict__, "_indices": {}, "_copies": {}}
+        # The copies may lie on a device that the next process does not have.
+        return {**self.__dict__, "_copies": {}}
 
     def _in_type_of(self, module: nn.Module, values: Any) -> nn.Module:
         """h1, or under a Trainer in true half or double precision a copy of it in the type of its inputs."""
@@ -378,49 +463,6 @@ class Reference:
                 f"class_map has {len(self.class_map)} entries, one for each class of h1, but h1's stored labels "
                 f"go up to {highest}"
             )
-
-    def _map_columns(self, rows: Tensor, classes: int) -> Tensor:
-        class_map = self.class_map or ()
-        if rows.ndim < 2 or rows.shape[1] != len(class_map):
-            raise ValueError(
-                f"class_map has {len(class_map)} entries, one for each class of h1, but h1's scores have shape "
-                f"{tuple(rows.shape)}; expected (N, {len(class_map)})"
-            )
-        floor = torch.finfo(rows.dtype).min / 2
-        padding = rows.new_full((rows.shape[0], 1, *rows.shape[2:]), floor)
-        groups = [[i for i, to in enumerate(class_map) if to == c] for c in range(classes)]
-        first = tuple(group[0] if group else len(class_map) for group in groups)
-        mapped = torch.cat([rows, padding], dim=1).index_select(1, self._index(first, rows.device))
-        for column, group in enumerate(groups):
-            if len(group) > 1:
-                merged = rows.index_select(1, self._index(tuple(group), rows.device))
-                mapped[:, column] = torch.logsumexp(merged, dim=1)
-        return mapped
-
-    def _index(self, entries: tuple[int, ...], device: torch.device) -> Tensor:
-        # Kept on the device: copying it there on every step would make the GPU wait for the host.
-        key = (entries, device)
-        if key not in self._indices:
-            with torch.inference_mode(False):
-                self._indices[key] = torch.tensor(entries, device=device)
-        return self._indices[key]
-
-
-def _checked_class_map(class_map: Sequence[int] | None, num_classes: int | None) -> tuple[int, ...] | None:
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-    if class_map is None:
-        return None
-    entries = tuple(int(entry) for entry in class_map)
-    if max(entries, default=DROPPED) == DROPPED:
-        raise ValueError(f"class_map must keep at least one of h1's classes, got {list(entries)}")
-    limit = max(entries) + 1 if num_classes is None else num_classes
-    wrong = [entry for entry in entries if not DROPPED <= entry < limit]
-    if wrong:
-        raise ValueError(
-            f"class_map must hold h2's class indices, 0 to {limit - 1}, or -1 for a class that is gone; got {wrong[0]}"
-        )
-    return entries
 
 
 def _said(h1: Any) -> str:

@@ -31,6 +31,10 @@ def check_no_shared_parameters(h1: Any, h2: nn.Module) -> None:
             ...
         ValueError: h1 and h2 are the same object, ...
     """
+    if isinstance(h1, Reference) and h1.mixed is not None:
+        for member in h1.mixed.members:
+            check_no_shared_parameters(member, h2)
+        return
     whole = h1.h1 if isinstance(h1, Reference) else h1
     h1 = module_behind(whole)
     if h1 is None:

@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
 
 from bc_core._arrays import to_numpy
+from bc_core.reference._folds import FoldedItems, says_no_training
 from bc_core.reference._stored_outputs import SAME_ROUNDING, StoredRows, store
-from bc_core.reference._stored_rows import sampled
-from bc_lightning.batches._attached import Attached, Collate, CollateWithReference, WithReference
+from bc_core.reference._stored_rows import RowFolder, sampled
+from bc_lightning.batches._attached import Attached, Collate, CollateWithReference, WithReference, without_rows
 from bc_lightning.reference._asked_items import AskedItems, Inputs, length_of
 from bc_lightning.reference._fingerprint import fingerprint, fingerprint_data
 from bc_lightning.reference._predicting import predict_rows
+from bc_lightning.reference._reference import Reference
 
 
 class StoredOutputs(StoredRows[Tensor]):
@@ -55,7 +57,9 @@ class StoredOutputs(StoredRows[Tensor]):
     def _rows(self, rows: NDArray[Any]) -> Tensor:
         return torch.from_numpy(rows)
 
-    def attach(self, dataset: Dataset[Any], verify: bool = True) -> Dataset[WithReference]:
+    def attach(
+        self, dataset: Dataset[Any], verify: bool = True, *, teacher: StoredOutputs | None = None
+    ) -> Dataset[WithReference]:
         """Put h1's rows beside the items of the data set they were stored for.
 
         Args:
@@ -63,6 +67,7 @@ class StoredOutputs(StoredRows[Tensor]):
                 a data set of its own: store outputs for it, or take the subset of the attached data set.
             verify: Whether to compare every item that is read with the hash that was stored with its row.
                 Eight items are compared at once in any case. A table in memory has no hashes.
+            teacher: Outputs of the model that is imitated in place of h1, stored for the same data set.
 
         Returns:
             A data set of `WithReference` items, for any sampler, worker or batch size. PyTorch's default
@@ -86,6 +91,8 @@ class StoredOutputs(StoredRows[Tensor]):
             self.check_item(row, dataset[row])
         # So that damage is told before a training.
         self[rows]
+        if teacher is not None:
+            dataset = teacher.attach(dataset, verify)
         return Attached(self, dataset, verify and self._hashes is not None)
 
     @staticmethod
@@ -138,11 +145,12 @@ class StoredOutputs(StoredRows[Tensor]):
         Raises:
             ValueError: It is another one.
         """
-        if self._hashes is not None and (found := fingerprint_data(sample)) != int(self._hashes[index]):
+        if self._hashes is not None and (found := fingerprint_data(without_rows(sample))) != int(self._hashes[index]):
             self.check_hashes(np.array([index]), np.array([found], np.uint64))
 
     def is_item(self, sample: Any, indices: Sequence[int]) -> bool:
         """Whether a sample is one of some items, as far as their hashes are known."""
+        sample = without_rows(sample)
         return self._hashes is not None and fingerprint_data(sample) in self._hashes[list(indices)].tolist()
 
 
@@ -157,6 +165,8 @@ def store_outputs(
     inputs: Inputs = None,
     collate_fn: Collate | None = None,
     overwrite: bool = False,
+    folds: int | None = None,
+    seed: int = 0,
 ) -> StoredOutputs:
     """Compute h1's outputs for every item of a data set, once, and keep them in a folder.
 
@@ -164,7 +174,8 @@ def store_outputs(
     finished one costs nothing. h1 is put into eval mode and stays there; it goes back to its device.
 
     Args:
-        h1: The old model: a module or a callable, called with the inputs of a collated batch.
+        h1: The old model: a module or a callable, called with the inputs of a collated batch. With `folds` a function
+            that makes a model and trains it on the ``torch.utils.data.Subset`` that it is given.
         dataset: A map-style data set that gives the same item each time it is read, so without random
             augmentation.
         path: The folder to write.
@@ -177,6 +188,10 @@ def store_outputs(
             element of a sequence and a tensor itself.
         collate_fn: How items become a batch; PyTorch's default by default.
         overwrite: Replace the outputs of another h1 or data set that are in the folder.
+        folds: Into how many folds the items are divided, for a teacher that has not seen the items that it is asked
+            about: the rows of each fold are those of a model that was trained on the others. A call that was
+            interrupted is taken up at the fold where it stopped, whose model is trained anew.
+        seed: Of the division into folds. Seed the trainings in the function.
 
     Returns:
         The stored outputs: float32 (float64 if h1 gave that), or int64 if h1 gives labels.
@@ -185,7 +200,8 @@ def store_outputs(
         TypeError: The data set is iterable or has no length, or h1 is stored outputs itself.
         ValueError: The data set is empty or gives another item the second time; the folder holds outputs of
             another h1 or data set, or other files, or is damaged; h1 gave NaN or infinite scores, or another
-            number of rows than items; the trainer leaves out batches or runs on several machines.
+            number of rows than items; the trainer leaves out batches or runs on several machines. With `folds`:
+            fewer than two, one model for two folds, or a trainer of several devices.
         RuntimeError: Another process stores outputs in the folder, or the trainer stopped early. What was done is
             kept.
         KeyboardInterrupt: Ctrl-C. What was done is kept.
@@ -201,12 +217,54 @@ def store_outputs(
         ...     training_set = stored.attach(data)
         ...     training_set[3].row.tensor.shape
         torch.Size([3])
+        >>> def train(items):
+        ...     return nn.Linear(2, 3)  # and fit it on DataLoader(items)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store_outputs(train, data, folder + "/plain-out-of-fold", folds=5).shape
+        (5, 3)
     """
-    asked = AskedItems(h1, dataset, inputs, collate_fn)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if folds is not None:
+        how = (trainer, batch_size, num_workers)
+        return _store_folds(h1, dataset, path, (folds, seed), how, inputs, collate_fn, overwrite)
+    asked = AskedItems(h1, dataset, inputs, collate_fn)
     asked.check_repeatable()
     compute = partial(predict_rows, asked, trainer, batch_size, num_workers)
     # Of the processes of one trainer the first writes for all.
     is_first = bool(getattr(trainer, "is_global_zero", True))
     return store(StoredOutputs, asked, path, compute, overwrite=overwrite, is_first=is_first)
+
+
+def _store_folds(
+    train: Any,
+    dataset: Dataset[Any],
+    path: str | Path,
+    division: tuple[int, int],
+    how: tuple[Any, int, int],
+    inputs: Inputs,
+    collate_fn: Collate | None,
+    overwrite: bool,
+) -> StoredOutputs:
+    """Rows of models that were trained without the items that they are asked about."""
+    if isinstance(train, (nn.Module, Reference, StoredRows)) or not callable(train):
+        raise TypeError(says_no_training(train))
+    if how[0] is not None and how[0].world_size > 1:
+        raise ValueError(
+            "out-of-fold outputs are computed by one process, which trains the models: give a trainer of one device "
+            "(the function may train on as many as it likes), or none"
+        )
+    items = AskedItems(train, dataset, inputs, collate_fn)
+    items.check_repeatable()
+    folded = FoldedItems(items, items.fingerprint, *division)
+
+    def fit(rest: NDArray[np.int64]) -> Any:
+        return train(Subset(dataset, rest.tolist()))
+
+    def write(model: Any, folder: RowFolder, rows: NDArray[np.int64], fresh: bool) -> None:
+        asked = AskedItems(model, dataset, inputs, collate_fn)
+        asked.fingerprint, asked.entries = folded.fingerprint, folded.entries
+        predict_rows(asked, *how, folder, rows, fresh)
+
+    compute = partial(folded.compute, fit, lambda model: Reference.of(model).fingerprint, write)
+    return store(StoredOutputs, folded, path, compute, overwrite=overwrite)

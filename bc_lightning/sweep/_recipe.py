@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from bc_core import Comparison
 from bc_core.files._files import write_whole
 from bc_core.losses._dissonances import DISSONANCES
+from bc_core.reference._class_map import ClassMap
 from bc_core.sweep._folder import Report, Trained
 from bc_core.sweep._points import Point
 from bc_core.sweep._recipe import Framework, Recipe
@@ -114,7 +115,7 @@ class LightningRecipe(Recipe):
                 self.losses[name] = loss, options if by_name else {}
         self.h1, self.ids, self.module = h1, ids, module
         if module["class_map"] is not None:
-            module["class_map"] = list(module["class_map"])
+            module["class_map"] = ClassMap.of(module["class_map"]).as_given()
         self.generators = self.data.generators
         self.base_class = _callers_lightning_module()
         # By data set: the folder of h1's outputs, where they are kept.

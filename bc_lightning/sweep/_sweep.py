@@ -40,7 +40,7 @@ def sweep(
     h1_scores: str | Callable[[Any], Tensor] | None = None,
     class_axis: int | None = None,
     call: str | int | Callable[[list[Any]], int] | None = None,
-    class_map: Sequence[int] | None = None,
+    class_map: Sequence[Any] | Mapping[str, Any] | None = None,
     ids: Where | None = None,
     class_names: Sequence[str] | None = None,
     metadata: Metadata | None = None,

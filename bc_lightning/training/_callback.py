@@ -49,6 +49,9 @@ class CompatibilityCallback(Callback):
         promise: instead of `lambda_c`, what is to be kept, such as ``"nfr <= 0.5%"``.
         promise_data: held-out data for it; the validation data by default.
         promise_options: as in `BCLightningModule`.
+        teacher: what is imitated in place of h1.
+        unlabelled: a loader of inputs without labels, on which h2 imitates too.
+        unlabelled_weight: what these count.
 
     Attributes:
         promise: the `PromiseVerdict` of the training, None before the first look at held-out data.
@@ -77,7 +80,7 @@ class CompatibilityCallback(Callback):
         class_axis: int | None = None,
         call: str | int | Callable[[list[Any]], int] | None = None,
         inputs: str | int | Callable[[Any], Any] | None = None,
-        class_map: list[int] | None = None,
+        class_map: list[Any] | dict[str, Any] | None = None,
         stages: Sequence[str] = STAGES,
         log_prefix: str = "",
         start_from: str | None = None,
@@ -85,6 +88,9 @@ class CompatibilityCallback(Callback):
         promise: str | list[str] | Promise | None = None,
         promise_data: Iterable[Any] | Dataset[Any] | None = None,
         promise_options: dict[str, Any] | None = None,
+        teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
+        unlabelled: Iterable[Any] | None = None,
+        unlabelled_weight: float = 1.0,
     ) -> None:
         if h1 is None:
             raise TypeError("h1 is missing. Pass the model in use: CompatibilityCallback(h1=old_model).")
@@ -113,6 +119,9 @@ class CompatibilityCallback(Callback):
             "promise": promise,
             "promise_data": promise_data,
             "promise_options": promise_options,
+            "teacher": teacher,
+            "unlabelled": unlabelled,
+            "unlabelled_weight": unlabelled_weight,
         }
 
         self._entry: tuple[str, dict[str, Any]] | None = None

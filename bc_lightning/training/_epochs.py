@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -23,7 +24,7 @@ from bc_lightning.training._comparisons import (
 from bc_lightning.training._compiling import eager
 from bc_lightning.training._penalty import raise_what_was_noticed
 from bc_lightning.training._promise import log_promise, look_at_validation
-from bc_lightning.training._state import Compatibility, Epoch, Stage
+from bc_lightning.training._state import UNLABELLED, Compatibility, Epoch, Stage
 
 
 def begin_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
@@ -36,7 +37,7 @@ def begin_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
 @eager
 def end_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
     """Log what the epoch came to, and write its comparisons."""
-    raise_what_was_noticed(state.run)
+    raise_what_was_noticed(state.run, state.stored)
     epoch = state.run.epochs.pop(stage, Epoch())
     options, trainer = state.options, module.trainer
     if (
@@ -74,6 +75,10 @@ def end_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
             _write_comparison(module, state, f"{stage}{suffix}", result.counts, instances)
         if stage == "val":
             look_at_validation(module, state, result.counts, len(epoch.records))
+    if epoch.unlabelled:
+        with own_logging(state):
+            mean = torch.stack(epoch.unlabelled).float().mean()
+            module.log(f"{options.log_prefix}{UNLABELLED}", mean, sync_dist=trainer.world_size > 1)
     if stage == "train" and epoch.records and options.moves_lambda:
         with own_logging(state):
             module.log(f"{options.log_prefix}lambda_c", cast("Tensor", options.loss.lambda_c).clone())
@@ -126,6 +131,8 @@ def _write_comparison(
     illustrable = nameable and instances.entries in (0, 1)
     try:
         comparison = comparison_of(comparisons, counts, rows, step, lambda_c, illustrable)
+        if state.reference.class_map is not None:
+            comparison = dataclasses.replace(comparison, new_classes=state.reference.class_map.new)
     except (TypeError, ValueError) as error:
         # Ids that come twice, for one: the training is worth more than its record.
         rank_zero_warn(f"There is no comparison of step {step} ({dataset}): {error} (LogComparisons(ids=...)).")

@@ -35,10 +35,11 @@ class Found:
             )
         target, h1, h2 = torch.cat(self.labels, dim=1).numpy().astype(np.int64)
         counted = target >= 0  # -1 stands for ignore_index
-        if (h1 < -1).any():
+        strange = (h1 < -1) | (h1 >= self.num_classes)
+        if strange.any():
             raise ValueError(
-                f"h1 says {h1[h1 < -1][0]}, which is no class: expected 0..{self.num_classes - 1}, or -1 where it has "
-                "none of h2's classes"
+                f"h1 says {h1[strange][0]}, which is no class: expected 0..{self.num_classes - 1}, or -1 where it has "
+                "none of h2's classes. Map its labels to h2's classes"
             )
         if not counted.any():
             raise ValueError("target: every instance is left out by its label (ignore_index), so there is no score")

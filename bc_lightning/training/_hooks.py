@@ -53,6 +53,8 @@ class ModuleCalls:
         if module is not self._own.get(name):
             _let_go(module, self)
             return
+        if self._step.aside:
+            return
         if self._depth == 0:
             self._open.append(self._step.to_ask(args, kwargs, part=True))
         self._depth += 1
@@ -61,6 +63,8 @@ class ModuleCalls:
     def _after(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if module is not self._own.get(name):
             _let_go(module, self)
+            return
+        if self._step.aside:
             return
         self._depth -= 1
         if self._depth or not self._open:
@@ -201,13 +205,13 @@ class CallHook:
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module is not self._network:
             _let_go(module, self)
-        elif not in_backward():
+        elif not in_backward() and not self._step.aside:
             self._asked.append(self._step.to_ask(args, kwargs, self._part))
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if module is not self._network:
             _let_go(module, self)
-        elif not in_backward():
+        elif not in_backward() and not self._step.aside:
             self._tell(self._asked.pop(), Call(args, kwargs, output))
 
     _before_eagerly, _after_eagerly = eager(_before), eager(_after)

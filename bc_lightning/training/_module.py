@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -21,8 +21,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from bc_core import Promise, check_lambda
+from bc_core.losses._blends import check_scale_of_blend, members_and_weights, told_of_teacher
 from bc_core.losses._dissonances import DISSONANCES
-from bc_core.losses._options import check_lambda_of, check_scale, known
+from bc_core.losses._options import check_known_scores, check_lambda_of, check_scale, known
 from bc_core.promise._keeper import PromiseOptions
 from bc_lightning._packages import LightningModule
 from bc_lightning._user_module import class_of, has_scores, lightning_module_class, of_one_kind, only_network
@@ -35,6 +36,7 @@ from bc_lightning.training._comparisons import LogComparisons
 from bc_lightning.training._made_class import made_class, plain_classifier_class
 from bc_lightning.training._promise import Promised, check_promise_data
 from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall, compatibilities_of
+from bc_lightning.training._unlabelled import check_unlabelled
 from bc_lightning.training._warm_start import check_start_from, started
 from bc_lightning.training._wrapped import CompatibleStep
 
@@ -93,8 +95,9 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
             the list of calls (each with ``args``, ``kwargs``, ``output``) that gives the index. By default several
             calls are refused.
         class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1 where h2 has it
-            no more. Of an h1 that gives scores those of such a class are left out, and it chooses among the others; of
-            one that gives labels only, such a label counts as wrong.
+            no more; where classes are new, merged or split, a `bc_core.ClassMap` says so. Of an h1 that gives scores
+            those of a class that is gone are left out, and it chooses among the others; of one that gives labels only,
+            such a label counts as wrong.
         stages: the stages that are watched; a stage whose step does not call h2 once is left out here.
         log_prefix: put before every logged name.
         inputs: where the models' input is in a batch: an index, a key or a function of the batch. By default a plain
@@ -115,6 +118,12 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
             them, when an epoch ends. By default the validation data, whose scores are computed anyway.
         promise_options: ``confidence`` of the bound (0.95), ``keep`` (``"best"`` weights, or ``"last"``), ``every``
             (look at `promise_data` every so many steps too), and lambda_c's ``start`` (1) and ``most`` (64).
+        teacher: what is imitated in place of h1, by a loss that imitates: a model, `StoredOutputs`, a `Reference`, or a
+            blend of several as a list ``[(model, weight), ...]``. Support and scores are h1's all the same.
+        unlabelled: a loader of inputs without labels, one batch of which each training step takes too; begun anew at
+            its end. h1, or the teacher, is asked about it, and h2, which is run once more, imitates the answer.
+            Logged as ``train_unlabelled_dissonance``.
+        unlabelled_weight: what the mean dissonance of unlabelled inputs counts beside that of the batch, >= 0.
 
     Raises:
         TypeError: `model` is no module, is wrapped or compiled already, or has an optimiser of its own and gets one.
@@ -148,7 +157,7 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         target: str | int | Callable[[Any], Any] | None = None,
         class_axis: int | None = None,
         call: str | int | Callable[[list[Any]], int] | None = None,
-        class_map: list[int] | None = None,
+        class_map: list[Any] | dict[str, Any] | None = None,
         stages: Sequence[str] = STAGES,
         log_prefix: str = "",
         inputs: str | int | Callable[[Any], Any] | None = None,
@@ -160,6 +169,9 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         promise: str | list[str] | Promise | None = None,
         promise_data: Iterable[Any] | Dataset[Any] | None = None,
         promise_options: dict[str, Any] | None = None,
+        teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
+        unlabelled: Iterable[Any] | None = None,
+        unlabelled_weight: float = 1.0,
     ) -> None:
         pass
 
@@ -193,7 +205,7 @@ def _wrap(
     target: str | int | Callable[[Any], Any] | None = None,
     class_axis: int | None = None,
     call: WhichCall = None,
-    class_map: Sequence[int] | None = None,
+    class_map: Sequence[Any] | Mapping[str, Any] | None = None,
     stages: Sequence[str] = STAGES,
     log_prefix: str = "",
     inputs: str | int | Callable[[Any], Any] | None = None,
@@ -205,6 +217,9 @@ def _wrap(
     promise: str | list[str] | Promise | None = None,
     promise_data: Iterable[Any] | Dataset[Any] | None = None,
     promise_options: dict[str, Any] | None = None,
+    teacher: Any = None,
+    unlabelled: Iterable[Any] | None = None,
+    unlabelled_weight: float = 1.0,
 ) -> Any:
     _check_wrappable(model, log_prefix)
     _drop_rebound_forward(model)
@@ -232,12 +247,12 @@ def _wrap(
     _check_scores(model, scores)
     reference = reference_for(model, h1, scores, h1_scores, class_map)
     check_no_shared_parameters(reference, model)
-    check_scale(criterion.dissonance, reference.class_map)
-    if reference.labels_only and not criterion.labels_suffice:
-        raise ValueError(
-            f"h1 is known by its predicted labels only, and dissonance={criterion.dissonance!r} imitates its "
-            f"probabilities. Use a new-error loss, or stored outputs that hold scores."
-        )
+    taught = None if teacher is None else _teacher_for(model, teacher, scores, criterion)
+    check_blend_of_probabilities(reference, criterion, "h1")
+    check_scale(criterion.dissonance, (taught or reference).class_map)
+    check_scale_of_blend(criterion.dissonance, (taught or reference).fingerprint)
+    if taught is None:
+        check_known_scores(criterion.dissonance, reference.labels_only)
     if check_start_from(start_from):
         started(model, reference, optimizer)
     plain = lightning_module_class(type(model)) is None
@@ -266,6 +281,8 @@ def _wrap(
         plain,
         held_to,
         promise_data,
+        taught,
+        check_unlabelled(unlabelled, unlabelled_weight, taught or reference),
     )
     state = Compatibility(options)
     if held_to is not None:
@@ -294,9 +311,15 @@ def promised_by(
 
 
 def reference_for(
-    h2: nn.Module, h1: Any, scores: Scores = None, h1_scores: Scores = None, class_map: Sequence[int] | None = None
+    h2: nn.Module, h1: Any, scores: Scores = None, h1_scores: Scores = None, class_map: Any = None
 ) -> Reference:
     """h1 as it is asked beside an h2: what is said of h2's scores holds for an h1 that was made as h2 is."""
+    if isinstance(h1, (list, tuple)):
+        models, weights = members_and_weights(h1)
+        members = [
+            reference_for(h2, each, scores, None if isinstance(each, Reference) else h1_scores) for each in models
+        ]
+        return Reference(list(zip(members, weights, strict=True)), class_map)
     if h1_scores is None and not isinstance(h1, Reference) and of_one_kind(h1, h2) and has_scores(h1, scores):
         h1_scores = scores
     reference = Reference.of(h1, class_map=class_map, scores=h1_scores)
@@ -304,6 +327,36 @@ def reference_for(
         # One that was made as h2 is answers with the parts that h2's steps are found to call.
         reference.check_answers()
     return reference
+
+
+def _teacher_for(h2: nn.Module, teacher: Any, scores: Scores, criterion: CompatibilityLoss) -> Reference:
+    """What is imitated in place of h1."""
+    if criterion.labels_suffice:
+        raise ValueError(
+            f"A teacher is imitated in place of h1, and dissonance={criterion.dissonance!r} imitates nobody. Leave it "
+            f"out, or name a loss that imitates, such as loss='imitation' or 'StrictImitationCrossEntropyLoss'."
+        )
+    with told_of_teacher():
+        reference = reference_for(h2, teacher, scores)
+        check_no_shared_parameters(reference, h2)
+        check_blend_of_probabilities(reference, criterion, "the teacher")
+    if reference.labels_only:
+        raise ValueError(
+            f"The teacher is known by its predicted labels only, and dissonance={criterion.dissonance!r} imitates its "
+            f"probabilities. Give a model, or stored outputs that hold scores."
+        )
+    return reference
+
+
+def check_blend_of_probabilities(reference: Reference, criterion: CompatibilityLoss, who: str) -> None:
+    """Refuse a blend of logits where the binary loss takes probabilities, and the other way round."""
+    from_logits = criterion.base != "binary_cross_entropy" or criterion.options.get("from_logits", True)
+    if reference.mixed is not None and reference.mixed.from_logits != from_logits:
+        given, read = ("probabilities", "logits") if from_logits else ("logits", "probabilities")
+        raise ValueError(
+            f"{who} is a blend of models that give {given}, and the loss reads {read}. Say it where the blend is made, "
+            f"Reference([...], from_logits={from_logits}), if its models give {read}."
+        )
 
 
 def _check_scores(model: nn.Module, scores: Scores) -> None:

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
+from bc_core.losses._blends import Kind, check_kind_of_blend
 from bc_core.losses._dissonances import DISSONANCES
 from bc_lightning._user_module import class_of, of_one_kind
 from bc_lightning.batches._model_outputs import (
@@ -32,6 +33,7 @@ from bc_lightning.training._loaders import (
     parts_of,
     repeats_items,
 )
+from bc_lightning.training._refused_steps import GIVE_ITSELF
 from bc_lightning.training._state import Compatibility, Epoch, Position, Run
 from bc_lightning.training._step import Step
 from bc_lightning.training._target import check_not_swapped, target_of
@@ -63,12 +65,22 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     _check_rows_fit(step, number, target)
     axis = _class_axis(step, number, h2_output, target)
     h2_output = _classes_second(step, h2_output, step.calls[number].output if resize is None else h2_output, axis)
-    h1_output = _h1_output(step, number, h2_output, axis, resize)
+    answers = {name: _answer_of(step, name, number, h2_output, axis, resize) for name in state.references}
+    h1_output, teacher_output = answers["h1"], answers.get("the teacher")
+    if teacher_output is not None:
+        teacher_output = state.imitated.to_imitate(teacher_output, h2_output)
+    if state.reference.class_map is not None and state.reference.class_map.parts and len(target):
+        # Whether h1 is right is told by the whole, what is imitated is divided.
+        whole = state.reference.for_support(h1_output, target)
+        if teacher_output is None and not state.loss.labels_suffice:
+            teacher_output = state.reference.to_imitate(h1_output, h2_output)
+        answers["h1"] = h1_output = whole
     if len(target) == 0 and len(h2_output) == 0:
         return _of_no_instances(step, h2_output)
     if step.first:
         check_triple(step.calls[number].output, state.options.scores)
-        _check_kind_of_scores(state, h2_output, h1_output)
+        _check_kind_of_scores(state, h2_output, h1_output if teacher_output is None else teacher_output)
+        _check_blends(step, h2_output)
         if state.loss.validate_args:
             state.loss.look(h2_output, target, h1_output, outputs_checked=True)
         if base is not None:
@@ -76,17 +88,23 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
         run.looked_at.add(step.stage)
     else:
         state.loss.watch_scale(h1_output)
+    if teacher_output is not None:
+        state.loss.watch_scale(teacher_output, "teacher")
     if state.loss.base == "nll" and h1_output.is_floating_point():
         h1_output = scores_from_output(h1_output, "log_probabilities")
-    _watch_finite(step, h2_output, h1_output)
+    if state.loss.base == "nll" and teacher_output is not None and teacher_output.is_floating_point():
+        teacher_output = scores_from_output(teacher_output, "log_probabilities")
+    _watch_finite(step, h2_output, answers)
     keep = _padding(step, number, target)
     if keep is not None and step.stage != "train":
         if keep == 0:
             return _of_no_instances(step, h2_output)
         # What is trained on is trained on; what is evaluated counts once.
+        teacher_output = None if teacher_output is None else teacher_output[:keep]
         h2_output, target, h1_output, keep = h2_output[:keep], target[:keep], h1_output[:keep], None
     loss_terms = state.loss.terms if step.compiler is None else state.compiled_terms(step.compiler)
-    terms: LossTerms = loss_terms(h2_output, target, h1_output, outputs_checked=True)
+    taught = () if teacher_output is None else (teacher_output,)
+    terms: LossTerms = loss_terms(h2_output, target, h1_output, *taught, outputs_checked=True)
     _record(step, h2_output.detach(), target, h1_output, keep, terms, base)
     step.used()
     return terms
@@ -116,15 +134,18 @@ def _check_rows_fit(step: Step, number: int, target: Tensor) -> None:
         flag = step.run.other_items
         step.run.other_items = changed if flag is None else flag | changed
     elif changed:
-        raise ValueError(STORED_OF_OTHERS)
+        raise ValueError(stored_of_others(step.state.stored))
 
 
-STORED_OF_OTHERS = (
-    "The items or targets of a batch are not those that its loader brought, not all of them, or in another order: a "
-    "hook or the step has mixed, replaced, left out or reordered them (mixup, cutmix, sorting), and h1's stored "
-    "outputs are for the items as the loader brought them. Give h1 itself, h1=old_model, or do it before the loader: "
-    "in the data set or the sampler."
-)
+def stored_of_others(name: str | None) -> str:
+    """What is wrong with items for which no rows were brought, of h1 or of the teacher."""
+    name = name or "h1"
+    return (
+        "The items or targets of a batch are not those that its loader brought, not all of them, or in another order: "
+        "a hook or the step has mixed, replaced, left out or reordered them (mixup, cutmix, sorting), and "
+        f"{name}'s stored outputs are for the items as the loader brought them. Give {name} itself, "
+        f"{GIVE_ITSELF[name]}, or do it before the loader: in the data set or the sampler."
+    )
 
 
 # -- scores -----------------------------------------------------------------------------------------------------
@@ -156,38 +177,57 @@ def _classes_second(step: Step, scores: Tensor, output: Any, axis: int) -> Tenso
     return scores_from_output(scores if callable(step.state.options.scores) else output, want, "h2")
 
 
-def _h1_output(
-    step: Step, number: int, h2_output: Tensor, axis: int, resize: Callable[[Tensor], Tensor] | None = None
+def _answer_of(
+    step: Step,
+    name: str,
+    number: int,
+    h2_output: Tensor,
+    axis: int,
+    resize: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """h1's answer in h2's classes, on axis 1 as h2's now are, which were on `axis`."""
-    reference = step.state.reference
+    """What h1 or the teacher says, in h2's classes, on axis 1 as h2's now are, which were on `axis`."""
+    reference = step.state.references[name]
+    rows = step.rows if name == "h1" else step.teacher_rows
     # Only a class map needs to know h2's classes; without one, differing shapes are told apart by the loss.
     classes = h2_output.shape[1] if reference.class_map is not None and h2_output.ndim > 1 else None
     if not reference.is_stored:
-        answer = step.answer(number)
-    elif step.rows is None:
+        answer = step.answers_to(number)[name]
+    elif rows is None:
         raise ValueError(
-            f"h1 is given as stored outputs, but the {step.stage} batch does not say which rows of them it is. Wrap "
-            f"the data set that its loader reads: DataLoader(stored.attach(dataset), ...); another data set needs "
-            f"stored outputs of its own, of the same h1: store_outputs(h1, val_set, ...).attach(val_set)."
+            f"{name} is given as stored outputs, but the {step.stage} batch does not say which rows of them it is. "
+            f"Wrap the data set that its loader reads: DataLoader(stored.attach(dataset), ...); another data set needs "
+            f"stored outputs of its own, of the same model: store_outputs({'h1' if name == 'h1' else 'model'}, "
+            f"val_set, ...).attach(val_set)."
         )
     else:
-        answer = step.rows.to(h2_output.device, non_blocking=True)
+        answer = rows.to(h2_output.device, non_blocking=True)
     if resize is not None and answer.is_floating_point():
         answer = resize(answer)
-    elif step.state.loss.base != "binary_cross_entropy" and _axis_of_h1(step, answer, h2_output, axis) == -1:
+    elif step.state.loss.base != "binary_cross_entropy" and _axis_of(step, name, answer, h2_output, axis) == -1:
         answer = answer.movedim(-1, 1)
     return reference.map_classes(answer, classes)
 
 
-def _axis_of_h1(step: Step, answer: Tensor, h2_output: Tensor, axis: int) -> int:
-    """Which axis of h1's scores holds the classes: as their shape says, here or in an earlier batch."""
-    reference, run = step.state.reference, step.run
-    found = h1_class_axis(answer, h2_output) or run.h1_class_axis
+def _axis_of(step: Step, name: str, answer: Tensor, h2_output: Tensor, axis: int) -> int:
+    """Which axis of what h1 or the teacher says holds the classes: as their shape says, here or in an earlier batch."""
+    reference, run = step.state.references[name], step.run
+    found = h1_class_axis(answer, h2_output) or run.h1_class_axes.get(name)
     if found is None and not (callable(reference.scores) or of_one_kind(reference.h1, step.network)):
         raise ValueError(says_ambiguous_h1(answer, axis))
-    run.h1_class_axis = found or axis
-    return run.h1_class_axis
+    run.h1_class_axes[name] = found or axis
+    return run.h1_class_axes[name]
+
+
+def _check_blends(step: Step, h2_output: Tensor) -> None:
+    """Once: whether blends read the scores of their models as the loss does."""
+    if h2_output.ndim < 2 or h2_output.shape[1] == 1:
+        return
+    for name, reference in step.state.references.items():
+        last = step.run.h1_class_axes.get(name) == -1 and h2_output.ndim > 2
+        kind: Kind = "classes_last" if last else "classes"
+        if step.state.loss.base == "binary_cross_entropy":
+            kind = "labels"
+        check_kind_of_blend(reference.fingerprint, kind, name)
 
 
 def _check_kind_of_scores(state: Compatibility, h2_output: Tensor, h1_output: Tensor) -> None:
@@ -199,37 +239,41 @@ def _check_kind_of_scores(state: Compatibility, h2_output: Tensor, h1_output: Te
             "h2's scores are probabilities (every row lies in 0..1 and sums to 1), but the loss expects logits. Leave "
             "out the softmax, or say which submodule gives the logits: scores='name'."
         )
+    who = "h1" if state.options.teacher is None else "the teacher"
+    name = who.removeprefix("the ")
     if DISSONANCES[state.loss.dissonance].reads == "logits" and h1_output.is_floating_point():
         gives_none = is_probabilities(h1_output) or (is_log_probabilities(h1_output) > is_log_probabilities(h2_output))
         if gives_none:
             raise ValueError(
-                f"h1 gives probabilities or their logarithms, and h2 logits, whose distance dissonance="
-                f"{state.loss.dissonance!r} would be: let h1 give its logits (h1_scores='name' of the submodule), or "
+                f"{who} gives probabilities or their logarithms, and h2 logits, whose distance dissonance="
+                f"{state.loss.dissonance!r} would be: let it give its logits (h1_scores='name' of the submodule), or "
                 f"take loss='focal_distillation', which compares probabilities (of h1's logarithms, too)."
             )
-    if not state.loss.labels_suffice and is_probabilities(h1_output):
+    if (not state.loss.labels_suffice or state.options.unlabelled is not None) and is_probabilities(h1_output):
         raise ValueError(
-            "h1 returned probabilities (every row lies in 0..1 and sums to 1), but the loss expects logits. Their "
-            "logarithm is as good: h1=lambda *args: old_model(*args).clamp_min(1e-30).log()."
+            f"{who} returned probabilities (every row lies in 0..1 and sums to 1), but the loss expects logits. Their "
+            f"logarithm is as good: {name}=lambda *args: old_model(*args).clamp_min(1e-30).log()."
         )
 
 
-def _watch_finite(step: Step, h2_output: Tensor, h1_output: Tensor) -> None:
+def _watch_finite(step: Step, h2_output: Tensor, answers: dict[str, Tensor]) -> None:
     """Refuse NaN and inf: at once on the CPU; elsewhere remember the step, and look when it costs nothing."""
     run, module = step.run, cast("Any", step.module)
     number = module.global_step if module._trainer is not None else 0
     if h2_output.device.type == "cpu":
         where = f" at step {number} ({step.stage})"
-        check_finite(h1_output, "h1", where)
+        for name, answer in answers.items():
+            check_finite(answer, name, where)
         check_finite(h2_output, "h2", where)
         return
+    outputs = {"h1": answers["h1"], "h2": h2_output, **answers}
     if run.first_bad is None or run.first_bad.device != h2_output.device:
-        run.first_bad = torch.full((2,), -1, dtype=torch.long, device=h2_output.device)
-    bad = torch.stack([~torch.isfinite(output.detach()).all() for output in (h1_output, h2_output)])
+        run.first_bad = torch.full((len(outputs),), -1, dtype=torch.long, device=h2_output.device)
+    bad = torch.stack([~torch.isfinite(output.detach()).all() for output in outputs.values()])
     run.first_bad = torch.where((run.first_bad < 0) & bad, number, run.first_bad)
 
 
-def raise_what_was_noticed(run: Run) -> None:
+def raise_what_was_noticed(run: Run, stored: str | None = None) -> None:
     """Read the flags that steps have left on the device; waits for it, so only where the Trainer does anyway."""
     faults, run.faults = run.faults, {}
     for message, fault in faults.items():
@@ -238,11 +282,11 @@ def raise_what_was_noticed(run: Run) -> None:
     if run.other_items is not None:
         differs, run.other_items = bool(run.other_items), None
         if differs:
-            raise ValueError(STORED_OF_OTHERS)
+            raise ValueError(stored_of_others(stored))
     if run.first_bad is None:
         return
     steps, run.first_bad = run.first_bad.tolist(), None
-    for model, step in zip(("h1", "h2"), steps, strict=True):
+    for model, step in zip(("h1", "h2", "the teacher"), steps, strict=False):
         if step >= 0:
             raise ValueError(
                 f"{model} returned NaN or inf at step {step}. Expected finite scores: look for a diverged or "

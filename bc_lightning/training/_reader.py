@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from bc_core._arrays import INT64_MAX, id_array, to_numpy
 from bc_core._batches_of_three import first_is_ids
+from bc_core.losses._blends import Kind, check_kind_of_blend
 from bc_core.losses._score_scale import are_probabilities
 from bc_lightning._user_module import has_scores, lacks_forward, of_one_kind, only_network
 from bc_lightning.batches._attached import split_batch
@@ -79,10 +80,14 @@ class Reader:
         # References bring stored rows or a class map; plain models are asked as they are, and stay where they are.
         self._reference = Reference.of(h1) if isinstance(h1, (Reference, StoredOutputs)) else None
         self._answers = None if self._reference is not None else _answers_of(h1)
+        if self._reference is None and self._answers is None:
+            _check_can_be_asked(h1, "h1", "a module, a callable, stored outputs, or its answers in an array")
+        _check_can_be_asked(h2, "h2", "a module or a callable")
         state = trained_with(h2) if state is None else state
         if self._reference is None and self._answers is None and state is not None and state.reference.class_map:
             # h1 in the classes of h2, as it was in training.
             self._reference = Reference.of(h1, class_map=state.reference.class_map, scores=h1_scores)
+        self._name = "" if self._reference is None else self._reference.fingerprint
         self._h1, self._h2, self._device = h1, h2, device
         self._multilabel, self._options = reading
         if state is not None:
@@ -115,6 +120,11 @@ class Reader:
         self.unnamed: str | None = None
 
     @property
+    def new_classes(self) -> tuple[int, ...]:
+        """Classes that h1 did not know."""
+        return getattr(getattr(self._reference, "class_map", None), "new", ())
+
+    @property
     def has_answers(self) -> bool:
         """Whether h1 is no model but what one said."""
         return self._answers is not None
@@ -128,7 +138,7 @@ class Reader:
         found, seen = Found(), 0
         for brought in dataset:
             batch, attached = split_batch(brought)
-            rows, indices = (None, None) if attached is None else attached[:2]
+            rows, indices = (None, None) if attached is None else attached.of(self._name)[:2]
             ids, x, target = self._parts(batch)
             if target.ndim and target.shape[0] == 0:
                 # A collate function has left out all of its items.
@@ -139,7 +149,7 @@ class Reader:
                 if len(h1_output) != len(h2_output):
                     raise self._wrong_number(f"at least {seen + len(h2_output)}")
             else:
-                h1_output = self._ask_h1(x, rows, h2_output, axis).to(h2_output.device)
+                h1_output = self._ask_h1(x, rows, h2_output, target, axis).to(h2_output.device)
             for output, model in ((h1_output, "h1"), (h2_output, "h2")):
                 if output.is_floating_point() and bool(torch.isnan(output).any()):
                     raise ValueError(
@@ -209,7 +219,7 @@ class Reader:
             raise ValueError(says_ambiguous_axis(answer.scores, target))
         return (answer.scores if axis == 1 else answer.scores.movedim(-1, 1)), axis
 
-    def _ask_h1(self, x: Any, rows: Tensor | None, h2_output: Tensor, axis: int) -> Tensor:
+    def _ask_h1(self, x: Any, rows: Tensor | None, h2_output: Tensor, target: Tensor, axis: int) -> Tensor:
         reference = self._reference
         if reference is None:
             return self._h1_second(self._ask_h1_model(x, self._device).scores, h2_output, axis)
@@ -222,7 +232,11 @@ class Reader:
                 "DataLoader(stored.attach(dataset), ...)"
             )
         rows = self._h1_second(rows, h2_output, axis)
-        return reference.map_classes(rows.to(h2_output.device), classes)
+        kind: Kind = "classes_last" if self._h1_class_axis == -1 and rows.ndim > 2 else "classes"
+        if h2_output.ndim > 1 and h2_output.shape[1] > 1:
+            check_kind_of_blend(reference.fingerprint, "labels" if self._multilabel else kind, "h1")
+        mapped = reference.map_classes(rows.to(h2_output.device), classes)
+        return reference.for_support(mapped, target.to(mapped.device))
 
     def _h1_second(self, scores: Tensor, h2_output: Tensor, axis: int) -> Tensor:
         """h1's scores with the classes on axis 1; h2's were on `axis`."""
@@ -293,6 +307,14 @@ def _answers_of(h1: Any) -> Tensor | None:
     return answers
 
 
+def _check_can_be_asked(model: Any, called: str, expected: str) -> None:
+    if isinstance(model, type) or not callable(model):
+        raise TypeError(
+            f"{called} must be {expected}; make an instance of a class, and load a file with bc_lightning.load_h1. "
+            f"Received: {called}={model!r}."
+        )
+
+
 def is_stored(h1: Any) -> bool:
     return isinstance(h1, StoredOutputs) or (isinstance(h1, Reference) and h1.is_stored)
 
@@ -330,7 +352,9 @@ def reading_of(
 @contextmanager
 def evaluating(*models: Any) -> Iterator[None]:
     """Eval mode and no gradients; afterwards every submodule is in the mode it was in."""
-    modules = [each for model in models for each in modules_behind(model.h1 if isinstance(model, Reference) else model)]
+    modules = [
+        each for model in models for each in (model.modules if isinstance(model, Reference) else modules_behind(model))
+    ]
     modes = [(child, child.training) for module in modules for child in module.modules()]
     try:
         for module in modules:

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from bc_core.promise._keeper import PromiseOptions
     from bc_lightning.training._promise import Promised
     from bc_lightning.training._step import Step
+    from bc_lightning.training._unlabelled import Batches, Unlabelled
 
 Stage = Literal["train", "val", "test"]
 STAGES: tuple[Stage, ...] = ("train", "val", "test")
 CHECKPOINT_KEY = "backward_compatibility"
+UNLABELLED = "train_unlabelled_dissonance"
 
 Scores = str | Callable[[Any], Tensor] | None
 Where = str | int | Callable[[Any], Any] | None
@@ -55,6 +57,9 @@ class Options:
     promise: PromiseOptions | None = None
     # Held-out data for the promise; None for the validation data.
     promise_data: Any = None
+    # What is imitated in place of h1.
+    teacher: Reference | None = None
+    unlabelled: Unlabelled | None = None
 
     @property
     def moves_lambda(self) -> bool:
@@ -70,6 +75,8 @@ class Options:
     def logged_names(self) -> frozenset[str]:
         """The names that are ours in the Trainer's logs."""
         names = {f"{self.log_prefix}{stage}_{name}" for stage in self.stages for name in LOGGED_NAMES}
+        if self.unlabelled is not None:
+            names.add(f"{self.log_prefix}{UNLABELLED}")
         others = ["lambda_c"] if self.moves_lambda else []
         if self.promise is not None:
             others += self.promise.logged_names
@@ -77,13 +84,15 @@ class Options:
 
 
 class Incoming(NamedTuple):
-    """What was taken out of a batch before the user's own hooks saw it: h1's stored rows and their indices."""
+    """What was taken out of a batch before the user's own hooks saw it: stored rows and their indices."""
 
+    # h1's.
     rows: Tensor | None = None
     indices: Tensor | None = None
     # Of which data set the rows are, and the batch as the loader brought it.
     source: str | None = None
     brought: AsBrought | None = None
+    teacher_rows: Tensor | None = None
 
 
 class Position(NamedTuple):
@@ -116,6 +125,8 @@ class Epoch:
     seen: dict[int, tuple[Position | None, int, int]] = field(default_factory=dict)
     recorded: Position | None = None
     steps: int = 0
+    # Mean dissonance of each unlabelled batch.
+    unlabelled: list[Tensor] = field(default_factory=list)
 
 
 @dataclass
@@ -130,7 +141,7 @@ class Run:
     # The axis of the classes, where the first batch has told it.
     class_axis: int | None = None
     # The same of h1's scores.
-    h1_class_axis: int | None = None
+    h1_class_axes: dict[str, int] = field(default_factory=dict)
     # Whether h1 or h2 change their input in place, so that h1 needs a copy of what h2 got.
     copies_inputs: bool = False
     # Whether h1 draws from the generators of Python or NumPy.
@@ -145,6 +156,7 @@ class Run:
     checkpoint_step: int | None = None
     # Said once a run.
     unnamed: set[str] = field(default_factory=set)
+    unlabelled: Batches | None = None
 
     def epoch(self, stage: Stage) -> Epoch:
         """The epoch that is under way in a stage; outside of a Trainer there is no hook that begins it."""
@@ -164,6 +176,8 @@ class Compatibility:
         self.epochs_begun: dict[str, int] = {}
         # What a training that is held to a promise has come to; goes into checkpoints too.
         self.promised: Promised | None = None
+        # How often this training has begun to read the loader of unlabelled inputs; goes into checkpoints.
+        self.unlabelled_passes = 0
         self.moves_along = True
         # While our own values are logged, under the names that are refused to others.
         self.logging = False
@@ -177,6 +191,27 @@ class Compatibility:
     def reference(self) -> Reference:
         """The frozen h1."""
         return self.options.reference
+
+    @property
+    def references(self) -> dict[str, Reference]:
+        """h1, and the teacher where there is one, by what they are called."""
+        teacher = self.options.teacher
+        return {"h1": self.options.reference, **({} if teacher is None else {"the teacher": teacher})}
+
+    @property
+    def imitated(self) -> Reference:
+        """The teacher, or h1."""
+        return self.options.teacher or self.options.reference
+
+    @property
+    def live(self) -> dict[str, Reference]:
+        """Those of them that are asked in the step."""
+        return {name: each for name, each in self.references.items() if not each.is_stored}
+
+    @property
+    def stored(self) -> str | None:
+        """The name of one whose outputs are stored, if there is one."""
+        return next((name for name, each in self.references.items() if each.is_stored), None)
 
     @property
     def loss(self) -> CompatibilityLoss:
@@ -209,7 +244,8 @@ class Compatibility:
         """Move h1 and the loss to where h2 is moved."""
         if not self.moves_along:
             return
-        self.reference.apply(fn)
+        for reference in self.references.values():
+            reference.apply(fn)
         # The loss goes to the same device but keeps its precision: it computes in float32 whatever h2 is.
         device = fn(torch.empty(0)).device
         self.loss.to(device)
@@ -225,12 +261,15 @@ class Compatibility:
     def checkpoint_entry(self, checkpoint: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What a checkpoint says of h1; plain values and tensors, so that it loads without this package."""
         promised = {} if self.promised is None else {"promise": self.promised.state_dict(checkpoint or {})}
+        teacher = self.options.teacher
         return {
             "version": 1,
             "h1_fingerprint": self.reference.fingerprint,
+            **({} if teacher is None else {"teacher_fingerprint": teacher.fingerprint}),
             "loss": repr(self.loss),
             "validation_epochs": self.epochs_begun.get("val", 0),
             **promised,
+            **({} if self.options.unlabelled is None else {"unlabelled_passes": self.unlabelled_passes}),
         }
 
     def resume(self, entry: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
@@ -239,6 +278,7 @@ class Compatibility:
         self.epochs_begun = {"val": int(entry.get("validation_epochs", 0))}
         if self.promised is not None and "promise" in entry:
             self.promised.load_state_dict(entry["promise"], checkpoint)
+        self.unlabelled_passes = int(entry.get("unlabelled_passes", 0))
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle is of the model; a run is the Trainer's.

@@ -20,11 +20,12 @@ from bc_lightning.batches._model_outputs import inputs_from_batch, scores_from_o
 from bc_lightning.training._calls import Asked, Call
 from bc_lightning.training._compiling import eager, is_compiling
 from bc_lightning.training._loss_watch import LossWatch
-from bc_lightning.training._refused_steps import captures_message, features_message
+from bc_lightning.training._refused_steps import GIVE_ITSELF, captures_message, features_message
 from bc_lightning.training._state import Compatibility, Position, Scores, Stage
 from bc_lightning.training._tensors import Members, mapped, place_of, storage_of, tensors_in, version_of
 
 if TYPE_CHECKING:
+    from bc_lightning.reference._reference import Reference
     from bc_lightning.training._hooks import ModuleCalls
 
 HANDED_OVER = "compatibility_target"
@@ -50,15 +51,19 @@ class Step:
         self.batch_before = dict(batch) if isinstance(batch, dict) else batch
         self.position = position
         self.run = state.run
-        self.rows, self.indices, self.source, self.brought = state.run.incoming
+        self.rows, self.indices, self.source, self.brought, self.teacher_rows = state.run.incoming
         self.first = stage not in state.run.looked_at
+        # While h2 is called for another end than the step's own.
+        self.aside = False
+        self.given_to_h2: Call | None = None
         self.found = state.found_in(stage)
         self.scores: Scores = state.options.scores if self.found is None else self.found.scores
         self.calls: list[Call] = []
         self.asked: list[Asked] = []
         # The numbers by which the watch knows their outputs.
         self.roots: list[int] = []
-        self.answers: dict[int, Tensor] = {}
+        # What h1 and the teacher said of each, by their names.
+        self.answers: dict[int, dict[str, Tensor]] = {}
         # How often the scores of each call had been changed in place when h2 answered.
         self.versions: dict[int, int] = {}
         # Calls of forward around the submodule that gives the scores, and which of them is around which call of it.
@@ -84,7 +89,7 @@ class Step:
         self.target_storage = storage_of(self._target) if isinstance(self._target, Tensor) else None
         self.target_place = place_of(self._target) if isinstance(self._target, Tensor) else None
         # Noise that a step adds is not in stored outputs.
-        stored = state.reference.is_stored and stage == "train" and not self.compiled
+        stored = state.stored is not None and stage == "train" and not self.compiled
         self._generators = _generators(self.first) if stored else None
         self._inputs: Any = None
         if state.options.inputs is not None and not state.options.supplies_base:
@@ -101,15 +106,19 @@ class Step:
         """What h1 will be asked: what h2 is given, or a copy where it may be another when h1 is asked."""
         if self.compiled:
             return Asked(args, kwargs, part)
-        if self._generators is not None:
+        if self._generators is not None and not self.state.live:
             return Asked(args, kwargs, part, drawn=_generators(self.first) != self._generators)
         tensors, which = list(tensors_in((args, kwargs))), self.state.options.call
         # Asked when the step has ended.
         late = callable(which) or (isinstance(which, int) and which < 0)
         # Tensors made in inference mode don't count their changes.
         if self.first or self.run.copies_inputs or late or any(tensor.is_inference() for tensor in tensors):
-            return Asked(mapped(args, _copied), mapped(kwargs, _copied), part, (args, kwargs))
-        return Asked(args, kwargs, part, (), tuple(version_of(tensor) for tensor in tensors))
+            asked = Asked(mapped(args, _copied), mapped(kwargs, _copied), part, (args, kwargs))
+        else:
+            asked = Asked(args, kwargs, part, (), tuple(version_of(tensor) for tensor in tensors))
+        if self._generators is not None:
+            return asked._replace(drawn=_generators(self.first) != self._generators)
+        return asked
 
     @eager
     def before_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked:
@@ -174,7 +183,7 @@ class Step:
             self.versions[len(self.calls) - 1] = version_of(readable)
         if self._counts_now():
             with self._watch_paused():
-                self.answer(len(self.calls) - 1)
+                self.answers_to(len(self.calls) - 1)
         if not self.state.options.supplies_base:
             # Last, as every look at a tensor passes through the watch from here on.
             self.follow(call, call.output if readable is None else readable, self.captured - 1, closely)
@@ -182,7 +191,7 @@ class Step:
     def _counts_now(self) -> bool:
         which = self.state.options.call
         number = len(self.calls) - 1
-        if self.state.reference.is_stored:
+        if not self.state.live:
             return False
         return number == which if isinstance(which, int) else number == 0 and not callable(which)
 
@@ -207,14 +216,15 @@ class Step:
 
     def used(self) -> None:
         """Forget the calls: a step that optimises by hand may call h2 anew for another loss."""
+        self.given_to_h2 = self.calls[0] if self.calls else None
         self.calls, self.asked, self.roots, self.around, self.begun = [], [], [], [], []
         self.enclosing = {}
         self.answers, self.versions, self.watch = {}, {}, None
 
     # -- h1 -----------------------------------------------------------------------------------------------------
 
-    def answer(self, number: int) -> Tensor:
-        """h1's own scores for a call of h2; asked once."""
+    def answers_to(self, number: int) -> dict[str, Tensor]:
+        """The own scores of h1 and the teacher for a call of h2, by their names, where these are asked; once."""
         if number in self.answers:
             return self.answers[number]
         asked, look = self._what_to_ask(number), self.first and not self.compiled
@@ -222,10 +232,11 @@ class Step:
         kept = [tensor.clone() for tensor in tensors] if look else []
         device = tensors[0].device if tensors else torch.device("cpu")
         changed = asked.is_changed
-        with self._random_numbers_kept(device):
-            self.answers[number] = self.state.reference.ask(
-                asked.args, asked.kwargs, asked.part, self._networks_of_h1(asked)
-            )
+        with self.random_numbers_kept(device):
+            self.answers[number] = {
+                name: reference.ask(asked.args, asked.kwargs, asked.part, self._networks_of(reference, asked))
+                for name, reference in self.state.live.items()
+            }
         if changed or asked.is_changed:
             raise RuntimeError(
                 f"{'h2 or its step' if changed else 'h1'} has changed in place what h2 was called with, and did not on "
@@ -248,13 +259,13 @@ class Step:
             if self.watch is not None:
                 self.watch.paused = False
 
-    def _networks_of_h1(self, asked: Asked) -> tuple[str, ...]:
+    def _networks_of(self, reference: Reference, asked: Asked) -> tuple[str, ...]:
         """The parts of h1 that answer, where h2's were found in the steps and h1 was made as h2 is.
 
         Raises:
             ValueError: h1 has no forward, and what h2's step does between its parts is not known to it.
         """
-        reference, found, h1 = self.state.reference, self.found, self.state.reference.h1
+        found, h1 = self.found, reference.h1
         if found is None or self._inputs is not None:
             return ()
         alike = of_one_kind(h1, self.module) and set(found.names) <= {name for name, _ in h1.named_modules()}
@@ -312,7 +323,7 @@ class Step:
         return fitting[0]._replace(part=False)
 
     @contextmanager
-    def _random_numbers_kept(self, device: torch.device) -> Iterator[None]:
+    def random_numbers_kept(self, device: torch.device) -> Iterator[None]:
         """An h1 that draws random numbers must not shift those that h2 draws next."""
         before = python_and_numpy_state() if self.first and not self.run.h1_draws else None
         cpu = torch.get_rng_state()
@@ -394,8 +405,8 @@ class Step:
         if asked.drawn and not self.members.given_to(asked.args, asked.kwargs, self.size):
             raise ValueError(
                 f"{class_of(self.module)}'s train step draws random numbers and calls h2 with something else than the "
-                f"batch's input (noise or augmentation in the step), for which h1's stored outputs hold no answer. "
-                f"Give h1 itself: h1=old_model."
+                f"batch's input (noise or augmentation in the step), for which {self.state.stored}'s stored outputs "
+                f"hold no answer. Give {self.state.stored} itself: {GIVE_ITSELF[str(self.state.stored)]}."
             )
 
     def resized(self, number: int, scores: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:

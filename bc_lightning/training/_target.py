@@ -16,6 +16,7 @@ from bc_core.losses._dissonances import DISSONANCES
 from bc_lightning._user_module import class_of
 from bc_lightning.training._loss_watch import LossWatch, SeenLoss
 from bc_lightning.training._ranking import check_ranking
+from bc_lightning.training._refused_steps import GIVE_ITSELF
 from bc_lightning.training._step import HANDED_OVER, Step
 from bc_lightning.training._tensors import is_compiled, other_labels, place_of, storage_of, tensors_in
 
@@ -329,11 +330,11 @@ def _unknown_target(step: Step) -> str:
 
 
 def _refuse_stored(step: Step) -> None:
-    if step.state.reference.is_stored:
+    if step.state.stored is not None:
         raise ValueError(
             f"{class_of(step.module)}'s train step trained on inputs and targets of its own (mixup, for one), for "
-            f"which h1's stored outputs hold no answer: they are of the items as they are stored. Give h1 itself: "
-            f"h1=old_model."
+            f"which {step.state.stored}'s stored outputs hold no answer: they are of the items as they are stored. "
+            f"Give {step.state.stored} itself: {GIVE_ITSELF[step.state.stored]}."
         )
 
 

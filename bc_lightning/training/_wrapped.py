@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -21,8 +20,8 @@ from bc_lightning.training import _promise
 from bc_lightning.training._compiling import eager, in_backward
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
 from bc_lightning.training._hooks import CallHook, ModuleCalls
+from bc_lightning.training._incoming import check_same_teacher, incoming
 from bc_lightning.training._loaders import check_collates
-from bc_lightning.training._moved_rows import AsBrought
 from bc_lightning.training._penalty import UnknownAxisError, penalty_terms, raise_what_was_noticed
 from bc_lightning.training._refused_steps import captures_message, whole_graph_message
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage, compatibilities_of
@@ -30,6 +29,7 @@ from bc_lightning.training._step import HANDED_OVER, Step
 from bc_lightning.training._strategies import check_strategy
 from bc_lightning.training._target import check_compiled, check_takes_from_base, is_unseen
 from bc_lightning.training._tensors import has_label_loss, leads_to
+from bc_lightning.training._unlabelled import unlabelled_dissonance
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -50,7 +50,7 @@ class CompatibleStep:
         call: Callable[..., Any] = super().forward  # type: ignore[misc]
         if not in_backward():
             for state in self._compatibilities:
-                if (step := state.step) is not None:
+                if (step := state.step) is not None and not step.aside:
                     call = functools.partial(_through if step.compiled else _through_eagerly, step, call)
         return call(*args, **kwargs)
 
@@ -74,7 +74,7 @@ class CompatibleStep:
         # Before the user's own batch hooks, which know nothing of stored rows.
         batch, brought = split_batch(batch)
         for state in self._compatibilities:
-            state.run.incoming = Incoming() if brought is None else _incoming(state, batch, brought)
+            state.run.incoming = Incoming() if brought is None else incoming(state, batch, brought)
         return super()._on_before_batch_transfer(batch, dataloader_idx)  # type: ignore[misc]
 
     # -- a run --------------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ class CompatibleStep:
         every = trainer.log_every_n_steps
         if every and (batch_idx + 1) % every == 0:
             for state in self._compatibilities:
-                raise_what_was_noticed(state.run)
+                raise_what_was_noticed(state.run, state.stored)
 
     def on_validation_batch_start(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> Any:
         _note_position(self, batch_idx, *args, **kwargs)
@@ -230,6 +230,7 @@ class CompatibleStep:
                 )
             if not is_sure(saved["h1_fingerprint"], given):
                 rank_zero_warn(says_by_name(given))
+            check_same_teacher(saved.get("teacher_fingerprint"), state.options.teacher)
             state.resume(saved, checkpoint)
 
     @classmethod
@@ -265,24 +266,6 @@ def _through_eagerly(step: Step, call: Callable[..., Any], /, *args: Any, **kwar
         step.left_forward()
     step.after_forward(args, kwargs, output, asked)
     return output
-
-
-def _incoming(state: Compatibility, batch: Any, brought: Any) -> Incoming:
-    reference = state.reference
-    if not reference.is_stored:
-        return Incoming(None, brought.indices, " ".join(sorted(brought.sources)))
-    source = " ".join(sorted(brought.sources))
-    if not is_same_h1(brought.fingerprint, reference.fingerprint):
-        raise ValueError(
-            f"A batch brings stored outputs of another h1: their fingerprint is {brought.fingerprint}, that of the h1 "
-            f"given here is {reference.fingerprint}. Attach outputs of one and the same h1."
-        )
-    from bc_lightning.batches._model_outputs import target_from_batch
-
-    target = None
-    with suppress(TypeError, ValueError):
-        target = target_from_batch(batch, state.options.target)
-    return Incoming(brought.rows, brought.indices, source, AsBrought(batch, target, brought.indices.numel()))
 
 
 def _note_position(module: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -469,7 +452,7 @@ def _automatic(step: Step, output: Any) -> Any:
     state = step.state
     if state.options.supplies_base:
         terms = penalty_terms(step)
-        return terms.base + state.loss.lambda_c * terms.dissonance
+        return terms.base + state.loss.lambda_c * _with_unlabelled(step, terms.dissonance)
     if output is None:
         # The user's step asks Lightning to skip this batch; so do we.
         return None
@@ -495,4 +478,12 @@ def _with_penalty(step: Step, loss: Tensor) -> Tensor:
     if unseen:
         check_compiled(step, terms.base, loss.detach())
     check_takes_from_base(step, terms.base, loss.detach())
-    return loss if plain else loss + step.state.loss.lambda_c * terms.dissonance
+    return loss if plain else loss + step.state.loss.lambda_c * _with_unlabelled(step, terms.dissonance)
+
+
+def _with_unlabelled(step: Step, dissonance: Tensor) -> Tensor:
+    """The dissonance of a batch, and that of one without labels where there is a loader of such."""
+    if step.state.options.lambda_is_zero:
+        return dissonance
+    beyond = unlabelled_dissonance(step)
+    return dissonance if beyond is None else dissonance + beyond

@@ -11,7 +11,7 @@ from keras import ops
 from user_models import value_and_gradient
 
 import bc_keras
-from bc_keras.losses._keras_operations import KerasOperations
+from bc_keras._keras_operations import KerasOperations
 from bc_keras.losses._losses import MODEL_LOSSES
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import bc_lightning
+from bc_lightning._torch_operations import TorchOperations
 from bc_lightning.losses._losses import MODEL_LOSSES
-from bc_lightning.losses._torch_operations import TorchOperations
 
 
 class Scores(nn.Module):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bc_core import ClassMap
 from bc_core.losses._dissonances import DISSONANCES, Dissonance, Option
 from bc_core.losses._documentation import NAMED_LOSSES
 from bc_core.losses._numpy_loss import numpy_loss
@@ -385,7 +386,7 @@ def test_discriminant_pivot_moves_the_support(side):
 
 def test_class_map(side):
     h2, h1 = np.zeros((2, 3), side.dtype), np.array([[0.0, 5.0], [5.0, 0.0]], side.dtype)
-    options = {"class_map": [2, 0], **side.outputs[0][2]}
+    options = {"class_map": ClassMap([2, 0], new=[1]), **side.outputs[0][2]}
     # h1's classes 0 and 1 are h2's 2 and 0, so h1 says 0 and 2.
     each = side.model_loss("BCCrossEntropyLoss", h2, h1, 1.0, **options)([0, 0], "none")
     np.testing.assert_allclose(side.array(each), [2 * np.log(3), np.log(3)], rtol=1e-6)

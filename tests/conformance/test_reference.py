@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bc_core import ClassMap
+
 
 class Lightning:
     forms = ("logits",)
@@ -137,13 +139,15 @@ def test_stored_outputs_come_with_the_batch(side):
     ("class_map", "num_classes", "columns"),
     [
         # Moved, beside classes that are new.
-        ([3, 0, 1], 5, lambda p: [p[:, 1], p[:, 2], 0 * p[:, 0], p[:, 0], 0 * p[:, 0]]),
+        (ClassMap([3, 0, 1], new=[2, 4]), 5, lambda p: [p[:, 1], p[:, 2], 0 * p[:, 0], p[:, 0], 0 * p[:, 0]]),
         # Two became one.
-        ([0, 1, 1], 2, lambda p: [p[:, 0], p[:, 1] + p[:, 2]]),
+        (ClassMap([0, 1, 1], merged=[1]), 2, lambda p: [p[:, 0], p[:, 1] + p[:, 2]]),
         # One is gone: h1 has to choose among those that are left.
         ([0, 1, -1], 2, lambda p: [p[:, 0] / (p[:, 0] + p[:, 1]), p[:, 1] / (p[:, 0] + p[:, 1])]),
+        # One became two, each part with its share, beside one that is new.
+        (ClassMap([(1, 3), 0], new=[2]), 4, lambda p: [p[:, 1], p[:, 0] / 2, 0 * p[:, 0], p[:, 0] / 2]),
     ],
-    ids=["moved", "merged", "dropped"],
+    ids=["moved", "merged", "dropped", "split"],
 )
 def test_class_map_says_probabilities_in_h2s_classes(side, form, class_map, num_classes, columns):
     p = probabilities(len(class_map))
@@ -154,7 +158,7 @@ def test_class_map_says_probabilities_in_h2s_classes(side, form, class_map, num_
 
 def test_class_map_of_labels(side):
     # -1 is no class, before the map and after it.
-    assert side.mapped_labels([0, 1, 2, -1], [2, 0, -1]) == [2, 0, -1, -1]
+    assert side.mapped_labels([0, 1, 2, -1], ClassMap([2, 0, -1], new=[1])) == [2, 0, -1, -1]
 
 
 @pytest.mark.parametrize("class_map", [[0, -2], [-1, -1], []])

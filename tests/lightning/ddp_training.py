@@ -69,6 +69,7 @@ def train(devices: int, out: Path, way: list[str]) -> None:
     parser.add_argument("--stored", action="store_true")
     parser.add_argument("--lbfgs", action="store_true")
     parser.add_argument("--promise", choices=["validation", "held-out"])
+    parser.add_argument("--taught", action="store_true")
     arguments = parser.parse_args(way)
 
     base, dissonance = arguments.loss.split("/")
@@ -111,6 +112,10 @@ def train(devices: int, out: Path, way: list[str]) -> None:
         # Three batches, of which two processes have two and one.
         options["promise_data"] = DataLoader(dataset(51, seed=1), 17)
         options["promise_options"]["every"] = 3
+    if arguments.taught:
+        # Each process takes its share of the unlabelled batches.
+        options["teacher"] = [(make_h1(), 0.5), (h1, 0.5)]
+        options["unlabelled"] = DataLoader(dataset(96, seed=3), batch)
     module = BCLightningModule(module, h1=reference, loss=loss, **options)
     run = trainer()
     # The sampler that Lightning puts in shuffles, by process count; this one deals the same global batches.

@@ -274,9 +274,55 @@ def test_whole_numbers_in_floats_are_classes():
         assert found.overlap.counts.sum(axis=0).tolist() == [[1, 2], [3, 2]]
 
 
+class Weighted(keras.utils.PyDataset):
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+
+@pytest.mark.parametrize("form", ["arrays", "a list", "a PyDataset", "a generator", "tf.data"])
 @pytest.mark.parametrize("weight", [-1.0, float("nan")])
-def test_weights_that_are_none_are_refused(weight):
+def test_weights_that_are_none_are_refused(weight, form):
     x, y = np.arange(8.0)[:, None], np.array(TARGET)
-    assert evaluate(table(H1), table(H2), (x, y, np.full(8, 2.0))).comparison.dataset_size == 8
+
+    def given(weights):
+        rows = [(x[at : at + 3], y[at : at + 3], weights[at : at + 3]) for at in (0, 3, 6)]
+        if form == "tf.data":
+            tf = pytest.importorskip("tensorflow")
+            return tf.data.Dataset.from_tensor_slices((x, y, weights)).batch(3)
+        return {"arrays": (x, y, weights), "a list": rows, "a PyDataset": Weighted(rows), "a generator": iter(rows)}[
+            form
+        ]
+
+    assert evaluate(table(H1), table(H2), given(np.full(8, 2.0))).comparison.dataset_size == 8
     with pytest.raises(ValueError, match=f"sample_weight must hold numbers of at least 0.*{weight}"):
-        evaluate(table(H1), table(H2), (x, y, np.full(8, weight)))
+        evaluate(table(H1), table(H2), given(np.where(np.arange(8) == 7, weight, 1.0)))
+
+
+class Shares(keras.layers.Layer):
+    """Of 1 the scores 1 and 2, of 0 NaN."""
+
+    supports_masking = True
+
+    def call(self, x):
+        return ops.concatenate([x / x, 2 * x / x], -1)
+
+
+def test_nan_that_is_masked_is_nobodys_prediction():
+    x, labels = np.ones((4, 3, 1), "float32"), np.ones((4, 3), int)
+    x[:, 2] = 0
+    h1, h2 = (
+        (lambda given: ops.ones(given.shape[:2], "int32")),
+        keras.Sequential([keras.Input((3, 1)), keras.layers.Masking(), Shares()]),
+    )
+    overlap = evaluate(h1, h2, (x, labels)).comparison.overlap
+    assert (overlap.both_right, overlap.total) == (8, 8)
+    x[1, 0] = np.nan
+    with pytest.raises(ValueError, match=r"h2 must give finite scores.*first at index \(1, 0\)"):
+        evaluate(h1, h2, (x, labels))

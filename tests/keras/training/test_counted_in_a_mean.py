@@ -9,7 +9,7 @@ from keras import ops
 from user_models import data, net
 from wrapped_models import SPARSE, fitted, sgd
 
-from bc_core import compare
+from bc_core import ClassMap, compare
 from bc_keras import (
     BTC,
     BCModel,
@@ -194,7 +194,7 @@ def test_class_map_of_logits():
     exp = np.exp(h1.predict(x, verbose=0).astype(float))
     p1 = exp / exp.sum(1, keepdims=True)
     mapped = np.stack([p1[:, 1], np.zeros(32), p1[:, 0]], axis=1)
-    model = BCModel(h2, h1=h1, dissonance="strict_imitation", class_map=[2, 0])
+    model = BCModel(h2, h1=h1, dissonance="strict_imitation", class_map=ClassMap([2, 0], new=[1]))
     model.compile(sgd(), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     exp2 = np.exp(h2.predict(x, verbose=0).astype(float))
     expected = oracle(mapped, exp2 / exp2.sum(1, keepdims=True), y, np.ones(32, bool), "strict_imitation", "batch")

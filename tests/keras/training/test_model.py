@@ -9,7 +9,7 @@ from user_models import data, net
 from wrapped_models import SPARSE, fitted, right, sgd, weights
 
 import bc_keras
-from bc_core import compare
+from bc_core import ClassMap, compare
 from bc_keras import (
     BEC,
     BTC,
@@ -216,7 +216,7 @@ def test_class_map_relates_an_h1_with_other_classes():
     # h1 knew the classes 2 and 0.
     mapped = np.stack([p1[:, 1], np.zeros(32), p1[:, 0]], axis=1)
     for dissonance in ("new_error", "strict_imitation"):
-        model = BCModel(h2, h1=h1, lambda_c=2.0, dissonance=dissonance, class_map=[2, 0])
+        model = BCModel(h2, h1=h1, lambda_c=2.0, dissonance=dissonance, class_map=ClassMap([2, 0], new=[1]))
         model.compile(sgd(), loss=SPARSE, metrics=[BTC()])
         got = model.evaluate(x, y, verbose=0, return_dict=True)
         assert got["btc"] == pytest.approx(compare(y, mapped.argmax(1), p2.argmax(1)).overlap.btc)

@@ -65,6 +65,77 @@ def test_an_h1_that_does_not_answer_as_announced_is_refused():
     fit(probabilities, logits=True, dissonance="strict_imitation", h1_from_logits=False)
 
 
+class Pieces(keras.utils.PyDataset):
+    """Batches of sixteen."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.y) // 16
+
+    def __getitem__(self, index):
+        rows = slice(16 * index, 16 * index + 16)
+        return self.x[rows], self.y[rows]
+
+
+def test_data_without_instances_are_refused():
+    x, y = data(32)
+    model = BCModel(net(1), h1=net(0))
+    model.compile("sgd", loss=SPARSE)
+    for use in (
+        lambda: model.fit(x[:0], y[:0]),
+        lambda: model.fit(Pieces(x[:0], y[:0])),
+        lambda: model.fit(x, y, verbose=0, validation_data=(x[:0], y[:0])),
+        lambda: model.fit(x, y, verbose=0, validation_data=Pieces(x[:0], y[:0])),
+        lambda: model.evaluate(x[:0], y[:0]),
+        lambda: model.evaluate(Pieces(x[:0], y[:0])),
+    ):
+        with pytest.raises(ValueError, match="at least one instance.*Received: none"):
+            use()
+    assert np.isfinite(model.fit(Pieces(x, y), verbose=0, validation_data=Pieces(x, y)).history["loss"]).all()
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("dissonance", ["new_error", "imitation"])
+def test_an_h1_that_answers_for_other_instances_of_batches(dissonance, rows, jit):
+    # Nobody asks h1 beforehand about data that come in batches.
+    h1 = net(0)
+    model = BCModel(net(1), h1=lambda x: h1(x)[:rows], dissonance=dissonance)
+    model.compile("sgd", loss=SPARSE, jit_compile=jit and keras.backend.backend() != "torch")
+    # TensorFlow has an error of its own for what it finds out within a graph; XLA tells sizes alone.
+    is_graph = keras.backend.backend() == "tensorflow"
+    message = "requested shape|Reshape" if is_graph and jit else "h1 must give one row for each instance"
+    with pytest.raises(Exception if is_graph else ValueError, match=message):
+        model.fit(Pieces(*data(32)), verbose=0)
+
+
+def test_a_misspelt_argument_is_refused_in_the_name_of_what_was_called():
+    with pytest.raises(TypeError, match=r"^BCModel\(\) got an unexpected keyword argument 'lamda_c'"):
+        BCModel(net(1), h1=net(0), lamda_c=1.0)
+    with pytest.raises(TypeError, match=r"^BCNewErrorCompatibilityModel\(\) .*'lamda_c'"):
+        bc_keras.BCNewErrorCompatibilityModel(net(1).layers, h1=net(0), lamda_c=1.0)
+    with pytest.raises(TypeError, match=r"^BCModel\(\) multiple values for argument 'lambda_c'"):
+        BCModel(net(1), net(0), 1.0, lambda_c=1.0)
+
+
+def test_labels_alone_are_not_imitated():
+    stored = bc_keras.StoredOutputs.from_table(data(32)[1])
+    for options in (
+        {"dissonance": "strict_imitation"},
+        {"dissonance": "imitation"},
+        {"loss": CompatibilityLoss(dissonance="strict_imitation")},
+        {"loss": "focal_distillation"},
+    ):
+        with pytest.raises(ValueError, match="labels only.*Use a new-error loss, or stored outputs that hold scores"):
+            BCModel(net(1), h1=stored, **options)
+    BCModel(net(1), h1=stored, dissonance="new_error")
+    scores = bc_keras.StoredOutputs.from_predictions(net(0).predict(data(32)[0], verbose=0))
+    BCModel(net(1), h1=scores, dissonance="strict_imitation")
+
+
 def test_bad_data_are_refused():
     x, y = data(32)
     model = BCModel(net(1), h1=net(0))

@@ -331,10 +331,39 @@ def test_an_h1_that_breaks_after_the_first_batch_is_told(dissonance, value):
         model.fit(broken, y, batch_size=16, epochs=3, shuffle=False, verbose=0)
     with pytest.raises(ValueError, match="what was measured is of no use.* first in step 5 of 6"):
         model.evaluate(broken, y, batch_size=16, verbose=0)
-    with pytest.raises(ValueError, match="h1 must give finite scores.*validation_data"):
+    with pytest.raises(ValueError, match="h1 must give finite scores.*32 instances of data"):
         evaluate(model.h1, net(1), (broken, y))
     with pytest.raises(ValueError, match="first in step 1 of 1"):
         model.train_on_batch(broken[64:80], y[64:80])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dissonance", ["new_error", "strict_imitation"])
+def test_an_h2_that_breaks_after_the_first_batch_is_told(dissonance, value):
+    x, y = data(96)
+    broken = x.copy()
+    broken[70, 0] = 99
+    model = BCModel(h1_that_breaks(value), h1=net(0), dissonance=dissonance)
+    # It learns nothing, so that it does not break in the steps after.
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match="what was measured is of no use.*from h2, first in step 5 of 6"):
+        model.evaluate(broken, y, batch_size=16, verbose=0)
+    with pytest.raises(ValueError, match="h2 must give finite scores.*NaN or infinity from h2, first in step 5 of 6"):
+        model.fit(broken, y, batch_size=16, epochs=3, shuffle=False, verbose=0)
+
+
+def test_a_training_that_diverges_is_told_before_its_scores_are():
+    x, y = data(96)
+    seen = []
+    later = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
+    model = BCModel(net(1, activation=None), h1=net(0, activation=None))
+    model.compile(
+        keras.optimizers.SGD(1e30), keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[ErrorOverlapMetric()],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="NaN or infinity from h2.*first in step"):
+        model.fit(x, y, batch_size=16, epochs=3, verbose=0, callbacks=[later])
+    assert not seen
 
 
 def test_a_clean_fit_after_a_broken_one_goes_through():

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from bc_core import ClassMap
 from bc_lightning.reference._fingerprint import fingerprint, fingerprint_data
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._shared_parameters import check_no_shared_parameters
@@ -209,7 +210,7 @@ def test_deep_copies_share_h1_and_pickles_carry_it():
 
 
 def test_of_returns_a_reference_as_it_is():
-    reference = Reference(net(), class_map=[0, 1, 3])
+    reference = Reference(net(), class_map=ClassMap([0, 1, 3], new=[2]))
     assert Reference.of(reference) is reference
     assert Reference.of(reference, num_classes=4) is reference
     with pytest.raises(ValueError, match="give the class_map to its constructor"):
@@ -241,7 +242,7 @@ def test_stored_outputs_answer_through_the_batch():
 
 def test_class_map_moves_columns_and_gives_new_classes_probability_0():
     rows = torch.tensor([[1.0, 2.0, 3.0], [0.5, 0.0, -0.5]], requires_grad=False)
-    mapped = Reference(nn.Identity(), class_map=[3, 0, 1], num_classes=5)(rows)
+    mapped = Reference(nn.Identity(), class_map=ClassMap([3, 0, 1], new=[2, 4]), num_classes=5)(rows)
     assert mapped.shape == (2, 5)
     expected = torch.zeros(2, 5)
     expected[:, [3, 0, 1]] = rows.softmax(1)
@@ -252,7 +253,7 @@ def test_class_map_moves_columns_and_gives_new_classes_probability_0():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_unknown_classes_stay_finite_in_every_type(dtype):
-    mapped = Reference(nn.Identity(), class_map=[0], num_classes=2)(torch.tensor([[300.0], [-300.0]], dtype=dtype))
+    mapped = Reference(nn.Identity(), class_map=ClassMap([0], new=[1]))(torch.tensor([[300.0], [-300.0]], dtype=dtype))
     assert torch.isfinite(mapped).all()
     assert torch.isfinite(mapped.log_softmax(1)).all()
     assert mapped.softmax(1)[:, 1].tolist() == [0, 0]
@@ -260,7 +261,7 @@ def test_unknown_classes_stay_finite_in_every_type(dtype):
 
 def test_dropped_and_merged_classes():
     logits = torch.randn(6, 4)
-    reference = Reference(nn.Identity(), class_map=[0, 1, 1, -1])
+    reference = Reference(nn.Identity(), class_map=ClassMap([0, 1, 1, -1], merged=[1]))
     p = logits.softmax(1)
     left = torch.stack([p[:, 0], p[:, 1] + p[:, 2]], dim=1)
     torch.testing.assert_close(reference(logits).softmax(1), left / left.sum(1, keepdim=True))
@@ -277,7 +278,7 @@ def test_class_map_keeps_further_dimensions():
     ("class_map", "num_classes", "said"),
     [
         ([0, -2], None, "got -2"),
-        ([0, 3], 3, "0 to 2, or -1 .* got 3"),
+        ([0, 1, 2, 3], 3, "names class 3, but h2 has 3 classes, 0 to 2.* or -1 "),
         ([-1, -1], None, "keep at least one"),
         ([], None, "keep at least one"),
         (None, 0, "num_classes must be at least 1"),

@@ -20,6 +20,7 @@ WAYS = (
     "--loss nll/strict_imitation --accumulate 2",
     "--loss cross_entropy/strict_imitation --stored",
     "--loss cross_entropy/new_error --lbfgs",
+    "--loss cross_entropy/imitation --taught",
     "--loss cross_entropy/focal_distillation",
     "--loss kl_divergence/logit_difference_inhibition --plain",
     "--loss nll/logit_distance --accumulate 2",

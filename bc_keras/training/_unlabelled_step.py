@@ -1,0 +1,88 @@
+"""The part of a step that imitates on inputs without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+from keras import ops
+from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
+
+from bc_core.losses._options import Base
+from bc_keras.batches._labels import columns_of, is_float
+from bc_keras.losses._compatibility_loss import CompatibilityLoss
+from bc_keras.reference._reference import only_tensor
+from bc_keras.training._compiled_loss import DissonanceLoss, Reading
+from bc_keras.training._penalty import imitated
+from bc_keras.training._state import Compatibility
+
+
+def unlabelled_dissonance(model: Any, state: Compatibility, reading: Reading) -> Any:
+    """Mean dissonance of the next unlabelled inputs, with gradients for h2.
+
+    h2 is run once more in training mode: its random layers draw anew, batch normalisation takes the statistics of
+    these rows, and those that it keeps for inference stay as they are.
+    """
+    given, batch = state.unlabelled, state.step.given
+    assert given is not None
+    x = given.next_tensors() if batch is None else batch["unlabelled"]
+    x = keras.tree.map_structure(_as_input, x)
+    with _statistics_kept(model):
+        h2_output = only_tensor(model(x, training=True) if model._call_has_training_arg else model(x), "h2")
+    if len(h2_output.shape) == 1:
+        h2_output = ops.expand_dims(h2_output, -1)
+    answer = imitated(state, x, columns_of(h2_output), reading)
+    if not is_float(answer):
+        raise ValueError("h1 gives labels, and on unlabelled inputs its probabilities are imitated: give its scores.")
+    answer = state.imitated.to_imitate(answer, h2_output, reading.h1_from_logits, reading.from_logits)
+    if state.compiled.unlabelled_loss is None:
+        state.compiled.unlabelled_loss = _loss(state, reading)
+    # Any target does: of the base nothing is used.
+    target = ops.zeros_like(h2_output) if reading.binary else ops.argmax(h2_output, axis=-1)
+    mask = get_keras_mask(h2_output)
+    dissonance = state.compiled.unlabelled_loss((target, (answer,), *([] if mask is None else [mask])), h2_output)
+    return dissonance if state.compiled.loss_weight is None else dissonance * state.compiled.loss_weight
+
+
+def _as_input(value: Any) -> Any:
+    dtype = keras.backend.standardize_dtype(value.dtype)
+    # As `fit` casts what it is given.
+    return ops.cast(value, keras.config.floatx()) if "float" in dtype else ops.convert_to_tensor(value)
+
+
+def _loss(state: Compatibility, reading: Reading) -> DissonanceLoss:
+    base: Base = "kl_divergence" if state.compiled.facts.divergence else "cross_entropy"
+    given = state.options.criterion
+    if given is not None:
+        base = given.base
+    if reading.binary:
+        base = "binary_cross_entropy"
+    criterion = CompatibilityLoss(
+        base,
+        "imitation",
+        from_logits=reading.from_logits,
+        h1_from_logits=reading.h1_from_logits,
+        threshold=state.options.threshold if reading.binary else 0.5,
+        validate_args=False,  # values cannot be read inside a compiled step
+    )
+    return DissonanceLoss(criterion, state.compiled.facts.reduction)
+
+
+@contextmanager
+def _statistics_kept(model: keras.Model) -> Iterator[None]:
+    """Within it batch normalisation leaves the statistics alone that it keeps for inference."""
+    kept = [
+        (layer, layer.momentum)
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    try:
+        for layer, _ in kept:
+            # All of the old and nothing of the new.
+            layer.momentum = 1.0
+        yield
+    finally:
+        for layer, momentum in kept:
+            layer.momentum = momentum

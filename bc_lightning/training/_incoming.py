@@ -1,0 +1,56 @@
+"""What a batch brings beside itself: stored rows of h1 and of the teacher, each told by its fingerprint."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, cast
+
+from torch import Tensor
+
+from bc_core.reference._callable_fingerprint import is_same_h1
+from bc_lightning.batches._model_outputs import target_from_batch
+from bc_lightning.training._moved_rows import AsBrought
+from bc_lightning.training._state import Compatibility, Incoming
+
+
+def check_same_teacher(saved: str | None, teacher: Any) -> None:
+    """Refuse to resume a training with another teacher than it was started with."""
+    given = None if teacher is None else teacher.fingerprint
+    if saved != given and (None in (saved, given) or not is_same_h1(str(saved), str(given))):
+        raise ValueError(
+            f"This checkpoint was trained with another teacher: its fingerprint is {saved}, that of the teacher given "
+            f"here is {given}. Resume with the teacher it was started with, or start a new training from its weights: "
+            f"load_state_dict(checkpoint['state_dict'])."
+        )
+
+
+def _rows_of(name: str, reference: Any, brought: Any) -> Tensor | None:
+    """What a batch brought of h1 or the teacher, where its outputs are stored."""
+    if not reference.is_stored:
+        return None
+    found = brought.of(reference.fingerprint)
+    if is_same_h1(found.fingerprint, reference.fingerprint):
+        return cast("Tensor", found.rows)
+    if name == "h1":
+        raise ValueError(
+            f"A batch brings stored outputs of another h1: their fingerprint is {brought.fingerprint}, that of the h1 "
+            f"given here is {reference.fingerprint}. Attach outputs of one and the same h1."
+        )
+    raise ValueError(
+        f"A batch brings stored outputs, and none of the teacher given here: their fingerprint is "
+        f"{brought.fingerprint}, that of the teacher is {reference.fingerprint}. Attach its outputs too, "
+        f"h1.attach(dataset, teacher=teacher), or teacher.attach(dataset) where h1 is asked itself."
+    )
+
+
+def incoming(state: Compatibility, batch: Any, brought: Any) -> Incoming:
+    """What was brought, for the step that the batch goes to."""
+    rows = {name: _rows_of(name, reference, brought) for name, reference in state.references.items()}
+    source = " ".join(sorted(brought.sources))
+    if state.stored is None:
+        return Incoming(None, brought.indices, source)
+    target = None
+    with suppress(TypeError, ValueError):
+        target = target_from_batch(batch, state.options.target)
+    as_brought = AsBrought(batch, target, brought.indices.numel())
+    return Incoming(rows["h1"], brought.indices, source, as_brought, rows.get("the teacher"))

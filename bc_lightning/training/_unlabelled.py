@@ -1,0 +1,250 @@
+"""Imitation beyond the training data: batches of inputs without labels, about which h1 or the teacher is asked."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+
+import torch
+from lightning_fabric.utilities import move_data_to_device
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.utils.data.distributed import DistributedSampler
+
+from bc_core.reference._callable_fingerprint import is_same_h1
+from bc_lightning._user_module import class_of, lacks_forward
+from bc_lightning.batches._attached import Brought, split_batch
+from bc_lightning.batches._model_outputs import inputs_from_batch, scores_from_output
+from bc_lightning.losses._compatibility_loss import CompatibilityLoss
+from bc_lightning.losses._instance_terms import LossTerms
+from bc_lightning.reference._modules import answers_of
+from bc_lightning.reference._reference import Reference
+from bc_lightning.training._loaders import sampler_of
+from bc_lightning.training._step import Step
+from bc_lightning.training._tensors import mapped, tensors_in
+
+
+class Unlabelled:
+    """The loader of unlabelled inputs, as the user gave it, and what its batches count.
+
+    Args:
+        loader: a data loader, or another iterable of batches; begun anew whenever it has come to its end.
+        weight: what a mean over its instances counts beside lambda_c, >= 0.
+
+    Raises:
+        TypeError: it is no iterable, or an iterator, which can be read once.
+        ValueError: a weight that is none.
+    """
+
+    def __init__(self, loader: Iterable[Any], weight: float = 1.0) -> None:
+        if isinstance(loader, (Iterator, torch.utils.data.Dataset, str, Tensor)) or not hasattr(loader, "__iter__"):
+            raise TypeError(
+                "unlabelled must be a data loader, or a list of batches, that can be read again and again: "
+                f"torch.utils.data.DataLoader(dataset, batch_size=64, shuffle=True). Received: {type(loader).__name__}."
+            )
+        if isinstance(weight, bool) or not 0 <= weight < float("inf"):
+            raise ValueError(f"unlabelled_weight must be a number >= 0. Received: unlabelled_weight={weight!r}.")
+        self.loader, self.weight = loader, float(weight)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Unlabelled:
+        return self
+
+
+class Batches:
+    """The batches of a run, without end, and the one that the present step has taken.
+
+    Args:
+        given: the loader.
+        loss: of their instances.
+        passes: how often it was begun before, in the training that goes on.
+    """
+
+    def __init__(self, given: Unlabelled, loss: CompatibilityLoss, passes: int = 0) -> None:
+        self.loader, self.passes = given.loader, passes
+        self.loss = loss
+        self._reading: Iterator[Any] | None = None
+        self._taken: tuple[Any, Any] | None = None
+
+    def of(self, position: Any, rank: int, world_size: int) -> Any:
+        """The batch of a step; asked again about the same step (LBFGS, two losses), the same."""
+        if self._taken is not None and position is not None and self._taken[0] == position:
+            return self._taken[1]
+        batch = self._next(rank, world_size)
+        self._taken = position, batch
+        return batch
+
+    def _next(self, rank: int, world_size: int) -> Any:
+        for _ in range(2):
+            if self._reading is None:
+                self._reading = self._begin(rank, world_size)
+            for batch in self._reading:
+                return batch
+            self._reading = None
+        raise ValueError(
+            "The loader of unlabelled inputs gives no batch"
+            + (f" to process {rank} of {world_size}, each of which takes its share" if world_size > 1 else "")
+            + ": look at its data set's length, and at drop_last with a batch size above it."
+        )
+
+    def _begin(self, rank: int, world_size: int) -> Iterator[Any]:
+        sampler, _ = sampler_of(self.loader)
+        if isinstance(sampler, DistributedSampler):
+            sampler.set_epoch(self.passes)
+            rank, world_size = 0, 1
+        self.passes += 1
+        return itertools.islice(iter(self.loader), rank, None, world_size)
+
+
+def imitating(criterion: CompatibilityLoss) -> CompatibilityLoss:
+    """The loss of unlabelled instances: h1's answer in place of a target, by the base of a loss."""
+    options = {name: value for name, value in criterion.options.items() if name in ("threshold", "from_logits")}
+    return CompatibilityLoss(criterion.base, "imitation", validate_args=criterion.validate_args, **options)
+
+
+def unlabelled_dissonance(step: Step) -> Tensor | None:
+    """Mean dissonance of a batch of unlabelled inputs, with gradients for h2, times what it counts; None without any.
+
+    h2 is run once more, beside the step: its random layers draw anew, batch normalisation takes the statistics of this
+    batch, and those that it keeps for evaluation stay as they are.
+    """
+    state, given = step.state, step.state.options.unlabelled
+    if given is None or step.stage != "train" or given.weight == 0:
+        return None
+    module = cast("Any", step.module)
+    trainer = module._trainer
+    if state.run.unlabelled is None:
+        state.run.unlabelled = Batches(given, imitating(state.loss), state.unlabelled_passes)
+    ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+    position = None if step.position.batch_idx is None or trainer is None else (trainer.current_epoch, step.position)
+    batch, brought = split_batch(state.run.unlabelled.of(position, *ranks))
+    state.unlabelled_passes = state.run.unlabelled.passes
+    if trainer is not None:
+        batch = trainer.strategy.precision_plugin.convert_input(move_data_to_device(batch, module.device))
+    x = inputs_from_batch(batch, None if isinstance(batch, Tensor) else state.options.inputs)
+    if step.first:
+        _say_if_prepared(step)
+    answer = _answer(step, x, brought)
+    h2_output = _of_h2(step, x)
+    if h2_output.ndim > 2 and state.run.class_axis == -1:
+        h2_output, answer = h2_output.movedim(-1, 1), answer.movedim(-1, 1)
+    reference = state.imitated
+    answer = reference.map_classes(answer, h2_output.shape[1] if reference.class_map is not None else None)
+    answer = reference.to_imitate(answer.to(h2_output.device), h2_output)
+    terms = _terms(state.run.unlabelled.loss, h2_output, answer.to(h2_output.device))
+    if trainer is not None:
+        state.run.epoch("train").unlabelled.append(terms.dissonance.detach())
+    return given.weight * terms.dissonance
+
+
+def _terms(criterion: CompatibilityLoss, h2_output: Tensor, answer: Tensor) -> LossTerms:
+    if not answer.is_floating_point():
+        raise ValueError("h1 gives labels, and on unlabelled inputs its probabilities are imitated: give its scores.")
+    if criterion.base == "nll":
+        h2_output, answer = (scores_from_output(each, "log_probabilities") for each in (h2_output, answer))
+    if criterion.base == "binary_cross_entropy":
+        # Any target does: of the base nothing is used.
+        target = torch.zeros_like(h2_output)
+    else:
+        target = h2_output.detach().argmax(1)
+    return criterion.terms(h2_output, target, answer)
+
+
+def _answer(step: Step, x: Any, brought: Brought | None) -> Tensor:
+    reference = step.state.imitated
+    if reference.is_stored:
+        found = None if brought is None else brought.of(reference.fingerprint)
+        if found is None or not is_same_h1(found.fingerprint, reference.fingerprint):
+            raise ValueError(
+                "What is imitated on unlabelled inputs is given as stored outputs, and their loader brings none of it: "
+                "give the model itself, teacher=model, or let the loader read a data set that outputs of the same "
+                "model were stored for, store_outputs(model, unlabelled_set, ...).attach(unlabelled_set)."
+            )
+        return found.rows
+    if step.run.copies_inputs:
+        x = mapped(x, torch.clone)
+    device = next((tensor.device for tensor in tensors_in(x)), torch.device("cpu"))
+    with step.random_numbers_kept(device):
+        return reference.ask((x,), {}, networks=networks_of(step, reference))
+
+
+def networks_of(step: Step, reference: Reference) -> tuple[str, ...]:
+    """Parts of h1 that answer one after the other, where it cannot be called whole and h2's parts are known."""
+    return step.state.parts if not reference.answers_whole else ()
+
+
+def _of_h2(step: Step, x: Any) -> Tensor:
+    """h2's scores, with gradients, from a call that is none of the step's own."""
+    state, module = step.state, step.module
+    scores = state.scores
+    with _beside_the_step(module), _statistics_kept(module):
+        if callable(scores):
+            return scores_from_output(scores(module(x)), model="scores(h2's output)")
+        if not isinstance(scores, str):
+            return scores_from_output(module(x), model="h2")
+        if lacks_forward(module):
+            names = state.parts or (scores,)
+            output = module.get_submodule(names[0])(x)
+            for name in names[1:]:
+                output = module.get_submodule(name)(output)
+            return scores_from_output(output, model="h2")
+        outputs = answers_of(module.get_submodule(scores), lambda: module(x))
+        if len(outputs) != 1:
+            raise RuntimeError(
+                f"h2's submodule {scores!r} was called {len(outputs)} times for unlabelled inputs, where its one "
+                f"output was to be the scores; say what they are with scores=function of its output."
+            )
+        return scores_from_output(outputs[0], model="h2")
+
+
+@contextmanager
+def _beside_the_step(module: Any) -> Iterator[None]:
+    """Within it a call of h2 is not one that a step is watched for."""
+    steps = [state.step for state in module._compatibilities if state.step is not None]
+    for each in steps:
+        each.aside = True
+    try:
+        yield
+    finally:
+        for each in steps:
+            each.aside = False
+
+
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Within it batch normalisation in train mode leaves the statistics alone that it evaluates with."""
+    with ExitStack() as kept:
+        for part in module.modules():
+            if part.training and getattr(part, "track_running_stats", False):
+                part.track_running_stats = False  # type: ignore[assignment]
+                kept.callback(setattr, part, "track_running_stats", True)
+        yield
+
+
+def _say_if_prepared(step: Step) -> None:
+    call = step.given_to_h2
+    if call is not None and not step.got_the_batch(call) and "unlabelled" not in step.run.unnamed:
+        step.run.unnamed.add("unlabelled")
+        rank_zero_warn(
+            f"{class_of(step.module)}'s train step calls h2 with something else than the batch's input (mixed, "
+            f"augmented or preprocessed in the step), and with unlabelled inputs h2 and h1 are called as their loader "
+            f"brings them: let it bring them as h2's forward takes them, with inputs= where they are not the first "
+            f"element."
+        )
+
+
+def check_unlabelled(given: Any, weight: float, imitated: Reference) -> Unlabelled | None:
+    """The loader of unlabelled inputs, if one was given.
+
+    Raises:
+        ValueError: what is imitated gives labels only.
+    """
+    if given is None:
+        return None
+    if imitated.labels_only:
+        raise ValueError(
+            "h1 is known by its predicted labels only, and on unlabelled inputs its probabilities are imitated. Give "
+            "the model, or a teacher with a loss that imitates."
+        )
+    return Unlabelled(given, weight)

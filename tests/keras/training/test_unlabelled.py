@@ -1,0 +1,183 @@
+"""Imitation on inputs without labels: what it adds to the loss, and what it leaves alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from bc_keras import BCModel, StoredOutputs, unwrap
+
+N, FEATURES, CLASSES = 12, 5, 3
+GENERATOR = np.random.default_rng(3)
+X, MORE = (GENERATOR.normal(size=(rows, FEATURES)).astype("float32") for rows in (N, 7))
+Y = GENERATOR.integers(0, CLASSES, N)
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def weights(seed: int, outputs: int = CLASSES) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(FEATURES, outputs)).astype("float32")
+
+
+def linear(w: np.ndarray, activation: str | None = None) -> Any:
+    layers = keras.layers
+    model = keras.Sequential(
+        [layers.Input((FEATURES,)), layers.Dense(w.shape[1], use_bias=False, activation=activation)]
+    )
+    model.set_weights([w])
+    return model
+
+
+def fitted(h2: Any, h1: Any, epochs: int = 1, rate: float = 0.1, x: Any = X, y: Any = Y, **options: Any) -> Any:
+    model = BCModel(h2, h1=h1, **{"dissonance": "imitation", **options})
+    model.compile(keras.optimizers.SGD(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model.fit(x, y, batch_size=N, epochs=epochs, verbose=0).history
+
+
+def divergence(p: np.ndarray, z: np.ndarray) -> float:
+    return float(-(p * np.log(softmax(z))).sum(1).mean())
+
+
+@pytest.mark.parametrize("new_error", [True, False])
+def test_each_step_imitates_on_unlabelled_rows_too(new_error):
+    old, w = weights(1), weights(2)
+    h2 = linear(w)
+    # Rows 0 to 2, 3 to 5, 6 and 0 and 1 ...: from the first again where they end.
+    fitted(
+        h2,
+        linear(old),
+        4,
+        dissonance="new_error" if new_error else "imitation",
+        lambda_c=2.0,
+        unlabelled=MORE,
+        unlabelled_weight=0.5,
+        unlabelled_batch_size=3,
+    )
+    w = w.astype("float64")
+    for step in range(4):
+        more = MORE[(3 * step + np.arange(3)) % len(MORE)]
+        p2, goal = softmax(X @ w), softmax(X @ old)
+        wrong = p2 - np.eye(CLASSES)[Y]
+        held = wrong * ((X @ old).argmax(1) == Y)[:, None] if new_error else p2 - goal
+        slope = X.T @ (wrong + 2.0 * held) / N
+        slope = slope + 2.0 * 0.5 * more.T @ (softmax(more @ w) - softmax(more @ old)) / 3
+        w = w - 0.1 * slope
+    np.testing.assert_allclose(h2.get_weights()[0], w, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_what_is_logged_is_the_mean_of_the_epoch_and_only_of_training(activation):
+    h1 = linear(weights(1), activation)
+    model = BCModel(linear(weights(2)), h1=h1, unlabelled=MORE, unlabelled_batch_size=7)
+    model.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    history = model.fit(X, Y, batch_size=N // 2, verbose=0, validation_data=(X, Y)).history
+    expected = divergence(softmax(MORE @ weights(1)), MORE @ weights(2))
+    np.testing.assert_allclose(history["unlabelled_dissonance"], [expected], rtol=1e-5)
+    assert "val_unlabelled_dissonance" not in history
+    assert "unlabelled_dissonance" not in model.evaluate(X, Y, verbose=0, return_dict=True)
+
+
+def test_the_teacher_is_asked_where_there_is_one():
+    history = fitted(
+        linear(weights(2)),
+        linear(weights(1)),
+        rate=0.0,
+        teacher=linear(weights(4), "softmax"),
+        unlabelled=MORE,
+        unlabelled_batch_size=7,
+    )
+    expected = divergence(softmax(MORE @ weights(4)), MORE @ weights(2))
+    np.testing.assert_allclose(history["unlabelled_dissonance"], [expected], rtol=1e-5)
+
+
+def test_binary_scores_are_imitated_by_their_base():
+    h1, h2 = linear(weights(1, 1), "sigmoid"), linear(weights(2, 1), "sigmoid")
+    model = BCModel(h2, h1=h1, unlabelled=MORE, unlabelled_batch_size=7)
+    model.compile(keras.optimizers.SGD(0.0), "binary_crossentropy")
+    history = model.fit(X, (Y > 0).astype("float32"), batch_size=N, verbose=0).history
+    p1, p2 = (1 / (1 + np.exp(-(MORE @ weights(seed, 1)))) for seed in (1, 2))
+    expected = -(p1 * np.log(p2) + (1 - p1) * np.log(1 - p2)).mean()
+    np.testing.assert_allclose(history["unlabelled_dissonance"], [expected], rtol=1e-4)
+
+
+def with_statistics(seed: int) -> Any:
+    layers = keras.layers
+    keras.utils.set_random_seed(seed)
+    hidden = [layers.Dense(4), layers.BatchNormalization()]
+    return keras.Sequential([layers.Input((FEATURES,)), *hidden, layers.Dense(CLASSES)])
+
+
+def test_statistics_of_batch_normalisation_are_those_of_the_labelled_batches():
+    runs = []
+    for options in ({"unlabelled": 5 + 3 * MORE, "unlabelled_batch_size": 7}, {}):
+        h2 = with_statistics(2)
+        fitted(h2, linear(weights(1)), 3, rate=0.0, **options)
+        runs.append(h2.get_weights())
+        assert h2.layers[1].momentum == 0.99
+    for one, other in zip(*runs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_random_layers_draw_anew_for_unlabelled_inputs():
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    h2 = keras.Sequential([layers.Input((FEATURES,)), layers.Dropout(0.5), layers.Dense(CLASSES)])
+    values = fitted(h2, linear(weights(1)), 3, rate=0.0, unlabelled=MORE, unlabelled_batch_size=7)
+    assert len(set(values["unlabelled_dissonance"])) == 3
+
+
+def test_structures_of_inputs_and_whole_numbers_are_taken():
+    layers = keras.layers
+    ids, numbers = layers.Input((2,), dtype="int32", name="ids"), layers.Input((FEATURES,), name="numbers")
+    embedded = layers.Flatten()(layers.Embedding(4, 3)(ids))
+
+    def net() -> Any:
+        return keras.Model(
+            {"ids": ids, "numbers": numbers}, layers.Dense(CLASSES)(layers.Concatenate()([embedded, numbers]))
+        )
+
+    x = {"ids": np.arange(2 * N).reshape(N, 2) % 4, "numbers": X}
+    more = {"ids": np.arange(14).reshape(7, 2) % 4, "numbers": MORE}
+    h1, h2 = net(), net()
+    embedding = h2.layers[2] if isinstance(h2.layers[2], layers.Embedding) else h2.layers[1]
+    embedding.trainable = False
+    history = fitted(h2, h1, x=x, unlabelled=more, unlabelled_batch_size=7, rate=0.0)
+    expected = divergence(softmax(h1.predict(more, verbose=0)), h2.predict(more, verbose=0))
+    np.testing.assert_allclose(history["unlabelled_dissonance"], [expected], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"unlabelled": iter([MORE])}, TypeError, "array or a structure of arrays"),
+        ({"unlabelled": np.array([["a"], ["b"]])}, TypeError, "arrays of numbers"),
+        ({"unlabelled": MORE[:0]}, ValueError, "empty"),
+        ({"unlabelled": MORE, "unlabelled_weight": -1.0}, ValueError, "number >= 0"),
+        ({"unlabelled": MORE, "unlabelled_batch_size": 0}, ValueError, "batch_size must be at least 1"),
+    ],
+)
+def test_inputs_and_weights_that_are_none_are_refused(options, error, says):
+    with pytest.raises(error, match=says):
+        BCModel(linear(weights(2)), h1=linear(weights(1)), **options)
+
+
+def test_stored_outputs_hold_no_answer():
+    with pytest.raises(ValueError, match="hold no answer to unlabelled inputs"):
+        BCModel(linear(weights(2)), h1=StoredOutputs.from_predictions(X @ weights(1)), unlabelled=MORE)
+
+
+def test_nothing_of_it_is_a_part_of_h2(tmp_path):
+    h2 = linear(weights(2))
+    model = BCModel(h2, h1=linear(weights(1)), unlabelled=MORE)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(X, Y, verbose=0)
+    assert len(model.variables) == 1
+    model.save(tmp_path / "h2.keras")
+    assert unwrap(model) is h2
+    assert type(keras.models.load_model(tmp_path / "h2.keras")) is keras.Sequential
