@@ -73,7 +73,7 @@ def recommend(
         return Recommendation(start, "new_error", 0.0, False, True, "blend", *_SAID["two networks"])
     # What h1 says of an instance of a class that it does not know would teach against that class.
     if new_classes:
-        return Recommendation(start, "strict_imitation", 1.0, False, True, None, *_SAID["new classes"])
+        return Recommendation(start, "new_error", 1.0, False, True, None, *_SAID["new classes"])
     if h1 == "stored":
         return Recommendation(None, RECOMMENDED, 1.0, False, True, None, *_SAID["stored"])
     if warm:
@@ -95,11 +95,13 @@ _SAID = {
     ),
     "cold": _Said(
         "h1's weights are of no use here, but what it says of mixed inputs is, and averaged weights flip less.",
-        "COLD",
+        "Share of the flips (points lost): from fresh weights Adult 0.41 (0.3), COMPAS 0.62 (0.4); with new features "
+        "Adult 0.47 (0.5), COMPAS 0.55 (1.9).",
     ),
     "stored": _Said(
         "Stored outputs say nothing of mixed inputs; imitation on every instance stays safe where labels are noisy.",
-        "STORED",
+        "Share of the flips (points lost) from fresh weights: Adult 0.43 (0.2), COMPAS 0.64 (0.4); with new features "
+        "Adult 0.49 (0.4), COMPAS 0.58 (1.8).",
     ),
     "labels": _Said(
         "Labels cannot be imitated. lambda_c is 0.25 to 1 where labels are noisy, 4 to 16 where they are clean.",
@@ -108,7 +110,8 @@ _SAID = {
     ),
     "new classes": _Said(
         "An instance of a class that h1 does not know is never in its support, so nothing is taught against it.",
-        "NEW",
+        "letter, 20 classes to 26, from h1's weights, share of the flips (points lost): 0.47 (-1.0), at lambda_c = 4 "
+        "0.39 (0.1).",
     ),
     "two networks": _Said(
         "A mean of both models' answers needs no training with h1, and its weight is chosen afterwards.",
