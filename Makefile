@@ -87,7 +87,7 @@ frontend/node_modules/.installed: frontend/package-lock.json
 	$(NPM) ci --no-audit --no-fund --loglevel=error
 	touch $@
 
-$(VENV)/.frontend-tests: frontend/node_modules/.installed $(FRONTEND) $(wildcard bc_tensorboard/static/*) bc_core/counting/_scores.py bc_core/counting/_intervals.py bc_tensorboard/writing/_format.py
+$(VENV)/.frontend-tests: frontend/node_modules/.installed $(FRONTEND) $(wildcard bc_tensorboard/static/*) bc_core/counting/_scores.py bc_core/counting/_intervals.py bc_core/counting/_paired.py bc_tensorboard/writing/_format.py
 	$(BIN)/python frontend/scripts/write_scores.py --check
 	$(BIN)/python frontend/scripts/write_fixtures.py --check
 	$(NPM) run --silent check

@@ -4,8 +4,17 @@ from bc_core.comparison._compare import compare
 from bc_core.comparison._comparison import ClassFlips, Comparison
 from bc_core.comparison._error_instances import ErrorInstances
 from bc_core.comparison._evaluation import Evaluation
-from bc_core.counting._intervals import clopper_pearson_interval, paired_difference_interval, wilson_interval
+from bc_core.counting._intervals import clopper_pearson_interval, wilson_interval
+from bc_core.counting._noise import NoiseFloor, noise_floor
 from bc_core.counting._overlap import ErrorOverlap
+from bc_core.counting._paired import (
+    MarginTest,
+    equivalence_test,
+    mcnemar_test,
+    non_inferiority_test,
+    paired_bootstrap,
+    paired_difference_interval,
+)
 from bc_core.counting._scores import (
     SCORES,
     Score,
@@ -16,8 +25,13 @@ from bc_core.counting._scores import (
     score_from_counts,
     trust_compatibility_score,
 )
+from bc_core.counting._several import benjamini_hochberg, holm
+from bc_core.counting._weighted import WeightedShare, weighted_share
 from bc_core.files._files import FullDiskError
+from bc_core.gate._assertion import assert_compatible
 from bc_core.losses._schedules import LinearLambda, check_lambda
+from bc_core.promise._grammar import Promise
+from bc_core.promise._verdict import PromiseVerdict, judge
 from bc_core.sweep._choice import Choice
 from bc_core.sweep._folder import Failure
 from bc_core.sweep._points import Point as SweepPoint
@@ -37,23 +51,38 @@ __all__ = [
     "Failure",
     "FullDiskError",
     "LinearLambda",
+    "MarginTest",
+    "NoiseFloor",
+    "Promise",
+    "PromiseVerdict",
     "Score",
     "Sweep",
     "SweepFailedError",
     "SweepPoint",
     "SweepResults",
     "Tracker",
+    "WeightedShare",
+    "assert_compatible",
+    "benjamini_hochberg",
     "check_lambda",
     "clopper_pearson_interval",
     "compare",
+    "equivalence_test",
     "error_compatibility_score",
+    "holm",
+    "judge",
     "linear_lambdas",
     "log_lambdas",
+    "mcnemar_test",
     "negative_flip_impact",
     "negative_flip_rate",
+    "noise_floor",
+    "non_inferiority_test",
+    "paired_bootstrap",
     "paired_difference_interval",
     "positive_flip_rate",
     "score_from_counts",
     "trust_compatibility_score",
+    "weighted_share",
     "wilson_interval",
 ]

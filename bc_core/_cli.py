@@ -1,16 +1,39 @@
-"""`bc-compare`: show a saved comparison, and let a CI job pass or fail on it."""
+"""`bc-compare`: show what an update changes, and let a pipeline pass or fail on it."""
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from bc_core.comparison._comparison import Comparison
 from bc_core.counting._scores import SCORES
+from bc_core.gate._policy import Policy, policy_of, read_policy
+from bc_core.gate._report import Report
+from bc_core.gate._request import (
+    Inputs,
+    Outputs,
+    Read,
+    accept,
+    as_json,
+    found_policy,
+    listed_names,
+    merged,
+    read,
+    report,
+    write,
+)
+from bc_core.gate._shown import junit, markdown, one_line, terminal
+from bc_core.predictions._columns import ColumnNames
 
 PASS, FAIL, BAD_INPUT, INCONCLUSIVE = 0, 1, 2, 3
+_STATUS = {"pass": PASS, "fail": FAIL, "inconclusive": INCONCLUSIVE, None: PASS}
+_SHOW_PROGRESS_AFTER = 2.0
 
 _EPILOG = """\
 Exit status: 0 pass (or nothing to check), 1 fail, 2 bad input, 3 inconclusive.
@@ -18,6 +41,10 @@ Exit status: 0 pass (or nothing to check), 1 fail, 2 bad input, 3 inconclusive.
 A budget is checked on a one-sided Clopper-Pearson bound: it passes if even the unfavourable bound keeps it, fails
 if even the favourable bound breaks it, and is otherwise inconclusive: more test instances are needed to tell.
 """
+_COMPARE_EPILOG = f"""\
+bc-compare gate holds an update to a whole policy: classes, slices, critical instances (bc-compare gate --help).
+
+{_EPILOG}"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,22 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: With status 2 if the command line is wrong, 0 after `--help`.
     """
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    gating = given[:1] == ["gate"]
+    options = _gate_parser().parse_args(given[1:]) if gating else _parser().parse_args(given)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # class names may hold what the terminal cannot show
-    verdicts = []
+    run: Callable[[argparse.Namespace], tuple[int, str]] = _gate if gating else _show
     try:
-        comparison = Comparison.load(options.file)
-        lines = [comparison.describe(options.confidence)]
-        for score, limit in (("nfr", options.max_nfr), ("btc", options.min_btc)):
-            if limit is not None:
-                verdict, line = _check(comparison, score, limit, options.confidence)
-                verdicts.append(verdict)
-                lines.append(line)
+        status, text = run(options)
     except OSError as error:
-        return _bad_input(f"{options.file}: {error.strerror or error}")
-    except ValueError as error:
+        return _bad_input(f"{error.filename or options.file}: {error.strerror or error}")
+    except (ValueError, ImportError) as error:
         return _bad_input(str(error))
     except MemoryError:
         return _bad_input(f"{options.file}: too large for the memory that there is")
@@ -55,11 +78,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Python would exit with 1, and a CI job read "fail", a verdict that nobody reached.
         return _bad_input(f"{options.file}: cannot be judged ({type(error).__name__}: {error})")
     try:
-        print("\n".join(lines), flush=True)
+        print(text, flush=True)
     except BrokenPipeError:  # the reader has seen enough; the verdict stands
         # Python flushes once more at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return FAIL if "fail" in verdicts else INCONCLUSIVE if "inconclusive" in verdicts else PASS
+    return status
+
+
+def _show(options: argparse.Namespace) -> tuple[int, str]:
+    """`bc-compare FILE` and `bc-compare OLD NEW`."""
+    if options.new is None:
+        return _show_saved(options)
+    promise = [
+        f"{score} {relation} {limit!r}"
+        for score, relation, limit in (("nfr", "<=", options.max_nfr), ("btc", ">=", options.min_btc))
+        if limit is not None
+    ]
+    policy = policy_of({"promise": promise, "confidence": options.confidence}, "flags") if promise else None
+    inputs = _inputs(options, _columns(options), listed_names(options.classes))
+    made = report(read(inputs, options.confidence, _Progress()), options.confidence, policy, search=options.search)
+    return _STATUS[made.verdict], _written(made, options)
+
+
+def _show_saved(options: argparse.Namespace) -> tuple[int, str]:
+    found = read(Inputs(options.file), options.confidence)
+    comparison = found.subject.comparison
+    lines, verdicts = [comparison.describe(options.confidence)], []
+    for score, limit in (("nfr", options.max_nfr), ("btc", options.min_btc)):
+        if limit is not None:
+            verdict, line = _check(comparison, score, limit, options.confidence)
+            verdicts.append(verdict)
+            lines.append(line)
+    text = "\n".join(lines)
+    if _outputs(options) is not None:
+        text = _written(report(found, options.confidence), options, text)
+    return FAIL if "fail" in verdicts else INCONCLUSIVE if "inconclusive" in verdicts else PASS, text
+
+
+def _gate(options: argparse.Namespace) -> tuple[int, str]:
+    """`bc-compare gate OLD NEW`."""
+    path = found_policy(options.policy)
+    keys = merged({} if path is None else read_policy(path), _flags(options))
+    policy = policy_of(keys, "flags" if path is None else path)
+    columns = replace(
+        policy.columns, slices=tuple(dict.fromkeys((*policy.columns.slices, *(listed_names(options.slice) or ()))))
+    )
+    inputs = _inputs(options, columns, None if policy.classes is None else list(policy.classes))
+    found = read(inputs, policy.confidence, _Progress())
+    said = "" if not options.accept else _accepted(options, policy, found)
+    made = report(found, policy.confidence, policy, search=options.search)
+    return _STATUS[made.verdict], said + _written(made, options)
+
+
+def _accepted(options: argparse.Namespace, policy: Policy, found: Read) -> str:
+    if options.reason is None or options.expires is None:
+        raise ValueError("--accept needs --reason TEXT and --expires DATE: why, and until when, the flips may be there")
+    count = accept(policy, found.subject, options.reason, options.expires)
+    return f"Accepted {count} flips until {options.expires} in {policy.accepted}\n"
 
 
 def _check(comparison: Comparison, score: str, limit: float, confidence: float) -> tuple[str, str]:
@@ -75,8 +150,76 @@ def _check(comparison: Comparison, score: str, limit: float, confidence: float) 
 
 
 def _bad_input(message: str) -> int:
-    print(f"bc-compare: {message}", file=sys.stderr)
+    print(f"bc-compare: {one_line(' '.join(message.split()))}", file=sys.stderr)
     return BAD_INPUT
+
+
+class _Progress:
+    """How far long files are, on a terminal only."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+
+    def __call__(self, path: str, rows: int) -> None:
+        if sys.stderr.isatty() and time.monotonic() - self._begin > _SHOW_PROGRESS_AFTER:
+            print(f"\r{one_line(path)}: {rows:,} rows \033[K\r", end="", file=sys.stderr, flush=True)
+
+
+def _inputs(options: argparse.Namespace, columns: ColumnNames, classes: Sequence[str] | None) -> Inputs:
+    return Inputs(
+        options.file,
+        options.new,
+        columns,
+        options.data,
+        tuple(options.noise or ()),
+        None if classes is None else tuple(classes),
+        options.allow_unmatched,
+        options.name,
+    )
+
+
+def _columns(options: argparse.Namespace) -> ColumnNames:
+    named = {key: value for key, value in _column_flags(options).items() if value}
+    return ColumnNames(**named, slices=tuple(listed_names(options.slice) or ()))
+
+
+def _column_flags(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("id", "pred", "new_pred", "scores", "target", "weight", "cluster", "by_position")
+    return {name: getattr(options, name) for name in names}
+
+
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
+    columns = listed_names(options.slice) or []
+    if options.per_slice and not columns:
+        raise ValueError("--per-slice asks of the slices of --slice COLUMN: name one")
+    least = {} if options.least is None else {"least": options.least}
+    return {
+        **{key: getattr(options, key) for key in ("promise", "min_gain", "non_inferiority", "confidence")},
+        "critical": options.critical,
+        "accepted": options.accepted,
+        "classes": listed_names(options.classes),
+        "per_class": {"promise": options.per_class, **least} if options.per_class else None,
+        "per_slice": [{"column": c, "promise": options.per_slice, **least} for c in columns]
+        if options.per_slice
+        else None,
+        "columns": _column_flags(options),
+    }
+
+
+def _outputs(options: argparse.Namespace) -> Outputs | None:
+    names = ("json", "html", "markdown", "junit", "tensorboard", "save")
+    given = {name: getattr(options, name) for name in names}
+    return Outputs(**given) if any(given.values()) else None
+
+
+def _written(made: Report, options: argparse.Namespace, text: str | None = None) -> str:
+    outputs = _outputs(options)
+    if outputs is not None:
+        write(made, outputs)
+        for path, printed in ((outputs.json, as_json), (outputs.markdown, markdown), (outputs.junit, junit)):
+            if path == "-":
+                return printed(made).rstrip("\n")
+    return terminal(made) if text is None else text
 
 
 def _share(text: str) -> float:
@@ -99,14 +242,23 @@ def _confidence(text: str) -> float:
     return value
 
 
+def _day(text: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a date such as 2027-03-31, got {text!r}") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bc-compare",
-        description="Show a comparison of two models that Comparison.save wrote, and check it against budgets.",
-        epilog=_EPILOG,
+        description="Show what an update changes: a comparison that Comparison.save wrote, or two files of "
+        "predictions, joined by the ids of their instances (CSV, JSON Lines, npz, Parquet, Arrow).",
+        epilog=_COMPARE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", metavar="FILE", help="a .json or .json.gz file")
+    parser.add_argument("file", metavar="OLD", help="a .json or .json.gz file, or the old model's predictions")
+    parser.add_argument("new", metavar="NEW", nargs="?", help="the new model's predictions")
     parser.add_argument(
         "--max-nfr", type=_share, metavar="X", help="budget for the negative flip rate, e.g. 0.005 or 0.5%%"
     )
@@ -116,4 +268,61 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--confidence", type=_confidence, default=0.95, metavar="X", help="of intervals and verdicts (default: 0.95)"
     )
+    _add_files(parser)
     return parser
+
+
+def _gate_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bc-compare gate",
+        description="Hold an update to a policy.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="OLD", help="the old model's predictions, or a saved comparison")
+    parser.add_argument("new", metavar="NEW", nargs="?", help="the new model's predictions")
+    asked = parser.add_argument_group("what is asked (a flag takes the place of the policy's key of its name)")
+    asked.add_argument(
+        "--policy", metavar="FILE", help="compat.toml, or a pyproject.toml with [tool.bc-compare] (default: that here)"
+    )
+    asked.add_argument("--promise", action="append", metavar="BOUND", help='such as "nfr <= 0.5%%"; may be repeated')
+    asked.add_argument("--min-gain", metavar="X", help="least gain of accuracy, e.g. 0.1%%")
+    asked.add_argument("--non-inferiority", metavar="X", help="margin by which accuracy must not be worse, e.g. 0.5%%")
+    asked.add_argument("--per-class", action="append", metavar="BOUND", help="of every class of --least instances")
+    asked.add_argument("--per-slice", action="append", metavar="BOUND", help="of every slice of the columns of --slice")
+    asked.add_argument("--least", type=int, metavar="N", help="instances that a class or slice must have (default: 30)")
+    asked.add_argument("--critical", metavar="FILE", help="ids that must not break at all")
+    asked.add_argument("--accepted", metavar="FILE", help="CSV of flips that do not count: id, reason, expires")
+    asked.add_argument("--confidence", type=_confidence, metavar="X", help="of verdicts (default: 0.95)")
+    blessing = parser.add_argument_group("to accept today's flips")
+    blessing.add_argument("--accept", action="store_true", help="write them to the file of accepted flips")
+    blessing.add_argument("--reason", metavar="TEXT", help="why")
+    blessing.add_argument("--expires", type=_day, metavar="DATE", help="the last day on which they are accepted")
+    _add_files(parser)
+    return parser
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    files = parser.add_argument_group("files and their columns")
+    files.add_argument("--data", metavar="FILE", help="true labels, weights and metadata, by id")
+    files.add_argument("--noise", action="append", metavar="FILE", help="predictions of the old recipe, another seed")
+    files.add_argument("--id", metavar="COLUMN", help="ids (default: id, instance_id, example_id or sample_id)")
+    files.add_argument("--by-position", action="store_true", help="join rows by their order, without ids")
+    files.add_argument("--allow-unmatched", action="store_true", help="leave out ids that are not in every file")
+    files.add_argument("--pred", metavar="COLUMN", help="predicted labels (default: pred, prediction, y_pred, ...)")
+    files.add_argument("--new-pred", metavar="COLUMN", help="the same in NEW, where it differs")
+    files.add_argument("--scores", metavar="COLUMN", help="class scores: a column of lists, or how columns begin")
+    files.add_argument("--target", metavar="COLUMN", help="true labels (default: target, label, y_true, ...)")
+    files.add_argument("--classes", action="append", metavar="NAMES", help="class names in order, parted by commas")
+    files.add_argument("--slice", action="append", metavar="COLUMN", help="slice by its values; may be repeated")
+    files.add_argument("--search", action="store_true", help="look for slices of one and two columns of --slice")
+    files.add_argument("--weight", metavar="COLUMN", help="weights of instances")
+    files.add_argument("--cluster", metavar="COLUMN", help="what instances belong to, such as a user")
+    files.add_argument("--name", metavar="TEXT", help="what is compared, for titles")
+    outputs = parser.add_argument_group("what is written")
+    outputs.add_argument("--json", metavar="FILE", help="everything, for programs; - prints it")
+    outputs.add_argument("--html", metavar="FILE", help="the dashboard as one file")
+    outputs.add_argument("--markdown", metavar="FILE", help="a pull request's summary; - prints it")
+    outputs.add_argument("--junit", metavar="FILE", help="one test case a check; - prints it")
+    outputs.add_argument("--tensorboard", metavar="DIR", help="folder of a run")
+    outputs.add_argument("--save", metavar="FILE", help="the comparison, as a .json or .json.gz file")

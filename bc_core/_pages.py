@@ -1,7 +1,8 @@
-"""The one door through which comparisons and sweeps are shown as a page, though this package makes none.
+"""The one door through which comparisons and sweeps are shown as a page or logged, though this package does neither.
 
 Whoever writes pages says so in its metadata, by the entry point `to_html` of the group `bc_core.pages`: a function of
-comparisons, as `Comparison` or as `SweepResults.comparisons` gives them, a path, and options.
+comparisons, as `Comparison` or as `SweepResults.comparisons` gives them, a path, and options. Likewise
+`to_tensorboard`: a function of the folder of a run and a comparison that has a step.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ def to_html(comparisons: Any, path: str | os.PathLike[str], options: dict[str, A
     Example:
         >>> from importlib.metadata import entry_points
         >>> from bc_core._pages import GROUP
-        >>> [entry.name for entry in entry_points(group=GROUP)]
-        ['to_html']
+        >>> "to_html" in entry_points(group=GROUP).names
+        True
     """
     for entry in entry_points(group=GROUP, name="to_html"):
         written: Path = entry.load()(comparisons, path, **options)
@@ -32,4 +33,20 @@ def to_html(comparisons: Any, path: str | os.PathLike[str], options: dict[str, A
     raise ImportError(
         f"Nothing that is installed writes pages: no package has the entry point to_html of {GROUP}. Install "
         "backward-compat-ml again, in a checkout by pip install -e ."
+    )
+
+
+def to_tensorboard(folder: str | os.PathLike[str], comparison: Any) -> None:
+    """Log a comparison to the folder of a run of TensorBoard.
+
+    Raises:
+        ImportError: Nothing that is installed does that, or TensorBoard is not installed.
+        OSError: It cannot be written.
+    """
+    for entry in entry_points(group=GROUP, name="to_tensorboard"):
+        entry.load()(folder, comparison)
+        return
+    raise ImportError(
+        f"Nothing that is installed logs to TensorBoard: no package has the entry point to_tensorboard of {GROUP}. "
+        "Install backward-compat-ml again, in a checkout by pip install -e ."
     )

@@ -2,6 +2,9 @@
 
 from bc_core import LinearLambda
 from bc_keras import new_error, strict_imitation
+from bc_keras.after_training._blend import blend, blended_model, distil
+from bc_keras.after_training._interpolate import interpolate
+from bc_keras.after_training._projection import ProjectionCallback
 from bc_keras.evaluation._evaluate import evaluate
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import (
@@ -38,9 +41,11 @@ from bc_keras.sweep._sweep import sweep
 from bc_keras.training._callback import CompatibilityCallback
 from bc_keras.training._frozen_check import FrozenH1Check
 from bc_keras.training._lambda_scheduler import LambdaScheduler
-from bc_keras.training._model import BCModel, unwrap
+from bc_keras.training._made_class import unwrap
+from bc_keras.training._model import BCModel
 from bc_keras.training._original import BCNewErrorCompatibilityModel, bc_fit
 from bc_keras.training._plain_models import OnTarget, TargetLoss
+from bc_keras.training._warm_start import warm_start
 
 __all__ = [
     "BEC",
@@ -70,6 +75,7 @@ __all__ = [
     "NegativeFlipRate",
     "OnTarget",
     "PositiveFlipRate",
+    "ProjectionCallback",
     "Reference",
     "StoredOutputs",
     "StrictImitationBinaryCrossEntropyLoss",
@@ -80,10 +86,15 @@ __all__ = [
     "TargetLoss",
     "attach_h1",
     "bc_fit",
+    "blend",
+    "blended_model",
+    "distil",
     "evaluate",
+    "interpolate",
     "new_error",
     "store_outputs",
     "strict_imitation",
     "sweep",
     "unwrap",
+    "warm_start",
 ]

@@ -2,6 +2,10 @@
 
 from bc_core import LinearLambda
 from bc_lightning import functional, metrics, new_error, strict_imitation
+from bc_lightning.after_training._blend import blend, distil
+from bc_lightning.after_training._blended_model import blended_model
+from bc_lightning.after_training._interpolate import interpolate
+from bc_lightning.after_training._projection import ProjectionCallback
 from bc_lightning.evaluation._evaluate import evaluate
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.losses._losses import (
@@ -34,6 +38,7 @@ from bc_lightning.training._callback import CompatibilityCallback
 from bc_lightning.training._checkpoint import load_h1
 from bc_lightning.training._comparisons import LogComparisons
 from bc_lightning.training._module import BCLightningModule, unwrap
+from bc_lightning.training._warm_start import warm_start
 
 __all__ = [
     "BEC",
@@ -56,6 +61,7 @@ __all__ = [
     "NegativeFlipImpact",
     "NegativeFlipRate",
     "PositiveFlipRate",
+    "ProjectionCallback",
     "Reference",
     "StoredOutputs",
     "StrictImitationBinaryCrossEntropyLoss",
@@ -63,8 +69,12 @@ __all__ = [
     "StrictImitationKLDivergenceLoss",
     "StrictImitationNLLLoss",
     "SweepManager",
+    "blend",
+    "blended_model",
+    "distil",
     "evaluate",
     "functional",
+    "interpolate",
     "load_h1",
     "metrics",
     "new_error",
@@ -72,4 +82,5 @@ __all__ = [
     "strict_imitation",
     "sweep",
     "unwrap",
+    "warm_start",
 ]

@@ -216,9 +216,9 @@ def embedded(page):
     """The data of an HTML page, with its tables read."""
     data = json.loads(re.search(r'<script type="application/json" id="bc-data">(.*?)</script>', page)[1])
     tables = {key: columns_of(base64.b64decode(blob)) for key, blob in data["tables"].items()}
-    media = {
-        key: (columns_of(base64.b64decode(each["blob"])), list(each["images"])) for key, each in data["media"].items()
-    }
+    # Each run had its own texts and images once; now runs on a data set share a pack.
+    packs = {key: each if isinstance(each, dict) else data["packs"][each] for key, each in data["media"].items()}
+    media = {key: (columns_of(base64.b64decode(each["blob"])), list(each["images"])) for key, each in packs.items()}
     return {"index": data["index"], "tables": tables, "media": media}, data
 
 

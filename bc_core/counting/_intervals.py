@@ -46,7 +46,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95, side:
     successes, trials, error = _checked(successes, trials, confidence, side)
     if trials == 0:
         return 0.0, 1.0
-    low, high = _wilson(successes / trials, trials, -NormalDist().inv_cdf(error))
+    low, high = wilson_of_share(successes / trials, trials, -NormalDist().inv_cdf(error))
     return 0.0 if side == "upper" else low, 1.0 if side == "lower" else high
 
 
@@ -78,18 +78,18 @@ def clustered_interval(shares: NDArray[np.float64], confidence: float = 0.95) ->
         >>> clustered_interval(np.zeros(4)) == wilson_interval(0, 4)
         True
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a number between 0 and 1 such as 0.95, got {confidence!r}")
+    checked_confidence(confidence)
     mean, trials = float(np.mean(shares)), float(len(shares))
     if 0 < mean < 1:
         variance = float(np.var(shares, ddof=1)) / trials if trials > 1 else math.inf
         trials = max(1.0, mean * (1 - mean) / variance) if variance > 0 else math.inf
     if math.isinf(trials):
         return mean, mean
-    return _wilson(mean, trials, -NormalDist().inv_cdf((1 - confidence) / 2))
+    return wilson_of_share(mean, trials, -NormalDist().inv_cdf((1 - confidence) / 2))
 
 
-def _wilson(share: float, trials: float, z: float) -> tuple[float, float]:
+def wilson_of_share(share: float, trials: float, z: float) -> tuple[float, float]:
+    """Wilson's bounds at `z` standard errors, for trials that need not be a whole number."""
     centre = share + z * z / (2 * trials)
     reach = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
@@ -133,69 +133,6 @@ def clopper_pearson_interval(
     return low, high
 
 
-def paired_difference_interval(
-    both: int, only_first: int, only_second: int, neither: int, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Score interval of Newcombe (his method 10) for the difference of two shares of the same instances.
-
-    Two updates of one h1 are tried on the same test set, so their negative flips are paired: an instance may flip under
-    both, under one, or under neither. The difference of their rates is (only_first - only_second) / n.
-
-    Args:
-        both: Instances that count under both, e.g. negative flips of the first and of the second update.
-        only_first: Instances that count under the first only.
-        only_second: Instances that count under the second only.
-        neither: Instances that count under neither.
-        confidence: Wanted coverage, between 0 and 1 exclusive.
-
-    Returns:
-        The lower and the upper bound of the first share less the second; (-1, 1) where there is no instance.
-
-    Raises:
-        ValueError: If a count is negative, or the confidence no such number.
-        TypeError: If a count is not an integer.
-
-    Reference:
-        Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired data",
-        Statistics in Medicine 17 (1998).
-
-    Example:
-        >>> from bc_core import paired_difference_interval
-        >>> low, high = paired_difference_interval(both=36, only_first=12, only_second=2, neither=0)
-        >>> f"{low:.4f} to {high:.4f}"
-        '0.0569 to 0.3404'
-    """
-    names = ("both", "only_first", "only_second", "neither")
-    try:
-        both, only_first, only_second, neither = map(operator.index, (both, only_first, only_second, neither))
-    except TypeError:
-        raise TypeError(f"{', '.join(names)}: expected integers; pass counts, not shares") from None
-    counts = (both, only_first, only_second, neither)
-    if min(counts) < 0:
-        raise ValueError(f"expected counts that are not negative, got {dict(zip(names, counts, strict=True))}")
-    total = sum(counts)
-    first, second = both + only_first, both + only_second
-    low_1, high_1 = wilson_interval(first, total, confidence)
-    low_2, high_2 = wilson_interval(second, total, confidence)
-    if total == 0:
-        return -1.0, 1.0
-    share_1, share_2 = first / total, second / total
-    # Correlation of the two outcomes; a positive one is corrected for continuity, as the method says.
-    margins = first * (total - first) * second * (total - second)
-    covariance = both * neither - only_first * only_second
-    if covariance > 0:
-        covariance = max(0.0, covariance - total / 2)  # type: ignore[assignment]
-    phi = covariance / math.sqrt(margins) if margins else 0.0
-
-    def reach(a: float, b: float) -> float:
-        return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
-
-    difference = (only_first - only_second) / total
-    low = difference - reach(share_1 - low_1, high_2 - share_2)
-    high = difference + reach(high_1 - share_1, share_2 - low_2)
-    return low, high
-
-
 def _checked(successes: int, trials: int, confidence: float, side: str) -> tuple[int, int, float]:
     """Return plain integers and the chance of error that each bound may spend."""
     try:
@@ -206,11 +143,22 @@ def _checked(successes: int, trials: int, confidence: float, side: str) -> tuple
         ) from None
     if not 0 <= successes <= trials:
         raise ValueError(f"expected 0 <= successes <= trials, got {successes} successes of {trials} trials")
+    checked_confidence(confidence)
+    return successes, trials, (1 - confidence) / (2 if checked_side(side) == "two" else 1)
+
+
+def checked_confidence(confidence: float) -> float:
+    """Refuse what is no confidence."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: expected a number between 0 and 1 such as 0.95, got {confidence!r}")
+    return confidence
+
+
+def checked_side(side: str) -> str:
+    """Refuse what is no side."""
     if side not in ("two", "lower", "upper"):
         raise ValueError(f"side: expected 'two', 'lower' or 'upper', got {side!r}")
-    return successes, trials, (1 - confidence) / (2 if side == "two" else 1)
+    return side
 
 
 def _upper_bound(successes: int, trials: int, error: float) -> tuple[float, float]:

@@ -33,6 +33,12 @@ class Operations(Protocol):
     def mean(self, values: Array) -> Array:
         """Mean over the classes, which go."""
 
+    def max(self, values: Array) -> Array:
+        """Largest over the classes, which go."""
+
+    def over_classes(self, values: Array) -> Array:
+        """One value of each instance as a score that every class has alike."""
+
     def take_along(self, scores: Array, labels: Array) -> Array:
         """The score of one class of each instance: `labels` holds its index."""
 
@@ -93,6 +99,14 @@ class NumpyOperations:
     def mean(self, values: Array) -> Array:
         """See `Operations`."""
         return values.mean(-1)
+
+    def max(self, values: Array) -> Array:
+        """See `Operations`."""
+        return values.max(-1)
+
+    def over_classes(self, values: Array) -> Array:
+        """See `Operations`."""
+        return values[..., None]
 
     def take_along(self, scores: Array, labels: Array) -> Array:
         """See `Operations`."""

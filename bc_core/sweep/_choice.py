@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bc_core.comparison._comparison import Comparison
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import SCORES
+from bc_core.promise._grammar import Constraint, constraint_of
 from bc_core.sweep._points import Point
-
-_CONSTRAINT = re.compile(r"\s*(\w+)\s*(<=|>=|<|>|=|==)\s*([0-9.eE+-]+)\s*(%?)\s*")
-
-
-class Constraint(NamedTuple):
-    """What a model has to keep: a score and its limit, a share."""
-
-    score: str
-    limit: float
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether the limit is a least."""
-        return bool(SCORES[self.score].higher_is_better)
-
-    def __str__(self) -> str:
-        return f"{self.score} {'>=' if self.higher_is_better else '<='} {self.limit:g}"
 
 
 class Candidate(NamedTuple):
@@ -87,47 +69,6 @@ class Choice:
         return "\n".join(lines)
 
 
-def constraint_of(text: str) -> Constraint:
-    """Read a constraint such as "nfr <= 0.5%".
-
-    Raises:
-        TypeError: It is no text.
-        ValueError: It cannot be read, its score is unknown or has no direction, or it points the wrong way.
-
-    Example:
-        >>> from bc_core.sweep._choice import constraint_of
-        >>> constraint_of("NFR <= 0.5%")
-        Constraint(score='nfr', limit=0.005)
-    """
-    if not isinstance(text, str):
-        raise TypeError(f'A constraint is a text such as "nfr <= 0.5%". Received: {text!r}.')
-    match = _CONSTRAINT.fullmatch(text)
-    try:
-        if match is None:
-            raise ValueError
-        value = float(match[3])
-    except ValueError:
-        raise ValueError(f'A constraint reads like "nfr <= 0.5%" or "btc >= 0.98". Received: {text!r}.') from None
-    score, sign = match[1].lower(), match[2]
-    directed = [name for name, known in SCORES.items() if known.higher_is_better is not None]
-    if score in SCORES and score not in directed:
-        raise ValueError(
-            f"{score} is better neither high nor low, as repairing h1's errors lowers it: nothing to keep. "
-            f"Take one of {', '.join(directed)}. Received: {text!r}."
-        )
-    if score not in directed:
-        near = [f"{score}_h2"] if f"{score}_h2" in directed else get_close_matches(score, directed, 1)
-        meant = f" Did you mean {near[0]}?" if near else ""
-        raise ValueError(f"Unknown score in {text!r}: take one of {', '.join(directed)}.{meant}")
-    if sign != (wanted := ">=" if SCORES[score].higher_is_better else "<="):
-        meant = f"{score} {wanted} {match[3]}{match[4]}"
-        raise ValueError(f'Write "{meant}": it is decided on a bound, which has to keep the limit. Received: {text!r}.')
-    limit = value / 100 if match[4] else value
-    if not 0 <= limit <= 1:
-        raise ValueError(f"{text!r}: the limit must be a share from 0 to 1, or 0% to 100%.")
-    return Constraint(score, limit)
-
-
 def best_of(
     candidates: Sequence[Candidate], constraints: Sequence[str], maximize: str, confidence: float, dataset: str
 ) -> tuple[Candidate, dict[str, float]]:
@@ -152,7 +93,7 @@ def best_of(
         raise LookupError(_nobody(candidates, checked, confidence, dataset))
     # The smaller lambda_c of equals: what changes the training less.
     _, chosen = max(passing, key=lambda pair: (pair[0], -pair[1].point.lambda_c))
-    return chosen, {str(c): _bound(chosen.overlap, c, confidence) for c in checked}
+    return chosen, {str(c): c.bound(chosen.overlap, confidence) for c in checked}
 
 
 def _goal(candidate: Candidate, maximize: str) -> float:
@@ -166,13 +107,6 @@ def _goal(candidate: Candidate, maximize: str) -> float:
         raise ValueError(f"maximize must be one of {', '.join(known)}, performance_h2. Received: {maximize!r}.")
     value = candidate.overlap.score(maximize)
     return value if SCORES[maximize].higher_is_better else -value
-
-
-def _bound(overlap: ErrorOverlap, constraint: Constraint, confidence: float) -> float:
-    """The unfavourable bound, which decides."""
-    if constraint.higher_is_better:
-        return overlap.interval(constraint.score, confidence, "lower", "clopper_pearson")[0]
-    return overlap.interval(constraint.score, confidence, "upper", "clopper_pearson")[1]
 
 
 def _nobody(candidates: Sequence[Candidate], constraints: Sequence[Constraint], confidence: float, dataset: str) -> str:
@@ -191,15 +125,12 @@ def _nobody(candidates: Sequence[Candidate], constraints: Sequence[Constraint], 
         )
 
     def lack(candidate: Candidate) -> float:
-        return max(
-            (c.limit - _bound(candidate.overlap, c, confidence)) * (1 if c.higher_is_better else -1)
-            for c in constraints
-        )
+        return max(c.excess(c.bound(candidate.overlap, confidence)) for c in constraints)
 
     nearest = min(candidates, key=lack)
     verdicts = {c: nearest.overlap.gate(c.score, c.limit, confidence) for c in constraints}
     told = "; ".join(
-        f"{c.score} {nearest.overlap.score(c.score):.2%}, bound {_bound(nearest.overlap, c, confidence):.2%}, {verdict}"
+        f"{c.score} {nearest.overlap.score(c.score):.2%}, bound {c.bound(nearest.overlap, confidence):.2%}, {verdict}"
         for c, verdict in verdicts.items()
     )
     advice = "Try larger values of lambda_c, or another loss."

@@ -39,6 +39,14 @@ class KerasOperations:
         # Keras's own rounds float64 to float32 on torch.
         return ops.sum(values, axis=-1) / values.shape[-1]
 
+    def max(self, values: Any) -> Any:
+        """See `Operations`."""
+        return ops.max(values, axis=-1)
+
+    def over_classes(self, values: Any) -> Any:
+        """See `Operations`."""
+        return ops.expand_dims(values, -1)
+
     def take_along(self, scores: Any, labels: Any) -> Any:
         """See `Operations`."""
         return ops.squeeze(ops.take_along_axis(scores, ops.expand_dims(labels, -1), axis=-1), -1)

@@ -22,6 +22,7 @@ from bc_core.sweep._points import Point
 from bc_core.sweep._recipe import Framework, Recipe
 from bc_core.sweep._told import code_of
 from bc_core.sweep._trackers import Tracker, tell
+from bc_keras._copies import cloned
 from bc_keras._random_numbers import seed_torch, seeded
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
@@ -32,11 +33,13 @@ from bc_keras.reference._stored import StoredOutputs, store_outputs
 from bc_keras.reference._stored_dataset import is_dataset
 from bc_keras.sweep._answers import Answers
 from bc_keras.sweep._data import Data, joined_batches
-from bc_keras.sweep._remade import MODEL_FILE, check_copied, cloned, packed, remade, to_be_remade, unpacked
+from bc_keras.sweep._remade import MODEL_FILE, check_copied, packed, remade, to_be_remade, unpacked
 from bc_keras.sweep._told import special, told_of
 from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
-from bc_keras.training._model import BCModel, unwrap
+from bc_keras.training._made_class import unwrap
+from bc_keras.training._model import BCModel
 from bc_keras.training._score_scale import says_of
+from bc_keras.training._warm_start import check_start_from, warm_start
 
 # Rows at a time where the caller gave no batch_size; Keras's own 32 spends its time on the calls.
 _BATCH_SIZE = 256
@@ -69,8 +72,10 @@ class KerasRecipe(Recipe):
         fit: Any,
         model_options: Mapping[str, Any] | None,
         ids: Any,
+        start_from: str | None = None,
         **common: Any,
     ) -> None:
+        self.starts_from_h1 = check_start_from(start_from)
         super().__init__(h2, losses, tuple(MODEL_LOSSES), **common)
         if isinstance(h2, keras.Model):
             check_copied(h2)
@@ -112,6 +117,7 @@ class KerasRecipe(Recipe):
         state = {**super().__getstate__(), "_attached": {}, "h2": packed(self.h2)}
         # Where all of its answers are kept, it may be anything, such as a connection to a service.
         everything_kept = all(data.is_storable for data in self.data.values()) and self.store_h1 is not False
+        everything_kept = everything_kept and not self.starts_from_h1
         state["h1"] = None if everything_kept and self.folder is not None else packed(self.h1)
         config = keras.config
         state["settings"] = config.floatx(), config.dtype_policy().name, config.image_data_format()
@@ -184,6 +190,8 @@ class KerasRecipe(Recipe):
         made = super().made_h2()
         if isinstance(made, BCModel):
             raise TypeError("h2 must make the plain model, which is wrapped here. Received from h2(): a BCModel.")
+        if self.starts_from_h1:
+            warm_start(made, self.h1)
         return made
 
     def _name_of(self, h2: Any) -> tuple[str, str]:

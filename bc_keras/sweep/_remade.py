@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import keras
 
+from bc_keras._copies import cloned
+
 MODEL_FILE = "model.keras"
 
 
@@ -87,15 +89,6 @@ def unpacked(model: Any) -> Any:
         path = Path(folder) / MODEL_FILE
         path.write_bytes(model.content)
         return keras.saving.load_model(path, custom_objects=model.custom_objects, compile=False, safe_mode=False)
-
-
-def cloned(model: Any) -> Any:
-    """A model of the same config and weights, with random generators of its own."""
-    clone = keras.models.clone_model(model)
-    if not clone.built:
-        clone.build_from_config(model.get_build_config())
-    clone.set_weights(model.get_weights())
-    return clone
 
 
 def check_copied(h2: Any) -> None:

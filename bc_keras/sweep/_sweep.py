@@ -33,6 +33,7 @@ def sweep(
     class_names: Sequence[str] | None = None,
     metadata: Metadata | None = None,
     performance_metric: Callable[[Any, Any, Any], Any] | None = None,
+    start_from: str | None = None,
     evaluate_on_train: bool = True,
     store_h1: bool | str = "auto",
     save_models: bool = True,
@@ -88,6 +89,7 @@ def sweep(
         metadata: text of an instance, by id.
         performance_metric: a function ``(model, dataset, device)`` that returns a number, for the columns
             `performance_h1` and `performance_h2`; `dataset` is what was given as data.
+        start_from: ``"h1"`` lets every point start from h1's weights where names and shapes match (see `warm_start`).
         evaluate_on_train: whether the models are compared on the training data too.
         store_h1: whether h1's outputs are read back while training. "auto" does for arrays and for data sets of
             `tf.data` that stay the same, and asks h1 in every step for others. In evaluation h1's kept answers are

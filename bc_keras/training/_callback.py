@@ -9,11 +9,13 @@ from typing import Any
 
 import keras
 
-from bc_core import SCORES, Comparison
+from bc_core import SCORES, Comparison, Promise, PromiseVerdict
 from bc_core.files._failed_writes import told_of
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
 from bc_keras.training._model import BCModel
+from bc_keras.training._promise import take_promise
+from bc_keras.training._state import Compatibility, compatibility_of
 from bc_keras.training._telling import check_count, say
 from bc_tensorboard import summary
 from bc_tensorboard.writing._by_id import by_id
@@ -68,8 +70,12 @@ class CompatibilityCallback(keras.callbacks.Callback):
             0 or 1. Defaults to `None`: what the compiled loss says.
         log_prefix: put before every name in ``logs``.
         verbose: 0 is silent, 1 prints a line per comparison.
+        promise: what a `BCModel` is to keep on these data, such as ``"nfr <= 0.5%"``: after each comparison its
+            lambda_c moves, as in ``BCModel(promise=...)``, and ``lambda_c`` and the scores go into ``logs``.
+        promise_options: as in `BCModel`; but there is no ``every`` beside that of the comparisons.
 
     Attributes:
+        promise: the `PromiseVerdict`, None before the first comparison.
         comparison: the last `bc_core.Comparison`; its ``step`` is the number of finished epochs.
         history: scores by epoch, counted from 0 as in `History.epoch`.
 
@@ -113,8 +119,16 @@ class CompatibilityCallback(keras.callbacks.Callback):
         multilabel: bool | None = None,
         log_prefix: str = "val_",
         verbose: int = 0,
+        promise: str | list[str] | Promise | None = None,
+        promise_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self._promised, _, _ = take_promise((), {"promise": promise, "promise_options": promise_options})
+        if self._promised is not None and self._promised.keeper.options.every is not None:
+            raise ValueError(
+                "A promise is looked at with each comparison here: CompatibilityCallback(every=...) says after how "
+                "many epochs, BCModel(promise=...) may look after steps. Received: promise_options with 'every'."
+            )
         if batch_size is not None:
             check_count(batch_size, "batch_size")
         check_count(every, "every")
@@ -157,6 +171,11 @@ class CompatibilityCallback(keras.callbacks.Callback):
         self._asked: AskedData | None = None
         self._epoch: int | None = None
 
+    @property
+    def promise(self) -> PromiseVerdict | None:
+        """Whether the promise was kept, None before the first comparison."""
+        return None if self._promised is None else self._promised.keeper.verdict
+
     def set_model(self, model: Any) -> None:
         """Take the model; a fit that failed before this one is forgotten."""
         super().set_model(model)
@@ -172,6 +191,17 @@ class CompatibilityCallback(keras.callbacks.Callback):
         if self.log_dir is not None:
             self._events = EventFile(self.log_dir / _RUN)
         self._asked.try_first()
+        if self._promised is not None:
+            self._promised.begin(self.model, self._held_to())
+
+    def _held_to(self) -> Compatibility:
+        state = compatibility_of(self.model)
+        if state is None or state.promised is not None:
+            raise ValueError(
+                "A promise moves the lambda_c of a BCModel, and of one that has no promise of its own: train "
+                f"BCModel(h2, h1=h1). Received: model={type(self.model).__name__}, held to a promise: {bool(state)}."
+            )
+        return state
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Compare, where this epoch is one of `every` or the last."""
@@ -186,6 +216,8 @@ class CompatibilityCallback(keras.callbacks.Callback):
         """Compare after an epoch that a later callback made the last."""
         if self._epoch is not None and self._epoch not in self.history:
             self._compare_after(self._epoch)
+        if self._promised is not None:
+            self._promised.end(self.model)
         self._asked = None
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -203,7 +235,9 @@ class CompatibilityCallback(keras.callbacks.Callback):
         self.history[epoch] = scores
         self._write(comparison, epoch)
         self._report(f"Epoch {epoch + 1}", scores)
-        return scores
+        if self._promised is None:
+            return scores
+        return scores | self._promised.look(self.model, self._held_to(), comparison.overlap)
 
     def _write(self, comparison: Comparison, epoch: int) -> None:
         """Save and log; whatever keeps one place from taking it, the others get theirs."""

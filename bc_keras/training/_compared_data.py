@@ -31,11 +31,11 @@ from bc_keras.reference._reference import Reference, only_tensor, says_cannot_ta
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
 from bc_keras.training._compiled_loss import CompiledLoss, Reading
-from bc_keras.training._model import BCModel
 from bc_keras.training._penalty import check_rows
 from bc_keras.training._plain_models import TargetLoss
 from bc_keras.training._preparation import has_own, prepared, prepared_for_h1
 from bc_keras.training._score_scale import Says, Seen, check_scales, reading_of, said_by_values, says_of
+from bc_keras.training._state import compatibility_of
 from bc_tensorboard.writing._by_id import TextsById, by_id
 
 
@@ -203,7 +203,7 @@ class AskedData:
             class_names=self._given.class_names,
             metadata=texts,
             step=step,
-            lambda_c=self.model.lambda_c if isinstance(self.model, BCModel) else None,
+            lambda_c=None if compatibility_of(self.model) is None else self.model.lambda_c,
         )
         if texts is not None and (complaint := texts.complaint()):
             warnings.warn(complaint, stacklevel=2)
@@ -270,7 +270,7 @@ class AskedData:
     @property
     def _reference(self) -> Reference | None:
         """Who answers for h1, if it is not the rows or the labels of the validation data alone."""
-        if self._given.reference is None and self._given.h1_rows is None and isinstance(self.model, BCModel):
+        if self._given.reference is None and self._given.h1_rows is None and compatibility_of(self.model) is not None:
             reference: Reference = self.model._reference
             return reference
         return self._given.reference
@@ -301,7 +301,7 @@ class AskedData:
         """How the outputs are read: as the arguments say, then as the models do."""
         model = self.model
         h1_from_logits, if_h1_is_silent = self._how.h1_from_logits, self._how.from_logits
-        if isinstance(model, BCModel):
+        if compatibility_of(model) is not None:
             known = model._reading(h2_output)
             facts, threshold = CompiledLoss.of(model._base), model._threshold
             says, multilabel = Says(loss=known.from_logits, is_distance=facts.is_distance), known.multilabel

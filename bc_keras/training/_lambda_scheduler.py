@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from bc_core import LinearLambda, check_lambda
+from bc_keras.training._state import compatibility_of
 from bc_keras.training._telling import say
 
 # What a config holds in place of a schedule; bc_core, where the class lives, knows nothing of Keras.
@@ -72,6 +73,9 @@ class LambdaScheduler(keras.callbacks.Callback):
                 "The model must have a lambda_c: train BCModel(h2, h1=h1). "
                 f"Received: model={type(self.model).__name__}."
             )
+        state = compatibility_of(self.model)
+        if state is not None and state.promised is not None:
+            raise ValueError("lambda_c is moved by the promise of this model: leave out LambdaScheduler.")
         self._value = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

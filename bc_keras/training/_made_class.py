@@ -10,6 +10,8 @@ import keras
 from keras.src import api_export  # public nowhere: under which name a class is saved
 from keras.src.saving import object_registration  # likewise
 
+from bc_keras.training._compile_arguments import compile_without_ours
+from bc_keras.training._state import compatibility_of
 from bc_keras.training._whole_model import WholeModel
 
 
@@ -55,3 +57,34 @@ def _reduce(self: Any) -> Any:
     if getattr(function, "__self__", None) is type(self):
         function = getattr(self._compatibility.user_class, function.__name__)
     return (function, *rest)
+
+
+def unwrap(model: keras.Model) -> Any:
+    """Give back the user's own model: its class and no h1. What it has learned, and its compile, it keeps.
+
+    Metrics of this package are taken out of its compile, as nobody would feed them.
+
+    Args:
+        model: what `BCModel` returned. Anything else is returned unchanged.
+
+    Example:
+        >>> import keras
+        >>> from bc_keras import BCModel, unwrap
+        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
+        >>> type(unwrap(BCModel(h2, h1=h1))) is keras.Sequential
+        True
+    """
+    state = compatibility_of(model)
+    if state is None:
+        return model
+    object.__setattr__(model, "__class__", state.user_class)
+    del model.__dict__["_compatibility"]
+    forget_functions(model)
+    if state.compiled.metrics:
+        compile_without_ours(model)
+    return model
+
+
+def forget_functions(model: keras.Model) -> None:
+    """Compiled steps are those of the class that the model had."""
+    model.train_function = model.test_function = None

@@ -9,6 +9,7 @@ not track.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,7 @@ import keras
 from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
+from bc_core import Promise
 from bc_core.losses._options import DissonanceName, Normalization
 from bc_keras.batches._labels import columns_of
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
@@ -30,18 +32,19 @@ from bc_keras.training._checks import HOW_TO_STEP, check_data, check_h1, check_h
 from bc_keras.training._compile_arguments import (
     base_in_compile,
     by_name,
-    compile_without_ours,
     made_metric,
     overlap_metrics,
     without_ours,
 )
 from bc_keras.training._compiled_loss import BaseLoss, Reading, check_target_form
 from bc_keras.training._jax_step import Beside, with_values
-from bc_keras.training._made_class import made_class, whole_class
+from bc_keras.training._made_class import forget_functions, made_class, whole_class
 from bc_keras.training._output_watch import Looking, looked_at
 from bc_keras.training._penalty import AnsweredBatch, dissonance_of, reading_by, target_and_stored, update_metrics
 from bc_keras.training._preparation import check_same_preparation, has_own
-from bc_keras.training._state import TRACKERS, Compatibility, Compiled, options_of
+from bc_keras.training._promise import looking_at_held_out, take_promise
+from bc_keras.training._state import TRACKERS, Compatibility, Compiled, compatibility_of, options_of
+from bc_keras.training._warm_start import check_start_from, started
 from bc_keras.training._whole_model import missing_h1, scope_of_loading
 
 
@@ -85,7 +88,17 @@ class BCModel(keras.Model):
         threshold: a binary score is class 1 from this probability on. Defaults to `None`, 0.5 or what `loss` says.
         multilabel: whether each column is a label of its own, 0 or 1. Defaults to `None`: of Keras's binary losses.
         class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1.
+        start_from: ``"h1"`` copies h1's weights into h2 here, where names and shapes match, and says what was copied;
+            see `warm_start`. Files know nothing of it: what is loaded goes on from its own weights.
         name: another name for h2.
+        promise: instead of `lambda_c`, what is to be kept: ``"nfr <= 0.5%"``, ``"btc >= 98%"``, several joined by a
+            comma. lambda_c then moves while ``fit`` runs, so that the one-sided bound of the score on held-out data
+            keeps it, and ``fit`` ends with the weights that did so with the best accuracy. ``h2.promise`` is a
+            `PromiseVerdict` afterwards, and ``lambda_c`` and the scores are logged. See ``docs/promises.md``.
+        promise_data: held-out data for it, as in ``fit(validation_data=...)``, or a share of the arrays that ``fit`` is
+            given, which is put aside. Defaults to `None`, the validation data of ``fit``.
+        promise_options: ``confidence`` of the bound (0.95), ``keep`` (``"best"`` weights, or ``"last"``), ``every``
+            (look every so many steps too), and lambda_c's ``start`` (1) and ``most`` (64).
 
     Raises:
         TypeError: h1 is missing, or is nothing that answers; h2 has a ``train_step``, ``test_step`` or
@@ -129,7 +142,11 @@ class BCModel(keras.Model):
         threshold: float | None = None,
         multilabel: bool | None = None,
         class_map: Sequence[int] | None = None,
+        start_from: str | None = None,
         name: str | None = None,
+        promise: str | list[str] | Promise | None = None,
+        promise_data: Any = None,
+        promise_options: dict[str, Any] | None = None,
     ) -> None:
         pass
 
@@ -144,10 +161,12 @@ class BCModel(keras.Model):
             try:
                 return inherited(name)
             except AttributeError:
-                if name not in ("h1", "h2"):
+                if name not in ("h1", "h2", "promise"):
                     raise
         if name in ("h1", "h2"):
             return self._compatibility.h1 if name == "h1" else self
+        if name == "promise" and self._compatibility.promised is not None:
+            return self._compatibility.promised.keeper.verdict
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}.")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -167,6 +186,10 @@ class BCModel(keras.Model):
 
     @lambda_c.setter
     def lambda_c(self, value: float) -> None:
+        if self._compatibility.promised is not None:
+            raise ValueError(
+                "lambda_c is moved by the promise; wrap anew to set it: BCModel(h2, h1=..., lambda_c=...)."
+            )
         self._compatibility.lambda_c = value
 
     @property
@@ -265,7 +288,8 @@ class BCModel(keras.Model):
         check_own_loss(self, state)
         if not has_own(state.user_class, "fit"):  # it may prepare the inputs
             check_h1_answers(state, given.get("x"), given.get("batch_size") or 32)
-        return looked_at(super().fit, args, kwargs, self._looking())
+        args, kwargs, looks = looking_at_held_out(state, super().fit, args, kwargs)
+        return looked_at(super().fit, args, kwargs, self._looking(), *looks)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate, as your model's ``evaluate``."""
@@ -442,7 +466,12 @@ def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwa
     if h1 is None:
         raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
     class_map = kwargs.pop("class_map", None)
+    starts = check_start_from(kwargs.pop("start_from", None))
+    promised, args, kwargs = take_promise(args, kwargs, compatibility_of(h2))
     options = options_of(door, *args, **kwargs)
+    if promised is not None:
+        promised.weigh(options.dissonance_name)
+        options = dataclasses.replace(options, lambda_c=promised.keeper.lambda_c)
     given = options.loss.reference.class_map if isinstance(options.loss, ModelLoss) else None
     reference = Reference(h1, given if class_map is None else class_map)
     check_h1(reference, options)
@@ -450,51 +479,22 @@ def wrap(door: Any, h2: Any, h1: Any, *args: Any, name: str | None = None, **kwa
     user_class = h2._compatibility.user_class if isinstance(h2, BCModel) else before
     object.__setattr__(h2, "__class__", user_class)
     try:
-        for taken in ("lambda_c", "dissonance"):
+        for taken in ("lambda_c", "dissonance", *(("promise",) if promised is not None else ())):
             if hasattr(h2, taken):
                 raise TypeError(f"h2 has an attribute {taken!r}, which a BCModel needs: name it otherwise.")
         check_h2(h2, has_loss=options.criterion is not None)
         check_same_preparation(h1, h2)
         check_no_shared_variables(h1, h2)
         compiled = Compiled.of(h2, options)
+        if starts:
+            started(h2, reference)
     except Exception:
         object.__setattr__(h2, "__class__", before)
         raise
     if name is not None:
         h2.name = name
     # Beside what Keras tracks, saves and counts.
-    h2.__dict__["_compatibility"] = Compatibility(reference, options, user_class, compiled)
+    h2.__dict__["_compatibility"] = Compatibility(reference, options, user_class, compiled, promised)
     object.__setattr__(h2, "__class__", made_class(door, user_class))
-    _forget_functions(h2)
+    forget_functions(h2)
     return h2
-
-
-def unwrap(model: keras.Model) -> Any:
-    """Give back the user's own model: its class and no h1. What it has learned, and its compile, it keeps.
-
-    Metrics of this package are taken out of its compile, as nobody would feed them.
-
-    Args:
-        model: what `BCModel` returned. Anything else is returned unchanged.
-
-    Example:
-        >>> import keras
-        >>> from bc_keras import BCModel, unwrap
-        >>> h1, h2 = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
-        >>> type(unwrap(BCModel(h2, h1=h1))) is keras.Sequential
-        True
-    """
-    if not isinstance(model, BCModel):
-        return model
-    state = model._compatibility
-    object.__setattr__(model, "__class__", state.user_class)
-    del model.__dict__["_compatibility"]
-    _forget_functions(model)
-    if state.compiled.metrics:
-        compile_without_ours(model)
-    return model
-
-
-def _forget_functions(model: keras.Model) -> None:
-    """Compiled steps are those of the class that the model had."""
-    model.train_function = model.test_function = None

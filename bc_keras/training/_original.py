@@ -10,7 +10,8 @@ import keras
 from bc_keras.batches._listed_batches import BatchesInOrder, is_list_of_batches
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import ModelLoss
-from bc_keras.training._model import BCModel, unwrap
+from bc_keras.training._made_class import unwrap
+from bc_keras.training._model import BCModel
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")

@@ -186,13 +186,14 @@ class Looking(keras.callbacks.Callback):
         watch.look()
 
 
-def looked_at(method: Any, args: Any, kwargs: Any, looking: Looking) -> Any:
-    """Call ``fit`` or ``evaluate`` with one callback more, before all others, which may save what is of no use."""
+def looked_at(method: Any, args: Any, kwargs: Any, looking: Looking, *others: keras.callbacks.Callback) -> Any:
+    """Call ``fit`` or ``evaluate`` with callbacks of ours before all others, which may save what is of no use."""
     given = inspect.signature(method).bind_partial(*args, **kwargs)
     callbacks = given.arguments.get("callbacks")
     if not isinstance(callbacks, keras.callbacks.CallbackList):
-        given.arguments["callbacks"] = [looking, *(keras.tree.flatten(callbacks) if callbacks else [])]
+        given.arguments["callbacks"] = [looking, *others, *(keras.tree.flatten(callbacks) if callbacks else [])]
     elif not any(isinstance(each, Looking) for each in callbacks.callbacks):
-        looking.set_model(callbacks.model)
-        callbacks.callbacks.insert(0, looking)
+        for own in (looking, *others):
+            own.set_model(callbacks.model)
+        callbacks.callbacks[:0] = [looking, *others]
     return method(*given.args, **given.kwargs)

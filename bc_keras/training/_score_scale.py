@@ -106,6 +106,8 @@ def activation_of(model: Any) -> bool | None:
     tensors = keras.tree.flatten(tensor)
     while len(tensors) == 1:
         operation, node = tensors[0]._keras_history[:2]
+        if operation is model:
+            return None  # a subclass that was called as a layer of another model
         if not _passes(operation):
             return _of_operation(operation)
         tensors = operation._inbound_nodes[node].arguments.keras_tensors

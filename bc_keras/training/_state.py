@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
@@ -34,6 +34,9 @@ from bc_keras.training._compiled_loss import CompiledLoss, DissonanceLoss
 from bc_keras.training._jax_step import reading
 from bc_keras.training._output_watch import OutputWatch
 from bc_keras.training._score_scale import activation_of
+
+if TYPE_CHECKING:
+    from bc_keras.training._promise import Promised
 
 TRACKERS = ("base_loss", "dissonance")
 
@@ -266,13 +269,22 @@ class Compatibility:
         options: what the user said.
         user_class: the class of h2 without us.
         compiled: what its compile says.
+        promised: what it is to keep, which moves lambda_c, if anything.
     """
 
-    def __init__(self, reference: Reference, options: Options, user_class: type, compiled: Compiled) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        options: Options,
+        user_class: type,
+        compiled: Compiled,
+        promised: Promised | None = None,
+    ) -> None:
         self.reference = reference
         self.options = options
         self.user_class = user_class
         self.compiled = compiled
+        self.promised = promised
         # A variable: a number would be frozen into the compiled step.
         self._lambda_c = keras.Variable(
             options.lambda_c, dtype="float32", trainable=False, aggregation="only_first_replica", name="lambda_c"
@@ -346,3 +358,9 @@ class Compatibility:
 
     def _variables_of_h1(self) -> list[Any]:
         return self.reference.model.variables if self.reference.model is not None else []
+
+
+def compatibility_of(model: Any) -> Compatibility | None:
+    """What a wrapped model is held to; None of any other."""
+    found: Compatibility | None = getattr(model, "__dict__", {}).get("_compatibility")
+    return found

@@ -45,7 +45,7 @@ class WholeModel:
         return {
             "h2": h2,
             "stored_h1": None if state.reference.stored is None else _text(state.reference.stored.path),
-            "lambda_c": state.lambda_c,
+            **({"lambda_c": state.lambda_c} if state.promised is None else state.promised.get_config()),
             "dissonance": None if loss is not None else state.options.dissonance_name,
             "loss": serialize(loss) if isinstance(loss, CompatibilityLoss) else loss,
             **state.options.arguments,
@@ -68,6 +68,8 @@ class WholeModel:
             own(folder)
         if isinstance(self._compatibility.h1, keras.Model):
             keras.saving.save_model(self._compatibility.h1, str(Path(folder, _H1)))
+        if self._compatibility.promised is not None:
+            self._compatibility.promised.save(Path(folder))
 
     def load_assets(self, folder: str) -> None:
         """Read h1; from here on the model is like any other that was wrapped."""
@@ -79,6 +81,9 @@ class WholeModel:
             with keras.saving.custom_object_scope(scope):
                 h1 = keras.saving.load_model(Path(folder, _H1), safe_mode=safe_mode)
             state.reference = Reference(h1, state.reference.class_map)
+        if state.promised is not None:
+            state.promised.load(Path(folder))
+            state.lambda_c = state.promised.keeper.lambda_c
         object.__setattr__(self, "__class__", type(self)._made)
 
 

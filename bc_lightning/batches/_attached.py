@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate, default_convert
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from bc_core._random_numbers import python_and_numpy_kept
 from bc_core.reference._callable_fingerprint import is_same_h1
 
 Collate = Callable[[Any], Any]
@@ -297,6 +298,36 @@ class CollateWithReference:
                 f"list that it is given in place (items.sort(...)), or give h1 itself: h1=old_model."
             )
         return WithReference(batch, torch.tensor(indices), rows)
+
+
+def check_collate(loader: Any) -> None:
+    """Refuse a loader of an attached data set whose collate function was written for the items alone.
+
+    It is tried on an item where it is neither PyTorch's nor ours.
+
+    Raises:
+        TypeError: it fails, or gives a batch without h1's rows.
+    """
+    collate: Any = getattr(loader, "collate_fn", None)
+    dataset: Any = getattr(loader, "dataset", None)
+    if collate in (None, default_collate, default_convert) or isinstance(collate, CollateWithReference):
+        return
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__") or len(dataset) == 0:
+        return
+    with python_and_numpy_kept(), torch.random.fork_rng(devices=[]):
+        item, reason = dataset[0], None
+        if not isinstance(item, WithReference):
+            return
+        try:
+            _, brought = split_batch(collate(item if loader.batch_size is None else [item]))
+        except Exception as error:
+            brought, reason = None, error
+    if brought is None:
+        name = getattr(collate, "__qualname__", type(collate).__name__)
+        raise TypeError(
+            f"The loader's data set brings h1's stored outputs beside its items, of which the collate function {name} "
+            f"knows nothing. Make it one for both: DataLoader(..., collate_fn=stored.collate_fn({name}))."
+        ) from reason
 
 
 def _order_of(given: list[Any], samples: Sequence[Any]) -> list[int]:

@@ -139,6 +139,37 @@ def says_ambiguous_axis(scores: Tensor, target: Tensor) -> str:
     )
 
 
+def h1_class_axis(h1_output: Tensor, h2_output: Tensor) -> int | None:
+    """Which axis of h1's scores holds the classes, 1 or -1; None where both may.
+
+    Args:
+        h1_output: h1's, as it gives them; labels have no such axis, and for them this is 1.
+        h2_output: h2's scores with the classes on axis 1.
+
+    Example:
+        >>> import torch
+        >>> h2 = torch.zeros(2, 5, 3)  # 5 classes, 3 places
+        >>> [h1_class_axis(torch.zeros(shape), h2) for shape in ((2, 5, 3), (2, 3, 5), (2, 3, 3))]
+        [1, -1, None]
+    """
+    if h1_output.ndim <= 2 or not h1_output.is_floating_point():
+        return 1
+    rest = h2_output.shape[2:]
+    fitting = [each for each, shape in ((1, h1_output.shape[2:]), (-1, h1_output.shape[1:-1])) if shape == rest]
+    # Where neither fits, the loss says which shapes were expected.
+    return None if len(fitting) == 2 else fitting[0] if fitting else 1
+
+
+def says_ambiguous_h1(h1_output: Tensor, axis: int) -> str:
+    """What to say where the class axis of h1's scores can't be told."""
+    moved = "output.movedim(1, -1)" if axis == -1 else "output.movedim(-1, 1)"
+    return (
+        f"h1's scores of shape {tuple(h1_output.shape)} may hold the classes on axis 1 or on the last; h2's hold them "
+        f"on axis {axis}. Say where h1's are: h1_scores=lambda output: output if they stand as h2's do, "
+        f"h1_scores=lambda output: {moved} if not. Of stored outputs neither can be said: give h1 itself."
+    )
+
+
 def target_from_batch(batch: Any, target: str | int | Callable[[Any], Any] | None = None) -> Tensor:
     """Find the targets in a batch.
 

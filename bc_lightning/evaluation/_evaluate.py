@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from bc_core import Comparison, Evaluation
 from bc_core.comparison._comparison import Metadata
 from bc_core.comparison._evaluation import performance
-from bc_lightning.evaluation._reader import (
+from bc_lightning.reference._reference import Reference
+from bc_lightning.training._reader import (
     BATCH_SIZE,
     Reader,
     Scores,
@@ -26,7 +27,6 @@ from bc_lightning.evaluation._reader import (
     reading_of,
     trained_with,
 )
-from bc_lightning.reference._reference import Reference
 
 
 def evaluate(

@@ -15,10 +15,10 @@ from bc_core.invariance._network import Measurement
 from bc_core.invariance._rows import Where, rows_of
 from bc_core.invariance._transform_set import check_identity
 from bc_lightning._random_numbers import random_numbers_kept
-from bc_lightning.evaluation._reader import evaluating, reading_of, trained_with
 from bc_lightning.invariance._network import TorchNetwork
 from bc_lightning.invariance._rows import TorchRows
 from bc_lightning.reference._reference import Reference
+from bc_lightning.training._reader import evaluating, reading_of, trained_with
 
 
 def compare_invariance(

@@ -14,9 +14,9 @@ from bc_core.invariance._measuring import alone, check_firing, measured
 from bc_core.invariance._network import Measurement
 from bc_core.invariance._rows import Where, rows_of
 from bc_lightning._random_numbers import random_numbers_kept
-from bc_lightning.evaluation._reader import evaluating
 from bc_lightning.invariance._network import TorchNetwork
 from bc_lightning.invariance._rows import TorchRows
+from bc_lightning.training._reader import evaluating
 
 
 def measure(

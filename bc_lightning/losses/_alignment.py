@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bc_core.losses._score_scale import are_probabilities
-
 
 def in_float32(scores: Tensor) -> Tensor:
     # Half precision may come in; sums of exponentials need at least float32.
@@ -231,18 +229,6 @@ def _check_binary_values(target: Tensor, scores: dict[str, Tensor], from_logits:
                     f"were expected. If the model returns logits, pass from_logits=True (to BCLightningModule: "
                     f"loss_options={{'from_logits': True}})."
                 )
-
-
-def check_logits(scores: Tensor, model: str) -> None:
-    """Refuse binary scores that are read as logits and are probabilities: each would say class 1.
-
-    Reads values, so it waits for an accelerator.
-    """
-    if scores.numel() == 0 or not scores.is_floating_point():
-        return
-    low, high = (value.item() for value in scores.detach().aminmax())
-    if are_probabilities(low, high, scores.numel()):
-        raise ValueError(says_probabilities(model, low, high))
 
 
 def says_probabilities(model: str, low: float, high: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from bc_core.losses._documentation import with_dissonances
 from bc_core.losses._options import Base, DissonanceName, Normalization, labels_suffice
-from bc_lightning.losses._alignment import aligned, check_logits, values_are_at_hand
+from bc_core.losses._score_scale import ENOUGH_SCORES, are_probabilities
+from bc_lightning.losses._alignment import aligned, says_probabilities, values_are_at_hand
 from bc_lightning.losses._instance_terms import (
     LossTerms,
     Reduction,
@@ -50,7 +52,8 @@ class CompatibilityLoss(nn.Module):
     """
 
     _looked = False
-    _saw_logits = False
+    # Least and largest of h1's binary scores, and how many they are, until that tells logits from probabilities.
+    _h1_scale: tuple[float, float, int] = (math.inf, -math.inf, 0)
 
     def __init__(
         self,
@@ -117,7 +120,7 @@ class CompatibilityLoss(nn.Module):
             ValueError: A target of dtype torch.float32 and h2's shape (1, 3) must hold class probabilities, ...
         """
         self._looked = True
-        self._check_logits(h1_output)
+        self.watch_scale(h1_output)
         aligned(self.base, h2_output, target, h1_output, self.options, read=True, outputs_checked=outputs_checked)
 
     def _look_at_first(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> None:
@@ -127,14 +130,30 @@ class CompatibilityLoss(nn.Module):
         if not values_are_at_hand(h2_output):
             if not self._looked:
                 self.look(h2_output, target, h1_output)
-        elif not self._saw_logits:
-            # Other values are looked at in every batch; a scale that is another would show by chance in one of many.
-            self._check_logits(h1_output)
+        else:
+            self.watch_scale(h1_output)
 
-    def _check_logits(self, h1_output: Tensor) -> None:
-        self._saw_logits = True
-        if self.base == "binary_cross_entropy" and self._options.get("from_logits", True):
-            check_logits(h1_output, "h1")
+    def watch_scale(self, h1_output: Tensor) -> None:
+        """Refuse binary scores of h1 that are read as logits and are probabilities; small batches tell it together.
+
+        Waits for an accelerator until enough scores were seen.
+
+        Raises:
+            ValueError: all of them lie in 0..1.
+
+        Example:
+            >>> import torch
+            >>> from bc_lightning import CompatibilityLoss
+            >>> CompatibilityLoss("binary_cross_entropy").watch_scale(torch.tensor([-2.0, 0.5]))
+        """
+        low, high, entries = self._h1_scale
+        is_read = self.base == "binary_cross_entropy" and self._options.get("from_logits", True) and self.validate_args
+        if not is_read or entries >= ENOUGH_SCORES or not h1_output.numel() or not h1_output.is_floating_point():
+            return
+        least, largest = (value.item() for value in h1_output.detach().aminmax())
+        low, high, entries = self._h1_scale = min(low, least), max(high, largest), entries + h1_output.numel()
+        if are_probabilities(low, high, entries):
+            raise ValueError(says_probabilities("h1", low, high))
 
     def terms(
         self, h2_output: Tensor, target: Tensor, h1_output: Tensor, *, outputs_checked: bool = False

@@ -41,6 +41,14 @@ class TorchOperations:
         """See `Operations`."""
         return values.mean(self.axis)
 
+    def max(self, values: Tensor) -> Tensor:
+        """See `Operations`."""
+        return values.amax(self.axis)
+
+    def over_classes(self, values: Tensor) -> Tensor:
+        """See `Operations`."""
+        return values.unsqueeze(self.axis)
+
     def take_along(self, scores: Tensor, labels: Tensor) -> Tensor:
         """See `Operations`."""
         return scores.gather(self.axis, labels.unsqueeze(self.axis)).squeeze(self.axis)

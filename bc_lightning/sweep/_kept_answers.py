@@ -9,7 +9,7 @@ from torch import Tensor
 from bc_lightning._user_module import only_network
 from bc_lightning.batches._model_outputs import inputs_from_batch
 from bc_lightning.reference._reference import Reference
-from bc_lightning.training._wrapped import compatibilities_of
+from bc_lightning.training._state import compatibilities_of
 
 # h1's kept scores may differ from its answer on another device or in another precision by this much of their size.
 _SAME_ANSWER = 1e-2

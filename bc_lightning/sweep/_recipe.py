@@ -25,7 +25,6 @@ from bc_lightning._random_numbers import seeded
 from bc_lightning._user_module import lightning_module_class
 from bc_lightning.batches._model_outputs import begins_with_ids, inputs_from_batch
 from bc_lightning.evaluation._evaluate import evaluate
-from bc_lightning.evaluation._reader import evaluating
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.losses._losses import MODEL_LOSSES, ModelLoss
 from bc_lightning.reference._asked_items import NotRepeatableError
@@ -44,6 +43,8 @@ from bc_lightning.training._module import (
     reference_for,
     unwrap,
 )
+from bc_lightning.training._reader import evaluating
+from bc_lightning.training._warm_start import check_start_from, warm_start
 
 # What a reference to h1 is made with.
 _OF_H1 = ("scores", "h1_scores", "class_map")
@@ -85,8 +86,10 @@ class LightningRecipe(Recipe):
         evaluate_on_train: bool,
         store_h1: bool | str,
         save_models: bool,
+        start_from: str | None = None,
         **module: Any,
     ) -> None:
+        self.starts_from_h1 = check_start_from(start_from)
         self.data = Data(train, val, test)
         self.trainer = {} if trainer is None else trainer
         check_trainer(self.trainer)
@@ -183,6 +186,13 @@ class LightningRecipe(Recipe):
         return self.data.loaders()
 
     # h2
+
+    def made_h2(self) -> Any:
+        """An h2 as it is before the training."""
+        made = super().made_h2()
+        if self.starts_from_h1:
+            warm_start(made, self.h1)
+        return made
 
     def _name_of(self, h2: Any) -> tuple[str, str]:
         code = code_of(map(type, h2.modules()), special)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from bc_core import Promise, PromiseVerdict
 from bc_lightning._packages import Callback
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.losses._losses import ModelLoss
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._stored import StoredOutputs
 from bc_lightning.training._comparisons import LogComparisons
-from bc_lightning.training._module import BCLightningModule, criterion_of, unwrap
-from bc_lightning.training._state import STAGES, Compatibility
-from bc_lightning.training._wrapped import compatibilities_of, key_of
+from bc_lightning.training._module import BCLightningModule, criterion_of, promised_by, unwrap
+from bc_lightning.training._promise import Promised
+from bc_lightning.training._state import STAGES, Compatibility, compatibilities_of
+from bc_lightning.training._warm_start import check_start_from, weights_behind
+from bc_lightning.training._wrapped import key_of
 
 
 class CompatibilityCallback(Callback):
@@ -39,7 +43,15 @@ class CompatibilityCallback(Callback):
         class_map: for an h1 with other classes.
         stages: the stages that are watched.
         log_prefix: put before every logged name.
+        start_from: as in `BCLightningModule`, when a module's first fit with this callback begins, unless it resumes
+            from a checkpoint.
         comparisons: as in `BCLightningModule`.
+        promise: instead of `lambda_c`, what is to be kept, such as ``"nfr <= 0.5%"``.
+        promise_data: held-out data for it; the validation data by default.
+        promise_options: as in `BCLightningModule`.
+
+    Attributes:
+        promise: the `PromiseVerdict` of the training, None before the first look at held-out data.
 
     Raises:
         TypeError: an argument or option that does not exist, or h1 is missing.
@@ -68,14 +80,22 @@ class CompatibilityCallback(Callback):
         class_map: list[int] | None = None,
         stages: Sequence[str] = STAGES,
         log_prefix: str = "",
+        start_from: str | None = None,
         comparisons: LogComparisons | bool = True,
+        promise: str | list[str] | Promise | None = None,
+        promise_data: Iterable[Any] | Dataset[Any] | None = None,
+        promise_options: dict[str, Any] | None = None,
     ) -> None:
         if h1 is None:
             raise TypeError("h1 is missing. Pass the model in use: CompatibilityCallback(h1=old_model).")
         # Made here once, so that a mistake is reported where it was made and not when training begins.
         criterion_of(loss, lambda_c, loss_options or {})
+        promised_by(promise, promise_data, promise_options, lambda_c)
         LogComparisons.of(comparisons)
+        if check_start_from(start_from):
+            weights_behind(h1, "h1")
         self.h1 = h1
+        self.start_from = start_from
         self.options: dict[str, Any] = {
             "loss": loss,
             "lambda_c": lambda_c,
@@ -90,6 +110,9 @@ class CompatibilityCallback(Callback):
             "stages": stages,
             "log_prefix": log_prefix,
             "comparisons": comparisons,
+            "promise": promise,
+            "promise_data": promise_data,
+            "promise_options": promise_options,
         }
 
         self._entry: tuple[str, dict[str, Any]] | None = None
@@ -97,6 +120,13 @@ class CompatibilityCallback(Callback):
         self._state: Compatibility | None = None
         self._trained: weakref.ref[Any] | None = None
         self._epochs_begun: dict[str, int] = {}
+        self._promised: Promised | None = None
+
+    @property
+    def promise(self) -> PromiseVerdict | None:
+        """Whether the promise was kept, None before the first look at held-out data."""
+        promised = self._promised if self._state is None else self._state.promised
+        return None if promised is None else promised.keeper.verdict
 
     @property
     def state_key(self) -> str:
@@ -106,11 +136,15 @@ class CompatibilityCallback(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Wrap the module."""
         if stage in ("fit", "validate", "test"):
-            module = BCLightningModule(pl_module, self.h1, **self.options)
+            is_known = self._trained is not None and self._trained() is pl_module
+            starts = stage == "fit" and not is_known and trainer.ckpt_path is None
+            start_from = self.start_from if starts else None
+            module = BCLightningModule(pl_module, self.h1, start_from=start_from, **self.options)
             self._state = state = compatibilities_of(module)[-1]
-            if self._trained is not None and self._trained() is pl_module:
+            if is_known:
                 # The same module again, as when fit goes on: it counts its epochs on.
                 state.epochs_begun = self._epochs_begun
+                state.promised = self._promised
             self._trained, self._epochs_begun = weakref.ref(pl_module), state.epochs_begun
             self._entry = key_of(state), state.checkpoint_entry()
 
@@ -119,6 +153,7 @@ class CompatibilityCallback(Callback):
         states = compatibilities_of(pl_module)
         if self._state is not None and self._state in states:
             self._epochs_begun = self._state.epochs_begun
+            self._promised = self._state.promised
             self._entry = key_of(self._state), self._state.checkpoint_entry()
             if len(states) > 1:
                 # Another callback holds the module to its own h1, and unwraps it when it ends.

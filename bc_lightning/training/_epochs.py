@@ -20,7 +20,9 @@ from bc_lightning.training._comparisons import (
     tensorboard_loggers,
     write,
 )
-from bc_lightning.training._penalty import eager, raise_what_was_noticed
+from bc_lightning.training._compiling import eager
+from bc_lightning.training._penalty import raise_what_was_noticed
+from bc_lightning.training._promise import log_promise, look_at_validation
 from bc_lightning.training._state import Compatibility, Epoch, Stage
 
 
@@ -70,9 +72,13 @@ def end_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
         if instances is not None:
             # Last: a full disk must not cost the scores.
             _write_comparison(module, state, f"{stage}{suffix}", result.counts, instances)
-    if stage == "train" and epoch.records and options.schedule is not None:
+        if stage == "val":
+            look_at_validation(module, state, result.counts, len(epoch.records))
+    if stage == "train" and epoch.records and options.moves_lambda:
         with own_logging(state):
             module.log(f"{options.log_prefix}lambda_c", cast("Tensor", options.loss.lambda_c).clone())
+    with own_logging(state):
+        log_promise(module, state, stage)
 
 
 @contextmanager

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from bc_lightning.training._calls import Asked, Call
+from bc_lightning.training._compiling import eager, in_backward
 from bc_lightning.training._refused_steps import features_message
 from bc_lightning.training._state import Found
-from bc_lightning.training._step import Asked, Call, Step, in_backward
+from bc_lightning.training._step import Step
 from bc_lightning.training._tensors import tensors_in
 
 
@@ -27,22 +29,26 @@ class ModuleCalls:
         self.answers: list[list[Tensor]] = []
         self._open: list[Asked] = []
         self._handles: list[Any] = []
-        self._own = dict(_own_modules(step.module))
+        self._own: dict[str, nn.Module] = {}
+        self.listen()
+
+    def listen(self) -> None:
+        """Begin, or go on after h2's forward, in which nothing is to be found: a compiled one stays one graph."""
+        self._own = dict(_own_modules(self._step.module))
         for name, module in self._own.items():
-            before = functools.partial(self._before, name)
-            self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-            after = functools.partial(self._after, name)
-            self._handles.append(module.register_forward_hook(after, with_kwargs=True, always_call=True))
+            before, after = functools.partial(self._before, name), functools.partial(self._after, name)
+            self._handles += _listen(module, before, after, always=True)
 
     def remove(self) -> None:
         """Leave the submodules as they were."""
         for handle in self._handles:
             handle.remove()
-        self._own = {}
+        self._handles, self._own = [], {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ModuleCalls:
         return self
 
+    @eager
     def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module is not self._own.get(name):
             _let_go(module, self)
@@ -51,6 +57,7 @@ class ModuleCalls:
             self._open.append(self._step.to_ask(args, kwargs, part=True))
         self._depth += 1
 
+    @eager
     def _after(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if module is not self._own.get(name):
             _let_go(module, self)
@@ -59,7 +66,7 @@ class ModuleCalls:
         if self._depth or not self._open:
             return
         asked = self._open.pop()
-        if self._step.inside_forward or next(module.parameters(), None) is None:
+        if next(module.parameters(), None) is None:
             return
         self.names.append(name)
         # As it was when the submodule answered: what comes after may change it in place.
@@ -82,7 +89,7 @@ class ModuleCalls:
         others = [name for name, other in zip(self.names, self.calls, strict=True) if other.output is not call.output]
         if not any(tensor.requires_grad for tensor in given) and not others:
             return
-        raise ValueError(features_message(step, str(step.scores), tuple(given[0].shape)))
+        raise ValueError(features_message(str(step.scores), tuple(given[0].shape)))
 
     def find(self) -> str | None:
         """The submodule that gives the scores, if what the step did with the outputs leaves no doubt."""
@@ -164,72 +171,110 @@ def _own_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         while waiting:
             path, inner = waiting.pop()
             yield path, inner
-            if not isinstance(inner, (torch.jit.ScriptModule, torch._dynamo.OptimizedModule)):
+            compiled = isinstance(inner, torch._dynamo.OptimizedModule) or _own_compiled(inner) is not None
+            if not compiled and not isinstance(inner, torch.jit.ScriptModule):
                 waiting.extend((f"{path}.{name}", part) for name, part in inner.named_children())
 
 
-class FirstHook:
-    """On the submodule that a step calls first: what it is given is what h1 is asked."""
+class CallHook:
+    """On one submodule of h2 for the time of a step: tells what it was given, as h1 is to be asked, and its answer.
 
-    def __init__(self, step: Step, network: nn.Module) -> None:
+    Args:
+        step: the step.
+        network: the submodule.
+        tell: called with what h1 is to be asked, and the call.
+        part: whether the submodule is the one that gives the scores.
+    """
+
+    def __init__(self, step: Step, network: nn.Module, tell: Callable[[Asked, Call], None], part: bool) -> None:
         self._step = step
         self._network = network
+        self._tell = tell
+        self._part = part
         self._asked: list[Asked] = []
-        self._handles = [
-            network.register_forward_pre_hook(self._before, with_kwargs=True),
-            network.register_forward_hook(self._after),
-        ]
+        if step.compiled:
+            # Traced with the step into its graph.
+            self._handles = _listen(network, self._before, self._after, traced=True)
+        else:
+            self._handles = _listen(network, self._before_eagerly, self._after_eagerly)
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module is not self._network:
             _let_go(module, self)
         elif not in_backward():
-            self._asked.append(self._step.to_ask(args, kwargs, part=False))
-
-    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if module is not self._network:
-            _let_go(module, self)
-        elif not in_backward():
-            self._step.begun.append((self._asked.pop(), output))
-
-    def remove(self) -> None:
-        """Leave the submodule as it was."""
-        for handle in self._handles:
-            handle.remove()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> FirstHook:
-        return self
-
-
-class SubmoduleHook:
-    """The forward hooks of the submodule that gives the scores, for the time of one step."""
-
-    def __init__(self, step: Step, network: nn.Module) -> None:
-        self._step = step
-        self._network = network
-        self._asked: list[Asked] = []
-        self._handles = [
-            network.register_forward_pre_hook(self._before, with_kwargs=True),
-            network.register_forward_hook(self._after, with_kwargs=True),
-        ]
-
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if module is not self._network:
-            _let_go(module, self)
-        elif not in_backward():
-            self._asked.append(self._step.to_ask(args, kwargs, part=True))
+            self._asked.append(self._step.to_ask(args, kwargs, self._part))
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if module is not self._network:
             _let_go(module, self)
         elif not in_backward():
-            self._step.add(Call(args, kwargs, output), self._asked.pop())
+            self._tell(self._asked.pop(), Call(args, kwargs, output))
+
+    _before_eagerly, _after_eagerly = eager(_before), eager(_after)
 
     def remove(self) -> None:
         """Leave the submodule as it was."""
         for handle in self._handles:
             handle.remove()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> SubmoduleHook:
+    def __deepcopy__(self, memo: dict[int, Any]) -> CallHook:
         # A copy that the step makes of its network is another network, which is not listened to.
         return self
+
+
+def _listen(
+    module: nn.Module,
+    before: Callable[..., Any],
+    after: Callable[..., Any],
+    *,
+    always: bool = False,
+    traced: bool = False,
+) -> list[Any]:
+    """Have calls of a module told; around one that is compiled, as hooks inside would be compiled with it."""
+    compiled = _own_compiled(module)
+    if compiled is None or traced:
+        return [
+            module.register_forward_pre_hook(before, with_kwargs=True),
+            module.register_forward_hook(after, with_kwargs=True, always_call=always),
+        ]
+    told = compiled if isinstance(compiled, _ToldCalls) else _ToldCalls(module, compiled)
+    return [_Listener(told, before, after)]
+
+
+def _own_compiled(module: nn.Module) -> Callable[..., Any] | None:
+    """What ``module.compile()`` has put in the place of its calls; copies and pickles of a module drop it."""
+    return getattr(module, "_compiled_call_impl", None)
+
+
+class _ToldCalls:
+    """In that place, while somebody listens."""
+
+    def __init__(self, module: nn.Module, compiled: Callable[..., Any]) -> None:
+        self.module = module
+        self.compiled = compiled
+        self.listeners: list[_Listener] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for listener in self.listeners:
+            listener.before(self.module, args, kwargs)
+        output = None
+        try:
+            output = self.compiled(*args, **kwargs)
+            return output
+        finally:
+            for listener in self.listeners:
+                listener.after(self.module, args, kwargs, output)
+
+
+class _Listener:
+    def __init__(self, told: _ToldCalls, before: Callable[..., Any], after: Callable[..., Any]) -> None:
+        self.before = before
+        self.after = after
+        self._told = told
+        told.listeners.append(self)
+        cast("Any", told.module)._compiled_call_impl = told
+
+    def remove(self) -> None:
+        self._told.listeners.remove(self)
+        if not self._told.listeners:
+            cast("Any", self._told.module)._compiled_call_impl = self._told.compiled

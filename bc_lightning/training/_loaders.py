@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
+from bc_lightning.batches._attached import check_collate
 from bc_lightning.training._comparisons import Order
 from bc_lightning.training._state import Epoch, Position, Stage
 from bc_lightning.training._tensors import storage_of, tensors_in
@@ -18,6 +19,13 @@ def loaders_of(trainer: Any, stage: Stage) -> list[Any]:
     """The loaders of a stage in the order of their numbers, out of whatever lists and mappings they came in."""
     given = {"train": trainer.train_dataloader, "val": trainer.val_dataloaders, "test": trainer.test_dataloaders}
     return list(_flat(given[stage]))
+
+
+def check_collates(module: Any, stage: Stage) -> None:
+    """Refuse loaders of attached data sets whose collate functions know nothing of h1's stored outputs."""
+    if any(state.reference.is_stored and stage in state.options.stages for state in module._compatibilities):
+        for loader in loaders_of(module.trainer, stage):
+            check_collate(loader)
 
 
 def _flat(loaders: Any) -> Any:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._guards import TracingContext
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
 from bc_lightning.training._tensors import storage_of, tensors_in
@@ -140,8 +142,11 @@ class LossWatch(TorchFunctionMode):
         """Run a function of torch and note what it tells."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        # A network that is compiled by itself is traced through here.
-        if not torch.compiler.is_compiling() and not self.paused and (self.closely or self._concerns(args, kwargs)):
+        # What is compiled by itself is traced through here, by Dynamo and then by its backend, and some backends run it
+        # through here: what that does is no longer what the user wrote.
+        if self.paused or torch.compiler.is_compiling() or isinstance(func, OpOverload):
+            return result
+        if (self.closely or self._concerns(args, kwargs)) and TracingContext.try_get() is None:
             self._note(func, args, kwargs, result)
         return result
 

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import Dataset
 
-from bc_core import check_lambda
+from bc_core import Promise, check_lambda
 from bc_core.losses._dissonances import DISSONANCES
 from bc_core.losses._options import check_known_scores, check_lambda_of, check_scale, known
+from bc_core.promise._keeper import PromiseOptions
 from bc_lightning._packages import LightningModule
 from bc_lightning._user_module import class_of, has_scores, lightning_module_class, of_one_kind, only_network
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
@@ -31,8 +33,10 @@ from bc_lightning.reference._shared_parameters import check_no_shared_parameters
 from bc_lightning.reference._stored import StoredOutputs
 from bc_lightning.training._comparisons import LogComparisons
 from bc_lightning.training._made_class import made_class, plain_classifier_class
-from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall
-from bc_lightning.training._wrapped import CompatibleStep, compatibilities_of
+from bc_lightning.training._promise import Promised, check_promise_data
+from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall, compatibilities_of
+from bc_lightning.training._warm_start import check_start_from, started
+from bc_lightning.training._wrapped import CompatibleStep
 
 
 class _Door(type):
@@ -83,7 +87,8 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
             an object's attributes. It is read before the step. A step that trains on something else, such as mixed
             labels, hands it over: ``self.compatibility_target = y`` (class indices, or probabilities (N, C)).
         class_axis: which axis of scores with more than two holds the classes: 1, as in torch's losses, or -1. By
-            default the one that fits the target's shape; the last for outputs of Hugging Face's models.
+            default the one that fits the target's shape; the last for outputs of Hugging Face's models. h1's may
+            stand on the other: its shape tells, or `h1_scores` moves them.
         call: which call counts where a step calls h2 several times: ``"first"``, an index such as -1, or a function of
             the list of calls (each with ``args``, ``kwargs``, ``output``) that gives the index. By default several
             calls are refused.
@@ -98,8 +103,18 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         lr_scheduler: for a plain module: a function that makes a scheduler of the optimiser.
         lightning_module: for a plain module: the LightningModule class of the package whose Trainer will train it,
             where pytorch_lightning and lightning.pytorch are both in use; by default the calling code's.
+        start_from: ``"h1"`` copies h1's weights into h2 here, where names and shapes match, and says what was copied;
+            see `warm_start`. A checkpoint that is resumed from comes later and has the last word.
         comparisons: whether each validation and test epoch's comparison, with the instances that broke, goes to the
             Trainer's `TensorBoardLogger`s; or `LogComparisons` to name classes and instances, and show images.
+        promise: instead of `lambda_c`, what is to be kept: ``"nfr <= 0.5%"``, ``"btc >= 98%"``, several joined by a
+            comma. lambda_c then moves while the model trains, so that the one-sided bound of the score on held-out data
+            keeps it, and the training ends with the weights that did so with the best accuracy. ``h2.promise`` is a
+            `PromiseVerdict` afterwards. See ``docs/promises.md``.
+        promise_data: held-out data for it: a data loader, a list of batches or a ``Dataset``, read as `evaluate` reads
+            them, when an epoch ends. By default the validation data, whose scores are computed anyway.
+        promise_options: ``confidence`` of the bound (0.95), ``keep`` (``"best"`` weights, or ``"last"``), ``every``
+            (look at `promise_data` every so many steps too), and lambda_c's ``start`` (1) and ``most`` (64).
 
     Raises:
         TypeError: `model` is no module, is wrapped or compiled already, or has an optimiser of its own and gets one.
@@ -140,7 +155,11 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer | None = None,
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         lightning_module: type[Any] | None = None,
+        start_from: str | None = None,
         comparisons: LogComparisons | bool = True,
+        promise: str | list[str] | Promise | None = None,
+        promise_data: Iterable[Any] | Dataset[Any] | None = None,
+        promise_options: dict[str, Any] | None = None,
     ) -> None:
         pass
 
@@ -181,7 +200,11 @@ def _wrap(
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer | None = None,
     lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     lightning_module: type[Any] | None = None,
+    start_from: str | None = None,
     comparisons: LogComparisons | bool = True,
+    promise: str | list[str] | Promise | None = None,
+    promise_data: Iterable[Any] | Dataset[Any] | None = None,
+    promise_options: dict[str, Any] | None = None,
 ) -> Any:
     _check_wrappable(model, log_prefix)
     _drop_rebound_forward(model)
@@ -194,7 +217,13 @@ def _wrap(
         call is None or call == "first" or callable(call) or (isinstance(call, int) and not isinstance(call, bool))
     ):
         raise ValueError(f"call must be 'first', an index or a function of the calls. Received: call={call!r}.")
-    criterion = criterion_of(loss, lambda_c, loss_options or {})
+    held_to = promised_by(promise, promise_data, promise_options, lambda_c)
+    if held_to is not None and hasattr(model, "promise"):
+        raise TypeError(
+            f"{class_of(model)} has an attribute 'promise' already, of its own or of another h1's promise. The verdict "
+            f"is to be found there, and of one promise alone: name yours otherwise, or hold h2 to one promise."
+        )
+    criterion = criterion_of(loss, lambda_c if held_to is None else _moved, loss_options or {})
     if h1 is None and isinstance(loss, ModelLoss):
         h1 = loss.reference
     if h1 is None:
@@ -205,6 +234,8 @@ def _wrap(
     check_no_shared_parameters(reference, model)
     check_scale(criterion.dissonance, reference.class_map)
     check_known_scores(criterion.dissonance, reference.labels_only)
+    if check_start_from(start_from):
+        started(model, reference, optimizer)
     plain = lightning_module_class(type(model)) is None
     if plain:
         model = plain_classifier_class(lightning_module or _callers_lightning_module())(
@@ -229,11 +260,33 @@ def _wrap(
         log_prefix,
         LogComparisons.of(comparisons),
         plain,
+        held_to,
+        promise_data,
     )
-    model.__dict__.setdefault("_compatibilities", []).append(Compatibility(options))
+    state = Compatibility(options)
+    if held_to is not None:
+        state.promised = Promised(held_to, criterion.dissonance)
+        cast("Tensor", criterion.lambda_c).fill_(state.promised.keeper.lambda_c)
+    model.__dict__.setdefault("_compatibilities", []).append(state)
     if "_user_class" not in type(model).__dict__:
         model.__class__ = made_class(type(model))
     return model
+
+
+def _moved(epoch: float) -> float:
+    """A lambda_c that a promise will fill in."""
+    return 0.0
+
+
+def promised_by(
+    promise: Any, data: Any, options: dict[str, Any] | None, lambda_c: float | Callable[[float], float] | None
+) -> PromiseOptions | None:
+    """What was said of a promise, if one was given."""
+    if promise is None and options is not None:
+        raise TypeError("promise_options without a promise: say which, such as promise='nfr <= 0.5%'.")
+    held_to = None if promise is None else PromiseOptions.of(promise, options, lambda_c)
+    check_promise_data(data, held_to)
+    return held_to
 
 
 def reference_for(

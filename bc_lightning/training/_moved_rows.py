@@ -6,16 +6,13 @@ import functools
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bc_lightning.training._tensors import other_labels, tensors_in, version_of
-
-if TYPE_CHECKING:
-    from bc_lightning.training._step import Step
 
 # So many of an instance's values tell it from the others.
 _VALUES = 64
@@ -54,15 +51,15 @@ class AsBrought:
             if (key := _key_of(tensor, size)) is not None
         ]
 
-    def changed(self, step: Step, given: tuple[Any, ...], target: Tensor) -> bool | Tensor:
+    def changed(self, batch: Any, given: tuple[Any, ...], target: Tensor) -> bool | Tensor:
         """Whether the instances that h2 answered for are others, or in another order; a flag where devices would wait.
 
         Args:
-            step: the step, which has ended.
+            batch: the user's batch as the step got it.
             given: what h2 was called with.
             target: what the step was trained on, or is evaluated by.
         """
-        verdicts = [self._other_target(target), *self._moved(step, given)]
+        verdicts = [self._other_target(target), *self._moved(batch, given)]
         flags = [verdict for verdict in verdicts if isinstance(verdict, Tensor)]
         if any(verdict is True for verdict in verdicts):
             return True
@@ -78,8 +75,8 @@ class AsBrought:
             return (fault := other_labels(own, target)) is not None and bool(fault)
         return (own.to(target.device, non_blocking=True) != target).any()
 
-    def _moved(self, step: Step, given: tuple[Any, ...]) -> Iterator[bool | Tensor]:
-        now = list(tensors_in(step.batch_before))
+    def _moved(self, batch: Any, given: tuple[Any, ...]) -> Iterator[bool | Tensor]:
+        now = list(tensors_in(batch))
         same_place = zip(self._brought, now, strict=True) if len(now) == len(self._brought) else ()
         called = list(tensors_in(given))
         pairs = chain(same_place, ((brought, tensor) for brought in self._brought for tensor in called))

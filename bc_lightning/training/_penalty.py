@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from bc_core.losses._dissonances import DISSONANCES
-from bc_core.losses._score_scale import ENOUGH_SCORES, are_probabilities
-from bc_lightning._user_module import class_of
-from bc_lightning.batches._model_outputs import check_triple, class_axis_of, says_ambiguous_axis, scores_from_output
-from bc_lightning.losses._alignment import (
-    check_finite,
-    is_log_probabilities,
-    is_probabilities,
-    says_probabilities,
+from bc_lightning._user_module import class_of, of_one_kind
+from bc_lightning.batches._model_outputs import (
+    check_triple,
+    class_axis_of,
+    h1_class_axis,
+    says_ambiguous_axis,
+    says_ambiguous_h1,
+    scores_from_output,
 )
+from bc_lightning.losses._alignment import check_finite, is_log_probabilities, is_probabilities
 from bc_lightning.losses._instance_terms import LossTerms, _support_over_ranks, labels_of
 from bc_lightning.training._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
 from bc_lightning.training._epoch_record import EpochRecord
@@ -33,12 +34,8 @@ from bc_lightning.training._loaders import (
 )
 from bc_lightning.training._state import Compatibility, Epoch, Position, Run
 from bc_lightning.training._step import Step
-from bc_lightning.training._target import target_of
+from bc_lightning.training._target import check_not_swapped, target_of
 from bc_lightning.training._tensors import tensors_in
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-# Recording and logging stay outside of compiled graphs: they read Python state that changes in every step.
-eager = cast("Callable[[_Function], _Function]", torch.compiler.disable)
 
 
 class UnknownAxisError(ValueError):
@@ -66,8 +63,7 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     _check_rows_fit(step, number, target)
     axis = _class_axis(step, number, h2_output, target)
     h2_output = _classes_second(step, h2_output, step.calls[number].output if resize is None else h2_output, axis)
-    classes = h2_output.shape[1] if h2_output.ndim > 1 else None
-    h1_output = _h1_output(step, number, axis, classes, h2_output.device, resize)
+    h1_output = _h1_output(step, number, h2_output, axis, resize)
     if len(target) == 0 and len(h2_output) == 0:
         return _of_no_instances(step, h2_output)
     if step.first:
@@ -75,11 +71,14 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
         _check_kind_of_scores(state, h2_output, h1_output)
         if state.loss.validate_args:
             state.loss.look(h2_output, target, h1_output, outputs_checked=True)
+        if base is not None:
+            check_not_swapped(step, h2_output, target, h1_output, base)
         run.looked_at.add(step.stage)
+    else:
+        state.loss.watch_scale(h1_output)
     if state.loss.base == "nll" and h1_output.is_floating_point():
         h1_output = scores_from_output(h1_output, "log_probabilities")
     _watch_finite(step, h2_output, h1_output)
-    _watch_scale(step, h1_output)
     keep = _padding(step, number, target)
     if keep is not None and step.stage != "train":
         if keep == 0:
@@ -112,7 +111,7 @@ def _check_rows_fit(step: Step, number: int, target: Tensor) -> None:
     if step.brought is None:
         return
     given = [(asked.args, asked.kwargs) for asked in step.given_before(number)]
-    changed = step.brought.changed(step, tuple(given), target)
+    changed = step.brought.changed(step.batch_before, tuple(given), target)
     if isinstance(changed, Tensor):
         flag = step.run.other_items
         step.run.other_items = changed if flag is None else flag | changed
@@ -121,9 +120,10 @@ def _check_rows_fit(step: Step, number: int, target: Tensor) -> None:
 
 
 STORED_OF_OTHERS = (
-    "The items or targets of a batch are not those that its loader brought, or in another order: a hook or the step "
-    "has mixed, replaced or reordered them (mixup, cutmix, sorting), and h1's stored outputs are for the items as the "
-    "loader brought them. Give h1 itself, h1=old_model, or do it before the loader: in the data set or the sampler."
+    "The items or targets of a batch are not those that its loader brought, not all of them, or in another order: a "
+    "hook or the step has mixed, replaced, left out or reordered them (mixup, cutmix, sorting), and h1's stored "
+    "outputs are for the items as the loader brought them. Give h1 itself, h1=old_model, or do it before the loader: "
+    "in the data set or the sampler."
 )
 
 
@@ -157,17 +157,12 @@ def _classes_second(step: Step, scores: Tensor, output: Any, axis: int) -> Tenso
 
 
 def _h1_output(
-    step: Step,
-    number: int,
-    axis: int,
-    classes: int | None,
-    device: torch.device,
-    resize: Callable[[Tensor], Tensor] | None = None,
+    step: Step, number: int, h2_output: Tensor, axis: int, resize: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """h1's answer in h2's classes, which stand on axis 1."""
+    """h1's answer in h2's classes, on axis 1 as h2's now are, which were on `axis`."""
     reference = step.state.reference
     # Only a class map needs to know h2's classes; without one, differing shapes are told apart by the loss.
-    classes = classes if reference.class_map is not None else None
+    classes = h2_output.shape[1] if reference.class_map is not None and h2_output.ndim > 1 else None
     if not reference.is_stored:
         answer = step.answer(number)
     elif step.rows is None:
@@ -177,12 +172,22 @@ def _h1_output(
             f"stored outputs of its own, of the same h1: store_outputs(h1, val_set, ...).attach(val_set)."
         )
     else:
-        answer = step.rows.to(device, non_blocking=True)
-    if axis == -1 and answer.ndim > 2:
-        answer = answer.movedim(-1, 1)
+        answer = step.rows.to(h2_output.device, non_blocking=True)
     if resize is not None and answer.is_floating_point():
         answer = resize(answer)
+    elif step.state.loss.base != "binary_cross_entropy" and _axis_of_h1(step, answer, h2_output, axis) == -1:
+        answer = answer.movedim(-1, 1)
     return reference.map_classes(answer, classes)
+
+
+def _axis_of_h1(step: Step, answer: Tensor, h2_output: Tensor, axis: int) -> int:
+    """Which axis of h1's scores holds the classes: as their shape says, here or in an earlier batch."""
+    reference, run = step.state.reference, step.run
+    found = h1_class_axis(answer, h2_output) or run.h1_class_axis
+    if found is None and not (callable(reference.scores) or of_one_kind(reference.h1, step.network)):
+        raise ValueError(says_ambiguous_h1(answer, axis))
+    run.h1_class_axis = found or axis
+    return run.h1_class_axis
 
 
 def _check_kind_of_scores(state: Compatibility, h2_output: Tensor, h1_output: Tensor) -> None:
@@ -222,21 +227,6 @@ def _watch_finite(step: Step, h2_output: Tensor, h1_output: Tensor) -> None:
         run.first_bad = torch.full((2,), -1, dtype=torch.long, device=h2_output.device)
     bad = torch.stack([~torch.isfinite(output.detach()).all() for output in (h1_output, h2_output)])
     run.first_bad = torch.where((run.first_bad < 0) & bad, number, run.first_bad)
-
-
-def _watch_scale(step: Step, h1_output: Tensor) -> None:
-    """Refuse binary scores of h1 that are read as logits and are probabilities; small batches tell it together.
-
-    Waits for an accelerator in a run's first batches, until enough scores were seen.
-    """
-    loss, (low, high, entries) = step.state.loss, step.run.h1_scale
-    is_read = loss.base == "binary_cross_entropy" and loss.options.get("from_logits", True) and loss.validate_args
-    if not is_read or entries >= ENOUGH_SCORES or not h1_output.numel() or not h1_output.is_floating_point():
-        return
-    least, largest = (value.item() for value in h1_output.detach().aminmax())
-    low, high, entries = step.run.h1_scale = min(low, least), max(high, largest), entries + h1_output.numel()
-    if are_probabilities(low, high, entries):
-        raise ValueError(says_probabilities("h1", low, high))
 
 
 def raise_what_was_noticed(run: Run) -> None:

@@ -24,7 +24,7 @@ def check_ranking(step: Step, seen: list[SeenLoss], scores: Tensor) -> None:
     """
     if not step.first or step.state.options.scores is not None or step.compiled:
         return
-    alike = [loss for loss in seen if loss.input.shape == scores.shape and loss.input.is_floating_point()]
+    alike = [loss for loss in seen if loss.input.numel() == scores.numel() and loss.input.is_floating_point()]
     ranks = _ranks_entries if step.state.loss.base == "binary_cross_entropy" else _ranks_classes
     if not alike or len(scores) == 0 or any(ranks(scores.detach(), loss) for loss in alike):
         return
@@ -39,10 +39,11 @@ def check_ranking(step: Step, seen: list[SeenLoss], scores: Tensor) -> None:
 
 def _ranks_classes(scores: Tensor, loss: SeenLoss) -> bool:
     """Whether the class of the largest score is that of the loss's input, for every instance."""
-    if scores.ndim != 2:
-        return True  # which axis holds the classes is not known yet
     given = loss.input.detach()
-    ours, theirs = (each.double().movedim(1, -1).flatten(0, -2) for each in (scores, given))
+    rows = _rows_of_classes(scores, given)
+    if rows is None:
+        return True
+    ours, theirs = rows
     kept = torch.isfinite(ours).all(-1) & ~torch.isnan(theirs).any(-1)
     ours, theirs = ours[kept], theirs[kept]
     if not len(ours):
@@ -59,6 +60,22 @@ def _ranks_classes(scores: Tensor, loss: SeenLoss) -> bool:
     # A prior of the classes, added to each instance alike: h2 predicts without it.
     prior = theirs - ours
     return len(prior) > 1 and bool(((prior - prior[:1]).abs() <= slack * 10).all())
+
+
+def _rows_of_classes(scores: Tensor, given: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Both as (places, classes) in one order, as torch's losses take them; None where the axis can't be told."""
+    if given.ndim < 2 or scores.ndim < 2:
+        return None
+    first, last = scores.movedim(1, -1).flatten(0, -2), scores.flatten(0, -2)
+    theirs = given.movedim(1, -1).flatten(0, -2)
+    if scores.ndim == 2:
+        return (scores.double(), theirs.double()) if given.shape == scores.shape else None
+    if given.ndim == 2:
+        fitting = [ours for ours in (first, last) if ours.shape == given.shape]
+    else:
+        forms = ((first, scores.shape), (last, scores.movedim(-1, 1).shape))
+        fitting = [ours for ours, shape in forms if shape == given.shape]
+    return (fitting[0].double(), theirs.double()) if len(fitting) == 1 else None
 
 
 def _largest_agrees(ours: Tensor, theirs: Tensor, slack: float) -> Tensor:

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from torch import nn
 
 from bc_lightning._user_module import class_of
 
-if TYPE_CHECKING:
-    from bc_lightning.training._step import Step
 
-
-def captures_message(step: Step) -> str:
-    """Why the calls of h2 in a step don't say which of its outputs is compared with h1's."""
-    module, scores = step.module, step.scores
+def captures_message(module: nn.Module, stage: str, scores: object, calls: int) -> str:
+    """Why the calls of h2 in a step, so many, don't say which of its outputs is compared with h1's."""
     source = f"submodule {scores!r}" if isinstance(scores, str) else "forward"
     children = [name for name, _ in module.named_children()]
     known = f"Its submodules: {', '.join(map(repr, children))}." if children else "It has no submodules."
-    if step.calls:
+    if calls:
         return (
-            f"{class_of(module)}'s {step.stage} step called {source} {len(step.calls)} times; it has to be called "
+            f"{class_of(module)}'s {stage} step called {source} {calls} times; it has to be called "
             f"exactly once, for its output is what is compared with h1. Say which call counts with call='first', an "
             f"index or a function of the calls; or which submodule gives the class scores with scores='name'; or leave "
             f"this stage out with stages=. {known}"
         )
     return (
-        f"{class_of(module)}'s {step.stage} step did not call {source}; it has to be called exactly once, for its "
+        f"{class_of(module)}'s {stage} step did not call {source}; it has to be called exactly once, for its "
         f"output is what is compared with h1. Say which submodule gives the class scores with scores='name' (dots "
         f"reach deeper), or leave this stage out with stages=. A step that calls net.forward(x) must call net(x): only "
         f"a call can be seen. {known}"
     )
 
 
-def features_message(step: Step, name: str, shape: tuple[int, ...] | None = None) -> str:
+def features_message(name: str, shape: tuple[int, ...] | None = None) -> str:
     """Why it is not known what h1 is asked where h2's step computes with several of its parts."""
     what = "something" if shape is None else f"a tensor of shape {shape}"
     return (
@@ -40,4 +36,13 @@ def features_message(step: Step, name: str, shape: tuple[int, ...] | None = None
         f"inputs=0 (the batch's first element), inputs='key' or inputs=lambda batch: preprocess(batch[0]), with "
         f"scores={name!r} and an h1 that answers for it, such as h1=lambda x: old.head(old.body(x)). A step that calls "
         f"net.forward(x) must call net(x): only a call can be seen."
+    )
+
+
+def whole_graph_message(module: nn.Module, stage: str) -> str:
+    """Why a part of a step that calls h2 can't be compiled with ``fullgraph=True``."""
+    return (
+        f"{class_of(module)}'s {stage} step calls h2 in a function that is compiled with fullgraph=True, and "
+        f"h1 is asked when h2 is called, which is no part of that graph. Leave out fullgraph=True, so that the graph "
+        f"may break there."
     )

@@ -7,7 +7,6 @@ copy or an exported model but the plain values of `Compatibility.checkpoint_entr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -17,12 +16,15 @@ from torch import Tensor
 
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.reference._reference import Reference
+from bc_lightning.training._calls import Call
 from bc_lightning.training._comparisons import EpochInstances, LogComparisons
 from bc_lightning.training._epoch_record import LOGGED_NAMES, EpochRecord
+from bc_lightning.training._moved_rows import AsBrought
 
 if TYPE_CHECKING:
-    from bc_lightning.training._moved_rows import AsBrought
-    from bc_lightning.training._step import Call, Step
+    from bc_core.promise._keeper import PromiseOptions
+    from bc_lightning.training._promise import Promised
+    from bc_lightning.training._step import Step
 
 Stage = Literal["train", "val", "test"]
 STAGES: tuple[Stage, ...] = ("train", "val", "test")
@@ -30,7 +32,7 @@ CHECKPOINT_KEY = "backward_compatibility"
 
 Scores = str | Callable[[Any], Tensor] | None
 Where = str | int | Callable[[Any], Any] | None
-WhichCall = str | int | Callable[[list["Call"]], int] | None
+WhichCall = str | int | Callable[[list[Call]], int] | None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,14 @@ class Options:
     comparisons: LogComparisons | None = None
     # Whether our steps stand in for those that a plain module lacks, so that the base loss is ours too.
     supplies_base: bool = False
+    promise: PromiseOptions | None = None
+    # Held-out data for the promise; None for the validation data.
+    promise_data: Any = None
+
+    @property
+    def moves_lambda(self) -> bool:
+        """Whether lambda_c is a tensor that a schedule or a promise fills."""
+        return self.schedule is not None or self.promise is not None
 
     @property
     def lambda_is_zero(self) -> bool:
@@ -60,7 +70,10 @@ class Options:
     def logged_names(self) -> frozenset[str]:
         """The names that are ours in the Trainer's logs."""
         names = {f"{self.log_prefix}{stage}_{name}" for stage in self.stages for name in LOGGED_NAMES}
-        return frozenset(names | ({f"{self.log_prefix}lambda_c"} if self.schedule is not None else set()))
+        others = ["lambda_c"] if self.moves_lambda else []
+        if self.promise is not None:
+            others += self.promise.logged_names
+        return frozenset(names | {f"{self.log_prefix}{name}" for name in others})
 
 
 class Incoming(NamedTuple):
@@ -116,6 +129,8 @@ class Run:
     looked_at: set[Stage] = field(default_factory=set)
     # The axis of the classes, where the first batch has told it.
     class_axis: int | None = None
+    # The same of h1's scores.
+    h1_class_axis: int | None = None
     # Whether h1 or h2 change their input in place, so that h1 needs a copy of what h2 got.
     copies_inputs: bool = False
     # Whether h1 draws from the generators of Python or NumPy.
@@ -128,8 +143,6 @@ class Run:
     # Whether a checkpoint of a training was loaded, and the step it was saved at.
     resumed: bool = False
     checkpoint_step: int | None = None
-    # Least and largest of h1's binary scores, and how many they are, until that tells logits from probabilities.
-    h1_scale: tuple[float, float, int] = (math.inf, -math.inf, 0)
     # Said once a run.
     unnamed: set[str] = field(default_factory=set)
 
@@ -149,6 +162,8 @@ class Compatibility:
         self.found: dict[Stage, Found] = {}
         # Validation epochs that this training has behind it; goes into checkpoints.
         self.epochs_begun: dict[str, int] = {}
+        # What a training that is held to a promise has come to; goes into checkpoints too.
+        self.promised: Promised | None = None
         self.moves_along = True
         # While our own values are logged, under the names that are refused to others.
         self.logging = False
@@ -207,20 +222,30 @@ class Compatibility:
             self._compiled = compiler(self.loss.terms)
         return self._compiled
 
-    def checkpoint_entry(self) -> dict[str, Any]:
-        """What a checkpoint says of h1; plain values, so that it loads without this package."""
+    def checkpoint_entry(self, checkpoint: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What a checkpoint says of h1; plain values and tensors, so that it loads without this package."""
+        promised = {} if self.promised is None else {"promise": self.promised.state_dict(checkpoint or {})}
         return {
             "version": 1,
             "h1_fingerprint": self.reference.fingerprint,
             "loss": repr(self.loss),
             "validation_epochs": self.epochs_begun.get("val", 0),
+            **promised,
         }
 
-    def resume(self, entry: Mapping[str, Any]) -> None:
-        """Go on counting where the training that wrote a checkpoint stood."""
+    def resume(self, entry: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
+        """Go on where the training that wrote a checkpoint stood."""
         self.run.resumed = True
         self.epochs_begun = {"val": int(entry.get("validation_epochs", 0))}
+        if self.promised is not None and "promise" in entry:
+            self.promised.load_state_dict(entry["promise"], checkpoint)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle is of the model; a run is the Trainer's.
         return {**self.__dict__, "run": Run(), "step": None, "notice": None, "_compiled": None}
+
+
+def compatibilities_of(module: Any) -> list[Compatibility]:
+    """What a wrapped module is held to, or an empty list."""
+    found: list[Compatibility] = getattr(module, "__dict__", {}).get("_compatibilities", [])
+    return found

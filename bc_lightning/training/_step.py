@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from torch.overrides import _get_current_function_mode_stack
 from bc_core._random_numbers import python_and_numpy_kept, python_and_numpy_state
 from bc_lightning._user_module import class_of, lacks_forward, of_one_kind, only_network
 from bc_lightning.batches._model_outputs import inputs_from_batch, scores_from_output, target_from_batch
+from bc_lightning.training._calls import Asked, Call
+from bc_lightning.training._compiling import eager, is_compiling
 from bc_lightning.training._loss_watch import LossWatch
 from bc_lightning.training._refused_steps import captures_message, features_message
 from bc_lightning.training._state import Compatibility, Position, Scores, Stage
@@ -27,51 +29,6 @@ if TYPE_CHECKING:
 
 HANDED_OVER = "compatibility_target"
 """Attribute in which a step hands over what it was trained on."""
-
-
-class Call(NamedTuple):
-    """One call of h2 inside a step, as ``call=function`` gets them: what it was given and what it answered.
-
-    Attributes:
-        args: positional arguments.
-        kwargs: keyword arguments.
-        output: what h2, or its submodule that gives the scores, returned.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    output: Any
-
-
-class Asked(NamedTuple):
-    """What h1 is asked about one call of h2, with the values that h2 was given."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    # Whether these are arguments of the submodule that gives the scores.
-    part: bool
-    # h2's own arguments, of which the others may be copies.
-    given: tuple[Any, ...] = ()
-    # How often each of its tensors had been changed in place; empty where these are copies.
-    versions: tuple[int, ...] = ()
-    # Whether the step had drawn random numbers before, where h1's outputs are stored.
-    drawn: bool = False
-
-    @property
-    def is_changed(self) -> bool:
-        """Whether a tensor was changed in place since."""
-        now = tuple(version_of(tensor) for tensor in tensors_in(self[:2]))
-        return bool(self.versions) and self.versions != now
-
-
-def is_compiling() -> bool:
-    """Whether this is being traced into a graph, where neither hooks nor memory can be looked at."""
-    return bool(torch.compiler.is_compiling())
-
-
-def in_backward() -> bool:
-    """Whether a backward pass runs, which calls h2 again where activations are recomputed."""
-    return not is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def is_inside_of_a_mode(depth: int) -> bool:
@@ -133,6 +90,11 @@ class Step:
         if state.options.inputs is not None and not state.options.supplies_base:
             self._inputs = inputs_from_batch(batch, state.options.inputs)
 
+    @property
+    def network(self) -> nn.Module:
+        """h2 as its owner gave it: a plain module is inside of the steps that it lacks."""
+        return cast("nn.Module", self.module.model) if self.state.options.supplies_base else self.module
+
     # -- calls of h2 --------------------------------------------------------------------------------------------
 
     def to_ask(self, args: tuple[Any, ...], kwargs: dict[str, Any], part: bool) -> Asked:
@@ -149,41 +111,53 @@ class Step:
             return Asked(mapped(args, _copied), mapped(kwargs, _copied), part, (args, kwargs))
         return Asked(args, kwargs, part, (), tuple(version_of(tensor) for tensor in tensors))
 
-    def forward(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call h2's forward; its output has the scores, unless a submodule's has."""
-        if self.compiled:
-            return self._compiled_forward(forward, args, kwargs)
+    @eager
+    def before_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked:
+        """Note that a call of h2's forward begins."""
         asked = self.to_ask(args, kwargs, part=False)
         if isinstance(self.scores, str):
             self.around.append(asked)
+        if self.modules is not None and not self.inside_forward:
+            self.modules.remove()
         self.inside_forward += 1
-        try:
-            output = forward(*args, **kwargs)
-        finally:
-            self.inside_forward -= 1
-        if not isinstance(self.scores, str):
-            self.add(Call(args, kwargs, output), asked)
-        return output
+        return asked
 
-    def _compiled_forward(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # Traced into the graph of the user's step, so no more than what a graph can do.
+    @eager
+    def left_forward(self) -> None:
+        """Note that it has ended, with an error or without."""
+        self.inside_forward -= 1
+        if self.modules is not None and not self.inside_forward:
+            self.modules.listen()
+
+    @eager
+    def after_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, asked: Asked) -> None:
+        """Note its output, which has the scores unless a submodule's has."""
+        if not isinstance(self.scores, str):
+            self.add(asked, Call(args, kwargs, output))
+
+    def compiled_forward(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call h2's forward in a compiled step: traced into its graph, so no more than what a graph can do."""
         asked = Asked(args, kwargs, False)
         if isinstance(self.scores, str):
             self.around.append(asked)
             return forward(*args, **kwargs)
         output = forward(*args, **kwargs)
-        self._note(Call(args, kwargs, output), asked)
+        self._note(asked, Call(args, kwargs, output))
         return output
 
-    def _note(self, call: Call, asked: Asked) -> None:
+    def _note(self, asked: Asked, call: Call) -> None:
         self.calls.append(call)
         self.asked.append(asked)
         self.roots.append(self.captured)
         self.captured += 1
 
-    def add(self, call: Call, asked: Asked) -> None:
+    def begin(self, asked: Asked, call: Call) -> None:
+        """Note a call of the first of several parts."""
+        self.begun.append((asked, call.output))
+
+    def add(self, asked: Asked, call: Call) -> None:
         """Note a call, and ask h1 at once if it is the one that counts: the step may change its input afterwards."""
-        self._note(call, asked)
+        self._note(asked, call)
         if self.compiled:
             return
         if self.inside_forward and self.around:
@@ -222,7 +196,7 @@ class Step:
         if calls == 1:
             return 0
         if calls == 0 or which is None:
-            raise RuntimeError(captures_message(self))
+            raise RuntimeError(captures_message(self.module, self.stage, self.scores, len(self.calls)))
         number = which(self.calls) if callable(which) else 0 if which == "first" else int(cast("int", which))
         if not isinstance(number, int) or not -calls <= number < calls:
             raise RuntimeError(
@@ -290,12 +264,12 @@ class Step:
             # A part of an h1 that can't be called whole would be given what is meant for the whole.
             is_part = isinstance(reference.scores, str) and lacks_forward(h1) and only_network(h1) is None
             if is_part and len(found.names) > 1:
-                raise ValueError(features_message(self, found.scores))
+                raise ValueError(features_message(found.scores))
             return ()
         if alike and found.exact:
             return found.names
         if alike and lacks_forward(h1):
-            raise ValueError(features_message(self, found.scores))
+            raise ValueError(features_message(found.scores))
         return ()
 
     def given_before(self, number: int) -> tuple[Asked, ...]:
@@ -320,8 +294,8 @@ class Step:
             if number in self.enclosing:
                 return self.enclosing[number]
             self.modules.check_not_features(call)
-        elif not self.compiled and not self.got_the_batch(call) and _any_trains(call):
-            raise ValueError(features_message(self, self.scores, _first_shape(call)))
+        elif not self.got_the_batch(call) and _any_trains(call):
+            raise ValueError(features_message(self.scores, _first_shape(call)))
         return self.asked[number]
 
     def _what_the_first_part_got(self, number: int) -> Asked:
@@ -334,7 +308,7 @@ class Step:
         ]
         if len(fitting) != 1:
             # Called several times, and something stands between the parts.
-            raise ValueError(features_message(self, str(self.scores), _first_shape(self.calls[number])))
+            raise ValueError(features_message(str(self.scores), _first_shape(self.calls[number])))
         return fitting[0]._replace(part=False)
 
     @contextmanager

@@ -17,7 +17,7 @@ from bc_lightning._user_module import class_of
 from bc_lightning.training._loss_watch import LossWatch, SeenLoss
 from bc_lightning.training._ranking import check_ranking
 from bc_lightning.training._step import HANDED_OVER, Step
-from bc_lightning.training._tensors import other_labels, place_of, storage_of, tensors_in
+from bc_lightning.training._tensors import is_compiled, other_labels, place_of, storage_of, tensors_in
 
 _HAND_OVER = f"self.{HANDED_OVER} = y"
 
@@ -39,7 +39,7 @@ def target_of(step: Step, number: int, scores: Tensor) -> Tensor:
     seen = [] if step.watch is None else step.watch.losses_of(step.roots[number])
     if step.watch is not None and not seen and own_input:
         # Scaled, or with a prior added: no view of the scores, but of their classes.
-        seen = [loss for loss in step.watch.losses if loss.root is None and loss.input.shape == scores.shape]
+        seen = [loss for loss in step.watch.losses if loss.root is None and loss.input.numel() == scores.numel()]
     check_ranking(step, seen, scores)
     if handed is not None:
         if not isinstance(handed, Tensor):
@@ -52,6 +52,7 @@ def target_of(step: Step, number: int, scores: Tensor) -> Tensor:
         mixed = own is not None and handed.is_floating_point() != own.is_floating_point()
         if not own_input or (step.stage == "train" and mixed):
             _refuse_stored(step)
+        _check_length(step, handed, scores)
         return handed
     told = step.state.options.target is not None or step.state.options.supplies_base
     if step.watch is not None:
@@ -60,7 +61,9 @@ def target_of(step: Step, number: int, scores: Tensor) -> Tensor:
         if own_input and step.stage == "train" and not told and not seen:
             _check_used(step, step.watch, scores)
         if own_input or step.stage != "train":
-            return _agreed(step, step.require_target(), [loss.target for loss in seen], len(scores))
+            target = _agreed(step, step.require_target(), [loss.target for loss in seen], scores)
+            _check_length(step, target, scores)
+            return target
         return _of_another_input(step, step.watch, [loss.target for loss in seen])
     if step.stage == "train" and not own_input:
         # Nothing could be watched: the step is compiled, or calls h2 inside of a mode of torch's.
@@ -72,6 +75,14 @@ def target_of(step: Step, number: int, scores: Tensor) -> Tensor:
             f"target is, target=1 for (x, y), or hand over in the step what its loss is given, {_HAND_OVER}."
         )
     return step.require_target()
+
+
+def is_unseen(step: Step, loss: Tensor) -> bool:
+    """Whether a loss was computed in a compiled step, or in a function of it that is compiled by itself."""
+    watch = step.watch
+    if step.compiled or watch is None or watch.losses or watch.target_trains or not step.calls:
+        return step.compiled
+    return is_compiled(loss, step.calls[step.counted()].output)
 
 
 def check_compiled(step: Step, ours: Tensor, loss: Tensor) -> None:
@@ -89,6 +100,24 @@ def check_compiled(step: Step, ours: Tensor, loss: Tensor) -> None:
         f"batch's target, and what else it is cannot be seen in a compiled step. Say where its target is, target=1 for "
         f"(x, y) or target=lambda batch: ..., or hand it over in the step, {_HAND_OVER}.",
     )
+
+
+def check_not_swapped(step: Step, scores: Tensor, target: Tensor, h1_output: Tensor, loss: Tensor) -> None:
+    """Refuse, on a first batch, a binary loss by hand that is what the other class of each target gives.
+
+    Reads values, so it waits for an accelerator.
+    """
+    told = step.state.options.target is not None or step.handed_over is not None or step.state.options.supplies_base
+    by_hand = step.watch is not None and not step.watch.losses
+    if step.state.loss.base != "binary_cross_entropy" or told or not by_hand or step.stage != "train":
+        return
+    ours, other = (step.state.loss.terms(scores.detach(), y, h1_output).base for y in (target, 1 - target.float()))
+    if not _differs(other, loss) and _differs(ours, loss):
+        raise ValueError(
+            f"The loss of {class_of(step.module)}'s train step is what 1 - y gives, the other class of each target of "
+            f"the batch. Say how its target comes from the batch, target=lambda batch: 1 - batch[1], or hand it over "
+            f"in the step, {_HAND_OVER}."
+        )
 
 
 def check_takes_from_base(step: Step, ours: Tensor, loss: Tensor) -> None:
@@ -126,8 +155,34 @@ def notice(step: Step, fault: Tensor, message: str) -> None:
     step.run.faults[message] = fault if flag is None else flag | fault
 
 
-def _agreed(step: Step, target: Tensor, seen: list[Tensor], size: int) -> Tensor:
+def _check_length(step: Step, target: Tensor, scores: Tensor) -> None:
+    """Refuse a target for other numbers of instances than h2 has answered for."""
+    if target.ndim and scores.ndim and len(target) != len(scores):
+        raise ValueError(
+            f"{class_of(step.module)}'s {step.stage} step calls h2 with {len(scores)} instances, and its target is for "
+            f"{len(target)}. {_for_each(step, len(scores))}"
+        )
+
+
+def _for_each(step: Step, size: int) -> str:
+    """How to say what counts where h2 answers for several views of an instance."""
+    ignored = step.state.loss.options.get("ignore_index", -100)
+    some = f", torch.cat([y, torch.full_like(y, {ignored})]) where the second half does not count"
+    return (
+        f"Hand over in the step a target for each of the {size}: self.{HANDED_OVER} = torch.cat([y, y]) for two views "
+        f"one after the other, y.repeat_interleave(2) for two side by side"
+        f"{'' if step.state.loss.base == 'binary_cross_entropy' else some}."
+    )
+
+
+def _fits(target: Tensor, scores: Tensor) -> bool:
+    """Whether a target has the form of class indices, or of probabilities, for scores of several classes."""
+    return target.shape == scores.shape if target.is_floating_point() else target.numel() < scores.numel()
+
+
+def _agreed(step: Step, target: Tensor, seen: list[Tensor], scores: Tensor) -> Tensor:
     """The batch's target, unless the losses were given others."""
+    size = len(scores)
     # Probabilities beside labels are a teacher's.
     labels = [other for other in seen if other.ndim < 2 or not other.is_floating_point()] or seen
     own = [other for other in labels if place_of(other) == step.target_place]
@@ -138,6 +193,10 @@ def _agreed(step: Step, target: Tensor, seen: list[Tensor], size: int) -> Tensor
         if len({place_of(other) for other in parts}) > 1:
             raise ValueError(_other_target(step, parts[0]))
         return parts[0]
+    if len(target) != size and len({place_of(other) for other in labels}) == 1 and len(labels[0]) == size:
+        # Made for more instances than the batch has, of which h2 was given several views.
+        _refuse_stored(step)
+        return labels[0]
     binary = step.state.loss.base == "binary_cross_entropy"
     faults = [fault for other in others if (fault := other_labels(other, target, binary)) is not None]
     if not faults:
@@ -146,7 +205,9 @@ def _agreed(step: Step, target: Tensor, seen: list[Tensor], size: int) -> Tensor
     # Two sets of labels for one output, as when the batch was mixed before the step, or one that is another.
     several = bool(own) or (step.first and not bool(torch.stack(faults).all()))
     notice(step, fault, _two_targets(step) if several else _other_target(step, others[0]))
-    return target
+    # The same labels in another form, which is the one of classes where the batch's is not.
+    formed = [] if binary or _fits(target, scores) else [other for other in others if _fits(other, scores)]
+    return formed[0] if formed else target
 
 
 def _two_targets(step: Step) -> str:
@@ -180,7 +241,9 @@ def _check_used(step: Step, watch: LossWatch, scores: Tensor) -> None:
     target = step.batch_target
     if target is None:
         return
-    if watch.relabelled:
+    # In a binary loss by hand 1 - y stands beside y.
+    beside = step.state.loss.base == "binary_cross_entropy" and watch.target_trains
+    if watch.relabelled and not beside:
         raise ValueError(
             f"{class_of(step.module)}'s {step.stage} step makes other class indices of the batch's target. Say how "
             f"they come from the batch, target=lambda batch: ..., or hand them over in the step, {_HAND_OVER}."
@@ -284,7 +347,13 @@ def _check_what_is_trained(step: Step, watch: LossWatch, number: int, scores: Te
         "output (scores=lambda output: output, if they are what forward returns)"
     )
     rows = [loss for loss in watch.losses if loss.input.shape[1:] == scores.shape[1:] and scores.ndim > 1]
-    if rows and step.state.options.target is None and len(rows[0].input) != len(scores):
+    short = bool(rows) and len(rows[0].input) != len(scores)
+    if short and step.batch_target is not None and len(step.batch_target) != len(scores):
+        raise ValueError(
+            f"{class_of(step.module)}'s {step.stage} step computed its loss on {len(rows[0].input)} instances, and h2 "
+            f"answered for {len(scores)}: several views of each, for one. {_for_each(step, len(scores))}"
+        )
+    if short and step.state.options.target is None:
         raise ValueError(
             f"{class_of(step.module)}'s {step.stage} step computed its loss on {len(rows[0].input)} of the "
             f"{len(scores)} instances that h2 answered for, and the others would be penalised and counted too. Say "

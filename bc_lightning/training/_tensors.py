@@ -86,10 +86,16 @@ def has_label_loss(loss: Tensor, scores: Tensor) -> bool:
     return any(node.name().startswith(("NllLoss", "BinaryCrossEntropy")) for node in _behind(loss, scores.grad_fn))
 
 
-def _behind(loss: Tensor, end: Any = None) -> Iterator[Any]:
-    """What autograd has noted that a loss was computed by, but for what is behind `end`."""
+def is_compiled(loss: Tensor, output: Any) -> bool:
+    """Whether a compiled graph stands between an output of h2 and a loss, so that none of torch's calls were seen."""
+    ends = [tensor.grad_fn for tensor in tensors_in(output)]
+    return any(node.name().startswith("CompiledFunction") for node in _behind(loss, *ends))
+
+
+def _behind(loss: Tensor, *ends: Any) -> Iterator[Any]:
+    """What autograd has noted that a loss was computed by, but for what is behind some ends."""
     waiting: list[Any] = [loss.grad_fn]
-    seen = {end, None}
+    seen = {*ends, None}
     while waiting:
         node = waiting.pop()
         if node not in seen:

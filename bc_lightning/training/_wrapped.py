@@ -17,19 +17,18 @@ from bc_core.reference._callable_fingerprint import is_same_h1, is_sure, says_by
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._attached import split_batch
 from bc_lightning.losses._instance_terms import LossTerms
+from bc_lightning.training import _promise
+from bc_lightning.training._compiling import eager, in_backward
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
-from bc_lightning.training._hooks import FirstHook, ModuleCalls, SubmoduleHook
+from bc_lightning.training._hooks import CallHook, ModuleCalls
+from bc_lightning.training._loaders import check_collates
 from bc_lightning.training._moved_rows import AsBrought
-from bc_lightning.training._penalty import UnknownAxisError, eager, penalty_terms, raise_what_was_noticed
-from bc_lightning.training._refused_steps import captures_message
-from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage
-from bc_lightning.training._step import (
-    HANDED_OVER,
-    Step,
-    in_backward,
-)
+from bc_lightning.training._penalty import UnknownAxisError, penalty_terms, raise_what_was_noticed
+from bc_lightning.training._refused_steps import captures_message, whole_graph_message
+from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage, compatibilities_of
+from bc_lightning.training._step import HANDED_OVER, Step
 from bc_lightning.training._strategies import check_strategy
-from bc_lightning.training._target import check_compiled, check_takes_from_base
+from bc_lightning.training._target import check_compiled, check_takes_from_base, is_unseen
 from bc_lightning.training._tensors import has_label_loss, leads_to
 
 if TYPE_CHECKING:
@@ -43,14 +42,16 @@ class CompatibleStep:
     _user_class: ClassVar[type[Any]]
     _rebuild_from: ClassVar[tuple[type[Any], bool]]
 
+    promise = _promise.VerdictOf()
+
     # -- what flows by ------------------------------------------------------------------------------------------
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         call: Callable[..., Any] = super().forward  # type: ignore[misc]
         if not in_backward():
             for state in self._compatibilities:
-                if state.step is not None:
-                    call = functools.partial(_through, state.step, call)
+                if (step := state.step) is not None:
+                    call = functools.partial(_through if step.compiled else _through_eagerly, step, call)
         return call(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -94,8 +95,13 @@ class CompatibleStep:
         for state in self._compatibilities:
             if not state.run.resumed and cast("Any", self).trainer.global_step == 0:
                 state.epochs_begun = {}
+        _promise.begin_training(self)
         say_what_is_not_trained(cast("nn.Module", self))
         super().on_fit_start()  # type: ignore[misc]
+
+    def on_train_end(self) -> None:
+        super().on_train_end()  # type: ignore[misc]
+        _promise.end_training(self)
 
     def on_fit_end(self) -> None:
         super().on_fit_end()  # type: ignore[misc]
@@ -114,8 +120,22 @@ class CompatibleStep:
                 loss = _penalised(state.step, loss)
         super().manual_backward(loss, *args, **kwargs)  # type: ignore[misc]
 
+    def on_train_start(self) -> None:
+        check_collates(self, "train")
+        _promise.check_held_out(self)
+        super().on_train_start()  # type: ignore[misc]
+
+    def on_validation_start(self) -> None:
+        check_collates(self, "val")
+        super().on_validation_start()  # type: ignore[misc]
+
+    def on_test_start(self) -> None:
+        check_collates(self, "test")
+        super().on_test_start()  # type: ignore[misc]
+
     def on_train_batch_start(self, batch: Any, batch_idx: int, *args: Any) -> Any:
         module = cast("pl.LightningModule", self)
+        _promise.look_before_batch(module, batch_idx)
         for state in self._compatibilities:
             state.run.position = Position(0, batch_idx)
             if state.options.schedule is not None:
@@ -130,6 +150,7 @@ class CompatibleStep:
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any) -> None:
         super().on_train_batch_end(outputs, batch, batch_idx, *args)  # type: ignore[misc]
         trainer = cast("Any", self).trainer
+        _promise.look_after_batch(self)
         # Reading a flag waits for the device, so only where Lightning reads the logged values anyway.
         every = trainer.log_every_n_steps
         if every and (batch_idx + 1) % every == 0:
@@ -171,6 +192,7 @@ class CompatibleStep:
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()  # type: ignore[misc]
+        _promise.look_now(self)
         _end(self, "train")
 
     def on_validation_epoch_end(self) -> None:
@@ -186,7 +208,7 @@ class CompatibleStep:
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
         for state in self._compatibilities:
-            checkpoint[key_of(state)] = state.checkpoint_entry()
+            checkpoint[key_of(state)] = state.checkpoint_entry(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
@@ -208,7 +230,7 @@ class CompatibleStep:
                 )
             if not is_sure(saved["h1_fingerprint"], given):
                 rank_zero_warn(says_by_name(given))
-            state.resume(saved)
+            state.resume(saved, checkpoint)
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:
@@ -218,12 +240,6 @@ class CompatibleStep:
                 "Load h2 as the class it is, YourModule.load_from_checkpoint(path), and wrap it again to go on."
             )
         return cls._user_class.load_from_checkpoint(*args, **kwargs)
-
-
-def compatibilities_of(module: Any) -> list[Compatibility]:
-    """What a wrapped module is held to, or an empty list."""
-    found: list[Compatibility] = getattr(module, "__dict__", {}).get("_compatibilities", [])
-    return found
 
 
 def key_of(state: Compatibility) -> str:
@@ -236,7 +252,19 @@ def key_of(state: Compatibility) -> str:
 
 
 def _through(step: Step, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return step.forward(call, args, kwargs)
+    return step.compiled_forward(call, args, kwargs)
+
+
+# Not recursively: what h2 computes is compiled where the user compiles it.
+@functools.partial(torch.compiler.disable, recursive=False)
+def _through_eagerly(step: Step, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    asked = step.before_forward(args, kwargs)
+    try:
+        output = call(*args, **kwargs)
+    finally:
+        step.left_forward()
+    step.after_forward(args, kwargs, output, asked)
+    return output
 
 
 def _incoming(state: Compatibility, batch: Any, brought: Any) -> Incoming:
@@ -298,9 +326,10 @@ def _begin_step(module: Any, state: Compatibility, stage: Stage, args: Any, kwar
     step = Step(state, module, stage, batch, position)
     hooks: list[Any] = []
     if isinstance(step.scores, str):
-        hooks.append(SubmoduleHook(step, module.get_submodule(step.scores)))
+        hooks.append(CallHook(step, module.get_submodule(step.scores), step.add, part=True))
     if step.found is not None and len(step.found.names) > 1:
-        hooks.append(FirstHook(step, module.get_submodule(step.found.names[0])))
+        # What the first of several parts is given is what h1 is asked.
+        hooks.append(CallHook(step, module.get_submodule(step.found.names[0]), step.begin, part=False))
     if step.first and not step.compiled:
         step.modules = ModuleCalls(step)
         hooks.append(step.modules)
@@ -338,6 +367,10 @@ def made_step(stage: Stage, name: str, user_step: Callable[..., Any]) -> Callabl
     return step
 
 
+# What Dynamo names where a graph would have to break at us.
+_KEPT_OUT = (ModuleCalls.__name__, CallHook.__name__, _through_eagerly.__name__)
+
+
 # Not traced itself, so that the user's own step is compiled as it is by itself, and ours around it is not.
 @functools.partial(torch.compiler.disable, recursive=False)
 def _run_step(
@@ -349,6 +382,10 @@ def _run_step(
     step, hooks = _begin_step(module, state, stage, args, kwargs)
     try:
         return _after_step(module, step, run(*args, **kwargs))
+    except torch._dynamo.exc.Unsupported as error:
+        if step.compiled or not any(name in str(error) for name in _KEPT_OUT):
+            raise
+        raise RuntimeError(whole_graph_message(step.module, step.stage)) from error
     finally:
         _end_step(state, step, hooks)
 
@@ -360,13 +397,13 @@ def _after_step(module: Any, step: Step, output: Any) -> Any:
         if step.calls or _find(step):
             _evaluated(step)
         elif step.modules is not None and step.modules.calls and not (step.scores is None and _may_wait(step)):
-            raise RuntimeError(captures_message(step))
+            raise RuntimeError(captures_message(step.module, step.stage, step.scores, len(step.calls)))
         return output
     if module.automatic_optimization:
         return _automatic(step, output)
     if step.calls or not step.captured:
         raise RuntimeError(
-            captures_message(step)
+            captures_message(step.module, step.stage, step.scores, len(step.calls))
             if not step.captured
             else f"{class_of(module)}.training_step optimises manually and never called "
             f"self.manual_backward(loss) after it called h2, so the penalty was added to nothing. "
@@ -451,10 +488,11 @@ def _automatic(step: Step, output: Any) -> Any:
 def _with_penalty(step: Step, loss: Tensor) -> Tensor:
     """The user's loss plus lambda_c times the dissonance; with lambda_c = 0 the very same tensor."""
     step.stop_watching()
+    unseen = is_unseen(step, loss)
     plain = step.state.options.lambda_is_zero
     with torch.set_grad_enabled(not plain and torch.is_grad_enabled()):
         terms: LossTerms = penalty_terms(step, base=loss.detach())
-    if step.compiled:
+    if unseen:
         check_compiled(step, terms.base, loss.detach())
     check_takes_from_base(step, terms.base, loss.detach())
     return loss if plain else loss + step.state.loss.lambda_c * terms.dissonance

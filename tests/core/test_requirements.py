@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 # Tested as constraints.txt has them; constraints-lowest.txt says why.
 NOT_LOWERED = {
     *("torch", "tensorboard", "keras", "tensorflow-cpu", "tensorflow", "jax", "ray", "mlflow-skinny", "alembic"),
-    *("sqlalchemy", "anywidget", "ipykernel", "nbclient", "nbformat", "mlxtend", "rich"),
+    *("sqlalchemy", "duckdb", "pyarrow", "tomli", "anywidget", "ipykernel", "nbclient", "nbformat", "mlxtend", "rich"),
     *("flask", "mypy", "pytest", "pytest-xdist", "selenium", "ruff", "import-linter"),
 }
 

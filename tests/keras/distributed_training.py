@@ -50,7 +50,9 @@ def train(scope: Callable[[], contextlib.AbstractContextManager[Any]], out: Path
         if options.pop("stored", False):
             h1 = StoredOutputs.compute(h1, x, y)
             x, y = h1.attach(x, y)
-        model = BCModel(net(1), h1=h1, lambda_c=2.0, **options)
+        # Of 64 held-out instances.
+        weight = {"promise_options": {"confidence": 0.9}} if "promise" in options else {"lambda_c": 2.0}
+        model = BCModel(net(1), h1=h1, **weight, **options)
         model.compile(
             keras.optimizers.SGD(0.5),
             loss="sparse_categorical_crossentropy",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom, binomtest
 
-from bc_core import clopper_pearson_interval, paired_difference_interval, wilson_interval
+from bc_core import clopper_pearson_interval, wilson_interval
 
 CASES = [
     (0, 1),
@@ -98,42 +98,3 @@ class TestBothIntervals:
     def test_an_unknown_side_is_refused(self, interval):
         with pytest.raises(ValueError, match="side: expected 'two', 'lower' or 'upper', got 'both'"):
             interval(1, 10, 0.95, "both")
-
-
-# Table of examples in Newcombe (1998), column of method 10, to the digits printed there.
-@pytest.mark.parametrize(
-    ("cells", "wanted"),
-    [((36, 12, 2, 0), (0.0569, 0.3404)), ((36, 14, 0, 0), (0.1528, 0.4167)), ((54, 0, 0, 0), (-0.0664, 0.0664))],
-)
-def test_paired_difference_equals_the_published_examples(cells, wanted):
-    np.testing.assert_allclose(paired_difference_interval(*cells), wanted, atol=5e-5)
-
-
-def test_paired_difference_turns_round_with_its_arguments():
-    low, high = paired_difference_interval(5, 30, 11, 954)
-    assert paired_difference_interval(5, 11, 30, 954) == pytest.approx((-high, -low))
-
-
-def test_paired_difference_is_narrower_where_the_same_instances_count():
-    apart, together = paired_difference_interval(0, 30, 30, 940), paired_difference_interval(25, 5, 5, 965)
-    assert together[1] - together[0] < 0.6 * (apart[1] - apart[0])
-
-
-def test_paired_difference_covers_as_often_as_it_says():
-    shares = np.array([0.01, 0.03, 0.015, 0.945])
-    draws = np.random.default_rng(0).multinomial(1000, shares, size=4000)
-    hits = sum(low <= 0.015 <= high for low, high in (paired_difference_interval(*map(int, row)) for row in draws))
-    # Four standard errors of 4000 draws are 0.014; the method's own coverage there is a little above 95 %.
-    assert 0.936 < hits / len(draws) < 0.975
-
-
-@pytest.mark.parametrize("cells", [(-1, 0, 0, 5), (1, 2, 3, -4)])
-def test_paired_difference_refuses_negative_counts(cells):
-    with pytest.raises(ValueError, match="not negative"):
-        paired_difference_interval(*cells)
-
-
-def test_paired_difference_refuses_shares_and_knows_nothing_of_no_data():
-    with pytest.raises(TypeError, match="counts, not shares"):
-        paired_difference_interval(0.1, 0.2, 0.3, 0.4)
-    assert paired_difference_interval(0, 0, 0, 0) == (-1.0, 1.0)

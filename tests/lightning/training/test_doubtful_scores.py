@@ -410,3 +410,67 @@ def test_of_two_losses_of_the_scores_the_one_of_labels_is_penalised(kind, order,
     expected = made(type("ByHand", (kind,), {"penalised": True}))
     fit(expected, tmp_path, train=loader(), val=[], max_epochs=1)
     torch.testing.assert_close(module.net.weight, expected.net.weight, rtol=1e-4, atol=1e-6)
+
+
+class Segments(Base):
+    """Of images as high and wide as there are classes, which stand on axis 1 or on the last."""
+
+    last = True
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Conv2d(2, 4, 1)
+
+    def forward(self, x):
+        return self.net(x).movedim(1, -1) if self.last else self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        output = self(batch[0])
+        return F.cross_entropy(output.movedim(-1, 1) if self.last else output, batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("old_last", [True, False])
+def test_the_class_axis_of_h1(last, old_last, tmp_path):
+    torch.manual_seed(5)
+    net = nn.Conv2d(2, 4, 1)
+    h1 = net if not old_last else nn.Sequential(net, _Last())
+    kind = type("Kind", (Segments,), {"last": last})
+    places = (1, -1) if last else (-1, 1)
+    told = (lambda output: output) if last == old_last else (lambda output: output.movedim(*places))
+
+    def scores(width, data=None, **options):
+        x, y = torch.randn(24, 2, 4, width), torch.randint(4, (24, 4, width))
+        data = DataLoader(TensorDataset(x, y), 8)
+        module = BCLightningModule(made(kind), h1=h1, class_axis=-1 if last else 1, **options)
+        trainer = fit(module, tmp_path, data, data, max_epochs=1)
+        with torch.no_grad():
+            right = (net(x).argmax(1) == y).float().mean().item()
+        assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(right)
+        compared = evaluate(h1, module, data, class_axis=-1 if last else 1, **options).comparison.overlap
+        assert compared.accuracy_h1 == pytest.approx(right)
+
+    scores(5)
+    with pytest.raises(ValueError, match="h1's scores of shape .* may hold the classes on axis 1 or on the last"):
+        scores(4)
+    data = DataLoader(TensorDataset(torch.randn(8, 2, 4, 4), torch.randint(4, (8, 4, 4))), 8)
+    with pytest.raises(ValueError, match="may hold the classes on axis 1 or on the last"):
+        evaluate(h1, made(kind), data, class_axis=-1 if last else 1)
+    scores(4, h1_scores=told)
+
+
+class _Last(nn.Module):
+    def forward(self, x):
+        return x.movedim(1, -1)
+
+
+def test_an_h1_of_h2s_kind_has_its_classes_where_h2_has(tmp_path):
+    x, y = torch.randn(24, 2, 4, 4), torch.randint(4, (24, 4, 4))
+    data, h1 = DataLoader(TensorDataset(x, y), 8), made(Segments, seed=7)
+    trainer = fit(BCLightningModule(made(Segments), h1=h1), tmp_path, data, data, max_epochs=1)
+    with torch.no_grad():
+        right = (h1.net(x).argmax(1) == y).float().mean().item()
+    assert trainer.callback_metrics["val_accuracy_h1"].item() == pytest.approx(right)

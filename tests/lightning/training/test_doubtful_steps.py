@@ -287,3 +287,159 @@ def test_evaluate_reads_h1_in_the_classes_it_was_trained_with(h1):
     x, y = VAL.tensors
     with torch.no_grad():
         assert found == pytest.approx((torch.tensor(class_map)[h1(x).argmax(1)] == y).float().mean().item())
+
+
+# -- several views of an instance in one call ---------------------------------------------------------------------
+
+
+def _by_rows(h1, x, y, outputs, lambda_c=4.0):
+    """lambda_c times the mean of the new errors of these rows, of which -100 marks those that are not held."""
+    with torch.no_grad():
+        right = (h1(x).argmax(1) == y).float()
+    return lambda_c * (right * F.cross_entropy(outputs, y, reduction="none")).sum() / (y >= 0).sum()
+
+
+class Views(Forward):
+    """The loss is computed from two views of each instance; `h1` stands for one that holds the penalty itself."""
+
+    h1 = None
+
+    def beside(self, x):
+        return torch.stack([x, x + 0.1], 1).flatten(0, 1)
+
+    def after(self, x):
+        return torch.cat([x, x + 0.1])
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        views, target = self.views(x), self.target_for(y)
+        if self.told:
+            self.compatibility_target = target
+        outputs = self(views)
+        loss = self.loss(outputs, y)
+        return loss if self.h1 is None else loss + _by_rows(self.h1, views, target, outputs)
+
+
+class Chunks(Views):
+    views = Views.after
+
+    def target_for(self, y):
+        return torch.cat([y, torch.full_like(y, -100)])
+
+    def loss(self, outputs, y):
+        one, two = outputs.chunk(2)
+        return F.cross_entropy(one, y) + F.mse_loss(one, two)
+
+
+class Both(Chunks):
+    def target_for(self, y):
+        return torch.cat([y, y])
+
+    def loss(self, outputs, y):
+        return F.cross_entropy(outputs[: len(y)], y) + F.cross_entropy(outputs[len(y) :], y)
+
+
+class Crops(Views):
+    views = Views.beside
+
+    def target_for(self, y):
+        return y.repeat_interleave(2)
+
+    def loss(self, outputs, y):
+        return F.cross_entropy(outputs.view(len(y), 2, CLASSES).mean(1), y)
+
+
+@pytest.mark.parametrize("kind", [Chunks, Both, Crops])
+def test_several_views_are_refused_and_the_remedy_works(kind, h1, tmp_path):
+    asked, told, by_hand = (
+        type("Kind", (kind,), {"told": told, "h1": held}) for told, held in ((False, None), (True, None), (False, h1))
+    )
+    with pytest.raises(ValueError, match=r"loss on 20 instances, and h2 answered for 40.*self\.compatibility_target ="):
+        trained(asked, h1, tmp_path)
+    module, _ = trained(told, h1, tmp_path, lambda_c=4.0)
+    expected = made(by_hand)
+    fit(expected, tmp_path, train=loader(), val=[], max_epochs=1)
+    torch.testing.assert_close(module.net.weight, expected.net.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_a_target_that_was_made_for_the_views_of_a_batch(h1, tmp_path):
+    """Each item holds two views, which are h2's input as they are."""
+    pairs = DataLoader(TensorDataset(torch.stack([X, X + 0.1], 1), Y), 20)
+
+    class Flat(Forward):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            return F.cross_entropy(self(x.flatten(0, 1)), y.repeat_interleave(2))
+
+    class ByHand(Forward):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            return -self(x.flatten(0, 1)).log_softmax(1).gather(1, y.repeat_interleave(2)[:, None]).mean()
+
+    flat = DataLoader(TensorDataset(torch.stack([X, X + 0.1], 1).flatten(0, 1), Y.repeat_interleave(2)), 40)
+    expected, _ = trained(type("M", (Forward,), {"training_step": _plain}), h1, tmp_path, flat, lambda_c=4.0)
+    module, _ = trained(Flat, h1, tmp_path, pairs, lambda_c=4.0)
+    torch.testing.assert_close(module.net.weight, expected.net.weight, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"with 40 instances, and its target is for 20.*y\.repeat_interleave\(2\)"):
+        trained(ByHand, h1, tmp_path, pairs)
+
+
+# -- forms of labels ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        (lambda y: y[:, None].float(), lambda y: y.squeeze(1).long()),
+        (lambda y: y.float(), lambda y: y.long()),
+        (lambda y: F.one_hot(y, CLASSES), lambda y: y.argmax(1)),
+    ],
+)
+def test_labels_that_a_step_brings_into_the_form_of_classes(stored, read, h1, tmp_path):
+    class Reads(Forward):
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0]), read(batch[1]))
+
+    module, found = trained(Reads, h1, tmp_path, DataLoader(TensorDataset(X, stored(Y)), 20), lambda_c=4.0)
+    expected, theirs = trained(type("M", (Forward,), {"training_step": _plain}), h1, tmp_path, lambda_c=4.0)
+    assert torch.equal(module.net.weight, expected.net.weight)
+    assert found == theirs
+
+
+class BinaryByHand(Base):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(FEATURES, 1)
+
+    def forward(self, x):
+        return self.net(x).sigmoid().squeeze(-1)
+
+    def training_step(self, batch, batch_idx):
+        p, y = self(batch[0]), self.labels(batch[1])
+        return -(y * p.log() + (1 - y) * (1 - p).log()).mean()
+
+
+@pytest.mark.parametrize("cast", [lambda y: y, lambda y: y.float()])
+def test_a_binary_loss_by_hand(cast, tmp_path):
+    old, data = made(BinaryByHand, seed=8), DataLoader(TensorDataset(X, cast(Y % 2)), 20)
+
+    def run(labels, **options):
+        kind = type("Kind", (BinaryByHand,), {"labels": lambda self, y: labels(y)})
+        return trained(kind, old, tmp_path, data, loss="BCBinaryCrossEntropyLoss", lambda_c=4.0, **options)
+
+    class ByHand(BinaryByHand):
+        def training_step(self, batch, batch_idx):
+            x, y = batch[0], batch[1].float()
+            each = F.binary_cross_entropy(self(x), y, reduction="none")
+            with torch.no_grad():
+                right = (old(x) >= 0.5) == (y >= 0.5)
+            return each.mean() + 4.0 * (right * each).mean()
+
+    module, _ = run(lambda y: y)
+    expected = made(ByHand)
+    fit(expected, tmp_path, train=data, val=[], max_epochs=1)
+    torch.testing.assert_close(module.net.weight, expected.net.weight, rtol=1e-4, atol=1e-6)
+    # The other class of each.
+    with pytest.raises(ValueError, match=r"target=lambda batch"):
+        run(lambda y: 1 - y)
+    run(lambda y: 1 - y, target=lambda batch: 1 - batch[1])

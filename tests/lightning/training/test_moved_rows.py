@@ -314,3 +314,70 @@ def test_several_items_at_once(index):
     assert torch.equal(batch.sample[0], DATA.tensors[0][expected])
     with pytest.raises(IndexError, match="index 24 is outside a data set of 24 items"):
         stored.attach(DATA)[[1, 24]]
+
+
+@pytest.mark.parametrize("part", [slice(0, 4), slice(4, 8)])
+def test_a_step_that_asks_h2_of_some_items_is_refused_and_the_remedy_works(part, tmp_path):
+    class Some(UserModule):
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0][part]), batch[1][part])
+
+    h1 = make_h1()
+    stored = store_outputs(h1, DATA, tmp_path / "h1")
+    with pytest.raises(ValueError, match=r"not all of them.*h1=old_model"):
+        fit(BCLightningModule(made(Some), h1=stored), tmp_path, DataLoader(stored.attach(DATA), 8), [])
+    trainer = fit(BCLightningModule(made(Some), h1=h1), tmp_path, DataLoader(DATA, 8), [], max_epochs=1)
+    with torch.no_grad():
+        right = (h1(DATA.tensors[0]).argmax(1) == DATA.tensors[1]).view(3, 8)[:, part].float().mean()
+    assert float(trainer.callback_metrics["train_accuracy_h1"]) == pytest.approx(float(right))
+
+
+class Named(Dataset):
+    def __len__(self):
+        return len(DATA)
+
+    def __getitem__(self, index):
+        return dict(zip("xy", DATA[index], strict=True))
+
+
+def _of_pairs(items):
+    return [torch.stack(part) for part in zip(*((x, y) for x, y in items), strict=True)]
+
+
+def _of_names(items):
+    return [torch.stack([item[name] for item in items]) for name in "xy"]
+
+
+def _of_samples(items):
+    return _of_pairs([item[0] for item in items])
+
+
+@pytest.mark.parametrize(
+    ("data", "collate", "works"), [(DATA, _of_pairs, True), (Named(), _of_names, True), (DATA, _of_samples, False)]
+)
+@pytest.mark.parametrize("stage", ["train", "val"])
+def test_a_collate_function_that_knows_nothing_of_rows(data, collate, works, stage, tmp_path):
+    stored = store_outputs(make_h1(), data, tmp_path / "h1", inputs=None if data is DATA else "x")
+
+    def run(collate_fn):
+        given = DataLoader(stored.attach(data), 8, collate_fn=collate_fn)
+        plain = DataLoader(stored.attach(data), 8, collate_fn=stored.collate_fn(_of_pairs if data is DATA else collate))
+        loaders = (given, plain) if stage == "train" else (plain, given)
+        return fit(BCLightningModule(made(UserModule), h1=stored), tmp_path, *loaders, max_epochs=1)
+
+    with pytest.raises(TypeError, match=rf"{collate.__name__} knows nothing.*collate_fn=stored.collate_fn\("):
+        run(collate)
+    if works:
+        trainer = run(stored.collate_fn(collate))
+        accuracy = (make_h1()(DATA.tensors[0]).argmax(1) == DATA.tensors[1]).float().mean()
+        assert float(trainer.callback_metrics[f"{stage}_accuracy_h1"]) == pytest.approx(float(accuracy))
+
+
+def test_a_collate_function_that_calls_ours_is_one_for_both(tmp_path):
+    stored = store_outputs(make_h1(), DATA, tmp_path / "h1")
+
+    def both(items):
+        return stored.collate_fn(_of_pairs)(items)
+
+    data = DataLoader(stored.attach(DATA), 8, collate_fn=both)
+    fit(BCLightningModule(made(UserModule), h1=stored), tmp_path, data, data, max_epochs=1)

@@ -86,6 +86,51 @@ def test_a_margin_of_the_true_class_is_no_other_ranking(tmp_path):
     assert trainer.callback_metrics["train_dissonance"] > 0
 
 
+class Pixels(Base):
+    """Of more than one place for each instance, with the classes on axis 1 or on the last."""
+
+    last = False
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Conv2d(2, CLASSES, 1)
+
+    def forward(self, x):
+        return self.net(x).movedim(1, -1) if self.last else self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        output = self.made_of(self(batch[0]))
+        if self.flat:
+            return F.cross_entropy(output.reshape(-1, CLASSES), batch[1].reshape(-1))
+        return F.cross_entropy(output.movedim(-1, 1) if self.last else output, batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize(("last", "flat"), [(False, False), (True, False), (True, True)])
+def test_rankings_of_places(last, flat, tmp_path):
+    torch.manual_seed(0)
+    x, y = torch.randn(24, 2, 4, 5), torch.randint(CLASSES, (24, 4, 5))
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 8)
+
+    def trained(function, **options):
+        torch.manual_seed(7)
+        kind = type("Kind", (Pixels,), {"last": last, "flat": flat, "made_of": lambda self, output: function(output)})
+        old, new = made(kind, seed=8), made(kind)
+        trainer = fit(BCLightningModule(new, h1=old, lambda_c=1.0, **options), tmp_path, data, data, max_epochs=1)
+        return old, trainer.callback_metrics["val_accuracy_h1"]
+
+    for function in (lambda o: -o, lambda o: o.flip(0)):
+        with pytest.raises(ValueError, match=OTHERWISE):
+            trained(function)
+    trained(lambda o: 2 * o)
+    # The remedy: h1 and h2 predict by what is smallest.
+    old, accuracy = trained(lambda o: -o, scores=lambda output: -output)
+    with torch.no_grad():
+        assert float(accuracy) == pytest.approx(float((old.net(x).argmin(1) == y).float().mean()))
+
+
 class Distances(Base):
     """Its output is small for the class that it says."""
 

@@ -13,18 +13,18 @@ from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from bc_core import Comparison, compare
 from bc_core._arrays import INT64_MAX, id_array, to_numpy
 from bc_core._batches_of_three import first_is_ids
-from bc_core.comparison._comparison import Metadata
 from bc_core.losses._score_scale import are_probabilities
 from bc_lightning._user_module import has_scores, lacks_forward, of_one_kind, only_network
 from bc_lightning.batches._attached import split_batch
 from bc_lightning.batches._model_outputs import (
     _part,
     class_axis_of,
+    h1_class_axis,
     inputs_from_batch,
     says_ambiguous_axis,
+    says_ambiguous_h1,
     scores_from_output,
     target_from_batch,
 )
@@ -33,8 +33,9 @@ from bc_lightning.losses._instance_terms import labels_of
 from bc_lightning.reference._modules import answers_of, module_behind, modules_behind, set_eval
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._stored import StoredOutputs
+from bc_lightning.training._found_labels import Found
 from bc_lightning.training._loaders import order_of
-from bc_lightning.training._wrapped import compatibilities_of
+from bc_lightning.training._state import Compatibility, compatibilities_of
 
 _PLACES = (
     "A batch of three is read as (ids, inputs, target) or (inputs, target, weight); for other batches say where things "
@@ -60,49 +61,6 @@ class _Answer(NamedTuple):
     output: Any
 
 
-class Found:
-    """Labels of all instances, in the order of the loader."""
-
-    def __init__(self) -> None:
-        self.labels: list[Tensor] = []
-        self.ids: list[Any] | None = None
-        self.num_classes = 0
-
-    def compared(
-        self, class_names: Sequence[str] | None, metadata: Metadata | None, name: str | None, lambda_c: float | None
-    ) -> Comparison:
-        if not self.labels:
-            raise ValueError(
-                "dataset: expected at least one batch with instances, got none; look at the loader's data set"
-            )
-        target, h1, h2 = torch.cat(self.labels, dim=1).numpy().astype(np.int64)
-        counted = target >= 0  # -1 stands for ignore_index
-        strange = (h1 < -1) | (h1 >= self.num_classes)
-        if strange.any():
-            raise ValueError(
-                f"h1 says {h1[strange][0]}, which is no class: expected 0..{self.num_classes - 1}, or -1 where it has "
-                "none of h2's classes. Map its labels to h2's classes"
-            )
-        if not counted.any():
-            raise ValueError("target: every instance is left out by its label (ignore_index), so there is no score")
-        # Where h1 has no class of h2's (-1) it is wrong, so any class but the true one will do.
-        h1 = np.where(h1 < 0, (target + 1) % self.num_classes, h1)
-        ids = None if self.ids is None else id_array(self.ids, "ids")
-        if ids is None and not counted.all():
-            ids = np.arange(len(target))
-        return compare(
-            target[counted],
-            h1[counted],
-            h2[counted],
-            ids=None if ids is None else ids[counted],
-            num_classes=self.num_classes,
-            class_names=class_names,
-            metadata=metadata,
-            name=name,
-            lambda_c=lambda_c,
-        )
-
-
 class Reader:
     """Asks both models about each batch and reads their outputs as classes."""
 
@@ -116,6 +74,7 @@ class Reader:
         scores: Scores | None,
         h1_scores: Scores | None,
         class_axis: int | None,
+        state: Compatibility | None = None,
     ) -> None:
         # References bring stored rows or a class map; plain models are asked as they are, and stay where they are.
         self._reference = Reference.of(h1) if isinstance(h1, (Reference, StoredOutputs)) else None
@@ -123,7 +82,7 @@ class Reader:
         if self._reference is None and self._answers is None:
             _check_can_be_asked(h1, "h1", "a module, a callable, stored outputs, or its answers in an array")
         _check_can_be_asked(h2, "h2", "a module or a callable")
-        state = trained_with(h2)
+        state = trained_with(h2) if state is None else state
         if self._reference is None and self._answers is None and state is not None and state.reference.class_map:
             # h1 in the classes of h2, as it was in training.
             self._reference = Reference.of(h1, class_map=state.reference.class_map, scores=h1_scores)
@@ -138,14 +97,23 @@ class Reader:
         self._places, self._class_axis = places, class_axis
         parts = () if state is None or scores is not state.scores else state.parts
         self._ask_h2 = _picking(h2, scores, "h2", parts)
+        # An h1 without forward answers with the parts that h2's steps were found to call.
+        module = None if self._reference is None else self._reference.module
+        self._networks = parts if module is not None and lacks_forward(module) else ()
         alike = isinstance(h1, nn.Module) and isinstance(h2, nn.Module) and of_one_kind(h1, h2)
         h1_scores = scores if h1_scores is None and alike and has_scores(h1, scores) else h1_scores
+        # Where h1's classes are, as a batch has told; or whether they are known to stand as h2's do.
+        self._h1_class_axis: int | None = None
+        told_of = None if self._reference is None else self._reference.scores
+        self._h1_is_told = alike or callable(h1_scores) or callable(told_of)
         if self._reference is None and self._answers is None:
             self._ask_h1_model = _picking(h1, h1_scores, "h1", parts if alike else ())
         # Least, most and number of what was read as logits of binary scores.
         self._seen: dict[str, list[Tensor]] = {"h1": [], "h2": []}
         # Whether batches of three begin with ids.
         self._ids_first: bool | None = None
+        # How many were read; a model may answer several times for each.
+        self.instances = 0
         # Why images and texts cannot be asked for by id, if so.
         self.unnamed: str | None = None
 
@@ -174,7 +142,7 @@ class Reader:
                 if len(h1_output) != len(h2_output):
                     raise self._wrong_number(f"at least {seen + len(h2_output)}")
             else:
-                h1_output = self._ask_h1(x, rows, h2_output, target, axis).to(h2_output.device)
+                h1_output = self._ask_h1(x, rows, h2_output, axis).to(h2_output.device)
             for output, model in ((h1_output, "h1"), (h2_output, "h2")):
                 if output.is_floating_point() and bool(torch.isnan(output).any()):
                     raise ValueError(
@@ -210,7 +178,15 @@ class Reader:
         if self._answers is not None and seen and len(self._answers) != seen:
             raise self._wrong_number(str(seen))
         self._check_ranges()
+        self.instances = seen
         return found
+
+    def ask_h2(self, brought: Any) -> Any:
+        """What h2 returns for a batch; its target is not read, and need not be there."""
+        batch, _ = split_batch(brought)
+        has_three = isinstance(batch, (tuple, list)) and len(batch) == 3
+        x = self._parts(batch)[1] if has_three else _as_tensors(inputs_from_batch(batch, self._places[1]))
+        return self._ask_h2(x, self._device).output
 
     def _parts(self, batch: Any) -> tuple[list[Any] | None, Any, Tensor]:
         """Ids (or None), inputs and target of a batch."""
@@ -236,20 +212,30 @@ class Reader:
             raise ValueError(says_ambiguous_axis(answer.scores, target))
         return (answer.scores if axis == 1 else answer.scores.movedim(-1, 1)), axis
 
-    def _ask_h1(self, x: Any, rows: Tensor | None, h2_output: Tensor, target: Tensor, axis: int) -> Tensor:
+    def _ask_h1(self, x: Any, rows: Tensor | None, h2_output: Tensor, axis: int) -> Tensor:
         reference = self._reference
         if reference is None:
-            return self._second(self._ask_h1_model(x, self._device), target)[0]
+            return self._h1_second(self._ask_h1_model(x, self._device).scores, h2_output, axis)
         classes = h2_output.shape[1] if reference.class_map is not None and h2_output.ndim > 1 else None
         if not reference.is_stored:
-            rows = reference.ask(*_arguments(x))
+            rows = reference.ask(*_arguments(x), networks=self._networks)
         if rows is None:
             raise ValueError(
                 "h1 is stored outputs, and the batches do not say which rows of them they are: compare on "
                 "DataLoader(stored.attach(dataset), ...)"
             )
-        rows = rows.movedim(-1, 1) if axis == -1 and rows.ndim > 2 else rows
+        rows = self._h1_second(rows, h2_output, axis)
         return reference.map_classes(rows.to(h2_output.device), classes)
+
+    def _h1_second(self, scores: Tensor, h2_output: Tensor, axis: int) -> Tensor:
+        """h1's scores with the classes on axis 1; h2's were on `axis`."""
+        if self._multilabel:
+            return scores
+        found = h1_class_axis(scores, h2_output) or self._h1_class_axis
+        if found is None and not self._h1_is_told:
+            raise ValueError(says_ambiguous_h1(scores, axis))
+        self._h1_class_axis = found or axis
+        return scores if self._h1_class_axis == 1 else scores.movedim(-1, 1)
 
     def _labels(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> Any:
         if self._multilabel or h2_output.ndim == 1 or h2_output.shape[1] == 1:
@@ -322,16 +308,21 @@ def is_stored(h1: Any) -> bool:
     return isinstance(h1, StoredOutputs) or (isinstance(h1, Reference) and h1.is_stored)
 
 
-def trained_with(h2: Any) -> Any:
+def trained_with(h2: Any) -> Compatibility | None:
     """What a `BCLightningModule` carries beside h2, or None."""
     return next(iter(compatibilities_of(h2)), None)
 
 
 def reading_of(
-    h2: Any, threshold: float | None, from_logits: bool | None, multilabel: bool | None, ignore_index: int | None = None
+    h2: Any,
+    threshold: float | None = None,
+    from_logits: bool | None = None,
+    multilabel: bool | None = None,
+    ignore_index: int | None = None,
+    state: Compatibility | None = None,
 ) -> tuple[bool, dict[str, Any]]:
     """Whether outputs are read as binary whatever their shape, and how: the caller's word, else h2's training's."""
-    state = trained_with(h2)
+    state = trained_with(h2) if state is None else state
     options: dict[str, Any] = {"threshold": 0.5, "from_logits": False, "ignore_index": _IGNORE_INDEX}
     if state is not None:
         binary = state.loss.base == "binary_cross_entropy"

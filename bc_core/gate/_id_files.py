@@ -1,0 +1,96 @@
+"""Files of ids: critical instances, and flips that were accepted, each with its reason and until when."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bc_core.files._files import write_whole
+from bc_core.predictions._reading import read_table
+from bc_core.predictions._tables import listed, shown
+from bc_core.predictions._text_files import open_text
+
+_HEADER = ("id", "reason", "expires")
+
+
+@dataclass(frozen=True)
+class AcceptedFlip:
+    """A flip that somebody looked at and let through.
+
+    Attributes:
+        id: The instance.
+        reason: Why it may break.
+        expires: The last day on which it is accepted.
+    """
+
+    id: str
+    reason: str
+    expires: datetime.date
+
+
+def read_ids(path: Path) -> list[str]:
+    """The ids of a file: one a line, or the column `id` of a CSV.
+
+    Raises:
+        ValueError: It has none, or one comes twice.
+        OSError: It cannot be read.
+    """
+    if path.name.lower().endswith(".csv"):
+        ids = read_table(path, lambda names: [name for name in names if name == "id"]).texts("id").tolist()
+    else:
+        with open_text(str(path)) as file:
+            ids = [text for line in file if (text := line.strip())]
+    if not ids:
+        raise ValueError(f"{path}: no id in it")
+    _refuse_twins(path, ids)
+    return [str(value) for value in ids]
+
+
+def read_accepted(path: Path) -> list[AcceptedFlip]:
+    """The accepted flips of a CSV of the columns id, reason and expires (a date such as 2027-03-31).
+
+    Raises:
+        ValueError: A column is missing, a reason empty, a date none, or an id comes twice.
+        OSError: It cannot be read.
+    """
+    with open_text(str(path)) as file:
+        text = file.read()
+    if text.strip() == ",".join(_HEADER):
+        return []  # all of them were taken back
+    table = read_table(path)
+    columns = [table.texts(name).tolist() for name in _HEADER]
+    flips = []
+    for row, (instance, reason, expires) in enumerate(zip(*columns, strict=True)):
+        if not reason.strip():
+            raise table.fault("reason", row, "is empty: say why the flip is accepted")
+        try:
+            day = datetime.date.fromisoformat(expires.strip())
+        except ValueError:
+            raise table.fault("expires", row, f"is {shown(expires)}; expected a date such as 2027-03-31") from None
+        flips.append(AcceptedFlip(instance, reason, day))
+    _refuse_twins(path, [flip.id for flip in flips])
+    return flips
+
+
+def write_accepted(path: Path, flips: Iterable[AcceptedFlip]) -> None:
+    """Write accepted flips, so that `read_accepted` reads them back; the file appears whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_HEADER)
+    writer.writerows((flip.id, flip.reason, flip.expires.isoformat()) for flip in flips)
+    write_whole(path, text.getvalue().encode("utf-8"))
+
+
+def _refuse_twins(path: Path, ids: list[str]) -> None:
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        twins = [value for value in ids if value in seen or seen.add(value)]  # type: ignore[func-returns-value]
+        raise ValueError(f"{path}: ids must be there once, and {listed(twins)} come more than once")

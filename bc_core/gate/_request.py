@@ -1,0 +1,313 @@
+"""What a command line asks for: predictions read and joined, held to a policy, and reported."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bc_core._arrays import text_objects
+from bc_core._pages import to_tensorboard
+from bc_core.comparison._compare import compare
+from bc_core.comparison._comparison import Comparison
+from bc_core.counting._noise import NoiseFloor, noise_floor
+from bc_core.files._files import write_whole
+from bc_core.gate._evidence import Rows
+from bc_core.gate._id_files import AcceptedFlip, read_accepted, read_ids, write_accepted
+from bc_core.gate._judging import Judgement, Subject, judge_policy
+from bc_core.gate._large import read_large
+from bc_core.gate._policy import Policy
+from bc_core.gate._report import Report, report_of
+from bc_core.gate._search import find_slices
+from bc_core.gate._shown import junit, markdown
+from bc_core.gate._slices import SliceColumn, slices_of
+from bc_core.predictions._columns import ColumnNames
+from bc_core.predictions._joining import Joined, id_texts, join
+from bc_core.predictions._reading import FORMATS
+from bc_core.predictions._tables import Progress
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files of predictions, and which columns are what.
+
+    Attributes:
+        old: What h1 predicts; or a saved comparison, where `new` is None.
+        new: What h2 predicts.
+        columns: Which columns are what.
+        data: True labels and metadata.
+        noise: What further trainings of h1 predict.
+        classes: Name of each class, in order.
+        allow_unmatched: Whether ids that are not in every file are left out.
+        name: What is compared, for titles.
+    """
+
+    old: str
+    new: str | None = None
+    columns: ColumnNames = field(default_factory=ColumnNames)
+    data: str | None = None
+    noise: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
+    allow_unmatched: bool = False
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Read:
+    """What was read: the subject of a judgement, and what else a report shows."""
+
+    subject: Subject
+    sureness: NDArray[np.float64] | None = None
+    noise: NoiseFloor | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, rows: None) -> Read:
+    """Read what is to be compared.
+
+    Raises:
+        ValueError: Something about a file is not as it should be; the message names file and place.
+        ImportError: What reads a Parquet or Arrow file is not installed.
+        OSError: A file cannot be read.
+    """
+    if inputs.new is None:
+        if inputs.old.lower().removesuffix(".gz").endswith(FORMATS):
+            raise ValueError(f"{inputs.old}: one file of predictions; give that of the new model too, as in OLD NEW")
+        return Read(Subject(Comparison.load(inputs.old)))
+    name = inputs.name or Path(inputs.new).name.split(".")[0]
+    if not inputs.noise and not inputs.allow_unmatched:
+        large = read_large(inputs.old, inputs.new, inputs.data, inputs.columns, inputs.classes, name)
+        if large is not None:
+            _refuse_itself(inputs)
+            return Read(large, notes=("Counted by DuckDB, as the files are large: without class scores",))
+    joined = join(
+        inputs.old,
+        inputs.new,
+        inputs.columns,
+        data=inputs.data,
+        noise=inputs.noise,
+        class_names=inputs.classes,
+        allow_unmatched=inputs.allow_unmatched,
+        progress=progress,
+    )
+    _refuse_itself(inputs)
+    rows, notes = _rows(joined, inputs.columns)
+    if np.array_equal(joined.h1_pred, joined.h2_pred):
+        notes.append("The new model predicts exactly what the old one does")
+    slices = {name: slices_of(joined.columns[name], rows.h1_right, rows.h2_right) for name in inputs.columns.slices}
+    comparison = compare(
+        joined.target,
+        joined.h1_pred,
+        joined.h2_pred,
+        ids=joined.ids,
+        num_classes=joined.num_classes,
+        class_names=joined.class_names,
+        metadata=_described(slices.values()),
+        name=name,
+    )
+
+    def unknown(ids: Sequence[str]) -> list[str]:
+        known = set(id_texts(joined.ids).tolist())
+        return [each for each in ids if each not in known]
+
+    subject = Subject(comparison, rows, joined.target, slices, unknown)
+    noise = None
+    if joined.other_seeds:
+        noise = noise_floor(joined.target, joined.h1_pred, joined.other_seeds, joined.h2_pred, confidence)
+    return Read(subject, joined.sureness, noise, tuple(notes))
+
+
+def _refuse_itself(inputs: Inputs) -> None:
+    """Refuse predictions that are compared with themselves: whatever is promised, they keep it."""
+    assert inputs.new is not None
+    names = (inputs.columns.pred, inputs.columns.new_pred)
+    if os.path.samefile(inputs.old, inputs.new) and names[1] in (None, names[0]):
+        raise ValueError(
+            f"{inputs.new}: compared with itself; where both models are in one file, say --pred and --new-pred"
+        )
+
+
+def _rows(joined: Joined, columns: ColumnNames) -> tuple[Rows, list[str]]:
+    weights = clusters = None
+    notes = [f"{lost} ids of {path} are not in every file, and are left out" for path, lost in joined.unmatched.items()]
+    if columns.weight is not None:
+        weights = joined.columns[columns.weight].numbers
+        if (weights < 0).any() or not weights.sum():
+            raise ValueError(f"column {columns.weight!r}: expected weights of at least 0, and some above it")
+        effective = float(weights.sum()) ** 2 / float(np.square(weights).sum())
+        notes.append(
+            f"Scores and verdicts are weighted by {columns.weight!r}: worth {effective:.0f} plain instances. Classes "
+            "and slices show plain counts"
+        )
+    if columns.cluster is not None:
+        values = joined.columns[columns.cluster].values
+        _, clusters = np.unique(values.astype(str) if values.dtype.kind == "O" else values, return_inverse=True)
+        notes.append(f"{len(joined)} instances of {int(clusters.max()) + 1} {columns.cluster!r}, which go together")
+    return Rows(joined.h1_pred == joined.target, joined.h2_pred == joined.target, weights, clusters), notes
+
+
+def _described(slices: Iterable[SliceColumn]) -> list[str] | None:
+    """The slices that an instance is in, as the text that the dashboard shows of it."""
+    texts: NDArray[Any] | None = None
+    for column in slices:
+        assert column.codes is not None
+        named = text_objects(column.names)[column.codes]
+        texts = named if texts is None else texts + ", " + named
+    return None if texts is None else texts.tolist()
+
+
+def report(
+    found: Read,
+    confidence: float,
+    policy: Policy | None = None,
+    today: datetime.date | None = None,
+    search: bool = False,
+) -> Report:
+    """Judge what was read, and gather what is shown; `search` looks for slices of one and two columns.
+
+    Raises:
+        ValueError: The policy asks about what is not there.
+        OSError: A file of ids cannot be read.
+    """
+    judgement: Judgement | None = None
+    if policy is not None:
+        judgement = judge_policy(policy, found.subject, today or datetime.datetime.now(datetime.timezone.utc).date())
+    subject, slices = found.subject, []
+    if search:
+        if subject.rows is None or not subject.slices or subject.target is None:
+            raise ValueError(
+                "--search looks at instances one by one, by the columns of --slice: name some, of two files of "
+                "predictions of less than a million rows"
+            )
+        slices = find_slices(
+            [*subject.slices.values(), _classes(subject)], subject.rows.h1_right, subject.rows.h2_right, confidence
+        )
+    return report_of(subject, confidence, judgement, found.sureness, found.noise, found.notes, slices)
+
+
+def _classes(subject: Subject) -> SliceColumn:
+    """True classes as one more column to look at."""
+    labels = tuple(str(label) for label in subject.comparison.labels)
+    flips = subject.comparison.negative_flips().target
+    return SliceColumn("class", labels, subject.comparison.overlap.counts, flips, subject.target)
+
+
+def accept(policy: Policy, subject: Subject, reason: str, expires: datetime.date) -> int:
+    """Write today's flips to the file of accepted ones, but for critical instances.
+
+    Those that are none any more are taken off the list: the next update is held to today's state.
+
+    Returns:
+        How many flips are newly accepted.
+
+    Raises:
+        ValueError: There is no file to write to, or no reason, or what is there is damaged.
+        OSError: It cannot be read or written.
+    """
+    path = policy.accepted
+    if path is None:
+        raise ValueError("--accept writes the file that the policy names by `accepted`, or --accepted FILE: name one")
+    if not reason.strip():
+        raise ValueError("--accept needs --reason TEXT: why the flips may be there")
+    critical = set() if policy.critical is None else set(read_ids(policy.critical))
+    known = {flip.id: flip for flip in read_accepted(path)} if path.exists() else {}
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    if expires < today:
+        raise ValueError(f"--expires {expires}: that day has passed")
+    flips, new = [], 0
+    for instance in subject.flips:
+        if instance in critical:
+            continue
+        before = known.get(instance)
+        if before is None or before.expires < today:
+            before, new = AcceptedFlip(instance, reason, expires), new + 1
+        flips.append(before)
+    write_accepted(path, flips)
+    return new
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files to write a report to; None for none.
+
+    Attributes:
+        json: All of it, for programs.
+        html: The dashboard as one file.
+        markdown: A summary of one screen.
+        junit: One test case a check.
+        tensorboard: Folder of a run.
+        save: The comparison, as `Comparison.save` writes it.
+    """
+
+    json: str | None = None
+    html: str | None = None
+    markdown: str | None = None
+    junit: str | None = None
+    tensorboard: str | None = None
+    save: str | None = None
+
+
+def write(found: Report, outputs: Outputs) -> None:
+    """Write a report; `-` is for whoever prints.
+
+    Raises:
+        ValueError: A path has another ending.
+        ImportError: Nothing that is installed writes pages or TensorBoard's events.
+        OSError: A file cannot be written.
+    """
+    paths = [path for path in vars(outputs).values() if path is not None]
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"two reports of one name: {', '.join(paths)}")
+    for path, made in ((outputs.json, as_json), (outputs.markdown, markdown), (outputs.junit, junit)):
+        if path is not None and path != "-":
+            write_whole(Path(path), made(found).encode("utf-8", "backslashreplace"))
+    if outputs.html is not None:
+        found.comparison.to_html(outputs.html)
+    if outputs.save is not None:
+        found.comparison.save(outputs.save)
+    if outputs.tensorboard is not None:
+        comparison = found.comparison
+        comparison = comparison if comparison.step is not None else replace(comparison, step=0)
+        to_tensorboard(outputs.tensorboard, comparison)
+
+
+def as_json(found: Report) -> str:
+    """The report as JSON."""
+    return json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n"
+
+
+def merged(keys: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """A policy's keys, where a flag that was given takes the place of the key of its name."""
+    result = {**keys, **{key: value for key, value in flags.items() if value is not None and key != "columns"}}
+    columns = {key: value for key, value in flags.get("columns", {}).items() if value}
+    if columns:
+        result["columns"] = {**(result.get("columns") or {}), **columns}
+    if "min_gain" in flags or "non_inferiority" in flags:
+        given = {key for key in ("min_gain", "non_inferiority") if flags.get(key) is not None}
+        if given:
+            for other in {"min_gain", "non_inferiority"} - given:
+                result.pop(other, None)
+    return result
+
+
+def found_policy(path: str | None) -> str | None:
+    """The policy file to read: that which was named, else a pyproject.toml here that has one."""
+    if path is not None:
+        return path
+    here = Path("pyproject.toml")
+    try:
+        return os.fspath(here) if b"[tool.bc-compare" in here.read_bytes() else None
+    except OSError:
+        return None
+
+
+def listed_names(texts: Sequence[str] | None) -> list[str] | None:
+    """Names that were given one by one, or several by commas."""
+    return None if not texts else [name for text in texts for name in text.split(",")]

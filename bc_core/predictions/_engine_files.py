@@ -1,0 +1,158 @@
+"""Parquet and Arrow files, read by DuckDB and pyarrow, which are imported only for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bc_core._arrays import text_objects
+from bc_core.predictions._tables import Keep, Progress, Table, listed
+
+_INSTALL = "pip install 'backward-compat-ml[files]', or convert it to CSV"
+
+
+def engine(path: str) -> Any:
+    """DuckDB.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    try:
+        import duckdb
+    except ImportError as error:
+        raise ImportError(f"{path}: Parquet files are read by DuckDB, which is not installed: {_INSTALL}") from error
+    return duckdb
+
+
+def read_parquet(path: str, keep: Keep, progress: Progress) -> Table:
+    """Read a Parquet file.
+
+    Raises:
+        ValueError: It is damaged, or a column is of a kind that says nothing here.
+        ImportError: DuckDB is not installed.
+        OSError: It cannot be read.
+    """
+    duckdb = engine(path)
+    with open(path, "rb"):
+        pass  # an error of the system's own, where there is no such file
+    try:
+        with duckdb.connect() as connection:
+            relation = connection.read_parquet(literal(path))
+            names = _kept(path, keep, relation.columns)
+            found = relation.project(", ".join(map(quoted, names))).fetchnumpy()
+    except duckdb.Error as error:
+        raise damaged(path, error) from error
+    return _table(path, {name: found[name] for name in names}, progress)
+
+
+def read_arrow(path: str, keep: Keep, progress: Progress) -> Table:
+    """Read an Arrow IPC file or stream.
+
+    Raises:
+        ValueError: It is damaged, or a column is of a kind that says nothing here.
+        ImportError: pyarrow is not installed.
+        OSError: It cannot be read.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise ImportError(f"{path}: Arrow files are read by pyarrow, which is not installed: {_INSTALL}") from error
+    with open(path, "rb"):
+        pass
+    try:
+        with pa.memory_map(path) as source:
+            try:
+                table = pa.ipc.open_file(source).read_all()
+            except pa.ArrowInvalid:
+                source.seek(0)
+                table = pa.ipc.open_stream(source).read_all()
+            names = _kept(path, keep, table.column_names)
+            found = {name: _of_arrow(path, name, table[name]) for name in names}
+    except pa.ArrowException as error:
+        raise ValueError(f"{path}: not an Arrow file, or a damaged one ({_first_line(error)})") from error
+    return _table(path, found, progress)
+
+
+def literal(path: str) -> str:
+    """A path that stands for one file, where DuckDB would look for several that match."""
+    return "".join(f"[{char}]" if char in "*?[" else char for char in path)
+
+
+def damaged(path: str, error: Exception) -> ValueError:
+    """What DuckDB says of a file, in one line."""
+    return ValueError(f"{path}: not a Parquet file, or a damaged one ({_first_line(error)})")
+
+
+def quoted(name: str) -> str:
+    """A column's name in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _of_arrow(path: str, name: str, column: Any) -> Any:
+    if column.null_count:
+        first = next(row for row, value in enumerate(column.is_null()) if value.as_py())
+        raise ValueError(f"{path}, row {first}: column {name!r} is missing")
+    return column.combine_chunks().to_numpy(zero_copy_only=False)
+
+
+def _kept(path: str, keep: Keep, names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path}: columns must have names of their own, got {listed(names)}")
+    return list(keep(names))
+
+
+def _table(path: str, found: dict[str, Any], progress: Progress) -> Table:
+    size = max(map(len, found.values()), default=0)
+    if not size:
+        raise ValueError(f"{path}: empty")
+    columns = {name: _plain(path, name, values) for name, values in found.items()}
+    progress(path, size)
+    return Table(path, columns, size)
+
+
+def _plain(path: str, name: str, values: Any) -> NDArray[Any]:
+    if isinstance(values, np.ma.MaskedArray):
+        if (missing := np.ma.getmaskarray(values)).any():
+            raise ValueError(f"{path}, row {int(missing.argmax())}: column {name!r} is missing")
+        values = values.data
+    kind = values.dtype.kind
+    if kind == "u":
+        if values.size and int(values.max()) > np.iinfo(np.int64).max:
+            raise ValueError(f"{path}: column {name!r} must hold numbers below 2**63")
+        return np.asarray(values, np.int64)
+    if kind in "bif":
+        return np.asarray(values)
+    return _of_objects(path, name, values.tolist())
+
+
+def _of_objects(path: str, name: str, values: list[Any]) -> NDArray[Any]:
+    for row in _missing(values):
+        raise ValueError(f"{path}, row {row}: column {name!r} is missing")
+    if values and all(isinstance(value, (bytes, bytearray)) for value in values):
+        try:  # text of writers that do not say that it is
+            values = [value.decode("utf-8") for value in values]
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: column {name!r} holds bytes that are no UTF-8 text") from None
+    if values and all(isinstance(value, str) for value in values):
+        return text_objects(values)
+    try:
+        rows = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        rows = np.empty(0)
+    if rows.ndim != 2:
+        raise ValueError(
+            f"{path}: column {name!r} must hold numbers, text, or lists of numbers of one length, got "
+            f"{type(values[0]).__name__ if values else 'nothing'}"
+        )
+    return rows
+
+
+def _missing(values: list[Any]) -> Iterator[int]:
+    return (row for row, value in enumerate(values) if value is None)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

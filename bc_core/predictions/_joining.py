@@ -1,0 +1,349 @@
+"""Two models' predictions and the true labels, joined by the ids of their instances, whatever the order of rows."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bc_core._arrays import text_objects
+from bc_core.predictions._columns import ColumnNames, Roles, keeping, roles_of
+from bc_core.predictions._labels import Labels, class_numbers, labels_of, target_of
+from bc_core.predictions._reading import read_table
+from bc_core.predictions._tables import Progress, Table, listed, shown
+
+_FEW = 5
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Instances that both models predict and whose true label is known, in the order of the old file.
+
+    Attributes:
+        ids: Shape (N,): int64, or dtype object holding `str`.
+        target: Shape (N,), int64: true class.
+        h1_pred: Shape (N,), int64: class that the old model predicts.
+        h2_pred: Shape (N,), int64: class that the new model predicts.
+        num_classes: Number of classes.
+        class_names: Name of each class; None where classes are numbers.
+        sureness: Shape (N,): the new model's probability of what it predicts; None without class scores.
+        columns: Weights, clusters and slices, by name.
+        other_seeds: What further trainings of the old model predict, shape (N,) each.
+        unmatched: How many ids were in one file only, and are left out, by file.
+    """
+
+    ids: NDArray[Any]
+    target: NDArray[np.int64]
+    h1_pred: NDArray[np.int64]
+    h2_pred: NDArray[np.int64]
+    num_classes: int
+    class_names: tuple[str, ...] | None
+    sureness: NDArray[np.float64] | None
+    columns: Mapping[str, Column]
+    other_seeds: tuple[NDArray[np.int64], ...] = ()
+    unmatched: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A further column of the instances.
+
+    Attributes:
+        table: Where it was read.
+        name: Its name.
+        rows: Row of each instance in that table, shape (N,).
+    """
+
+    table: Table
+    name: str
+    rows: NDArray[np.intp]
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """As it was read."""
+        return self.table.column(self.name)[self.rows]
+
+    @property
+    def texts(self) -> NDArray[Any]:
+        """As dtype object holding `str`."""
+        return self.table.texts(self.name)[self.rows]
+
+    @property
+    def numbers(self) -> NDArray[np.float64]:
+        """As finite floats."""
+        return self.table.numbers(self.name)[self.rows]
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file and what its columns are for; `rows` are those of the joined instances."""
+
+    table: Table
+    roles: Roles
+    what: str
+    rows: NDArray[np.intp]
+
+    @property
+    def ids(self) -> NDArray[Any]:
+        assert self.roles.id is not None
+        return self.table.column(self.roles.id)
+
+
+def join(
+    old: str | os.PathLike[str],
+    new: str | os.PathLike[str],
+    said: ColumnNames | None = None,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    noise: Sequence[str | os.PathLike[str]] = (),
+    class_names: Sequence[str] | None = None,
+    allow_unmatched: bool = False,
+    progress: Progress = lambda path, rows: None,
+) -> Joined:
+    r"""Read the predictions of two models and join them.
+
+    Args:
+        old: What h1 predicts.
+        new: What h2 predicts.
+        said: Which columns are what.
+        data: A third file, of true labels, weights, clusters and metadata.
+        noise: What further trainings of h1 predict, that differ from it by their seed.
+        class_names: Name of each class, in the order of class numbers. Default: where labels are text, those that
+            occur, sorted.
+        allow_unmatched: Whether ids that are not in every file are left out instead of refused.
+        progress: Told of the rows read so far.
+
+    Raises:
+        ValueError: A file is damaged, ids are missing, come twice or do not match, labels are of mixed types or outside
+            the classes, or true labels are nowhere or contradict each other.
+        ImportError: What reads a Parquet or Arrow file is not installed.
+        OSError: A file cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from bc_core.predictions._joining import join
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     old, new = Path(folder, "old.csv"), Path(folder, "new.csv")
+        ...     _ = old.write_text("id,pred,target\na,cat,cat\nb,dog,dog\n")
+        ...     _ = new.write_text("id,pred\nb,cat\na,cat\n")
+        ...     found = join(old, new)
+        >>> found.class_names, found.h1_pred.tolist(), found.h2_pred.tolist()
+        (('cat', 'dog'), [0, 1], [0, 0])
+    """
+    said = said or ColumnNames()
+    files = [_opened(old, "old", said, progress), _opened(new, "new", said, progress)]
+    files += [_opened(path, "noise", said, progress) for path in noise]
+    if data is not None:
+        files.append(_opened(data, "data", said, progress))
+    files, ids, unmatched = _by_position(files) if said.by_position else _matched(files, allow_unmatched)
+
+    predicting = [file for file in files if file.what != "data"]
+    labels = [labels_of(file.table, file.roles, class_names) for file in predicting]
+    targets = [(file, target_of(file.table, file.roles.target)) for file in files if file.roles.target is not None]
+    if not targets:
+        where = f" {said.target!r}" if said.target else ""
+        raise ValueError(
+            f"no column{where} of true labels in {', '.join(file.table.path for file in files)}: name it by --target, "
+            "or give the file that has it by --data"
+        )
+    every = [*labels, *(target for _, target in targets)]
+    numbers, names, num_classes = class_numbers(every, class_names)
+    aligned = [values[file.rows] for values, file in zip(numbers, [*predicting, *(f for f, _ in targets)], strict=True)]
+    truth = aligned[len(predicting) :]
+    _refuse_contradictions([file for file, _ in targets], truth, ids, names)
+    return Joined(
+        ids,
+        truth[-1],
+        aligned[0],
+        aligned[1],
+        num_classes,
+        names,
+        _sureness(labels[1], numbers[1], names, files[1].rows),
+        _others(files, said),
+        tuple(aligned[2 : len(predicting)]),
+        unmatched,
+    )
+
+
+def _opened(path: str | os.PathLike[str], what: str, said: ColumnNames, progress: Progress) -> _File:
+    text, new, predicts = os.fspath(path), what == "new", what != "data"
+    table = read_table(text, keeping(text, said, new, predicts), progress)
+    roles = roles_of(text, list(table.columns), said, new, predicts)
+    return _File(table, roles, what, np.arange(table.size))
+
+
+def _by_position(files: Sequence[_File]) -> tuple[list[_File], NDArray[Any], dict[str, int]]:
+    sizes = {file.table.path: file.table.size for file in files}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"rows are joined by their order, and the files have different numbers of them: {sizes}")
+    return list(files), np.arange(files[0].table.size), {}
+
+
+def _matched(files: Sequence[_File], allow_unmatched: bool) -> tuple[list[_File], NDArray[Any], dict[str, int]]:
+    ids = _ids_of_one_kind(files)
+    for file, column in zip(files, ids, strict=True):
+        _refuse_twins(file, column)
+    places = [_Places(column) for column in ids[1:]]
+    rows = [np.arange(len(ids[0])), *(place.of(ids[0]) for place in places)]
+    everywhere = np.all([each >= 0 for each in rows], axis=0)
+    unmatched = {
+        file.table.path: lost
+        for file, column in zip(files, ids, strict=True)
+        if (lost := len(column) - int(everywhere.sum()))
+    }
+    if unmatched and not allow_unmatched:
+        _refuse_unmatched(files, ids, rows)
+    if not everywhere.any():
+        raise ValueError(f"no id is in all of {', '.join(file.table.path for file in files)}")
+    chosen = [
+        _File(file.table, file.roles, file.what, each[everywhere]) for file, each in zip(files, rows, strict=True)
+    ]
+    return chosen, ids[0][everywhere], unmatched
+
+
+def _ids_of_one_kind(files: Sequence[_File]) -> list[NDArray[Any]]:
+    found = []
+    for file in files:
+        assert file.roles.id is not None
+        column = file.ids
+        if column.dtype.kind == "f" and file.table.untyped:
+            column = file.table.texts(file.roles.id)
+        if column.dtype.kind not in "iO" or column.ndim != 1:
+            raise ValueError(
+                f"{file.table.path}: ids must be whole numbers or text, and {file.roles.id!r} holds {column.dtype}"
+            )
+        if column.dtype.kind == "O":
+            for row, value in enumerate(column.tolist()):
+                if not value:
+                    raise file.table.fault(file.roles.id, row, "is empty, and every row needs an id")
+        found.append(column)
+    if len({column.dtype.kind for column in found}) == 1:
+        return found
+    # A file without types has "7" and 7 alike; text among numbers makes them all text.
+    for place, file in enumerate(files):
+        if found[place].dtype.kind == "O":
+            continue
+        if not file.table.untyped:
+            text = next(other for other, column in zip(files, found, strict=True) if column.dtype.kind == "O")
+            raise ValueError(
+                f"ids of mixed types: {file.table.path} has numbers, and {text.table.path} text such as "
+                f"{shown(text.ids[0])}; write them alike"
+            )
+        assert file.roles.id is not None
+        found[place] = file.table.texts(file.roles.id)
+    return found
+
+
+def _refuse_twins(file: _File, ids: NDArray[Any]) -> None:
+    if ids.dtype.kind == "O":
+        if len(set(ids.tolist())) == len(ids):
+            return
+    elif len(np.unique(ids)) == len(ids):
+        return
+    counts = Counter(ids.tolist())
+    twins = [value for value, count in counts.items() if count > 1]
+    rows = np.flatnonzero(ids == twins[0])[:2].tolist()
+    where = " and ".join(file.table.line_of(row) for row in rows)
+    raise ValueError(
+        f"{file.table.path}: {len(twins)} id{'s come' if len(twins) > 1 else ' comes'} more than once: "
+        f"{listed(twins)}; the first at {where}. One row for each instance is wanted"
+    )
+
+
+class _Places:
+    """Where each id of a file is."""
+
+    def __init__(self, ids: NDArray[Any]) -> None:
+        self._ids = ids
+        self._known: dict[str, int] = {}
+        if ids.dtype.kind == "O":
+            self._known = {value: row for row, value in enumerate(ids.tolist())}
+        else:
+            self._order = np.argsort(ids, kind="stable")
+
+    def of(self, ids: NDArray[Any]) -> NDArray[np.intp]:
+        """Row of each id; -1 where it is not there."""
+        if self._ids.dtype.kind == "O":
+            known = self._known
+            return np.fromiter((known.get(value, -1) for value in ids.tolist()), np.intp, len(ids))
+        slots = np.minimum(np.searchsorted(self._ids, ids, sorter=self._order), len(self._ids) - 1)
+        rows = self._order[slots]
+        return np.where(self._ids[rows] == ids, rows, -1)
+
+
+def _refuse_unmatched(files: Sequence[_File], ids: Sequence[NDArray[Any]], rows: Sequence[NDArray[np.intp]]) -> None:
+    told = []
+    for file, column, each in zip(files[1:], ids[1:], rows[1:], strict=True):
+        if (lost := each < 0).any():
+            told.append(f"{int(lost.sum())} of {files[0].table.path} not in {file.table.path}: {_some(ids[0][lost])}")
+        spare = np.ones(len(column), bool)
+        spare[each[each >= 0]] = False
+        if spare.any():
+            told.append(f"{int(spare.sum())} of {file.table.path} not in {files[0].table.path}: {_some(column[spare])}")
+    raise ValueError(
+        f"ids that do not match, {'; '.join(told)}. Allow for it by --allow-unmatched, which leaves them out"
+    )
+
+
+def _some(ids: NDArray[Any]) -> str:
+    texts = ", ".join(shown(value) for value in ids[:_FEW].tolist())
+    return f"{texts}, ..." if len(ids) > _FEW else texts
+
+
+def _refuse_contradictions(
+    files: Sequence[_File], truth: Sequence[NDArray[np.int64]], ids: NDArray[Any], names: tuple[str, ...] | None
+) -> None:
+    for file, labels in zip(files[:-1], truth[:-1], strict=True):
+        if (differs := labels != truth[-1]).any():
+            first = int(differs.argmax())
+            told = [int(labels[first]), int(truth[-1][first])]
+            a, b = told if names is None else [names[label] for label in told]
+            raise ValueError(
+                f"true labels of {int(differs.sum())} instances differ between {file.table.path} and "
+                f"{files[-1].table.path}, such as {shown(ids[first])}: {shown(a)} and {shown(b)}"
+            )
+
+
+def _sureness(
+    labels: Labels, numbers: NDArray[np.int64], names: tuple[str, ...] | None, rows: NDArray[np.intp]
+) -> NDArray[np.float64] | None:
+    probabilities = labels.probabilities()
+    if probabilities is None:
+        return None
+    if labels.score_names is None or names is None:
+        columns = numbers
+    else:
+        known = {name: place for place, name in enumerate(labels.score_names)}
+        columns = np.asarray([known.get(name, -1) for name in names])[numbers]
+    known_column = (columns >= 0) & (columns < probabilities.shape[1])
+    found = np.where(known_column, probabilities[np.arange(len(numbers)), np.where(known_column, columns, 0)], np.nan)
+    return found[rows]
+
+
+def _others(files: Sequence[_File], said: ColumnNames) -> dict[str, Column]:
+    found: dict[str, Column] = {}
+    for file in files:
+        if file.what != "noise":
+            found.update({name: Column(file.table, name, file.rows) for name in file.roles.others})
+    for name, option in (
+        (said.weight, "--weight"),
+        (said.cluster, "--cluster"),
+        *((s, "--slice") for s in said.slices),
+    ):
+        if name is not None and name not in found:
+            raise ValueError(f"no column {name!r} (of {option}) in {', '.join(file.table.path for file in files)}")
+    return found
+
+
+def id_texts(ids: NDArray[Any]) -> NDArray[Any]:
+    """Ids as dtype object holding `str`, as files of ids have them."""
+    return ids if ids.dtype.kind == "O" else text_objects([str(value) for value in ids.tolist()])

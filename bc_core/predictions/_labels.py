@@ -1,0 +1,241 @@
+"""Labels of files, from a column of labels or of class scores, brought to class numbers of one kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bc_core._arrays import text_objects
+from bc_core.predictions._columns import Roles
+from bc_core.predictions._tables import Table, listed, shown
+
+_ROUNDED_SUM = 1e-2
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of every row of a file.
+
+    Attributes:
+        table: The file.
+        name: The column, for messages.
+        values: Shape (N,): int64, or dtype object holding `str`.
+        texts: The same as text, where the file has no types and numbers may have been meant as names.
+        scores: Shape (N, C), class scores; None without.
+        score_names: Name of the class of each score; None where they are numbers.
+    """
+
+    table: Table
+    name: str
+    values: NDArray[Any]
+    texts: NDArray[Any] | None = None
+    scores: NDArray[np.float64] | None = None
+    score_names: tuple[str, ...] | None = None
+
+    def probabilities(self) -> NDArray[np.float64] | None:
+        """Class scores as probabilities: as they are where rows sum to 1, else by softmax."""
+        if self.scores is None:
+            return None
+        sums = self.scores.sum(axis=1)
+        if (self.scores >= 0).all() and (np.abs(sums - 1) < _ROUNDED_SUM).all():
+            return self.scores
+        raised = np.exp(self.scores - self.scores.max(axis=1, keepdims=True))
+        probabilities: NDArray[np.float64] = raised / raised.sum(axis=1, keepdims=True)
+        return probabilities
+
+
+def labels_of(table: Table, roles: Roles, class_names: Sequence[str] | None) -> Labels:
+    """What a model predicts: its labels, or the class of the highest score where there are only scores.
+
+    Raises:
+        ValueError: A label or score is missing, NaN or not whole.
+    """
+    scores, score_names = _scores(table, roles, class_names)
+    if roles.pred is not None:
+        plain = target_of(table, roles.pred)
+        return Labels(table, roles.pred, plain.values, plain.texts, scores, score_names)
+    assert scores is not None
+    best = scores.argmax(axis=1)
+    name = roles.scores[0] if not roles.prefix else f"{roles.prefix}*"
+    if score_names is None:
+        return Labels(table, name, best.astype(np.int64), None, scores, None)
+    return Labels(table, name, text_objects(score_names)[best], None, scores, score_names)
+
+
+def _scores(
+    table: Table, roles: Roles, class_names: Sequence[str] | None
+) -> tuple[NDArray[np.float64] | None, tuple[str, ...] | None]:
+    if not roles.scores:
+        return None, None
+    if roles.prefix:
+        names = tuple(name.removeprefix(roles.prefix) for name in roles.scores)
+        scores = np.stack([table.numbers(name) for name in roles.scores], axis=1)
+        if set(names) == {str(number) for number in range(len(names))}:
+            return scores[:, [names.index(str(number)) for number in range(len(names))]], None
+        return scores, names
+    scores = _lists(table, roles.scores[0])
+    if class_names is not None and len(class_names) != scores.shape[1]:
+        raise ValueError(
+            f"{table.path}: column {roles.scores[0]!r} has {scores.shape[1]} scores a row, and there are "
+            f"{len(class_names)} classes"
+        )
+    return scores, None if class_names is None else tuple(class_names)
+
+
+def _lists(table: Table, name: str) -> NDArray[np.float64]:
+    column = table.column(name)
+    if column.dtype.kind == "O" and table.untyped:
+        rows = []
+        for row, text in enumerate(column.tolist()):
+            try:
+                rows.append([float(part) for part in text.strip(" []()").replace(",", " ").split()])
+            except ValueError:
+                raise table.fault(name, row, f"is {shown(text)}; expected a list such as [0.1, 0.9]") from None
+            if len(rows[row]) != len(rows[0]):
+                raise table.fault(name, row, f"has {len(rows[row])} scores, and {len(rows[0])} in the first row")
+        column = np.asarray(rows)
+    if column.ndim != 2 or column.shape[1] < 2 or column.dtype.kind not in "if":
+        raise ValueError(f"{table.path}: column {name!r} must hold a list of class scores, two or more, in each row")
+    scores = column.astype(np.float64)
+    if not (finite := np.isfinite(scores).all(axis=1)).all():
+        raise table.fault(
+            name, int(finite.argmin()), "holds NaN or infinity; a model that outputs that predicts nothing"
+        )
+    return scores
+
+
+def target_of(table: Table, name: str | None) -> Labels:
+    """A column of labels.
+
+    Raises:
+        ValueError: A label is missing, NaN or not whole.
+    """
+    assert name is not None
+    column = table.column(name)
+    if column.ndim != 1:
+        raise ValueError(f"{table.path}: column {name!r} must hold one label a row, got lists (for scores: --scores)")
+    texts = table.texts(name) if table.untyped and column.dtype.kind != "O" else None
+    if column.dtype.kind == "b":
+        column = column.astype(np.int64)
+    if column.dtype.kind == "O":
+        for row, value in enumerate(column.tolist()):
+            if not value.strip():
+                raise table.fault(name, row, "is empty, and every row needs a label")
+        if table.untyped and (numbers := _as_numbers(column)) is not None:
+            texts, column = column, numbers
+    if column.dtype.kind == "f":
+        odd = ~np.isfinite(column) | (column != np.rint(column)) | (np.abs(column) >= 2**53)
+        if odd.any():
+            row = int(odd.argmax())
+            raise table.fault(
+                name, row, f"is {column[row]}, and labels are whole numbers or text (for scores: --scores)"
+            )
+        column = column.astype(np.int64)
+    if column.dtype.kind == "i" and (column < 0).any() and texts is None:
+        row = int((column < 0).argmax())
+        raise table.fault(name, row, f"is {column[row]}, and class numbers are 0 and above")
+    return Labels(table, name, column, texts)
+
+
+def _as_numbers(column: NDArray[Any]) -> NDArray[np.float64] | None:
+    """Text such as 1.0 among 1; None where anything is no number, so that it names classes."""
+    try:
+        return np.asarray([float(text) for text in column.tolist()])
+    except ValueError:
+        return None
+
+
+def class_numbers(
+    labels: Sequence[Labels], class_names: Sequence[str] | None
+) -> tuple[list[NDArray[np.int64]], tuple[str, ...] | None, int]:
+    """Labels of several files as class numbers, the names of the classes, and how many there are.
+
+    Args:
+        labels: Of each file.
+        class_names: Name of each class; None for those that occur.
+
+    Raises:
+        ValueError: Text and numbers are mixed, or a label is outside the classes.
+    """
+    as_text = [each for each in labels if each.values.dtype.kind == "O"]
+    if class_names is not None:
+        _refuse_shifted(labels, class_names)
+    named = (
+        class_names is not None and any(each.texts is not None for each in labels) and not _numeric(labels, class_names)
+    )
+    if not as_text and not named:
+        return _plain_numbers(labels, class_names)
+    columns = []
+    for each in labels:
+        column = each.values if each.values.dtype.kind == "O" else each.texts
+        if column is None:
+            if class_names is not None and each.values.max() < len(class_names):
+                column = text_objects(list(class_names))[each.values]
+            else:
+                other = as_text[0]
+                raise ValueError(
+                    f"labels of mixed types: {each.table.path} has numbers in {each.name!r}, and {other.table.path} "
+                    f"text such as {shown(other.values[0])} in {other.name!r}; write them alike, or name the classes "
+                    "in the order of their numbers by --classes"
+                )
+        columns.append(column)
+    occurring = sorted({text for column in columns for text in column.tolist()})
+    refuse_spaces(occurring)
+    names = tuple(occurring) if class_names is None else tuple(class_names)
+    numbers = {name: number for number, name in enumerate(names)}
+    if strange := [text for text in occurring if text not in numbers]:
+        for each, column in zip(labels, columns, strict=True):
+            for row, text in enumerate(column.tolist()):
+                if text not in numbers:
+                    raise each.table.fault(
+                        each.name, row, f"is {shown(text)}, which is none of the classes {listed(names)}"
+                    )
+        raise AssertionError(strange)  # each came from some column
+    return [np.asarray([numbers[text] for text in column.tolist()], np.int64) for column in columns], names, len(names)
+
+
+def refuse_spaces(names: Sequence[str]) -> None:
+    """Refuse labels that only a space tells apart: they are one class, and would count as mistakes.
+
+    Raises:
+        ValueError: There are some.
+    """
+    known: dict[str, str] = {}
+    for name in names:
+        if (other := known.setdefault(name.strip(), name)) != name:
+            raise ValueError(f"the labels {shown(other)} and {shown(name)} differ by a space alone; write them alike")
+
+
+def _refuse_shifted(labels: Sequence[Labels], class_names: Sequence[str]) -> None:
+    """Where class 0 is called "1", nobody can tell whether the number 1 is meant as a name."""
+    shifted = [name for place, name in enumerate(class_names) if name.isdecimal() and name != str(place)]
+    for each in labels:
+        if shifted and each.values.dtype.kind != "O" and each.texts is None:
+            raise ValueError(
+                f"{each.table.path}: column {each.name!r} holds class numbers, and a class that is not number "
+                f"{shifted[0]} has that name; write its labels as text"
+            )
+
+
+def _numeric(labels: Sequence[Labels], class_names: Sequence[str]) -> bool:
+    """Whether numbers of files without types are class numbers, and not names such as "2" that classes have."""
+    names = set(class_names)
+    return not all(text in names for each in labels if each.texts is not None for text in set(each.texts.tolist()))
+
+
+def _plain_numbers(
+    labels: Sequence[Labels], class_names: Sequence[str] | None
+) -> tuple[list[NDArray[np.int64]], tuple[str, ...] | None, int]:
+    scored = [each.scores.shape[1] for each in labels if each.scores is not None]
+    highest = max(int(each.values.max()) + 1 for each in labels)
+    size = len(class_names) if class_names is not None else max(scored, default=highest)
+    for each in labels:
+        outside = (each.values < 0) | (each.values >= size)
+        if outside.any():
+            row = int(outside.argmax())
+            raise each.table.fault(each.name, row, f"is {each.values[row]}, and classes are 0 to {size - 1}")
+    return [each.values.astype(np.int64) for each in labels], None if class_names is None else tuple(class_names), size

@@ -1,0 +1,94 @@
+"""A table of predictions as it was read: columns of numpy, and where in its file a row is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bc_core._arrays import text_objects
+
+# Of the names of a file's columns, those that are to be kept.
+Keep = Callable[[Sequence[str]], Sequence[str]]
+Progress = Callable[[str, int], None]
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of one file, each of shape (N,) or, for class scores, (N, C).
+
+    Attributes:
+        path: The file, which opens every message.
+        columns: int64, float64, bool, or dtype object holding `str`, by name.
+        size: Number of rows N.
+        untyped: Whether the file says no types, as CSV: then 7 and "7" are one thing, and each number is the exact text
+            that was there.
+        line_of: From a row to where it is in the file, such as "line 12".
+    """
+
+    path: str
+    columns: Mapping[str, NDArray[Any]]
+    size: int
+    untyped: bool = False
+    line_of: Callable[[int], str] = field(default=lambda row: f"row {row}", repr=False)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column.
+
+        Raises:
+            ValueError: There is none of that name.
+        """
+        if name not in self.columns:
+            raise ValueError(f"{self.path}: no column {name!r}; it has {listed(list(self.columns))}")
+        return self.columns[name]
+
+    def fault(self, name: str, row: int, message: str) -> ValueError:
+        """What is wrong with one cell."""
+        return ValueError(f"{self.path}, {self.line_of(row)}: column {name!r} {message}")
+
+    def texts(self, name: str) -> NDArray[Any]:
+        """A column as dtype object holding `str`; of an untyped file exactly what was there."""
+        column = self.column(name)
+        return column if column.dtype.kind == "O" else text_objects([str(value) for value in column.tolist()])
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """A column, or the rows of one of lists, as finite floats.
+
+        Raises:
+            ValueError: Something is no number, NaN or infinite; its row is named.
+        """
+        column = self.column(name)
+        if column.dtype.kind == "O":
+            column = self._parsed(name, column)
+        floats = column.astype(np.float64)
+        if not (finite := np.isfinite(floats)).all():
+            row = int(np.unravel_index(int(np.argmin(finite)), finite.shape)[0])
+            raise self.fault(name, row, f"is {floats[~finite][0]}, and every row needs a finite number")
+        return floats
+
+    def _parsed(self, name: str, column: NDArray[Any]) -> NDArray[np.float64]:
+        found: list[float] = []
+        texts = column.tolist()
+        try:
+            found.extend(map(float, texts))
+        except ValueError:
+            row = len(found)  # those before it are there
+            raise self.fault(name, row, f"is {shown(texts[row])}, and every row needs a number") from None
+        return np.asarray(found)
+
+
+def listed(values: Sequence[Any]) -> str:
+    """Some of many, for a message."""
+    texts = ", ".join(shown(value) for value in values[:_SHOWN])
+    return f"{texts}, ... ({len(values)} in all)" if len(values) > _SHOWN else texts or "none"
+
+
+def shown(value: Any) -> str:
+    """A value in one short line."""
+    value = value.item() if isinstance(value, np.generic) else value
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

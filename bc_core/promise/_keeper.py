@@ -1,0 +1,271 @@
+"""A training that is held to a promise: what the user said, and what each look at held-out data changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from bc_core.counting._overlap import ErrorOverlap
+from bc_core.losses._dissonances import DISSONANCES
+from bc_core.losses._options import check_lambda_of, known
+from bc_core.losses._schedules import check_lambda
+from bc_core.promise._grammar import Constraint, Promise
+from bc_core.promise._multiplier import Multiplier, log_excess
+from bc_core.promise._verdict import PromiseVerdict, judge
+
+Keep = Literal["best", "last"]
+
+_MOST = 64.0
+# Of the others, accuracies and positive flips, a larger lambda_c buys none.
+_KEPT_BY_LAMBDA = ("nfr", "btc", "nfi", "bec_given_h2_wrong")
+
+
+@dataclass(frozen=True)
+class PromiseOptions:
+    """What the user said of a promise; ``promise_options=`` of whatever trains.
+
+    Attributes:
+        promise: Bounds on scores that a larger lambda_c helps to keep.
+        every: After how many training steps held-out data are looked at, beside the end of each epoch; None for that
+            alone.
+        confidence: Of the one-sided bounds that decide, at least 0.5.
+        keep: Which weights the training ends with: ``"best"``, of the looks that met the promise the one with the best
+            accuracy, else the one that came nearest; or ``"last"``.
+        start: lambda_c at first, > 0. None for 1; of a dissonance with a largest lambda_c half of that.
+        most: The largest lambda_c. None for 64, or that of the dissonance.
+    """
+
+    promise: Promise
+    every: int | None = None
+    confidence: float = 0.95
+    keep: Keep = "best"
+    start: float | None = None
+    most: float | None = None
+
+    @classmethod
+    def of(
+        cls, promise: str | Iterable[str] | Promise, options: Mapping[str, Any] | None, lambda_c: object = None
+    ) -> PromiseOptions:
+        """Check the arguments of whatever trains.
+
+        Raises:
+            TypeError: An option that does not exist or is of another type, or a lambda_c too.
+            ValueError: A promise that cannot be read, or that no lambda_c could keep; an option out of range.
+        """
+        if lambda_c is not None:
+            raise TypeError(
+                "Pass promise or lambda_c: a promise moves lambda_c itself. Where it begins is "
+                f"promise_options={{'start': ...}}. Received: promise={promise!r}, lambda_c={lambda_c!r}."
+            )
+        names = [field.name for field in fields(cls)][1:]
+        for name in options or ():
+            if name not in names:
+                raise TypeError(f"promise_options has no {name!r}: there are {', '.join(names)}.")
+        made = cls(Promise.of(promise), **(options or {}))
+        for constraint in made.promise:
+            _check_keepable(constraint)
+        known(made.keep, ("best", "last"), "keep")
+        if made.every is not None and (isinstance(made.every, bool) or not isinstance(made.every, int)):
+            raise TypeError(f"every must be a whole number of steps. Received: every={made.every!r}.")
+        if made.every is not None and made.every < 1:
+            raise ValueError(f"every must be at least 1 step. Received: every={made.every!r}.")
+        if not 0.5 <= made.confidence < 1:
+            # Below, a promise could be met by a score that breaks it.
+            raise ValueError(f"confidence must be at least 0.5 and below 1. Received: confidence={made.confidence!r}.")
+        made.limits()
+        return made
+
+    def limits(self, dissonance: str | None = None) -> tuple[float, float]:
+        """Where lambda_c begins and ends, for a dissonance where one is known.
+
+        Raises:
+            TypeError: One of them is no number.
+            ValueError: They are out of range, or beyond what the dissonance takes.
+        """
+        largest = None if dissonance is None else DISSONANCES[dissonance].most_lambda
+        most = self.most if self.most is not None else largest or _MOST
+        start = self.start if self.start is not None else min(1.0, most) if largest is None else most / 2
+        for value in (start, most):
+            check_lambda(value) if dissonance is None else check_lambda_of(dissonance, value)
+        if not 0 < start <= most:
+            raise ValueError(f"A promise needs 0 < start <= most. Received: start={start!r}, most={most!r}.")
+        return start, most
+
+    @property
+    def logged_names(self) -> tuple[str, ...]:
+        """Under which names the scores and their bounds are logged."""
+        return tuple(f"promise_{each.score}{suffix}" for each in self.promise for suffix in ("", "_bound"))
+
+
+def _check_keepable(constraint: Constraint) -> None:
+    if constraint.score not in _KEPT_BY_LAMBDA:
+        raise ValueError(
+            f"{constraint.score} is not kept by a larger lambda_c, which holds h2 to h1: promise one of "
+            f"{', '.join(_KEPT_BY_LAMBDA)}. Received: {str(constraint)!r}."
+        )
+    if _allowed(constraint) == 0:
+        raise ValueError(
+            f"No number of held-out instances can show that nothing breaks at all: promise a small share, such as "
+            f'"nfr <= 0.1%" or "btc >= 99.9%". Received: {str(constraint)!r}.'
+        )
+
+
+def _allowed(constraint: Constraint) -> float:
+    return 1 - constraint.limit if constraint.higher_is_better else constraint.limit
+
+
+class Keeper:
+    """Moves lambda_c so that a promise is kept, and knows which weights kept it best.
+
+    A side looks at held-out data, tells the counts to `look`, keeps the weights where that says so, and takes lambda_c
+    from here. The same counts give the same lambda_c, so several processes that have added theirs up agree.
+
+    Args:
+        options: What the user said.
+        dissonance: By name, what lambda_c is the weight of.
+
+    Attributes:
+        steps: Training steps before the last look; None before the first.
+        best_steps: The same for the look whose weights are the best.
+
+    Example:
+        >>> from bc_core import ErrorOverlap
+        >>> from bc_core.promise._keeper import Keeper, PromiseOptions
+        >>> keeper = Keeper(PromiseOptions.of("nfr <= 2%", None))
+        >>> keeper.look(ErrorOverlap([[[10, 30], [20, 940]]]), steps=100), keeper.lambda_c > 1
+        (True, True)
+        >>> keeper.look(ErrorOverlap([[[10, 30], [10, 950]]]), steps=200), keeper.verdict.verdict
+        (True, 'met')
+    """
+
+    def __init__(self, options: PromiseOptions, dissonance: str | None = None) -> None:
+        self.options = options
+        start, most = options.limits(dissonance)
+        self._multiplier = Multiplier(start, most=most)
+        self._last: PromiseVerdict | None = None
+        self._best: PromiseVerdict | None = None
+        self.steps: int | None = None
+        self.best_steps: int | None = None
+
+    @property
+    def lambda_c(self) -> float:
+        """Weight of the dissonance from now on."""
+        return self._multiplier.lambda_c
+
+    @property
+    def verdict(self) -> PromiseVerdict | None:
+        """Of the weights that the training ends with, were it to end now; None before the first look."""
+        return self._best if self.options.keep == "best" else self._last
+
+    @property
+    def last(self) -> PromiseVerdict | None:
+        """What the last look has shown."""
+        return self._last
+
+    def look(self, overlap: ErrorOverlap, steps: int) -> bool:
+        """Take what held-out data show after some training steps, and move lambda_c.
+
+        Returns:
+            Whether the weights of now are the best so far, to be kept.
+
+        Raises:
+            ValueError: The held-out data can never show that the promise is kept.
+        """
+        if self._last is None:
+            check_can_be_told(self.options, overlap)
+        # What the classes are is of no matter here, and a checkpoint has less to keep.
+        overlap = ErrorOverlap(overlap.counts.sum(axis=0, keepdims=True))
+        self._last = verdict = judge(self.options.promise, overlap, self.options.confidence)
+        self._multiplier.update(verdict)
+        self.steps = steps
+        # Of equals the later, which has seen more.
+        is_best = self._best is None or _rank(verdict) >= _rank(self._best)
+        if is_best:
+            self._best, self.best_steps = verdict, steps
+        return is_best
+
+    def forget_best(self) -> None:
+        """Begin to compare anew: the weights of the best look are gone."""
+        self._best = self.best_steps = None
+
+    def logged(self) -> dict[str, float]:
+        """What is logged of the last look: each score and its bound."""
+        if self._last is None:
+            return {}
+        values = [value for finding in self._last.findings for value in (finding.value, finding.bound)]
+        return dict(zip(self.options.logged_names, values, strict=True))
+
+    def __str__(self) -> str:
+        """The line that is said when the training ends."""
+        if self.verdict is None:
+            return (
+                f"Promise {self.options.promise}: cannot be told. No held-out data were looked at while the model was "
+                f"trained."
+            )
+        at = self.best_steps if self.options.keep == "best" else self.steps
+        return f"{self.verdict} The weights are those after {at} steps, lambda_c is {self.lambda_c:.3g} at the end."
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has to remember, as plain values."""
+        return {
+            "promise": str(self.options.promise),
+            **self._multiplier.state_dict(),
+            "last": None if self._last is None else self._last.overlap.counts.tolist(),
+            "best": None if self._best is None else self._best.overlap.counts.tolist(),
+            "steps": self.steps,
+            "best_steps": self.best_steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another training stood.
+
+        Raises:
+            ValueError: It was held to another promise.
+        """
+        if state["promise"] != str(self.options.promise):
+            raise ValueError(
+                f"The training that is resumed was held to the promise {state['promise']!r}, and here it is "
+                f"{str(self.options.promise)!r}. Resume with the same, or start a new training from its weights."
+            )
+        self._multiplier.load_state_dict(state)
+        confidence = self.options.confidence
+        self._last, self._best = (
+            None if counts is None else judge(self.options.promise, ErrorOverlap(counts), confidence)
+            for counts in (state["last"], state["best"])
+        )
+        self.steps, self.best_steps = state["steps"], state["best_steps"]
+
+
+def check_can_be_told(options: PromiseOptions, overlap: ErrorOverlap) -> None:
+    """Refuse held-out data that could never show that the promise is kept.
+
+    Raises:
+        ValueError: There are none, h1 is right on none of them, or they are too few even if none of them broke.
+    """
+    h1_right = overlap.both_right + overlap.h1_only_right
+    if overlap.total == 0:
+        raise ValueError("The held-out data for the promise are empty: give at least one instance.")
+    if h1_right == 0:
+        raise ValueError(
+            f"h1 is right on none of the {overlap.total} held-out instances, so nothing could break and no promise "
+            f"can be kept or broken: look whether they are h1's own classes, and whether its outputs are read right."
+        )
+    for constraint in options.promise:
+        trials = {"nfr": overlap.total, "btc": h1_right}.get(constraint.score)
+        needed = math.ceil(math.log1p(-options.confidence) / math.log1p(-min(_allowed(constraint), 1 - 1e-12)))
+        if trials is not None and trials < needed:
+            surest = math.floor(100 * -math.expm1(trials * math.log1p(-_allowed(constraint)))) / 100
+            less = f" or be less sure, promise_options={{'confidence': {surest:g}}}," if surest >= 0.5 else ""
+            raise ValueError(
+                f"{trials} held-out instances{'' if constraint.score == 'nfr' else ' that h1 gets right'} cannot show "
+                f"{constraint} with a confidence of {options.confidence:g}, even if none of them broke: it takes "
+                f"{needed}. Give more,{less} or promise less."
+            )
+
+
+def _rank(verdict: PromiseVerdict) -> tuple[bool, float]:
+    if verdict.verdict == "met":
+        return True, verdict.overlap.accuracy_h2
+    return False, -max(log_excess(finding) for finding in verdict.findings)

@@ -1,0 +1,86 @@
+"""lambda_c as the multiplier of a promise: raised while the promise is broken, lowered while there is room."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from bc_core.promise._verdict import Finding, PromiseVerdict
+
+# What one look may change: a factor of e, so that a noisy estimate moves it little and a few looks move it far.
+_MOST = 1.0
+
+
+class Multiplier:
+    r"""Dual ascent on the logarithm of lambda_c, by a proportional-integral rule.
+
+    .. math::
+        \log \lambda_{t+1} = \log \lambda_t + k_i e_t + k_p (e_t - e_{t-1}), \quad
+        e_t = \log \frac{\text{bound of the share that breaks}}{\text{aim} \cdot \text{most that is promised}}
+
+    cut to -1..1, for a promise of several bounds the largest. The model's own step is on the differentiable dissonance,
+    the multiplier's on the true score: a proxy-Lagrangian. In the logarithm one gain serves a lambda_c of 0.1 and of
+    64; the proportional term is what an augmented Lagrangian adds.
+
+    Args:
+        start: lambda_c at first.
+        least, most: between which it stays.
+        integral: gain :math:`k_i`.
+        proportional: gain :math:`k_p`.
+        aim: which part of the most that is promised is aimed at, since the bound comes near its aim from outside.
+
+    Reference:
+        Cotter et al., "Two-player games for efficient non-convex constrained optimization", ALT 2019; Sohrabi et al.,
+        "On PI controllers for updating Lagrange multipliers in constrained optimization", ICML 2024.
+
+    Example:
+        >>> from bc_core import ErrorOverlap, judge
+        >>> from bc_core.promise._multiplier import Multiplier
+        >>> multiplier = Multiplier(start=1.0)
+        >>> multiplier.update(judge("nfr <= 0.5%", ErrorOverlap([[[10, 30], [20, 940]]])))
+        >>> multiplier.lambda_c > 1
+        True
+    """
+
+    def __init__(
+        self,
+        start: float = 1.0,
+        least: float = 2.0**-7,
+        most: float = 64.0,
+        integral: float = 0.5,
+        proportional: float = 0.5,
+        aim: float = 0.85,
+    ) -> None:
+        self.lambda_c = start
+        self._least, self._most, self._integral, self._proportional = least, most, integral, proportional
+        self._aim = math.log(aim)
+        self._last: float | None = None
+
+    def update(self, verdict: PromiseVerdict) -> None:
+        """Move lambda_c by what a look at held-out data has shown."""
+        excesses = [log_excess(finding) - self._aim for finding in verdict.findings if not math.isnan(finding.value)]
+        if not excesses:
+            return
+        excess = min(max(*excesses, -_MOST), _MOST)
+        change = 0.0 if self._last is None else excess - self._last
+        self._last = excess
+        moved = math.log(self.lambda_c) + self._integral * excess + self._proportional * change
+        self.lambda_c = min(max(math.exp(moved), self._least), self._most)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has to remember, as plain values."""
+        return {"lambda_c": self.lambda_c, "last_excess": self._last}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another one stood."""
+        self.lambda_c, self._last = state["lambda_c"], state["last_excess"]
+
+
+def log_excess(finding: Finding) -> float:
+    """How many times the bound is what it may be, as a logarithm; 0 where nothing is counted for the score."""
+    if math.isnan(finding.value):
+        return 0.0
+    higher_is_better, limit, bound = finding.constraint.higher_is_better, finding.target, finding.bound
+    breaking, allowed = (1 - bound, 1 - limit) if higher_is_better else (bound, limit)
+    return math.log(max(breaking, 1e-12) / allowed)

@@ -1,0 +1,199 @@
+"""Whether a promise is kept: met, missed, or cannot be told from so few instances."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from bc_core.counting._intervals import clopper_pearson_interval
+from bc_core.counting._overlap import ErrorOverlap, Verdict
+from bc_core.counting._scores import score_terms
+from bc_core.promise._grammar import Constraint, Promise
+
+Word = Literal["met", "missed", "cannot be told"]
+
+_WORDS: dict[Verdict, Word] = {"pass": "met", "fail": "missed", "inconclusive": "cannot be told"}
+# Beyond so many times the instances that there are, nobody has them.
+_MOST_TIMES = 10_000.0
+
+
+class Finding(NamedTuple):
+    """What one bound of a promise came to.
+
+    Attributes:
+        constraint: Score and limit.
+        verdict: ``"met"``, ``"missed"`` or ``"cannot be told"``.
+        value: The score; nan where nothing is counted for it.
+        bound: Its unfavourable one-sided bound: an upper one where low is good. The promise is met where it keeps it.
+        instances_needed: How many instances would decide if the score stayed as it is; None where it is decided, or
+            where no number would (the score is at the limit).
+    """
+
+    constraint: Constraint
+    verdict: Word
+    value: float
+    bound: float
+    instances_needed: int | None
+
+    @property
+    def target(self) -> float:
+        """The limit, a share."""
+        return self.constraint.limit
+
+    @property
+    def excess(self) -> float:
+        """By how much the score breaks the limit; negative where it keeps it."""
+        return self.constraint.excess(self.value)
+
+    def __str__(self) -> str:
+        score, side = self.constraint.score, "at least" if self.constraint.higher_is_better else "at most"
+        if math.isnan(self.value):
+            return f"no instance counts for {score}"
+        found = f"{score} is {_percent(self.value)}, {side} {_percent(self.bound)}"
+        if self.verdict == "missed":
+            return f"{found}: missed by {100 * self.excess:.2g} points"
+        if self.instances_needed is not None:
+            return f"{found}: about {self.instances_needed} instances would decide"
+        return found
+
+
+@dataclass(frozen=True)
+class PromiseVerdict:
+    """Whether a promise was kept on some data: what training leaves in ``h2.promise``, and `judge` gives.
+
+    Attributes:
+        promise: What was promised.
+        findings: What each of its bounds came to.
+        overlap: The counts that it is read from.
+        confidence: Of each bound.
+        reason: Why nothing can be told, where that is not the number of instances.
+
+    Example:
+        >>> from bc_core import ErrorOverlap, judge
+        >>> overlap = ErrorOverlap([[[10, 30], [20, 940]]])  # 20 negative flips in 1000
+        >>> print(judge("nfr <= 3%", overlap))
+        Promise nfr <= 3%: met. On 1000 held-out instances nfr is 2%, at most 2.893% (95% confidence).
+        >>> verdict = judge("nfr <= 2.5%", overlap)
+        >>> verdict.verdict, verdict.value, verdict.target, verdict.findings[0].instances_needed
+        ('cannot be told', 0.02, 0.025, 2836)
+    """
+
+    promise: Promise
+    findings: tuple[Finding, ...]
+    overlap: ErrorOverlap
+    confidence: float
+    reason: str = ""
+
+    @property
+    def verdict(self) -> Word:
+        """``"met"`` where all bounds are, ``"missed"`` where one is, else ``"cannot be told"``."""
+        if self.reason:
+            return "cannot be told"
+        words = [finding.verdict for finding in self.findings]
+        return "missed" if "missed" in words else "met" if set(words) == {"met"} else "cannot be told"
+
+    @property
+    def decisive(self) -> Finding:
+        """The bound that comes off worst: missed before undecided before met, and of these the farthest from kept."""
+        order = ("met", "cannot be told", "missed")
+
+        def badness(finding: Finding) -> tuple[int, float]:
+            excess = finding.constraint.excess(finding.bound)
+            return order.index(finding.verdict), math.inf if math.isnan(excess) else excess
+
+        return max(self.findings, key=badness)
+
+    @property
+    def value(self) -> float:
+        """The score of the bound that comes off worst."""
+        return self.decisive.value
+
+    @property
+    def bound(self) -> float:
+        """Its unfavourable one-sided bound."""
+        return self.decisive.bound
+
+    @property
+    def target(self) -> float:
+        """Its limit."""
+        return self.decisive.target
+
+    @property
+    def excess(self) -> float:
+        """By how much its score breaks the limit; negative where it keeps it."""
+        return self.decisive.excess
+
+    def __str__(self) -> str:
+        promised = ", ".join(
+            f"{each.score} {'>=' if each.higher_is_better else '<='} {_percent(each.limit)}" for each in self.promise
+        )
+        found = self.reason or "; ".join(map(str, self.findings))
+        return (
+            f"Promise {promised}: {self.verdict}. On {self.overlap.total} held-out instances {found} "
+            f"({100 * self.confidence:g}% confidence)."
+        )
+
+
+def judge(promise: str | Iterable[str] | Promise, overlap: ErrorOverlap, confidence: float = 0.95) -> PromiseVerdict:
+    """Judge a promise by one-sided Clopper-Pearson bounds, as `ErrorOverlap.gate` does.
+
+    A model that breaks the promise is said to keep it with a probability of at most ``1 - confidence``, also where
+    the promise has several bounds, as all of them have to be kept.
+
+    Args:
+        promise: As text, ``"nfr <= 0.5%"``, or read.
+        overlap: Counts of h1 and h2 on data that took no part in the training.
+        confidence: Of each bound.
+
+    Returns:
+        The verdict. Where h1 is right on no instance nothing could break, and nothing can be told.
+
+    Raises:
+        TypeError, ValueError: A promise that cannot be read, or a confidence that is no share.
+    """
+    promise = Promise.of(promise)
+    findings = tuple(_find(constraint, overlap, confidence) for constraint in promise)
+    reason = ""
+    if overlap.total == 0:
+        reason = "there are no instances"
+    elif overlap.both_right + overlap.h1_only_right == 0:
+        reason = "h1 is right on none of them, so nothing could break; look at h1 and at the labels"
+    return PromiseVerdict(promise, findings, overlap, confidence, reason)
+
+
+def _find(constraint: Constraint, overlap: ErrorOverlap, confidence: float) -> Finding:
+    verdict = _WORDS[overlap.gate(constraint.score, constraint.limit, confidence)]
+    value = overlap.score(constraint.score, math.nan)
+    needed = None if verdict != "cannot be told" else _instances_needed(constraint, overlap, confidence)
+    return Finding(constraint, verdict, value, constraint.bound(overlap, confidence), needed)
+
+
+def _instances_needed(constraint: Constraint, overlap: ErrorOverlap, confidence: float) -> int | None:
+    """How many instances of the same kind would decide: a search over multiples of those that there are."""
+    counts = score_terms(constraint.score, overlap.counts.sum(axis=0))
+    successes, trials = int(counts[0]), int(counts[1])
+    if trials == 0 or successes / trials == constraint.limit:
+        return None
+    keeps = constraint.excess(successes / trials) < 0
+    # The bound on the side of the limit has to come to lie before it.
+    is_upper = keeps != constraint.higher_is_better
+
+    def decides(times: float) -> bool:
+        scaled = max(1, round(trials * times))
+        side: Literal["lower", "upper"] = "upper" if is_upper else "lower"
+        interval = clopper_pearson_interval(round(successes / trials * scaled), scaled, confidence, side)
+        return interval[1] <= constraint.limit if is_upper else interval[0] >= constraint.limit
+
+    if not decides(_MOST_TIMES):
+        return None
+    low, high = 1.0, _MOST_TIMES
+    while high - low > 0.5 / overlap.total:
+        middle = (low + high) / 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return math.ceil(high * overlap.total)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g}%"

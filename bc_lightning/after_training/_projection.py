@@ -1,0 +1,109 @@
+"""`ProjectionCallback`: after each epoch h2 goes back towards h1 until a promise holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+
+from bc_core.after_training._interpolating import check_projectable, project_by
+from bc_core.after_training._walk import checked_alphas, checked_confidence
+from bc_core.promise._grammar import Promise
+from bc_core.promise._verdict import PromiseVerdict
+from bc_lightning._packages import Callback
+from bc_lightning.after_training._mixture import Mixture
+from bc_lightning.training._warm_start import weights_behind
+
+
+class ProjectionCallback(Callback):
+    """Move h2's weights back towards h1's, after each epoch, until a promise holds on validation data.
+
+    At the end of an epoch's last training batch, so before its validation and checkpoints, h2 becomes
+    ``alpha * h1 + (1 - alpha) * h2`` with the smallest alpha of the grid that keeps the promise, found by halving; the
+    next epoch goes on from there. Moments of the optimiser stay. For a network of h1's architecture that was started
+    from it (`warm_start`); works with any LightningModule, also one that `BCLightningModule` made.
+
+    Logged as ``projected_alpha``; `verdict` holds the last epoch's promise on the data it was projected by. They choose
+    alpha once an epoch, so the verdict flatters: judge a release on others. Under several processes every one reads all
+    of `data` and finds the same.
+
+    Args:
+        h1: The model in use, a module of h2's architecture.
+        data: Validation data, as in `evaluate`.
+        promise: What is to be kept, such as ``"nfr <= 0.5%"``.
+        alphas: Shares of h1. Default: 0, 0.05, ..., 1; 0 and 1 are added.
+        statistics: Training data for running statistics, as in `interpolate`.
+        every: After how many epochs; always when the training ends.
+        confidence: Of the bounds.
+        reading: How data are read, as in `interpolate`.
+
+    Raises:
+        TypeError: h1 has no weights, or the data are missing.
+        ValueError: A promise, alphas or number that can't be; when training begins: what `interpolate` refuses, and a
+            promise that h1 itself does not keep for certain on these data, as then no step back would do.
+
+    Reference:
+        Schumann et al., "Backward Compatibility During Data Updates by Weight Interpolation", EACL 2024, with a bound.
+
+    Example:
+        >>> import torch, pytorch_lightning as pl
+        >>> from torch.utils.data import TensorDataset
+        >>> from bc_lightning import ProjectionCallback
+        >>> h1, data = torch.nn.Linear(4, 3), TensorDataset(torch.zeros(8, 4), torch.zeros(8, dtype=torch.long))
+        >>> trainer = pl.Trainer(callbacks=[ProjectionCallback(h1, data, "nfr <= 50%")], logger=False)
+    """
+
+    def __init__(
+        self,
+        h1: Any,
+        data: Any,
+        promise: str | Iterable[str],
+        *,
+        alphas: Iterable[float] | None = None,
+        statistics: Any = None,
+        every: int = 1,
+        confidence: float = 0.95,
+        **reading: Any,
+    ) -> None:
+        weights_behind(h1, "h1")
+        if data is None:
+            raise TypeError(
+                "data is missing: pass validation data that took no part in the training. Received: data=None."
+            )
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"every must be a whole number of epochs >= 1. Received: every={every!r}.")
+        self.h1, self.data, self.statistics, self.every, self.reading = h1, data, statistics, every, reading
+        self.promise, self.confidence = Promise.of(promise), checked_confidence(confidence)
+        self.alphas = sorted({0.0, *checked_alphas(alphas), 1.0})
+        self.verdict: PromiseVerdict | None = None
+        self.history: list[float] = []
+        self._projected_at = 0  # step
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse what could not be projected, before an epoch is spent."""
+        mixture = self._mixture(pl_module)
+        mixture.check_statistics()
+        check_projectable(mixture, self.promise, self.confidence)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After the last batch of an epoch, before it is validated and saved."""
+        if trainer.is_last_batch and (trainer.current_epoch + 1) % self.every == 0:
+            share = self._project(trainer, pl_module)
+            pl_module.log("projected_alpha", share, on_step=False, on_epoch=True, batch_size=1)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After steps that no epoch's end came behind, or another epoch than one of `every`."""
+        if trainer.global_step != self._projected_at:
+            self._project(trainer, pl_module)
+
+    def _project(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float:
+        share, self.verdict = project_by(self._mixture(pl_module), self.alphas, self.promise, self.confidence)
+        self.history.append(share)
+        self._projected_at = trainer.global_step
+        return share
+
+    def _mixture(self, pl_module: Any) -> Mixture:
+        return Mixture(self.h1, pl_module, pl_module, self.data, self.statistics, self.reading)

@@ -1,0 +1,311 @@
+"""A training that is held to a promise: when held-out data are looked at, and which weights it ends with.
+
+lambda_c and the verdict are `bc_core.promise`'s; here is what only Lightning knows. A look is due after validation,
+or, where held-out data were given, when an epoch's last batch or every so many steps have been trained on. Callbacks
+may have written a checkpoint before that look; so it is made up for before the next batch, and the training that goes
+on from there is the one that was not interrupted.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import torch
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader, Dataset
+
+from bc_core import ErrorOverlap
+from bc_core.promise._keeper import Keeper, PromiseOptions, check_can_be_told
+from bc_lightning._packages import logged_name
+from bc_lightning._random_numbers import random_numbers_kept
+from bc_lightning._user_module import lacks_forward
+from bc_lightning.training._found_labels import Found
+from bc_lightning.training._reader import BATCH_SIZE, Reader, evaluating, in_order, reading_of
+from bc_lightning.training._state import Compatibility, Stage, compatibilities_of
+
+Weights = dict[str, Any]
+_BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+class Promised:
+    """What one training has come to: lambda_c's multiplier, and the weights that kept the promise best.
+
+    Args:
+        options: What the user said.
+        dissonance: By name, what lambda_c is the weight of.
+    """
+
+    def __init__(self, options: PromiseOptions, dissonance: str) -> None:
+        self.keeper = Keeper(options, dissonance)
+        self.weights: Weights | None = None
+        # Targets and what h1 says of held-out data that come in one order, of this process's share of them.
+        self.kept: tuple[Tensor, Tensor] | None = None
+
+    def go_on(self, module: nn.Module, steps: int) -> None:
+        """Compare with the weights of now, if they are the best, else with none from before."""
+        if self.keeper.best_steps == steps:
+            self.weights = _copied(module.state_dict())
+        else:
+            self.keeper.forget_best()
+
+    def state_dict(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+        """What a checkpoint is to remember; the best weights only where they are not the checkpoint's own."""
+        is_whole = "optimizer_states" in checkpoint
+        is_own = self.keeper.best_steps == checkpoint.get("global_step")
+        return {**self.keeper.state_dict(), "weights": self.weights if is_whole and not is_own else None}
+
+    def load_state_dict(self, state: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
+        """Go on where the training that wrote a checkpoint stood."""
+        self.keeper.load_state_dict(state)
+        if self.keeper.options.keep == "best" and self.keeper.best_steps is not None:
+            own = checkpoint["state_dict"] if self.keeper.best_steps == checkpoint["global_step"] else None
+            self.weights = _copied(state["weights"] if own is None else own)
+
+
+class VerdictOf:
+    """``h2.promise`` of a wrapped module, which gives way to an attribute of that name of the user's own."""
+
+    def __set_name__(self, owner: type[Any], name: str) -> None:
+        self._before = owner
+
+    def __get__(self, module: Any, owner: type[Any]) -> Any:
+        """The verdict of the training, None before the first look at held-out data."""
+        if module is None:
+            return self
+        for _, promised in _held_to(module):
+            return promised.keeper.verdict
+        found = getattr(super(self._before, module), "promise", self)
+        return nn.Module.__getattr__(module, "promise") if found is self else found
+
+
+def _held_to(module: Any) -> Iterator[tuple[Compatibility, Promised]]:
+    """What a module is held to by a promise."""
+    for state in compatibilities_of(module):
+        if state.promised is not None:
+            yield state, state.promised
+
+
+def begin_training(module: Any) -> None:
+    """Begin anew, unless a training goes on."""
+    for state, promised in _held_to(module):
+        steps = module.trainer.global_step
+        if not (state.run.resumed or steps):
+            state.promised = Promised(promised.keeper.options, state.loss.dissonance)
+        elif not state.run.resumed:
+            # The same Trainer goes on, from the weights that its last fit has ended with.
+            promised.go_on(module, steps)
+        cast("Tensor", state.loss.lambda_c).fill_(cast("Promised", state.promised).keeper.lambda_c)
+
+
+def check_held_out(module: Any) -> None:
+    """Before an epoch is spent: whether there are held-out data that could show that the promise is kept.
+
+    Raises:
+        ValueError: There are none, or they never could.
+        TypeError: They cannot be read more than once, or not as the module reads its own.
+    """
+    for state, promised in _held_to(module):
+        _check_held_out(module, state, promised)
+
+
+def _check_held_out(module: Any, state: Compatibility, promised: Promised) -> None:
+    trainer, data = module.trainer, state.options.promise_data
+    if promised.keeper.options.keep == "best" and any(isinstance(value, DTensor) for value in _tensors_of(module)):
+        raise ValueError(
+            "The weights are sharded over processes, of which the best are not kept in memory. Take the last ones, "
+            "promise_options={'keep': 'last'}, and let ModelCheckpoint keep others."
+        )
+    if data is None:
+        if "val" not in state.options.stages or not trainer.enable_validation or not sum(trainer.num_val_batches):
+            raise ValueError(
+                "A promise is kept on held-out data, and there are none: give validation data to the Trainer (with a "
+                "validation_step, and 'val' among the stages), or held-out data by promise_data=loader."
+            )
+        return
+    for owner, name in itertools.product((module._user_class, type(trainer.datamodule)), _BATCH_HOOKS):
+        hook = getattr(owner, name, None)
+        if hook is not None and hook.__module__.split(".")[0] not in ("pytorch_lightning", "lightning"):
+            raise TypeError(
+                f"{owner.__name__}.{name} changes batches, and may do so otherwise in training. Give the held-out data "
+                f"to the Trainer as validation data, and leave out promise_data."
+            )
+    if promised.keeper.steps is None and not trainer.fast_dev_run and not lacks_forward(module):
+        check_can_be_told(promised.keeper.options, _held_out(module, state, promised))
+
+
+def look_at_validation(module: Any, state: Compatibility, counts: Tensor, loaders: int) -> None:
+    """Take the counts of a validation epoch, over all processes."""
+    promised, trainer = state.promised, module.trainer
+    if promised is None or state.options.promise_data is not None or trainer.state.fn != "fit":
+        return
+    if trainer.sanity_checking or trainer.fast_dev_run:
+        return
+    if loaders > 1:
+        raise ValueError(
+            f"There are {loaders} validation loaders, and it is not said which of them the promise is kept on: give "
+            f"that one by promise_data=loader."
+        )
+    _look(module, state, promised, ErrorOverlap(counts))
+
+
+def look_after_batch(module: Any) -> None:
+    """Look at held-out data of their own where an epoch's last batch, or every so many steps, are done."""
+    for state, promised in _held_to(module):
+        if module.trainer.is_last_batch or _is_due(promised, module.trainer.global_step):
+            _look_now(module, state, promised)
+
+
+def look_before_batch(module: Any, batch_idx: int) -> None:
+    """Make up for a look that a checkpoint was written before."""
+    for state, promised in _held_to(module):
+        steps = module.trainer.global_step
+        if steps and (batch_idx == 0 or _is_due(promised, steps)):
+            _look_now(module, state, promised)
+
+
+def look_now(module: Any) -> None:
+    """Look at held-out data of their own, unless nothing was trained since the last time."""
+    for state, promised in _held_to(module):
+        _look_now(module, state, promised)
+
+
+def _look_now(module: Any, state: Compatibility, promised: Promised) -> None:
+    trainer = module.trainer
+    if state.options.promise_data is None or trainer.fast_dev_run:
+        return
+    if trainer.global_step != promised.keeper.steps:
+        _look(module, state, promised, _held_out(module, state, promised))
+
+
+def log_promise(module: Any, state: Compatibility, stage: Stage) -> None:
+    """Log the scores that were promised, and their bounds, in the stage that has looked at them."""
+    promised = state.promised
+    if promised is None or stage != ("val" if state.options.promise_data is None else "train"):
+        return
+    for name, value in promised.keeper.logged().items():
+        # The same on every process, as the counts are.
+        module.log(
+            logged_name(f"{state.options.log_prefix}{name}"),
+            value,
+            on_step=False,
+            on_epoch=True,
+            batch_size=1,
+            sync_dist=module.trainer.world_size > 1,
+            reduce_fx="max",
+        )
+
+
+def end_training(module: Any) -> None:
+    """Go back to the weights that kept the promise best, and say what came of it."""
+    look_now(module)
+    for _, promised in _held_to(module):
+        if promised.weights is not None and promised.keeper.best_steps != module.trainer.global_step:
+            module.load_state_dict(promised.weights)
+        promised.weights = None
+        verdict = promised.keeper.verdict
+        say = rank_zero_warn if verdict is not None and verdict.verdict == "missed" else rank_zero_info
+        say(str(promised.keeper))
+
+
+def _is_due(promised: Promised, steps: int) -> bool:
+    every = promised.keeper.options.every
+    return every is not None and steps // every > (promised.keeper.steps or 0) // every
+
+
+def _look(module: Any, state: Compatibility, promised: Promised, overlap: ErrorOverlap) -> None:
+    keeps_best = promised.keeper.options.keep == "best"
+    if promised.keeper.look(overlap, module.trainer.global_step) and keeps_best:
+        promised.weights = _copied(module.state_dict())
+    # Filled in place, as by a schedule.
+    cast("Tensor", state.loss.lambda_c).fill_(promised.keeper.lambda_c)
+
+
+def _copied(weights: Mapping[str, Any]) -> Weights:
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in weights.items()
+    }
+
+
+def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(module.parameters(), module.buffers())
+
+
+# -- held-out data of their own -----------------------------------------------------------------------------------
+
+
+class _Share:
+    """The batches of one process among several, on its device, as its Trainer's precision has them."""
+
+    def __init__(self, loader: Any, trainer: Any) -> None:
+        self.loader, self.trainer = loader, trainer
+
+    def __iter__(self) -> Iterator[Any]:
+        trainer = self.trainer
+        for batch in itertools.islice(self.loader, trainer.global_rank, None, trainer.world_size):
+            yield trainer.precision_plugin.convert_input(batch)
+
+
+def _held_out(module: Any, state: Compatibility, promised: Promised) -> ErrorOverlap:
+    """Counts of both models on the held-out data, over all processes; h1 is asked once."""
+    trainer, data = module.trainer, state.options.promise_data
+    loader = DataLoader(data, batch_size=BATCH_SIZE) if isinstance(data, Dataset) else data
+    target, h1_labels = promised.kept or (None, None)
+    found, instances = _read(module, state, loader, h1_labels)
+    labels = torch.cat(found.labels, dim=1) if found.labels else torch.empty(3, 0, dtype=torch.long)
+    if target is not None and not torch.equal(labels[0], target):
+        # The items come in another order, whatever the loader says of it.
+        found, _ = _read(module, state, loader, None)
+    elif instances == labels.shape[1] and (isinstance(loader, (list, tuple)) or in_order(loader)):
+        promised.kept = labels[0], labels[1]
+    counts = torch.zeros(1, 2, 2, dtype=torch.long)
+    if found.labels:
+        counts += torch.tensor(found.compared().overlap.counts).sum(0, keepdim=True)
+    if trainer.world_size > 1:
+        counts = trainer.strategy.reduce(counts.to(module.device), reduce_op="sum").cpu()
+    return ErrorOverlap(counts)
+
+
+def _read(module: Any, state: Compatibility, loader: Any, h1_labels: Tensor | None) -> tuple[Found, int]:
+    h1 = state.reference if h1_labels is None else h1_labels
+    reading = reading_of(module, state=state)
+    reader = Reader(h1, module, module.device, (None, None, None), reading, None, None, None, state)
+    precision = module.trainer.precision_plugin.val_step_context()
+    # Going through a loader draws from the generators, h1 may too.
+    with random_numbers_kept(), evaluating(state.reference, module), precision:
+        found = reader.read(_Share(loader, module.trainer), in_order=True)
+    return found, reader.instances
+
+
+def check_promise_data(data: Any, options: PromiseOptions | None) -> None:
+    """Refuse held-out data that cannot be read again and again.
+
+    Raises:
+        TypeError: They are nothing that gives batches, come once, or come without a promise.
+        ValueError: `every` without them.
+    """
+    if options is None:
+        if data is not None:
+            raise TypeError("promise_data without a promise: say which, such as promise='nfr <= 0.5%'.")
+        return
+    if data is None and options.every is not None:
+        raise ValueError(
+            "every is for held-out data of their own, promise_data=loader. Validation data are looked at as often as "
+            f"the Trainer says, Trainer(val_check_interval=...). Received: every={options.every!r}."
+        )
+    if isinstance(data, (int, float)):
+        raise TypeError(
+            "A share of the training data is not put aside here, where loaders and samplers are yours. Divide the data "
+            "set: train, held_out = torch.utils.data.random_split(dataset, [0.9, 0.1], generator), and give one to "
+            f"the training loader, the other by promise_data=held_out. Received: promise_data={data!r}."
+        )
+    if data is not None and (hasattr(data, "__next__") or not (hasattr(data, "__iter__") or isinstance(data, Dataset))):
+        raise TypeError(
+            "promise_data must be a data loader, a list of batches or a Dataset, which are read again and again. "
+            f"Received: {type(data).__name__}."
+        )

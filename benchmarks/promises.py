@@ -1,0 +1,317 @@
+"""Whether promises are kept: test NFR of trainings that are held to one, beside a grid of lambda_c; and what it costs.
+
+    python benchmarks/update_data.py FOLDER                      # once: data files out of packages
+    UPDATE_DATA=FOLDER python benchmarks/promises.py run         # resumable; a line of results for each training
+    python benchmarks/promises.py cost                           # one training with a promise, and one with lambda_c
+    python benchmarks/promises.py report                         # writes results/promises.md
+
+Three updates by more data (`update_data.py`), three promises each, ten seeds. lambda_c is moved by the `Keeper` that
+`BCLightningModule(promise=...)` and `BCModel(promise=...)` use, once at the end of each epoch, on the validation rows;
+networks of one seed are trained side by side, the grid among them, from the same weights and batches. The
+dissonance is imitation. What is said of the test rows took no part in anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bc_core import ErrorOverlap, judge
+from bc_core.promise._keeper import Keeper, PromiseOptions
+
+HERE = Path(__file__).parent
+RESULTS, COST, REPORT = (HERE / "results" / f"promises{end}" for end in (".jsonl", "_cost.json", ".md"))
+SEEDS = range(10)
+PROMISES = {
+    "compas/more data": (0.08, 0.06, 0.04),
+    "letter/more data": (0.024, 0.022, 0.02),
+    "mnist/more data": (0.015, 0.012, 0.01),
+}
+GRID = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+CONFIDENCE = 0.95
+PARTS = ("validation", "test")
+
+Weights = dict[str, Tensor]
+
+
+def of_labels(labels: Tensor, target: Tensor, h1_right: Tensor) -> ErrorOverlap:
+    """Counts of one network."""
+    right = labels == target
+    cells = [[int((a & b).sum()) for b in (~right, right)] for a in (~h1_right, h1_right)]
+    return ErrorOverlap([cells])
+
+
+def trained(
+    net: nn.Module,
+    starts: Sequence[Weights],
+    data: tuple[Tensor, Tensor],
+    rows: Tensor,
+    seed: int,
+    penalty: Callable[[Tensor, Tensor], Tensor],
+    how: tuple[float, int, int],
+    after_epoch: Callable[[int, Weights], None] = lambda epoch, weights: None,
+) -> Weights:
+    """Train networks side by side on the same batches, by Adam: their weights stacked, so none feels another.
+
+    Args:
+        net: their form.
+        starts: first weights of each.
+        data: inputs and labels.
+        rows: positions they learn from.
+        seed: of the order of batches.
+        penalty: of logits (networks, batch, classes) and positions (batch,), what is added to each network's mean loss.
+        how: learning rate, epochs and batch size.
+        after_epoch: called with the number of finished epochs.
+    """
+    rate, epochs, size = how
+    weights = {name: torch.stack([start[name] for start in starts]).requires_grad_() for name in starts[0]}
+    optimizer = torch.optim.Adam(weights.values(), lr=rate, fused=True)
+    order = torch.Generator().manual_seed(seed)
+    for epoch in range(epochs):
+        shuffled = rows[torch.randperm(len(rows), generator=order)]
+        for batch in shuffled[: len(rows) // size * size].split(size):
+            logits = answers(net, weights, data[0][batch])
+            targets = data[1][batch].expand(len(starts), -1)
+            base = F.cross_entropy(logits.movedim(-1, 1), targets, reduction="none").mean(1)
+            optimizer.zero_grad()
+            (base + penalty(logits, batch)).sum().backward()
+            optimizer.step()
+        with torch.no_grad():
+            after_epoch(epoch + 1, weights)
+    return {name: value.detach() for name, value in weights.items()}
+
+
+def answers(net: nn.Module, weights: Weights, x: Tensor) -> Tensor:
+    """Logits of each network, (networks, N, classes)."""
+
+    def of_one(own: Weights) -> Tensor:
+        return torch.func.functional_call(net, own, (x,))
+
+    return torch.func.vmap(of_one)(weights)
+
+
+def fresh(net: Callable[[], nn.Module], seed: int) -> Weights:
+    """Weights of one network."""
+    torch.manual_seed(seed)
+    return {name: value.detach() for name, value in net().named_parameters()}
+
+
+def run_seed(name: str, seed: int) -> list[dict[str, Any]]:
+    """All trainings of one data set and seed."""
+    from update_data import UPDATES
+
+    update = UPDATES[name]()
+    rows, data = update.rows(seed), (update.x, update.y)
+    how = update.lr, update.epochs, update.batch_size
+    h1, net = update.h1(), update.h2()
+
+    def nothing(logits: Tensor, batch: Tensor) -> Tensor:
+        return torch.zeros(len(logits))
+
+    weights = trained(h1, [fresh(update.h1, 1000 + seed)], data, rows.h1, seed, nothing, how)
+    with torch.no_grad():
+        h1_logits = answers(h1, weights, update.x)[0]
+    h1_right = h1_logits.argmax(1) == update.y
+    keepers = [Keeper(PromiseOptions.of(f"nfr <= {limit}", None)) for limit in PROMISES[name]]
+    number, members = len(keepers), len(keepers) + len(GRID)
+    lambda_c = torch.tensor([keeper.lambda_c for keeper in keepers] + list(GRID))
+    kept: list[Weights] = [{}] * number
+
+    def imitation(logits: Tensor, batch: Tensor) -> Tensor:
+        said = h1_logits[batch].softmax(-1)
+        return lambda_c * -(said * logits.log_softmax(-1)).sum(-1).mean(1)
+
+    def look(epoch: int, weights: Weights) -> None:
+        held_out = rows.validation
+        own = {name: value[:number] for name, value in weights.items()}
+        labels = answers(net, own, update.x[held_out]).argmax(-1)
+        for i, keeper in enumerate(keepers):
+            if keeper.look(of_labels(labels[i], update.y[held_out], h1_right[held_out]), epoch):
+                kept[i] = {name: value[i].clone() for name, value in own.items()}
+            lambda_c[i] = keeper.lambda_c
+
+    weights = trained(net, [fresh(update.h2, 2000 + seed)] * members, data, rows.h2, seed, imitation, how, look)
+    fixed = [{name: value[i] for name, value in weights.items()} for i in range(number, members)]
+    ends = {name: torch.stack([own[name] for own in (*kept, *fixed)]) for name in weights}
+    with torch.no_grad():
+        labels = {part: answers(net, ends, update.x[getattr(rows, part)]).argmax(-1) for part in PARTS}
+    found: list[dict[str, Any]] = []
+    for i in range(members):
+        told: dict[str, Any] = {"data": name, "seed": seed}
+        if i < number:
+            keeper = keepers[i]
+            verdict = None if keeper.verdict is None else keeper.verdict.verdict
+            told |= {"promise": PROMISES[name][i], "verdict": verdict}
+            told |= {"lambda_c": keeper.lambda_c, "epoch": keeper.best_steps}
+        else:
+            told["grid"] = GRID[i - number]
+        for part in PARTS:
+            where = getattr(rows, part)
+            told[part] = of_labels(labels[part][i], update.y[where], h1_right[where]).counts[0].tolist()
+        found.append(told)
+    return found
+
+
+def run() -> None:
+    """What is not there yet."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    there = {(row["data"], row["seed"]) for row in rows_of()}
+    for seed in SEEDS:
+        for name in PROMISES:
+            if (name, seed) not in there:
+                lines = "".join(json.dumps(row) + "\n" for row in run_seed(name, seed))
+                with RESULTS.open("a", encoding="utf-8") as file:
+                    file.write(lines)
+                print(f"{name}, seed {seed}", flush=True)
+
+
+def rows_of() -> list[dict[str, Any]]:
+    """Results so far."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+# -- what it costs ------------------------------------------------------------------------------------------------
+
+
+def cost(rounds: int) -> None:
+    """Whole trainings of Lightning that take turns; both validate on the same data after each epoch."""
+    import pytorch_lightning as pl
+    from interleaved import timed
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from bc_lightning import BCLightningModule
+
+    torch.manual_seed(0)
+    x, y = torch.randn(5000, 784), torch.randint(10, (5000,))
+
+    def net() -> nn.Module:
+        return nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
+
+    h1 = net()
+    train, held_out = (DataLoader(TensorDataset(x[part], y[part]), 100) for part in (slice(4000), slice(4000, None)))
+
+    def training(**options: Any) -> Callable[[], None]:
+        def fit() -> None:
+            module = BCLightningModule(net(), h1=h1, loss="imitation", optimizer=torch.optim.Adam, **options)
+            trainer = pl.Trainer(
+                max_epochs=5,
+                accelerator="cpu",
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            trainer.fit(module, train, None if "promise_data" in options else held_out)
+
+        return fit
+
+    promise = {"promise": "nfr <= 5%, btc >= 10%", "promise_options": {"most": 2.0}}
+    rivals = {
+        "lambda_c": training(lambda_c=1.0),
+        "promise on the validation data": training(**promise),
+        "promise on held-out data, none validated": training(**promise, promise_data=held_out),
+    }
+    times = timed(rivals, rounds, warm_up=1)
+    told = {name: values[1:] for name, values in times.items()}
+    COST.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+# -- what was found -----------------------------------------------------------------------------------------------
+
+
+def report() -> None:
+    """Write the tables."""
+    rows = rows_of()
+    lines = [
+        "# Promises",
+        "",
+        "Made by `python benchmarks/promises.py report`; how is said there.",
+        "",
+        "*Kept*: trainings whose test NFR is at most what was promised, of all; and of those that said *met*. *Grid by "
+        "bound*: of ten trainings with a fixed lambda_c, the most accurate on validation rows whose bound keeps the "
+        "promise there, as `found.best` chooses (ten trainings instead of one). *Grid by test*: the most accurate on "
+        "test rows of those lambda_c whose mean test NFR keeps it, which nobody can know. Accuracies are means over "
+        "the seeds, on test rows, in percent.",
+        "",
+        "| data | promise | seeds | kept | met, of these kept | NFR | accuracy | grid by bound: seeds, kept, accuracy "
+        "| accuracy where both | grid by test: accuracy |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, limits in PROMISES.items():
+        lines += [_row(name, limit, [row for row in rows if row["data"] == name]) for limit in limits]
+    if COST.exists():
+        times = json.loads(COST.read_text(encoding="utf-8"))
+        plain = statistics.median(times["lambda_c"])
+        lines += ["", "## What it costs", "", "Whole trainings that took turns, medians.", ""]
+        lines += ["| training | seconds | ratio |", "|---|---:|---:|"]
+        for variant, values in times.items():
+            lines.append(f"| {variant} | {statistics.median(values):.2f} | {statistics.median(values) / plain:.3f} |")
+    REPORT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(REPORT.read_text(encoding="utf-8"))
+
+
+def _row(name: str, limit: float, rows: list[dict[str, Any]]) -> str:
+    promised = {row["seed"]: row for row in rows if row.get("promise") == limit}
+    tests = {seed: ErrorOverlap([row["test"]]) for seed, row in promised.items()}
+    kept = [seed for seed, overlap in tests.items() if overlap.nfr <= limit]
+    met = [seed for seed, row in promised.items() if row["verdict"] == "met"]
+    grid: dict[int, dict[float, dict[str, ErrorOverlap]]] = {}
+    for row in rows:
+        if "grid" in row:
+            parts = {part: ErrorOverlap([row[part]]) for part in ("validation", "test")}
+            grid.setdefault(row["seed"], {})[row["grid"]] = parts
+    chosen = {}
+    for seed, points in grid.items():
+        passing = [p for p in points.values() if judge(f"nfr <= {limit}", p["validation"], CONFIDENCE).verdict == "met"]
+        if passing:
+            chosen[seed] = max(passing, key=lambda parts: parts["validation"].accuracy_h2)["test"]
+    both = sorted(set(met) & set(chosen))
+    means = [(statistics.mean(p[value]["test"].nfr for p in grid.values()), value) for value in (GRID if grid else ())]
+    knowing = [
+        statistics.mean(p[value]["test"].accuracy_h2 for p in grid.values()) for nfr, value in means if nfr <= limit
+    ]
+
+    def percent(values: list[float], digits: int = 2) -> str:
+        return f"{100 * statistics.mean(values):.{digits}f}" if values else "-"
+
+    accuracy = [overlap.accuracy_h2 for overlap in tests.values()]
+    by_bound = f"{len(chosen)}, {sum(o.nfr <= limit for o in chosen.values())}, " + percent(
+        [overlap.accuracy_h2 for overlap in chosen.values()]
+    )
+    compared = (
+        percent([tests[seed].accuracy_h2 for seed in both])
+        + " / "
+        + percent([chosen[seed].accuracy_h2 for seed in both])
+    )
+    return (
+        f"| {name} | {100 * limit:g}% | {len(tests)} | {len(kept)} | {len(met)}, {len(set(met) & set(kept))} | "
+        f"{percent([overlap.nfr for overlap in tests.values()])} | {percent(accuracy)} | {by_bound} | {compared} | "
+        f"{percent([max(knowing)] if knowing else [])} |"
+    )
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "cost", "report"])
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    if arguments.what == "cost":
+        cost(arguments.rounds)
+    elif arguments.what == "run":
+        run()
+    else:
+        report()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Files that are counted by DuckDB come to what joining them in memory comes to."""
+
+import datetime
+
+import numpy as np
+import pytest
+
+from bc_core._cli import main
+from bc_core.gate import _large
+from bc_core.gate._large import read_large
+from bc_core.gate._policy import policy_of
+from bc_core.gate._request import Inputs, Read, read, report
+from bc_core.predictions._columns import ColumnNames
+
+pa = pytest.importorskip("pyarrow")
+pytest.importorskip("duckdb")
+SIZE = 5000
+NAMES = np.array(["cat", "dog", "eel"])
+TODAY = datetime.date(2027, 1, 1)
+
+
+def write(path, **columns):
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table(columns), path, row_group_size=700)
+    return str(path)
+
+
+def update(folder, ids="text", named=True, third=False):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, SIZE)
+    h1, h2 = (np.where(rng.random(SIZE) < right, y, rng.integers(0, 3, SIZE)) for right in (0.9, 0.93))
+    y, h1, h2 = (NAMES[each] if named else each for each in (y, h1, h2))
+    key = {
+        "text": np.array([f"im{number:05d}" for number in range(SIZE)]),
+        "dense": np.arange(SIZE) - 7,
+        "sparse": rng.permutation(SIZE) * 1_000_003,
+    }[ids]
+    region, age = rng.choice(["eu", "us"], SIZE), rng.normal(40, 10, SIZE)
+    order, other = rng.permutation(SIZE), rng.permutation(SIZE)
+    known = {"target": y, "region": region, "age": age, "few": rng.integers(0, 4, SIZE)}
+    old = write(folder / "old[1].parquet", id=key, pred=h1, **({} if third else known))
+    write(folder / "old1.parquet", id=key, pred=h1, **known)  # what the name of the first would match
+    new = write(folder / "new.parquet", id=key[order], prediction=h2[order])
+    data = write(folder / "data.parquet", id=key[other], **{name: column[other] for name, column in known.items()})
+    return old, new, data if third else None
+
+
+POLICY = {
+    "promise": ["nfr <= 5%", "btc >= 90%"],
+    "non_inferiority": "2%",
+    "per_class": {"promise": "nfr <= 5%"},
+    "per_slice": [{"column": column, "promise": "nfr <= 5%"} for column in ("region", "age", "few")],
+}
+
+
+@pytest.mark.parametrize("ids", ["text", "dense", "sparse"])
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("third", [True, False])
+def test_counts_slices_and_verdicts_are_those_of_memory(tmp_path, ids, named, third):
+    old, new, data = update(tmp_path, ids, named, third)
+    columns = ColumnNames(slices=("region", "age", "few"))
+    subject = read_large(old, new, data, columns, None, "new", least_rows=0)
+    wanted = read(Inputs(old, new, columns, data), 0.95)
+    assert wanted.subject.rows is not None
+    mine, theirs = subject.comparison, wanted.subject.comparison
+    assert mine.overlap == theirs.overlap
+    assert mine.class_names == theirs.class_names
+    assert sorted(map(str, mine.instances.ids.tolist())) == sorted(map(str, theirs.instances.ids.tolist()))
+    row = {value: place for place, value in enumerate(theirs.instances.ids.tolist())}
+    order = [row[value] for value in mine.instances.ids.tolist()]
+    for column in ("target", "h1_pred", "h2_pred"):
+        np.testing.assert_array_equal(getattr(mine.instances, column), getattr(theirs.instances, column)[order])
+    for name, column in subject.slices.items():
+        assert column.values == wanted.subject.slices[name].values
+        np.testing.assert_array_equal(column.counts, wanted.subject.slices[name].counts)
+    policy = policy_of(POLICY, "policy")
+    assert report(Read(subject), 0.95, policy, TODAY).judgement == report(wanted, 0.95, policy, TODAY).judgement
+
+
+def test_accepted_and_critical_ids_are_looked_up(tmp_path):
+    old, new, _ = update(tmp_path, "dense")
+    columns = ColumnNames(slices=("region",))
+    subject = read_large(old, new, None, columns, None, "new", least_rows=0)
+    wanted = read(Inputs(old, new, columns), 0.95)
+    assert (
+        subject.unknown(["-7", "0", "99999", "x"])
+        == wanted.subject.unknown(["-7", "0", "99999", "x"])
+        == ["99999", "x"]
+    )
+    accepted = tmp_path / "accepted.csv"
+    lines = [f"{each},known,2027-02-01" for each in subject.flips[::3]]
+    accepted.write_text("\n".join(["id,reason,expires", *lines]))
+    policy = policy_of({**POLICY, "per_slice": POLICY["per_slice"][:1], "accepted": str(accepted)}, "policy")
+    mine, theirs = (report(each, 0.95, policy, TODAY).judgement for each in (Read(subject), wanted))
+    assert mine == theirs
+    assert len(mine.accepted) == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": np.arange(100) // 2}, "ids come more than once, such as"),
+        ({"id": np.arange(100) // 2 * 1000}, "ids come more than once, such as"),
+        ({"id": np.arange(1, 101)}, "ids that do not match: .* 1 of the first are not in all of them, such as 0"),
+        ({"id": np.arange(99), "pred": np.zeros(99, int)}, "ids that do not match: .* has 99 rows"),
+        ({"pred": [0] * 99 + [None]}, "column 'pred' is missing, empty or not finite in 1 rows"),
+        ({"pred": [0] * 99 + [-1]}, "class numbers must be 0 to 1, and labels are -1 to 1"),
+        ({"target": [1] * 100}, "true labels of 50 instances differ between the files, such as that of 0"),
+    ],
+)
+def test_what_is_wrong_is_refused_here_too(tmp_path, change, message):
+    plain = {"id": np.arange(100), "pred": np.arange(100) % 2}
+    old = write(tmp_path / "old.parquet", **plain, target=np.arange(100) % 2)
+    new = write(tmp_path / "new.parquet", **{**plain, **change})
+    with pytest.raises(ValueError, match=message):
+        read_large(old, new, None, ColumnNames(), None, "new", least_rows=0)
+
+
+def test_what_it_cannot_do_is_left_to_memory(tmp_path):
+    plain = {"id": np.arange(10), "pred": np.arange(10) % 2}
+    old = write(tmp_path / "old.parquet", **plain, target=np.arange(10) % 2, w=np.ones(10))
+    new = write(tmp_path / "new.parquet", **plain)
+    scored = write(tmp_path / "scored.parquet", id=np.arange(10), scores=[[0.1, 0.9]] * 10)
+    text = write(tmp_path / "text.parquet", id=[str(n) for n in range(10)], pred=np.arange(10) % 2)
+    assert read_large(old, new, None, ColumnNames(), None, "new") is None
+    for other, columns in (
+        (scored, ColumnNames()),
+        (text, ColumnNames()),
+        (new, ColumnNames(weight="w")),
+        (new, ColumnNames(slices=("none",))),
+    ):
+        assert read_large(old, other, None, columns, None, "new", least_rows=0) is None
+    assert read_large(old, new, None, ColumnNames(), None, "new", least_rows=0) is not None
+
+
+def test_the_command_takes_it_for_large_files(tmp_path, capsys, monkeypatch):
+    old, new, _ = update(tmp_path)
+    assert main(["gate", old, new, "--promise", "nfr <= 10%"]) == 0
+    assert "Counted by DuckDB" not in capsys.readouterr().out
+    monkeypatch.setattr(_large, "LEAST_ROWS", 1000)
+    assert main(["gate", old, new, "--promise", "nfr <= 10%"]) == 0
+    assert "Counted by DuckDB" in capsys.readouterr().out

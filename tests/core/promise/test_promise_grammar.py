@@ -1,0 +1,42 @@
+"""What a promise says, and the errors of what it cannot say."""
+
+import pytest
+
+from bc_core import Promise
+from bc_core.promise._grammar import Constraint
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nfr <= 0.5%, btc >= 98%", "NFR<=0.005 and BTC>=0.98", ["nfr <= 0.5%", "btc >= 0.98"], "nfr<=5e-3;btc >= 98 %"],
+)
+def test_several_bounds_are_joined(text):
+    promise = Promise.of(text)
+    assert list(promise) == [Constraint("nfr", 0.005), Constraint("btc", 0.98)]
+    # Read again it is the same promise.
+    assert Promise.of(str(promise)) == promise == Promise.of(promise)
+
+
+@pytest.mark.parametrize(
+    ("promise", "error", "message"),
+    [
+        (0.5, TypeError, "text"),
+        (None, TypeError, "text"),
+        ([0.5], TypeError, "text"),
+        ("", ValueError, "reads like"),
+        ([], ValueError, "at least one"),
+        ("nfr <= 0.5%,", ValueError, "reads like"),
+        ("nfr <= 0.5%, nfr <= 0.4%", ValueError, "one bound on each"),
+        ("nfr < 0.5%", ValueError, 'Write "nfr <= 0.5%"'),
+        ("btc <= 98%", ValueError, 'Write "btc >= 98%"'),
+        ("nrf <= 0.5%", ValueError, "Did you mean nfr"),
+        ("accuracy >= 0.9", ValueError, "Did you mean accuracy_h2"),
+        ("bec_given_h1_wrong >= 0.9", ValueError, "neither high nor low"),
+        ("nfr <= 150%", ValueError, "a share from 0 to 1"),
+        ("nfr <= nan", ValueError, "reads like"),
+        ("nfr <= 1..5", ValueError, "reads like"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(promise, error, message):
+    with pytest.raises(error, match=message):
+        Promise.of(promise)

@@ -1,0 +1,153 @@
+"""The multiplier against the PI controller of the library cooper and a loop of its own; what a keeper remembers."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from bc_core import ErrorOverlap, Promise, judge
+from bc_core.promise._keeper import Keeper, PromiseOptions, check_can_be_told
+from bc_core.promise._multiplier import Multiplier
+
+
+def overlap_of(flips, total=1000, right=900, repaired=20):
+    return ErrorOverlap([[[total - right - repaired, repaired], [flips, right - flips]]])
+
+
+def keeper_of(promise="nfr <= 2%", **options):
+    return Keeper(PromiseOptions.of(promise, options))
+
+
+FLIPS = [80, 60, 30, 28, 25, 9, 4, 2, 8, 14, 22, 12, 11]
+
+
+def excesses(flips, limit):
+    bounds = [judge("nfr <= 2%", overlap_of(k)).bound for k in flips]
+    return [min(max(math.log(bound / limit), -1), 1) for bound in bounds]
+
+
+def test_lambda_is_what_coopers_controller_gives():
+    """nuPI without smoothing, on an unbounded multiplier that is the logarithm of ours."""
+    torch = pytest.importorskip("torch")
+    cooper = pytest.importorskip("cooper", reason="cooper-optim is not installed")
+    given = excesses(FLIPS, 0.02)
+    # It takes the excess before the first to be 0; ours takes it to be the first, which is this much less.
+    log_lambda = torch.nn.Parameter(torch.tensor([-0.5 * given[0]], dtype=torch.float64))
+    start = cooper.optim.nuPIInitType.ZEROS
+    rule = cooper.optim.nuPI([log_lambda], lr=1.0, Kp=0.5, Ki=0.5, ema_nu=0.0, init_type=start, maximize=True)
+    multiplier = Multiplier(integral=0.5, proportional=0.5, aim=1.0)
+    for flips, excess in zip(FLIPS, given, strict=True):
+        multiplier.update(judge("nfr <= 2%", overlap_of(flips)))
+        log_lambda.grad = torch.tensor([excess], dtype=torch.float64)
+        rule.step()
+        assert multiplier.lambda_c == pytest.approx(log_lambda.exp().item(), rel=1e-6)
+
+
+def test_a_scale_is_found_fast_and_kept_within_limits():
+    broken = judge("nfr <= 2%", overlap_of(400))
+    multiplier = Multiplier(most=64.0)
+    looks = 0
+    while multiplier.lambda_c < 64:
+        multiplier.update(broken)
+        looks += 1
+    assert looks <= 9
+    kept = judge("nfr <= 2%", overlap_of(0))
+    for _ in range(40):
+        multiplier.update(kept)
+    assert multiplier.lambda_c == 2**-7
+
+
+def test_a_least_is_as_a_most_of_what_breaks():
+    """BTC at least 98 % of 900 is at most 2 % lost of 900, to the same bound."""
+    one, other = Multiplier(), Multiplier()
+    for flips in FLIPS:
+        one.update(judge("btc >= 98%", overlap_of(flips)))
+        all_right = ErrorOverlap([[[0, 0], [flips, 900 - flips]]])
+        other.update(judge("nfr <= 2%", all_right))
+        assert one.lambda_c == pytest.approx(other.lambda_c, rel=1e-9)
+
+
+def test_it_settles_where_the_promise_is_just_kept():
+    """A world in which the share that breaks falls as 0.1 / (1 + lambda): 2 % of the bound is reached at about 6."""
+    keeper, draw = keeper_of(), np.random.default_rng(0)
+    weights = []
+    for step in range(60):
+        rate = 0.1 / (1 + keeper.lambda_c)
+        keeper.look(overlap_of(int(draw.binomial(1000, rate))), step)
+        weights.append(keeper.lambda_c)
+    settled = np.exp(np.mean(np.log(weights[20:])))
+    # The rate whose bound is 0.85 of 2 % on 1000 instances is 1.07 %, which takes a lambda_c of 8.3.
+    assert 5 < settled < 14
+    assert keeper.verdict.verdict == "met"
+
+
+def test_the_best_look_is_the_most_accurate_that_met_it_and_else_the_nearest():
+    keeper = keeper_of()
+    assert keeper.verdict is None
+    # (flips, repaired): accuracy is 900 - flips + repaired of 1000.
+    looks = [(90, 50), (40, 10), (50, 60), (5, 10), (4, 30), (60, 90), (6, 32), (3, 20)]
+    best = []
+    for step, (flips, repaired) in enumerate(looks):
+        if keeper.look(overlap_of(flips, repaired=repaired), step):
+            best.append(step)
+    # Nearest, nearer, met, more accurate, as accurate and later.
+    assert best == [0, 1, 3, 4, 6]
+    assert (keeper.best_steps, keeper.verdict.verdict, keeper.verdict.value) == (6, "met", 0.006)
+    assert keeper.last.value == 0.003
+
+
+def test_what_it_remembers_is_plain_and_enough():
+    whole, first = keeper_of("nfr <= 2%, btc >= 97%"), keeper_of("nfr <= 2%, btc >= 97%")
+    for step, flips in enumerate(FLIPS):
+        whole.look(overlap_of(flips), step)
+        if step < 6:
+            first.look(overlap_of(flips), step)
+    second = keeper_of("nfr <= 0.02 and btc >= 0.97")
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    for step, flips in list(enumerate(FLIPS))[6:]:
+        second.look(overlap_of(flips), step)
+    assert second.state_dict() == whole.state_dict()
+    assert str(second) == str(whole)
+    with pytest.raises(ValueError, match="held to the promise 'nfr <= 0.02, btc >= 0.97'"):
+        keeper_of("nfr <= 1%").load_state_dict(first.state_dict())
+
+
+def test_a_score_that_nothing_counts_for_moves_nothing():
+    # h2 is never wrong: there is no share of its mistakes.
+    multiplier = Multiplier()
+    multiplier.update(judge("nfi <= 10%", ErrorOverlap([[[0, 100], [0, 900]]])))
+    assert multiplier.lambda_c == 1
+
+
+@pytest.mark.parametrize(
+    ("promise", "total", "right", "needed"),
+    [("nfr <= 0.5%", 597, 500, 598), ("btc >= 99%", 1000, 298, 299), ("nfr <= 1%", 1, 1, 299)],
+)
+def test_too_few_instances_are_said_with_a_remedy_that_works(promise, total, right, needed):
+    options = PromiseOptions.of(promise, None)
+    # (1 - p)^n <= 0.05, the bound for no event.
+    assert (
+        (1 - (0.005 if "0.5" in promise else 0.01)) ** needed
+        <= 0.05
+        < (0.995 if "0.5" in promise else 0.99) ** (needed - 1)
+    )
+    with pytest.raises(ValueError, match=f"it takes {needed}") as told:
+        check_can_be_told(options, overlap_of(0, total=total, right=right, repaired=0))
+    offered = str(told.value).split("'confidence': ")[1:]
+    assert bool(offered) == (total > 1)
+    for surest in [float(text.split("}")[0]) for text in offered]:
+        remedied = PromiseOptions.of(promise, {"confidence": surest})
+        check_can_be_told(remedied, overlap_of(0, total=total, right=right, repaired=0))
+
+
+def test_options_that_are_not_there():
+    with pytest.raises(TypeError, match="there are every, confidence, keep, start, most"):
+        PromiseOptions.of("nfr <= 1%", {"eta": 1})
+    for every in (0, -3):
+        with pytest.raises(ValueError, match="at least 1"):
+            PromiseOptions.of("nfr <= 1%", {"every": every})
+    for every in (2.5, True, "2"):
+        with pytest.raises(TypeError, match="whole number"):
+            PromiseOptions.of("nfr <= 1%", {"every": every})
+    assert PromiseOptions.of(Promise.of("nfr <= 1%"), None).promise == Promise.of("nfr <= 1%")

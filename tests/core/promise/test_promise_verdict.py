@@ -1,0 +1,92 @@
+"""Verdicts against exact binomial bounds from SciPy, and their coverage."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import beta, binom
+
+from bc_core import ErrorOverlap, judge
+
+
+def overlap_of(flips, total, kept=None):
+    kept = total - flips if kept is None else kept
+    return ErrorOverlap([[[total - flips - kept, 0], [flips, kept]]])
+
+
+@pytest.mark.parametrize(("flips", "total"), [(0, 100), (0, 700), (1, 1000), (3, 800), (12, 1000), (40, 1000)])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_the_bound_is_the_exact_one(flips, total, confidence):
+    verdict = judge("nfr <= 1%", overlap_of(flips, total), confidence)
+    upper = beta.ppf(confidence, flips + 1, total - flips)
+    lower = 0.0 if flips == 0 else beta.ppf(1 - confidence, flips, total - flips + 1)
+    assert verdict.bound == pytest.approx(upper, rel=1e-6)
+    assert (verdict.value, verdict.target) == (flips / total, 0.01)
+    assert verdict.verdict == ("met" if upper <= 0.01 else "missed" if lower > 0.01 else "cannot be told")
+
+
+def test_a_least_is_decided_on_the_lower_bound():
+    # h1 right 900 times, kept 890 of these.
+    verdict = judge("btc >= 98%", overlap_of(10, 1000, kept=890))
+    assert verdict.bound == pytest.approx(beta.ppf(0.05, 890, 11), rel=1e-6)
+    assert verdict.value == pytest.approx(890 / 900)
+    assert verdict.verdict == "met"
+    assert verdict.excess == pytest.approx(0.98 - 890 / 900)
+
+
+@pytest.mark.parametrize(
+    ("promise", "flips", "total"), [("nfr <= 1%", 0, 50), ("nfr <= 1%", 4, 500), ("nfr <= 1%", 6, 500)]
+)
+def test_the_instances_that_are_needed_decide_and_few_less_do_not(promise, flips, total):
+    needed = judge(promise, overlap_of(flips, total)).findings[0].instances_needed
+
+    def decided(n):
+        k = round(flips / total * n)
+        upper = beta.ppf(0.95, k + 1, n - k)
+        lower = beta.ppf(0.05, k, n - k + 1) if k else 0.0
+        return upper <= 0.01 or lower > 0.01
+
+    assert decided(needed)
+    # Whole flips make the bound a saw: one tooth is 1 / rate instances long.
+    assert not decided(int(needed - (2 * total / flips if flips else 2)))
+
+
+def test_a_score_at_its_limit_is_decided_by_no_number():
+    assert judge("nfr <= 1%", overlap_of(10, 1000)).findings[0].instances_needed is None
+
+
+def test_several_bounds_are_met_together_or_not():
+    overlap = overlap_of(10, 1000, kept=890)
+    assert judge("nfr <= 2%, btc >= 98%", overlap).verdict == "met"
+    both = judge("nfr <= 2%, btc >= 99.9%", overlap)
+    assert both.verdict == "missed"
+    assert both.decisive.constraint.score == "btc"
+    assert "btc" in str(both)
+    assert judge("nfr <= 2%, btc >= 99%", overlap).verdict == "cannot be told"
+
+
+@pytest.mark.parametrize(
+    ("counts", "reason"), [([[[10, 90], [0, 0]]], "h1 is right on none"), ([[[0, 0], [0, 0]]], "no instances")]
+)
+def test_where_nothing_could_break_nothing_can_be_told(counts, reason):
+    verdict = judge("nfr <= 50%", ErrorOverlap(counts))
+    assert verdict.verdict == "cannot be told"
+    assert reason in str(verdict)
+
+
+def test_a_score_without_instances_cannot_be_told():
+    # h2 is never wrong, so no share of its mistakes is new.
+    verdict = judge("nfi <= 10%", ErrorOverlap([[[0, 10], [0, 90]]]))
+    assert verdict.verdict == "cannot be told"
+    assert math.isnan(verdict.value)
+    assert "no instance counts for nfi" in str(verdict)
+
+
+def test_who_breaks_a_promise_is_seldom_said_to_keep_it():
+    rate, total = 0.01, 800
+    met = [k for k in range(60) if judge("nfr <= 1%", overlap_of(k, total)).verdict == "met"]
+    missed = [k for k in range(60) if judge("nfr <= 1%", overlap_of(k, total)).verdict == "missed"]
+    # At the limit itself, the worst case, from the binomial distribution.
+    assert 0 < binom.pmf(met, total, rate).sum() <= 0.05
+    assert 0 < binom.pmf(missed, total, rate).sum() <= 0.05
+    assert np.all(np.diff(met) == 1)

@@ -1,0 +1,182 @@
+"""Promises in Keras alone: the callback, what is put aside, what is refused."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from bc_keras import BCModel, CompatibilityCallback, LambdaScheduler, LinearLambda, StoredOutputs, evaluate, unwrap
+
+# Whether small nets on little data keep theirs is not what is asked here.
+pytestmark = pytest.mark.filterwarnings("ignore:Promise .* missed")
+PROMISE = {"promise": "nfr <= 20%", "promise_options": {"confidence": 0.9}}
+
+
+def data(rows, seed):
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(rows, 4)).astype("float32")
+    return x, (x[:, :3] + 0.5 * draw.normal(size=(rows, 3))).argmax(1)
+
+
+TRAIN, HELD_OUT = data(96, 0), data(200, 1)
+
+
+def net(seed=0):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(8), keras.layers.BatchNormalization(), keras.layers.Dense(3, "softmax")]
+    )
+
+
+def old():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    model.set_weights([2 * np.eye(4, 3), np.zeros(3)])
+    return model
+
+
+def wrapped(h1=None, **options):
+    model = BCModel(net(), h1=old() if h1 is None else h1, dissonance="imitation", **options)
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def fit(model, *callbacks, x=TRAIN[0], y=TRAIN[1], epochs=3, **more):
+    return model.fit(x, y, batch_size=16, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks), **more)
+
+
+def test_the_callback_moves_lambda_as_the_model_does():
+    one = wrapped(**PROMISE)
+    logs = fit(one, validation_data=HELD_OUT).history
+    callback, other = CompatibilityCallback(HELD_OUT, **PROMISE), wrapped()
+    assert callback.promise is None
+    others = fit(other, callback).history
+    for name in ("lambda_c", "promise_nfr", "promise_nfr_bound"):
+        assert others[name] == pytest.approx(logs[name], rel=1e-9), name
+    assert others["promise_nfr"] == others["val_nfr"]
+    assert str(callback.promise) == str(one.promise)
+    for first, second in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert evaluate(old(), other, HELD_OUT).comparison.overlap.nfr == callback.promise.value
+
+
+def test_a_share_is_put_aside_at_random_and_is_not_trained_on():
+    asked = []
+
+    def h1(x):
+        asked.append(np.asarray(keras.ops.convert_to_numpy(x)))
+        return keras.ops.softmax(2 * x[:, :3])
+
+    # Sorted, as arrays may be.
+    order = np.argsort(TRAIN[1])
+    x, y = TRAIN[0][order], TRAIN[1][order]
+    model = BCModel(net(), h1=h1, dissonance="imitation", **PROMISE, promise_data=0.25, h1_from_logits=False)
+    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    fit(model, x=x, y=y, epochs=1)
+    assert model.promise.overlap.total == 24
+    held_out = next(rows for rows in asked if len(rows) == 24)
+    # Four batches and a half; what came before was a look at the first rows.
+    trained = np.concatenate([rows for rows in asked if len(rows) in (16, 8)][-5:])
+    assert len(trained) == 72
+    assert not {row.tobytes() for row in held_out} & {row.tobytes() for row in trained}
+    labels = {int(y[(x == row).all(1).argmax()]) for row in held_out}
+    assert labels == {0, 1, 2}
+
+
+def test_validation_split_is_what_is_held_out():
+    model, direct = wrapped(**PROMISE), wrapped(**PROMISE)
+    one = fit(model, validation_split=0.25).history
+    other = fit(direct, x=TRAIN[0][:72], y=TRAIN[1][:72], validation_data=(TRAIN[0][72:], TRAIN[1][72:])).history
+    assert model.promise.overlap.total == 24
+    assert one["lambda_c"] == pytest.approx(other["lambda_c"], rel=1e-9)
+
+
+def test_stored_outputs_answer_for_held_out_data_too():
+    live = wrapped(**PROMISE)
+    expected = fit(live, validation_data=HELD_OUT).history["lambda_c"]
+    stored = StoredOutputs.compute(old(), *TRAIN)
+    model = wrapped(stored, **PROMISE)
+    x, y = stored.attach(*TRAIN)
+    held_out = StoredOutputs.compute(old(), *HELD_OUT).attach(*HELD_OUT)
+    assert fit(model, x=x, y=y, validation_data=held_out).history["lambda_c"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_other_batches_than_arrays():
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            rows = slice(50 * index, 50 * index + 50)
+            return HELD_OUT[0][rows], HELD_OUT[1][rows]
+
+    one, other = wrapped(**PROMISE, promise_data=Batches()), wrapped(**PROMISE, promise_data=HELD_OUT)
+    assert fit(one).history["lambda_c"] == pytest.approx(fit(other).history["lambda_c"], rel=1e-9)
+
+
+def test_a_second_fit_goes_on_with_lambda_and_compares_anew():
+    model = wrapped(**PROMISE)
+    first = fit(model, epochs=2, validation_data=HELD_OUT).history["lambda_c"][-1]
+    assert model.lambda_c == pytest.approx(first, rel=1e-6)  # a variable of float32
+    fit(model, epochs=4, initial_epoch=2, validation_data=HELD_OUT)
+    assert evaluate(old(), model, HELD_OUT).comparison.overlap.nfr == model.promise.value
+
+
+def test_h2s_own_files_hold_nothing_of_it(tmp_path):
+    model = wrapped(**PROMISE)
+    fit(model, validation_data=HELD_OUT)
+    model.save(tmp_path / "h2.keras")
+    loaded = keras.models.load_model(tmp_path / "h2.keras")
+    assert type(loaded) is keras.Sequential
+    assert not hasattr(loaded, "promise")
+    assert not hasattr(unwrap(model), "promise")
+
+
+def test_lambda_has_one_master():
+    model = wrapped(**PROMISE)
+    with pytest.raises(ValueError, match="moved by the promise"):
+        model.lambda_c = 3.0
+    with pytest.raises(ValueError, match="leave out LambdaScheduler"):
+        fit(model, LambdaScheduler(LinearLambda(end=4.0)), validation_data=HELD_OUT)
+    with pytest.raises(ValueError, match="no promise of its own"):
+        fit(model, CompatibilityCallback(HELD_OUT, **PROMISE), validation_data=HELD_OUT)
+    plain = net()
+    plain.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match=r"lambda_c of a BCModel.*BCModel\(h2, h1=h1\)"):
+        fit(plain, CompatibilityCallback(HELD_OUT, h1=old(), **PROMISE))
+
+
+def test_an_attribute_of_the_users_own_stays_what_it_is():
+    model = net()
+    model.promise = "to be kind"
+    assert BCModel(model, h1=old()).promise == "to be kind"
+    with pytest.raises(TypeError, match="attribute 'promise'"):
+        BCModel(unwrap(model), h1=old(), **PROMISE)
+
+
+def test_a_share_of_what_cannot_be_divided_is_refused_with_a_remedy():
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return TRAIN
+
+    with pytest.raises(TypeError, match=r"arrays x and y.*promise_data=held_out"):
+        wrapped(**PROMISE, promise_data=0.25).fit(Batches(), verbose=0)
+    for share in (0.0, 1.0, 1, -0.5, 2):
+        with pytest.raises(ValueError, match="a share between 0 and 1"):
+            wrapped(**PROMISE, promise_data=share)
+    with pytest.raises(ValueError, match="leaves none held out"):
+        fit(wrapped(**PROMISE, promise_data=0.001))
+
+
+def test_the_callback_has_its_own_every():
+    with pytest.raises(ValueError, match=r"CompatibilityCallback\(every=...\)"):
+        CompatibilityCallback(HELD_OUT, promise="nfr <= 20%", promise_options={"every": 5})
+    callback = CompatibilityCallback(HELD_OUT, every=2, **PROMISE)
+    model = wrapped()
+    fit(model, callback, epochs=3)
+    # After the second epoch and the last.
+    assert len(callback.history) == 2
+    assert model.lambda_c != 1

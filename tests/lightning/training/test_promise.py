@@ -1,0 +1,298 @@
+"""Promises in Lightning alone: callbacks, looks that a checkpoint was written before, what is refused."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from bc_lightning import BCLightningModule, CompatibilityCallback, evaluate, unwrap
+from bc_lightning.training._wrapped import compatibilities_of
+
+# Whether small nets on little data keep theirs is not what is asked here.
+pytestmark = pytest.mark.filterwarnings("ignore:Promise .* missed")
+
+PROMISE = {"promise": "nfr <= 20%", "promise_options": {"confidence": 0.9}}
+
+
+def rows(number, seed):
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(number, 4, generator=draw)
+    return TensorDataset(x, (x[:, :3] + 0.5 * torch.randn(number, 3, generator=draw)).argmax(1))
+
+
+TRAIN, HELD_OUT = rows(96, 0), rows(200, 1)
+
+
+class Classifier(pl.LightningModule):
+    """No forward: its steps call a network, with BatchNorm and Dropout."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 3))
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", F.cross_entropy(self.net(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def old():
+    net = nn.Linear(4, 3)
+    with torch.no_grad():
+        net.weight.copy_(torch.eye(3, 4))
+        net.bias.zero_()
+    return net
+
+
+def trainer_of(*callbacks, epochs=3, **more):
+    return pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=any(isinstance(each, ModelCheckpoint) for each in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+        **more,
+    )
+
+
+def loaders(held_out=HELD_OUT):
+    return DataLoader(TRAIN, 16), DataLoader(held_out, 50)
+
+
+def lambda_of(module):
+    return float(compatibilities_of(module)[0].loss.lambda_c)
+
+
+def test_the_callback_does_what_the_wrapped_module_does():
+    def fitted(wrap, *callbacks):
+        module = wrap(Classifier())
+        torch.manual_seed(1)
+        trainer = trainer_of(*callbacks)
+        trainer.fit(module, *loaders())
+        return module, trainer.callback_metrics
+
+    options = {"h1": old(), "loss": "imitation", **PROMISE}
+    module, logs = fitted(lambda net: BCLightningModule(net, **options))
+    callback = CompatibilityCallback(**options)
+    assert callback.promise is None
+    plain, others = fitted(lambda net: net, callback)
+    assert type(plain) is Classifier
+    assert str(callback.promise) == str(module.promise)
+    assert logs["lambda_c"] == others["lambda_c"] != 1
+    for name, value in module.state_dict().items():
+        assert torch.equal(plain.state_dict()[name], value), name
+    # The verdict is of the weights that are there, BatchNorm's statistics among them.
+    assert evaluate(old(), plain, HELD_OUT, scores="net").comparison.overlap.nfr == callback.promise.value
+    assert not hasattr(plain, "promise")
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_module_without_forward_is_looked_at_as_it_is_validated(own):
+    module = BCLightningModule(
+        Classifier(), h1=old(), loss="imitation", **PROMISE, promise_data=DataLoader(HELD_OUT, 50) if own else None
+    )
+    trainer = trainer_of()
+    torch.manual_seed(1)
+    trainer.fit(module, *loaders())
+    assert trainer.callback_metrics["promise_nfr"] == trainer.callback_metrics["val_nfr"]
+    assert module.training
+
+
+def test_h1_is_asked_once_about_held_out_data_of_their_own():
+    asked, answer = [], old()
+
+    def h1(x):
+        asked.append(len(x))
+        return answer(x)
+
+    module = BCLightningModule(nn.Linear(4, 3), h1=h1, optimizer=torch.optim.Adam, **PROMISE, promise_data=HELD_OUT)
+    trainer_of(epochs=4).fit(module, loaders()[0])
+    assert asked == [200] + 4 * 6 * [16]
+    # Of items that come in another order each time, it is asked again.
+    asked.clear()
+    shuffled = DataLoader(HELD_OUT, 200, shuffle=True)
+    again = BCLightningModule(nn.Linear(4, 3), h1=h1, optimizer=torch.optim.Adam, **PROMISE, promise_data=shuffled)
+    trainer_of(epochs=4).fit(again, loaders()[0])
+    assert asked.count(200) == 5
+    assert again.promise.overlap.accuracy_h1 == module.promise.overlap.accuracy_h1
+
+
+def test_looking_draws_no_random_numbers():
+    def weights(**options):
+        module = BCLightningModule(nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3)), h1=old(), optimizer=sgd, **options)
+        with torch.no_grad():
+            module.model[1].weight.zero_()
+            module.model[1].bias.zero_()
+        torch.manual_seed(3)
+        trainer_of().fit(module, DataLoader(TRAIN, 16, shuffle=True))
+        return module.state_dict()
+
+    def sgd(parameters):
+        return torch.optim.SGD(parameters, lr=0.1)
+
+    fixed = {"start": 2.0, "most": 2.0, "keep": "last", "confidence": 0.5}
+    # Broken by far, so that lambda_c stays where it must not go beyond.
+    looked = weights(promise="nfr <= 0.4%", promise_options=fixed, promise_data=DataLoader(HELD_OUT, 50))
+    for name, value in weights(lambda_c=2.0).items():
+        assert torch.equal(looked[name], value), name
+
+
+def test_a_look_that_a_checkpoint_was_written_before_is_made_up_for(tmp_path):
+    # One batch again and again, as Lightning begins an epoch anew that it takes up in its midst.
+    train = DataLoader(TensorDataset(*(part[:16].repeat(8, *[1] * (part.ndim - 1)) for part in TRAIN.tensors)), 16)
+
+    def fitted(ckpt_path=None):
+        torch.manual_seed(0)
+        module = BCLightningModule(
+            nn.Linear(4, 3),
+            h1=old(),
+            loss="imitation",
+            optimizer=lambda weights: torch.optim.SGD(weights, lr=0.05),
+            promise=PROMISE["promise"],
+            promise_data=HELD_OUT,
+            promise_options={"every": 2, "confidence": 0.9},
+        )
+        # Callbacks write after four steps, before the look that is due then.
+        keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1)
+        trainer = trainer_of(keep, epochs=None, max_steps=8)
+        trainer.fit(module, train, ckpt_path=ckpt_path)
+        return module
+
+    whole = fitted()
+    saved = torch.load(tmp_path / "step=4.ckpt", weights_only=True)["backward_compatibility"]["promise"]
+    assert saved["steps"] == 2
+    rest = fitted(tmp_path / "step=4.ckpt")
+    assert lambda_of(rest) == lambda_of(whole) != saved["lambda_c"]
+    assert str(rest.promise) == str(whole.promise)
+
+
+def test_a_checkpoint_of_another_promise_is_not_gone_on_with(tmp_path):
+    trainer = trainer_of(ModelCheckpoint(tmp_path, filename="one"), epochs=1)
+    trainer.fit(BCLightningModule(Classifier(), h1=old(), **PROMISE), *loaders())
+    other = BCLightningModule(Classifier(), h1=old(), promise="nfr <= 30%")
+    with pytest.raises(ValueError, match=r"held to the promise 'nfr <= 0.2', and here it is 'nfr <= 0.3'"):
+        trainer_of(epochs=2).fit(other, *loaders(), ckpt_path=tmp_path / "one.ckpt")
+
+
+def test_fit_goes_on_with_the_same_trainer_and_begins_anew_with_another():
+    module = BCLightningModule(Classifier(), h1=old(), loss="imitation", **PROMISE)
+    trainer = trainer_of(epochs=2)
+    trainer.fit(module, *loaders())
+    first = lambda_of(module)
+    keeper = compatibilities_of(module)[0].promised.keeper
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(module, *loaders())
+    assert compatibilities_of(module)[0].promised.keeper is keeper
+    trainer_of(epochs=1).fit(module, *loaders())
+    assert compatibilities_of(module)[0].promised.keeper is not keeper
+    assert first != 1
+
+
+def test_nothing_of_a_promise_is_in_the_model():
+    h2 = nn.Linear(4, 3)
+    module = BCLightningModule(h2, h1=old(), optimizer=torch.optim.Adam, **PROMISE)
+    trainer_of(epochs=1).fit(module, *loaders())
+    assert set(module.state_dict()) == {"weight", "bias"}
+    assert copy.deepcopy(module).promise.overlap == module.promise.overlap
+    assert unwrap(module) is h2
+    assert not hasattr(h2, "promise")
+
+
+def test_it_is_said_in_one_line(caplog):
+    module = BCLightningModule(Classifier(), h1=old(), loss="imitation", **PROMISE)
+    with caplog.at_level(logging.INFO):
+        trainer_of().fit(module, *loaders())
+    said = [record.getMessage() for record in caplog.records if "romise" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith(str(module.promise))
+    assert "\n" not in said[0]
+
+
+def test_a_dry_run_looks_at_nothing():
+    module = BCLightningModule(Classifier(), h1=old(), promise="nfr <= 0.1%")
+    trainer_of(fast_dev_run=True).fit(module, *loaders())
+    assert module.promise is None
+
+
+class Named(Classifier):
+    """Has a use of its own for the name."""
+
+    promise = "to be kind"
+
+
+def test_an_attribute_of_the_users_own_stays_what_it_is():
+    assert BCLightningModule(Named(), h1=old()).promise == "to be kind"
+    net = Classifier()
+    net.promise = nn.Linear(1, 1)
+    assert isinstance(BCLightningModule(net, h1=old()).promise, nn.Linear)
+    with pytest.raises(TypeError, match="attribute 'promise' already"):
+        BCLightningModule(Named(), h1=old(), **PROMISE)
+    twice = BCLightningModule(Classifier(), h1=old(), **PROMISE)
+    with pytest.raises(TypeError, match="another h1's promise"):
+        BCLightningModule(twice, h1=old(), log_prefix="second_", **PROMISE)
+
+
+class Augmenting(Classifier):
+    """Changes batches."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return [batch[0] + torch.randn_like(batch[0]), batch[1]]
+
+
+def test_data_that_a_hook_may_change_are_not_read_past_it():
+    module = BCLightningModule(Augmenting(), h1=old(), **PROMISE, promise_data=HELD_OUT)
+    with pytest.raises(TypeError, match=r"Augmenting.on_after_batch_transfer changes batches.*validation data"):
+        trainer_of().fit(module, loaders()[0])
+    # The remedy.
+    trainer_of(epochs=1).fit(BCLightningModule(Augmenting(), h1=old(), loss="imitation", **PROMISE), *loaders())
+
+
+def test_several_validation_loaders_need_a_word():
+    class Two(Classifier):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            super().validation_step(batch, batch_idx)
+
+    module = BCLightningModule(Two(), h1=old(), **PROMISE)
+    with pytest.raises(ValueError, match=r"2 validation loaders.*promise_data=loader"):
+        trainer_of().fit(module, loaders()[0], [loaders()[1]] * 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"promise_data": 0.1}, TypeError, "random_split"),
+        ({"promise_options": {"every": 3}}, ValueError, "val_check_interval"),
+        ({"promise_data": 3}, TypeError, "random_split"),
+        ({"promise_data": object()}, TypeError, "data loader, a list of batches or a Dataset"),
+    ],
+)
+@pytest.mark.parametrize("door", [BCLightningModule, CompatibilityCallback])
+def test_what_is_refused_at_the_door(options, error, message, door):
+    model = (Classifier(),) if door is BCLightningModule else ()
+    with pytest.raises(error, match=message):
+        door(*model, h1=old(), promise="nfr <= 20%", **options)
+
+
+def test_a_name_of_ours_is_not_logged_by_others():
+    class Logs(Classifier):
+        def validation_step(self, batch, batch_idx):
+            super().validation_step(batch, batch_idx)
+            self.log("promise_nfr", 0.0)
+
+    with pytest.raises(ValueError, match="logs 'promise_nfr' itself"):
+        trainer_of().fit(BCLightningModule(Logs(), h1=old(), **PROMISE), *loaders())
