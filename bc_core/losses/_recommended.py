@@ -47,7 +47,7 @@ def recommend(
         same_architecture: whether h2 has h1's layers, so that it can start from h1's weights.
         h1: what there is of it: ``"model"``, its ``"stored"`` outputs, or predicted ``"labels"`` alone.
         new_classes: whether h2 has classes that h1 does not know.
-        two_networks: whether both may be asked where h2 is used, at the price of both.
+        two_networks: whether both may be asked where h2 is used, at the price of both. Not with new classes.
 
     Raises:
         ValueError: another h1, or two networks where h1 is no model.
@@ -69,11 +69,11 @@ def recommend(
     start: Literal["h1"] | None = "h1" if warm else None
     if h1 == "labels":
         return Recommendation(None, "new_error", 1.0, False, True, None, *_SAID["labels"])
-    if two_networks:
-        return Recommendation(start, "new_error", 0.0, False, True, "blend", *_SAID["two networks"])
-    # What h1 says of an instance of a class that it does not know would teach against that class.
+    # What h1 says of an instance of a class that it does not know would teach, and vote, against that class.
     if new_classes:
         return Recommendation(start, "new_error", 1.0, False, True, None, *_SAID["new classes"])
+    if two_networks:
+        return Recommendation(start, "new_error", 0.0, False, True, "blend", *_SAID["two networks"])
     if h1 == "stored":
         return Recommendation(None, RECOMMENDED, 1.0, False, True, None, *_SAID["stored"])
     if warm:
