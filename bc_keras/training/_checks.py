@@ -135,7 +135,7 @@ def _gather(function: Any, seen: set[CodeType]) -> None:
 # The data
 
 
-def check_data(model: Any, state: Compatibility, x: Any, y: Any) -> None:
+def check_data(model: Any, state: Compatibility, x: Any, y: Any = None) -> None:
     """Refuse data without instances, and labels that h2 has no score for; JAX and XLA would train on without a word."""
     if is_empty(x if y is None else y):
         raise ValueError(

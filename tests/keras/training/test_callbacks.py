@@ -149,7 +149,7 @@ def test_stored_outputs_come_with_the_labels():
         compiled(model).evaluate(*data_of_model, verbose=0, callbacks=[callback])
         wanted = ErrorOverlap.from_predictions(y, labels_of(h1, x), labels_of(h2, x), CLASSES)
         assert callback.comparison.overlap == wanted
-        with pytest.raises(ValueError, match="h1 is missing"):
+        with pytest.raises(ValueError, match="h1 is (missing|stored outputs, and these data do not carry them)"):
             model.evaluate(*data_of_model, verbose=0, callbacks=[CompatibilityCallback((x, y), h1=given)])
 
 
@@ -357,7 +357,7 @@ def two_outputs():
         ({"h1": lambda x: keras.ops.zeros((len(x), 7))}, r"h2's 3 classes.*Received"),
         ({"h1": two_outputs()}, "h1 must return one tensor"),
         ({"class_names": ["cat"]}, "class names"),
-        ({"validation_data": (data()[0], data()[1] + 5)}, "expected classes 0..2"),
+        ({"validation_data": (data()[0], data()[1] + 5)}, "classes in 0..2"),
         ({"validation_data": Pieces(np.zeros((10, 4)))}, "yield"),
     ],
 )
