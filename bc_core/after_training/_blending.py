@@ -95,7 +95,9 @@ def settings_of(
         given = DEFAULT_RATIOS if how == "gate" else DEFAULT_ALPHAS
     tried = {check_setting(how, each) for each in ([given] if _is_number(given) else given)}  # type: ignore[union-attr]
     if not tried:
-        raise ValueError(f"{'ratio' if how == 'gate' else 'weight'} must be one number or several. Received: {given!r}.")
+        raise ValueError(
+            f"{'ratio' if how == 'gate' else 'weight'} must be one number or several. Received: {given!r}."
+        )
     return sorted(tried, reverse=True)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.losses._dissonances import DISSONANCES
@@ -76,7 +76,7 @@ class PromiseOptions:
             raise TypeError(f"every must be a whole number of steps. Received: every={made.every!r}.")
         if made.every is not None and made.every < 1:
             raise ValueError(f"every must be at least 1 step. Received: every={made.every!r}.")
-        if not isinstance(made.confidence, Real) or not 0.5 <= made.confidence < 1:
+        if not isinstance(cast("Any", made.confidence), Real) or not 0.5 <= made.confidence < 1:
             # Below, a promise could be met by a score that breaks it.
             raise ValueError(f"confidence must be at least 0.5 and below 1. Received: confidence={made.confidence!r}.")
         made.limits()

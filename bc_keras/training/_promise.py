@@ -97,7 +97,7 @@ class Promised:
                 self.weights = list(saved.values())
 
     def is_unseen(self, model: keras.Model) -> bool:
-        """Whether the weights are others than at the last look: at the very end an optimiser may put an average there."""
+        """Whether the weights are others than at the last look; at the end an optimiser may put an average there."""
         return self.seen is not None and self.seen != _told_by(model)
 
     def end(self, model: keras.Model, state: Compatibility) -> None:

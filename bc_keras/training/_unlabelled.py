@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ class Unlabelled:
     """
 
     def __init__(self, x: Any, weight: float, batch_size: int) -> None:
-        if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight < float("inf"):
+        if isinstance(weight, bool) or not isinstance(cast("Any", weight), Real) or not 0 <= weight < float("inf"):
             raise ValueError(f"unlabelled_weight must be a number >= 0. Received: unlabelled_weight={weight!r}.")
         items = ArrayItems(x, None, batch_size)
         self.weight, self.batch_size, self.rows = float(weight), batch_size, len(items)

@@ -45,7 +45,7 @@ class Unlabelled:
                 "unlabelled must be a data loader, or a list of batches, that can be read again and again: "
                 f"torch.utils.data.DataLoader(dataset, batch_size=64, shuffle=True). Received: {type(loader).__name__}."
             )
-        if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight < float("inf"):
+        if isinstance(weight, bool) or not isinstance(cast("Any", weight), Real) or not 0 <= weight < float("inf"):
             raise ValueError(f"unlabelled_weight must be a number >= 0. Received: unlabelled_weight={weight!r}.")
         self.loader, self.weight = loader, float(weight)
 
