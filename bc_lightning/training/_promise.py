@@ -165,9 +165,8 @@ def note_validated(module: Any) -> None:
     for state, promised in _held_to(module):
         trainer = module.trainer
         if state.options.promise_data is None and trainer.state.fn == "fit" and not trainer.sanity_checking:
-            weights = module.state_dict()
-            promised.seen = _told_by(weights)
-            promised.validated = _copied(weights) if promised.keeper.options.keep == "best" else None
+            promised.seen = _told_by(module)
+            promised.validated = _copied(module.state_dict()) if promised.keeper.options.keep == "best" else None
 
 
 def look_after_batch(module: Any) -> None:
@@ -247,13 +246,17 @@ def _say_if_replaced(module: Any, promised: Promised) -> None:
 
 def _is_unseen(module: Any, promised: Promised) -> bool:
     """Whether the weights of now are others than those of the last look."""
-    now = None if promised.seen is None else _told_by(module.state_dict())
-    return now is not None and not torch.equal(cast("Tensor", promised.seen), now)
+    now = None if promised.seen is None else _told_by(module)
+    if now is None:
+        return False
+    # All processes do the same, also where each holds a part of the weights.
+    unseen = not torch.equal(cast("Tensor", promised.seen), now)
+    return bool(module.trainer.strategy.reduce_boolean_decision(unseen, all=False))
 
 
-def _told_by(weights: Mapping[str, Any]) -> Tensor | None:
+def _told_by(module: nn.Module) -> Tensor | None:
     """A few numbers by which weights are told from others; None where they are sharded."""
-    tensors = [value for value in weights.values() if isinstance(value, Tensor) and value.numel()]
+    tensors = [value for value in _tensors_of(module) if value.numel()]
     if any(isinstance(value, DTensor) for value in tensors):
         return None
     plain = [(torch.view_as_real(value) if value.is_complex() else value).detach().float() for value in tensors]
@@ -288,7 +291,7 @@ def _look(
 ) -> None:
     keeps_best, held_out = promised.keeper.options.keep == "best", state.options.promise_data is not None
     if held_out:
-        promised.seen = _told_by(module.state_dict())
+        promised.seen = _told_by(module)
     if promised.keeper.look(overlap, module.trainer.global_step) and keeps_best:
         promised.weights = _copied(module.state_dict()) if validated is None else validated
     # Filled in place, as by a schedule.
