@@ -8,6 +8,7 @@ import pytest
 from scipy.special import softmax
 from user_models import data, net
 
+from bc_core import ClassMap
 from bc_keras import BCModel, CompatibilityLoss, sweep, unwrap
 
 SPARSE = "sparse_categorical_crossentropy"
@@ -150,7 +151,7 @@ class TestBadInput:
     def test_logits_of_classes_that_h1_does_not_have(self):
         with pytest.raises(ValueError, match="compares logits.*take dissonance='focal_distillation'"):
             BCModel(net(1), h1=net(0, classes=2), loss="logit_distance", class_map=[0, 2])
-        model = BCModel(net(1), h1=net(0, classes=2), loss="focal_distillation", class_map=[0, 2])
+        model = BCModel(net(1), h1=net(0, classes=2), loss="focal_distillation", class_map=ClassMap([0, 2], new=[1]))
         assert all(np.isfinite(weights).all() for weights in fitted(model)[1])
 
     def test_labels_alone(self):
