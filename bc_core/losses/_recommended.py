@@ -94,9 +94,10 @@ _SAID = {
         "(0.1), letter 0.34 (0.3), Adult 0.43 (0.2), COMPAS 0.67 (0.4).",
     ),
     "cold": _Said(
-        "h1's weights are of no use here, but what it says of mixed inputs is, and averaged weights flip less.",
+        "h1's weights are of no use here, but what it says of mixed inputs is, and averaged weights flip less. Where "
+        "both models may be asked, a blend is far ahead.",
         "Share of the flips (points lost): from fresh weights Adult 0.41 (0.3), COMPAS 0.62 (0.4); with new features "
-        "Adult 0.47 (0.5), COMPAS 0.55 (1.9).",
+        "Adult 0.47 (0.5), COMPAS 0.55 (1.9); MNIST-5k from a perceptron to convolutions 0.75 (1.3).",
     ),
     "stored": _Said(
         "Stored outputs say nothing of mixed inputs; imitation on every instance stays safe where labels are noisy.",
