@@ -77,6 +77,12 @@ class HeldSteps(keras.Model):
         trackers = state.trackers if state.step.has_gone_beyond else state.trackers[: len(TRACKERS)]
         return {**super().get_metrics_result(), **{each.name: each.result() for each in trackers}}
 
+    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
+        # Without all that the steps have logged Keras takes their logs, which of several replicas are means of scores.
+        with self._compatibility.taking(None) as ended:
+            ended.has_gone_beyond = isinstance(logs, dict) and UNLABELLED in logs
+            return super()._get_metrics_result_or_logs(logs)
+
     def _flatten_metrics_in_order(self, logs: dict[str, Any]) -> Any:
         return super()._flatten_metrics_in_order(
             {name: logs[name] for name in logs if name not in (*TRACKERS, UNLABELLED)}
