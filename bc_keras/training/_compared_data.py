@@ -15,7 +15,7 @@ from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks 
 from bc_core import Comparison, compare
 from bc_core._arrays import id_array, to_numpy
 from bc_core.losses._blends import check_kind_of_blend
-from bc_keras.batches._attached import HOW_TO_ATTACH, HOW_TO_ATTACH_STORED, check_columns, split_reference
+from bc_keras.batches._attached import HOW_TO_ATTACH, HOW_TO_ATTACH_STORED, split_reference
 from bc_keras.batches._labels import (
     Labels,
     check_is_classification,
@@ -290,18 +290,12 @@ class AskedData:
         if self._given.h1_rows is not None:
             h1_output = self._given.h1_rows[batch.rows]
         elif reference is None or reference.stored is not None:
-            columns = columns_of(h2_output)
-            if reference is not None and reference.class_map is not None:
-                columns = len(reference.class_map)
-            if reference is not None:
-                check_columns(reference.stored, columns)
+            columns = columns_of(h2_output) if reference is None else columns_beside(reference, h2_output)
             missing = (
                 f"h1 is missing. Pass the model in use, {self._given.advice.h1}, or its answers with the labels. "
                 f"{HOW_TO_ATTACH}"
             )
-            target, h1_output = split_reference(
-                target, columns, missing if reference is None else HOW_TO_ATTACH_STORED
-            )
+            target, h1_output = split_reference(target, columns, missing if reference is None else HOW_TO_ATTACH_STORED)
         if self._kept_h1 is not None:
             h1_output = self._kept_h1[batch.rows]
         return target, h1_output
@@ -320,9 +314,9 @@ class AskedData:
             return y
         if width in without:
             raise ValueError(
-                "Whether these labels carry the teacher's stored outputs cannot be told from their width: leave these "
-                f"out, and give class indices. Received: labels of {width} columns, {taught} of them the teacher's or "
-                "none."
+                "Whether these labels carry the teacher's stored outputs cannot be told from their width: give "
+                "class indices without these, or one-hot labels with these. Received: labels of "
+                f"{width} columns, {taught} of them the teacher's or none."
             )
         return y[..., :-taught] if width - taught > 1 else y[..., 0]
 

@@ -208,7 +208,7 @@ def test_operations_are_those_of_numpy(side, name):
         "where": (scores > 0, scores, 7.0),
         "among_top": (scores, 2),
     }.get(name, (scores,))
-    assert len(OPERATIONS) == 13
+    assert len(OPERATIONS) == 15
     with np.errstate(over="ignore"):
         expected = getattr(NumpyOperations(), name)(*arguments)
     tensors = [each if isinstance(each, float | int) else side.tensor(each) for each in arguments]
