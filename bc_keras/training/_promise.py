@@ -112,6 +112,8 @@ def _steps(model: keras.Model) -> int:
 def as_fit_ends(model: keras.Model) -> Iterator[None]:
     """Within it the weights are those with which ``fit`` would end: of an optimizer with ``use_ema`` its averages."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if optimizer.use_ema and hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()  # within an epoch the compiled step keeps the state to itself
     if not optimizer.use_ema or not _steps(model):
         yield
         return

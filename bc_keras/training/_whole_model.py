@@ -119,14 +119,12 @@ class MissingUnlabelled(Unlabelled):
     def __init__(self) -> None:
         self.weight = 0.0
 
-    def next_rows(self) -> Any:
-        """There are none."""
+    def make_variables(self) -> None:
+        """There are none to lay where the steps run."""
         raise ValueError(
             "The saved model was trained on unlabelled inputs too, which are not saved with it: wrap h2 anew, "
-            "BCModel(model, h1=model.h1, unlabelled=...) with your other options, to train on. Received: unlabelled=None."
+            "BCModel(model, h1=model.h1, unlabelled=...) with your other options, to train on. Received: None."
         )
-
-    next_tensors = next_rows
 
 
 def _text(path: Path | None) -> str | None:

@@ -107,8 +107,8 @@ def test_rows_of_a_teacher_in_held_out_data_are_not_h1s(is_stored, has_indices):
     taught = net(5)
 
     def attached(x, y):
-        rows = StoredOutputs.compute(taught, x, y)
         y = y if has_indices else np.eye(3)[y]
+        rows = StoredOutputs.compute(taught, x, y)
         return StoredOutputs.compute(old(), x, y).attach(x, y, teacher=rows) if is_stored else rows.attach(x, y)
 
     def trained(h1, teacher, train, held_out):
