@@ -333,7 +333,7 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
     figure.supxlabel("accuracy of h2, %", fontsize=9)
     figure.supylabel("NFR, %", fontsize=9)
     figure.tight_layout()
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=70)
     pyplot.close(figure)
 
 

@@ -37,7 +37,11 @@ UPDATE = {"run": "plain-cold-0", "dataset": "test", "region": "regress"}
 PICTURES = (
     Picture("dashboard", UPDATE, height=1110),
     Picture("dashboard-instances", {**UPDATE, "target": "7"}, "instances"),
-    Picture("dashboard-sweep", {"run": "strict-imitation-cold-1", "dataset": "test"}, "sweep"),
+    Picture(
+        "dashboard-sweep",
+        {"run": "strict-imitation-cold-1", "dataset": "test", "promise": "nfr <= 2%", "sweepX": "nfr,btc"},
+        "sweep",
+    ),
     Picture("dashboard-curves", {"run": "new-error-cold-1", "dataset": "val", "other": "plain-cold-0"}, "curves"),
     Picture(
         "dashboard-two-updates", {"run": "plain-cold-0", "dataset": "test", "other": "new-error-cold-16"}, "scores"

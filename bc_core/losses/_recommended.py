@@ -47,7 +47,7 @@ def recommend(
         same_architecture: whether h2 has h1's layers, so that it can start from h1's weights.
         h1: what there is of it: ``"model"``, its ``"stored"`` outputs, or predicted ``"labels"`` alone.
         new_classes: whether h2 has classes that h1 does not know.
-        two_networks: whether both may be asked where h2 is used, at the price of both.
+        two_networks: whether both may be asked where h2 is used, at the price of both. Not with new classes.
 
     Raises:
         ValueError: another h1, or two networks where h1 is no model.
@@ -69,11 +69,11 @@ def recommend(
     start: Literal["h1"] | None = "h1" if warm else None
     if h1 == "labels":
         return Recommendation(None, "new_error", 1.0, False, True, None, *_SAID["labels"])
+    # What h1 says of an instance of a class that it does not know would teach, and vote, against that class.
+    if new_classes:
+        return Recommendation(start, "new_error", 1.0, False, True, None, *_SAID["new classes"])
     if two_networks:
         return Recommendation(start, "new_error", 0.0, False, True, "blend", *_SAID["two networks"])
-    # What h1 says of an instance of a class that it does not know would teach against that class.
-    if new_classes:
-        return Recommendation(start, "strict_imitation", 1.0, False, True, None, *_SAID["new classes"])
     if h1 == "stored":
         return Recommendation(None, RECOMMENDED, 1.0, False, True, None, *_SAID["stored"])
     if warm:
@@ -88,28 +88,35 @@ class _Said(NamedTuple):
 
 _SAID = {
     "warm": _Said(
-        "h1's answer to mixed inputs is none that it learned by heart, averaged weights flip less for no accuracy, and "
-        "from a start at h1 the way back to it is open: as far as a promise asks.",
-        "",
+        "h1's answer to mixed inputs is none that it learned by heart; averaged weights lack the noise of the last "
+        "steps, which is flips; and from a start at h1 the way back to it is open, as far as a promise asks.",
+        "Share of plain training's negative flips, before `interpolate` (points of accuracy lost): MNIST-5k 0.39 "
+        "(0.1), letter 0.34 (0.3), Adult 0.43 (0.2), COMPAS 0.67 (0.4).",
     ),
     "cold": _Said(
-        "Nothing of h1's weights can be used, but what it says of mixed inputs can, and averaged weights flip less.",
-        "",
+        "h1's weights are of no use here, but what it says of mixed inputs is, and averaged weights flip less. Where "
+        "both models may be asked, a blend is far ahead.",
+        "Share of the flips (points lost): from fresh weights Adult 0.41 (0.3), COMPAS 0.62 (0.4); with new features "
+        "Adult 0.47 (0.5), COMPAS 0.55 (1.9); MNIST-5k from a perceptron to convolutions 0.75 (1.3).",
     ),
     "stored": _Said(
-        "Stored outputs say nothing of mixed inputs; imitation on every instance is robust where labels are noisy.",
-        "",
+        "Stored outputs say nothing of mixed inputs; imitation on every instance stays safe where labels are noisy.",
+        "Share of the flips (points lost) from fresh weights: Adult 0.43 (0.2), COMPAS 0.64 (0.4); with new features "
+        "Adult 0.49 (0.4), COMPAS 0.58 (1.8).",
     ),
     "labels": _Said(
-        "Labels cannot be imitated. lambda_c from 0.25 where labels are noisy to 16 where they are clean.",
-        "",
+        "Labels cannot be imitated. lambda_c is 0.25 to 1 where labels are noisy, 4 to 16 where they are clean.",
+        "From h1's weights, lambda_c = 1, share of the flips (points lost): MNIST-5k 0.77 (-0.1), letter 0.43 (-1.1), "
+        "Adult 0.52 (0.0), COMPAS 0.43 (1.8).",
     ),
     "new classes": _Said(
         "An instance of a class that h1 does not know is never in its support, so nothing is taught against it.",
-        "",
+        "letter, 20 classes to 26, from h1's weights, share of the flips (points lost): 0.47 (-1.0), at lambda_c = 4 "
+        "0.39 (0.1).",
     ),
     "two networks": _Said(
-        "A mean of both models' answers needs no training at all, and its weight is chosen afterwards.",
-        "",
+        "A mean of both models' answers needs no training with h1, and its weight is chosen afterwards.",
+        "Share of the flips at half a point lost: MNIST-5k 0.51, letter 0.35, Adult 0.27, COMPAS 0.54; with the mean "
+        "of four h2 in place of one 0.40, 0.17, 0.27, 0.62.",
     ),
 }

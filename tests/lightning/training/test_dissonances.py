@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from user_code import CLASSES, FEATURES, UserModule, dataset, loader, make_h1, make_trainer
 
+from bc_core import ClassMap
 from bc_lightning import BCLightningModule, CompatibilityCallback, CompatibilityLoss, sweep
 
 
@@ -218,7 +219,7 @@ class TestBadInput:
             Linear(),
             h1=nn.Linear(FEATURES, 2),
             loss="focal_distillation",
-            class_map=[0, 2],
+            class_map=ClassMap([0, 2], new=[1]),
             loss_options={"temperature": 0.5},
         )
         assert all(torch.isfinite(parameter).all() for parameter in fitted(module, tmp_path))

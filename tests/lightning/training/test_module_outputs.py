@@ -22,6 +22,7 @@ from user_code import (
     same_weights,
 )
 
+from bc_core import ClassMap
 from bc_lightning import (
     BCLightningModule,
     CompatibilityLoss,
@@ -237,9 +238,12 @@ class TestOtherOutputs:
         module = BCLightningModule(made(UserModule), h1=h1)
         with pytest.raises(ValueError, match="h1 has 2 classes and h2 has 3: a class map is needed"):
             fit(module, tmp_path)
-        for class_map in ([2, 1], [0, 1]):
+        for class_map, new in (([2, 1], 0), ([0, 1], 2)):
             module = BCLightningModule(
-                made(UserModule), h1=h1, class_map=class_map, loss="StrictImitationKLDivergenceLoss"
+                made(UserModule),
+                h1=h1,
+                class_map=ClassMap(class_map, new=[new]),
+                loss="StrictImitationKLDivergenceLoss",
             )
             trainer = fit(module, tmp_path, val=loader(data))
             labels = np.array(class_map)[h1(data.tensors[0]).argmax(1).numpy()]
