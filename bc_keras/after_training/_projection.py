@@ -102,8 +102,9 @@ class ProjectionCallback(keras.callbacks.Callback):
                 logs["projected_alpha"] = share
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Move h2 after another epoch than one of `every`."""
-        if not self._is_projected:
+        """Move h2 after another epoch than one of `every`, and the averages that ``use_ema`` ends with."""
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        if not self._is_projected or getattr(optimizer, "use_ema", False):
             self._project()
 
     def _project(self) -> float:

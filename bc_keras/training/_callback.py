@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from bc_core.files._failed_writes import told_of
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
 from bc_keras.training._model import BCModel
-from bc_keras.training._promise import take_promise
+from bc_keras.training._promise import as_fit_ends, take_promise
 from bc_keras.training._state import Compatibility, compatibility_of
 from bc_keras.training._telling import check_count, say
 from bc_tensorboard import summary
@@ -231,6 +232,10 @@ class CompatibilityCallback(keras.callbacks.Callback):
             self._report("Evaluation", self._scores(self.comparison))
 
     def _compare_after(self, epoch: int) -> dict[str, float]:
+        with as_fit_ends(self.model) if self._promised is not None else nullcontext():
+            return self._compare_now(epoch)
+
+    def _compare_now(self, epoch: int) -> dict[str, float]:
         assert self._asked is not None
         comparison = self._asked.compare(step=epoch + 1)
         scores = self._scores(comparison)

@@ -15,7 +15,7 @@ from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks 
 from bc_core import Comparison, compare
 from bc_core._arrays import id_array, to_numpy
 from bc_core.losses._blends import check_kind_of_blend
-from bc_keras.batches._attached import HOW_TO_ATTACH, HOW_TO_ATTACH_STORED, check_columns, split_reference
+from bc_keras.batches._attached import HOW_TO_ATTACH, HOW_TO_ATTACH_STORED, split_reference
 from bc_keras.batches._labels import (
     Labels,
     check_is_classification,
@@ -33,7 +33,7 @@ from bc_keras.reference._reference import Reference, only_tensor, says_cannot_ta
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
 from bc_keras.training._compiled_loss import CompiledLoss, Reading
-from bc_keras.training._penalty import check_rows
+from bc_keras.training._penalty import check_rows, columns_beside
 from bc_keras.training._plain_models import TargetLoss
 from bc_keras.training._preparation import has_own, prepared, prepared_for_h1
 from bc_keras.training._score_scale import Says, Seen, check_scales, reading_of, said_by_values, says_of
@@ -286,25 +286,39 @@ class AskedData:
 
     def _target_and_h1(self, batch: Batch, h2_output: Any) -> tuple[Any, Any]:
         """The target, and h1's answer where it need not be asked for."""
-        reference, target, h1_output = self._reference, batch.y, None
+        reference, target, h1_output = self._reference, self._without_teacher(batch.y, h2_output), None
         if self._given.h1_rows is not None:
             h1_output = self._given.h1_rows[batch.rows]
         elif reference is None or reference.stored is not None:
-            columns = columns_of(h2_output)
-            if reference is not None and reference.class_map is not None:
-                columns = len(reference.class_map)
-            if reference is not None:
-                check_columns(reference.stored, columns)
+            columns = columns_of(h2_output) if reference is None else columns_beside(reference, h2_output)
             missing = (
                 f"h1 is missing. Pass the model in use, {self._given.advice.h1}, or its answers with the labels. "
                 f"{HOW_TO_ATTACH}"
             )
-            target, h1_output = split_reference(
-                batch.y, columns, missing if reference is None else HOW_TO_ATTACH_STORED
-            )
+            target, h1_output = split_reference(target, columns, missing if reference is None else HOW_TO_ATTACH_STORED)
         if self._kept_h1 is not None:
             h1_output = self._kept_h1[batch.rows]
         return target, h1_output
+
+    def _without_teacher(self, y: Any, h2_output: Any) -> Any:
+        """Labels without a teacher's stored outputs, which stand behind h1's in the data of a training with both."""
+        state = compatibility_of(self.model)
+        if state is None or state.teacher is None or state.teacher.stored is None or len(np.shape(y)) < 2:
+            return y
+        classes, taught = columns_of(h2_output), columns_beside(state.teacher, h2_output)
+        reference, of_h1 = self._reference, 0
+        if self._given.h1_rows is None and (reference is None or reference.stored is not None):
+            of_h1 = classes if reference is None else columns_beside(reference, h2_output)
+        width, without = np.shape(y)[-1], {1 + of_h1, classes + of_h1}
+        if width - taught not in without:
+            return y
+        if width in without:
+            raise ValueError(
+                "Whether these labels carry the teacher's stored outputs cannot be told from their width: give "
+                "class indices without these, or one-hot labels with these. Received: labels of "
+                f"{width} columns, {taught} of them the teacher's or none."
+            )
+        return y[..., :-taught] if width - taught > 1 else y[..., 0]
 
     def _reading(self, h2_output: Any) -> _Reading:
         """How the outputs are read: as the arguments say, then as the models do."""

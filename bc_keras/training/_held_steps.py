@@ -39,6 +39,8 @@ class HeldSteps(keras.Model):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Make the compiled step."""
+        if self._compatibility.unlabelled is not None:
+            self._compatibility.unlabelled.make_variables()  # which says if they are missing, before JAX takes the state
         return self._make("train_function", super().make_train_function, force)
 
     def make_test_function(self, force: bool = False) -> Any:
@@ -76,6 +78,12 @@ class HeldSteps(keras.Model):
         # Of unlabelled inputs there is nothing to say but in training.
         trackers = state.trackers if state.step.has_gone_beyond else state.trackers[: len(TRACKERS)]
         return {**super().get_metrics_result(), **{each.name: each.result() for each in trackers}}
+
+    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
+        # Without all that the steps have logged Keras takes their logs, which of several replicas are means of scores.
+        with self._compatibility.taking(None) as ended:
+            ended.has_gone_beyond = isinstance(logs, dict) and UNLABELLED in logs
+            return super()._get_metrics_result_or_logs(logs)
 
     def _flatten_metrics_in_order(self, logs: dict[str, Any]) -> Any:
         return super()._flatten_metrics_in_order(

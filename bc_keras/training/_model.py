@@ -55,7 +55,7 @@ from bc_keras.training._promise import looking_at_held_out, take_promise
 from bc_keras.training._state import Compatibility, Compiled, compatibility_of, options_of
 from bc_keras.training._unlabelled_step import unlabelled_dissonance
 from bc_keras.training._warm_start import check_start_from, started
-from bc_keras.training._whole_model import missing_h1, missing_teacher, scope_of_loading
+from bc_keras.training._whole_model import MissingUnlabelled, missing_h1, missing_teacher, scope_of_loading
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")
@@ -423,7 +423,10 @@ class BCModel(HeldSteps):
         h1 = StoredOutputs.open(stored) if stored is not None and Path(stored).exists() else missing_h1
         if config.pop("had_teacher", False):
             config["teacher"] = Reference(missing_teacher, from_logits=True)
-        model = wrap(cls, config.pop("h2"), h1, **config)
+        from_logits, had_unlabelled = (config.pop(name, None) for name in ("reference_from_logits", "had_unlabelled"))
+        model = wrap(cls, config.pop("h2"), Reference(h1, config.pop("class_map"), from_logits=from_logits), **config)
+        if had_unlabelled:
+            model._compatibility.unlabelled = MissingUnlabelled()
         model.__dict__["_loading"] = scope_of_loading()
         object.__setattr__(model, "__class__", whole_class(cast("Any", cls), model._compatibility.user_class))
         return model

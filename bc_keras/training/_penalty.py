@@ -99,18 +99,18 @@ def target_and_stored(reference: Reference, teacher: Reference | None, y: Any, h
         )
     target = keras.tree.flatten(y)[0]
     if teacher is not None and teacher.stored is not None:
-        columns = _columns_beside(teacher, h2_output)
+        columns = columns_beside(teacher, h2_output)
         if reference.stored is None:
             target, taught = split_reference(target, columns, HOW_TO_ATTACH_TEACHER)
             return target, None, taught
         taught, target = target[..., -columns:], target[..., :-columns]
-        return *split_reference(target, _columns_beside(reference, h2_output), HOW_TO_ATTACH_BOTH), taught
+        return *split_reference(target, columns_beside(reference, h2_output), HOW_TO_ATTACH_BOTH), taught
     if reference.stored is None:
         return target, None, None
-    return *split_reference(target, _columns_beside(reference, h2_output), HOW_TO_ATTACH_STORED), None
+    return *split_reference(target, columns_beside(reference, h2_output), HOW_TO_ATTACH_STORED), None
 
 
-def _columns_beside(reference: Reference, h2_output: Any) -> int:
+def columns_beside(reference: Reference, h2_output: Any) -> int:
     """How many columns of the label are stored outputs."""
     columns = columns_of(h2_output) if reference.class_map is None else len(reference.class_map)
     check_columns(reference.stored, columns)

@@ -6,7 +6,8 @@ import dataclasses
 import inspect
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,24 @@ def _lies_between(model: keras.Model, state: Compatibility) -> bool:
     return True
 
 
+@contextmanager
+def as_fit_ends(model: keras.Model) -> Iterator[None]:
+    """Within it the weights are those with which ``fit`` would end: of an optimizer with ``use_ema`` its averages."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if optimizer.use_ema and hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()  # within an epoch the compiled step keeps the state to itself
+    if not optimizer.use_ema or not _steps(model):
+        yield
+        return
+    present = [keras.ops.convert_to_numpy(variable).copy() for variable in model.trainable_variables]
+    optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, present, strict=True):
+            variable.assign(value)
+
+
 class PromiseLooks(keras.callbacks.Callback):
     """Looks at held-out data while a `BCModel` is trained; before all callbacks of the user's, which may save.
 
@@ -188,7 +207,8 @@ class PromiseLooks(keras.callbacks.Callback):
 
     def _look(self) -> None:
         assert self._asked is not None
-        self._promised.look(self.model, self._state, self._asked.compare().overlap)
+        with as_fit_ends(self.model):
+            self._promised.look(self.model, self._state, self._asked.compare().overlap)
 
 
 def take_promise(

@@ -13,6 +13,7 @@ from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import ModelLoss
 from bc_keras.reference._reference import Reference
 from bc_keras.training._state import Compatibility
+from bc_keras.training._unlabelled import Unlabelled
 
 _H1 = "h1.keras"
 
@@ -50,7 +51,9 @@ class WholeModel:
             "loss": serialize(loss) if isinstance(loss, CompatibilityLoss) else loss,
             **state.options.arguments,
             "class_map": None if state.reference.class_map is None else state.reference.class_map.as_given(),
+            "reference_from_logits": state.reference.from_logits,
             "had_teacher": state.teacher is not None,
+            "had_unlabelled": state.unlabelled is not None,
         }
 
     def get_compile_config(self) -> dict[str, Any]:
@@ -81,7 +84,7 @@ class WholeModel:
         if Path(folder, _H1).exists():
             with keras.saving.custom_object_scope(scope):
                 h1 = keras.saving.load_model(Path(folder, _H1), safe_mode=safe_mode)
-            state.reference = Reference(h1, state.reference.class_map)
+            state.reference = Reference(h1, state.reference.class_map, from_logits=state.reference.from_logits)
         if state.promised is not None:
             state.promised.load(Path(folder))
             state.lambda_c = state.promised.keeper.lambda_c
@@ -108,6 +111,20 @@ def missing_teacher(x: Any) -> Any:
         "The saved model had a teacher, which is not saved with it: wrap h2 anew, BCModel(model, h1=..., teacher=...), "
         "to train or evaluate on. Received: teacher=None."
     )
+
+
+class MissingUnlabelled(Unlabelled):
+    """What stands for unlabelled inputs, which are not saved."""
+
+    def __init__(self) -> None:
+        self.weight = 0.0
+
+    def make_variables(self) -> None:
+        """There are none to lay where the steps run."""
+        raise ValueError(
+            "The saved model was trained on unlabelled inputs too, which are not saved with it: wrap h2 anew, "
+            "BCModel(model, h1=model.h1, unlabelled=...) with your other options, to train on. Received: None."
+        )
 
 
 def _text(path: Path | None) -> str | None:

@@ -50,6 +50,9 @@ def train(scope: Callable[[], contextlib.AbstractContextManager[Any]], out: Path
         if options.pop("stored", False):
             h1 = StoredOutputs.compute(h1, x, y)
             x, y = h1.attach(x, y)
+        if options.pop("unlabelled", False):
+            # One row, as replicas read different ones.
+            options["unlabelled"] = x[:1]
         # Of 64 held-out instances.
         weight = {"promise_options": {"confidence": 0.9}} if "promise" in options else {"lambda_c": 2.0}
         model = BCModel(net(1), h1=h1, **weight, **options)

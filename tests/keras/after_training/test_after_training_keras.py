@@ -179,6 +179,20 @@ def test_projection_in_a_bc_model_is_seen_by_later_callbacks():
         ProjectionCallback(h1, held_out, "nfr <= 1%", every=0)
 
 
+def test_projection_is_of_the_averages_that_fit_ends_with():
+    h1 = net(0)
+    h1.compile("adam", "sparse_categorical_crossentropy")
+    h1.fit(X[:60], Y[:60], epochs=20, verbose=0)
+    h2 = net(1)
+    warm_start(h2, h1)
+    optimizer = keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.5)
+    h2.compile(optimizer, "sparse_categorical_crossentropy")
+    held_out = data(1500, seed=3)
+    callback = ProjectionCallback(h1, held_out, "nfr <= 1%")
+    h2.fit(X[60:120], Y[60:120], epochs=3, verbose=0, callbacks=[callback])
+    assert bc_keras.evaluate(h1, h2, held_out).comparison.overlap == callback.verdict.overlap
+
+
 def test_projection_asks_for_statistics_before_the_first_epoch():
     def made():
         return keras.Sequential([keras.Input((4,)), layers.BatchNormalization(), layers.Dense(3, activation="softmax")])

@@ -23,6 +23,7 @@ RECIPES = [
     {"loss": "focal_distillation", "loss_options": {"temperature": 4.0}},
     {"loss": "where_h1_is_surer", "normalization": "support"},
     {"dissonance": "strict_imitation", "promise": "nfr <= 10%, btc >= 70%"},
+    {"unlabelled": True},
 ]
 
 pytestmark = [

@@ -101,6 +101,63 @@ def test_stored_outputs_answer_for_held_out_data_too():
     assert fit(model, x=x, y=y, validation_data=held_out).history["lambda_c"] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("is_stored", [True, False], ids=["both stored", "teacher stored"])
+@pytest.mark.parametrize("has_indices", [True, False], ids=["indices", "one-hot"])
+def test_rows_of_a_teacher_in_held_out_data_are_not_h1s(is_stored, has_indices):
+    taught = net(5)
+
+    def attached(x, y):
+        y = y if has_indices else np.eye(3)[y]
+        rows = StoredOutputs.compute(taught, x, y)
+        return StoredOutputs.compute(old(), x, y).attach(x, y, teacher=rows) if is_stored else rows.attach(x, y)
+
+    def trained(h1, teacher, train, held_out):
+        model = BCModel(net(), h1=h1, dissonance="imitation", teacher=teacher, **PROMISE)
+        loss = "sparse_categorical_crossentropy" if has_indices else "categorical_crossentropy"
+        model.compile(keras.optimizers.SGD(0.1), loss)
+        callback = CompatibilityCallback(held_out)
+        return fit(model, callback, x=train[0], y=train[1], validation_data=held_out).history
+
+    live = [(x, y if has_indices else np.eye(3)[y]) for x, y in (TRAIN, HELD_OUT)]
+    expected = trained(old(), taught, *live)
+    h1 = StoredOutputs.compute(old(), *live[0]) if is_stored else old()
+    got = trained(h1, StoredOutputs.compute(taught, *live[0]), attached(*TRAIN), attached(*HELD_OUT))
+    for name in ("lambda_c", "promise_nfr", "val_nfr", "val_accuracy_h1", "val_dissonance"):
+        assert got[name] == pytest.approx(expected[name], rel=1e-5), name
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_what_is_promised_is_of_the_averages_that_fit_ends_with(keep):
+    def scores(told):
+        return {name: told.overlap.score(name) for name in ("nfr", "pfr", "btc", "accuracy_h2")}
+
+    def average():
+        return keras.optimizers.SGD(0.3, use_ema=True, ema_momentum=0.9)
+
+    model = wrapped(promise="nfr <= 20%", promise_options={"keep": keep, "every": 4})
+    model.compile(average(), "sparse_categorical_crossentropy")
+    fit(model, validation_data=HELD_OUT)
+    assert scores(evaluate(old(), model, HELD_OUT).comparison) == scores(model.promise)
+    plain = wrapped()
+    plain.compile(average(), "sparse_categorical_crossentropy")
+    callback = CompatibilityCallback(HELD_OUT, promise="nfr <= 20%", promise_options={"keep": keep})
+    fit(plain, callback)
+    assert scores(evaluate(old(), plain, HELD_OUT).comparison) == scores(callback.promise)
+
+
+def test_looks_leave_the_training_of_averages_alone():
+    def trained(**options):
+        model = wrapped(**options)
+        model.compile(keras.optimizers.SGD(0.3, use_ema=True, ema_momentum=0.9), "sparse_categorical_crossentropy")
+        fit(model, validation_data=HELD_OUT)
+        return model.get_weights()
+
+    # lambda_c stands still.
+    still = {"start": 1.0, "most": 1.0, "keep": "last", "every": 4}
+    for got, expected in zip(trained(promise="nfr <= 5%", promise_options=still), trained(lambda_c=1.0), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_other_batches_than_arrays():
     class Batches(keras.utils.PyDataset):
         def __len__(self):

@@ -19,6 +19,7 @@ from bc_keras import (
     BCModel,
     BCNewErrorCompatibilityModel,
     CompatibilityLoss,
+    Reference,
     store_outputs,
 )
 
@@ -90,6 +91,34 @@ def test_stored_outputs_are_found_again_by_a_saved_model(tmp_path):
     for each in (model, revived):
         each.fit(*joined, batch_size=32, shuffle=False, verbose=0)
     assert (weights(revived.h2) == weights(model.h2)).all()
+
+
+def test_how_h1_is_read_is_saved_with_it(tmp_path):
+    x, y = data()
+    h1 = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Dense(3), keras.layers.Softmax()])
+    # Nothing tells of an activation of the user's own; h1 alone gives what h2 does not.
+    h2 = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Dense(3)])
+    model = BCModel(h2, h1=Reference(h1, from_logits=False), dissonance="imitation")
+    model.compile(sgd(), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.save(tmp_path / "model.keras", with_h1=True)
+    revived = keras.models.load_model(tmp_path / "model.keras")
+    assert revived._compatibility.reference.from_logits is False
+    assert revived.evaluate(x, y, verbose=0) == model.evaluate(x, y, verbose=0)
+
+
+def test_a_training_on_unlabelled_inputs_does_not_go_on_without_them(tmp_path):
+    x, y = data()
+    model = BCModel(net(1), h1=net(0), unlabelled=x)
+    model.compile(sgd(), loss=SPARSE)
+    model.save(tmp_path / "model.keras", with_h1=True)
+    revived = keras.models.load_model(tmp_path / "model.keras")
+    assert revived.evaluate(x, y, verbose=0) == model.evaluate(x, y, verbose=0)
+    with pytest.raises(ValueError, match="unlabelled inputs too"):
+        revived.fit(x, y, verbose=0)
+    again = BCModel(revived, h1=revived.h1, unlabelled=x)
+    for each in (model, again):
+        each.fit(x, y, batch_size=32, shuffle=False, verbose=0)
+    assert all(np.array_equal(one, other) for one, other in zip(weights(again), weights(model), strict=True))
 
 
 @pytest.mark.slow
