@@ -376,7 +376,7 @@ def test_two_updates_against_one_h1_with_the_paired_interval(page):
     both, only_first, only_second = len(first & second), len(first - second), len(second - first)
     low, high = paired_difference_interval(both, only_first, only_second, SIZE - len(first | second))
     text = page.text("[data-testid=compared]").replace("−", "-")
-    assert f"Broken by both: {both}; only by A: {only_first}; only by B: {only_second}" in text
+    assert f"A only: {only_first}\nboth: {both}\nB only: {only_second}" in text
     found = re.search(
         r"percentage points \(95% interval of the paired difference: ([-+]?[\d.]+) to ([-+]?[\d.]+)\)", text
     )
