@@ -40,7 +40,7 @@ class HeldSteps(keras.Model):
     def make_train_function(self, force: bool = False) -> Any:
         """Make the compiled step."""
         if self._compatibility.unlabelled is not None:
-            self._compatibility.unlabelled.make_variables()  # which says if they are missing, before JAX takes the state
+            self._compatibility.unlabelled.make_variables()  # or they are missing: before JAX takes the state
         return self._make("train_function", super().make_train_function, force)
 
     def make_test_function(self, force: bool = False) -> Any:
