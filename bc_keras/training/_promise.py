@@ -150,6 +150,9 @@ def as_fit_ends(model: keras.Model) -> Iterator[None]:
         return
     present = [keras.ops.convert_to_numpy(variable).copy() for variable in model.trainable_variables]
     optimizer.finalize_variable_values(model.trainable_variables)
+    for variable in model.trainable_variables:
+        # Of its own: on JAX the step that predicts takes what it reads, and the averages with it.
+        variable.assign(keras.ops.convert_to_numpy(variable).copy())
     try:
         yield
     finally:
