@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,13 @@ from torch import Tensor
 from bc_core import Comparison, compare
 from bc_core._arrays import id_array
 from bc_core.comparison._comparison import Metadata
+
+
+class ModelAnswer(NamedTuple):
+    """A model's scores for a batch, and what it returned."""
+
+    scores: Tensor
+    output: Any
 
 
 class Found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from bc_lightning.losses._instance_terms import labels_of
 from bc_lightning.reference._modules import answers_of, module_behind, modules_behind, set_eval
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._stored import StoredOutputs
-from bc_lightning.training._found_labels import Found
+from bc_lightning.training._found_labels import Found, ModelAnswer
 from bc_lightning.training._loaders import order_of
 from bc_lightning.training._state import Compatibility, compatibilities_of
 
@@ -53,13 +53,6 @@ Scores = str | Callable[[Any], Any]
 BATCH_SIZE = 256
 # As in PyTorch's losses, and in ours.
 _IGNORE_INDEX = -100
-
-
-class _Answer(NamedTuple):
-    """A model's scores for a batch, and what it returned."""
-
-    scores: Tensor
-    output: Any
 
 
 class Reader:
@@ -212,7 +205,7 @@ class Reader:
         ids = None if ids_at is None else _checked_ids(_part(batch, ids_at, "ids"))
         return ids, _as_tensors(inputs_from_batch(batch, inputs_at)), target_from_batch(batch, target_at)
 
-    def _second(self, answer: _Answer, target: Tensor) -> tuple[Tensor, int]:
+    def _second(self, answer: ModelAnswer, target: Tensor) -> tuple[Tensor, int]:
         """Scores with the classes on axis 1, and where they were."""
         axis = 1 if self._multilabel else class_axis_of(answer.scores, target, answer.output, self._class_axis)
         if axis is None:
@@ -368,7 +361,7 @@ def evaluating(*models: Any) -> Iterator[None]:
 
 def _picking(
     model: Any, scores: Scores | None, called: str, parts: Sequence[str] = ()
-) -> Callable[[Any, Any], _Answer]:
+) -> Callable[[Any, Any], ModelAnswer]:
     """How a model is asked about inputs, and where its class scores are found.
 
     Args:
@@ -426,7 +419,7 @@ def _scores(
     name: str,
     pick: Callable[[Any], Any] | None = None,
     call: Callable[..., Any] | None = None,
-) -> _Answer:
+) -> ModelAnswer:
     module: nn.Module | None = module_behind(model)
     weight = None if module is None else next(chain(module.parameters(), module.buffers()), None)
     where = device if weight is None else weight.device
@@ -436,7 +429,7 @@ def _scores(
         output = pick(output)
     if isinstance(output, (np.ndarray, np.generic)):
         output = _tensor_of(output)
-    return _Answer(scores_from_output(output, model=name).detach(), output)
+    return ModelAnswer(scores_from_output(output, model=name).detach(), output)
 
 
 def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
