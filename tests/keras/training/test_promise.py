@@ -60,6 +60,9 @@ def test_the_callback_moves_lambda_as_the_model_does():
     assert evaluate(old(), other, HELD_OUT).comparison.overlap.nfr == callback.promise.value
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="within a step JAX shows h1 no values; who is put aside is the same code"
+)
 def test_a_share_is_put_aside_at_random_and_is_not_trained_on():
     asked = []
 
