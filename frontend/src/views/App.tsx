@@ -301,10 +301,12 @@ function Cards(props: CardsProps) {
   };
   const card = { attempt: `${attempt} ${firstKey} ${secondKey}` };
   const instances = useRef<HTMLElement>(null);
-  const beside = useMemo(() => {
-    const comparable = !stale && other !== null && !(compared(table, otherTable) instanceof Error);
-    return comparable && otherTable !== null ? { run: other.run, table: otherTable } : null;
-  }, [stale, table, otherTable, other]);
+  const comparison = useMemo(() => compared(stale ? null : table, otherTable), [stale, table, otherTable]);
+  const isComparable = comparison !== null && !(comparison instanceof Error);
+  const beside = useMemo(
+    () => (isComparable && otherTable !== null && other !== null ? { run: other.run, table: otherTable } : null),
+    [isComparable, otherTable, other],
+  );
   /** What was chosen in a picture is listed in the table, which may be below the screen. */
   const choose = (change: Partial<ViewState>, isChosen: boolean) => {
     patch(change, true);
@@ -358,8 +360,7 @@ function Cards(props: CardsProps) {
             )}
             {other !== null && otherStep !== null && loaded.error === null && (
               <Compared
-                first={stale ? null : table}
-                second={otherTable}
+                result={comparison}
                 steps={[step.step, otherStep.step]}
                 error={loadedOther.error}
                 onRetry={retry}

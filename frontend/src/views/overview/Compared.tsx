@@ -1,13 +1,20 @@
-import { useMemo } from "preact/hooks";
 import { compareFlips, type FlipComparison } from "../../data/engine";
+import type { Difference } from "../../data/scores";
 import { accuracyDifference, joined } from "../../data/twoUpdates";
 import { count, intervalText, percent, signedPercent } from "../../layout/format";
 import type { Flips, Table } from "../../model";
 import { Failed, Loading } from "../parts/States";
 
+/** Two updates, instance by instance. */
+export interface Comparison {
+  readonly flips: FlipComparison;
+  /** Accuracy of B less that of A. */
+  readonly accuracy: Difference;
+}
+
 export interface ComparedProps {
-  readonly first: Table | null;
-  readonly second: Table | null;
+  /** What `compared` gives: null while a table is missing, an error where they cannot be compared. */
+  readonly result: Comparison | Error | null;
   /** The steps of run A and of run B that the tables are from. */
   readonly steps: readonly [number, number];
   readonly error: Error | null;
@@ -39,26 +46,25 @@ export function differentSteps([a, b]: readonly [number, number]): string | null
 /** A difference of shares is in percentage points, where a percent sign would read as a ratio. */
 const points = (text: string) => text.replaceAll("%", "");
 
-export function compared(first: Table | null, second: Table | null): FlipComparison | Error | null {
+export function compared(first: Table | null, second: Table | null): Comparison | Error | null {
   if (first === null || second === null) return null;
   try {
-    return compareFlips(first, second);
+    return { flips: compareFlips(first, second), accuracy: accuracyDifference(joined(first, second)) };
   } catch (error) {
     return error instanceof Error ? error : new Error(String(error));
   }
 }
 
 /** Negative flips of two updates, instance by instance. */
-export function Compared({ first, second, steps, error, onRetry, flips, onFlips }: ComparedProps) {
-  const result = useMemo(() => compared(first, second), [first, second]);
+export function Compared({ result, steps, error, onRetry, flips, onFlips }: ComparedProps) {
   if (error !== null) return <Failed what="Run B could not be loaded" error={error} onRetry={onRetry} />;
   if (result === null) return <Loading what="Comparing the two runs, instance by instance" />;
   if (result instanceof Error)
     return <Failed what="These two cannot be compared instance by instance" error={result} />;
-  const { onlyA, onlyB, both, difference, low, high } = result;
-  const size = onlyA + onlyB + both + result.neither;
+  const { accuracy } = result;
+  const { onlyA, onlyB, both, neither, difference, low, high } = result.flips;
+  const size = onlyA + onlyB + both + neither;
   const unlike = differentSteps(steps);
-  const accuracy = accuracyDifference(joined(first!, second!));
   const parts: [Flips, string, number][] = [
     ["a", "A only", onlyA],
     ["both", "both", both],
@@ -67,7 +73,7 @@ export function Compared({ first, second, steps, error, onRetry, flips, onFlips 
   return (
     <div class="bc-compared" data-testid="compared">
       <p>
-        <strong>{verdict(result)}</strong>
+        <strong>{verdict(result.flips)}</strong>
         {unlike !== null && ` ${unlike}`}
       </p>
       <p class="bc-note">
