@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from bc_core.after_training._results import Interpolation
@@ -35,6 +35,23 @@ class Mixture(Protocol):
 
     def result(self) -> Any:
         """The network as it is."""
+
+
+def shares_of_layers(shares: float | Mapping[str, float]) -> tuple[float | None, Callable[[str], float]]:
+    """The share that all layers have alike, None if they differ; and that of a layer by its name.
+
+    What is no layer of its own is set like what is mixed least.
+
+    Example:
+        >>> from bc_core.after_training._interpolating import shares_of_layers
+        >>> alike, share_of = shares_of_layers({"body": 0.5, "head": 0.25})
+        >>> alike, share_of("body"), share_of("a buffer beside them")
+        (None, 0.5, 0.25)
+    """
+    if not isinstance(shares, Mapping):
+        return shares, lambda layer: shares
+    least = min(shares.values())
+    return least if set(shares.values()) == {least} else None, lambda layer: shares.get(layer, least)
 
 
 def interpolate_by(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 Shapes = Mapping[str, tuple[int, ...]]
+_H1 = "h1"
 _SHOWN = 3
 
 
@@ -152,6 +153,35 @@ def check_alike(h1: Mapping[str, object], h2: Mapping[str, object]) -> None:
             f"Weights are mixed one by one, and h1 and h2 differ in {_listed(differ)}. Mix what they say instead, "
             "which needs no common architecture: blend(h1, h2, data, promise=...)."
         )
+
+
+def check_start_from(start_from: str | None) -> bool:
+    """Whether h2 is to begin with h1's weights.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if start_from not in (None, _H1):
+        raise ValueError(f"start_from must be 'h1' or None. Received: start_from={start_from!r}.")
+    return start_from == _H1
+
+
+def have_one_architecture(h1: Shapes, h2: Shapes, separator: str = ".") -> bool:
+    """Whether weights lie between those of two networks, one by one, under whatever names the one is in the other.
+
+    Example:
+        >>> from bc_core.reference._weights import have_one_architecture
+        >>> have_one_architecture({"0.bias": (3,)}, {"net.0.bias": (3,)})
+        True
+        >>> have_one_architecture({"0.bias": (3,)}, {"0.bias": (5,)})
+        False
+    """
+    to_h2 = renaming(h1, h2, separator)
+    try:
+        check_alike({to_h2(name): shape for name, shape in h1.items()}, h2)
+    except ValueError:
+        return False
+    return True
 
 
 def _shown(shapes: Shapes) -> str:

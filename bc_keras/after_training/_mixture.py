@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from bc_core import ErrorOverlap
+from bc_core.after_training._interpolating import shares_of_layers
 from bc_core.reference._class_map import check_same_classes
 from bc_core.reference._weights import check_alike, renaming, shapes_of
 from bc_keras._copies import cloned
@@ -74,13 +75,9 @@ class Mixture:
 
     def mix(self, shares: float | Mapping[str, float]) -> None:
         """Set the weights; at a share of 0 or 1 everything is h2's or h1's own."""
-        alone = shares if isinstance(shares, (int, float)) else None
-        if alone is None and len(set(shares.values())) == 1:  # type: ignore[union-attr]
-            alone = next(iter(shares.values()))  # type: ignore[union-attr]
+        alone, share_of = shares_of_layers(shares)
         for name, variable in self._variables.items():
-            # A frozen layer is set like what is mixed least.
-            share = alone if alone is not None else shares.get(_layer_of(name), min(shares.values()))  # type: ignore[union-attr]
-            variable.assign(_between(self._first[name], self._second[name], share))
+            variable.assign(_between(self._first[name], self._second[name], share_of(_layer_of(name))))
         if self._normalised and self._statistics is not None and alone not in (0, 1):
             estimate(self._h2, self._normalised.values(), self._statistics)
 

@@ -16,6 +16,7 @@ from keras import ops
 from bc_core import Comparison
 from bc_core._arrays import check_unique_ids, id_array
 from bc_core.losses._dissonances import DISSONANCES
+from bc_core.reference._weights import check_start_from
 from bc_core.sweep._folder import DATASETS, Report, Trained
 from bc_core.sweep._generators import Generators
 from bc_core.sweep._points import Point
@@ -39,7 +40,7 @@ from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
 from bc_keras.training._made_class import unwrap
 from bc_keras.training._model import BCModel
 from bc_keras.training._score_scale import says_of
-from bc_keras.training._warm_start import check_start_from, warm_start
+from bc_keras.training._warm_start import warm_start
 
 # Rows at a time where the caller gave no batch_size; Keras's own 32 spends its time on the calls.
 _BATCH_SIZE = 256

@@ -20,6 +20,7 @@ from keras import ops
 from bc_core import Promise
 from bc_core.losses._blends import told_of_teacher
 from bc_core.losses._options import DissonanceName, Normalization
+from bc_core.reference._weights import check_start_from
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._distribution import num_replicas
 from bc_keras.losses._losses import ModelLoss
@@ -54,7 +55,7 @@ from bc_keras.training._preparation import has_own
 from bc_keras.training._promise import looking_at_held_out, take_promise
 from bc_keras.training._state import Compatibility, Compiled, compatibility_of, options_of
 from bc_keras.training._unlabelled_step import unlabelled_dissonance
-from bc_keras.training._warm_start import check_start_from, started
+from bc_keras.training._warm_start import started
 from bc_keras.training._whole_model import MissingUnlabelled, missing_h1, missing_teacher, scope_of_loading
 
 

@@ -14,7 +14,6 @@ from bc_keras.reference._reference import Reference
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.training._telling import say
 
-H1 = "h1"
 SEPARATOR = "/"
 
 
@@ -61,17 +60,6 @@ def warm_start(h2: keras.Model, h1: Any) -> WarmStart:
     for name in report.copied:
         second[name].assign(keras.ops.convert_to_numpy(of_h2[name]))
     return report
-
-
-def check_start_from(start_from: str | None) -> bool:
-    """Whether h2 is to begin with h1's weights.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if start_from not in (None, H1):
-        raise ValueError(f"start_from must be 'h1' or None. Received: start_from={start_from!r}.")
-    return start_from == H1
 
 
 def started(h2: keras.Model, h1: Any) -> None:

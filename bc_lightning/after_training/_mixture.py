@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from bc_core import ErrorOverlap
+from bc_core.after_training._interpolating import shares_of_layers
 from bc_core.reference._class_map import check_same_classes
 from bc_core.reference._weights import check_alike, renaming, shapes_of
 from bc_lightning.after_training._statistics import estimate, layers_with_statistics
@@ -66,14 +67,10 @@ class Mixture:
 
     def mix(self, shares: float | Mapping[str, float]) -> None:
         """Set the weights; at a share of 0 or 1 everything is h2's or h1's own."""
-        alone = shares if isinstance(shares, (int, float)) else None
-        if alone is None and len(set(shares.values())) == 1:  # type: ignore[union-attr]
-            alone = next(iter(shares.values()))  # type: ignore[union-attr]
+        alone, share_of = shares_of_layers(shares)
         with torch.inference_mode(False), torch.no_grad():
             for name, tensor in self._set.values():
-                layer = name.rpartition(".")[0]
-                # A buffer beside no parameter is set like what is mixed least.
-                share = alone if alone is not None else shares.get(layer, min(shares.values()))  # type: ignore[union-attr]
+                share = share_of(name.rpartition(".")[0])
                 tensor.copy_(_between(self._first[name], self._second[name], share))
         if self._normalised and alone not in (0, 1):
             self._estimate()

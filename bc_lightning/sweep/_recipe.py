@@ -18,6 +18,7 @@ from bc_core import Comparison
 from bc_core.files._files import write_whole
 from bc_core.losses._dissonances import DISSONANCES
 from bc_core.reference._class_map import ClassMap
+from bc_core.reference._weights import check_start_from
 from bc_core.sweep._folder import Report, Trained
 from bc_core.sweep._points import Point
 from bc_core.sweep._recipe import Framework, Recipe
@@ -45,7 +46,7 @@ from bc_lightning.training._module import (
     unwrap,
 )
 from bc_lightning.training._reader import evaluating
-from bc_lightning.training._warm_start import check_start_from, warm_start
+from bc_lightning.training._warm_start import warm_start
 
 # What a reference to h1 is made with.
 _OF_H1 = ("scores", "h1_scores", "class_map")

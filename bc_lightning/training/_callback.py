@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from bc_core import Promise, PromiseVerdict
+from bc_core.reference._weights import check_start_from
 from bc_lightning._packages import Callback
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.losses._losses import ModelLoss
@@ -20,7 +21,7 @@ from bc_lightning.training._comparisons import LogComparisons
 from bc_lightning.training._module import BCLightningModule, criterion_of, promised_by, unwrap
 from bc_lightning.training._promise import Promised
 from bc_lightning.training._state import STAGES, Compatibility, compatibilities_of
-from bc_lightning.training._warm_start import check_start_from, weights_behind
+from bc_lightning.training._warm_start import weights_behind
 from bc_lightning.training._wrapped import key_of
 
 

@@ -25,6 +25,7 @@ from bc_core.losses._blends import check_scale_of_blend, members_and_weights, to
 from bc_core.losses._dissonances import DISSONANCES
 from bc_core.losses._options import check_known_scores, check_lambda_of, check_scale, known
 from bc_core.promise._keeper import PromiseOptions
+from bc_core.reference._weights import check_start_from
 from bc_lightning._packages import LightningModule
 from bc_lightning._user_module import class_of, has_scores, lightning_module_class, of_one_kind, only_network
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
@@ -37,7 +38,7 @@ from bc_lightning.training._made_class import made_class, plain_classifier_class
 from bc_lightning.training._promise import Promised, check_promise_data
 from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall, compatibilities_of
 from bc_lightning.training._unlabelled import check_unlabelled
-from bc_lightning.training._warm_start import check_start_from, started
+from bc_lightning.training._warm_start import started
 from bc_lightning.training._wrapped import CompatibleStep
 
 

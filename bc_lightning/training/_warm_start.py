@@ -14,8 +14,6 @@ from bc_lightning.reference._modules import module_behind
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._shared_parameters import check_no_shared_parameters
 
-H1 = "h1"
-
 
 def warm_start(h2: nn.Module, h1: Any) -> WarmStart:
     """Copy h1's weights into h2, where names and shapes match.
@@ -75,17 +73,6 @@ def started(h2: nn.Module, h1: Any, optimizer: Any = None) -> None:
             "anew, or leave start_from out to train on."
         )
     rank_zero_info(str(warm_start(h2, h1)))
-
-
-def check_start_from(start_from: str | None) -> bool:
-    """Whether h2 is to begin with h1's weights.
-
-    Raises:
-        ValueError: It is something else.
-    """
-    if start_from not in (None, H1):
-        raise ValueError(f"start_from must be 'h1' or None. Received: start_from={start_from!r}.")
-    return start_from == H1
 
 
 def weights_behind(h1: Any, called: str) -> nn.Module:
