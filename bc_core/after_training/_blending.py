@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from bc_core.after_training._results import Blend, Price
 from bc_core.after_training._walk import DEFAULT_ALPHAS, checked_confidence, walk
 from bc_core.counting._overlap import ErrorOverlap
+from bc_core.losses._blends import blended as mean_of
 from bc_core.losses._operations import Array, Operations
 from bc_core.losses._options import known
 from bc_core.promise._grammar import Promise
@@ -42,7 +43,7 @@ DEFAULT_RATIOS = (
 )
 
 
-def blended(ops: Operations, how: str, setting: float, logits_1: Array, logits_2: Array) -> Array:
+def blended(ops: Operations, how: How, setting: float, logits_1: Array, logits_2: Array) -> Array:
     """Scores of a blend, whose softmax are its probabilities.
 
     Args:
@@ -64,16 +65,13 @@ def blended(ops: Operations, how: str, setting: float, logits_1: Array, logits_2
         >>> np.exp(blended(NumpyOperations(), "gate", 2.0, np.log(p1), np.log(p2))).round(3)
         array([[0.6, 0.4]])
     """
-    if how == "logit":
-        return setting * logits_1 + (1 - setting) * logits_2
-    logs_1, logs_2 = ops.log_softmax(logits_1), ops.log_softmax(logits_2)
     if how == "gate":
+        logs_1, logs_2 = ops.log_softmax(logits_1), ops.log_softmax(logits_2)
         is_surer = ops.max(logs_2) - ops.max(logs_1) > math.log(setting)
         return ops.where(ops.over_classes(is_surer), logs_2, logs_1)
-    if setting in (0, 1):
-        return logs_1 if setting == 1 else logs_2
-    first, second = logs_1 + math.log(setting), logs_2 + math.log(1 - setting)
-    return first + ops.softplus(second - first)
+    if how == "probability" and setting in (0, 1):
+        return ops.log_softmax(logits_1 if setting == 1 else logits_2)
+    return mean_of((logits_1, logits_2), (setting, 1 - setting), how, ops, each_alone=False)
 
 
 def settings_of(

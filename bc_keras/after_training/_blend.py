@@ -287,7 +287,7 @@ def _numpy_logits(scores: Any, from_logits: bool, binary: bool = False) -> Any:
     return logs - np.log(np.maximum(1 - scores, _TINY)) if binary else logs
 
 
-def _made(h1: Any, h2: Any, how: str, setting: float, form: Form) -> keras.Model:
+def _made(h1: Any, h2: Any, how: How, setting: float, form: Form) -> keras.Model:
     """The functional model of copies of both."""
     copies = [copied(model, called) for model, called in ((h1, "h1"), (h2, "h2"))]
     for model, name in zip(copies, ("h1", "h2"), strict=True):

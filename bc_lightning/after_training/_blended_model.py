@@ -104,7 +104,7 @@ class BlendedModel(nn.Module):
     """
 
     def __init__(
-        self, h1: nn.Module, h2: nn.Module, how: str, setting: float, form: Form, picks: tuple[Any, Any]
+        self, h1: nn.Module, h2: nn.Module, how: How, setting: float, form: Form, picks: tuple[Any, Any]
     ) -> None:
         super().__init__()
         self.how, self.setting, self.form = how, setting, form
