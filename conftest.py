@@ -11,6 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import importlib
 from pathlib import Path
 
+pytest_plugins = ["pytester"]
 PACKAGES = ("bc_core", "bc_keras", "bc_lightning", "bc_tensorboard")
 
 

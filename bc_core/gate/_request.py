@@ -269,7 +269,7 @@ def write(found: Report, outputs: Outputs) -> None:
         if path is not None and path != "-":
             write_whole(Path(path), made(found).encode("utf-8", "backslashreplace"))
     if outputs.html is not None:
-        found.comparison.to_html(outputs.html)
+        found.comparison.to_html(outputs.html, reports=found)
     if outputs.save is not None:
         found.comparison.save(outputs.save)
     if outputs.tensorboard is not None:
