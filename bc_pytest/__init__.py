@@ -1,6 +1,6 @@
 """`pytest --bc-report FILE`: every `assert_compatible` of a test run in one report.
 
-A package of its own, as pytest imports its plugins in every run: `bc_core` is imported only where a report is asked for.
+A package of its own, as pytest imports its plugins in every run: `bc_core` is imported only where a report is wanted.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bc_core.files._files import write_whole
+from bc_tensorboard.pages._reports import STYLE, reports_section
 from bc_tensorboard.plugin._collection import Collection, Dissonance, Texts
 from bc_tensorboard.plugin._invariance import placed_updates, series_of
-from bc_tensorboard.pages._reports import STYLE, reports_section
 from bc_tensorboard.plugin._packs import packs_of
 from bc_tensorboard.writing._invariance import invariance_json
 
@@ -150,6 +150,7 @@ def _page(title: str, description: str, data: dict[str, Any], script: str, head:
     )
     # "<" would let a name end the element, or begin a comment in it.
     content = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    description = html.escape(description)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -163,7 +164,7 @@ def _page(title: str, description: str, data: dict[str, Any], script: str, head:
 <style>body {{ margin: 0 }}{STYLE * bool(head)}</style>
 </head>
 <body>
-{head}<noscript><p>The dashboard in this file needs JavaScript. In words:</p><pre>{html.escape(description)}</pre></noscript>
+{head}<noscript><p>The dashboard in this file needs JavaScript. In words:</p><pre>{description}</pre></noscript>
 <div id="bc-root"></div>
 <script type="application/json" id="bc-data">{content}</script>
 <script>{script}</script>

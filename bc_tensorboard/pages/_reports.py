@@ -17,7 +17,7 @@ STYLE = """
 .bc-gate { font: 14px/1.45 system-ui, sans-serif; margin: 12px }
 .bc-gate table { border-collapse: collapse; margin: 8px 0 16px }
 .bc-gate caption { text-align: left; font-weight: 600; padding: 4px 0 }
-.bc-gate th, .bc-gate td { text-align: left; padding: 3px 12px 3px 0; border-bottom: 1px solid #8884; vertical-align: top }
+.bc-gate th, .bc-gate td { text-align: left; padding: 3px 12px 3px 0; border-bottom: 1px solid #8884 }
 .bc-gate .number { text-align: right; font-variant-numeric: tabular-nums }
 .bc-gate summary { font-size: 17px; font-weight: 600; cursor: pointer; overflow-wrap: anywhere }
 """
@@ -37,7 +37,8 @@ def reports_section(reports: Any) -> str:
 
 def _report(title: str, report: Mapping[str, Any] | str) -> str:
     if isinstance(report, str):
-        return f"<details open><summary>{_MARKS['fail']} {_text(title)}: not judged</summary><p>{_text(report)}</p></details>"
+        heading = f"{_MARKS['fail']} {_text(title)}: not judged"
+        return f"<details open><summary>{heading}</summary><p>{_text(report)}</p></details>"
     verdict = report["verdict"]
     told = f"{_MARKS[verdict]} {verdict}" if verdict is not None else "What changed"
     heading = f"{told}: {title}" if title else told
@@ -111,7 +112,9 @@ def _found(found: Iterable[Mapping[str, Any]], percent: str) -> str:
         )
         for each in found
     )
-    title = "Slices of one and two columns that were looked for: found in one half of the instances, these are the other's"
+    title = (
+        "Slices of one and two columns that were looked for: found in one half of the instances, counted in the other"
+    )
     return _table(title, ("slice", "broke", "of", "rate", percent, "p (Holm)"), rows)
 
 

@@ -5,12 +5,13 @@ import re
 
 import pytest
 
-import bc_pytest._gathering
 import bc_tensorboard.pages._page  # noqa: F401
 from bc_core import assert_compatible, compare
 
 # pytester forgets what a run imports, and numpy and scipy can be imported only once: all of them now.
-assert_compatible(compare([0, 1] * 99, [0, 1] * 99, [0, 1] * 99), policy={"non_inferiority": "20%"}, promise="nfr <= 9%")
+assert_compatible(
+    compare([0, 1] * 99, [0, 1] * 99, [0, 1] * 99), policy={"non_inferiority": "20%"}, promise="nfr <= 9%"
+)
 
 SUITE = """
 import numpy as np
@@ -59,7 +60,9 @@ def told(path):
 def test_json_has_each_assertion(pytester):
     result = run(pytester, "--bc-report", "report.json")
     result.assert_outcomes(passed=3, failed=1)
-    result.stdout.fnmatch_lines(["5 assertions of compatibility: 1 error, 1 fail, 1 inconclusive, 2 pass; written to *"])
+    result.stdout.fnmatch_lines(
+        ["5 assertions of compatibility: 1 error, 1 fail, 1 inconclusive, 2 pass; written to *"]
+    )
     found, entries = told(pytester.path / "report.json")
     assert entries == WANTED
     assert (found["format"], found["version"], found["verdict"]) == ("backward-compat-assertions", 1, "error")
@@ -84,7 +87,9 @@ def test_workers_send_what_they_heard(pytester):
     pytest.importorskip("xdist")
     result = run(pytester, "--bc-report", "report.html", "-n", "2", how="subprocess")
     result.assert_outcomes(passed=3, failed=1)
-    result.stdout.fnmatch_lines(["5 assertions of compatibility: 1 error, 1 fail, 1 inconclusive, 2 pass; written to *"])
+    result.stdout.fnmatch_lines(
+        ["5 assertions of compatibility: 1 error, 1 fail, 1 inconclusive, 2 pass; written to *"]
+    )
     page = (pytester.path / "report.html").read_text("utf-8")
     assert "fail: test_update.py::test_twice #2</summary><p>2000 instances: 200 broke" in page
     index = json.loads(re.search(r'id="bc-data">(.*?)</script>', page)[1])["index"]
