@@ -29,6 +29,7 @@ from bc_core.counting._several import benjamini_hochberg, holm
 from bc_core.counting._weighted import WeightedShare, weighted_share
 from bc_core.files._files import FullDiskError
 from bc_core.gate._assertion import assert_compatible
+from bc_core.gate._partitions import SlicedOverlap, overlap_of_partition
 from bc_core.losses._recommended import Recommendation, recommend
 from bc_core.losses._schedules import LinearLambda, check_lambda
 from bc_core.promise._grammar import Promise
@@ -60,6 +61,7 @@ __all__ = [
     "PromiseVerdict",
     "Recommendation",
     "Score",
+    "SlicedOverlap",
     "Sweep",
     "SweepFailedError",
     "SweepPoint",
@@ -82,6 +84,7 @@ __all__ = [
     "negative_flip_rate",
     "noise_floor",
     "non_inferiority_test",
+    "overlap_of_partition",
     "paired_bootstrap",
     "paired_difference_interval",
     "positive_flip_rate",

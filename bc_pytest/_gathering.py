@@ -68,7 +68,7 @@ class Gathering:
 
     def _hear(self, asserted: Asserted) -> None:
         made, kept = asserted.report, None
-        if made is not None:
+        if made is not None and isinstance(made.comparison, Comparison):
             kept = f"{uuid.uuid4().hex}.json.gz"
             made.comparison.save(self.folder / kept)
         self._heard.append(

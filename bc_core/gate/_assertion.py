@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from bc_core.comparison._comparison import Comparison
 from bc_core.gate._judging import Subject
+from bc_core.gate._partitions import SlicedOverlap, subject_of_counts
 from bc_core.gate._policy import policy_of, read_policy
 from bc_core.gate._report import Report
 from bc_core.gate._request import Inputs, Read, read, report
@@ -28,7 +29,7 @@ listeners: list[Callable[[Asserted], None]] = []
 
 
 def assert_compatible(
-    old: Comparison | str | os.PathLike[str],
+    old: Comparison | SlicedOverlap | str | os.PathLike[str],
     new: str | os.PathLike[str] | None = None,
     *,
     promise: str | Iterable[str] | Promise | None = None,
@@ -39,7 +40,7 @@ def assert_compatible(
     """Raise an AssertionError where an update breaks too much; its message is what `bc-compare gate` prints.
 
     Args:
-        old: What `compare` returned, the path of a saved comparison, or that of the old model's predictions.
+        old: What `compare` returned, the sum of `overlap_of_partition` over all partitions, the path of a saved comparison, or that of the old model's predictions.
         new: Path of the new model's predictions.
         promise: Bounds over all instances, such as ``"nfr <= 0.5%"``; in place of those of the policy.
         policy: Path of a policy file, or its keys.
@@ -81,7 +82,7 @@ def _tell(asserted: Asserted) -> None:
 
 
 def _judged(
-    old: Comparison | str | os.PathLike[str],
+    old: Comparison | SlicedOverlap | str | os.PathLike[str],
     new: str | os.PathLike[str] | None,
     promise: str | Iterable[str] | Promise | None,
     policy: str | os.PathLike[str] | Mapping[str, Any] | None,
@@ -96,6 +97,8 @@ def _judged(
     held = policy_of(asked, where)
     if isinstance(old, Comparison):
         found = Read(Subject(old))
+    elif isinstance(old, SlicedOverlap):
+        found = Read(subject_of_counts(old))
     else:
         paths = (os.fspath(old), None if new is None else os.fspath(new))
         found = read(

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core.comparison._comparison import Comparison
+from bc_core.comparison._error_instances import ErrorInstances
+from bc_core.counting._overlap import ErrorOverlap
 from bc_core.gate._checks import Check, Question, judged
 from bc_core.gate._evidence import Evidence, Rows
 from bc_core.gate._id_files import AcceptedFlip, read_accepted, read_ids
@@ -22,18 +24,32 @@ from bc_core.predictions._tables import listed
 
 
 @dataclass(frozen=True)
+class Counted:
+    """Counts in place of a `Comparison`, where no instance came back."""
+
+    overlap: ErrorOverlap
+    labels: list[Any]
+    name: str | None = None
+
+    def negative_flips(self) -> ErrorInstances:
+        """None that are known by name."""
+        nothing = np.zeros(0, np.int64)
+        return ErrorInstances(nothing, nothing, nothing, nothing)
+
+
+@dataclass(frozen=True)
 class Subject:
     """What is judged: a comparison, and its instances one by one where files of predictions were read.
 
     Attributes:
-        comparison: Counts and the table of what either model got wrong.
+        comparison: Counts and the table of what either model got wrong; or counts alone.
         rows: Who is right on each instance; None where they were only counted.
         target: Shape (N,), true classes in the order of `rows`.
         slices: Slices by name of their column.
         unknown: Of some ids, as text, those that no instance has; None for a saved comparison, which keeps only errors.
     """
 
-    comparison: Comparison
+    comparison: Comparison | Counted
     rows: Rows | None = None
     target: NDArray[np.int64] | None = None
     slices: Mapping[str, SliceColumn] | None = None
@@ -76,6 +92,11 @@ def judge_policy(policy: Policy, subject: Subject, today: datetime.date) -> Judg
         raise ValueError("the old model is right on no instance, so nothing could break: look at its labels")
     if not (policy.bounds or policy.parts or policy.critical):
         raise ValueError('the policy asks nothing: say a promise such as "nfr <= 0.5%"')
+    if isinstance(subject.comparison, Counted) and (policy.critical or policy.accepted):
+        raise ValueError(
+            "critical instances and accepted flips are known by their ids, and counts of partitions have none: compare "
+            "each partition with `compare`, whose comparisons add up too, or leave them out of the policy"
+        )
     critical = [] if policy.critical is None else _critical(policy, subject)
     flips, judgement = set(subject.flips) if critical or policy.accepted else set(), Judgement(())
     if policy.accepted is not None:

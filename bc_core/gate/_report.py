@@ -19,7 +19,7 @@ from bc_core.counting._several import benjamini_hochberg
 from bc_core.counting._weighted import chance_of_so_many, exact_bounds
 from bc_core.gate._checks import whole_verdict
 from bc_core.gate._evidence import Rows
-from bc_core.gate._judging import Judgement, Subject
+from bc_core.gate._judging import Counted, Judgement, Subject
 from bc_core.gate._search import FoundSlice
 
 FORMAT, VERSION = "backward-compat-report", 1
@@ -115,7 +115,7 @@ class Report:
         notes: What else is to be known, such as ids that were left out.
     """
 
-    comparison: Comparison
+    comparison: Comparison | Counted
     scores: tuple[ScoreLine, ...]
     classes: tuple[PartLine, ...]
     slices: tuple[PartLine, ...]
@@ -201,7 +201,7 @@ def report_of(
     )
 
 
-def _scores(comparison: Comparison, rows: Rows | None, confidence: float) -> list[ScoreLine]:
+def _scores(comparison: Comparison | Counted, rows: Rows | None, confidence: float) -> list[ScoreLine]:
     overlap = comparison.overlap
     evidence = None if rows is None else rows.part()
     lines = []

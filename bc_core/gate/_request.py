@@ -268,14 +268,16 @@ def write(found: Report, outputs: Outputs) -> None:
     for path, made in ((outputs.json, as_json), (outputs.markdown, markdown), (outputs.junit, junit)):
         if path is not None and path != "-":
             write_whole(Path(path), made(found).encode("utf-8", "backslashreplace"))
+    comparison = found.comparison
+    assert isinstance(comparison, Comparison)  # counts alone come from a cluster, not from a command line
     if outputs.html is not None:
-        found.comparison.to_html(outputs.html, reports=found)
+        comparison.to_html(outputs.html, reports=found)
     if outputs.save is not None:
-        found.comparison.save(outputs.save)
+        comparison.save(outputs.save)
     if outputs.tensorboard is not None:
-        comparison = found.comparison
-        comparison = comparison if comparison.step is not None else replace(comparison, step=0)
-        to_tensorboard(outputs.tensorboard, comparison)
+        to_tensorboard(
+            outputs.tensorboard, comparison if comparison.step is not None else replace(comparison, step=0)
+        )
 
 
 def as_json(found: Report) -> str:
