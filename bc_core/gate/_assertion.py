@@ -40,7 +40,8 @@ def assert_compatible(
     """Raise an AssertionError where an update breaks too much; its message is what `bc-compare gate` prints.
 
     Args:
-        old: What `compare` returned, the sum of `overlap_of_partition` over all partitions, the path of a saved comparison, or that of the old model's predictions.
+        old: What `compare` returned, the sum of `overlap_of_partition` over all partitions, the path of a saved
+            comparison, or that of the old model's predictions.
         new: Path of the new model's predictions.
         promise: Bounds over all instances, such as ``"nfr <= 0.5%"``; in place of those of the policy.
         policy: Path of a policy file, or its keys.

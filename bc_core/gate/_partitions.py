@@ -178,7 +178,7 @@ def _counted(
         texts, codes = list(range_names(ordered)), np.searchsorted(ordered, values.astype(np.float64), side="right")
     else:
         found = values.tolist()
-        if missing := sum(value is None or value == "" or value != value for value in found):
+        if missing := sum(value is None or str(value) in ("", "nan", "<NA>") for value in found):
             raise ValueError(f"{column}: {missing} values are missing")
         names = [str(value) for value in found]
         texts = sorted(set(names))

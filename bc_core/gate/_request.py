@@ -275,9 +275,7 @@ def write(found: Report, outputs: Outputs) -> None:
     if outputs.save is not None:
         comparison.save(outputs.save)
     if outputs.tensorboard is not None:
-        to_tensorboard(
-            outputs.tensorboard, comparison if comparison.step is not None else replace(comparison, step=0)
-        )
+        to_tensorboard(outputs.tensorboard, comparison if comparison.step is not None else replace(comparison, step=0))
 
 
 def as_json(found: Report) -> str:

@@ -1,7 +1,9 @@
 """Counts of partitions add up to those of the whole, on the engines of docs/gate.md too."""
 
+import os
 import pickle
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +117,7 @@ def on_ray(frame):
 
 def on_spark(frame):
     sql = pytest.importorskip("pyspark.sql")
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     session = sql.SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
     yield {"spark_frame": session.createDataFrame(frame).repartition(5)}
     session.stop()
