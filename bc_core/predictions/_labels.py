@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
+from bc_core.counting._overlap import MOST_CLASSES
 from bc_core.predictions._columns import Roles
 from bc_core.predictions._tables import Table, listed, shown
 
@@ -232,6 +233,14 @@ def _plain_numbers(
 ) -> tuple[list[NDArray[np.int64]], tuple[str, ...] | None, int]:
     scored = [each.scores.shape[1] for each in labels if each.scores is not None]
     highest = max(int(each.values.max()) + 1 for each in labels)
+    if class_names is None and not scored and highest > MOST_CLASSES:
+        each = next(each for each in labels if int(each.values.max()) + 1 == highest)
+        row = int(each.values.argmax())
+        raise each.table.fault(
+            each.name,
+            row,
+            f"is {each.values[row]}, which would make more than {MOST_CLASSES} classes; map labels to 0..C-1",
+        )
     size = len(class_names) if class_names is not None else max(scored, default=highest)
     for each in labels:
         outside = (each.values < 0) | (each.values >= size)
