@@ -83,10 +83,10 @@ $(NOTEBOOKS)/.installed: $(VENV)/.dev
 	touch $@
 
 test-notebooks: $(NOTEBOOKS)/.installed  ## The notebooks, each in a new kernel.
-	PYTHONPATH=$(CURDIR) $(NOTEBOOKS)/bin/python -m pytest -n 2 --dist worksteal tests/test_notebooks.py
+	PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=$(CURDIR) $(NOTEBOOKS)/bin/python -m pytest -n 2 --dist worksteal tests/test_notebooks.py
 
 notebooks: $(NOTEBOOKS)/.installed  ## The same, and keep what they show.
-	PYTHONPATH=$(CURDIR) $(NOTEBOOKS)/bin/python notebooks/run.py
+	PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=$(CURDIR) $(NOTEBOOKS)/bin/python notebooks/run.py
 
 test-fast: $(VENV)/.dev  ## Without the tests that start processes or train for long, Keras on one backend.
 	$(PYTEST) -m "not slow" --ignore tests/keras --ignore bc_keras
