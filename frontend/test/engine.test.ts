@@ -17,6 +17,7 @@ import { pairedDifference } from "../src/data/scores";
 import { DataError, type Filter, type InstanceSort, type Media, type Region, type Table } from "../src/model";
 import { largeTable, random, tableOf } from "./tables";
 
+const NO_MEDIA: Media = { texts: new Map(), longer: new Set(), images: new Set(), reduced: new Set(), leftOut: new Set() };
 const NO_FILTER: Filter = { region: null, target: null, h1: null, h2: null, text: "", flips: null };
 
 const SMALL = tableOf({
@@ -201,12 +202,12 @@ describe("counts", () => {
   });
 
   test("texts of the media come before those of the comparison", () => {
-    const media: Media = { texts: new Map([[10, "from the media"]]), images: new Set(), leftOut: new Set() };
+    const media: Media = { ...NO_MEDIA, texts: new Map([[10, "from the media"]]) };
     const of = textsOf(SMALL, media)!;
     expect([of(0), of(1)]).toEqual(["A red Cat", "from the media"]);
     expect(textsOf(SMALL, media)).toBe(of);
     expect(textsOf({ ...SMALL, texts: null }, null)).toBeNull();
-    expect(textsOf(SMALL, { texts: new Map(), images: new Set(), leftOut: new Set() })!(0)).toBe("A red Cat");
+    expect(textsOf(SMALL, NO_MEDIA)!(0)).toBe("A red Cat");
   });
 });
 

@@ -3,7 +3,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { classRows, labelsOf, totals } from "../data/engine";
 import type { Host, Theme } from "../hosts/host";
 import { count, lambdaText, stepText } from "../layout/format";
-import type { DataSource, Filter, Index, Invariance as Update, Series, Step, Table, ViewState } from "../model";
+import type { DataSource, Filter, Index, Invariance as Update, Series, Step, Table, TableRef, ViewState } from "../model";
 import {
   type Loaded,
   tableKey,
@@ -315,6 +315,12 @@ function Cards(props: CardsProps) {
   };
   const tableCard = { ...card, stale: table !== null && stale && loaded.error === null };
 
+  const showPlace = (ref: TableRef) => {
+    const found = index.series.find(({ run, dataset }) => run === ref.run && dataset === ref.dataset);
+    const isLatest = found?.steps.at(-1)?.step === ref.step;
+    patch({ ...moveTo(index, state, ref.run, ref.dataset), step: isLatest ? null : ref.step }, true);
+  };
+
   // Among several updates the first question is which.
   const leads = hasSweep && selection.runs.length > 2;
   const sweep = hasSweep && (
@@ -323,13 +329,7 @@ function Cards(props: CardsProps) {
         index={index}
         state={state}
         current={current}
-        onPoint={(ref) => {
-          const last = index.series
-            .find(({ run, dataset }) => run === ref.run && dataset === ref.dataset)
-            ?.steps.at(-1);
-          const latest = last?.step === ref.step;
-          patch({ ...moveTo(index, state, ref.run, ref.dataset), step: latest ? null : ref.step }, true);
-        }}
+        onPoint={showPlace}
         onState={(change) => patch(change)}
       />
     </Card>
@@ -414,9 +414,13 @@ function Cards(props: CardsProps) {
                 beside={beside}
                 otherMedia={other !== null && belongsTo(props.otherMedia.key, other) ? props.otherMedia.value : null}
                 source={source}
-                run={series.run}
-                dataset={series.dataset}
+                index={index}
+                series={series}
                 table={shown}
+                step={step.step}
+                listed={state.listed}
+                instance={state.instance}
+                onPlace={showPlace}
                 media={ownMedia ? media.value : null}
                 mediaBusy={series.hasMedia && !ownMedia && media.error === null}
                 mediaError={media.error}
@@ -427,7 +431,9 @@ function Cards(props: CardsProps) {
                 onChange={(change) =>
                   patch(
                     change,
-                    Object.keys(NO_FILTER).some((name) => name in change),
+                    Object.keys(NO_FILTER).some((name) => name in change) ||
+                      "listed" in change ||
+                      (change.instance != null && state.instance === null),
                   )
                 }
               />

@@ -9,7 +9,7 @@ import pytest
 
 from bc_tensorboard.writing import _media
 from bc_tensorboard.writing._format import decode
-from bc_tensorboard.writing._media import append_media, media_path, read_image, read_media
+from bc_tensorboard.writing._media import Media, append_media, media_path, read_image, read_media
 
 IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
@@ -48,7 +48,7 @@ def test_a_pack_that_was_cut_off_in_its_first_bytes_starts_anew(tmp_path):
     path = media_path(tmp_path, "test")
     append_media(path, [(1, "one")], [])
     path.write_bytes(path.read_bytes()[:5])
-    assert read_media(path) == ({}, {}, 0, frozenset())
+    assert read_media(path) == Media({}, {}, 0)
     append_media(path, [(2, "two")], [])
     assert read_media(path).texts == {2: "two"}
 
