@@ -39,6 +39,15 @@ const seen = (table: Table, filter: Partial<Filter>) => [
 ];
 
 describe("select", () => {
+  test("rows that were found in the rest of a long text are among those of a text, and meet the other conditions", () => {
+    const found = (filter: Partial<Filter>, elsewhere: ReadonlySet<string>) => [
+      ...select(SMALL, { ...NO_FILTER, ...filter }, textsOf(SMALL, null), elsewhere),
+    ];
+    expect(found({ text: "cat" }, new Set(["40", "999"]))).toEqual([0, 3]);
+    expect(found({ text: "cat", target: 2 }, new Set(["40"]))).toEqual([3]);
+    expect(found({}, new Set(["40"])).length).toBe(5);
+  });
+
   test("without conditions takes every row", () => {
     expect(seen(SMALL, {})).toEqual([0, 1, 2, 3, 4]);
   });

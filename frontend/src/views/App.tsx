@@ -73,8 +73,10 @@ export function App({ source, host, mountId }: AppProps) {
 
   return (
     <MountId.Provider value={mountId}>
-      <div class="bc-app" data-theme={theme} data-host={host.kind} data-bc-busy={waits}>
-        <main class="bc-page">
+      <div class="bc-app" lang="en" data-theme={theme} data-host={host.kind} data-bc-busy={waits}>
+        {/* A notebook has a main part and a title of its own. */}
+        <Page isWhole={host.kind !== "notebook"}>
+          {index !== null && !empty && <Skip />}
           {index === null ? (
             error !== null ? (
               <Failed what="The comparisons could not be loaded" error={error} onRetry={reload} />
@@ -105,9 +107,39 @@ export function App({ source, host, mountId }: AppProps) {
               )}
             </>
           )}
-        </main>
+        </Page>
       </div>
     </MountId.Provider>
+  );
+}
+
+function Page({ isWhole, children }: { isWhole: boolean; children: ComponentChildren }) {
+  if (!isWhole) return <div class="bc-page">{children}</div>;
+  return (
+    <main class="bc-page">
+      <h1 class="bc-hidden">What an update breaks: backward compatibility</h1>
+      {children}
+    </main>
+  );
+}
+
+/** Shown when it has the focus: past the toolbar and the panels to where most look. The address holds the state. */
+function Skip() {
+  const to = (panel: string) => (event: Event) => {
+    const root = (event.currentTarget as HTMLElement).closest(".bc-app");
+    const card = root?.querySelector<HTMLElement>(`[data-testid="${panel}"]`);
+    card?.scrollIntoView({ block: "start" });
+    card?.focus({ preventScroll: true });
+  };
+  return (
+    <nav class="bc-skip" aria-label="Skip">
+      <button type="button" class="bc-button" onClick={to("scores")}>
+        Skip to the scores
+      </button>
+      <button type="button" class="bc-button" onClick={to("instances")}>
+        Skip to the error instances
+      </button>
+    </nav>
   );
 }
 

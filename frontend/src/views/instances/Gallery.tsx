@@ -34,6 +34,11 @@ export function Gallery(props: GalleryProps) {
   const current = Math.min(page, pages - 1);
   return (
     <div class="bc-gallery" data-testid="gallery">
+      <p class="bc-note bc-gallery-legend">
+        True class → what h2 says. <span class="bc-picture-key bc-picture-regress">negative flip</span>{" "}
+        <span class="bc-picture-key bc-picture-common">both wrong</span>{" "}
+        <span class="bc-picture-key bc-picture-progress">repaired</span>
+      </p>
       {pairs.slice(current * PAIRS_SHOWN, (current + 1) * PAIRS_SHOWN).map((pair) => (
         <Pair key={`${pair.target} ${pair.says}`} pair={pair} {...props} />
       ))}
@@ -42,6 +47,12 @@ export function Gallery(props: GalleryProps) {
       )}
     </div>
   );
+}
+
+function wrongText(size: number, broken: number): string {
+  const flips = `${count(broken)} negative ${broken === 1 ? "flip" : "flips"}`;
+  if (broken === size) return flips;
+  return broken === 0 ? `${count(size)} both wrong` : `${flips}, ${count(size - broken)} both wrong`;
 }
 
 function Pair({ pair, ...props }: GalleryProps & { readonly pair: ClassPair }) {
@@ -57,9 +68,7 @@ function Pair({ pair, ...props }: GalleryProps & { readonly pair: ClassPair }) {
         <span class="bc-hidden">, h2 says</span> <span class="bc-pair-class">{answer}</span>
         <span class="bc-note">
           {" "}
-          {target === says
-            ? `${count(rows.length)} repaired`
-            : `${count(rows.length)}, of them ${count(broken)} negative ${broken === 1 ? "flip" : "flips"}`}
+          {target === says ? `${count(rows.length)} repaired` : wrongText(rows.length, broken)}
         </span>
       </h3>
       <ul class="bc-pictures">

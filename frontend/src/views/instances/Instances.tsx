@@ -390,7 +390,7 @@ export function Instances(props: InstancesProps) {
                       title="Look at it closely: picture, text, every run and every step"
                       onClick={({ currentTarget }) => enlarge(instance.id, currentTarget)}
                     >
-                      {String(instance.id)}
+                      <span class="bc-clamp">{String(instance.id)}</span>
                     </button>
                   </th>
                   {hasTexts && (
@@ -408,18 +408,20 @@ export function Instances(props: InstancesProps) {
                       )}
                     </td>
                   )}
-                  <td>
+                  <td class="bc-instances-class">
                     <Prediction label={instance.h1} right={instance.h1Right} />
                   </td>
-                  <td>
+                  <td class="bc-instances-class">
                     <Prediction label={instance.h2} right={instance.h2Right} />
                   </td>
                   {instance.b !== null && (
-                    <td>
+                    <td class="bc-instances-class">
                       <Prediction {...instance.b} />
                     </td>
                   )}
-                  <td>{instance.target}</td>
+                  <td class="bc-instances-class" title={instance.target}>
+                    <span class="bc-clamp">{instance.target}</span>
+                  </td>
                   <td>
                     <Badge region={instance.region} flips={instance.b?.flips ?? null} />
                   </td>

@@ -90,7 +90,7 @@ export function Opened(props: OpenedProps) {
           <span class="bc-dialog-buttons">
             {turn(-1, "‹", "Previous")}
             {turn(1, "›", "Next")}
-            <button type="button" class="bc-button" onClick={() => dialog.current?.close()}>
+            <button type="button" class="bc-button" autofocus onClick={() => dialog.current?.close()}>
               Close
             </button>
           </span>
@@ -256,7 +256,7 @@ function Steps(props: Labelled) {
   const current = step ?? series.steps.at(-1)!.step;
   return (
     <section class="bc-opened-part" aria-label="Over the steps of this run">
-      <h3>When it broke</h3>
+      <h3>{known.every((each) => each.right) ? "Over the steps" : "When it broke"}</h3>
       <p role="status" data-testid="story">
         {isDone
           ? story(

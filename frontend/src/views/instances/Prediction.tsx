@@ -11,7 +11,7 @@ export const TITLES: Record<Region, string> = {
 /** What a model says, and whether that is so. */
 export function Prediction({ label, right }: { label: string; right: boolean }) {
   return (
-    <span class={`bc-prediction ${right ? "bc-right" : "bc-wrong"}`}>
+    <span class={`bc-prediction bc-clamp ${right ? "bc-right" : "bc-wrong"}`} title={label}>
       <span aria-hidden="true">{right ? "✓" : "✗"}</span>
       <span class="bc-hidden">{right ? "right: " : "wrong: "}</span>
       {label}
