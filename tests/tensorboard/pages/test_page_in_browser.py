@@ -265,8 +265,8 @@ def test_instances_as_pictures_and_one_of_them_over_steps_and_runs(driver, tmp_p
         f"{ROOT} return [...root.querySelectorAll('.bc-pair h3')].map((each) => each.innerText.replace(/\\s+/g, ' '))"
     )
     wait_until(lambda: driver.execute_script(pairs), what="the pictures")
-    found = driver.execute_script(pairs)
-    assert [text.split(" ")[0] for text in found] == ["a", HOSTILE.split(" ")[0], "b"]
+    found = [" ".join(text.split()) for text in driver.execute_script(pairs)]
+    assert [text[0] for text in found] == ["a", HOSTILE[0], "b"]
     assert found[0].endswith("c 1 negative flip")
     assert found[2].endswith("b 1 repaired")
     driver.find_element(By.CSS_SELECTOR, "[aria-label^='Open instance 7:']").click()

@@ -365,7 +365,7 @@ def test_the_sweep_filters_points_and_a_click_selects_one(page):
     page.settle()
     wait_until(lambda: "run=other" in page.hash(), what="the address of the other run")
     assert page.score("nfr").startswith(f"{OTHER[5].overlap.h1_only_right} of")
-    assert "other" in Select(page.find("[data-testid=sweep] select")).first_selected_option.text
+    assert "other" in Select(page.find("[data-testid=sweep] .bc-field-wide select")).first_selected_option.text
     drawn = page.js("return document.querySelector('[data-testid=sweep] .bc-scatters').textContent")
     assert f"h1 on val: {OTHER[5].overlap.accuracy_h1:.1%}" in drawn
 
@@ -445,11 +445,8 @@ def test_an_instance_is_looked_at_closely_in_tensorboard(page):
     wait_until(lambda: page.all("[data-testid=opened] img"), what="the picture")
     text = page.text("[data-testid=opened]")
     assert TEXTS[instance][:100] in text
-    wrong = [
-        step
-        for step, each in PLAIN.items()
-        if instance in each.instances.ids[each.instances.h2_pred != each.instances.target]
-    ]
+    tables = {step: each.instances for step, each in PLAIN.items()}
+    wrong = [step for step, each in tables.items() if instance in each.ids[each.h2_pred != each.target]]
     wait_until(lambda: "so far" not in page.text("[data-testid=story]"), what="the story")
     strip = [each.text for each in page.all("[data-testid=opened] .bc-strip button")]
     assert strip == ["✗" if step in wrong else "✓" for step in PLAIN]
