@@ -43,7 +43,9 @@ def test_notebook(path):
             # The update that it shows, plain and then compatible: what the prose claims must be so.
             assert flips[-1] < flips[-2]
     if path.stem == "dashboard":
-        (view,) = [out["data"] for out in outputs_of(notebook) if "application/vnd.jupyter.widget-view+json" in out["data"]]
+        (view,) = [
+            out["data"] for out in outputs_of(notebook) if "application/vnd.jupyter.widget-view+json" in out["data"]
+        ]
         assert view["text/plain"] == "ComparisonView(2 comparisons; runs: plain, new error, lambda_c 8)"
 
 
