@@ -133,7 +133,7 @@ if __name__ == "__main__":
         print("{} instances, log-normal weights of sigma {}, share {}: ".format(*case), end="")
         print("weights cover {:.2%}, worth {:.0f} instances".format(*coverage_of_weights(*case)))
     for shares, size in (((0.9, 0.03, 0.02, 0.05), 2000), ((0.85, 0.08, 0.05, 0.02), 1000)):
-        print("TOST at a margin of {:.2f}, {} instances: ".format(abs(shares[1] - shares[2]), size), end="")
+        print(f"TOST at a margin of {abs(shares[1] - shares[2]):.2f}, {size} instances: ", end="")
         print("says equivalent {:.2%}, 90 % bounds cover {:.2%}".format(*errors_of_equivalence(shares, size)))
     for score, size in (("btc", 1000), ("nfi", 1000), ("bec_given_h1_wrong", 2000)):
         print(f"{score} of two candidates on {size}: paired bootstrap covers {coverage_of_bootstrap(score, size):.2%}")

@@ -1,5 +1,6 @@
 """Counts of partitions add up to those of the whole, on the engines of docs/gate.md too."""
 
+import itertools
 import os
 import pickle
 import re
@@ -39,7 +40,7 @@ def counted(data, rows=slice(None)):
 def test_partitions_add_up_to_the_whole_and_are_judged_alike(tmp_path):
     data = columns()
     bounds = [0, 1, 1, 700, 701, SIZE]  # one of a single row, one of none
-    parts = [counted(data, slice(*each)) for each in zip(bounds, bounds[1:], strict=False)]
+    parts = [counted(data, slice(*each)) for each in itertools.pairwise(bounds)]
     whole = sum(pickle.loads(pickle.dumps(part)) for part in parts)
     assert whole == counted(data)
     assert SlicedOverlap.from_json(whole.to_json()) == whole
@@ -101,9 +102,9 @@ def on_dask(frame):
     dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
     from dask import dataframe
 
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        with distributed.Client(cluster):
-            yield {"dask": dask, "frame": dataframe.from_pandas(frame, npartitions=5)}
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with cluster, distributed.Client(cluster):
+        yield {"dask": dask, "frame": dataframe.from_pandas(frame, npartitions=5)}
 
 
 def on_ray(frame):
