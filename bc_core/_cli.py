@@ -103,6 +103,7 @@ def _show(options: argparse.Namespace) -> tuple[int, str]:
 def _show_saved(options: argparse.Namespace) -> tuple[int, str]:
     found = read(Inputs(options.file), options.confidence)
     comparison = found.subject.comparison
+    assert isinstance(comparison, Comparison)
     lines, verdicts = [comparison.describe(options.confidence)], []
     for score, limit in (("nfr", options.max_nfr), ("btc", options.min_btc)):
         if limit is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from typing import Any
 
     from bc_pytest._gathering import Gathering
@@ -55,7 +55,7 @@ class _Plugin:
         node.workerinput["bc_report_folder"] = str(self._gathering.folder)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self) -> Iterator[None]:
+    def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
         report = yield
         report.bc_assertions = self._gathering.heard()
         return report

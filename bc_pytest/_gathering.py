@@ -29,7 +29,7 @@ class Gathering:
 
     def __init__(self, folder: str | None = None) -> None:
         self._own = None if folder is not None else tempfile.TemporaryDirectory(prefix="bc-report-")
-        self.folder = Path(folder if self._own is None else self._own.name)
+        self.folder = Path(self._own.name if self._own is not None else folder or "")
         self._heard: list[dict[str, Any]] = []
         self._entries: list[dict[str, Any]] = []
         listeners.append(self._hear)

@@ -21,16 +21,19 @@ from bc_core.gate._judging import Subject
 from bc_core.gate._large_files import (
     Coded,
     LargeFile,
+    NotPlainError,
     Wanted,
     connected,
     errors_by_join,
     errors_by_place,
+    labelled,
     opened,
+    origin_of,
     refuse_missing,
 )
 from bc_core.gate._slices import CUTS, MOST_VALUES, SliceColumn, range_names
 from bc_core.predictions._columns import ColumnNames
-from bc_core.predictions._engine_files import literal, quoted
+from bc_core.predictions._engine_files import quoted
 from bc_core.predictions._labels import refuse_spaces
 from bc_core.predictions._tables import listed
 
@@ -50,7 +53,7 @@ def read_large(
     name: str,
     least_rows: int | None = None,
 ) -> Subject | None:
-    """Compare two Parquet files in bounded memory.
+    """Compare two Parquet or Arrow files in bounded memory.
 
     Args:
         old: What h1 predicts.
@@ -63,7 +66,7 @@ def read_large(
 
     Returns:
         The subject, equal to what joining in memory gives; None where that has to be done: fewer rows, other formats or
-        types, class scores in place of labels, weights, clusters, or something that is wrong, which it names.
+        types, weights, clusters, or something that is wrong, which it names.
 
     Raises:
         ValueError: Ids come twice or do not match, a column is missing, or the disk is full.
@@ -71,16 +74,20 @@ def read_large(
         OSError: A file cannot be read.
     """
     paths = [old, new] if data is None else [old, new, data]
-    if not all(path.lower().endswith(".parquet") for path in paths) or said.by_position:
+    if not all(path.lower().endswith((".parquet", ".arrow", ".feather")) for path in paths) or said.by_position:
         return None
     if said.weight is not None or said.cluster is not None:
         return None
     with connected(old) as (duckdb, connection):
         try:
+            least = LEAST_ROWS if least_rows is None else least_rows
             files = [opened(connection, path, alias, said) for path, alias in zip(paths, ("o", "n", "d"), strict=False)]
-            if max(file.rows for file in files) < (LEAST_ROWS if least_rows is None else least_rows):
+            if max(file.rows for file in files) < least:
                 return None
+            files = [labelled(connection, file, class_names) for file in files]
             return _Query(connection, files, said, class_names, name).subject()
+        except NotPlainError:
+            return None
         except duckdb.Error as error:
             raise ValueError(f"{old}: {' '.join(str(error).split())}") from error
 
@@ -172,7 +179,8 @@ class _Query:
             if strange := [label for label in labels if label not in known]:
                 raise ValueError(f"labels that are none of the classes {listed(names)}: {listed(strange)}")
             return names, len(names), np.asarray([known[label] for label in labels], np.int64)
-        size = labels[-1] + 1 if names is None else len(names)
+        scored = max(file.classes for file in self._files)
+        size = len(names) if names is not None else scored or labels[-1] + 1
         if labels[0] < 0 or labels[-1] >= size:
             raise ValueError(f"class numbers must be 0 to {size - 1}, and labels are {labels[0]} to {labels[-1]}")
         return names, size, np.arange(size)
@@ -264,9 +272,10 @@ def _unknown(path: str, column: str | None, ids: Sequence[str]) -> list[str]:
         connection.execute("create temp table wanted(id varchar)")
         connection.executemany("insert into wanted values (?)", [[each] for each in ids])
         name = quoted(column or "")
-        query = (
-            f"select id from wanted where id not in (select {name}::varchar from read_parquet(?) where {name}::varchar "
-            "in (select id from wanted))"
-        )
-        missing = {each for (each,) in connection.execute(query, [literal(path)]).fetchall()}
-    return [each for each in ids if each in missing]
+        origin = origin_of(connection, path, "bc_ids")
+        missing = connection.execute(
+            f"select id from wanted where id not in (select {name}::varchar from {origin} where {name}::varchar in "
+            "(select id from wanted))"
+        ).fetchall()
+        unknown = {each for (each,) in missing}
+    return [each for each in ids if each in unknown]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,18 +26,30 @@ _MOST_GAPS = 4
 
 @dataclass(frozen=True)
 class LargeFile:
-    """A Parquet file; `alias` is its name in queries."""
+    """A file; `alias` is its name in queries, and `origin` what they read.
+
+    Attributes:
+        path: The file, for messages.
+        alias: Its name in queries.
+        origin: What they read.
+        types: Type of each column.
+        roles: What its columns are for; where it has class scores, the label is a column that queries make of them.
+        rows: How many it has.
+        classes: How many scores a row has; 0 without.
+    """
 
     path: str
     alias: str
+    origin: str
     types: Mapping[str, str]
     roles: Roles
     rows: int
+    classes: int = 0
 
     @property
     def source(self) -> str:
         """The file in a query."""
-        return "read_parquet('{}') {}".format(literal(self.path).replace("'", "''"), self.alias)
+        return f"{self.origin} {self.alias}"
 
     @property
     def ids(self) -> str:
@@ -75,20 +87,81 @@ def connected(path: str) -> Iterator[tuple[Any, Any]]:
 def opened(connection: Any, path: str, alias: str, said: ColumnNames) -> LargeFile:
     """What a file holds; `alias` is "o", "n" or "d", of the old model, the new one, or data.
 
+    Args:
+        connection: To DuckDB.
+        path: The file, Parquet or Arrow.
+        alias: Its name in queries.
+        said: Which columns are what.
+
     Raises:
+        NotPlainError: It is an Arrow stream, or pyarrow is not installed.
         ValueError: It is damaged, or lacks a column.
         OSError: It cannot be read.
     """
     with open(path, "rb"):
         pass  # an error of the system's own, where there is no such file
     try:
-        relation = connection.read_parquet(literal(path))
-        (rows,) = connection.execute("select count(*) from read_parquet(?)", [literal(path)]).fetchall()[0]
+        origin = origin_of(connection, path, f"bc_{alias}")
+        (rows,) = connection.execute(f"select count(*) from {origin}").fetchall()[0]
+        relation = connection.sql(f"select * from {origin}")
     except engine(path).Error as error:
         raise damaged(path, error) from error
     types = dict(zip(relation.columns, map(str, relation.types), strict=True))
     roles = roles_of(path, list(types), said, alias == "n", alias != "d")
-    return LargeFile(path, alias, types, roles, rows)
+    return LargeFile(path, alias, origin, types, roles, rows)
+
+
+def origin_of(connection: Any, path: str, name: str) -> str:
+    """What a query reads a file by; an Arrow file gets a name in the connection."""
+    if path.lower().endswith(".parquet"):
+        return "read_parquet('{}')".format(literal(path).replace("'", "''"))
+    try:
+        from pyarrow import ArrowInvalid, dataset
+
+        connection.register(name, dataset.dataset(path, format="ipc"))
+    except (ImportError, ArrowInvalid) as error:
+        raise NotPlainError from error
+    return name
+
+
+def labelled(connection: Any, file: LargeFile, class_names: Sequence[str] | None) -> LargeFile:
+    """The file; of one that has class scores alone, the class of the highest, of equal ones the first, is a column too.
+
+    Raises:
+        NotPlainError: A score is missing or not finite, or there are as many as no classes.
+    """
+    if file.roles.pred is not None or not file.roles.scores:
+        return file
+    roles, columns = file.roles, [quoted(name) for name in file.roles.scores]
+    if roles.prefix:
+        names = [name.removeprefix(roles.prefix) for name in roles.scores]
+        if set(names) == set(map(str, range(len(names)))):
+            columns, named = [columns[names.index(str(number))] for number in range(len(names))], None
+        else:
+            named = names
+        scores, size = f"[{', '.join(f'{column}::double' for column in columns)}]", len(columns)
+    else:
+        (scores,), named = columns, None if class_names is None else list(class_names)
+        size = connection.execute(f"select len({scores}) from {file.origin} limit 1").fetchall()[0][0]
+    bad = f"{scores} is null or len({scores}) <> {size} or list_count({scores}) <> {size}"
+    query = f"select count(*) from {file.origin} where {bad} or not isfinite(list_sum({scores})::double)"
+    if not size or size < 2 or (class_names is not None and len(class_names) != size):
+        raise NotPlainError
+    if connection.execute(query).fetchall()[0][0]:
+        raise NotPlainError  # memory names the row
+    best = f"list_position({scores}, list_max({scores}))"
+    if named is None:
+        label, kind = f"{best} - 1", "INTEGER"
+    else:
+        texts = ", ".join("'{}'".format(name.replace("'", "''")) for name in named)
+        label, kind = f"([{texts}])[{best}]", "VARCHAR"
+    made = "bc label of scores"
+    origin = f"(select *, {label} as {quoted(made)} from {file.origin})"
+    return replace(file, origin=origin, types={**file.types, made: kind}, roles=replace(roles, pred=made), classes=size)
+
+
+class NotPlainError(Exception):
+    """A file is not what is counted here; reading it in memory does it, or says what is wrong."""
 
 
 def refuse_missing(run: Callable[[str], Any], file: LargeFile) -> None:

@@ -86,7 +86,7 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
         large = read_large(inputs.old, inputs.new, inputs.data, inputs.columns, inputs.classes, name)
         if large is not None:
             _refuse_itself(inputs)
-            return Read(large, notes=("Counted by DuckDB, as the files are large: without class scores",))
+            return Read(large, notes=("Counted by DuckDB, as the files are large: new mistakes are in no order",))
     joined = join(
         inputs.old,
         inputs.new,

@@ -121,7 +121,7 @@ def test_what_it_cannot_do_is_left_to_memory(tmp_path):
     plain = {"id": np.arange(10), "pred": np.arange(10) % 2}
     old = write(tmp_path / "old.parquet", **plain, target=np.arange(10) % 2, w=np.ones(10))
     new = write(tmp_path / "new.parquet", **plain)
-    scored = write(tmp_path / "scored.parquet", id=np.arange(10), scores=[[0.1, 0.9]] * 10)
+    scored = write(tmp_path / "scored.parquet", id=np.arange(10), scores=[[0.1, 0.9]] * 9 + [[0.1, float("nan")]])
     text = write(tmp_path / "text.parquet", id=[str(n) for n in range(10)], pred=np.arange(10) % 2)
     assert read_large(old, new, None, ColumnNames(), None, "new") is None
     for other, columns in (
@@ -132,6 +132,49 @@ def test_what_it_cannot_do_is_left_to_memory(tmp_path):
     ):
         assert read_large(old, other, None, columns, None, "new", least_rows=0) is None
     assert read_large(old, new, None, ColumnNames(), None, "new", least_rows=0) is not None
+
+
+@pytest.mark.parametrize("form", ["lists", "columns", "numbered"])
+@pytest.mark.parametrize("arrow", [True, False])
+def test_class_scores_and_arrow_files_come_to_what_they_do_in_memory(tmp_path, form, arrow):
+    from pyarrow import feather
+
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 4, SIZE)  # nobody predicts the last class, but there are scores of it
+    scores = rng.integers(0, 4, (SIZE, 5)).astype(np.float32)  # equal ones among them
+    scores[np.arange(SIZE), y] += 2
+    scores[:, 4] = -1
+    names = {"lists": None, "columns": list("edcba"), "numbered": list("43210")}[form]
+    columns = (
+        {"scores": list(scores)} if names is None else {f"score_{name}": scores[:, k] for k, name in enumerate(names)}
+    )
+    truth = np.array(names)[y] if form == "columns" else y if form == "lists" else 4 - y
+    order = rng.permutation(SIZE)
+    new = write(
+        tmp_path / "new.parquet", **{k: [v[i] for i in order] for k, v in {"id": np.arange(SIZE), **columns}.items()}
+    )
+    old = write(tmp_path / "old.parquet", id=np.arange(SIZE), target=truth, pred=truth)
+    if arrow:
+        from pyarrow import parquet
+
+        old, new = (
+            feather.write_feather(
+                parquet.read_table(path), path.replace(".parquet", ".arrow"), compression="uncompressed"
+            )
+            or path.replace(".parquet", ".arrow")
+            for path in (old, new)
+        )
+    mine = read_large(old, new, None, ColumnNames(), None, "new", least_rows=0)
+    theirs = read(Inputs(old, new), 0.95).subject
+    assert mine.comparison.overlap == theirs.comparison.overlap
+    assert mine.comparison.overlap.num_classes == (4 if form == "columns" else 5)
+    assert mine.comparison.class_names == theirs.comparison.class_names
+    rows = [
+        dict(zip(each.instances.ids.tolist(), each.instances.h2_pred.tolist(), strict=True))
+        for each in (mine.comparison, theirs.comparison)
+    ]
+    assert rows[0] == rows[1]
+    assert mine.unknown(["7", "x"]) == theirs.unknown(["7", "x"]) == ["x"]
 
 
 def test_the_command_takes_it_for_large_files(tmp_path, capsys, monkeypatch):
