@@ -6,6 +6,7 @@ is the total less these, and totals need no join. So the memory is that of the e
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,16 +22,15 @@ from bc_core.gate._judging import Subject
 from bc_core.gate._large_files import (
     Coded,
     LargeFile,
-    NotPlainError,
     Wanted,
     connected,
     errors_by_join,
     errors_by_place,
     labelled,
     opened,
-    origin_of,
     refuse_missing,
 )
+from bc_core.gate._origins import COLUMNAR, LEAST_BYTES, TEXT, NotPlainError, origin_of
 from bc_core.gate._slices import CUTS, MOST_VALUES, SliceColumn, range_names
 from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._engine_files import quoted
@@ -52,8 +52,9 @@ def read_large(
     class_names: Sequence[str] | None,
     name: str,
     least_rows: int | None = None,
+    least_bytes: int = LEAST_BYTES,
 ) -> Subject | None:
-    """Compare two Parquet or Arrow files in bounded memory.
+    """Compare two Parquet, Arrow or CSV files in bounded memory.
 
     Args:
         old: What h1 predicts.
@@ -63,6 +64,7 @@ def read_large(
         class_names: Name of each class, in order.
         name: What is compared, for titles.
         least_rows: For files of fewer rows, nothing is done.
+        least_bytes: Nor for CSV of fewer bytes.
 
     Returns:
         The subject, equal to what joining in memory gives; None where that has to be done: fewer rows, other formats or
@@ -74,7 +76,10 @@ def read_large(
         OSError: A file cannot be read.
     """
     paths = [old, new] if data is None else [old, new, data]
-    if not all(path.lower().endswith((".parquet", ".arrow", ".feather")) for path in paths) or said.by_position:
+    texts = [path for path in paths if path.lower().endswith(TEXT)]
+    if not all(path.lower().endswith((*COLUMNAR, *TEXT)) for path in paths) or said.by_position:
+        return None
+    if any(not os.path.isfile(path) or os.path.getsize(path) < least_bytes for path in texts):
         return None
     if said.weight is not None or said.cluster is not None:
         return None
@@ -85,9 +90,15 @@ def read_large(
             if max(file.rows for file in files) < least:
                 return None
             files = [labelled(connection, file, class_names) for file in files]
+            if texts and class_names is not None and any(f.kind(f.roles.pred) == "integer" for f in files[:2]):
+                return None  # whether numbers are meant as names is decided over all of them
             return _Query(connection, files, said, class_names, name).subject()
         except NotPlainError:
             return None
+        except ValueError:
+            if texts:  # which are read again: then the line is named
+                return None
+            raise
         except duckdb.Error as error:
             raise ValueError(f"{old}: {' '.join(str(error).split())}") from error
 
@@ -272,7 +283,7 @@ def _unknown(path: str, column: str | None, ids: Sequence[str]) -> list[str]:
         connection.execute("create temp table wanted(id varchar)")
         connection.executemany("insert into wanted values (?)", [[each] for each in ids])
         name = quoted(column or "")
-        origin = origin_of(connection, path, "bc_ids")
+        origin = origin_of(connection, path, "bc_ids", lambda names: [column or ""])
         missing = connection.execute(
             f"select id from wanted where id not in (select {name}::varchar from {origin} where {name}::varchar in "
             "(select id from wanted))"

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core.predictions._columns import ColumnNames, Roles, roles_of
-from bc_core.predictions._engine_files import damaged, engine, literal, quoted
+from bc_core.gate._origins import TEXT, NotPlainError, origin_of, typed
+from bc_core.gate._slices import MOST_VALUES
+from bc_core.predictions._columns import ColumnNames, Roles, keeping, roles_of
+from bc_core.predictions._engine_files import damaged, engine, quoted
 from bc_core.predictions._tables import listed, shown
 
 MEMORY = "1GB"
@@ -89,19 +91,22 @@ def opened(connection: Any, path: str, alias: str, said: ColumnNames) -> LargeFi
 
     Args:
         connection: To DuckDB.
-        path: The file, Parquet or Arrow.
+        path: The file, Parquet, Arrow or CSV.
         alias: Its name in queries.
         said: Which columns are what.
 
     Raises:
-        NotPlainError: It is an Arrow stream, or pyarrow is not installed.
+        NotPlainError: Reading it in memory does it, or says what is wrong.
         ValueError: It is damaged, or lacks a column.
         OSError: It cannot be read.
     """
     with open(path, "rb"):
         pass  # an error of the system's own, where there is no such file
     try:
-        origin = origin_of(connection, path, f"bc_{alias}")
+        origin = origin_of(connection, path, f"bc_{alias}", keeping(path, said, alias == "n", alias != "d"))
+        if path.lower().endswith(TEXT):
+            names = list(connection.sql(f"select * from {origin}").columns)
+            origin = typed(connection, origin, roles_of(path, names, said, alias == "n", alias != "d"), MOST_VALUES)
         (rows,) = connection.execute(f"select count(*) from {origin}").fetchall()[0]
         relation = connection.sql(f"select * from {origin}")
     except engine(path).Error as error:
@@ -109,19 +114,6 @@ def opened(connection: Any, path: str, alias: str, said: ColumnNames) -> LargeFi
     types = dict(zip(relation.columns, map(str, relation.types), strict=True))
     roles = roles_of(path, list(types), said, alias == "n", alias != "d")
     return LargeFile(path, alias, origin, types, roles, rows)
-
-
-def origin_of(connection: Any, path: str, name: str) -> str:
-    """What a query reads a file by; an Arrow file gets a name in the connection."""
-    if path.lower().endswith(".parquet"):
-        return "read_parquet('{}')".format(literal(path).replace("'", "''"))
-    try:
-        from pyarrow import ArrowInvalid, dataset
-
-        connection.register(name, dataset.dataset(path, format="ipc"))
-    except (ImportError, ArrowInvalid) as error:
-        raise NotPlainError from error
-    return name
 
 
 def labelled(connection: Any, file: LargeFile, class_names: Sequence[str] | None) -> LargeFile:
@@ -158,10 +150,6 @@ def labelled(connection: Any, file: LargeFile, class_names: Sequence[str] | None
     made = "bc label of scores"
     origin = f"(select *, {label} as {quoted(made)} from {file.origin})"
     return replace(file, origin=origin, types={**file.types, made: kind}, roles=replace(roles, pred=made), classes=size)
-
-
-class NotPlainError(Exception):
-    """A file is not what is counted here; reading it in memory does it, or says what is wrong."""
 
 
 def refuse_missing(run: Callable[[str], Any], file: LargeFile) -> None:

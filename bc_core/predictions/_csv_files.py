@@ -62,10 +62,14 @@ def read_csv(path: str, keep: Keep, progress: Progress) -> Table:
     )
 
 
+def separator_of(first: str) -> str:
+    """What parts the fields of a file, by its first line."""
+    return max(_SEPARATORS, key=first.count)
+
+
 def _rows(path: str, file: Any) -> Iterator[list[str]]:
     first = file.readline()
-    separator = max(_SEPARATORS, key=first.count)
-    reader = csv.reader(_chained(first, file), delimiter=separator, strict=True)
+    reader = csv.reader(_chained(first, file), delimiter=separator_of(first), strict=True)
     try:
         yield from reader
     except csv.Error as error:
@@ -82,7 +86,7 @@ def _line_of(path: str, row: int) -> int:
     """Line on which a row ends: counted anew, as fields may hold line breaks and only faults ask."""
     with open_text(path) as file:
         first = file.readline()
-        reader = csv.reader(_chained(first, file), delimiter=max(_SEPARATORS, key=first.count), strict=True)
+        reader = csv.reader(_chained(first, file), delimiter=separator_of(first), strict=True)
         found = (reader.line_num for fields in reader if fields)
         return next(islice(found, row + 1, None), 0)
 
