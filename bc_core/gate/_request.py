@@ -25,13 +25,14 @@ from bc_core.gate._judging import Judgement, Subject, judge_policy
 from bc_core.gate._large import read_large
 from bc_core.gate._policy import Policy
 from bc_core.gate._report import Report, report_of
-from bc_core.gate._search import find_slices
 from bc_core.gate._shown import junit, markdown
-from bc_core.gate._slices import SliceColumn, slices_of
+from bc_core.gate._slices import slices_of
 from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._joining import Joined, id_texts, join
 from bc_core.predictions._reading import FORMATS
 from bc_core.predictions._tables import Progress
+from bc_core.slices._columns import SliceColumn
+from bc_core.slices._search import find_slices
 
 
 @dataclass(frozen=True)
