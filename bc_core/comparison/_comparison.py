@@ -431,8 +431,8 @@ class Comparison:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Comparison):
             return NotImplemented
-        fields = ("overlap", "class_names", "name", "step", "lambda_c", "new_classes", "instances")
-        fields += ("slices", "found_slices", "confidence")
+        captions = ("overlap", "class_names", "name", "step", "lambda_c", "new_classes", "instances")
+        fields = (*captions, "slices", "found_slices", "confidence")
         return all(getattr(self, name) == getattr(other, name) for name in fields)
 
     __hash__ = None  # type: ignore[assignment]

@@ -55,11 +55,11 @@ def extras_from_json(data: Mapping[str, Any]) -> dict[str, Any]:
     found = []
     for entry in data.get("found_slices", []):
         conditions = tuple((str(column), str(value)) for column, value in entry["conditions"])
-        counts = int(entry["negative_flips"]), int(entry["total"])
-        numbers = [float(entry[name]) for name in ("low", "high", "p_value")]
-        if not all(map(math.isfinite, numbers)) or not 0 <= counts[0] <= counts[1]:
+        flips, total = int(entry["negative_flips"]), int(entry["total"])
+        low, high, p_value = (float(entry[name]) for name in ("low", "high", "p_value"))
+        if not all(map(math.isfinite, (low, high, p_value))) or not 0 <= flips <= total:
             raise ValueError(f"found_slices: no counts and bounds: {entry}")
-        found.append(FoundSlice(str(entry["name"]), *counts, *numbers, conditions))
+        found.append(FoundSlice(str(entry["name"]), flips, total, low, high, p_value, conditions))
     calibration = thresholds = None
     if (given := data.get("calibration")) is not None:
         counts, sums = (whole_numbers(given[name], f"calibration: {name}") for name in ("counts", "sums"))

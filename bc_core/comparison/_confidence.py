@@ -345,7 +345,8 @@ def counted_confidence(
 def millionths(probabilities: NDArray[Any]) -> NDArray[np.int64]:
     """Probabilities as millionths, and -1 for nan."""
     known = np.where(np.isnan(probabilities), -1 / UNIT, np.clip(probabilities, 0, 1))
-    return np.rint(known * UNIT).astype(np.int64)
+    whole: NDArray[np.int64] = np.rint(known * UNIT).astype(np.int64)
+    return whole
 
 
 def of_millionths(values: Any) -> NDArray[np.float64]:

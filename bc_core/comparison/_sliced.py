@@ -84,7 +84,9 @@ def sliced_by(
     slices = [counted(each.name, each.values, each.codes, h1_right, h2_right) for each in coded]
     labels = class_names if class_names is not None else [str(number) for number in range(overlap.num_classes)]
     classes = SliceColumn("class", tuple(labels), overlap.counts, target[h1_right & ~h2_right], target)
-    found = find_slices([*slices, classes], h1_right, h2_right) if slices else []
+    # Where a column has that name, it is meant by it.
+    searched = slices if "class" in columns else [*slices, classes]
+    found = find_slices(searched, h1_right, h2_right) if slices else []
     counts = tuple(
         SliceCounts(each.column, each.values, each.counts, column.is_cut)
         for each, column in zip(slices, coded, strict=True)

@@ -90,15 +90,11 @@ def encode_comparison(
 def _confidence_columns(comparison: Comparison) -> Columns:
     """How sure the models are, in steps of 1 / 65534, and 65535 where it is not known; earlier readers pass it over."""
     table, columns = comparison.instances, dict[str, Any]()
-    if table.h1_confidence is not None:
-        wrong = table.h1_pred != table.target, table.h2_pred != table.target
-        answers = (table.h1_confidence, table.h2_confidence)
-        for name, answer, truth, is_wrong in zip(
-            ("h1", "h2"), answers, (table.h1_of_truth, table.h2_of_truth), wrong, strict=True
-        ):
-            columns[f"{name}_sure"] = _steps(answer)
-            # Where a model is right they are the same.
-            columns[f"{name}_truth"] = np.where(is_wrong, _steps(truth), 0)
+    for name in ("h1", "h2") if table.h1_confidence is not None else ():
+        columns[f"{name}_sure"] = _steps(getattr(table, f"{name}_confidence"))
+        # Where a model is right they are the same.
+        is_wrong = getattr(table, f"{name}_pred") != table.target
+        columns[f"{name}_truth"] = np.where(is_wrong, _steps(getattr(table, f"{name}_of_truth")), 0)
     if (calibration := comparison.calibration) is not None:
         columns["calibration"] = calibration.counts.reshape(-1)
         columns["calibration_sums"] = calibration.sums.reshape(-1)

@@ -1,10 +1,12 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { labelsOf, regionOf, select, sortRows, textsOf } from "../../data/engine";
-import { count } from "../../layout/format";
+import { count, percent } from "../../layout/format";
 import type { DataSource, Filter, Flips, InstanceId, InstanceSort, Media, Region, Table, ViewState } from "../../model";
-import { flipsOf, joined, mergedMedia, withFlips } from "../../data/twoUpdates";
+import { narrowed } from "../../data/narrowing";
+import { flipsOf, joined, mergedMedia } from "../../data/twoUpdates";
 import { BROKEN_BY, conditions, NO_FILTER } from "./Chips";
 import { ClassPicker } from "./ClassPicker";
+import { MoreConditions } from "./MoreConditions";
 import { TakeInstances } from "./TakeInstances";
 import { Pager } from "../parts/Pager";
 import { Thumbnail } from "./Thumbnail";
@@ -30,8 +32,12 @@ export interface InstancesProps {
 
 const PAGE_SIZE = 25;
 const TYPING_MS = 60;
+const SURE = "Probability that X gives to its answer.";
 
 const TITLES: Record<Region, string> = { regress: "only h2 wrong", common: "both wrong", progress: "only h1 wrong" };
+
+/** A model that never errs on 1 in 1,000 is not certain. */
+const sureness = (share: number) => percent(share, share > 0.995 ? 1 : 0);
 
 /** One instance, ready to be shown. */
 interface Instance {
@@ -50,6 +56,8 @@ interface Instance {
   readonly imageRun: string;
   readonly hasImage: boolean;
   readonly isLeftOut: boolean;
+  /** How sure h1 and h2 are of their answers; null without scores. */
+  readonly sure: readonly [number, number] | null;
 }
 
 function Prediction({ label, right }: { label: string; right: boolean }) {
@@ -186,10 +194,12 @@ function Enlarged({ source, dataset, instance, isFirst, isLast, onClose, onStep 
           <dt>h1 says</dt>
           <dd>
             <Prediction label={instance.h1} right={instance.h1Right} />
+            {instance.sure && <span class="bc-note"> {sureness(instance.sure[0])} sure</span>}
           </dd>
           <dt>h2 says</dt>
           <dd>
             <Prediction label={instance.h2} right={instance.h2Right} />
+            {instance.sure && <span class="bc-note"> {sureness(instance.sure[1])} sure</span>}
           </dd>
           {instance.b !== null && (
             <>
@@ -230,7 +240,7 @@ function Heading({ title, explanation, name, sort, descending, onSort }: Heading
 /** The instances that h1 or h2 gets wrong, narrowed down by the filter, a page at a time. */
 export function Instances(props: InstancesProps) {
   const { source, run, dataset, mediaBusy, mediaError, filter, sort, descending, page, onChange, beside } = props;
-  const { region, target, h1, h2, text, flips } = filter;
+  const { region, target, h1, h2, text, flips, b, sure1, sure2, slices } = filter;
   const both = beside && joined(props.table, beside.table);
   // What only run B breaks is no error of run A, and stands in the joined table alone.
   const table = flips !== null && both !== null ? both.table : props.table;
@@ -241,9 +251,8 @@ export function Instances(props: InstancesProps) {
   const labels = labelsOf(table);
   const textOf = textsOf(table, media);
   const rows = useMemo(() => {
-    const meeting = select(table, { region, target, h1, h2, text, flips: null }, textOf);
-    return flips !== null && both !== null ? withFlips(both, meeting, flips) : meeting;
-  }, [table, both, region, target, h1, h2, text, flips, textOf]);
+    return narrowed(table, select(table, filter, textOf), filter, both);
+  }, [table, both, region, target, h1, h2, text, flips, b, sure1, sure2, slices, textOf]);
   const sorted = useMemo(
     () => sortRows(table, rows, sort, descending, labels, textOf),
     [table, rows, sort, descending, labels, textOf],
@@ -276,12 +285,14 @@ export function Instances(props: InstancesProps) {
         imageRun: props.media?.images.has(id) || beside === null ? run : beside.run,
         hasImage: media?.images.has(id) ?? false,
         isLeftOut: media?.leftOut.has(id) ?? false,
+        sure: table.sure && [table.sure.h1[row]!, table.sure.h2[row]!],
       };
     });
   }, [table, both, flips, sorted, current, labels, textOf, media, run, beside?.run]);
 
   const hasImages = (media?.images.size ?? 0) + (media?.leftOut.size ?? 0) > 0;
   const hasTexts = textOf !== null;
+  const hasSure = table.sure !== null;
   const openedAt = enlarged?.table === table ? shown.findIndex(({ row }) => row === enlarged.row) : -1;
   const opened = shown[openedAt] ?? null;
   const isOpen = opened !== null;
@@ -298,7 +309,7 @@ export function Instances(props: InstancesProps) {
     opener.current = button;
     setEnlarged({ table, row });
   };
-  const onSort = (name: InstanceSort) => onChange({ sort: name, descending: name === sort ? !descending : false });
+  const onSort = (name: InstanceSort) => onChange({ sort: name, descending: name === sort ? !descending : name.startsWith("sure") });
   const heading = { sort, descending, onSort };
   const step = (by: number) => {
     const next = shown[openedAt + by];
@@ -331,6 +342,7 @@ export function Instances(props: InstancesProps) {
         />
         <ClassPicker label="h1 says" labels={labels} value={h1} onPick={(index) => onChange({ h1: index })} />
         <ClassPicker label="h2 says" labels={labels} value={h2} onPick={(index) => onChange({ h2: index })} />
+        <MoreConditions table={table} filter={filter} onChange={onChange} />
         <Search value={text} onChange={(changed) => onChange({ text: changed })} />
         <p class="bc-instances-count" role="status" data-testid="instances-count">
           <strong>{count(sorted.length)}</strong> of {count(table.size)} error instances
@@ -365,7 +377,9 @@ export function Instances(props: InstancesProps) {
                   <Heading title="Text" name="text" explanation="What was logged about the instance." {...heading} />
                 )}
                 <Heading title="h1 says" name="h1" explanation="Prediction of the model in use." {...heading} />
+                {hasSure && <Heading title="sure" name="sure1" explanation={SURE.replace("X", "h1")} {...heading} />}
                 <Heading title="h2 says" name="h2" explanation="Prediction of the update." {...heading} />
+                {hasSure && <Heading title="sure" name="sure2" explanation={SURE.replace("X", "h2")} {...heading} />}
                 {both !== null && <th scope="col">Run B says</th>}
                 <Heading title="Ground truth" name="target" explanation="The true class." {...heading} />
                 <Heading title="Region" name="region" explanation="Who is wrong." {...heading} />
@@ -421,9 +435,11 @@ export function Instances(props: InstancesProps) {
                   <td>
                     <Prediction label={instance.h1} right={instance.h1Right} />
                   </td>
+                  {hasSure && <td class="bc-number">{sureness(instance.sure![0])}</td>}
                   <td>
                     <Prediction label={instance.h2} right={instance.h2Right} />
                   </td>
+                  {hasSure && <td class="bc-number">{sureness(instance.sure![1])}</td>}
                   {instance.b !== null && (
                     <td>
                       <Prediction {...instance.b} />
