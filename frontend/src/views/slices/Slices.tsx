@@ -82,18 +82,18 @@ function Lines({ rows, name, top, table, filter, onSelect }: LinesProps) {
   const hasAccuracy = rows.some(({ cells }) => cells !== null);
   const place = (share: number) => `${((100 * share) / top).toFixed(2)}%`;
   return (
-    <table class="bc-table bc-slices-table" aria-label={name}>
+    <table class={`bc-table bc-slices-table${hasAccuracy ? "" : " bc-slices-found"}`} aria-label={name}>
       <thead>
         <tr>
           <th scope="col">Slice</th>
-          <th scope="col" class="bc-number">
+          <th scope="col" class="bc-number bc-slices-broken">
             Broken
           </th>
           <th scope="col" class="bc-slices-bar" title="Negative flip rate with its 95% interval">
             NFR
           </th>
           {hasAccuracy && (
-            <th scope="col" class="bc-number" title="Accuracy of h2 less that of h1, in percentage points">
+            <th scope="col" class="bc-number bc-slices-change" title="Accuracy of h2 less that of h1, in percentage points">
               h2 − h1
             </th>
           )}
@@ -132,7 +132,7 @@ function Lines({ rows, name, top, table, filter, onSelect }: LinesProps) {
                 <span class="bc-slice-share">{percent(rate)}</span>
               </td>
               {hasAccuracy && (
-                <td class={`bc-number${accuracyChange < 0 ? " bc-worse" : ""}`}>
+                <td class={`bc-number bc-slices-change${accuracyChange < 0 ? " bc-worse" : ""}`}>
                   {Number.isNaN(accuracyChange) ? UNKNOWN : signedPercent(accuracyChange).replace("%", "")}
                 </td>
               )}
