@@ -49,7 +49,7 @@ def compare(
             function from id to text, which is called only for instances that h1 or h2 gets wrong. Or columns: a mapping
             from names to N values each, a data frame or a structured array. Few values, and numbers in ranges, make
             slices, which are counted and searched for those in which more breaks; texts of which there are more than
-            200, such as paths, are what is shown about an instance.
+            200, or that mostly come once, such as paths, are what is shown about an instance.
         name: What is compared, for titles.
         step: Training step of h2.
         lambda_c: Weight of the dissonance that h2 was trained with.

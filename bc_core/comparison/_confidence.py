@@ -339,6 +339,9 @@ def counted_confidence(
     )
     if all(each.positive is None for each in said) or any(each is None or np.isnan(each).any() for each in positive):
         return Confidence(calibration)
+    # Labels that no threshold gave, as those of a file beside its scores, are not moved by one.
+    if any(((p >= p.dtype.type(t)) != (pred == 1)).any() for p, t, pred in zip(positive, in_use, answers, strict=True)):  # type: ignore[union-attr]
+        return Confidence(calibration)
     return Confidence(calibration, ThresholdCounts.of(target, positive, in_use))  # type: ignore[arg-type]
 
 

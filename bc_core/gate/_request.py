@@ -17,6 +17,7 @@ from bc_core._arrays import text_objects
 from bc_core._pages import to_tensorboard
 from bc_core.comparison._compare import compare
 from bc_core.comparison._comparison import Comparison
+from bc_core.comparison._confidence import Said
 from bc_core.counting._noise import NoiseFloor, noise_floor
 from bc_core.files._files import write_whole
 from bc_core.gate._evidence import Rows
@@ -103,6 +104,7 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
     if np.array_equal(joined.h1_pred, joined.h2_pred):
         notes.append("The new model predicts exactly what the old one does")
     slices = {name: slices_of(joined.columns[name], rows.h1_right, rows.h2_right) for name in inputs.columns.slices}
+    sure = [None if each is None else Said(*each) for each in joined.sure]
     comparison = compare(
         joined.target,
         joined.h1_pred,
@@ -112,6 +114,8 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
         class_names=joined.class_names,
         metadata=_described(slices.values()),
         name=name,
+        h1_scores=sure[0],
+        h2_scores=sure[1],
     )
 
     def unknown(ids: Sequence[str]) -> list[str]:

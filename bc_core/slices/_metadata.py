@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects, to_numpy
-from bc_core.slices._columns import coded_numbers, coded_texts
+from bc_core.slices._columns import MOST_VALUES, coded_numbers, coded_texts
 
 # A column of more texts than this describes single instances, such as paths do.
 MOST_TEXTS = 200
@@ -48,6 +48,18 @@ def columns_of(metadata: Any, ids: Sequence[Any] = ()) -> dict[str, Any] | None:
     return {str(name): metadata[name] for name in names}
 
 
+def taken(columns: Mapping[str, Any], rows: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
+    """The values of some instances, by name of the column.
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.slices._metadata import taken
+        >>> taken({"country": ["de", "fr", "it"]}, np.array([2, 0]))["country"].tolist()
+        ['it', 'de']
+    """
+    return {name: _plain_column(name, values)[rows] for name, values in columns.items()}
+
+
 class CodedColumn:
     """A column of metadata, as slices or as texts.
 
@@ -78,7 +90,8 @@ class CodedColumn:
             self._code_numbers(self._given)
         else:
             self.values, self.codes = coded_texts(self._given.tolist())
-        if len(self.values) > MOST_TEXTS:
+        # Of values that mostly come once no slice says anything.
+        if len(self.values) > MOST_TEXTS or len(self.values) > max(MOST_VALUES, len(self._given) / 2):
             self.values, self.codes = (), np.zeros(0, np.intp)
 
     def __len__(self) -> int:
