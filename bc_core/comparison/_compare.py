@@ -14,7 +14,7 @@ from bc_core.comparison._confidence import MODELS, Confidence, Said, counted_con
 from bc_core.comparison._error_instances import CONFIDENCES, ErrorInstances, refuse_duplicates
 from bc_core.comparison._sliced import Sliced, sliced_by
 from bc_core.counting._overlap import ErrorOverlap
-from bc_core.slices._metadata import columns_of, described
+from bc_core.slices._metadata import described, metadata_columns
 
 
 def compare(
@@ -127,7 +127,7 @@ def compare(
         error_ids = all_ids[errors]
     labels = None if class_names is None else tuple(class_names)
     truth, h1, h2 = (each.astype(np.int64) for each in (truth, h1, h2))
-    columns = columns_of(metadata, error_ids.tolist() if error_ids.dtype.kind == "O" else ())
+    columns = metadata_columns(metadata, error_ids.tolist() if error_ids.dtype.kind == "O" else ())
     sliced = Sliced() if columns is None else sliced_by(columns, truth, h1, h2, overlap, labels)
     confidence, sure = _confidence((h1_scores, h2_scores), truth, (h1, h2), overlap.num_classes, threshold)
     instances = ErrorInstances(

@@ -16,7 +16,7 @@ UNIT = 1_000_000
 BINS = 20
 _STEPS = 100
 _ROUNDED = 1e-6
-_ROUNDED_SUM = 1e-2
+ROUNDED_SUM = 1e-2
 Model = Literal["h1", "h2"]
 MODELS: tuple[Model, Model] = ("h1", "h2")
 
@@ -45,6 +45,19 @@ class Said(NamedTuple):
         """What is known of a model that gave labels alone."""
         unknown = np.full(size, np.nan)
         return cls(unknown, unknown)
+
+
+def all_probabilities(scores: NDArray[Any]) -> bool:
+    """Whether all rows of class scores, classes on the last axis, are probabilities; else they are logits.
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.comparison._confidence import all_probabilities
+        >>> all_probabilities(np.array([[0.2, 0.8]])), all_probabilities(np.array([[2.0, -1.0]]))
+        (True, False)
+    """
+    sums = scores.sum(axis=-1, dtype=np.float64)
+    return bool((scores >= 0).all() and (np.abs(sums - 1) < ROUNDED_SUM).all())
 
 
 def said_by(
@@ -84,7 +97,10 @@ def said_by(
     if num_classes == 2:
         positive = given if given.ndim == 1 else given[:, 1]
         positive = positive if positive.dtype.kind == "f" else positive.astype(np.float64)
-        return Said.of_binary(_on_their_side(positive, pred, threshold, name), target, pred)
+        positive = _on_their_side(positive, pred, threshold)
+        why = f"class 1 begins at {threshold:g}, unless threshold= says otherwise"
+        _refuse_others(_contradicts(positive, pred, threshold), name, pred, why)
+        return Said.of_binary(positive, target, pred)
     rows = np.arange(size)
     answer = given[rows, pred].astype(np.float64)
     _refuse_others(answer < given.max(axis=1) - _ROUNDED, name, pred, "the most probable class is another one")
@@ -93,7 +109,7 @@ def said_by(
 
 def _check_rows(given: NDArray[Any], name: str) -> None:
     sums = given.sum(axis=1, dtype=np.float64)
-    if (odd := np.abs(sums - 1) > _ROUNDED_SUM).any():
+    if (odd := np.abs(sums - 1) > ROUNDED_SUM).any():
         row = int(odd.argmax())
         raise ValueError(
             f"{name}: expected probabilities, which add up to 1 in each row, got {sums[row]:.6g} in row {row}; of "
@@ -110,17 +126,19 @@ def _check_range(given: NDArray[Any], name: str) -> None:
         )
 
 
-def _on_their_side(positive: NDArray[Any], pred: NDArray[Any], threshold: float, name: str) -> NDArray[Any]:
+def _on_their_side(positive: NDArray[Any], pred: NDArray[Any], threshold: float) -> NDArray[Any]:
     """Probabilities on the side of the threshold that the labels say, where only rounding brought them to the other."""
     edge = positive.dtype.type(threshold)
-    strange = (positive >= edge) != (pred == 1)
-    strange &= ~np.isnan(positive)
+    strange = _contradicts(positive, pred, threshold) & (np.abs(positive - edge) <= _ROUNDED)
     if not strange.any():
         return positive
-    far = strange & (np.abs(positive - edge) > _ROUNDED)
-    _refuse_others(far, name, pred, f"class 1 begins at {threshold:g}, unless threshold= says otherwise")
     beside = np.where(pred == 1, edge, np.nextafter(edge, positive.dtype.type(-1)))
     return np.where(strange, beside, positive).astype(positive.dtype)
+
+
+def _contradicts(positive: NDArray[Any], pred: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
+    strange: NDArray[np.bool_] = (positive >= positive.dtype.type(threshold)) != (pred == 1)
+    return strange & ~np.isnan(positive)
 
 
 def _refuse_others(strange: NDArray[np.bool_], name: str, pred: NDArray[Any], why: str) -> None:
@@ -332,17 +350,19 @@ def counted_confidence(
         in_use: Thresholds of binary models.
     """
     calibration = Calibration.of(target, answers, said)
-    # A model that gave labels alone is sure of them, whatever its threshold.
-    positive = tuple(
-        pred.astype(np.float64) if each.positive is None and np.isnan(each.answer).all() else each.positive
-        for pred, each in zip(answers, said, strict=True)
-    )
-    if all(each.positive is None for each in said) or any(each is None or np.isnan(each).any() for each in positive):
+    positive = []
+    for pred, each, edge in zip(answers, said, in_use, strict=True):
+        if each.positive is not None:
+            positive.append(_on_their_side(each.positive, pred, edge))
+        elif np.isnan(each.answer).all():
+            # A model that gave labels alone is sure of them, whatever its threshold.
+            positive.append(pred.astype(np.float64))
+    if len(positive) < 2 or all(each.positive is None for each in said) or any(np.isnan(p).any() for p in positive):
         return Confidence(calibration)
     # Labels that no threshold gave, as those of a file beside its scores, are not moved by one.
-    if any(((p >= p.dtype.type(t)) != (pred == 1)).any() for p, t, pred in zip(positive, in_use, answers, strict=True)):  # type: ignore[union-attr]
+    if any(_contradicts(p, pred, edge).any() for p, pred, edge in zip(positive, answers, in_use, strict=True)):
         return Confidence(calibration)
-    return Confidence(calibration, ThresholdCounts.of(target, positive, in_use))  # type: ignore[arg-type]
+    return Confidence(calibration, ThresholdCounts.of(target, (positive[0], positive[1]), in_use))
 
 
 def millionths(probabilities: NDArray[Any]) -> NDArray[np.int64]:

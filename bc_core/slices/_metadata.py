@@ -19,7 +19,7 @@ MISSING = "missing"
 _NONE = ("nan", "NaT", "<NA>")
 
 
-def columns_of(metadata: Any, ids: Sequence[Any] = ()) -> dict[str, Any] | None:
+def metadata_columns(metadata: Any, ids: Sequence[Any] = ()) -> dict[str, Any] | None:
     """The columns of a table of metadata by name; None where it is something else, such as texts by id.
 
     Args:
@@ -28,8 +28,8 @@ def columns_of(metadata: Any, ids: Sequence[Any] = ()) -> dict[str, Any] | None:
         ids: Ids of instances: a mapping from any of them is no table.
 
     Example:
-        >>> from bc_core.slices._metadata import columns_of
-        >>> columns_of({"country": ["de", "fr"]}), columns_of({"a.png": "a cat"})
+        >>> from bc_core.slices._metadata import metadata_columns
+        >>> metadata_columns({"country": ["de", "fr"]}), metadata_columns({"a.png": "a cat"})
         ({'country': ['de', 'fr']}, None)
     """
     if isinstance(metadata, Mapping):
@@ -48,16 +48,30 @@ def columns_of(metadata: Any, ids: Sequence[Any] = ()) -> dict[str, Any] | None:
     return {str(name): metadata[name] for name in names}
 
 
-def taken(columns: Mapping[str, Any], rows: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
-    """The values of some instances, by name of the column.
+def columns_that_count(columns: Mapping[str, Any], counted: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """Columns of metadata without the instances that do not count.
+
+    Args:
+        columns: Values of all instances, in the order of the data, by name of the column.
+        counted: Shape (N,), which of them count.
+
+    Raises:
+        ValueError: A column has another number of values.
 
     Example:
         >>> import numpy as np
-        >>> from bc_core.slices._metadata import taken
-        >>> taken({"country": ["de", "fr", "it"]}, np.array([2, 0]))["country"].tolist()
-        ['it', 'de']
+        >>> from bc_core.slices._metadata import columns_that_count
+        >>> columns_that_count({"country": ["de", "fr", "it"]}, np.array([True, False, True]))["country"].tolist()
+        ['de', 'it']
     """
-    return {name: _plain_column(name, values)[rows] for name, values in columns.items()}
+    plain = {name: _plain_column(name, values) for name, values in columns.items()}
+    for name, values in plain.items():
+        if len(values) != len(counted):
+            raise ValueError(
+                f"metadata: expected a value for each of the {len(counted)} instances, in the order of the data, got "
+                f"{len(values)} in the column {name!r}"
+            )
+    return {name: values[counted] for name, values in plain.items()}
 
 
 class CodedColumn:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bc_core.comparison._confidence import Confidence, Said, counted_confidence
 from bc_core.comparison._sliced import SliceCounts
 from bc_core.slices._columns import counted
-from bc_core.slices._metadata import CodedColumn, coded_columns, columns_of, described
+from bc_core.slices._metadata import CodedColumn, coded_columns, described, metadata_columns
 from bc_core.slices._search import FoundSlice, find_slices
 
 
@@ -36,7 +36,7 @@ class Columns(NamedTuple):
         Raises:
             ValueError: They differ in length or hold lists.
         """
-        given = columns_of(metadata)
+        given = metadata_columns(metadata)
         if given is None:
             return None
         size = len(next(iter(given.values())))

@@ -13,7 +13,7 @@ from torch import Tensor
 from bc_core import Comparison, compare
 from bc_core._arrays import id_array
 from bc_core.comparison._comparison import Metadata
-from bc_core.slices._metadata import columns_of, taken
+from bc_core.slices._metadata import columns_that_count, metadata_columns
 from bc_lightning.losses._instance_terms import Labels
 from bc_lightning.training._sureness import Sureness
 
@@ -97,13 +97,7 @@ class Found:
 
 def _those(metadata: Metadata | None, counted: NDArray[np.bool_], ids: list[Any] | None) -> Metadata | None:
     """Columns of metadata without the instances that do not count; anything else as it is."""
-    columns = columns_of(metadata, [] if ids is None else ids)
+    columns = metadata_columns(metadata, [] if ids is None else ids)
     if columns is None:
         return metadata
-    for name, values in columns.items():
-        if len(values) != len(counted):
-            raise ValueError(
-                f"metadata: expected a value for each of the {len(counted)} instances in the order of the data, got "
-                f"{len(values)} in the column {name!r}"
-            )
-    return taken(columns, np.flatnonzero(counted))
+    return columns_that_count(columns, counted)

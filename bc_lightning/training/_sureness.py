@@ -9,9 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bc_core.comparison._confidence import Said
-
-_ROUNDED_SUM = 1e-2
+from bc_core.comparison._confidence import ROUNDED_SUM, Said
 
 
 class _Batch(NamedTuple):
@@ -58,7 +56,7 @@ class Sureness:
             self._batches.append(_Batch((torch.sigmoid(wide) if from_logits else wide).reshape(1, -1), None))
             return
         wide = scores.detach().float()
-        fits = (wide >= 0).all() & ((wide.sum(1) - 1).abs() < _ROUNDED_SUM).all()
+        fits = (wide >= 0).all() & ((wide.sum(1) - 1).abs() < ROUNDED_SUM).all()
         if self._are_probabilities is None and len(scores):
             self._are_probabilities = bool(fits)
         if not self._are_probabilities:
