@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 import os
@@ -18,7 +19,7 @@ from bc_core._pages import to_html
 from bc_core.comparison._comparison_extras import extras_to_json
 from bc_core.comparison._comparison_file import packed, unpacked
 from bc_core.comparison._confidence import Calibration, Confidence, ThresholdCounts
-from bc_core.comparison._error_instances import ErrorInstances, merged_confidences, refuse_duplicates
+from bc_core.comparison._error_instances import CONFIDENCES, ErrorInstances, merged_confidences, refuse_duplicates
 from bc_core.comparison._shown import in_html, in_words
 from bc_core.comparison._sliced import SliceCounts, check_slices, merged_slices
 from bc_core.counting._overlap import ErrorOverlap
@@ -193,6 +194,18 @@ class Comparison:
             for i in worst
             if flips[i]
         ]
+
+    def without_scores(self) -> Comparison:
+        """Return it without how sure the models are, which makes a file smaller and labels alone comparable.
+
+        Example:
+            >>> from bc_core import compare
+            >>> labels = [0, 1], [0, 1], [0, 0]
+            >>> compare(*labels, h2_scores=[0.2, 0.4]).without_scores() == compare(*labels)
+            True
+        """
+        instances = dataclasses.replace(self.instances, **dict.fromkeys(CONFIDENCES))
+        return dataclasses.replace(self, instances=instances, confidence=Confidence())
 
     def merge(self, other: Comparison) -> Comparison:
         """Merge two shards of one data set: instances that the two comparisons do not share.

@@ -16,7 +16,6 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, T
 from user_code import CLASSES, FEATURES, UserModule, dataset, fit, loader, made, make_h1, make_trainer
 
 from bc_core import Comparison, compare
-from bc_core.comparison._confidence import Confidence
 from bc_lightning import BCLightningModule, CompatibilityCallback, LogComparisons, store_outputs
 from bc_tensorboard.writing._media import read_media
 
@@ -26,12 +25,6 @@ NAMES = ("ant", "bee", "cat")
 def predictions(model, data):
     with torch.no_grad():
         return model.eval()(data.tensors[0]).argmax(1)
-
-
-def labels_alone(comparison: Comparison) -> Comparison:
-    """Without how sure the models are, which a batch of another size rounds otherwise."""
-    sure = dict.fromkeys(("h1_confidence", "h2_confidence", "h1_of_truth", "h2_of_truth"))
-    return replace(comparison, instances=replace(comparison.instances, **sure), confidence=Confidence())
 
 
 def saved(folder) -> dict[str, Comparison]:
@@ -56,7 +49,7 @@ def test_a_comparison_of_each_validation_epoch_equals_compare_on_the_predictions
         step=10,
         lambda_c=2.0,
     )
-    assert labels_alone(files["val-step-00000010.json"]) == wanted
+    assert files["val-step-00000010.json"].without_scores() == wanted
     assert 0 < len(wanted.instances) < 50
 
 
@@ -70,7 +63,7 @@ def test_the_callback_writes_them_too(tmp_path):
         trainer.test(module, loader(val), verbose=False)
     wanted = compare(val.tensors[1], predictions(h1, val), predictions(module, val), step=0, lambda_c=1.0)
     (found,) = saved(tmp_path / "files").values()
-    assert labels_alone(found) == wanted
+    assert found.without_scores() == wanted
 
 
 def sure_of(comparison):
@@ -431,7 +424,7 @@ def test_an_epoch_that_is_cut_short_keeps_its_positions(limit, tmp_path):
     (found,) = saved(tmp_path / "files").values()
     cut = TensorDataset(data.tensors[0][: 20 * limit], data.tensors[1][: 20 * limit])
     wanted = compare(cut.tensors[1], predictions(h1, cut), predictions(module, cut), num_classes=CLASSES)
-    assert labels_alone(found).instances == wanted.instances
+    assert found.without_scores().instances == wanted.instances
 
 
 class UnknownFileSystemError(Exception):
