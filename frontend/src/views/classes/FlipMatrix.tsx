@@ -2,7 +2,7 @@ import { useMemo } from "preact/hooks";
 import { flipMatrix, matrixOf } from "../../data/engine";
 import { flipRows } from "../../data/narrowing";
 import type { Joined } from "../../data/twoUpdates";
-import { count, percent, shorten } from "../../layout/format";
+import { count, percent } from "../../layout/format";
 import type { Flips, Table } from "../../model";
 
 export interface FlipTarget {
@@ -98,7 +98,7 @@ function Cells({ selected, onSelect, matrix, told, speaker }: CellsProps) {
   const header = (index: number | null, label: string, sum: number, isRow: boolean) => {
     const text = (
       <span class="bc-flips-label" title={label}>
-        {shorten(label, 22)}
+        {label}
       </span>
     );
     const what = isRow ? `true class ${label}` : `${speaker} now says ${label}`;
