@@ -204,7 +204,8 @@ class Comparison:
             >>> compare(*labels, h2_scores=[0.2, 0.4]).without_scores() == compare(*labels)
             True
         """
-        instances = dataclasses.replace(self.instances, **dict.fromkeys(CONFIDENCES))
+        unknown: dict[str, Any] = dict.fromkeys(CONFIDENCES)
+        instances = dataclasses.replace(self.instances, **unknown)
         return dataclasses.replace(self, instances=instances, confidence=Confidence())
 
     def merge(self, other: Comparison) -> Comparison:

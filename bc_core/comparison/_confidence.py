@@ -137,8 +137,8 @@ def _on_their_side(positive: NDArray[Any], pred: NDArray[Any], threshold: float)
 
 
 def _contradicts(positive: NDArray[Any], pred: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
-    strange: NDArray[np.bool_] = (positive >= positive.dtype.type(threshold)) != (pred == 1)
-    return strange & ~np.isnan(positive)
+    strange: NDArray[np.bool_] = ((positive >= positive.dtype.type(threshold)) != (pred == 1)) & ~np.isnan(positive)
+    return strange
 
 
 def _refuse_others(strange: NDArray[np.bool_], name: str, pred: NDArray[Any], why: str) -> None:
