@@ -15,7 +15,7 @@ from bc_core.comparison._compare import compare
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import count_cells
 from bc_core.gate._judging import Counted, Subject
-from bc_core.gate._slices import SliceColumn, range_names
+from bc_core.slices._columns import SliceColumn, range_names
 
 
 @dataclass(frozen=True, eq=False)

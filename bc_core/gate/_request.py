@@ -5,18 +5,19 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import text_objects
 from bc_core._pages import to_tensorboard
 from bc_core.comparison._compare import compare
 from bc_core.comparison._comparison import Comparison
+from bc_core.comparison._confidence import Said
 from bc_core.counting._noise import NoiseFloor, noise_floor
 from bc_core.files._files import write_whole
 from bc_core.gate._evidence import Rows
@@ -25,13 +26,15 @@ from bc_core.gate._judging import Judgement, Subject, judge_policy
 from bc_core.gate._large import read_large
 from bc_core.gate._policy import Policy
 from bc_core.gate._report import Report, report_of
-from bc_core.gate._search import find_slices
 from bc_core.gate._shown import junit, markdown
-from bc_core.gate._slices import SliceColumn, slices_of
+from bc_core.gate._slices import plain_values, slices_of
 from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._joining import Joined, id_texts, join
 from bc_core.predictions._reading import FORMATS
 from bc_core.predictions._tables import Progress
+from bc_core.slices._columns import SliceColumn
+from bc_core.slices._metadata import MOST_COLUMNS
+from bc_core.slices._search import find_slices
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
     if np.array_equal(joined.h1_pred, joined.h2_pred):
         notes.append("The new model predicts exactly what the old one does")
     slices = {name: slices_of(joined.columns[name], rows.h1_right, rows.h2_right) for name in inputs.columns.slices}
+    sure = [None if each is None else Said(*each) for each in joined.sure]
     comparison = compare(
         joined.target,
         joined.h1_pred,
@@ -109,8 +113,10 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
         ids=joined.ids,
         num_classes=joined.num_classes,
         class_names=joined.class_names,
-        metadata=_described(slices.values()),
+        metadata={name: plain_values(joined.columns[name]) for name in islice(slices, MOST_COLUMNS)} or None,
         name=name,
+        h1_scores=sure[0],
+        h2_scores=sure[1],
     )
 
     def unknown(ids: Sequence[str]) -> list[str]:
@@ -151,16 +157,6 @@ def _rows(joined: Joined, columns: ColumnNames) -> tuple[Rows, list[str]]:
         _, clusters = np.unique(values.astype(str) if values.dtype.kind == "O" else values, return_inverse=True)
         notes.append(f"{len(joined)} instances of {int(clusters.max()) + 1} {columns.cluster!r}, which go together")
     return Rows(joined.h1_pred == joined.target, joined.h2_pred == joined.target, weights, clusters), notes
-
-
-def _described(slices: Iterable[SliceColumn]) -> list[str] | None:
-    """The slices that an instance is in, as the text that the dashboard shows of it."""
-    texts: NDArray[Any] | None = None
-    for column in slices:
-        assert column.codes is not None
-        named = text_objects(column.names)[column.codes]
-        texts = named if texts is None else texts + ", " + named
-    return None if texts is None else texts.tolist()
 
 
 def report(
