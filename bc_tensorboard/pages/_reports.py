@@ -20,6 +20,7 @@ STYLE = """
 .bc-gate th, .bc-gate td { text-align: left; padding: 3px 12px 3px 0; border-bottom: 1px solid #8884 }
 .bc-gate .number { text-align: right; font-variant-numeric: tabular-nums }
 .bc-gate summary { font-size: 17px; font-weight: 600; cursor: pointer; overflow-wrap: anywhere }
+.bc-gate details details summary { font-size: 14px }
 """
 
 
@@ -65,7 +66,9 @@ def _report(title: str, report: Mapping[str, Any] | str) -> str:
     ]
     notes = "".join(f"<li>{_text(note)}</li>" for note in report["notes"])
     opened = "" if verdict == "pass" and title else " open"
-    body = f"<p>{counts}</p>{''.join(tables)}<ul>{notes}</ul>"
+    # The dashboard below has these too; they are for who reads without JavaScript, or has one page for many tests.
+    more = f"<details><summary>Scores, classes and slices</summary>{''.join(tables[1:])}</details>"
+    body = f"<p>{counts}</p>{tables[0]}<ul>{notes}</ul>{more}"
     return f"<details{opened}><summary>{_text(heading)}</summary>{body}</details>"
 
 
