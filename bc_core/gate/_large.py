@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bc_core.comparison._comparison import Comparison
 from bc_core.comparison._error_instances import ErrorInstances
+from bc_core.comparison._sliced import SliceCounts
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import count_cells
 from bc_core.gate._judging import Subject
@@ -36,6 +37,7 @@ from bc_core.predictions._engine_files import quoted
 from bc_core.predictions._labels import refuse_spaces
 from bc_core.predictions._tables import listed
 from bc_core.slices._columns import CUTS, MOST_VALUES, SliceColumn, range_names
+from bc_core.slices._metadata import MOST_COLUMNS, MOST_TEXTS
 
 # Fewer rows are joined in memory, where class scores, weights and clusters are known too.
 LEAST_ROWS = 1_000_000
@@ -141,9 +143,15 @@ class _Query:
         wrong = counts.sum(axis=(1, 2))
         for code, number in self._totals(last):
             counts[numbers[code], 1, 1] = number - wrong[numbers[code]]
-        table = ErrorInstances(errors["id"], target, h1, h2)
-        comparison = Comparison(ErrorOverlap(counts), table, names, self._name)
-        columns = {name: each.of(errors[f"slice {name}"], h1_right, h2_right) for name, each in slices.items()}
+        codes = {name: each.places[errors[f"slice {name}"]] for name, each in slices.items()}
+        columns = {name: each.of(codes[name], h1_right, h2_right) for name, each in slices.items()}
+        # As `compare` has it: a column of more values tells single instances apart.
+        kept = [name for name, each in slices.items() if len(each.values) <= MOST_TEXTS][:MOST_COLUMNS]
+        table = ErrorInstances(errors["id"], target, h1, h2, slices={name: codes[name] for name in kept})
+        shown = tuple(
+            SliceCounts(name, columns[name].values, columns[name].counts, slices[name].is_cut) for name in kept
+        )
+        comparison = Comparison(ErrorOverlap(counts), table, names, self._name, slices=shown)
         path, of_ids = self._old.path, self._old.roles.id
         return Subject(comparison, None, None, columns, lambda ids: _unknown(path, of_ids, ids))
 
@@ -232,7 +240,7 @@ class _Query:
             query = f"select quantile_cont({column}::double, [{cuts}]) from {file.source}{sample}"
             edges = np.unique(self._run(query).fetchall()[0][0])
             coded = Coded(file, " + ".join(f"({column} >= {edge!r})::int" for edge in edges.tolist()), len(edges) + 1)
-            return _Slices(name, coded, range_names(edges), dict(self._totals(coded)), np.arange(len(edges) + 1))
+            return _Slices(name, coded, range_names(edges), dict(self._totals(coded)), np.arange(len(edges) + 1), True)
         sizes = dict(sorted(self._run(f"select {column}, count(*) from {file.source} group by 1").fetchall()))
         values, codes = list(sizes), np.arange(len(sizes))
         if kind == "text":
@@ -267,10 +275,10 @@ class _Slices:
     values: tuple[str, ...]
     sizes: Mapping[int, int]
     places: NDArray[np.intp]
+    is_cut: bool = False
 
     def of(self, codes: NDArray[Any], h1_right: NDArray[np.bool_], h2_right: NDArray[np.bool_]) -> SliceColumn:
         """The slices, from the errors in them: whatever is no error is right in both models."""
-        codes = self.places[codes]
         counts = count_cells(h1_right, h2_right, codes, len(self.values))
         wrong = counts.sum(axis=(1, 2))
         counts[:, 1, 1] = [self.sizes.get(number, 0) - wrong[number] for number in range(len(self.values))]

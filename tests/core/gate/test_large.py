@@ -76,6 +76,7 @@ def test_counts_slices_and_verdicts_are_those_of_memory(tmp_path, ids, named, th
     for name, column in subject.slices.items():
         assert column.values == wanted.subject.slices[name].values
         np.testing.assert_array_equal(column.counts, wanted.subject.slices[name].counts)
+    assert mine.slices == theirs.slices
     policy = policy_of(POLICY, "policy")
     assert report(Read(subject), 0.95, policy, TODAY).judgement == report(wanted, 0.95, policy, TODAY).judgement
 
