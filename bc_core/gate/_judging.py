@@ -244,6 +244,8 @@ class _Parts:
 
     def _slices(self, column: str) -> SliceColumn:
         if self._subject.slices is None or column not in self._subject.slices:
+            if isinstance(self._subject.comparison, Counted):
+                raise ValueError(f"the partitions were not counted by slices of {column!r}: give it by `slices`")
             raise ValueError(
                 f"a saved comparison has no slices of {column!r}; give the two files of predictions, and the column in "
                 "one of them or by --data"

@@ -100,9 +100,9 @@ class SlicedOverlap:
             }
             names = None if data["class_names"] is None else tuple(data["class_names"])
             edges = {column: tuple(cuts) for column, cuts in data["edges"].items()}
-        except (TypeError, KeyError, AttributeError) as error:
+            return cls(ErrorOverlap.from_dict(data), slices, names, edges)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ValueError(f"not what SlicedOverlap.to_json gave ({type(error).__name__}: {error})") from error
-        return cls(ErrorOverlap.from_dict(data), slices, names, edges)
 
 
 def overlap_of_partition(
@@ -173,6 +173,8 @@ def _counted(
         raise ValueError(f"{column}: a number is NaN or infinite")
     if cuts is not None:
         ordered = np.asarray(cuts)
+        if values.size and values.dtype.kind not in "iuf":
+            raise ValueError(f"edges of {column!r}: its values are no numbers")
         if not len(ordered) or (np.diff(ordered) <= 0).any():
             raise ValueError(f"edges of {column!r}: expected numbers in rising order, got {list(cuts)}")
         texts, codes = list(range_names(ordered)), np.searchsorted(ordered, values.astype(np.float64), side="right")

@@ -73,6 +73,7 @@ def test_partitions_add_up_to_the_whole_and_are_judged_alike(tmp_path):
         ({"slices": {"age": [1.0, float("nan")]}}, "age: a number is NaN or infinite"),
         ({"slices": {"region": ["eu", ""]}}, "region: 1 values are missing"),
         ({"slices": {"age": [1, 2]}, "edges": {"age": [5, 5]}}, "expected numbers in rising order"),
+        ({"slices": {"age": ["x", "y"]}, "edges": {"age": [5]}}, "its values are no numbers"),
         ({"edges": {"age": [5]}}, "edges of columns that are no slices: .*age"),
         ({"class_names": ["cat", "eel"]}, "dog"),
     ],
@@ -94,8 +95,11 @@ def test_partitions_of_other_data_are_not_added():
             one + other
     with pytest.raises(ValueError, match="counts of partitions have none"):
         assert_compatible(one, policy={"promise": "nfr <= 9%", "critical": "ids.txt"})
-    with pytest.raises(ValueError, match="not what SlicedOverlap.to_json gave"):
-        SlicedOverlap.from_json('{"counts": []}')
+    with pytest.raises(ValueError, match="the partitions were not counted by slices of 'b'"):
+        assert_compatible(one, policy={"per_slice": [{"column": "b", "promise": "nfr <= 9%"}]})
+    for text in ("x", "[]", '{"counts": []}', one.to_json().replace("[[0, 0], [0, 1]]", "[0]")):
+        with pytest.raises(ValueError, match="not what SlicedOverlap.to_json gave"):
+            SlicedOverlap.from_json(text)
 
 
 def on_dask(frame):
