@@ -54,19 +54,23 @@ class _Plugin:
     def pytest_configure_node(self, node: Any) -> None:
         node.workerinput["bc_report_folder"] = str(self._gathering.folder)
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
-        report = yield
-        report.bc_assertions = self._gathering.heard()
-        return report
+    @pytest.hookimpl(hookwrapper=True)  # as pytest 7 knows it too
+    def pytest_runtest_makereport(self) -> Generator[None, Any, None]:
+        outcome = yield
+        outcome.get_result().bc_assertions = self._gathering.heard()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if self._writes:
             self._gathering.add(report.nodeid, report.outcome, getattr(report, "bc_assertions", []))
 
-    def pytest_sessionfinish(self) -> None:
-        if self._writes:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if not self._writes:
+            return
+        try:
             self._written = self._gathering.write(self._path)
+        except OSError as error:
+            self._written = f"--bc-report: not written, {error}"
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED  # who asked for it relies on it
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._written:

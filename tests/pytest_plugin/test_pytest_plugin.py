@@ -107,6 +107,13 @@ def test_without_assertions_it_says_so_and_without_the_option_nothing_listens(py
     assert json.loads((pytester.path / "none.json").read_text("utf-8"))["verdict"] is None
 
 
+def test_a_report_that_cannot_be_written_fails_the_run(pytester):
+    (pytester.path / "file").write_text("")
+    result = run(pytester, "--bc-report", "file/report.json", suite="def test_one(): pass")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["--bc-report: not written, *"])
+
+
 def test_another_ending_is_refused_before_anything_runs(pytester):
     result = run(pytester, "--bc-report", "report.xml")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
