@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo demo-keras test test-lowest test-fast test-frontend frontend lint bench clean
+.PHONY: demo demo-keras test test-lowest test-fast test-frontend frontend lint bench release types clean
 
 # torch first and by its exact version: a range would let pip take a build with gigabytes of CUDA libraries.
 $(VENV)/.python: constraints.txt
@@ -127,5 +127,19 @@ bench: $(VENV)/.dev  ## Side by side with the alternatives, which are installed 
 	$(BIN)/python benchmarks/real_updates.py
 	$(BIN)/python benchmarks/mnist_losses.py
 
+# In an environment of its own: it needs no framework.
+$(VENV)-release/.installed: constraints.txt
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt build twine
+	touch $@
+
+release: $(VENV)-release/.installed  ## Wheel and source archive of HEAD in dist/, built twice to the same bytes, checked, tried.
+	$(VENV)-release/bin/python scripts/release.py
+
+types: $(VENV)/.dev  ## A user's program as mypy and pyright see it; pyright needs Node.js.
+	$(BIN)/mypy --strict tests/packaging/user_program.py
+	$(PIP) pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
 clean:
-	rm -rf $(VENV) .venv-lowest* .venv-tmeasures runs
+	rm -rf $(VENV) $(VENV)-release .venv-lowest* .venv-tmeasures runs

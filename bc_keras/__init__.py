@@ -11,8 +11,8 @@ except ModuleNotFoundError as error:
     if error.name not in ("jax", "tensorflow", "torch"):
         raise
     raise ModuleNotFoundError(
-        f"Keras is set to run on {error.name}, which is not installed: pip install {error.name}, or set the environment "
-        "variable KERAS_BACKEND to what is there: tensorflow, jax or torch.",
+        f"Keras is set to run on {error.name}, which is not installed: pip install {error.name}, or set KERAS_BACKEND "
+        "in the environment to what is there: tensorflow, jax or torch.",
         name=error.name,
     ) from error
 

@@ -22,7 +22,8 @@ class Net(pl.LightningModule):
         self.net = torch.nn.Linear(4, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.net(x)
+        scores: torch.Tensor = self.net(x)
+        return scores
 
     def penalty(self) -> torch.Tensor:
         return self.net.weight.square().sum()
@@ -41,7 +42,8 @@ def lightning(h1: Net, h2: Net, loader: DataLoader[tuple[torch.Tensor, torch.Ten
     old = bc_lightning.BCCrossEntropyLoss(h1, h2, 2.0)
     (value + old(torch.zeros(2, 4), torch.zeros(2))).backward()
     bc_lightning.BCLightningModule(h2, h1=stored)
-    return bc_lightning.unwrap(wrapped)
+    plain: Net = bc_lightning.unwrap(wrapped)
+    return plain
 
 
 def after(h1: Net, h2: Net, loader: DataLoader[tuple[torch.Tensor, torch.Tensor]]) -> bc_core.Evaluation:
