@@ -58,11 +58,17 @@ def main() -> None:
         style: dict[str, Any] = {f"{name}.color": ink for name in ("text", "xtick", "ytick")}
         style |= {"axes.labelcolor": ink, "axes.edgecolor": ink, "axes.spines.top": False, "axes.spines.right": False}
         style |= {"figure.facecolor": paper, "axes.facecolor": paper}
-        for name, draw, size in (("cells", cells, (8, 3.8)), ("two-becs", two_becs, (7, 3.4)), ("intervals", intervals, (7, 3))):
+        for name, draw, size in (
+            ("cells", cells, (8, 3.8)),
+            ("two-becs", two_becs, (7, 3.4)),
+            ("intervals", intervals, (7, 3)),
+        ):
             with mpl.rc_context(style):
                 figure, axes = plt.subplots(figsize=size, layout="constrained")
                 draw(axes, ink)
-                figure.savefig(FOLDER / f"concepts-{name}{'-dark' if dark else ''}.png", dpi=110, metadata={"Software": None})
+                figure.savefig(
+                    FOLDER / f"concepts-{name}{'-dark' if dark else ''}.png", dpi=110, metadata={"Software": None}
+                )
                 plt.close(figure)
 
 

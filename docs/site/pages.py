@@ -71,7 +71,9 @@ def reference(name: str) -> str:
 
 
 def results_index() -> str:
-    rows = [f"- [{path.read_text('utf-8').partition(chr(10))[0].lstrip('# ')}](results/{path.name})" for path in RESULTS]
+    rows = [
+        f"- [{path.read_text('utf-8').partition(chr(10))[0].lstrip('# ')}](results/{path.name})" for path in RESULTS
+    ]
     about = "What the scripts of `benchmarks/` have written; each page names its script, which repeats it."
     return "# All results\n\n" + about + "\n\n" + "\n".join(rows) + "\n"
 
@@ -80,7 +82,9 @@ def on_files(files: Files, config: Any) -> Files:
     made = {page: (ROOT / source).read_text("utf-8") for source, page in PAGES.items()}
     made |= {f"reference/{name}.md": reference(name) for name in REFERENCE}
     listed = "".join(f"- [{name}]({name}.md): {about}\n" for name, (about, _) in REFERENCE.items())
-    made["reference/index.md"] = f"# Reference\n\nEvery public name, from its docstring. The examples run in the tests.\n\n{listed}"
+    made["reference/index.md"] = (
+        f"# Reference\n\nEvery public name, from its docstring. The examples run in the tests.\n\n{listed}"
+    )
     made["results.md"] = results_index()
     for page, text in made.items():
         files.append(File.generated(config, page, content=text))

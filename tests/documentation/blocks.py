@@ -179,7 +179,12 @@ def a_writer(scope):
     from bc_core import compare
 
     comparison = compare([0, 1], [0, 1], [0, 0])
-    return {"writer": SummaryWriter("runs"), "plain": comparison, "compatible": comparison, "images": scope["test_images"]}
+    return {
+        "writer": SummaryWriter("runs"),
+        "plain": comparison,
+        "compatible": comparison,
+        "images": scope["test_images"],
+    }
 
 
 # What a page takes for given beside the rest, by page and side.

@@ -45,7 +45,10 @@ def test_the_distiller_and_bc_model_have_one_loss():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     weight, temperature = 0.3, 3.0
     distiller = keras.distillation.Distiller(
-        h1, h2, keras.distillation.LogitsDistillation(temperature, keras.losses.KLDivergence()), student_loss_weight=weight
+        h1,
+        h2,
+        keras.distillation.LogitsDistillation(temperature, keras.losses.KLDivergence()),
+        student_loss_weight=weight,
     )
     distiller.compile("sgd", loss=loss)
     there = distiller.evaluate(x, y, batch_size=40, verbose=0, return_dict=True)["loss"]
