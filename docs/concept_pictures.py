@@ -13,7 +13,12 @@ from bc_core import wilson_interval
 
 FOLDER = Path(__file__).parent / "images"
 # Both right, broken, repaired, both wrong: apart for readers who confuse red and green too.
-CELLS = {"both right": (84, "#b9c4c9"), "only h1: broken": (4, "#d1495b"), "only h2: repaired": (7, "#2a9d8f"), "both wrong": (5, "#5d6d7e")}  # fmt: skip
+CELLS = {
+    "both right": (84, "#b9c4c9"),
+    "only h1: broken": (4, "#d1495b"),
+    "only h2: repaired": (7, "#2a9d8f"),
+    "both wrong": (5, "#5d6d7e"),
+}
 
 
 def cells(axes: Any, ink: str) -> None:

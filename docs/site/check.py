@@ -18,6 +18,8 @@ NAMES_ONLY = {"canonical", "next", "prev", "edit"}
 
 
 class Page(HTMLParser):
+    """The anchors that a page has, and its links, with whether a browser follows them by itself."""
+
     def __init__(self, text: str) -> None:
         super().__init__()
         self.anchors: set[str] = {"", "__top"}
@@ -40,7 +42,7 @@ def faults(folder: Path) -> list[str]:
         name = path.relative_to(folder.resolve())
         for link, loads in page.links:
             parts = urlsplit(link)
-            if parts.scheme == "data" or (parts.scheme or parts.netloc) and not loads:
+            if parts.scheme == "data" or ((parts.scheme or parts.netloc) and not loads):
                 continue
             if parts.scheme or parts.netloc:
                 said.append(f"{name}: loads {link} from another host")
