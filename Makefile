@@ -163,6 +163,9 @@ $(VENV)-release/.installed: constraints.txt
 release: $(VENV)-release/.installed  ## Wheel and source archive of HEAD in dist/, built twice to the same bytes, checked, tried.
 	$(VENV)-release/bin/python scripts/release.py
 
+check-gpu: $(VENV)/.dev  ## Try on one CUDA device what a device may break, in at most eight minutes; on the CPU where there is none.
+	$(BIN)/python scripts/check_gpu.py
+
 types: $(VENV)/.dev  ## A user's program as mypy and pyright see it; pyright needs Node.js.
 	$(BIN)/mypy --strict tests/packaging/user_program.py
 	$(PIP) pyright
