@@ -26,7 +26,9 @@ class Block(NamedTuple):
 
     @property
     def side(self):
-        """Whose names it takes: those of Keras where it uses them."""
+        """Whose names it takes: those of Keras where it uses them, and on a page that goes on with them."""
+        if self.page in ("docs/keras.md", "docs/tutorial_keras.md"):
+            return "keras"
         code = re.sub(r"#.*", "", self.code)
         return "keras" if re.search(r"\bbc_keras\b|\bBCModel\b|\bkeras\b|\.compile\(|\battach_h1\b", code) else "torch"
 
