@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo demo-keras test test-notebooks notebooks test-lowest test-fast test-frontend frontend lint bench clean
+.PHONY: demo demo-keras test test-notebooks notebooks test-lowest test-fast test-frontend frontend lint bench
+.PHONY: docs release types check-gpu clean
 
 # torch first and by its exact version: a range would let pip take a build with gigabytes of CUDA libraries.
 $(VENV)/.python: constraints.txt
@@ -144,5 +145,31 @@ bench: $(VENV)/.dev  ## Side by side with the alternatives, which are installed 
 	$(BIN)/python benchmarks/real_updates.py
 	$(BIN)/python benchmarks/mnist_losses.py
 
+# In environments of their own: neither needs a framework, and the docs are read without importing anything.
+$(VENV)-docs/.installed: constraints.txt setup.cfg
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[docs]"
+	touch $@
+
+docs: $(VENV)-docs/.installed  ## The site in build/site; warnings, dead links and anchors are errors.
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --quiet
+	$(VENV)-docs/bin/python docs/site/check.py build/site
+
+$(VENV)-release/.installed: constraints.txt
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt build twine
+	touch $@
+
+release: $(VENV)-release/.installed  ## Wheel and source archive of HEAD in dist/, built twice to the same bytes, checked, tried.
+	$(VENV)-release/bin/python scripts/release.py
+
+check-gpu: $(VENV)/.dev  ## Try on one CUDA device what a device may break, in at most eight minutes; on the CPU where there is none.
+	$(BIN)/python scripts/check_gpu.py
+
+types: $(VENV)/.dev  ## A user's program as mypy and pyright see it; pyright needs Node.js.
+	$(BIN)/mypy --strict tests/packaging/user_program.py
+	$(PIP) pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
 clean:
-	rm -rf $(VENV) .venv-lowest* .venv-tmeasures runs
+	rm -rf $(VENV) $(VENV)-release $(VENV)-docs build .venv-lowest* .venv-tmeasures runs

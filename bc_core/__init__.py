@@ -1,5 +1,6 @@
 """What backward compatibility is: scores, error overlap, comparison, lambda_c, sweeps. No framework."""
 
+from bc_core._version import __version__ as __version__
 from bc_core.comparison._compare import compare
 from bc_core.comparison._comparison import ClassFlips, Comparison
 from bc_core.comparison._error_instances import ErrorInstances

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bc_core._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from bc_tensorboard.pages._page import to_html
     from bc_tensorboard.pages._view import ComparisonView

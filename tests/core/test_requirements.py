@@ -10,6 +10,7 @@ NOT_LOWERED = {
     *("torch", "tensorboard", "keras", "tensorflow-cpu", "tensorflow", "jax", "ray", "mlflow-skinny", "alembic"),
     *("sqlalchemy", "duckdb", "pyarrow", "tomli", "anywidget", "ipykernel", "nbclient", "nbformat", "mlxtend", "rich"),
     *("flask", "mypy", "pytest", "pytest-xdist", "selenium", "ruff", "import-linter"),
+    *("mkdocs", "mkdocs-material", "mkdocstrings"),
 }
 
 
