@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 from tensorboard.data import provider
 
-from bc_tensorboard import PLUGIN_NAME
+from bc_tensorboard._plugin_name import PLUGIN_NAME
 from bc_tensorboard.plugin._collection import NotShownError
 from bc_tensorboard.plugin._original_sweep import (
     caveats,
