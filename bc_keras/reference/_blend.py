@@ -33,12 +33,15 @@ class Member(Protocol):
 
     h1: Any
     class_map: ClassMap | None
-    fingerprint: str
     from_logits: bool | None
     mixed: Blend | None
-    stored: StoredRows[Any] | None
-    model: Any
 
+    @property
+    def stored(self) -> StoredRows[Any] | None: ...
+    @property
+    def model(self) -> Any: ...
+    @property
+    def fingerprint(self) -> str: ...
     @property
     def variables(self) -> list[Any]: ...
     def asked(self, x: Any) -> Any: ...
