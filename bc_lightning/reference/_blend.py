@@ -19,6 +19,7 @@ from bc_core.losses._blends import (
     fingerprint_of_blend,
 )
 from bc_core.reference._class_map import ClassMap
+from bc_core.reference._stored_outputs import StoredRows
 from bc_lightning._torch_operations import TorchOperations
 
 
@@ -28,6 +29,7 @@ class Member(Protocol):
     labels_only: bool
     class_map: ClassMap | None
     fingerprint: str
+    stored: StoredRows[Tensor] | None
 
     @property
     def modules(self) -> list[nn.Module]: ...

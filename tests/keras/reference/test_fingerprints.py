@@ -34,7 +34,7 @@ def test_fingerprints_follow_the_weights_and_nothing_else(tmp_path):
 
 
 def test_fingerprints_of_callables():
-    assert fingerprint(doubled).partition("#")[0] == f"callable:{__name__}.doubled"
+    assert fingerprint(doubled).partition("#")[0] == f"callable:{doubled.__module__}.doubled"
     assert fingerprint(Service()) == "service 1"
     h1 = model()
     assert fingerprint(h1) in fingerprint(functools.partial(h1, training=False))
