@@ -125,7 +125,7 @@ def test_counts_that_are_no_counts_cost_only_their_step(tmp_path, serve):
     assert "2 steps left out" in index["warnings"][0]
 
 
-@pytest.mark.parametrize("route", ["index", "table", "media", "image", "static/index.js"])
+@pytest.mark.parametrize("route", ["index", "table", "media", "image", "text", "search", "static/index.js"])
 def test_only_reading_is_allowed(tmp_path, route):
     log(tmp_path / "run")
     client = local(tmp_path)
