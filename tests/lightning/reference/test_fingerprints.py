@@ -121,7 +121,7 @@ def test_fingerprint_of_callables():
         def fingerprint(self):
             return "service-8"
 
-    assert fingerprint(labels_of_service).partition("#")[0].endswith("test_reference.labels_of_service")
+    assert fingerprint(labels_of_service).partition("#")[0].endswith("reference_models.labels_of_service")
     assert fingerprint(labels_of_service).startswith("callable:")
     assert "Service" in fingerprint(Service())
     assert fingerprint(Named()) == "service-7"
