@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from bc_tensorboard.plugin._original_sweep import OriginalEvaluation, read_original_sweep
     from bc_tensorboard.writing import summary
 
-# As TensorBoard knows the plugin: in tags, folders and addresses.
-PLUGIN_NAME = "backward_compatibility"
-
 __all__ = ["ComparisonView", "OriginalEvaluation", "read_original_sweep", "summary", "to_html"]
 
 _HOMES = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._figure import DARK, DPI, LIGHT, Theme, percent, png
+from bc_core._figure import DARK, DPI, LIGHT, Theme, dress, percent, png
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import SCORES
 from bc_core.sweep._choice import front
@@ -122,14 +122,8 @@ def tradeoff(
 
 
 def _dress(axes: Axes, theme: Theme, score: str, performance: str, where: str) -> None:
-    """Colours and names; set one by one, as matplotlib's defaults are shared by all threads."""
-    axes.set_facecolor(theme.paper)
-    axes.grid(color=theme.ink, alpha=0.13, lw=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=theme.ink)
-    for name, spine in axes.spines.items():
-        spine.set_color(theme.muted)
-        spine.set_visible(name in ("left", "bottom"))
+    """Colours and names."""
+    dress(axes, theme)
     better = {True: ", higher is better", False: ", lower is better", None: ""}[SCORES[score].higher_is_better]
     title = "Performance of h2" if performance == "performance_h2" else SCORES[performance].title
     axes.set_xlabel(f"{SCORES[score].title} on the {where}{better}", color=theme.ink, fontsize=11)

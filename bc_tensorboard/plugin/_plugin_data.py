@@ -18,7 +18,7 @@ import numpy as np
 from tensorboard.data import provider
 
 from bc_core.comparison._comparison import Id
-from bc_tensorboard import PLUGIN_NAME
+from bc_tensorboard._plugin_name import PLUGIN_NAME
 from bc_tensorboard.plugin._collection import NotShownError
 from bc_tensorboard.plugin._original_sweep import (
     caveats,

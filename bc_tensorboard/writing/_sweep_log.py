@@ -17,7 +17,7 @@ from bc_core import SCORES
 from bc_core.sweep._mlflow import MLflowTracker
 from bc_core.sweep._points import PLAIN
 from bc_core.sweep._trackers import Logger, Plan, Tracker
-from bc_tensorboard import summary
+from bc_tensorboard.writing import summary
 from bc_tensorboard.writing._event_file import EventFile
 from bc_tensorboard.writing._media import media_path
 

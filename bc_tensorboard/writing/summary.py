@@ -17,7 +17,7 @@ import numpy as np
 from bc_core import Comparison
 from bc_core.comparison._comparison import Id
 from bc_core.invariance import InvarianceUpdate
-from bc_tensorboard import PLUGIN_NAME
+from bc_tensorboard._plugin_name import PLUGIN_NAME
 from bc_tensorboard.writing._event_file import EventFile
 from bc_tensorboard.writing._format import encode_comparison
 from bc_tensorboard.writing._images import LargerPictures, Thumbnails

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from backends import once
 
 import bc_keras
 from bc_core import compare
@@ -16,6 +17,9 @@ from bc_keras import CompatibilityAnalysis, ModelComparison
 
 ORIGINALS = Path(__file__).parents[2] / "data" / "original_sweep"
 ROWS = 50
+
+# What is shown are predictions, of which evaluating is tested on each backend.
+pytestmark = once
 
 
 def net(seed, units=3, activation="softmax"):
