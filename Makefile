@@ -43,7 +43,7 @@ NPM := cd frontend && npm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: $(VENV)/.dev  ## All tests, doctests and checks.
-	$(MAKE) --no-print-directory -j 2 lint test-frontend  # each keeps one core busy
+	$(MAKE) --no-print-directory -j 2 lint test-frontend docs  # each keeps one core busy
 	$(PYTEST) --ignore tests/keras --ignore bc_keras --ignore tests/test_notebooks.py
 	KERAS_BACKEND=tensorflow $(PYTEST) $(KERAS_TESTS) bc_keras  # an example is run once, what it shows on each backend
 	KERAS_BACKEND=jax $(JAX_CACHE) $(PYTEST) $(KERAS_TESTS)
