@@ -126,15 +126,14 @@ def compare(
         refuse_duplicates(all_ids, "ids")
         error_ids = all_ids[errors]
     labels = None if class_names is None else tuple(class_names)
-    truth, h1, h2 = (each.astype(np.int64) for each in (truth, h1, h2))
     columns = metadata_columns(metadata, error_ids.tolist() if error_ids.dtype.kind == "O" else ())
-    sliced = Sliced() if columns is None else sliced_by(columns, truth, h1, h2, overlap, labels)
+    sliced = Sliced() if columns is None else sliced_by(columns, truth.astype(np.int64), h1, h2, overlap, labels)
     confidence, sure = _confidence((h1_scores, h2_scores), truth, (h1, h2), overlap.num_classes, threshold)
     instances = ErrorInstances(
         error_ids,
-        truth[errors],
-        h1[errors],
-        h2[errors],
+        truth[errors].astype(np.int64),
+        h1[errors].astype(np.int64),
+        h2[errors].astype(np.int64),
         metadata_of(metadata, errors, error_ids, size) if columns is None else described(sliced.texts, errors),
         **{name: values[errors] for name, values in sure.items()},
         slices={column.column: codes[errors] for column, codes in zip(sliced.counts, sliced.codes, strict=True)},
@@ -167,6 +166,8 @@ def _confidence(
     if all(each is None for each in scores):
         return Confidence(), {}
     edges = float(in_use[0]), float(in_use[1])
+    # Small labels of one byte would wrap around where cells are numbered.
+    truth, answers = truth.astype(np.int64), (answers[0].astype(np.int64), answers[1].astype(np.int64))
     h1, h2 = (
         Said.nothing(len(truth)) if given is None else said_by(given, truth, pred, num_classes, f"{name}_scores", edge)
         for given, pred, name, edge in zip(scores, answers, MODELS, edges, strict=True)

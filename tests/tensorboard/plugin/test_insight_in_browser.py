@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from browser import console, opened, wait_until
+from browser import console, opened, violations, wait_until
 from notebook_page import ROOT, Notebook
 from selenium.webdriver.common.by import By
 from tensorboard_process import tensorboard
@@ -171,3 +171,12 @@ def test_matrix_and_classes_show_whose_flips_they_are(driver, tmp_path):
     click(driver, button)
     wait_until(lambda: shown(driver) == only_a.sum())
     assert console(driver) == []
+
+
+def test_axe_finds_nothing_wrong_with_these_panels(driver, tmp_path):
+    path = to_html([update(1, name="a"), update(2, name="b")], tmp_path / "two.html")
+    opened(driver, path)
+    driver.get("about:blank")
+    driver.get(f"{path.as_uri()}#run=a&other=b&sure2=0.5,1")
+    wait_until(lambda: js(driver, "return !!root.querySelector('.bc-flips-whose')"), what="whose flips")
+    assert violations(driver) == []
