@@ -14,7 +14,7 @@ import {
   usePressing,
   useTables,
 } from "../state/loading";
-import { latestRun, moveTo, select, type Selection } from "../state/selection";
+import { hasInvarianceOnly, latestRun, moveTo, select, type Selection } from "../state/selection";
 import { encodeState } from "../state/url";
 import { type Patch, useViewState } from "../state/viewState";
 import { Actions, isOffering } from "./parts/Actions";
@@ -29,6 +29,7 @@ import { Invariance, type InvarianceProps } from "./invariance/Invariance";
 import { InvarianceAlone } from "./invariance/InvarianceAlone";
 import { type InvariancePlace, placeOf } from "./invariance/invariancePoints";
 import { MountId } from "./parts/mountId";
+import { Performance } from "./overview/Performance";
 import { Scores } from "./overview/Scores";
 import { Failed, Gone, Loading, Nothing, Skeleton, Warnings } from "./parts/States";
 import { Sweep } from "./sweep/Sweep";
@@ -207,10 +208,19 @@ function Dashboard({ source, host, index, theme, reload, reloading, onBusy }: Da
   useEffect(() => onBusy(busy), [busy, onBusy]);
 
   const retry = () => setAttempt(attempt + 1);
-  const link = () => host.link(encodeState(state));
+  const page = useRef<HTMLDivElement>(null);
+  const link = () => host.link(encodeState({ ...state, panel: panelOnScreen(page.current) }));
+  useEffect(() => {
+    if (busy || state.panel === null) return;
+    const panel = [...(page.current?.querySelectorAll("[data-testid]") ?? [])].find(
+      (each) => each.getAttribute("data-testid") === state.panel,
+    );
+    panel?.scrollIntoView({ block: "start" });
+    patch({ panel: null });
+  }, [busy, state.panel, patch]);
 
   return (
-    <>
+    <div ref={page}>
       <div class="bc-top">
         <Toolbar
           index={index}
@@ -240,8 +250,16 @@ function Dashboard({ source, host, index, theme, reload, reloading, onBusy }: Da
         firstKey={tableKey(first, attempt)}
         secondKey={tableKey(second, attempt)}
       />
-    </>
+    </div>
   );
+}
+
+/** Name of the panel that is read just now; null at the top of the page. */
+function panelOnScreen(page: HTMLElement | null): string | null {
+  const cards = [...(page?.querySelectorAll(".bc-card") ?? [])];
+  const middle = window.innerHeight / 2;
+  const seen = cards.find((card) => card.getBoundingClientRect().bottom > middle);
+  return seen === undefined || seen === cards[0] ? null : seen.getAttribute("data-testid");
 }
 
 function MissingPlace({ selection, state, index, patch }: Pick<CardsProps, "selection" | "state" | "index" | "patch">) {
@@ -381,6 +399,7 @@ function Cards(props: CardsProps) {
               cells={step.cells}
               other={other && otherStep && { name: `Run B, ${other.run}`, cells: otherStep.cells }}
             />
+            {series.performance !== undefined && <Performance of={series.performance} />}
             {other === null && state.other !== null && (
               <p class="bc-note" role="alert">
                 “{state.other}” has no comparison on “{series.dataset}” with the same classes, so it is not set beside
@@ -472,6 +491,11 @@ function Cards(props: CardsProps) {
             ))}
           </Card>
         </>
+      )}
+      {series === null && hasInvarianceOnly(index, state.run) && (
+        <p class="bc-note">
+          Of “{state.run}” only its invariance was logged: there is no comparison of the two models’ answers.
+        </p>
       )}
       {!leads && sweep}
       {index.invariance.length > 0 && (
