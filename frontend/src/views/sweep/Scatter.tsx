@@ -362,9 +362,12 @@ export function Scatter(props: ScatterProps) {
               >
                 <title>h1 itself on {old.dataset}: as if it were its own update</title>
                 <path d={`M${-r} ${-r}L${r} ${r}M${-r} ${r}L${r} ${-r}`} />
-                <text class="bc-old-label" x={-1.3 * r} y={0.32 * em} text-anchor="end">
-                  h1
-                </text>
+                {/* Where the line of its accuracy is drawn, that says whose it is. */}
+                {lines.length === 0 && (
+                  <text class="bc-old-label" x={-1.3 * r} y={0.32 * em} text-anchor="end">
+                    h1
+                  </text>
+                )}
               </g>
             ))}
             {marks}
