@@ -191,7 +191,14 @@ class Demo:
                 lambda_c=lambda_c,
             )
             comparison.save(self.out / "comparisons" / f"{recipe.name}.json")
-            summary.comparison(trainer.logger, comparison, dataset="test", dissonance=style, images=self.pictures)
+            summary.comparison(
+                trainer.logger,
+                comparison,
+                dataset="test",
+                dissonance=style,
+                settings={"start": start},
+                images=self.pictures,
+            )
             runs.append(Run(style, start, lambda_c, comparison))
         return runs
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 # Columns of the table in their order; scores are shares.
 _FIRST = ("accuracy_h1", "accuracy_h2", "btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "pfr", "nfi")
 SCORE_COLUMNS = (*_FIRST, *(name for name in SCORES if name not in _FIRST))
+
+
+class _Told(NamedTuple):
+    """A comparison with what it was trained with, and what the caller's own metric says of h1 and h2."""
+
+    comparison: Comparison
+    settings: dict[str, int]
+    performance: Sequence[float | None] | None
 
 
 class SweepResults:
@@ -220,7 +229,16 @@ class SweepResults:
         """
         self._check_any()
         options = {"title": f"Sweep over lambda_c: {self.path.name}", "dissonance": self.dissonances(), **options}
-        return to_html(self.comparisons(), path, options)
+        return to_html(self._told(), path, options)
+
+    def _told(self) -> dict[str, dict[str, list[_Told]]]:
+        """The comparisons with what a page tells of their trainings beside them."""
+        runs: dict[str, dict[str, list[_Told]]] = {}
+        for run, _, point in self._runs():
+            for name, found in self._result(point)["datasets"].items():
+                told = _Told(self._folder.comparison(point, name), {"seed": point.seed}, found["performance"])
+                runs.setdefault(run, {}).setdefault(name, []).append(told)
+        return runs
 
     # The choice
 

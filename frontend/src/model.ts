@@ -28,8 +28,14 @@ export interface Series {
   readonly numClasses: number;
   /** Whether there are images or texts of instances to ask for. */
   readonly hasMedia: boolean;
+  /** What else h2 was trained with, such as its seed. */
+  readonly settings?: Settings;
+  /** What the user's own metric says of h1 and of h2, where there is one. */
+  readonly performance?: readonly [number | null, number | null];
   readonly steps: readonly Step[];
 }
+
+export type Settings = Readonly<Record<string, string | number>>;
 
 /** Where invariance was measured: of one run on one data set, by ascending step. */
 export interface InvarianceSeries {
@@ -298,6 +304,9 @@ export interface ViewState extends Filter {
   /** What lies on the x axes of the sweep's two charts, and on both y axes: names of scores, or "lambda". */
   readonly sweepX: readonly string[];
   readonly sweepY: string;
+  /** What the colour and the shape of its points tell apart. */
+  readonly colourBy: string;
+  readonly shapeBy: string;
   /** What points of the sweep have to keep, such as "nfr <= 0.5%". */
   readonly promise: string;
   /** Scores drawn over steps, by name. */

@@ -43,7 +43,9 @@ function anyState(): ViewState {
     lambdaMin: pick(null, 0, next(), 1e-9, 1e21),
     lambdaMax: pick(null, 0, next()),
     sweepX: [pick("lambda", "btc", "nfr"), pick("lambda", "bec_given_h1_wrong", "pfr")],
-    sweepY: pick("accuracy_h2", "btc"),
+    sweepY: pick("accuracy_h2", "btc", "performance", "setting:a, b&c"),
+    colourBy: pick("dataset", "loss", "setting:start"),
+    shapeBy: pick("loss", anyText()),
     promise: anyText(),
     curves: SCORES.map(({ name }) => name).filter(() => next() < 0.4),
   };

@@ -35,6 +35,8 @@ export const DEFAULT_STATE: ViewState = {
   lambdaMax: null,
   sweepX: ["btc", "bec_given_h1_wrong"],
   sweepY: "accuracy_h2",
+  colourBy: "dataset",
+  shapeBy: "loss",
   promise: "",
   curves: ["btc", "nfr", "accuracy_h1", "accuracy_h2"],
 };
@@ -111,11 +113,21 @@ const scores: Codec<readonly string[]> = {
   },
 };
 
+/** A score, or what may not be there: the user's own metric, or a setting. */
+const axis: Codec<string> = {
+  write: text.write,
+  read: (written) => {
+    const name = text.read(written) ?? "";
+    const isKnown = SCORES.some((score) => score.name === name) || /^(performance$|setting:.)/.test(name);
+    return isKnown ? name : undefined;
+  },
+};
+
 const axes: Codec<readonly string[]> = {
   write: list.write,
   read: (written) => {
     const names = list.read(written);
-    const isKnown = names?.every((name) => name === "lambda" || SCORES.some((score) => score.name === name));
+    const isKnown = names?.every((name) => name === "lambda" || axis.read(text.write(name)) !== undefined);
     return isKnown && names?.length === 2 ? names : undefined;
   },
 };
@@ -177,7 +189,9 @@ const CODECS: { readonly [K in keyof ViewState]: Codec<ViewState[K]> } = {
   lambdaMin: orNull(weight),
   lambdaMax: orNull(weight),
   sweepX: axes,
-  sweepY: oneOf(...SCORES.map((score) => score.name)),
+  sweepY: axis,
+  colourBy: text,
+  shapeBy: text,
   promise: text,
   curves: scores,
 };

@@ -16,7 +16,7 @@ import {
   usePressing,
   useTables,
 } from "../state/loading";
-import { latestRun, moveTo, select, type Selection } from "../state/selection";
+import { hasInvarianceOnly, latestRun, moveTo, select, type Selection } from "../state/selection";
 import { encodeState } from "../state/url";
 import { type Patch, useViewState } from "../state/viewState";
 import { Actions, isOffering } from "./parts/Actions";
@@ -32,6 +32,8 @@ import { Invariance, type InvarianceProps } from "./invariance/Invariance";
 import { InvarianceAlone } from "./invariance/InvarianceAlone";
 import { type InvariancePlace, placeOf } from "./invariance/invariancePoints";
 import { MountId } from "./parts/mountId";
+import { Page, panelOnScreen, Skip } from "./parts/Page";
+import { Performance } from "./overview/Performance";
 import { Scores } from "./overview/Scores";
 import { Failed, Gone, Loading, Nothing, Skeleton, Warnings } from "./parts/States";
 import { Subject } from "./overview/Subject";
@@ -128,36 +130,6 @@ export function App({ source, host, mountId }: AppProps) {
   );
 }
 
-function Page({ isWhole, children }: { isWhole: boolean; children: ComponentChildren }) {
-  if (!isWhole) return <div class="bc-page">{children}</div>;
-  return (
-    <main class="bc-page">
-      <h1 class="bc-hidden">What an update breaks: backward compatibility</h1>
-      {children}
-    </main>
-  );
-}
-
-/** Shown when it has the focus: past the toolbar and the panels to where most look. The address holds the state. */
-function Skip() {
-  const to = (panel: string) => (event: Event) => {
-    const root = (event.currentTarget as HTMLElement).closest(".bc-app");
-    const card = root?.querySelector<HTMLElement>(`[data-testid="${panel}"]`);
-    card?.scrollIntoView({ block: "start" });
-    card?.focus({ preventScroll: true });
-  };
-  return (
-    <nav class="bc-skip" aria-label="Skip">
-      <button type="button" class="bc-button" onClick={to("scores")}>
-        Skip to the scores
-      </button>
-      <button type="button" class="bc-button" onClick={to("instances")}>
-        Skip to the error instances
-      </button>
-    </nav>
-  );
-}
-
 function Empty({ index, host, reload, isOffered }: EmptyProps) {
   if (index.progress !== null) return <Skeleton what="Waiting for the first point" />;
   // How to begin is said beside the button.
@@ -223,10 +195,19 @@ function Dashboard({ source, host, index, theme, reload, reloading, onBusy }: Da
   useEffect(() => onBusy(busy), [busy, onBusy]);
 
   const retry = () => setAttempt(attempt + 1);
-  const link = () => host.link(encodeState(state));
+  const page = useRef<HTMLDivElement>(null);
+  const link = () => host.link(encodeState({ ...state, panel: panelOnScreen(page.current) }));
+  useEffect(() => {
+    if (busy || state.panel === null) return;
+    const panel = [...(page.current?.querySelectorAll("[data-testid]") ?? [])].find(
+      (each) => each.getAttribute("data-testid") === state.panel,
+    );
+    panel?.scrollIntoView({ block: "start" });
+    patch({ panel: null });
+  }, [busy, state.panel, patch]);
 
   return (
-    <>
+    <div ref={page}>
       <div class="bc-top">
         <Toolbar
           index={index}
@@ -256,7 +237,7 @@ function Dashboard({ source, host, index, theme, reload, reloading, onBusy }: Da
         firstKey={tableKey(first, attempt)}
         secondKey={tableKey(second, attempt)}
       />
-    </>
+    </div>
   );
 }
 
@@ -398,6 +379,7 @@ function Cards(props: CardsProps) {
               cells={step.cells}
               other={other && otherStep && { name: `Run B, ${other.run}`, cells: otherStep.cells }}
             />
+            {series.performance !== undefined && <Performance of={series.performance} />}
             {other === null && state.other !== null && (
               <p class="bc-note" role="alert">
                 “{state.other}” has no comparison on “{series.dataset}” with the same classes, so it is not set beside
@@ -507,6 +489,11 @@ function Cards(props: CardsProps) {
             ))}
           </Card>
         </>
+      )}
+      {series === null && hasInvarianceOnly(index, state.run) && (
+        <p class="bc-note">
+          Of “{state.run}” only its invariance was logged: there is no comparison of the two models’ answers.
+        </p>
       )}
       {!leads && sweep}
       {index.invariance.length > 0 && (

@@ -306,7 +306,7 @@ export function Instances(props: InstancesProps) {
         <p class="bc-instances-count" role="status" data-testid="instances-count">
           <strong>{count(sorted.length)}</strong> of {count(table.size)} error instances
         </p>
-        <TakeInstances {...{ run, dataset, table, rows: sorted, labels, textOf }} b={both?.b ?? null} />
+        <TakeInstances {...{ run, dataset, table, rows: sorted, labels, textOf }} isCut={(media?.longer.size ?? 0) > 0} b={both?.b ?? null} />
       </div>
       {mediaBusy && <p class="bc-note">Texts and images are still loading.</p>}
       {elsewhere.busy && (

@@ -14,6 +14,8 @@ export interface TakeInstancesProps {
   /** What a second run says, by row. */
   readonly b: Uint32Array | null;
   readonly textOf: TextOf | null;
+  /** Whether some of the texts are only the beginnings of longer ones. */
+  readonly isCut: boolean;
 }
 
 const TITLES = Object.fromEntries(REGIONS.map(({ region, title }) => [region, title])) as Record<Region, string>;
@@ -42,9 +44,10 @@ export function TakeInstances(props: TakeInstancesProps) {
   const { run, dataset, table, rows, textOf } = props;
   const [said, setSaid] = useState("");
   if (rows.length === 0) return null;
+  const textTitle = props.isCut ? "text (beginning)" : "text";
   const asCsv = () => {
     const sureness = table.sure === null ? [] : ["h1 confidence", "h2 confidence"];
-    const extras = [...sureness, ...table.slices.map(({ column }) => column), ...(textOf === null ? [] : ["text"])];
+    const extras = [...sureness, ...table.slices.map(({ column }) => column), ...(textOf === null ? [] : [textTitle])];
     const header = [...HEADER, ...(props.b === null ? [] : ["h2 of run B"]), ...extras];
     const content = csv(header, lines(props));
     save(`${fileName(run, dataset, "instances")}.csv`, new Blob([content], { type: "text/csv;charset=utf-8" }));
