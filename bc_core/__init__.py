@@ -31,6 +31,8 @@ from bc_core.files._files import FullDiskError
 from bc_core.gate._assertion import assert_compatible
 from bc_core.losses._recommended import Recommendation, recommend
 from bc_core.losses._schedules import LinearLambda, check_lambda
+from bc_core.predicting._adapter import Adapter, ModelSettings, Predictor
+from bc_core.predicting._run import Predicted, predict
 from bc_core.promise._grammar import Promise
 from bc_core.promise._verdict import PromiseVerdict, judge
 from bc_core.reference._class_map import ClassMap
@@ -44,6 +46,7 @@ from bc_core.sweep._trackers import Tracker
 
 __all__ = [
     "SCORES",
+    "Adapter",
     "Choice",
     "ClassFlips",
     "ClassMap",
@@ -55,7 +58,10 @@ __all__ = [
     "FullDiskError",
     "LinearLambda",
     "MarginTest",
+    "ModelSettings",
     "NoiseFloor",
+    "Predicted",
+    "Predictor",
     "Promise",
     "PromiseVerdict",
     "Recommendation",
@@ -85,6 +91,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_difference_interval",
     "positive_flip_rate",
+    "predict",
     "recommend",
     "score_from_counts",
     "trust_compatibility_score",

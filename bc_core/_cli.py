@@ -7,7 +7,7 @@ import datetime
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,16 +22,17 @@ from bc_core.gate._request import (
     accept,
     as_json,
     found_policy,
-    listed_names,
     merged,
     read,
     report,
     write,
 )
 from bc_core.gate._shown import junit, markdown, one_line, terminal
-from bc_core.predictions._columns import ColumnNames
+from bc_core.predicting._command import parser as predict_parser
+from bc_core.predicting._command import run as run_predict
+from bc_core.predictions._columns import ColumnNames, listed_names
 
-PASS, FAIL, BAD_INPUT, INCONCLUSIVE = 0, 1, 2, 3
+PASS, FAIL, BAD_INPUT, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
 _STATUS = {"pass": PASS, "fail": FAIL, "inconclusive": INCONCLUSIVE, None: PASS}
 _SHOW_PROGRESS_AFTER = 2.0
 
@@ -43,6 +44,7 @@ if even the favourable bound breaks it, and is otherwise inconclusive: more test
 """
 _COMPARE_EPILOG = f"""\
 bc-compare gate holds an update to a whole policy: classes, slices, critical instances (bc-compare gate --help).
+bc-compare predict writes a model's predictions of a file of data (bc-compare predict --help).
 
 {_EPILOG}"""
 
@@ -60,18 +62,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: With status 2 if the command line is wrong, 0 after `--help`.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    gating = given[:1] == ["gate"]
-    options = _gate_parser().parse_args(given[1:]) if gating else _parser().parse_args(given)
+    parser, run = {"gate": (_gate_parser, _gate), "predict": (predict_parser, _predict)}.get(
+        given[0] if given else "", (_parser, _show)
+    )
+    options = parser().parse_args(given if run is _show else given[1:])
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # class names may hold what the terminal cannot show
-    run: Callable[[argparse.Namespace], tuple[int, str]] = _gate if gating else _show
     try:
         status, text = run(options)
     except OSError as error:
         return _bad_input(f"{error.filename or options.file}: {error.strerror or error}")
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, RuntimeError) as error:
         return _bad_input(str(error))
+    except KeyboardInterrupt:
+        return _interrupted(options)
     except MemoryError:
         return _bad_input(f"{options.file}: too large for the memory that there is")
     except Exception as error:
@@ -128,6 +133,25 @@ def _gate(options: argparse.Namespace) -> tuple[int, str]:
     said = "" if not options.accept else _accepted(options, policy, found)
     made = report(found, policy.confidence, policy, search=options.search)
     return _STATUS[made.verdict], said + _written(made, options)
+
+
+def _predict(options: argparse.Namespace) -> tuple[int, str]:
+    """`bc-compare predict MODEL DATA`."""
+    shown, begin = _Progress(), time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"bc-compare: {one_line(text)}", file=sys.stderr, flush=True)
+
+    def progress(rows: int) -> None:
+        shown(f"{options.out} after {time.monotonic() - begin:.0f} s", rows)
+
+    return PASS, run_predict(options, say, progress)
+
+
+def _interrupted(options: argparse.Namespace) -> int:
+    taken_up = "; the same command goes on where it stopped" if hasattr(options, "out") else ""
+    print(f"\nbc-compare: interrupted{taken_up}", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _accepted(options: argparse.Namespace, policy: Policy, found: Read) -> str:

@@ -306,8 +306,3 @@ def found_policy(path: str | None) -> str | None:
         return os.fspath(here) if b"[tool.bc-compare" in here.read_bytes() else None
     except OSError:
         return None
-
-
-def listed_names(texts: Sequence[str] | None) -> list[str] | None:
-    """Names that were given one by one, or several by commas."""
-    return None if not texts else [name for text in texts for name in text.split(",")]

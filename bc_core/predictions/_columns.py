@@ -117,6 +117,11 @@ def _predictions(
     return pred, scores, prefix
 
 
+def listed_names(texts: Sequence[str] | None) -> list[str] | None:
+    """Names that were given one by one, or several by commas."""
+    return None if not texts else [name for text in texts for name in text.split(",")]
+
+
 def keeping(path: str, said: ColumnNames, new: bool = False, predicts: bool = True) -> Keep:
     """The columns of a file that are read."""
     return lambda names: roles_of(path, names, said, new, predicts).names
