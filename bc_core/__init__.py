@@ -1,6 +1,6 @@
 """What backward compatibility is: scores, error overlap, comparison, lambda_c, sweeps. No framework."""
 
-from bc_core.comparison._compare import compare
+from bc_core.comparison._compare import compare, compare_right
 from bc_core.comparison._comparison import ClassFlips, Comparison
 from bc_core.comparison._error_instances import ErrorInstances
 from bc_core.comparison._evaluation import Evaluation
@@ -34,6 +34,7 @@ from bc_core.losses._schedules import LinearLambda, check_lambda
 from bc_core.predicting._adapter import Adapter, ModelSettings, Predictor
 from bc_core.predicting._run import Predicted, predict
 from bc_core.promise._grammar import Promise
+from bc_core.promise._threshold import ThresholdCurve, threshold_curve
 from bc_core.promise._verdict import PromiseVerdict, judge
 from bc_core.reference._class_map import ClassMap
 from bc_core.sweep._choice import Choice
@@ -70,6 +71,7 @@ __all__ = [
     "SweepFailedError",
     "SweepPoint",
     "SweepResults",
+    "ThresholdCurve",
     "Tracker",
     "WeightedShare",
     "assert_compatible",
@@ -77,6 +79,7 @@ __all__ = [
     "check_lambda",
     "clopper_pearson_interval",
     "compare",
+    "compare_right",
     "equivalence_test",
     "error_compatibility_score",
     "holm",
@@ -94,6 +97,7 @@ __all__ = [
     "predict",
     "recommend",
     "score_from_counts",
+    "threshold_curve",
     "trust_compatibility_score",
     "weighted_share",
     "wilson_interval",

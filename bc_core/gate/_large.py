@@ -63,7 +63,7 @@ def read_large(
     paths = [old, new] if data is None else [old, new, data]
     if not all(path.lower().endswith(".parquet") for path in paths) or said.by_position:
         return None
-    if said.weight is not None or said.cluster is not None:
+    if said.weight is not None or said.cluster is not None or said.right is not None:
         return None
     with connected(old) as (duckdb, connection):
         try:

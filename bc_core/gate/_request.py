@@ -99,6 +99,8 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
     )
     _refuse_itself(inputs)
     rows, notes = _rows(joined, inputs.columns)
+    if inputs.columns.right is not None and (function := inputs.columns.right.function) is not None:
+        notes.append(f"What is right is said by {function}, which was imported")
     if np.array_equal(joined.h1_pred, joined.h2_pred):
         notes.append("The new model predicts exactly what the old one does")
     slices = {name: slices_of(joined.columns[name], rows.h1_right, rows.h2_right) for name in inputs.columns.slices}
@@ -109,7 +111,7 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
         ids=joined.ids,
         num_classes=joined.num_classes,
         class_names=joined.class_names,
-        metadata=_described(slices.values()),
+        metadata=_described(slices.values(), joined),
         name=name,
     )
 
@@ -117,7 +119,7 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
         known = set(id_texts(joined.ids).tolist())
         return [each for each in ids if each not in known]
 
-    subject = Subject(comparison, rows, joined.target, slices, unknown)
+    subject = Subject(comparison, rows, joined.target, slices, unknown, joined.labels, joined.told, joined.plain)
     noise = None
     if joined.other_seeds:
         noise = noise_floor(joined.target, joined.h1_pred, joined.other_seeds, joined.h2_pred, confidence)
@@ -153,9 +155,14 @@ def _rows(joined: Joined, columns: ColumnNames) -> tuple[Rows, list[str]]:
     return Rows(joined.h1_pred == joined.target, joined.h2_pred == joined.target, weights, clusters), notes
 
 
-def _described(slices: Iterable[SliceColumn]) -> list[str] | None:
-    """The slices that an instance is in, as the text that the dashboard shows of it."""
+def _described(slices: Iterable[SliceColumn], joined: Joined) -> list[str] | None:
+    """The slices that an instance is in, and its values where there are no classes: what the dashboard shows of it."""
     texts: NDArray[Any] | None = None
+    if joined.told is not None:
+        wrong = np.flatnonzero((joined.h1_pred != joined.target) | (joined.h2_pred != joined.target))
+        told = zip(*joined.told(wrong), strict=True)
+        texts = text_objects([""] * len(joined))
+        texts[wrong] = text_objects([f"true {true}, old {old}, new {new}" for true, old, new in told])
     for column in slices:
         assert column.codes is not None
         named = text_objects(column.names)[column.codes]
@@ -285,10 +292,14 @@ def as_json(found: Report) -> str:
 
 def merged(keys: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
     """A policy's keys, where a flag that was given takes the place of the key of its name."""
-    result = {**keys, **{key: value for key, value in flags.items() if value is not None and key != "columns"}}
-    columns = {key: value for key, value in flags.get("columns", {}).items() if value}
-    if columns:
-        result["columns"] = {**(result.get("columns") or {}), **columns}
+    result = {
+        **keys,
+        **{key: value for key, value in flags.items() if value is not None and key not in ("columns", "right")},
+    }
+    for table in ("columns", "right"):
+        said = {key: value for key, value in flags.get(table, {}).items() if value is not None and value is not False}
+        if said:
+            result[table] = {**(result.get(table) or {}), **said}
     if "min_gain" in flags or "non_inferiority" in flags:
         given = {key for key in ("min_gain", "non_inferiority") if flags.get(key) is not None}
         if given:

@@ -7,10 +7,7 @@ module:function`.
 
 from __future__ import annotations
 
-import importlib
 import os
-import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -19,6 +16,8 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bc_core._user_functions import imported, names_function
 
 GROUP = "bc_core.adapters"
 # One array of B instances, B texts, or several arrays by the names of the model's inputs.
@@ -110,7 +109,7 @@ def kind_of(model: str) -> str:
     """
     if model.startswith(("http://", "https://")):
         return "http"
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", model) and not os.path.exists(model):
+    if names_function(model) and not os.path.exists(model):
         return "function"
     path = Path(model)
     if path.is_dir():
@@ -161,31 +160,6 @@ def open_model(model: str, settings: ModelSettings, adapter: str | None = None) 
         f"{model}: no adapter for {told}; there are those of {', '.join(known)}, of "
         "folders (SavedModel, Hugging Face), addresses and module:function. Name one by --adapter"
     )
-
-
-def imported(name: str, option: str) -> Any:
-    """What `module:function` names; the folder that we are in is looked at first.
-
-    Raises:
-        ValueError: It is not of that form, or the module has no such function, or fails while it is imported.
-    """
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise ValueError(f"{option}: expected module:function, got {name!r}")
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found = importlib.import_module(module)
-    except Exception as error:
-        raise ValueError(f"{option}: {module} cannot be imported ({type(error).__name__}: {error})") from error
-    for part in attribute.split("."):
-        found = getattr(found, part, None)
-    if found is None:
-        raise ValueError(f"{option}: {module} has no {attribute!r}")
-    if not callable(found):
-        raise ValueError(f"{option}: {name} is no function, but {type(found).__name__}")
-    return found
 
 
 def in_pieces(

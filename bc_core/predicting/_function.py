@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bc_core.predicting._adapter import Batch, ModelSettings, Predictor, imported
+from bc_core._user_functions import imported
+from bc_core.predicting._adapter import Batch, ModelSettings, Predictor
 from bc_core.reference._callable_fingerprint import fingerprint_of_callable
 
 

@@ -23,7 +23,11 @@ class _TextClassifier:
     def __call__(self, batch: Batch) -> Any:
         if not isinstance(batch, list):
             raise ValueError(f"{self._model}: it reads texts; name their column by --text")
-        found = self._pipeline(batch, top_k=None, truncation=True, batch_size=len(batch))
+        try:
+            found = self._pipeline(batch, top_k=None, truncation=True, batch_size=len(batch))
+        except (RuntimeError, IndexError, ValueError) as error:
+            told = " ".join(str(error).split())[:200]
+            raise ValueError(f"{self._model}: it does not take this batch ({told})") from error
         rows = [{entry["label"]: entry["score"] for entry in entries} for entries in found]
         return np.asarray([[row[name] for name in self.classes] for row in rows], np.float32)
 
@@ -71,6 +75,10 @@ def open_text_classifier(model: str, settings: ModelSettings) -> Predictor:
     except Exception as error:
         told = " ".join(str(error).split())[:200]
         raise ValueError(f"{model}: cannot be opened ({type(error).__name__}: {told})") from error
+    # Tokenizers that were not told would let texts through that are longer than the network can read.
+    longest = getattr(network.config, "max_position_embeddings", None)
+    if longest is not None and tokenizer.model_max_length > longest:
+        tokenizer.model_max_length = longest
     pipeline = transformers.pipeline(
         "text-classification", model=network, tokenizer=tokenizer, device=checked_device(settings.device)
     )

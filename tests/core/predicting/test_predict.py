@@ -298,9 +298,9 @@ def test_bad_models_and_data_are_one_line(folder, capsys):
     ):
         (path / name).write_text(content)
         given = model("wrong", answer="batch[:, 0]")
-        assert run(given, path / name, "--out", path / "out.csv", "--features", "x", "--batch", "1") == 2
+        assert run(given, path / name, "--out", path / f"{name}.csv", "--features", "x", "--batch", "1") == 2
         assert message in capsys.readouterr().err.strip().split("\n")[-1], name
-    assert not (path / "out.csv").exists()
+        assert not (path / f"{name}.csv").exists()
 
 
 def test_pickled_arrays_are_not_loaded(folder):

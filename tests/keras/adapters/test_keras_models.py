@@ -67,6 +67,6 @@ def test_a_saved_model_gives_what_the_model_gives(data):
     found = read_table(predict(folder, data, out, features=["x*"], settings=settings).path)
     np.testing.assert_allclose(found.column("scores"), model.predict(X, verbose=0), rtol=1e-5)
     assert "operators may read and write files" in told[0]
+    settings = ModelSettings(options={"signature": "other"})
     with pytest.raises(ValueError, match="no signature 'other'; it has serv"):
-        settings = ModelSettings(options={"signature": "other"})
         predict(folder, data, out, features=["x*"], settings=settings, overwrite=True)
