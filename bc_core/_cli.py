@@ -113,6 +113,8 @@ def _show(options: argparse.Namespace) -> tuple[int, str]:
 
 
 def _show_saved(options: argparse.Namespace) -> tuple[int, str]:
+    if said := [name for name, value in _right_flags(options).items() if value is not None and value is not False]:
+        raise ValueError(f"{options.file}: a saved comparison has judged what is right; take out {', '.join(said)}")
     found = read(Inputs(options.file), options.confidence)
     comparison = found.subject.comparison
     lines, verdicts = [comparison.describe(options.confidence)], []

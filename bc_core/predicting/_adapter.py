@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,7 +148,14 @@ def open_model(model: str, settings: ModelSettings, adapter: str | None = None) 
             "data, give a module:function that loads it, or say --trust if you know who made it"
         )
     for entry in entry_points(group=GROUP, name=kind):
-        return cast("Adapter", entry.load())(model, settings)
+        try:
+            adapter_of_kind: Adapter = entry.load()
+        except ImportError as error:
+            raise ImportError(
+                f"{model}: what opens it cannot be imported ({error}); models of torch need pip install "
+                "'backward-compat-ml[lightning]', those of Keras and TensorFlow 'backward-compat-ml[keras]'"
+            ) from error
+        return adapter_of_kind(model, settings)
     known = sorted({entry.name for entry in entry_points(group=GROUP)} - _OWN_NAMES)
     if not known:
         raise ImportError(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from bc_core._user_functions import module_here
 from bc_core.predicting._adapter import ModelSettings
 from bc_core.predicting._run import BATCH, predict
 from bc_core.predictions._columns import listed_names
@@ -80,10 +80,7 @@ def run(options: argparse.Namespace, say: Callable[[str], None], progress: Calla
     """
     for module in options.imports or ():
         say(f"{module} is imported: what is in that module runs")
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ImportError(f"--import {module}: {error}") from error
+        module_here(module, "--import")
     begin = time.monotonic()
     done = predict(
         options.file,

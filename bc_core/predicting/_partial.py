@@ -100,7 +100,13 @@ class Partial:
         if self._out.suffix == ".csv":
             content = _csv_lines(rows)
         else:
-            content = "".join(f"{json.dumps(dict(zip(columns, row, strict=True)))}\n" for row in rows).encode()
+            try:
+                lines = [json.dumps(dict(zip(columns, row, strict=True)), allow_nan=False) for row in rows]
+            except ValueError:
+                raise ValueError(
+                    f"{self._out}: NaN or infinity after row {self.rows}, which JSON does not know; write a .csv file"
+                ) from None
+            content = "".join(f"{line}\n" for line in lines).encode()
         self._file.write(content)
         self.rows += len(next(iter(columns.values())))
         if time.monotonic() - self._saved > _SECONDS:

@@ -161,8 +161,8 @@ class _Run:
             return self.columns.names
 
         if partial.rows:
-            for table in chunks(self.data, keep, min(size, _FIRST)):
-                now = {name: values[:_FIRST] for name, values in self._answered(table).items()}
+            for table in chunks(self.data, keep, len(next(iter(partial.first.values())))):
+                now = self._answered(table)
                 if list(now) != list(partial.first) or not all(
                     same_answer(partial.first[name], values) for name, values in now.items()
                 ):

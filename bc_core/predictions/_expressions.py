@@ -195,4 +195,12 @@ def _is_text(value: Any) -> bool:
 
 
 def _first(value: Any) -> str:
-    return value if isinstance(value, str) else str(value[0])
+    """Of texts the first that is no number, where there is one."""
+    if isinstance(value, str):
+        return value
+    for text in value.tolist():
+        try:
+            float(text)
+        except ValueError:  # noqa: PERF203 - ends at the first
+            return str(text)
+    return str(value[0])

@@ -216,7 +216,10 @@ def target_of(table: Table, name: str | None) -> Labels:
         if odd.any():
             row = int(odd.argmax())
             raise table.fault(
-                name, row, f"is {column[row]}, and labels are whole numbers or text (for scores: --scores)"
+                name,
+                row,
+                f"is {column[row]}, and labels are whole numbers or text (for scores: --scores; for one score of class "
+                f"1: --threshold X --scores {name}; for numbers: --right RULE)",
             )
         column = column.astype(np.int64)
     if column.dtype.kind == "i" and (column < 0).any() and texts is None:

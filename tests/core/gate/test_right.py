@@ -58,6 +58,12 @@ def test_a_threshold_of_each_model(tmp_path, capsys):
     sure = found["new_mistakes"][0]["sureness"]
     flips = ((OLD >= 0.4) == Y) & ((NEW >= 0.7) != Y)
     assert sure == pytest.approx(np.where(NEW >= 0.7, NEW, 1 - NEW)[flips].max())
+    # A score that is called a prediction, as a model of one output writes it.
+    single = write(tmp_path / "single.csv", id=IDS, pred=NEW)
+    assert "--threshold X --scores pred" in refused(capsys, old, single, "--threshold", "0.4")
+    pair = [write(tmp_path / "first.csv", id=IDS, pred=OLD, target=Y), single]
+    found = shown(capsys, *pair, "--threshold", "0.4", "--scores", "pred")
+    assert four(found) == wanted((OLD >= 0.4) == Y, (NEW >= 0.4) == Y)
     # Named classes, the first of which is class 0.
     old = write(tmp_path / "old.csv", id=IDS, score_ham=1 - OLD, score_spam=OLD, target=np.array(["ham", "spam"])[Y])
     assert "which of 'ham', 'spam' is class 1" in refused(capsys, old, new, "--threshold", "0.4")

@@ -249,7 +249,7 @@ BAD = {
     "i.csv": (["--features", "x*", "--adapter", "nothing"], "no adapter for 'nothing'"),
     "j.csv": (["--features", "x*", "--header", "A=$NO_SUCH_VARIABLE"], "names nothing in the environment"),
     "k.csv": (["--features", "x*", "--option", "a"], "expected NAME=VALUE"),
-    "l.csv": (["--features", "x*", "--import", "no_such_module"], "--import no_such_module"),
+    "l.csv": (["--features", "x*", "--import", "no_such_module"], "--import: no_such_module cannot be imported"),
 }
 
 
