@@ -253,7 +253,7 @@ def _mistakes(subject: Subject, sureness: NDArray[np.float64] | None) -> list[Mi
     if subject.told is not None and subject.rows is not None:
         places = np.flatnonzero(subject.rows.h1_right & ~subject.rows.h2_right)
         target, _, h2_pred = subject.told(places[shown])
-    return [Mistake(ids[row], *said, sure[row]) for row, *said in zip(shown, target, h2_pred, strict=True)]
+    return [Mistake(ids[row], true, said, sure[row]) for row, true, said in zip(shown, target, h2_pred, strict=True)]
 
 
 def _numbers(line: object, names: Sequence[str]) -> dict[str, float | None]:

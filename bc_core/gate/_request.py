@@ -28,8 +28,9 @@ from bc_core.gate._report import Report, report_of
 from bc_core.gate._search import find_slices
 from bc_core.gate._shown import junit, markdown
 from bc_core.gate._slices import SliceColumn, slices_of
+from bc_core.predictions._aligned import Joined
 from bc_core.predictions._columns import ColumnNames
-from bc_core.predictions._joining import Joined, id_texts, join
+from bc_core.predictions._joining import id_texts, join
 from bc_core.predictions._reading import FORMATS
 from bc_core.predictions._tables import Progress
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core.counting._scores import count_cells
-from bc_core.predictions._joining import Column
+from bc_core.predictions._aligned import Column
 
 # Numbers of more values than this are ranges; fewer are a slice each.
 MOST_VALUES = 20

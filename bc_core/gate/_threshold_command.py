@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bc_core.files._files import write_whole
-from bc_core.predictions._joining import Joined
+from bc_core.predictions._aligned import Joined
 from bc_core.promise._threshold import ThresholdCurve, threshold_curve
 
 _LINES = 15

@@ -58,7 +58,7 @@ class _Onnx:
         wanted = self._inputs[name]
         if wanted.type not in _TYPES:
             raise ValueError(f"{self._model}: input {name!r} is of {wanted.type}, which no column gives")
-        array = np.asarray(value, _TYPES[wanted.type])
+        array: NDArray[Any] = np.asarray(value, _TYPES[wanted.type])
         if array.ndim + 1 == len(wanted.shape) and wanted.shape[-1] in (1, None):
             array = array[..., None]
         return array

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
 
-_LONGEST = 1000
+_LONGEST, _LARGEST = 1000, 10**300
 Values = NDArray[Any]
 
 
@@ -96,7 +96,7 @@ class Expression:
         kinds = (ast.BoolOp, ast.boolop, ast.UnaryOp, ast.Not, ast.USub, ast.UAdd, ast.BinOp, ast.Compare, ast.Name)
         known = isinstance(node, (*kinds, ast.Load, *_ARITHMETIC, *_COMPARISONS))
         if isinstance(node, ast.Constant):
-            known = type(node.value) in (int, float, str)
+            known = isinstance(node.value, str) or (type(node.value) in (int, float) and _in_range(node.value))
         elif isinstance(node, ast.Call):
             known = isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS and not node.keywords
             if known:
@@ -130,6 +130,7 @@ class Expression:
         if isinstance(node, ast.Name):
             return columns[node.id]
         if isinstance(node, ast.Constant):
+            assert isinstance(node.value, (int, float, str))  # as was seen to
             return node.value if isinstance(node.value, str) else np.float64(node.value)
         if isinstance(node, ast.BoolOp):
             join = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
@@ -188,6 +189,10 @@ class Expression:
         if not _is_text(value):
             raise ValueError(f"{self.text!r}: {ast.unparse(node)} is a number, and no text")
         return text_objects([value]) if isinstance(value, str) else value
+
+
+def _in_range(value: Any) -> bool:
+    return bool(-_LARGEST < value < _LARGEST)
 
 
 def _is_text(value: Any) -> bool:

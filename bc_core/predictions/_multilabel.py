@@ -98,7 +98,8 @@ def _zero_one(table: Table, names: Sequence[str], values: NDArray[np.float64]) -
     if (odd := ~np.isin(values, (0, 1))).any():
         row, column = np.unravel_index(int(odd.argmax()), odd.shape)
         raise table.fault(names[int(column)], int(row), f"is {values[row, column]:g}, and a label is 0 or 1")
-    return values == 1
+    labels: NDArray[np.bool_] = values == 1
+    return labels
 
 
 def _ordered(

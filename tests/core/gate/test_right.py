@@ -251,6 +251,7 @@ def test_numbers_are_right_by_a_rule(tmp_path, capsys, monkeypatch):
         "abs(x=pred) > 1",
         "f'{pred}' == 'a'",
         "pred > True",
+        f"pred > 1{'0' * 400}",
         "(pred := 1) > 0",
         "1 < 2",
         "(" * 500 + "pred" + ")" * 500,
