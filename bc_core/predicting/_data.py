@@ -65,6 +65,12 @@ class DataColumns:
         named = [self.id, self.target, *self.keep, *self.features, self.text, *given]
         return list(dict.fromkeys(name for name in named if name is not None))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON gives them back."""
+        inputs = {name: list(names) for name, names in self.inputs.items()}
+        several = {"keep": list(self.keep), "features": list(self.features), "inputs": inputs}
+        return {"id": self.id, "target": self.target, "text": self.text, **several}
+
     def batch(self, table: Table) -> Batch:
         """Some rows as a model is given them.
 

@@ -122,13 +122,7 @@ def predict(
     of = {
         "model": _fingerprint(model, predictor),
         "data": fingerprint_of_files(data),
-        "asked": {
-            **{name: getattr(columns, name) for name in ("id", "target", "text")},
-            **{"keep": list(columns.keep), "features": list(columns.features), "adapter": adapter},
-            "inputs": {name: list(wanted) for name, wanted in columns.inputs.items()},
-            **{"classes": None if names is None else list(names), "output": settings.output, "labels": settings.labels},
-            "options": dict(settings.options),
-        },
+        "asked": {**columns.to_dict(), **_asked(settings, adapter, names)},
     }
     lock = path.with_name(f"{path.name}.partial.lock")
     with locked(lock, str(path)):
@@ -208,6 +202,12 @@ class _Run:
             column = table.texts(name)
         values: list[Any] = column.tolist()
         return values
+
+
+def _asked(settings: ModelSettings, adapter: str | None, classes: tuple[str, ...] | None) -> dict[str, Any]:
+    """What was said of the model, as far as its answers hang on it."""
+    said = {"output": settings.output, "labels": settings.labels, "options": dict(settings.options)}
+    return {"adapter": adapter, "classes": None if classes is None else list(classes), **said}
 
 
 def _need_pyarrow(path: Path) -> None:
