@@ -31,6 +31,7 @@ def graded(files: Sequence[AlignedFile], ids: NDArray[Any], right: Right) -> Joi
         ValueError: A column is not there, or does not say what it should.
     """
     _refuse_other_documents(files, ids)
+    _refuse_contradictions(files, ids)
     predicting = [file for file in files if file.what != "data"]
     judged = [
         _said(file.column(right.correct)) if right.correct is not None else _by_rule(file, files, right)
@@ -147,6 +148,20 @@ def one_filter(table: Table, wanted: str | None) -> Table:
     if wanted not in found:
         raise ValueError(f"{table.path}: no samples of the filter {wanted!r} (of --filter); there are {listed(found)}")
     return table.chosen(np.flatnonzero(filters == wanted))
+
+
+def _refuse_contradictions(files: Sequence[AlignedFile], ids: NDArray[Any]) -> None:
+    """Refuse true values of one instance that differ between files."""
+    found = [file.column(file.roles.target) for file in files if file.roles.target is not None]
+    for column in found[1:]:
+        one, other = _values(found[0]), _values(column)
+        differs = np.ones(len(ids), bool) if one.dtype != other.dtype else one != other
+        if differs.any():
+            first = int(differs.argmax())
+            raise ValueError(
+                f"true values of {int(differs.sum())} instances differ between {found[0].table.path} and "
+                f"{column.table.path}, such as {shown(ids[first])}: {shown(one[first])} and {shown(other[first])}"
+            )
 
 
 def _refuse_other_documents(files: Sequence[AlignedFile], ids: NDArray[Any]) -> None:

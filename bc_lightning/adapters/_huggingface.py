@@ -65,7 +65,7 @@ def open_text_classifier(model: str, settings: ModelSettings) -> Predictor:
         ) from error
     if own_code:
         settings.say(f"{model}: runs code of its own folder")
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
     said = {"trust_remote_code": settings.trust, "local_files_only": True}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(model, **said)

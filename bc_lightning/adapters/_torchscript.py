@@ -57,7 +57,7 @@ def open_torchscript(model: str, settings: ModelSettings) -> Predictor:
             )
         return _unpickled(model, settings)
     try:
-        module = torch.jit.load(model, map_location="cpu")  # type: ignore[no-untyped-call]
+        module = torch.jit.load(model, map_location="cpu")  # type: ignore[no-untyped-call, unused-ignore]
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{model}: no TorchScript, or damaged ({str(error).strip().splitlines()[0]})") from error
     return Module(model, module, settings)

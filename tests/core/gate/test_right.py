@@ -219,6 +219,9 @@ def test_numbers_are_right_by_a_rule(tmp_path, capsys, monkeypatch):
     assert "there are no classes" in refused(
         capsys, "gate", first, second, "--policy", str(toml), "--per-class", "nfr <= 1%"
     )
+    other = write(tmp_path / "other.csv", id=IDS, target=np.where(np.arange(SIZE) == 3, 0.5, true))
+    rule = ["--right", "abs(pred - target) <= 1.5"]
+    assert "true values of 1 instances differ" in refused(capsys, first, second, "--data", other, *rule)
     for rule, message in {
         "pred": "comes to no yes or no",
         "abs(pred - truth) < 1": "reads 'truth', which is in none of",
