@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status, text = run(options)
     except OSError as error:
         return _bad_input(f"{error.filename or options.file}: {error.strerror or error}")
-    except (ValueError, ImportError, RuntimeError) as error:
+    except (ValueError, ImportError) as error:
         return _bad_input(str(error))
     except KeyboardInterrupt:
         return _interrupted(options)
@@ -154,7 +154,10 @@ def _predict(options: argparse.Namespace) -> tuple[int, str]:
     def progress(rows: int) -> None:
         shown(f"{options.out} after {time.monotonic() - begin:.0f} s", rows)
 
-    return PASS, run_predict(options, say, progress)
+    try:
+        return PASS, run_predict(options, say, progress)
+    except RuntimeError as error:  # another process writes that file
+        raise ValueError(str(error)) from error
 
 
 def _threshold(options: argparse.Namespace) -> tuple[int, str]:

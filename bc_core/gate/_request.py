@@ -17,6 +17,7 @@ from bc_core._arrays import text_objects
 from bc_core._pages import to_tensorboard
 from bc_core.comparison._compare import compare
 from bc_core.comparison._comparison import Comparison
+from bc_core.comparison._confidence import Said
 from bc_core.counting._noise import NoiseFloor, noise_floor
 from bc_core.files._files import write_whole
 from bc_core.gate._evidence import Rows
@@ -25,14 +26,15 @@ from bc_core.gate._judging import Judgement, Subject, judge_policy
 from bc_core.gate._large import read_large
 from bc_core.gate._policy import Policy
 from bc_core.gate._report import Report, report_of
-from bc_core.gate._search import find_slices
 from bc_core.gate._shown import junit, markdown
-from bc_core.gate._slices import SliceColumn, slices_of
+from bc_core.gate._slices import slices_of
 from bc_core.predictions._aligned import Joined
 from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._joining import id_texts, join
 from bc_core.predictions._reading import FORMATS
 from bc_core.predictions._tables import Progress
+from bc_core.slices._columns import SliceColumn
+from bc_core.slices._search import find_slices
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
     if np.array_equal(joined.h1_pred, joined.h2_pred):
         notes.append("The new model predicts exactly what the old one does")
     slices = {name: slices_of(joined.columns[name], rows.h1_right, rows.h2_right) for name in inputs.columns.slices}
+    thresholds = _thresholds(inputs.columns)
+    sure = [None if each is None or thresholds is None else Said(*each) for each in joined.sure]
     comparison = compare(
         joined.target,
         joined.h1_pred,
@@ -114,6 +118,9 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
         class_names=joined.class_names,
         metadata=_described(slices.values(), joined),
         name=name,
+        h1_scores=sure[0],
+        h2_scores=sure[1],
+        threshold=thresholds or 0.5,
     )
 
     def unknown(ids: Sequence[str]) -> list[str]:
@@ -125,6 +132,14 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
     if joined.other_seeds:
         noise = noise_floor(joined.target, joined.h1_pred, joined.other_seeds, joined.h2_pred, confidence)
     return Read(subject, joined.sureness, noise, tuple(notes))
+
+
+def _thresholds(columns: ColumnNames) -> tuple[float, float] | None:
+    """From which probability on each model says class 1; None where no probability is the edge."""
+    if columns.right is None or not columns.right.binary:
+        return 0.5, 0.5
+    old, new = columns.right.threshold_of(False), columns.right.threshold_of(True)
+    return (old, new) if 0 < old < 1 and 0 < new < 1 else None
 
 
 def _refuse_itself(inputs: Inputs) -> None:

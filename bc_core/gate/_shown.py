@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from bc_core.gate._checks import Check
 from bc_core.gate._report import Mistake, PartLine, Report
-from bc_core.gate._search import FoundSlice
+from bc_core.slices._search import FoundSlice
 
 _WORST = 5
 _FEW_CHECKS = 15

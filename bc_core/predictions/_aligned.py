@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,14 @@ class LabelRights:
         return np.asarray(counts, np.int64)
 
 
+class Sure(NamedTuple):
+    """How sure a model is of N instances; nan where it has no score of that class."""
+
+    answer: NDArray[np.float64]
+    truth: NDArray[np.float64]
+    positive: NDArray[np.float64] | None
+
+
 @dataclass(frozen=True)
 class Joined:
     """Instances that both models predict and whose true label is known, in the order of the old file.
@@ -52,6 +60,8 @@ class Joined:
         columns: Weights, clusters and slices, by name.
         other_seeds: What further trainings of the old model predict, shape (N,) each.
         unmatched: How many ids were in one file only, and are left out, by file.
+        sure: Of the old and of the new model, shape (N,) each, its probability of what it predicts, of the true class
+            and, of two classes, of the second; None without class scores.
         told: From places of instances to texts of the true value and of both predictions, where these are no classes.
         labels: Whether each label is right, where an instance has several.
         new_scores: Shape (N,): the new model's score of class 1, where it is held to a threshold.
@@ -68,6 +78,7 @@ class Joined:
     columns: Mapping[str, Column]
     other_seeds: tuple[NDArray[np.int64], ...] = ()
     unmatched: Mapping[str, int] = field(default_factory=dict)
+    sure: tuple[Sure | None, Sure | None] = (None, None)
     told: Told | None = None
     labels: LabelRights | None = None
     new_scores: NDArray[np.float64] | None = None

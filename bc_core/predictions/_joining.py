@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
-from bc_core.predictions._aligned import AlignedFile, Column, Joined
+from bc_core.predictions._aligned import AlignedFile, Column, Joined, Sure
 from bc_core.predictions._columns import ColumnNames, keeping, roles_of
 from bc_core.predictions._graded import graded, one_filter
 from bc_core.predictions._labels import Labels, class_numbers, labels_of, target_of, top_k_labels
@@ -101,6 +101,10 @@ def join(
             for place, (each, file) in enumerate(zip(labels, predicting, strict=True))
         ]
     scores = labels[1].scores if right.binary else None
+    sure = [
+        _sure(each, pred, truth[-1], num_classes, names, file.rows)
+        for each, pred, file in zip(labels[:2], aligned[:2], files[:2], strict=True)
+    ]
     return Joined(
         ids,
         truth[-1],
@@ -108,10 +112,11 @@ def join(
         aligned[1],
         num_classes,
         names,
-        _sureness(labels[1], numbers[1], names, files[1].rows),
+        None if sure[1] is None else sure[1].answer,
         _others(files, said),
         tuple(aligned[2 : len(predicting)]),
         unmatched,
+        (sure[0], sure[1]),
         new_scores=None if scores is None else scores[files[1].rows, 1],
     )
 
@@ -261,20 +266,29 @@ def _refuse_contradictions(
             )
 
 
-def _sureness(
-    labels: Labels, numbers: NDArray[np.int64], names: tuple[str, ...] | None, rows: NDArray[np.intp]
-) -> NDArray[np.float64] | None:
-    probabilities = labels.probabilities()
-    if probabilities is None:
+def _sure(
+    labels: Labels,
+    pred: NDArray[np.int64],
+    target: NDArray[np.int64],
+    num_classes: int,
+    names: tuple[str, ...] | None,
+    rows: NDArray[np.intp],
+) -> Sure | None:
+    every = labels.probabilities()
+    if every is None:
         return None
-    if labels.score_names is None or names is None:
-        columns = numbers
-    else:
+    probabilities = every[rows]
+    places = np.arange(num_classes)
+    if labels.score_names is not None and names is not None:
         known = {name: place for place, name in enumerate(labels.score_names)}
-        columns = np.asarray([known.get(name, -1) for name in names])[numbers]
-    known_column = (columns >= 0) & (columns < probabilities.shape[1])
-    found = np.where(known_column, probabilities[np.arange(len(numbers)), np.where(known_column, columns, 0)], np.nan)
-    return found[rows]
+        places = np.asarray([known.get(name, -1) for name in names])
+    places = np.where(places < probabilities.shape[1], places, -1)
+
+    def of(classes: NDArray[np.int64]) -> NDArray[np.float64]:
+        columns = places[classes]
+        return np.where(columns >= 0, probabilities[np.arange(len(rows)), np.maximum(columns, 0)], np.nan)
+
+    return Sure(of(pred), of(target), of(np.ones_like(pred)) if num_classes == 2 else None)
 
 
 def _others(files: Sequence[AlignedFile], said: ColumnNames) -> dict[str, Column]:
