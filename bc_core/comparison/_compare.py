@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import id_array, matching_labels, text_objects, to_numpy
+from bc_core._arrays import id_array, label_array, matching_labels, text_objects, to_numpy
 from bc_core.comparison._comparison import Comparison, Metadata, checked_names
 from bc_core.comparison._confidence import MODELS, Confidence, Said, counted_confidence, said_by
 from bc_core.comparison._error_instances import CONFIDENCES, ErrorInstances, refuse_duplicates
@@ -149,6 +149,50 @@ def compare(
         sliced.counts,
         sliced.found,
         confidence,
+    )
+
+
+def compare_right(
+    h1_right: Any,
+    h2_right: Any,
+    *,
+    ids: Any = None,
+    metadata: Metadata | None = None,
+    name: str | None = None,
+    step: int | None = None,
+) -> Comparison:
+    """Compare two models of which only is known what they get right: numbers, rankings, generated texts.
+
+    Args:
+        h1_right: N bools, or 0 and 1: whether h1 is right about each instance, by whatever notion.
+        h2_right: The same of h2.
+        ids: As for `compare`.
+        metadata: As for `compare`.
+        name: What is compared, for titles.
+        step: Training step of h2.
+
+    Returns:
+        The comparison, of instances of the class "right" of which those that a model gets wrong are taken for "wrong".
+
+    Raises:
+        ValueError: Lengths differ, there is no instance, an entry is neither 0 nor 1, or an id comes twice.
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core import compare_right
+        >>> true, old, new = np.array([3.0, 5.0, 8.0]), np.array([3.5, 9.0, 8.0]), np.array([3.1, 5.0, 12.0])
+        >>> c = compare_right(abs(old - true) <= 2, abs(new - true) <= 2)
+        >>> c.overlap.nfr, c.negative_flips().ids.tolist()
+        (0.333..., [2])
+    """
+    columns = [label_array(values, place) for values, place in ((h1_right, "h1_right"), (h2_right, "h2_right"))]
+    for column, place in zip(columns, ("h1_right", "h2_right"), strict=True):
+        if column.dtype.kind not in "iu" or not np.isin(column, (0, 1)).all():
+            raise ValueError(f"{place}: expected True or False, or 1 or 0, of each instance")
+    h1, h2 = (1 - column.astype(np.int64) for column in columns)
+    names = ("right", "wrong")
+    return compare(
+        np.zeros(len(h1), np.int64), h1, h2, ids=ids, class_names=names, metadata=metadata, name=name, step=step
     )
 
 

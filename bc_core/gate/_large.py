@@ -83,7 +83,7 @@ def read_large(
         return None
     if any(not os.path.isfile(path) or os.path.getsize(path) < least_bytes for path in texts):
         return None
-    if said.weight is not None or said.cluster is not None:
+    if said.weight is not None or said.cluster is not None or said.right is not None:
         return None
     with connected(old) as (duckdb, connection):
         try:

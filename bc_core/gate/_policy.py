@@ -11,13 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from bc_core.predictions._columns import ColumnNames
+from bc_core.predictions._right import Right
 from bc_core.promise._grammar import Promise
 
 TABLE = "bc-compare"
 _LEAST = 30
 _BOUNDS = ("promise", "min_gain", "non_inferiority")
 _COLUMNS = ("id", "pred", "new_pred", "scores", "target", "weight", "cluster", "by_position")
-_KEYS = (*_BOUNDS, "confidence", "critical", "accepted", "classes", "per_class", "per_slice", "columns")
+_KEYS = (*_BOUNDS, "confidence", "critical", "accepted", "classes", "per_class", "per_slice", "columns", "right")
+_RIGHT: dict[str, tuple[tuple[type, ...], str]] = {
+    "threshold": ((int, float), "a number"),
+    "new_threshold": ((int, float), "a number"),
+    "top_k": ((int,), "a whole number"),
+    "multilabel": ((bool,), "true or false"),
+    "rule": ((str,), "an expression or module:function"),
+    "correct": ((str,), "the name of a column"),
+    "filter": ((str,), "the name of a filter"),
+}
 
 
 @dataclass(frozen=True)
@@ -146,8 +156,31 @@ def policy_of(keys: Mapping[str, Any], where: str) -> Policy:
         _path(keys, "critical", where),
         _path(keys, "accepted", where),
         None if "classes" not in keys else _names(keys["classes"], f"{where}: classes"),
-        ColumnNames(**columns, slices=tuple(dict.fromkeys(part.column for part in parts if part.column is not None))),
+        ColumnNames(
+            **columns,
+            slices=tuple(dict.fromkeys(part.column for part in parts if part.column is not None)),
+            right=right_of(_table(keys, "right", where), f"{where}, right"),
+        ),
     )
+
+
+def right_of(keys: Mapping[str, Any], where: str) -> Right | None:
+    """What counts as right, of the keys of its table; None where nothing is said.
+
+    Raises:
+        ValueError: A key is unknown, of another type, or contradicts another one.
+    """
+    _known(keys, _RIGHT, where)
+    for key, value in keys.items():
+        kinds, told = _RIGHT[key]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ValueError(f"{where}: {key} must be {told}, got {value!r}")
+    if not keys:
+        return None
+    try:
+        return Right(**keys)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _toml() -> Any:

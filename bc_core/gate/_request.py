@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._arrays import text_objects
 from bc_core._pages import to_tensorboard
 from bc_core.comparison._compare import compare
 from bc_core.comparison._comparison import Comparison
@@ -28,8 +29,9 @@ from bc_core.gate._policy import Policy
 from bc_core.gate._report import Report, report_of
 from bc_core.gate._shown import junit, markdown
 from bc_core.gate._slices import plain_values, slices_of
+from bc_core.predictions._aligned import Joined
 from bc_core.predictions._columns import ColumnNames
-from bc_core.predictions._joining import Joined, id_texts, join
+from bc_core.predictions._joining import id_texts, join
 from bc_core.predictions._reading import FORMATS
 from bc_core.predictions._tables import Progress
 from bc_core.slices._columns import SliceColumn
@@ -102,10 +104,13 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
     )
     _refuse_itself(inputs)
     rows, notes = _rows(joined, inputs.columns)
+    if inputs.columns.right is not None and (function := inputs.columns.right.function) is not None:
+        notes.append(f"What is right is said by {function}, which was imported")
     if np.array_equal(joined.h1_pred, joined.h2_pred):
         notes.append("The new model predicts exactly what the old one does")
     slices = {name: slices_of(joined.columns[name], rows.h1_right, rows.h2_right) for name in inputs.columns.slices}
-    sure = [None if each is None else Said(*each) for each in joined.sure]
+    thresholds = _thresholds(inputs.columns)
+    sure = [None if each is None or thresholds is None else Said(*each) for each in joined.sure]
     comparison = compare(
         joined.target,
         joined.h1_pred,
@@ -113,21 +118,30 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
         ids=joined.ids,
         num_classes=joined.num_classes,
         class_names=joined.class_names,
-        metadata={name: plain_values(joined.columns[name]) for name in islice(slices, MOST_COLUMNS)} or None,
+        metadata=_described(slices, joined),
         name=name,
         h1_scores=sure[0],
         h2_scores=sure[1],
+        threshold=thresholds or 0.5,
     )
 
     def unknown(ids: Sequence[str]) -> list[str]:
         known = set(id_texts(joined.ids).tolist())
         return [each for each in ids if each not in known]
 
-    subject = Subject(comparison, rows, joined.target, slices, unknown)
+    subject = Subject(comparison, rows, joined.target, slices, unknown, joined.labels, joined.told, joined.plain)
     noise = None
     if joined.other_seeds:
         noise = noise_floor(joined.target, joined.h1_pred, joined.other_seeds, joined.h2_pred, confidence)
     return Read(subject, joined.sureness, noise, tuple(notes))
+
+
+def _thresholds(columns: ColumnNames) -> tuple[float, float] | None:
+    """From which probability on each model says class 1; None where no probability is the edge."""
+    if columns.right is None or not columns.right.binary:
+        return 0.5, 0.5
+    old, new = columns.right.threshold_of(False), columns.right.threshold_of(True)
+    return (old, new) if 0 < old < 1 and 0 < new < 1 else None
 
 
 def _refuse_itself(inputs: Inputs) -> None:
@@ -157,6 +171,20 @@ def _rows(joined: Joined, columns: ColumnNames) -> tuple[Rows, list[str]]:
         _, clusters = np.unique(values.astype(str) if values.dtype.kind == "O" else values, return_inverse=True)
         notes.append(f"{len(joined)} instances of {int(clusters.max()) + 1} {columns.cluster!r}, which go together")
     return Rows(joined.h1_pred == joined.target, joined.h2_pred == joined.target, weights, clusters), notes
+
+
+def _described(slices: Mapping[str, SliceColumn], joined: Joined) -> Any:
+    """Columns of the slices, or a text for each instance where there are no classes: what the dashboard shows of it."""
+    if joined.told is None:
+        return {name: plain_values(joined.columns[name]) for name in islice(slices, MOST_COLUMNS)} or None
+    wrong = np.flatnonzero((joined.h1_pred != joined.target) | (joined.h2_pred != joined.target))
+    texts = text_objects([""] * len(joined))
+    told = zip(*joined.told(wrong), strict=True)
+    texts[wrong] = text_objects([f"true {true}, old {old}, new {new}" for true, old, new in told])
+    for column in slices.values():
+        assert column.codes is not None
+        texts = texts + ", " + text_objects(column.names)[column.codes]
+    return texts.tolist()
 
 
 def report(
@@ -281,10 +309,14 @@ def as_json(found: Report) -> str:
 
 def merged(keys: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
     """A policy's keys, where a flag that was given takes the place of the key of its name."""
-    result = {**keys, **{key: value for key, value in flags.items() if value is not None and key != "columns"}}
-    columns = {key: value for key, value in flags.get("columns", {}).items() if value}
-    if columns:
-        result["columns"] = {**(result.get("columns") or {}), **columns}
+    result = {
+        **keys,
+        **{key: value for key, value in flags.items() if value is not None and key not in ("columns", "right")},
+    }
+    for table in ("columns", "right"):
+        said = {key: value for key, value in flags.get(table, {}).items() if value is not None and value is not False}
+        if said:
+            result[table] = {**(result.get(table) or {}), **said}
     if "min_gain" in flags or "non_inferiority" in flags:
         given = {key for key in ("min_gain", "non_inferiority") if flags.get(key) is not None}
         if given:
@@ -302,8 +334,3 @@ def found_policy(path: str | None) -> str | None:
         return os.fspath(here) if b"[tool.bc-compare" in here.read_bytes() else None
     except OSError:
         return None
-
-
-def listed_names(texts: Sequence[str] | None) -> list[str] | None:
-    """Names that were given one by one, or several by commas."""
-    return None if not texts else [name for text in texts for name in text.split(",")]

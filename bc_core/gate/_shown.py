@@ -37,7 +37,7 @@ def terminal(report: Report) -> str:
             continue
         interval = f"{line.low:.2%} to {line.high:.2%}"
         lines.append(f"{line.title:<20}  {line.value:>8.2%}  {interval:<18}  {line.above:.10g} / {line.below:.10g}")
-    lines += _told_parts("Worst classes", report.classes) + _told_parts("Worst slices", report.slices)
+    lines += _told_parts(f"Worst {_parts_are(report)}", report.classes) + _told_parts("Worst slices", report.slices)
     if report.found:
         lines.append("Slices that were looked for, tried on the half that took no part in finding them")
         lines += [f"  {_found(each)}" for each in report.found[:_WORST]]
@@ -76,7 +76,11 @@ def markdown(report: Report) -> str:
     ]
     worst = [*_broken(report.classes), *_broken(report.slices)]
     if worst:
-        lines += ["", "| worst classes and slices | broke | of | rate |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"| worst {_parts_are(report)} and slices | broke | of | rate |",
+            "|---|---|---|---|",
+        ]
         lines += [
             f"| {_cell(part.name)} | {part.negative_flips} | {part.total} | {part.rate:.2%} ({part.low:.2%} to "
             f"{part.high:.2%}) |"
@@ -126,6 +130,10 @@ def junit(report: Report) -> str:
 def one_line(text: object) -> str:
     """Keep a name from breaking a line or moving a terminal's cursor."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
+
+
+def _parts_are(report: Report) -> str:
+    return "labels" if report.multilabel else "classes"
 
 
 def _worst_first(checks: Sequence[Check]) -> list[Check]:

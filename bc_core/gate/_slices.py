@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core.predictions._joining import Column
+from bc_core.predictions._aligned import Column
 from bc_core.slices._columns import MOST_VALUES, SliceColumn, coded_numbers, coded_texts, counted
 
 

@@ -64,6 +64,18 @@ def read_json_lines(path: str, keep: Keep, progress: Progress) -> Table:
     return Table(path, columns, size, line_of=lambda row: f"line {numbers[row]}")
 
 
+def json_table(path: str, numbered: Sequence[tuple[int, str]], keep: Keep) -> Table:
+    """Some lines, with their numbers.
+
+    Raises:
+        ValueError: A line is no object, lacks a key or has null there, or a column mixes types.
+    """
+    lines = [number for number, _ in numbered]
+    rows = [_object(path, number, line) for number, line in numbered]
+    columns = {name: _column(path, name, rows, lines) for name in keep(list(rows[0]))}
+    return Table(path, columns, len(rows), line_of=lambda row: f"line {lines[row]}")
+
+
 def _object(path: str, number: int, line: str) -> dict[str, Any]:
     try:
         row = _DECODER.decode(line)
