@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class WholeModel:
             "class_map": None if state.reference.class_map is None else state.reference.class_map.as_given(),
             "reference_from_logits": state.reference.from_logits,
             "had_teacher": state.teacher is not None,
+            "had_plain": state.plain is not None,
             "had_unlabelled": state.unlabelled is not None,
         }
 
@@ -105,12 +107,16 @@ def missing_h1(x: Any) -> Any:
     )
 
 
-def missing_teacher(x: Any) -> Any:
-    """What stands for a teacher, which is not saved."""
-    raise ValueError(
-        "The saved model had a teacher, which is not saved with it: wrap h2 anew, BCModel(model, h1=..., teacher=...), "
-        "to train or evaluate on. Received: teacher=None."
-    )
+def missing_imitated(name: str) -> Callable[[Any], Any]:
+    """What stands for a teacher or a plain h2, which are not saved."""
+
+    def missing(x: Any) -> Any:
+        raise ValueError(
+            f"The saved model had a model to imitate, {name}=, which is not saved with it: wrap h2 anew, "
+            f"BCModel(model, h1=..., {name}=...), to train or evaluate on. Received: {name}=None."
+        )
+
+    return missing
 
 
 class MissingUnlabelled(Unlabelled):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from bc_core.losses._blends import H1, PLAIN, TEACHER
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.reference._reference import Reference
 from bc_lightning.training._calls import Call
@@ -57,8 +58,9 @@ class Options:
     promise: PromiseOptions | None = None
     # Held-out data for the promise; None for the validation data.
     promise_data: Any = None
-    # What is imitated in place of h1.
+    # What is imitated in place of h1, and what where h2 is right.
     teacher: Reference | None = None
+    plain: Reference | None = None
     unlabelled: Unlabelled | None = None
 
     @property
@@ -92,7 +94,8 @@ class Incoming(NamedTuple):
     # Of which data set the rows are, and the batch as the loader brought it.
     source: str | None = None
     brought: AsBrought | None = None
-    teacher_rows: Tensor | None = None
+    # Those of the teacher and the plain h2, by what they are called.
+    beside: Mapping[str, Tensor | None] = {}  # never changed
 
 
 class Position(NamedTuple):
@@ -148,6 +151,8 @@ class Run:
     h1_draws: bool = False
     # Device flags, read only where the Trainer waits for the device anyway.
     first_bad: Tensor | None = None
+    # Whose outputs the entries of it are of.
+    watched: tuple[str, ...] = (H1, "h2")
     # By what is to be said of them.
     faults: dict[str, Tensor] = field(default_factory=dict)
     other_items: Tensor | None = None
@@ -194,9 +199,9 @@ class Compatibility:
 
     @property
     def references(self) -> dict[str, Reference]:
-        """h1, and the teacher where there is one, by what they are called."""
-        teacher = self.options.teacher
-        return {"h1": self.options.reference, **({} if teacher is None else {"the teacher": teacher})}
+        """h1, and the teacher and the plain h2 where there are such, by what they are called."""
+        given = {H1: self.options.reference, TEACHER: self.options.teacher, PLAIN: self.options.plain}
+        return {name: reference for name, reference in given.items() if reference is not None}
 
     @property
     def imitated(self) -> Reference:
@@ -261,11 +266,11 @@ class Compatibility:
     def checkpoint_entry(self, checkpoint: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What a checkpoint says of h1; plain values and tensors, so that it loads without this package."""
         promised = {} if self.promised is None else {"promise": self.promised.state_dict(checkpoint or {})}
-        teacher = self.options.teacher
+        others = {"teacher": self.options.teacher, "plain": self.options.plain}
         return {
             "version": 1,
             "h1_fingerprint": self.reference.fingerprint,
-            **({} if teacher is None else {"teacher_fingerprint": teacher.fingerprint}),
+            **{f"{name}_fingerprint": each.fingerprint for name, each in others.items() if each is not None},
             "loss": repr(self.loss),
             "validation_epochs": self.epochs_begun.get("val", 0),
             **promised,
