@@ -129,6 +129,25 @@ class Comparison:
         return self.overlap.of_classes(self.new_classes)
 
     @property
+    def told_of_new(self) -> str:
+        """What became of the instances of classes that h1 did not know, in a sentence; empty where it knew all.
+
+        Example:
+            >>> from bc_core import compare
+            >>> print(compare([0, 1, 2, 2], [0, 0, 0, 1], [0, 1, 2, 0], new_classes=[2]).told_of_new)
+            2 instances of classes that h1 did not know (2): h2 is right on 50.00%. Without them h1 is right on ...
+        """
+        if not self.new_classes:
+            return ""
+        names = ", ".join(_one_line(self.labels[c]) for c in self.new_classes)
+        new, known = self.new, self.known
+        right = f": h2 is right on {new.accuracy_h2:.2%}" if new.total else ""
+        return (
+            f"{new.total} instances of classes that h1 did not know ({names}){right}. Without them h1 is right on "
+            f"{known.accuracy_h1:.2%}, h2 on {known.accuracy_h2:.2%}, and {known.nfr:.2%} break"
+        )
+
+    @property
     def dataset_size(self) -> int:
         """Number of instances compared, errors or not."""
         return self.overlap.total

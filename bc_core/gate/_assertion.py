@@ -63,7 +63,13 @@ def assert_compatible(
     else:
         paths = (os.fspath(old), None if new is None else os.fspath(new))
         found = read(
-            Inputs(*paths, held.columns, None if data is None else os.fspath(data), classes=held.classes),
+            Inputs(
+                *paths,
+                held.columns,
+                None if data is None else os.fspath(data),
+                classes=held.classes,
+                new_classes=held.new_classes,
+            ),
             held.confidence,
         )
     made = report(found, held.confidence, held)

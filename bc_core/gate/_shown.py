@@ -186,7 +186,8 @@ def _mistake(mistake: Mistake) -> str:
 
 
 def _further(report: Report) -> list[str]:
-    lines = list(report.notes)
+    told = report.comparison.told_of_new
+    lines = [*([told] if told else []), *report.notes]
     noise = report.noise
     if noise is not None:
         spread = f"{noise.lowest:.2%} to {noise.highest:.2%}, {noise.seeds} seeds"

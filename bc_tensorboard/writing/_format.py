@@ -78,6 +78,7 @@ def encode_comparison(
         "num_classes": comparison.overlap.num_classes,
         "class_names": comparison.class_names,
         "uncertain_classes": [int(number) for number in uncertain_classes],
+        **({"new_classes": list(comparison.new_classes)} if comparison.new_classes else {}),
     }
     return _encode(header, columns)
 

@@ -29,6 +29,7 @@ import { Invariance, type InvarianceProps } from "./invariance/Invariance";
 import { InvarianceAlone } from "./invariance/InvarianceAlone";
 import { type InvariancePlace, placeOf } from "./invariance/invariancePoints";
 import { MountId } from "./parts/mountId";
+import { NewClasses } from "./overview/NewClasses";
 import { Scores } from "./overview/Scores";
 import { Failed, Gone, Loading, Nothing, Skeleton, Warnings } from "./parts/States";
 import { Sweep } from "./sweep/Sweep";
@@ -349,6 +350,7 @@ function Cards(props: CardsProps) {
               cells={step.cells}
               other={other && otherStep && { name: `Run B, ${other.run}`, cells: otherStep.cells }}
             />
+            {table !== null && !stale && <NewClasses table={table} />}
             {other === null && state.other !== null && (
               <p class="bc-note" role="alert">
                 “{state.other}” has no comparison on “{series.dataset}” with the same classes, so it is not set beside
