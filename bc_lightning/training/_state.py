@@ -19,7 +19,7 @@ from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.reference._reference import Reference
 from bc_lightning.training._calls import Call
 from bc_lightning.training._comparisons import EpochInstances, LogComparisons
-from bc_lightning.training._epoch_record import LOGGED_NAMES, EpochRecord
+from bc_lightning.training._epoch_record import LOGGED_NAMES, NEW_CLASSES_NAMES, EpochRecord
 from bc_lightning.training._moved_rows import AsBrought
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ class Options:
     @property
     def logged_names(self) -> frozenset[str]:
         """The names that are ours in the Trainer's logs."""
-        names = {f"{self.log_prefix}{stage}_{name}" for stage in self.stages for name in LOGGED_NAMES}
+        class_map = self.reference.class_map
+        of_epoch = (*LOGGED_NAMES, *(NEW_CLASSES_NAMES if class_map is not None and class_map.new else ()))
+        names = {f"{self.log_prefix}{stage}_{name}" for stage in self.stages for name in of_epoch}
         if self.unlabelled is not None:
             names.add(f"{self.log_prefix}{UNLABELLED}")
         others = ["lambda_c"] if self.moves_lambda else []
