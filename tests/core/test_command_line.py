@@ -212,9 +212,7 @@ def test_classes_that_the_old_model_did_not_know_are_shown_apart(tmp_path, capsy
     old, new = tmp_path / "old.csv", tmp_path / "new.csv"
     old.write_text("id,target,pred\n" + "".join(f"{i},{y},{h1}\n" for i, (y, h1, _) in enumerate(rows)))
     new.write_text("id,pred\n" + "".join(f"{i},{h2}\n" for i, (_, _, h2) in enumerate(rows)))
-    told = (
-        "3 instances of classes that h1 did not know (fox): h2 is right on 66.67%. Without them h1 is right on 100.00%"
-    )
+    told = "3 instances of classes that h1 did not know (fox): h2 is right on 66.67%. Without them h1 is right on 100"
     report = tmp_path / "report.json"
     assert main([str(old), str(new), "--new-classes", "fox", "--json", str(report)]) == 0
     assert told in capsys.readouterr().out
