@@ -217,7 +217,7 @@ class KerasRecipe(Recipe):
         if isinstance(made, BCModel):
             raise TypeError("h2 must make the plain model, which is wrapped here. Received from h2(): a BCModel.")
         if self.starts_from_h1:
-            warm_start(made, self.h1)
+            warm_start(made, self.h1, self.class_map)
         return made
 
     def _name_of(self, h2: Any) -> tuple[str, str]:

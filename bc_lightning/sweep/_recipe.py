@@ -194,7 +194,7 @@ class LightningRecipe(Recipe):
         """An h2 as it is before the training."""
         made = super().made_h2()
         if self.starts_from_h1:
-            warm_start(made, self.h1)
+            warm_start(made, self.h1, self.module["class_map"])
         return made
 
     def _name_of(self, h2: Any) -> tuple[str, str]:
