@@ -277,8 +277,8 @@ def store_outputs(
 
     Args:
         h1: the old model: a Keras model, or a callable of a batch of inputs that returns scores, or predicted labels
-            (integers, or with an attribute `labels_only = True`). With `folds` a function ``(x, y) -> model`` that
-            makes a model and trains it on the rows that it is given.
+            (integers, or with an attribute `labels_only = True`). With `folds` a function ``(x, y) -> model``, or
+            ``(dataset) -> model`` for a data set, that makes a model and trains it on the items that it is given.
         x: inputs: an array, or a structure of arrays for a model of several inputs; or a `tf.data.Dataset` of x,
             (x, y) or (x, y, sample_weight), in items or batches, without shuffling and random augmentation.
         path: the folder to write.
@@ -286,8 +286,8 @@ def store_outputs(
         batch_size: items per forward pass; batches of a data set stay as they are.
         overwrite: replace the outputs of another h1 or data set that are in the folder.
         verbose: 0 for silence, 1 for a progress bar.
-        folds: into how many folds the rows of arrays are divided, for a teacher that has not seen the items that it is
-            asked about: the outputs for each fold are those of a model that was trained on the others, with `y`. A call
+        folds: into how many folds the items are divided, for a teacher that has not seen the items that it is asked
+            about: the outputs for each fold are those of a model that was trained on the others, with labels. A call
             that was interrupted is taken up at the fold where it stopped, whose model is trained anew.
         seed: of the division into folds. Seed the trainings in the function.
 
@@ -298,8 +298,7 @@ def store_outputs(
         TypeError: data of another kind, or h1 is stored outputs itself.
         ValueError: h1 has no weights yet; the data are empty, or differ from reading to reading; the folder holds
             outputs of another h1 or data set, or other files, or is damaged; h1 gave NaN or infinite scores, or
-            another number of rows than items. With `folds`: fewer than two, a data set or no labels, or one model for
-            two folds.
+            another number of rows than items. With `folds`: fewer than two, no labels, or one model for two folds.
         RuntimeError: another process stores outputs in the folder.
         KeyboardInterrupt: Ctrl-C. What was done is kept.
         FullDiskError: there is no room for the outputs (an OSError). What was done is kept.
@@ -339,20 +338,20 @@ def _store_folds(
     """Rows of models that were trained without the items that they are asked about."""
     if isinstance(train, keras.Layer | Reference | StoredRows) or not callable(train):
         raise TypeError(says_no_training(train))
-    if is_dataset(x) or y is None:
-        raise ValueError(
-            "Out-of-fold outputs are those of arrays x and y, whose rows are divided into folds. Received: "
-            f"{'a tf.data.Dataset' if is_dataset(x) else 'y=None'}."
-        )
     items = AskedItems(train, x, y, batch_size)
+    if all(leaf.name != "y" for leaf in items.items.leaves):
+        missing = "elements (x, y) of the data set" if is_dataset(x) else "y=..."
+        raise ValueError(f"The models of folds are trained with labels: give {missing}. Received: no y.")
     folded = FoldedItems(items, items.fingerprint, *division)
-    labels = as_array(y, "y")
 
     def fit(rest: NDArray[np.int64]) -> Any:
-        return train(keras.tree.map_structure(lambda leaf: to_numpy(leaf, "x")[rest], x), labels[rest])
+        if is_dataset(x):
+            return train(items.without(np.setdiff1d(np.arange(len(items)), rest)))
+        return train(keras.tree.map_structure(lambda leaf: to_numpy(leaf, "x")[rest], x), as_array(y, "y")[rest])
 
     def write(model: Any, folder: RowFolder, rows: NDArray[np.int64], fresh: bool) -> None:
-        items.asking(model, folded.fingerprint, folded.entries).store_rows(verbose, folder, rows, fresh)
+        asked = items.asking(model, folded.fingerprint, folded.entries)
+        asked.store_rows(verbose, folder, rows, fresh, in_order=is_dataset(x))
 
     compute = partial(folded.compute, fit, lambda model: fingerprint(plain(model)), write)
     return store(StoredOutputs, folded, path, compute, overwrite=overwrite)

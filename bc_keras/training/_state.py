@@ -297,10 +297,7 @@ class Compatibility:
         self.teacher = teacher
         self.unlabelled = unlabelled
         self.plain = plain
-        # Of those that are imitated beside h1, by what they are called, whether they give logits.
-        self.beside = {
-            who: gives_logits(each, f"{who[0].upper()}{who[1:]}") for who, each in self.references.items() if who != H1
-        }
+        self.beside = self.whether_they_give_logits()
         self.options = options
         self.user_class = user_class
         self.compiled = compiled
@@ -326,6 +323,11 @@ class Compatibility:
     def imitated(self) -> Reference:
         """The teacher, or h1."""
         return self.reference if self.teacher is None else self.teacher
+
+    def whether_they_give_logits(self) -> dict[str, bool]:
+        """Of those that are imitated beside h1, by what they are called, whether they give logits."""
+        others = {who: each for who, each in self.references.items() if who != H1}
+        return {who: gives_logits(each, f"{who[0].upper()}{who[1:]}") for who, each in others.items()}
 
     @property
     def has_stored(self) -> bool:

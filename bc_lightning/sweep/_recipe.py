@@ -22,7 +22,7 @@ from bc_core.reference._class_map import ClassMap
 from bc_core.reference._weights import check_start_from
 from bc_core.sweep._folder import Report, Trained
 from bc_core.sweep._points import Point
-from bc_core.sweep._recipe import Fitted, Framework, Recipe
+from bc_core.sweep._recipe import OF_ALL_FRAMEWORKS, Fitted, Framework, Recipe
 from bc_core.sweep._told import code_of, plain_attributes
 from bc_lightning._random_numbers import seeded
 from bc_lightning._user_module import lightning_module_class
@@ -87,12 +87,11 @@ class LightningRecipe(Recipe):
         loss_options: Mapping[str, Any] | None,
         ids: Any,
         start_from: str | None = None,
-        *,
-        common: Mapping[str, Any],
         **module: Any,
     ) -> None:
         self.starts_from_h1 = check_start_from(start_from)
-        self.data = Data(train, val, test, (common["unlabelled"], common["promise_data"]))
+        common = {name: module.pop(name) for name in OF_ALL_FRAMEWORKS if name in module}
+        self.data = Data(train, val, test, (common.get("unlabelled"), common.get("promise_data")))
         self.trainer = {} if trainer is None else trainer
         check_trainer(self.trainer)
         super().__init__(h2, losses, tuple(MODEL_LOSSES), **common)

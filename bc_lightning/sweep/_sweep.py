@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from bc_core import Sweep, Tracker
 from bc_core.comparison._comparison import Metadata
-from bc_core.sweep._recipe import OF_ALL_FRAMEWORKS
 from bc_core.sweep._running import sweep_by
 from bc_lightning.sweep._recipe import LightningRecipe, Loss
 from bc_tensorboard.writing._sweep_log import trackers_of
@@ -167,5 +166,4 @@ def sweep(
     """
     given = dict(locals())
     trackers = [*trackers_of(folder, given.pop("tensorboard"), given.pop("mlflow")), *given.pop("trackers")]
-    given["common"] = {name: given.pop(name) for name in OF_ALL_FRAMEWORKS}
     return sweep_by(LightningRecipe, given, trackers)
