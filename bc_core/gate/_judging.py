@@ -16,9 +16,9 @@ from bc_core.gate._checks import Check, Question, judged
 from bc_core.gate._evidence import Evidence, Rows
 from bc_core.gate._id_files import AcceptedFlip, read_accepted, read_ids
 from bc_core.gate._policy import Bounds, PerPart, Policy
-from bc_core.gate._slices import SliceColumn
 from bc_core.predictions._joining import id_texts
 from bc_core.predictions._tables import listed
+from bc_core.slices._columns import SliceColumn
 
 
 @dataclass(frozen=True)

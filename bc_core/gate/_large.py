@@ -18,11 +18,11 @@ from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import count_cells
 from bc_core.gate._judging import Subject
 from bc_core.gate._large_files import LargeFile, connected, errors_by_join, errors_by_place, opened, refuse_missing
-from bc_core.gate._slices import CUTS, MOST_VALUES, SliceColumn, range_names
 from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._engine_files import literal, quoted
 from bc_core.predictions._labels import refuse_spaces
 from bc_core.predictions._tables import listed
+from bc_core.slices._columns import CUTS, MOST_VALUES, SliceColumn, range_names
 
 # Fewer rows are joined in memory, where class scores, weights and clusters are known too.
 LEAST_ROWS = 1_000_000

@@ -20,7 +20,7 @@ from bc_core.counting._weighted import chance_of_so_many, exact_bounds
 from bc_core.gate._checks import whole_verdict
 from bc_core.gate._evidence import Rows
 from bc_core.gate._judging import Judgement, Subject
-from bc_core.gate._search import FoundSlice
+from bc_core.slices._search import FoundSlice
 
 FORMAT, VERSION = "backward-compat-report", 1
 MISTAKES = 10

@@ -17,6 +17,7 @@ from bc_core._arrays import text_objects
 from bc_core._pages import to_tensorboard
 from bc_core.comparison._compare import compare
 from bc_core.comparison._comparison import Comparison
+from bc_core.comparison._confidence import Said
 from bc_core.counting._noise import NoiseFloor, noise_floor
 from bc_core.files._files import write_whole
 from bc_core.gate._evidence import Rows
@@ -25,13 +26,14 @@ from bc_core.gate._judging import Judgement, Subject, judge_policy
 from bc_core.gate._large import read_large
 from bc_core.gate._policy import Policy
 from bc_core.gate._report import Report, report_of
-from bc_core.gate._search import find_slices
 from bc_core.gate._shown import junit, markdown
-from bc_core.gate._slices import SliceColumn, slices_of
+from bc_core.gate._slices import slices_of
 from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._joining import Joined, id_texts, join
 from bc_core.predictions._reading import FORMATS
 from bc_core.predictions._tables import Progress, listed
+from bc_core.slices._columns import SliceColumn
+from bc_core.slices._search import find_slices
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
     if np.array_equal(joined.h1_pred, joined.h2_pred):
         notes.append("The new model predicts exactly what the old one does")
     slices = {name: slices_of(joined.columns[name], rows.h1_right, rows.h2_right) for name in inputs.columns.slices}
+    sure = [None if each is None else Said(*each) for each in joined.sure]
     comparison = compare(
         joined.target,
         joined.h1_pred,
@@ -133,6 +136,8 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
         class_names=joined.class_names,
         metadata=_described(slices.values()),
         name=name,
+        h1_scores=sure[0],
+        h2_scores=sure[1],
     )
 
     def unknown(ids: Sequence[str]) -> list[str]:

@@ -7,9 +7,10 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from bc_core.comparison._shown import new_in_words
 from bc_core.gate._checks import Check
 from bc_core.gate._report import Mistake, PartLine, Report
-from bc_core.gate._search import FoundSlice
+from bc_core.slices._search import FoundSlice
 
 _WORST = 5
 _FEW_CHECKS = 15
@@ -186,7 +187,7 @@ def _mistake(mistake: Mistake) -> str:
 
 
 def _further(report: Report) -> list[str]:
-    told = report.comparison.told_of_new
+    told = new_in_words(report.comparison)
     lines = [*([told] if told else []), *report.notes]
     noise = report.noise
     if noise is not None:

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,14 @@ from bc_core.predictions._reading import read_table
 from bc_core.predictions._tables import Progress, Table, listed, shown
 
 _FEW = 5
+
+
+class Sure(NamedTuple):
+    """How sure a model is of N instances; nan where it has no score of that class."""
+
+    answer: NDArray[np.float64]
+    truth: NDArray[np.float64]
+    positive: NDArray[np.float64] | None
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,8 @@ class Joined:
         columns: Weights, clusters and slices, by name.
         other_seeds: What further trainings of the old model predict, shape (N,) each.
         unmatched: How many ids were in one file only, and are left out, by file.
+        sure: Of the old and of the new model, shape (N,) each, its probability of what it predicts, of the true class
+            and, of two classes, of the second; None without class scores.
     """
 
     ids: NDArray[Any]
@@ -47,6 +57,7 @@ class Joined:
     columns: Mapping[str, Column]
     other_seeds: tuple[NDArray[np.int64], ...] = ()
     unmatched: Mapping[str, int] = field(default_factory=dict)
+    sure: tuple[Sure | None, Sure | None] = (None, None)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -160,6 +171,10 @@ def join(
     aligned = [values[file.rows] for values, file in zip(numbers, [*predicting, *(f for f, _ in targets)], strict=True)]
     truth = aligned[len(predicting) :]
     _refuse_contradictions([file for file, _ in targets], truth, ids, names)
+    sure = [
+        _sure(each, pred, truth[-1], num_classes, names, file.rows)
+        for each, pred, file in zip(labels[:2], aligned[:2], files[:2], strict=True)
+    ]
     return Joined(
         ids,
         truth[-1],
@@ -167,10 +182,11 @@ def join(
         aligned[1],
         num_classes,
         names,
-        _sureness(labels[1], numbers[1], names, files[1].rows),
+        None if sure[1] is None else sure[1].answer,
         _others(files, said),
         tuple(aligned[2 : len(predicting)]),
         unmatched,
+        (sure[0], sure[1]),
     )
 
 
@@ -313,20 +329,29 @@ def _refuse_contradictions(
             )
 
 
-def _sureness(
-    labels: Labels, numbers: NDArray[np.int64], names: tuple[str, ...] | None, rows: NDArray[np.intp]
-) -> NDArray[np.float64] | None:
-    probabilities = labels.probabilities()
-    if probabilities is None:
+def _sure(
+    labels: Labels,
+    pred: NDArray[np.int64],
+    target: NDArray[np.int64],
+    num_classes: int,
+    names: tuple[str, ...] | None,
+    rows: NDArray[np.intp],
+) -> Sure | None:
+    every = labels.probabilities()
+    if every is None:
         return None
-    if labels.score_names is None or names is None:
-        columns = numbers
-    else:
+    probabilities = every[rows]
+    places = np.arange(num_classes)
+    if labels.score_names is not None and names is not None:
         known = {name: place for place, name in enumerate(labels.score_names)}
-        columns = np.asarray([known.get(name, -1) for name in names])[numbers]
-    known_column = (columns >= 0) & (columns < probabilities.shape[1])
-    found = np.where(known_column, probabilities[np.arange(len(numbers)), np.where(known_column, columns, 0)], np.nan)
-    return found[rows]
+        places = np.asarray([known.get(name, -1) for name in names])
+    places = np.where(places < probabilities.shape[1], places, -1)
+
+    def of(classes: NDArray[np.int64]) -> NDArray[np.float64]:
+        columns = places[classes]
+        return np.where(columns >= 0, probabilities[np.arange(len(rows)), np.maximum(columns, 0)], np.nan)
+
+    return Sure(of(pred), of(target), of(np.ones_like(pred)) if num_classes == 2 else None)
 
 
 def _others(files: Sequence[_File], said: ColumnNames) -> dict[str, Column]:

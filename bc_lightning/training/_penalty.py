@@ -21,8 +21,8 @@ from bc_lightning.batches._model_outputs import (
     scores_from_output,
 )
 from bc_lightning.losses._alignment import check_finite, is_log_probabilities, is_probabilities
-from bc_lightning.losses._instance_terms import LossTerms, _support_over_ranks, labels_of
-from bc_lightning.training._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
+from bc_lightning.losses._instance_terms import Labels, LossTerms, _support_over_ranks, labels_of
+from bc_lightning.training._comparisons import EpochInstances, Outputs, ids_of_batch, tensorboard_loggers
 from bc_lightning.training._epoch_record import EpochRecord
 from bc_lightning.training._loaders import (
     Part,
@@ -354,9 +354,15 @@ def _record(
         size, trainer = len(labels.target), cast("Any", step.module).trainer
         loader = loader_of(trainer, step.stage, step.position.dataloader_idx)
         order = order_of(loader, trainer.world_size)
-        instances.add(
-            labels, ids_of_batch(comparisons, step.batch_before, step.indices, step.source, order, instances, size)
-        )
+        ids = ids_of_batch(comparisons, step.batch_before, step.indices, step.source, order, instances, size)
+        instances.add(labels, ids, _outputs(step.state, h1_output, h2_output, labels))
+
+
+def _outputs(state: Compatibility, h1_output: Tensor, h2_output: Tensor, labels: Labels) -> Outputs:
+    """What the models returned, to be asked how sure they are; h1 mapped to h2's classes is not."""
+    binary, options = state.loss.base == "binary_cross_entropy", state.loss.options
+    h1 = labels.h1 if state.reference.class_map is not None else h1_output
+    return Outputs(h1, h2_output, binary, options.get("from_logits", True), options.get("threshold", 0.5))
 
 
 def _record_for(step: Step, num_classes: int, device: torch.device) -> EpochRecord:

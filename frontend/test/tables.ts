@@ -20,9 +20,10 @@ export interface Rows {
   readonly texts?: readonly string[];
   readonly uncertain?: readonly number[];
   readonly newClasses?: readonly number[];
+  readonly extras?: Partial<Table>;
 }
 
-export function tableOf({ rows, numClasses, right, classNames, texts, uncertain, newClasses }: Rows): Table {
+export function tableOf({ rows, numClasses, right, classNames, texts, uncertain, newClasses, extras }: Rows): Table {
   const counts = new Int32Array(4 * numClasses);
   right?.forEach((count, index) => {
     counts[4 * index + 3] = count;
@@ -46,6 +47,12 @@ export function tableOf({ rows, numClasses, right, classNames, texts, uncertain,
     h1: Uint16Array.from(rows, (row) => row[2]),
     h2: Uint16Array.from(rows, (row) => row[3]),
     texts: texts ?? null,
+    sure: null,
+    calibration: null,
+    thresholds: null,
+    slices: [],
+    foundSlices: [],
+    ...extras,
   };
 }
 

@@ -1,6 +1,7 @@
 /** Reader of the binary "columns" format: one header in JSON, one compressed body with all columns in it. */
 
 import { DataError, type InstanceId, type Media, type Table } from "../model";
+import { extrasOf } from "./extras";
 
 const MAGIC = 0x504d4342; // "BCMP", read as a little-endian number
 const VERSION = 1;
@@ -76,6 +77,15 @@ export async function decodeComparison(bytes: Uint8Array): Promise<Table> {
     h1,
     h2,
     texts: content.columns.has("metadata") ? texts(content, "metadata", size) : null,
+    ...extrasOf(header, {
+      size,
+      target,
+      h1,
+      h2,
+      total: counts.reduce((sum, cell) => sum + cell, 0),
+      column: (name, length) => (content.columns.has(name) ? numbers(content, name, length) : null),
+      damaged,
+    }),
   };
 }
 

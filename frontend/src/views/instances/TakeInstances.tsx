@@ -24,8 +24,17 @@ function* lines({ table, rows, labels, b, textOf }: TakeInstancesProps): Generat
   for (const row of rows) {
     const line = [table.ids[row]!, name(table.target[row]!), name(table.h1[row]!), name(table.h2[row]!)];
     const second = b === null ? [] : [name(b[row]!)];
-    yield [...line, TITLES[regionOf(table, row)], ...second, ...(textOf === null ? [] : [textOf(row)])];
+    const { sure, slices } = table;
+    const sureness = sure === null ? [] : [sure.h1[row]!, sure.h2[row]!].map((share) => shareText(share));
+    const sliced = slices.map(({ values, codes }) => values[codes[row]!]!);
+    const extras = [...sureness, ...sliced, ...(textOf === null ? [] : [textOf(row)])];
+    yield [...line, TITLES[regionOf(table, row)], ...second, ...extras];
   }
+}
+
+/** Exact to what is kept of it; empty where it is not known. */
+function shareText(share: number): string {
+  return Number.isNaN(share) ? "" : share.toFixed(4);
 }
 
 /** What is listed, to take away: all pages of it. */
@@ -34,7 +43,9 @@ export function TakeInstances(props: TakeInstancesProps) {
   const [said, setSaid] = useState("");
   if (rows.length === 0) return null;
   const asCsv = () => {
-    const header = [...HEADER, ...(props.b === null ? [] : ["h2 of run B"]), ...(textOf === null ? [] : ["text"])];
+    const sureness = table.sure === null ? [] : ["h1 confidence", "h2 confidence"];
+    const extras = [...sureness, ...table.slices.map(({ column }) => column), ...(textOf === null ? [] : ["text"])];
+    const header = [...HEADER, ...(props.b === null ? [] : ["h2 of run B"]), ...extras];
     const content = csv(header, lines(props));
     save(`${fileName(run, dataset, "instances")}.csv`, new Blob([content], { type: "text/csv;charset=utf-8" }));
   };
