@@ -107,7 +107,7 @@ def _show(options: argparse.Namespace) -> tuple[int, str]:
         if limit is not None
     ]
     policy = policy_of({"promise": promise, "confidence": options.confidence}, "flags") if promise else None
-    inputs = _inputs(options, _columns(options), listed_names(options.classes))
+    inputs = _inputs(options, _columns(options), listed_names(options.classes), listed_names(options.new_classes) or ())
     made = report(read(inputs, options.confidence, _Progress()), options.confidence, policy, search=options.search)
     return _STATUS[made.verdict], _written(made, options)
 
@@ -115,7 +115,7 @@ def _show(options: argparse.Namespace) -> tuple[int, str]:
 def _show_saved(options: argparse.Namespace) -> tuple[int, str]:
     if said := [name for name, value in _right_flags(options).items() if value is not None and value is not False]:
         raise ValueError(f"{options.file}: a saved comparison has judged what is right; take out {', '.join(said)}")
-    found = read(Inputs(options.file), options.confidence)
+    found = read(Inputs(options.file, new_classes=tuple(listed_names(options.new_classes) or ())), options.confidence)
     comparison = found.subject.comparison
     assert isinstance(comparison, Comparison)
     lines, verdicts = [comparison.describe(options.confidence)], []
@@ -138,7 +138,7 @@ def _gate(options: argparse.Namespace) -> tuple[int, str]:
     columns = replace(
         policy.columns, slices=tuple(dict.fromkeys((*policy.columns.slices, *(listed_names(options.slice) or ()))))
     )
-    inputs = _inputs(options, columns, None if policy.classes is None else list(policy.classes))
+    inputs = _inputs(options, columns, policy.classes, policy.new_classes)
     found = read(inputs, policy.confidence, _Progress())
     said = "" if not options.accept else _accepted(options, policy, found)
     made = report(found, policy.confidence, policy, search=options.search)
@@ -223,7 +223,9 @@ class _Progress:
             print(f"\r{one_line(path)}: {rows:,} rows \033[K\r", end="", file=sys.stderr, flush=True)
 
 
-def _inputs(options: argparse.Namespace, columns: ColumnNames, classes: Sequence[str] | None) -> Inputs:
+def _inputs(
+    options: argparse.Namespace, columns: ColumnNames, classes: Sequence[str] | None, new_classes: Sequence[str]
+) -> Inputs:
     return Inputs(
         options.file,
         options.new,
@@ -233,6 +235,7 @@ def _inputs(options: argparse.Namespace, columns: ColumnNames, classes: Sequence
         None if classes is None else tuple(classes),
         options.allow_unmatched,
         options.name,
+        tuple(new_classes),
     )
 
 
@@ -262,6 +265,7 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
         "critical": options.critical,
         "accepted": options.accepted,
         "classes": listed_names(options.classes),
+        "new_classes": listed_names(options.new_classes),
         "per_class": {"promise": options.per_class, **least} if options.per_class else None,
         "per_slice": [{"column": c, "promise": options.per_slice, **least} for c in columns]
         if options.per_slice
@@ -414,6 +418,9 @@ def _add_columns(parser: argparse.ArgumentParser) -> Any:
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
     files = _add_columns(parser)
+    files.add_argument(
+        "--new-classes", action="append", metavar="NAMES", help="classes that the old model did not know"
+    )
     files.add_argument("--noise", action="append", metavar="FILE", help="predictions of the old recipe, another seed")
     files.add_argument("--slice", action="append", metavar="COLUMN", help="slice by its values; may be repeated")
     files.add_argument("--search", action="store_true", help="look for slices of one and two columns of --slice")

@@ -64,6 +64,25 @@ def in_html(comparison: Comparison) -> str:
     )
 
 
+def new_in_words(comparison: Comparison) -> str:
+    """What became of the instances of classes that h1 did not know, in a sentence; empty where it knew all.
+
+    Example:
+        >>> from bc_core import compare
+        >>> print(new_in_words(compare([0, 1, 2, 2], [0, 0, 0, 1], [0, 1, 2, 0], new_classes=[2])))
+        2 instances of classes that h1 did not know (2): h2 is right on 50.00%. Without them h1 is right on 50.00%, ...
+    """
+    if not comparison.new_classes:
+        return ""
+    names = ", ".join(_one_line(comparison.labels[c]) for c in comparison.new_classes)
+    new, known = comparison.new, comparison.known
+    right = f": h2 is right on {new.accuracy_h2:.2%}" if new.total else ""
+    return (
+        f"{new.total} instances of classes that h1 did not know ({names}){right}. Without them h1 is right on "
+        f"{known.accuracy_h1:.2%}, h2 on {known.accuracy_h2:.2%}, and {known.nfr:.2%} break"
+    )
+
+
 def _one_line(label: object) -> str:
     """Keep a class name from breaking a line or moving a terminal's cursor."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(label))

@@ -103,7 +103,13 @@ def _judged(
     else:
         paths = (os.fspath(old), None if new is None else os.fspath(new))
         found = read(
-            Inputs(*paths, held.columns, None if data is None else os.fspath(data), classes=held.classes),
+            Inputs(
+                *paths,
+                held.columns,
+                None if data is None else os.fspath(data),
+                classes=held.classes,
+                new_classes=held.new_classes,
+            ),
             held.confidence,
         )
     return report(found, held.confidence, held)

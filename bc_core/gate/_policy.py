@@ -18,7 +18,18 @@ TABLE = "bc-compare"
 _LEAST = 30
 _BOUNDS = ("promise", "min_gain", "non_inferiority")
 _COLUMNS = ("id", "pred", "new_pred", "scores", "target", "weight", "cluster", "by_position")
-_KEYS = (*_BOUNDS, "confidence", "critical", "accepted", "classes", "per_class", "per_slice", "columns", "right")
+_KEYS = (
+    *_BOUNDS,
+    "confidence",
+    "critical",
+    "accepted",
+    "classes",
+    "new_classes",
+    "per_class",
+    "per_slice",
+    "columns",
+    "right",
+)
 _RIGHT: dict[str, tuple[tuple[type, ...], str]] = {
     "threshold": ((int, float), "a number"),
     "new_threshold": ((int, float), "a number"),
@@ -76,6 +87,7 @@ class Policy:
         critical: File of ids that must not break.
         accepted: File of flips that were accepted.
         classes: Name of each class, in order.
+        new_classes: Names of those that h1 did not know.
         columns: Which columns are what.
     """
 
@@ -85,6 +97,7 @@ class Policy:
     critical: Path | None = None
     accepted: Path | None = None
     classes: tuple[str, ...] | None = None
+    new_classes: tuple[str, ...] = ()
     columns: ColumnNames = field(default_factory=ColumnNames)
 
     @property
@@ -156,6 +169,7 @@ def policy_of(keys: Mapping[str, Any], where: str) -> Policy:
         _path(keys, "critical", where),
         _path(keys, "accepted", where),
         None if "classes" not in keys else _names(keys["classes"], f"{where}: classes"),
+        _names(keys["new_classes"], f"{where}: new_classes") if "new_classes" in keys else (),
         ColumnNames(
             **columns,
             slices=tuple(dict.fromkeys(part.column for part in parts if part.column is not None)),

@@ -159,6 +159,23 @@ class Report:
             "no_longer_flips": _flip_dicts(judgement, "spare"),
             "noise": None if self.noise is None else self.noise._asdict(),
             "notes": list(self.notes),
+            **self._new_classes(),
+        }
+
+    def _new_classes(self) -> dict[str, Any]:
+        """What h1 could not be right about, apart; nothing where it knew all classes."""
+        comparison = self.comparison
+        if not comparison.new_classes:
+            return {}
+        new, known = comparison.new, comparison.known
+        scores = {name: known.score(name, math.nan) for name in SCORES}
+        return {
+            "new_classes": {
+                "classes": [str(comparison.labels[c]) for c in comparison.new_classes],
+                "instances": new.total,
+                "h2_right": new.h2_only_right,
+                "scores_without": {name: None if math.isnan(value) else value for name, value in scores.items()},
+            }
         }
 
 

@@ -33,7 +33,7 @@ from bc_core.predictions._aligned import Joined
 from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._joining import id_texts, join
 from bc_core.predictions._reading import FORMATS
-from bc_core.predictions._tables import Progress
+from bc_core.predictions._tables import Progress, listed
 from bc_core.slices._columns import SliceColumn
 from bc_core.slices._metadata import MOST_COLUMNS
 from bc_core.slices._search import find_slices
@@ -52,6 +52,7 @@ class Inputs:
         classes: Name of each class, in order.
         allow_unmatched: Whether ids that are not in every file are left out.
         name: What is compared, for titles.
+        new_classes: Names of classes that h1 did not know, which are shown apart.
     """
 
     old: str
@@ -62,6 +63,7 @@ class Inputs:
     classes: tuple[str, ...] | None = None
     allow_unmatched: bool = False
     name: str | None = None
+    new_classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,26 @@ class Read:
 
 def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, rows: None) -> Read:
     """Read what is to be compared.
+
+    Raises:
+        ValueError: Something about a file is not as it should be; the message names file and place. Or a class that h1
+            is said not to know is none, or one that h1 is right about.
+        ImportError: What reads a Parquet or Arrow file is not installed.
+        OSError: A file cannot be read.
+    """
+    found = _read(inputs, confidence, progress)
+    if not inputs.new_classes:
+        return found
+    comparison = found.subject.comparison
+    labels = [str(label) for label in comparison.labels]
+    if strange := [name for name in inputs.new_classes if name not in labels]:
+        raise ValueError(f"new classes that are none of the classes {listed(labels)}: {listed(strange)}")
+    apart = replace(comparison, new_classes=tuple(labels.index(name) for name in inputs.new_classes))
+    return replace(found, subject=replace(found.subject, comparison=apart))
+
+
+def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
+    """The same without the classes that h1 is said not to know.
 
     Raises:
         ValueError: Something about a file is not as it should be; the message names file and place.

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from bc_core.comparison._shown import new_in_words
 from bc_core.gate._checks import Check
 from bc_core.gate._report import Mistake, PartLine, Report
 from bc_core.slices._search import FoundSlice
@@ -194,7 +195,8 @@ def _mistake(mistake: Mistake) -> str:
 
 
 def _further(report: Report) -> list[str]:
-    lines = list(report.notes)
+    told = new_in_words(report.comparison)
+    lines = [*([told] if told else []), *report.notes]
     noise = report.noise
     if noise is not None:
         spread = f"{noise.lowest:.2%} to {noise.highest:.2%}, {noise.seeds} seeds"

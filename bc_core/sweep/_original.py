@@ -81,7 +81,8 @@ class Entries:
 
     def __init__(self, results: Results, seed: int | None = None) -> None:
         self._results = results
-        plan = [*results.points, *results.unfinished]
+        # There a point is a lambda_c; promises have no place.
+        plan = [point for point in [*results.points, *results.unfinished] if point.promise is None]
         seeds = [point.seed for point in plan]
         self._seed = min(seeds, default=0) if seed is None else seed
         dissonances = sorted((str(_dissonance(loss)), loss) for loss in results.losses if _dissonance(loss) is not None)
@@ -92,7 +93,9 @@ class Entries:
             for dataset in _DATASETS
         ]
         self._rows = {
-            (row["loss"], row["lambda_c"], row["dataset"]): row for row in results.rows() if row["seed"] == self._seed
+            (row["loss"], row["lambda_c"], row["dataset"]): row
+            for row in results.rows()
+            if row["seed"] == self._seed and row.get("promise") is None
         }
 
     def finished(self) -> list[int]:

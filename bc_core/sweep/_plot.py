@@ -86,6 +86,7 @@ def tradeoff(
     axes = figure.subplots()
     _dress(axes, theme, score, performance, _DATASET_NAMES.get(dataset, f"data set {dataset!r}"))
 
+    means, rows = ([_by_what_it_was_held_to(row) for row in each] for each in (means, rows))
     known = [row for row in means if not (math.isnan(row[score]) or math.isnan(row[performance]))]
     # A score that has no better direction has no front.
     best = front(known, score, performance) if SCORES[score].higher_is_better is not None else []
@@ -143,6 +144,7 @@ def _draw_losses(
     """The lines, their bars and points; returns what is to be labelled."""
     losses = list(dict.fromkeys(row["loss"] for row in known))
     on_front = {(row["score_x"], row["score_y"]) for row in _places(best, score, performance)}
+    at_zero = list(dict.fromkeys(row["loss"] for row in known if row["lambda_c"] == 0))
     marks: list[_Mark] = []
     shared: set[tuple[float, float, float]] = set()
     for number, loss in enumerate(losses):
@@ -161,7 +163,7 @@ def _draw_losses(
             )
             place = (row["lambda_c"], row[score], row[performance])
             # Plain training is one and the same point of all losses.
-            plain = len(losses) > 1 and row["lambda_c"] == 0 and _is_shared(known, row, score, performance, losses)
+            plain = len(at_zero) > 1 and row["lambda_c"] == 0 and _is_shared(known, row, score, performance, at_zero)
             if plain and place in shared:
                 continue
             shared.add(place)
@@ -177,12 +179,17 @@ def _draw_losses(
                 ls="none",
                 zorder=5 if plain else 4,
             )
-            marks.append(_Mark(row[score], row[performance], f"{row['lambda_c']:g}", dye))
+            marks.append(_Mark(row[score], row[performance], row.get("promise") or f"{row['lambda_c']:g}", dye))
         # For the legend: the line with a filled point.
         axes.plot([], [], color=colour, lw=1.8, marker=marker, ms=7, label=loss.replace("_", " "))
     if shared and any(mark.colour == theme.ink for mark in marks):
         axes.plot([], [], color=theme.ink, marker=_PLAIN_MARKER, ms=8, ls="none", label="plain training")
     return marks
+
+
+def _by_what_it_was_held_to(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose loss tells that promises moved its lambda_c: its points are no line over lambda_c."""
+    return row if row.get("promise") is None else row | {"loss": f"{row['loss']}, promised"}
 
 
 def _places(best: Sequence[dict[str, Any]], score: str, performance: str) -> list[dict[str, float]]:
@@ -228,7 +235,8 @@ def _bar(row: dict[str, Any], rows: Sequence[dict[str, Any]], name: str, several
     if several:
         spread = row[f"{name}_sd"]
         return None if math.isnan(spread) else spread
-    [single] = [one for one in rows if (one["loss"], one["lambda_c"]) == (row["loss"], row["lambda_c"])]
+    key = ("loss", "lambda_c", "promise")
+    [single] = [one for one in rows if all(one.get(name) == row.get(name) for name in key)]
     overlap = _overlap_of(single) if name in SCORES else None
     if overlap is None:
         return None

@@ -120,18 +120,19 @@ class Blend:
         return np.asarray(ops.convert_to_numpy(self.of_answers([ops.convert_to_tensor(each) for each in rows])))
 
 
-def as_logits(scores: Any, from_logits: bool, alone: bool) -> Any:
+def as_logits(scores: Any, from_logits: bool, alone: bool, arrays: Any = ops) -> Any:
     """Scores as logits; of probabilities 0 and 1 those nearest to it that float32 holds.
 
     Args:
         scores: of classes on the last axis, or each one by itself.
         from_logits: whether they are logits already.
         alone: whether each is one by itself.
+        arrays: the module whose arrays these are, numpy or `keras.ops`.
     """
     if from_logits:
         return scores
-    logs = ops.log(ops.maximum(scores, TINY))
-    return logs - ops.log(ops.maximum(1 - scores, TINY)) if alone else logs
+    logs = arrays.log(arrays.maximum(scores, TINY))
+    return logs - arrays.log(arrays.maximum(1 - scores, TINY)) if alone else logs
 
 
 def gives_logits(reference: Member, who: str) -> bool:

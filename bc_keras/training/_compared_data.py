@@ -329,11 +329,13 @@ class AskedData:
         return target, h1_output
 
     def _without_teacher(self, y: Any, h2_output: Any) -> Any:
-        """Labels without a teacher's stored outputs, which stand behind h1's in the data of a training with both."""
+        """Labels without stored outputs of who is imitated, which stand behind h1's in the data of such a training."""
         state = compatibility_of(self.model)
-        if state is None or state.teacher is None or state.teacher.stored is None or len(np.shape(y)) < 2:
+        others = {} if state is None else {who: state.references[who] for who in state.beside}
+        stored = [each for each in others.values() if each.stored is not None]
+        if not stored or len(np.shape(y)) < 2:
             return y
-        classes, taught = columns_of(h2_output), columns_beside(state.teacher, h2_output)
+        classes, taught = columns_of(h2_output), sum(columns_beside(each, h2_output) for each in stored)
         reference, of_h1 = self._reference, 0
         if self._given.h1_rows is None and (reference is None or reference.stored is not None):
             of_h1 = classes if reference is None else columns_beside(reference, h2_output)
@@ -342,9 +344,9 @@ class AskedData:
             return y
         if width in without:
             raise ValueError(
-                "Whether these labels carry the teacher's stored outputs cannot be told from their width: give "
-                "class indices without these, or one-hot labels with these. Received: labels of "
-                f"{width} columns, {taught} of them the teacher's or none."
+                "Whether these labels carry stored outputs of the teacher or the plain h2 cannot be told from their "
+                "width: give class indices without these, or one-hot labels with these. Received: labels of "
+                f"{width} columns, {taught} of them such outputs or none."
             )
         return y[..., :-taught] if width - taught > 1 else y[..., 0]
 

@@ -22,6 +22,7 @@ from bc_lightning.training._comparisons import (
 )
 from bc_lightning.training._compiling import eager
 from bc_lightning.training._epoch_counts import Columns
+from bc_lightning.training._epoch_record import of_new_classes
 from bc_lightning.training._penalty import raise_what_was_noticed
 from bc_lightning.training._promise import log_promise, look_at_validation
 from bc_lightning.training._state import UNLABELLED, Compatibility, Epoch, Stage
@@ -56,7 +57,10 @@ def end_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
     for key, record in epoch.records.items():
         result = record.result()
         suffix = f"/dataloader_idx_{key}" if len(epoch.records) > 1 else ""
-        for name, value in result.logged.items():
+        logged, class_map = result.logged, state.reference.class_map
+        if class_map is not None and class_map.new:
+            logged = {**logged, **of_new_classes(result.counts, class_map.new)}
+        for name, value in logged.items():
             with own_logging(state):
                 module.log(
                     logged_name(f"{options.log_prefix}{stage}_{name}{suffix}"),

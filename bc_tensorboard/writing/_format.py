@@ -83,6 +83,7 @@ def encode_comparison(
         "num_classes": comparison.overlap.num_classes,
         "class_names": comparison.class_names,
         "uncertain_classes": [int(number) for number in uncertain_classes],
+        **({"new_classes": list(comparison.new_classes)} if comparison.new_classes else {}),
         **_header_of_extras(comparison),
     }
     return _encode(header, columns)

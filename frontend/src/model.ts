@@ -82,6 +82,8 @@ export interface Table {
   readonly counts: Int32Array;
   /** True classes whose count of right instances is not known (data of the original library). */
   readonly uncertainClasses: readonly number[];
+  /** Classes that h1 did not know, so that it is wrong about each of their instances. */
+  readonly newClasses: readonly number[];
   readonly size: number;
   readonly ids: readonly InstanceId[] | Float64Array;
   readonly target: Uint8Array | Uint16Array | Uint32Array;

@@ -120,6 +120,8 @@ def train(devices: int, out: Path, way: list[str]) -> None:
     if arguments.taught:
         # Each process takes its share of the unlabelled batches.
         options["teacher"] = [(make_h1(), 0.5), (h1, 0.5)]
+        torch.manual_seed(5)
+        options["plain"] = NoStatistics().net
         options["unlabelled"] = DataLoader(dataset(96, seed=3), batch)
     module = BCLightningModule(module, h1=reference, loss=loss, **options)
     run = trainer()

@@ -69,7 +69,8 @@ export async function decodeComparison(bytes: Uint8Array): Promise<Table> {
     numClasses,
     classNames: namesOf(header["class_names"], numClasses),
     counts,
-    uncertainClasses: uncertainOf(header["uncertain_classes"], numClasses),
+    uncertainClasses: classNumbers(header["uncertain_classes"], numClasses, "uncertain"),
+    newClasses: classNumbers(header["new_classes"], numClasses, "new"),
     size,
     ids,
     target,
@@ -373,10 +374,10 @@ function namesOf(value: unknown, numClasses: number): readonly string[] | null {
   return value;
 }
 
-function uncertainOf(value: unknown, numClasses: number): readonly number[] {
+function classNumbers(value: unknown, numClasses: number, what: string): readonly number[] {
   const classes: unknown = value ?? [];
   if (!Array.isArray(classes) || !classes.every((c) => Number.isInteger(c) && c >= 0 && c < numClasses)) {
-    throw damaged("the uncertain classes are no class numbers");
+    throw damaged(`the ${what} classes are no class numbers`);
   }
   return classes;
 }

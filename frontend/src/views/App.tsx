@@ -34,6 +34,7 @@ import { type InvariancePlace, placeOf } from "./invariance/invariancePoints";
 import { MountId } from "./parts/mountId";
 import { Page, panelOnScreen, Skip } from "./parts/Page";
 import { Performance } from "./overview/Performance";
+import { NewClasses } from "./overview/NewClasses";
 import { Scores } from "./overview/Scores";
 import { Failed, Gone, Loading, Nothing, Skeleton, Warnings } from "./parts/States";
 import { Subject } from "./overview/Subject";
@@ -380,6 +381,7 @@ function Cards(props: CardsProps) {
               other={other && otherStep && { name: `Run B, ${other.run}`, cells: otherStep.cells }}
             />
             {series.performance !== undefined && <Performance of={series.performance} />}
+            {table !== null && !stale && <NewClasses table={table} />}
             {other === null && state.other !== null && (
               <p class="bc-note" role="alert">
                 “{state.other}” has no comparison on “{series.dataset}” with the same classes, so it is not set beside

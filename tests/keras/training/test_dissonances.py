@@ -175,4 +175,4 @@ def test_a_sweep_over_dissonances_by_name(tmp_path):
     assert {row["loss"] for row in found.rows() if row["lambda_c"]} == set(losses)
     assert not found.failures
     with pytest.raises(ValueError, match="at most 1.*Received: 16"):
-        sweep(lambda: net(1), net(0), (X, Y), folder=tmp_path / "other", losses=["churn"], **given)
+        sweep(lambda: net(1), net(0), (X, Y), folder=tmp_path / "other", losses=["churn"], lambdas=[0, 16], **given)
