@@ -18,10 +18,11 @@ ROOT = Path(__file__).parents[2]
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.md"))
 # Where a file of the repository is on the site.
 PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+PAGES["notebooks/README.md"] = "notebooks.md"
 PAGES |= {path.relative_to(ROOT).as_posix(): f"results/{path.name}" for path in RESULTS}
+# Pages that are made here, with links as they are on the site.
+MADE = {"results.md"}
 SOURCES = {page: source for source, page in PAGES.items()}
-# These have no page: they are named, without a link.
-NAMED = {"LICENSE", "CITATION.cff", "SECURITY.md", "CODE_OF_CONDUCT.md", "notebooks", "tests", "benchmarks", "examples"}
 # Modules among the names that packages list: they have their names on the same page.
 MODULES = {"new_error", "strict_imitation", "summary"}
 REFERENCE = {
@@ -37,7 +38,8 @@ REFERENCE = {
         ["bc_core.invariance", "bc_lightning.invariance", "bc_keras.invariance"],
     ),
 }
-_LINK = re.compile(r'(\]\(|src="|srcset=")([^)"\s#:]+)((?:#[^)"\s]*)?[)"])')
+_LINK = re.compile(r"(!?\[)((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
+_SOURCE = re.compile(r'(src|srcset)="([^":]+)"')
 _PICTURE = re.compile(
     r'<picture>\s*<source media="\(prefers-color-scheme: dark\)" srcset="(?P<dark>[^"]+)">\s*'
     r'<img alt="(?P<alt>[^"]*)" src="(?P<light>[^"]+)">\s*</picture>'
@@ -97,24 +99,31 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     here = page.file.src_uri
     source = SOURCES.get(here, f"docs/{here}")
 
-    def moved(match: re.Match[str]) -> str:
-        target = os.path.normpath(os.path.join(os.path.dirname(source), match[2]))
+    def place(link: str) -> str | None:
+        """Where it is on the site, from this page; the rest of the repository is not."""
+        target = os.path.normpath(os.path.join(os.path.dirname(source), link))
         if target in PAGES:
             target = PAGES[target]
         elif target.startswith("docs/"):
             target = target.removeprefix("docs/")
-        elif not (source.startswith("docs/") or here.startswith("results/")) and target.split("/")[0] not in NAMED:
-            return match[0]
-        elif target.split("/")[0] in NAMED and not target.startswith("benchmarks/results/"):
-            return f"{match[1]}{os.path.relpath('index.md', os.path.dirname(here) or '.')})"
+        elif target.startswith("benchmarks/results/"):
+            target = target.removeprefix("benchmarks/")
         else:
-            return match[0]
-        return match[1] + os.path.relpath(target, os.path.dirname(here) or ".") + match[3]
+            return None
+        return os.path.relpath(target, os.path.dirname(here) or ".")
 
-    if here.startswith("reference/"):
+    def link(match: re.Match[str]) -> str:
+        found = place(match[3])
+        return match[2] if found is None else f"{match[1]}{match[2]}]({found}{match[4] or ''})"
+
+    def picture(match: re.Match[str]) -> str:
+        return f'{match[1]}="{place(match[2]) or match[2]}"'
+
+    if here in MADE or here.startswith("reference/"):
         return markdown
+    markdown = _SOURCE.sub(picture, _LINK.sub(link, markdown))
     # Both pictures are there, and the palette that the reader has chosen shows one.
     return _PICTURE.sub(
         lambda match: f"![{match['alt']}]({match['light']}#only-light)\n![{match['alt']}]({match['dark']}#only-dark)",
-        _LINK.sub(moved, markdown),
+        markdown,
     )

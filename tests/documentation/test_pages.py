@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -10,7 +12,7 @@ from blocks import PAGES, ROOT
 
 OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *ROOT.glob("bc_*/*/README.md")]
 # What docs/site/pages.py makes while the site is built.
-MADE = {"index.md", "changelog.md", "contributing.md", "results.md"}
+MADE = {"index.md", "changelog.md", "contributing.md", "results.md", "notebooks.md"}
 
 
 def anchors(text):
@@ -42,3 +44,8 @@ def test_the_navigation_has_every_page():
     listed = [page for page in listed if not page.startswith("reference/")]
     there = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page.parent != ROOT}
     assert sorted(listed) == sorted(there | MADE)
+
+
+def test_the_tables_of_performance_are_those_of_the_results():
+    command = [sys.executable, ROOT / "docs" / "performance_page.py", "--check"]
+    subprocess.run(command, check=True)
