@@ -165,7 +165,7 @@ class Report:
     def _new_classes(self) -> dict[str, Any]:
         """What h1 could not be right about, apart; nothing where it knew all classes."""
         comparison = self.comparison
-        if not comparison.new_classes:
+        if isinstance(comparison, Counted) or not comparison.new_classes:
             return {}
         new, known = comparison.new, comparison.known
         scores = {name: known.score(name, math.nan) for name in SCORES}

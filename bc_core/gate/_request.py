@@ -89,6 +89,7 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
     if not inputs.new_classes:
         return found
     comparison = found.subject.comparison
+    assert isinstance(comparison, Comparison)
     labels = [str(label) for label in comparison.labels]
     if strange := [name for name in inputs.new_classes if name not in labels]:
         raise ValueError(f"new classes that are none of the classes {listed(labels)}: {listed(strange)}")

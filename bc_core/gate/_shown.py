@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from bc_core.comparison._shown import new_in_words
 from bc_core.gate._checks import Check
+from bc_core.gate._judging import Counted
 from bc_core.gate._report import Mistake, PartLine, Report
 from bc_core.slices._search import FoundSlice
 
@@ -195,7 +196,7 @@ def _mistake(mistake: Mistake) -> str:
 
 
 def _further(report: Report) -> list[str]:
-    told = new_in_words(report.comparison)
+    told = None if isinstance(report.comparison, Counted) else new_in_words(report.comparison)
     lines = [*([told] if told else []), *report.notes]
     noise = report.noise
     if noise is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from bc_core.reference._class_map import ClassMap
+from bc_keras.reference._blend import Member
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs
 
@@ -41,7 +42,7 @@ def _file(folder: str, name: str, number: int) -> str:
     return str(Path(folder, f"{name}-{number}.keras"))
 
 
-def _told(reference: Reference, models: list[keras.Model]) -> Told | None:
+def _told(reference: Member, models: list[keras.Model]) -> Told | None:
     classes = None if reference.class_map is None else reference.class_map.as_given()
     told: Told = {"class_map": classes, "from_logits": reference.from_logits}
     if reference.mixed is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def told_of_training(
-    settings: Mapping[str, str | float] | None, performance: Sequence[float | None] | None
+    settings: Mapping[str, Any] | None, performance: Sequence[float | None] | None
 ) -> dict[str, Any]:
     """What the dashboard is told of a training beside its comparisons, ready for JSON; empty where that is nothing.
 
