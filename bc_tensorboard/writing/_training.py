@@ -23,7 +23,8 @@ def told_of_training(
     """
     told: dict[str, Any] = {}
     if settings:
-        for name, value in settings.items():
+        given: Mapping[Any, Any] = settings
+        for name, value in given.items():
             is_number = isinstance(value, numbers.Real) and math.isfinite(value)
             if not isinstance(name, str) or not (isinstance(value, str) or is_number):
                 raise ValueError(f"settings: expected names with texts or finite numbers, got {name!r}: {value!r}")

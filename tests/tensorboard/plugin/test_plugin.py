@@ -90,6 +90,20 @@ def test_every_step_is_kept_up_to_the_bound_and_beyond_it_each_step_has_its_tabl
         assert response.data == b"table %d" % step
 
 
+def test_a_run_that_goes_back_loses_later_steps_in_the_default_loader_only(tmp_path):
+    """As docs/dashboard.md says; TensorBoard's own doing."""
+    events = EventFile(tmp_path / "run")
+    for step in (0, 10, 20, 30, 15, 40):
+        write(events, step, comparison(step, step))
+
+    def steps(provider):
+        return [row[0] for row in index_of(client_of(tmp_path, provider))["series"][0]["steps"]]
+
+    assert steps(python_provider(tmp_path)) == [0, 10, 15, 20, 30, 40]
+    with rust_provider(tmp_path) as provider:
+        assert steps(provider) == [0, 10, 15, 40]
+
+
 def test_a_run_of_a_newer_format_is_left_out_with_a_warning(tmp_path, serve):
     log(tmp_path / "new", version=2)
     log(tmp_path / "old")
