@@ -59,6 +59,8 @@ def faults(folder: Path) -> list[str]:
 
 def main() -> None:
     folder = Path(sys.argv[1])
+    if not (folder / "index.html").is_file():
+        sys.exit(f"{folder} holds no site")
     said = faults(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(
