@@ -141,8 +141,39 @@ def test_too_few_instances_are_said_with_a_remedy_that_works(promise, total, rig
         check_can_be_told(remedied, overlap_of(0, total=total, right=right, repaired=0))
 
 
+def test_the_better_of_the_weights_and_their_mean_is_what_a_look_has_shown():
+    keeper = keeper_of()
+    # (flips, repaired) of now and of the mean: the nearer, the one that is met, the more accurate, and of equals the mean.
+    looks = [((90, 50), (60, 20)), ((70, 90), (9, 10)), ((5, 20), (4, 10)), ((5, 32), (6, 32)), ((5, 33), (5, 33))]
+    shown = []
+    for step, (now, mean) in enumerate(looks):
+        counts = [overlap_of(flips, repaired=repaired) for flips, repaired in (now, mean)]
+        assert keeper.look(counts[0], step, counts[1])
+        shown.append((keeper.best_is_mean, keeper.last.value))
+    assert shown == [(True, 0.06), (True, 0.009), (False, 0.005), (False, 0.005), (True, 0.005)]
+    alone = keeper_of()
+    for flips in (60, 9, 5, 5, 5):
+        alone.look(overlap_of(flips), 0)
+    assert alone.lambda_c == keeper.lambda_c
+    assert "a mean of those until 4 steps" in str(keeper)
+
+
+def test_a_look_counts_in_the_mean_about_by_the_cube_of_its_number():
+    keeper = keeper_of()
+    weights, total = np.zeros(40), 0.0
+    for look in range(40):
+        share = keeper.share_of_look(anew=look == 0)
+        weights *= 1 - share
+        weights[look] += share
+        total += (look + 1) * (look + 2) * (look + 3)
+    numbers = np.arange(1, 41)
+    np.testing.assert_allclose(weights, numbers * (numbers + 1) * (numbers + 2) / total, rtol=1e-12)
+    assert weights[-14:].sum() > 0.75
+    assert keeper.share_of_look(anew=True) == 1
+
+
 def test_options_that_are_not_there():
-    with pytest.raises(TypeError, match="there are every, confidence, keep, start, most"):
+    with pytest.raises(TypeError, match="there are every, confidence, keep, average, start, most"):
         PromiseOptions.of("nfr <= 1%", {"eta": 1})
     for every in (0, -3):
         with pytest.raises(ValueError, match="at least 1"):
