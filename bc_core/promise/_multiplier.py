@@ -50,7 +50,7 @@ class Multiplier:
         start: float = 1.0,
         least: float = 2.0**-7,
         most: float = 64.0,
-        integral: float = 0.25,
+        integral: float = 0.4,
         proportional: float = 1.0,
         aim: float = 0.85,
     ) -> None:
