@@ -18,7 +18,7 @@ from bc_core.promise._verdict import PromiseVerdict, judge
 
 Keep = Literal["best", "last"]
 
-_MOST = 64.0
+_START, _MOST = 2.0, 64.0
 _REMEDY = (
     "h1 has the same architecture: if h2 was started from it, interpolate(h1, h2, held_out, promise=...) goes back "
     "towards h1 as far as the promise asks."
@@ -40,7 +40,7 @@ class PromiseOptions:
             accuracy, else the one that came nearest; or ``"last"``.
         average: Whether each look is also at a mean of the weights so far (see `Keeper.share_of_look`), and the better
             of both counts; where the best are kept.
-        start: lambda_c at first, > 0. None for 1; of a dissonance with a largest lambda_c half of that.
+        start: lambda_c at first, > 0. None for 2; of a dissonance with a largest lambda_c half of that.
         most: The largest lambda_c. None for 64, or that of the dissonance.
     """
 
@@ -96,7 +96,7 @@ class PromiseOptions:
         """
         largest = None if dissonance is None else DISSONANCES[dissonance].most_lambda
         most = self.most if self.most is not None else largest or _MOST
-        start = self.start if self.start is not None else min(1.0, most) if largest is None else most / 2
+        start = self.start if self.start is not None else min(_START, most) if largest is None else most / 2
         for value in (start, most):
             check_lambda(value) if dissonance is None else check_lambda_of(dissonance, value)
         if not 0 < start <= most:

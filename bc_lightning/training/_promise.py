@@ -28,7 +28,7 @@ from bc_lightning._packages import logged_name
 from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning._user_module import lacks_forward
 from bc_lightning.training._found_labels import Found
-from bc_lightning.training._loaders import loader_of
+from bc_lightning.training._loaders import items_of_pass, loader_of
 from bc_lightning.training._reader import BATCH_SIZE, Reader, evaluating, in_order, reading_of
 from bc_lightning.training._state import Compatibility, Stage, compatibilities_of
 from bc_lightning.training._warm_start import tensors_of, weights_behind
@@ -339,7 +339,7 @@ def _of_mean(
 
 
 def _can_reread(module: Any, state: Compatibility, promised: Promised, overlap: ErrorOverlap, now: Weights) -> bool:
-    """Whether the validation data, read past the user's validation step, show what it has shown; else that is said."""
+    """Whether the validation data, read past the validation step, show what it has shown; else that is said."""
     again, reduce = None, module.trainer.strategy.reduce_boolean_decision
     if not any(_changed_batches(module, module.trainer)):
         # What the reader makes nothing of is no error here, where nobody asked for it.
@@ -407,7 +407,12 @@ def _of_this_process(module: Any, state: Compatibility, promised: Promised) -> E
         found, _ = _read(module, state, loader, share, None)
     elif instances == labels.shape[1] and (isinstance(loader, (list, tuple)) or in_order(loader)):
         promised.kept = labels[0], labels[1]
-    if not found.labels:
+    own = items_of_pass(loader) if state.options.promise_data is None else None
+    if own is not None and instances:
+        # What fills this process's share up is another's.
+        found.labels = [torch.cat(found.labels, dim=1)[:, : own * (labels.shape[1] // instances)]]
+        found.ids = None
+    if not sum(each.shape[1] for each in found.labels):
         return ErrorOverlap([[[0, 0], [0, 0]]])
     return ErrorOverlap(found.compared().overlap.counts.sum(axis=0, keepdims=True))
 

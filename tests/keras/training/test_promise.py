@@ -246,7 +246,7 @@ def test_the_callback_has_its_own_every():
     fit(model, callback, epochs=3)
     # After the second epoch and the last.
     assert len(callback.history) == 2
-    assert model.lambda_c != 1
+    assert model.lambda_c != 2
 
 
 @pytest.mark.parametrize("how", ["model", "callback"])

@@ -95,7 +95,7 @@ def test_the_callback_does_what_the_wrapped_module_does():
     plain, others = fitted(lambda net: net, callback)
     assert type(plain) is Classifier
     assert str(callback.promise) == str(module.promise)
-    assert logs["lambda_c"] == others["lambda_c"] != 1
+    assert logs["lambda_c"] == others["lambda_c"] != 2
     for name, value in module.state_dict().items():
         assert torch.equal(plain.state_dict()[name], value), name
     # The verdict is of the weights that are there, BatchNorm's statistics among them.
@@ -203,7 +203,7 @@ def test_fit_goes_on_with_the_same_trainer_and_begins_anew_with_another():
     assert compatibilities_of(module)[0].promised.keeper is keeper
     trainer_of(epochs=1).fit(module, *loaders())
     assert compatibilities_of(module)[0].promised.keeper is not keeper
-    assert first != 1
+    assert first != 2
 
 
 def test_nothing_of_a_promise_is_in_the_model():
@@ -391,3 +391,49 @@ def test_a_promise_that_is_missed_names_the_way_back_where_there_is_one(recwarn)
         said = [str(each.message) for each in recwarn if "missed" in str(each.message)]
         assert len(said) == 1
         assert ("interpolate(h1, h2, held_out, promise=...)" in said[0]) == there_is
+
+
+class Doubled(Classifier):
+    """A hook that changes batches."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return [2 * batch[0], batch[1]]
+
+
+@pytest.mark.parametrize("kind", [Classifier, Doubled])
+def test_the_mean_is_looked_at_where_validation_data_can_be_read_again(kind, caplog, monkeypatch):
+    looks, look = [], Keeper.look
+
+    def noted(keeper, overlap, steps, of_mean=None):
+        looks.append(of_mean)
+        return look(keeper, overlap, steps, of_mean)
+
+    monkeypatch.setattr(Keeper, "look", noted)
+    caplog.set_level(logging.INFO)
+    module = BCLightningModule(kind(), h1=old(), promise="nfr <= 90%")
+    trainer_of(limit_val_batches=3).fit(module, *loaders())
+    assert [each is not None for each in looks] == ([False] * 3 if kind is Doubled else [False, True, True])
+    assert {each.total for each in looks if each is not None} <= {150}
+    assert ("mean of h2's weights is not looked at" in caplog.text) == (kind is Doubled)
+
+
+def test_a_checkpoint_of_before_there_were_means_is_gone_on_with(tmp_path):
+    keep = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    trainer_of(keep, epochs=2).fit(BCLightningModule(Classifier(), h1=old(), **PROMISE), *loaders())
+    path = tmp_path / "epoch=1.ckpt"
+    saved = torch.load(path, weights_only=False)
+    (found,) = (entry for entry in walk(saved) if "best_steps" in entry)
+    for name in ("mean", "in_mean", "best_is_mean"):
+        del found[name]
+    found["weights"] = saved["state_dict"]
+    torch.save(saved, path)
+    module = BCLightningModule(Classifier(), h1=old(), **PROMISE)
+    trainer_of(epochs=3).fit(module, *loaders(), ckpt_path=path)
+    assert module.promise is not None
+
+
+def walk(value):
+    if isinstance(value, dict):
+        yield value
+        for each in value.values():
+            yield from walk(each)
