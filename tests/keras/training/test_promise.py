@@ -163,7 +163,7 @@ def test_looks_leave_the_training_of_averages_alone(monkeypatch):
     expected = trained(lambda_c=1.0)
     for keep in ("last", "best"):
         monkeypatch.setattr(Keeper, "look", lambda self, *counts: False)
-        got = trained(promise="nfr <= 5%", promise_options={"keep": keep, "every": 4})
+        got = trained(promise="nfr <= 5%", promise_options={"keep": keep, "every": 4, "start": 1.0})
         for value, wanted in zip(got, expected, strict=True):
             np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-6)
 
