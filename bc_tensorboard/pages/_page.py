@@ -35,6 +35,8 @@ def to_html(
     metadata: Texts | None = None,
     image_size: int = 96,
     max_images: int = 1000,
+    full_size: int = 1024,
+    max_full_bytes: int = 2_000_000,
     invariance: Any = None,
 ) -> Path:
     """Write comparisons as one HTML file, with the dashboard and all data in it.
@@ -59,6 +61,10 @@ def to_html(
         image_size: Longer side of the thumbnails, in pixels.
         max_images: How many images the file holds at most; negative flips come first, and an instance that several runs
             show counts once. A photograph takes about 4 KB. The table says of which instances they were left out.
+        full_size: Longest side of the picture that is shown enlarged, in pixels, where the image is larger than the
+            thumbnail; 0 keeps thumbnails alone.
+        max_full_bytes: How many bytes those pictures take at most; negative flips come first. An instance whose picture
+            was left out shows its thumbnail and says so.
         invariance: What `compare_invariance` returned, to be shown below the comparison of its run; or a mapping from
             the name of a run to it, or to a mapping from the name of a data set, or a step, to it.
 
@@ -83,15 +89,17 @@ def to_html(
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{path}: expected a name that ends in .html, so that a browser opens it")
-    if isinstance(max_images, bool) or not isinstance(max_images, int) or max_images < 0:
-        raise ValueError(f"max_images: expected a number of at least 0, got {max_images!r}")
+    counts = {"max_images": max_images, "full_size": full_size, "max_full_bytes": max_full_bytes}
+    for name, number in counts.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            raise ValueError(f"{name}: expected a number of at least 0, got {number!r}")
     collection = Collection(image_size)
     if comparisons is not None:
         collection.add(comparisons, dataset=dataset, dissonance=dissonance, images=images, metadata=metadata)
     updates = {} if invariance is None else placed_updates(invariance, collection.keys, dataset, collection.runs)
     if not collection.keys and not updates:
         raise ValueError("comparisons: expected at least one, got none")
-    data = _data(collection, max_images)
+    data = _data(collection, max_images, full_size, max_full_bytes)
     if updates:
         data["index"]["invariance"] = series_of(dict.fromkeys(updates))
         data["invariance"] = {
@@ -107,8 +115,8 @@ def to_html(
     return path
 
 
-def _data(collection: Collection, max_images: int) -> dict[str, Any]:
-    packs, failures = packs_of(collection, max_images, collection.image_size)
+def _data(collection: Collection, max_images: int, full_size: int, max_full_bytes: int) -> dict[str, Any]:
+    packs, failures = packs_of(collection, max_images, collection.image_size, full_size, max_full_bytes)
     left_out = sum(len(pack.left_out) for pack in packs)
     if left_out:
         warnings.warn(
@@ -121,13 +129,17 @@ def _data(collection: Collection, max_images: int) -> dict[str, Any]:
             stacklevel=3,
         )
     media = {f"{series.run}\0{series.dataset}": at for at, pack in enumerate(packs) for series in pack.series}
-    written = [
-        {
-            "blob": _base64(pack.encode()),
-            "images": {str(instance): _data_url(image) for instance, image in pack.images.items()},
-        }
-        for pack in packs
-    ]
+    written = []
+    for pack in packs:
+        known, texts = pack.encode()
+        written.append(
+            {
+                "blob": _base64(known),
+                "images": {str(instance): _data_url(image) for instance, image in pack.images.items()},
+                "full": {str(instance): _data_url(image) for instance, image in pack.full.items()},
+                "texts": [_base64(part) for part in texts],
+            }
+        )
     tables = {
         f"{run}\0{dataset}\0{step}": _base64(collection.table(run, dataset, step))
         for run, dataset, step in collection.keys

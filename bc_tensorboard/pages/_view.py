@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterable
@@ -24,7 +25,9 @@ except ImportError as error:
     ) from error
 
 STATIC = Path(__file__).parent.parent / "static"
-_ASKED = ("table", "media", "image", "invariance")
+_ASKED = ("table", "media", "image", "text", "search", "invariance")
+# Those that ask for what the user's own code gives, and what is said where that fails.
+_MADE = {"image": "The image", "media": "The texts", "text": "The text", "search": "The texts"}
 
 
 class _Update(NamedTuple):
@@ -190,15 +193,13 @@ class ComparisonView(anywidget.AnyWidget):
         except NotShownError as error:
             reply.update(ok=False, error={"error": str(error), "advice": error.advice})
         except Exception as error:  # images and texts come from code of the user's
-            what = {"image": "The image", "media": "The texts", "invariance": "The invariance"}.get(
-                content["type"], "The comparison"
-            )
+            what = {**_MADE, "invariance": "The invariance"}.get(content["type"], "The comparison")
             reply.update(
                 ok=False,
                 error={
                     "error": f"{what} could not be made: {type(error).__name__}: {error}",
                     "advice": "It was raised in the kernel, by what the view was given as images= or metadata=."
-                    if content["type"] in ("image", "media")
+                    if content["type"] in _MADE
                     else None,
                 },
             )
@@ -212,7 +213,13 @@ class ComparisonView(anywidget.AnyWidget):
             return self._collection.media(run, dataset)  # type: ignore[arg-type]
         if content["type"] == "invariance":
             return self._update_at(run, dataset, content.get("step"))
-        return self._collection.image(run, dataset, content.get("instance"))  # type: ignore[arg-type]
+        if content["type"] == "text":
+            text = self._collection.text(run, dataset, content.get("instance"))  # type: ignore[arg-type]
+            return None if text is None else text.encode("utf-8", "replace")
+        if content["type"] == "search":
+            found = self._collection.search(run, dataset, content.get("text"))  # type: ignore[arg-type]
+            return json.dumps(found).encode("utf-8", "replace")
+        return self._collection.image(run, dataset, content.get("instance"), full=bool(content.get("full")))  # type: ignore[arg-type]
 
     def _update_at(self, run: Any, dataset: Any, step: Any) -> bytes:
         for key, given in self._invariance.items():

@@ -12,12 +12,14 @@ from bc_core import Comparison
 from bc_core.comparison._comparison import Id
 from bc_tensorboard.writing._by_id import TextsById, by_id
 from bc_tensorboard.writing._format import encode_comparison
-from bc_tensorboard.writing._images import images_by_id, thumbnail
-from bc_tensorboard.writing._media import encode_known
+from bc_tensorboard.writing._images import images_by_id, pictures
+from bc_tensorboard.writing._media import EXCERPT, encode_known, excerpts_of
 
 UNNAMED = "comparison"
 # A number in JavaScript holds every integer up to here.
 _LARGEST_STEP = 2**53 - 1
+# Longest side of the pictures that a notebook is sent when one is enlarged, in pixels.
+_FULL_SIZE = 1024
 
 Texts = Mapping[Any, str] | Callable[[Any], str] | Sequence[str]
 Dissonance = str | Mapping[str, str] | None
@@ -212,30 +214,61 @@ class Collection:
         pictured = [] if asked is None else self._ids(series).values()
         if isinstance(asked, Mapping):
             pictured = [instance for instance in pictured if instance in asked]
-        return encode_known(self._ids(series).values(), texts_of(series), set(pictured))
+        shown, longer = excerpts_of(texts_of(series))
+        return encode_known(self._ids(series).values(), shown, set(pictured), longer=longer)
 
-    def image(self, run: str, dataset: str, instance: Any) -> bytes | None:
+    def text(self, run: str, dataset: str, instance: Any) -> str | None:
+        """The whole text of an instance; None if it has none.
+
+        Raises:
+            NotShownError: If there is no such series or instance.
+        """
+        series = self._find(run, dataset)
+        return texts_of(series).get(self._instance(series, instance))
+
+    def search(self, run: str, dataset: str, wanted: Any) -> list[str]:
+        """Ids, as they are written, of the instances whose whole text contains another, in any case of letters.
+
+        Only texts that are longer than what `media` holds of them are searched.
+
+        Raises:
+            NotShownError: If there is no such series.
+        """
+        lower = str(wanted).lower()
+        texts = texts_of(self._find(run, dataset)).items()
+        return [str(instance) for instance, text in texts if len(text) > EXCERPT and lower in text.lower()]
+
+    def image(self, run: str, dataset: str, instance: Any, full: bool = False) -> bytes | None:
         """Make the thumbnail of an instance; None if it has no image.
 
         Args:
             run: Name of the run.
             dataset: Name of the data set.
             instance: Id of an error instance, or how it is written.
+            full: Whether to make the larger picture, where the image is larger than the thumbnail.
 
         Raises:
             NotShownError: If there is no such series or instance.
             Exception: Whatever the caller's images raise.
         """
         series = self._find(run, dataset)
+        known = self._instance(series, instance)
+        if series.images is None:
+            return None
+        small, larger = pictures(images_by_id(series.images)(known), self.image_size, _FULL_SIZE if full else 0)
+        return small if larger is None else larger
+
+    def _instance(self, series: ShownSeries, instance: Any) -> Id:
         if isinstance(instance, float) and instance.is_integer():
             instance = int(instance)  # JavaScript has one kind of number
         known = self._ids(series).get(str(instance))
         if known is None:
             raise NotShownError(
-                f"There is no error instance {str(instance)[:80]} in the run {run[:200]!r} on {dataset[:200]!r}.",
+                f"There is no error instance {str(instance)[:80]} in the run {series.run[:200]!r} on "
+                f"{series.dataset[:200]!r}.",
                 "The view may be older than its data: run the cell that shows it again.",
             )
-        return None if series.images is None else thumbnail(images_by_id(series.images)(known), self.image_size)
+        return known
 
     def series(self) -> list[ShownSeries]:
         """Every run on every data set, in the order in which they came."""

@@ -9,8 +9,11 @@ import numpy as np
 
 from bc_core.comparison._comparison import Id
 from bc_tensorboard.plugin._collection import Collection, ShownSeries, has_media, texts_of
-from bc_tensorboard.writing._images import images_by_id, thumbnail
-from bc_tensorboard.writing._media import encode_known
+from bc_tensorboard.writing._images import images_by_id, pictures
+from bc_tensorboard.writing._media import encode_known, excerpts_of
+
+# How many texts a page unpacks at once; `frontend/src/data/memorySource.ts` counts by it.
+TEXTS_TOGETHER = 64
 
 
 @dataclass
@@ -22,19 +25,35 @@ class Pack:
         texts: Text by id.
         images: Encoded image by id.
         left_out: Ids whose images a limit left out.
+        full: Encoded larger image by id.
+        reduced: Ids whose larger images a limit left out.
     """
 
     series: list[ShownSeries]
     texts: dict[Id, str]
     images: dict[Id, bytes] = field(default_factory=dict)
     left_out: list[Id] = field(default_factory=list)
+    full: dict[Id, bytes] = field(default_factory=dict)
+    reduced: set[Id] = field(default_factory=set)
 
-    def encode(self) -> bytes:
-        """Texts, and which instances have images."""
-        return encode_known([*self.texts, *self.images, *self.left_out], self.texts, self.images, set(self.left_out))
+    def encode(self) -> tuple[bytes, list[bytes]]:
+        """Texts, and which instances have images; then the whole texts of which the first holds the beginnings.
+
+        Those come some at a time, in the order of the first, so that a page unpacks only what is looked at.
+        """
+        shown, longer = excerpts_of(self.texts)
+        ids = [*self.texts, *self.images, *self.left_out]
+        known = encode_known(
+            ids, shown, self.images, set(self.left_out), longer=longer, full=self.full, reduced=self.reduced
+        )
+        order = list(longer)
+        parts = (order[at : at + TEXTS_TOGETHER] for at in range(0, len(order), TEXTS_TOGETHER))
+        return known, [encode_known(part, {each: longer[each] for each in part}, ()) for part in parts]
 
 
-def packs_of(collection: Collection, max_images: int, image_size: int) -> tuple[list[Pack], list[str]]:
+def packs_of(
+    collection: Collection, max_images: int, image_size: int, full_size: int = 0, max_full_bytes: int = 0
+) -> tuple[list[Pack], list[str]]:
     """Put together what runs know of the instances of a data set, and make a limited number of thumbnails.
 
     Runs share a pack if their images are from one place and no instance has two texts.
@@ -43,6 +62,8 @@ def packs_of(collection: Collection, max_images: int, image_size: int) -> tuple[
         collection: The comparisons.
         max_images: How many images at most, negative flips first, shared out among the packs.
         image_size: Longer side of the thumbnails, in pixels.
+        full_size: Longest side of the larger pictures.
+        max_full_bytes: How many bytes these take at most.
 
     Returns:
         The packs, and what images could not be made, and why.
@@ -76,12 +97,17 @@ def packs_of(collection: Collection, max_images: int, image_size: int) -> tuple[
         for instance in chosen:
             assert ask is not None
             try:
-                content = thumbnail(ask(instance), image_size)
+                content, larger = pictures(ask(instance), image_size, full_size)
             except Exception as error:  # a data set's own code: it must not cost the rest
                 failures.append(f"{instance!r}: {type(error).__name__}: {error}")
                 continue
             if content is not None:
                 pack.images[instance] = content
+            if larger is not None and len(larger) <= max_full_bytes:
+                pack.full[instance] = larger
+                max_full_bytes -= len(larger)
+            elif larger is not None:
+                pack.reduced.add(instance)
     return packs, failures
 
 

@@ -97,6 +97,8 @@ class BackwardCompatibilityPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  
             "/table": self._serve_table,
             "/media": self._serve_media,
             "/image": self._serve_image,
+            "/text": self._serve_text,
+            "/search": self._serve_search,
             "/invariance": self._serve_invariance,
             **{f"/static/{name}": self._serve_script for name in SCRIPTS},
         }
@@ -115,12 +117,16 @@ class BackwardCompatibilityPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  
         sweeps, sweep_warnings = self._sweeps.series()
         invariance, more_warnings = self._logged.invariance_series(*_origin(request))
         series = {(entry["run"], entry["dataset"]): {**entry, "has_media": False} for entry in sweeps}
+        linked = []
         for entry in logged:
-            has_media = self._folders.media_file(entry["run"], entry["dataset"]) is not None
-            series[entry["run"], entry["dataset"]] = {**entry, "has_media": has_media}
+            run, dataset = entry["run"], entry["dataset"]
+            has_media = self._folders.media_file(run, dataset) is not None
+            series[run, dataset] = {**entry, "has_media": has_media}
+            if not has_media and self._folders.is_elsewhere(run, dataset):
+                linked.append(run)
         index = {
             "series": [series[key] for key in sorted(series)],
-            "warnings": warnings + sweep_warnings + more_warnings,
+            "warnings": warnings + sweep_warnings + more_warnings + [_linked(run) for run in dict.fromkeys(linked)],
             "progress": None,
         }
         if invariance:
@@ -153,13 +159,26 @@ class BackwardCompatibilityPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  
     @_route
     def _serve_image(self, request: wrappers.Request) -> wrappers.Response:
         name = _argument(request, "id")
-        image = self._pack(request).image(name)
+        image = self._pack(request).image(name, full=request.args.get("full") == "1")
         if image is None:
             raise NotShownError(f"There is no image of the instance {name[:80]}.", "Give images= when logging.")
         content_type = _image_type(image)
         if content_type is None:
             raise NotShownError(f"The image of the instance {name[:80]} is damaged.", "Log it again.")
         return _respond(request, image, content_type, KEPT)
+
+    @_route
+    def _serve_text(self, request: wrappers.Request) -> wrappers.Response:
+        name = _argument(request, "id")
+        text = self._pack(request).text(name)
+        if text is None:
+            raise NotShownError(f"There is no text of the instance {name[:80]}.", "Give metadata= when comparing.")
+        return _respond(request, json.dumps({"text": text}), "application/json")
+
+    @_route
+    def _serve_search(self, request: wrappers.Request) -> wrappers.Response:
+        ids = self._pack(request).search(_argument(request, "text"))
+        return _respond(request, json.dumps({"ids": ids}), "application/json")
 
     def _pack(self, request: wrappers.Request) -> MediaPack:
         run, dataset = _argument(request, "run"), _argument(request, "dataset")
@@ -172,7 +191,7 @@ class BackwardCompatibilityPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  
                 f"There are no texts or images of the data set {dataset[:200]!r} in the run {run[:200]!r}.",
                 "They lie beside the event files, under plugins: copy the whole folder of the run.",
             )
-        return MediaPack(path)
+        return MediaPack(path, self._folders.media_file(run, dataset, full=True))
 
     @_route
     def _serve_script(self, request: wrappers.Request) -> wrappers.Response:
@@ -214,6 +233,13 @@ def _place(request: wrappers.Request) -> tuple[str, str, int]:
         return run, dataset, int(text)
     except ValueError:
         raise RequestError(f"step: expected a whole number, got {text[:40]!r}.", "Take one of the index.") from None
+
+
+def _linked(run: str) -> str:
+    return (
+        f"Run {run}: its texts and images are not shown, as its folder is a link to one outside the log folder. Start "
+        "TensorBoard with --logdir on the folder itself, or with --logdir_spec name:folder,name:folder."
+    )
 
 
 def _no_series(run: str, dataset: str) -> NotShownError:

@@ -8,15 +8,16 @@ import math
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import numpy as np
 from tensorboard.data import provider
 
+from bc_core.comparison._comparison import Id
 from bc_tensorboard import PLUGIN_NAME
 from bc_tensorboard.plugin._collection import NotShownError
 from bc_tensorboard.plugin._original_sweep import (
@@ -25,7 +26,16 @@ from bc_tensorboard.plugin._original_sweep import (
     read_finished_evaluations,
 )
 from bc_tensorboard.writing._format import encode_comparison
-from bc_tensorboard.writing._media import Media, media_path, read_image, read_media
+from bc_tensorboard.writing._media import (
+    EXCERPT,
+    Media,
+    full_path,
+    media_path,
+    read_image,
+    read_media,
+    read_text,
+    search_longer,
+)
 
 EVENTS_VERSION = 1
 # Last part of the tag of an invariance update.
@@ -154,8 +164,29 @@ class LogFolders:
             (name, os.path.realpath(os.path.expanduser(folder))) for name, folder in named if "://" not in folder
         ]
 
-    def media_file(self, run: str, dataset: str) -> str | None:
-        """Find the media of a data set below the folder of a run; None if there are none within the log folder."""
+    def media_file(self, run: str, dataset: str, full: bool = False) -> str | None:
+        """Find the media of a data set below the folder of a run; None if there are none within the log folder.
+
+        Args:
+            run: Name of the run.
+            dataset: Name of the data set.
+            full: Whether it is the larger images that are wanted.
+        """
+        for root, path in self._places(run, dataset, full):
+            # Resolved, so that neither ".." in a name nor a link leads out of the log folder.
+            if is_within(root, path) and os.path.isfile(path):
+                return path
+        return None
+
+    def is_elsewhere(self, run: str, dataset: str) -> bool:
+        """Tell whether the folder of a run is a link out of the log folder, with media that are not served."""
+        places = list(self._places(run, dataset, full=False))
+        outside = [path for root, path in places if not is_within(root, path)]
+        # A name that leads out by itself, as with "..", is none of our own making.
+        return ".." not in re.split(r"[\\/]", run) and any(map(os.path.isfile, outside))
+
+    def _places(self, run: str, dataset: str, full: bool) -> Iterator[tuple[str, str]]:
+        """Yield each root that may hold the run, and where the media would be, resolved."""
         for name, root in self.roots:
             if name is None:
                 below = run
@@ -163,11 +194,8 @@ class LogFolders:
                 below = run[len(name) + 1 :]
             else:
                 continue
-            path = os.path.realpath(media_path(os.path.join(root, below), dataset))
-            # Resolved first, so that neither ".." in a name nor a link leads out of the log folder.
-            if is_within(root, path) and os.path.isfile(path):
-                return path
-        return None
+            path = media_path(os.path.join(root, below), dataset)
+            yield root, os.path.realpath(full_path(path) if full else path)
 
 
 class MediaPack:
@@ -175,36 +203,90 @@ class MediaPack:
 
     Args:
         path: Where they are.
+        full: Where the larger images are, if there are any.
 
     Raises:
         NotShownError: If the file cannot be read.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, full: str | None = None) -> None:
+        self._file = _file_of(path)
         try:
-            status = os.stat(path)
-            self._media = _listed_media(path, status.st_mtime_ns, status.st_size)
+            self._media = _listed_media(self._file)
         except (OSError, ValueError) as error:
             raise NotShownError(
                 "The texts and images cannot be read; their file is damaged.", "Log them again."
             ) from error
+        self._full = None if full is None else _file_of(full)
 
     def encode(self) -> bytes:
-        """Return the texts, and of which instances there are images."""
-        return self._media.encode()
+        """Return the beginnings of the texts, and of which instances there are images."""
+        return _encoded_media(self._file, self._full)
 
-    def image(self, name: str) -> bytes | None:
-        """Return the image of an instance; whole numbers as ids come in decimal digits."""
-        number = int(name) if re.fullmatch("-?[0-9]{1,20}", name) else None
-        # Names are only looked up; no path is made of them.
-        instance = name if number is None or number not in self._media.images else number
-        return read_image(self._path, self._media, instance)
+    def image(self, name: str, full: bool = False) -> bytes | None:
+        """Return the image of an instance.
+
+        Args:
+            name: Its id; whole numbers come in decimal digits.
+            full: Whether the larger one is wanted, where there is one.
+        """
+        larger = self._larger if full else None
+        if larger is not None and self._full is not None:
+            found = read_image(self._full.path, larger, _instance(name, larger.images))
+            if found is not None:
+                return found
+        return read_image(self._file.path, self._media, _instance(name, self._media.images))
+
+    def text(self, name: str) -> str | None:
+        """Return the whole text of an instance."""
+        return read_text(self._file.path, self._media, _instance(name, self._media.texts))
+
+    def search(self, wanted: str) -> list[str]:
+        """Return the ids, as they are written, of those whose text goes on and contains another."""
+        return list(map(str, search_longer(self._file.path, self._media, wanted)))
+
+    @property
+    def _larger(self) -> Media | None:
+        return None if self._full is None else _listed_or_none(self._full)
 
 
-@functools.lru_cache(maxsize=8)  # lists of ids, not images
-def _listed_media(path: str, changed: int, size: int) -> Media:
-    return read_media(path)
+class _File(NamedTuple):
+    """A file as it was at a time: what is derived from it is kept until it changes."""
+
+    path: str
+    changed: int
+    size: int
+
+
+def _file_of(path: str) -> _File:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return _File(path, 0, 0)
+    return _File(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=8)  # ids and the beginnings of texts, not images
+def _listed_media(file: _File) -> Media:
+    return read_media(file.path, EXCERPT)
+
+
+def _listed_or_none(file: _File) -> Media | None:
+    # Thumbnails are shown though the larger images are damaged.
+    with suppress(OSError, ValueError):
+        return _listed_media(file)
+    return None
+
+
+@functools.lru_cache(maxsize=8)
+def _encoded_media(file: _File, full: _File | None) -> bytes:
+    return _listed_media(file).encode(None if full is None else _listed_or_none(full))
+
+
+def _instance(name: str, known: Container[Id]) -> Id:
+    """The id that is written so. Names are only looked up; no path is made of them."""
+    number = int(name) if re.fullmatch("-?[0-9]{1,20}", name) else None
+    return name if number is None or number not in known else number
 
 
 @dataclass(frozen=True)

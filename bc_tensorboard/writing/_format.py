@@ -25,8 +25,9 @@ _TYPES = {"u1": "<u1", "u2": "<u2", "u4": "<u4", "i4": "<i4", "f8": "<f8"}
 _RANGES = {"u1": (0, 2**8), "u2": (0, 2**16), "u4": (0, 2**32), "i4": (-(2**31), 2**31)}
 # A number in JavaScript holds every integer up to here.
 _EXACT = 2**53
-# Of an instance: whether its image can be asked for.
-NO_IMAGE, IMAGE, LEFT_OUT = 0, 1, 2
+# Of an instance: whether its image can be asked for; whether there is a larger one than the thumbnail, or would be but
+# for a limit.
+NO_IMAGE, IMAGE, LEFT_OUT, FULL, REDUCED = 0, 1, 2, 3, 4
 _PREFIX = struct.Struct("<4sII")
 # Where zlib's time against size is best for these columns.
 _LEVEL = 6
@@ -82,13 +83,17 @@ def encode_comparison(
     return _encode(header, columns)
 
 
-def encode_media(ids: Sequence[int | str], texts: Sequence[str], images: Sequence[int]) -> bytes:
+def encode_media(
+    ids: Sequence[int | str], texts: Sequence[str], images: Sequence[int], longer: Sequence[bool] = ()
+) -> bytes:
     """Encode what is known of the instances of a data set beside the predictions.
 
     Args:
         ids: N ids, all integers or all text.
         texts: N texts; empty where there is none.
-        images: `IMAGE` where there is one to ask for, `LEFT_OUT` where a limit left it out, `NO_IMAGE`; N of them.
+        images: `IMAGE` where there is one to ask for, `FULL` where there is also a larger one, `REDUCED` where a limit
+            left that out, `LEFT_OUT` where it left the image out, `NO_IMAGE`; N of them.
+        longer: Where the text is only the beginning of one; N of them, or none.
 
     Example:
         >>> from bc_tensorboard.writing._format import IMAGE, NO_IMAGE, decode, encode_media
@@ -100,6 +105,8 @@ def encode_media(ids: Sequence[int | str], texts: Sequence[str], images: Sequenc
         "text": list(texts),
         "has_image": np.asarray(images, dtype=np.uint8),
     }
+    if any(longer):
+        columns["is_longer"] = np.asarray(longer, dtype=np.uint8)
     return _encode({"kind": "media"}, columns)
 
 

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from bc_core._arrays import to_numpy
 from bc_core.comparison._comparison import Id
 from bc_tensorboard.writing._by_id import by_id
+from bc_tensorboard.writing._media import append_media
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 _JPEG_FROM = 64
 _JPEG_QUALITY = 85
 _CHANNELS = (1, 3, 4)
+# Larger pictures are written in pieces of about this many bytes.
+_PIECE = 2**22
 
 
 def thumbnail(image: Any, size: int = 96) -> bytes | None:
@@ -46,20 +50,56 @@ def thumbnail(image: Any, size: int = 96) -> bytes | None:
         >>> thumbnail(np.zeros((28, 28)))[:4]
         b'\x89PNG'
     """
+    return pictures(image, size)[0]
+
+
+def pictures(image: Any, size: int = 96, full_size: int = 0) -> tuple[bytes | None, bytes | None]:
+    """Make a thumbnail of an image, and a larger picture where the image is larger.
+
+    Both are made anew, so that nothing that a camera wrote beside the pixels, such as the place, gets into logs.
+
+    Args:
+        image: As `thumbnail` takes it.
+        size: Longer side of the thumbnail, in pixels.
+        full_size: Longest side of the larger picture.
+
+    Returns:
+        The thumbnail, and the larger picture; None where there is none.
+
+    Raises:
+        ValueError: As `thumbnail`.
+        TypeError: As `thumbnail`.
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_tensorboard.writing._images import pictures
+        >>> small, full = pictures(np.zeros((300, 200)), 96, full_size=1024)
+        >>> len(small) < len(full), pictures(np.zeros((28, 28)), 96, full_size=1024)[1]
+        (True, None)
+    """
     if isinstance(image, (tuple, list)) and len(image) and not isinstance(image[0], (int, float)):
         # An item of a data set: the image comes first.
         image = image[0]
     image = _content(image)
     if image is None:
-        return None
+        return None, None
     if isinstance(image, (str, os.PathLike)):
         raise TypeError(
             f"expected an image, got the text {str(image)[:80]!r}; if it names a file, open it (PIL.Image.open) or "
             "read its bytes"
         )
     picture = _picture(image)
+    full = None
     if max(picture.size) > size:
+        if full_size > size:
+            larger = picture.copy()
+            larger.thumbnail((full_size, full_size))
+            full = _encoded(larger)
         picture.thumbnail((size, size))
+    return _encoded(picture), full
+
+
+def _encoded(picture: Image) -> bytes:
     buffer = io.BytesIO()
     if picture.mode == "RGB" and max(picture.size) >= _JPEG_FROM:
         picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
@@ -180,24 +220,62 @@ class Thumbnails:
         images: As `by_id` takes.
         ids: Ids of the instances.
         size: Longer side, in pixels.
+        full: Takes the larger pictures, and says how large they are to be.
 
     Attributes:
         failed: How many images could not be made.
         reason: Of the first of them.
     """
 
-    def __init__(self, images: Any, ids: Iterable[Id], size: int) -> None:
-        self._ask, self._ids, self._size = images_by_id(images), ids, size
+    def __init__(self, images: Any, ids: Iterable[Id], size: int, full: LargerPictures | None = None) -> None:
+        self._ask, self._ids, self._size, self._full = images_by_id(images), ids, size, full
         self.failed = 0
         self.reason = ""
 
     def __iter__(self) -> Iterator[tuple[Id, bytes]]:
         for instance in self._ids:
             try:
-                content = thumbnail(self._ask(instance), self._size)
+                content, larger = pictures(self._ask(instance), self._size, self._full.size if self._full else 0)
             except Exception as error:  # a data set's own code: whatever it raises must not cost the comparison
                 self.failed += 1
                 self.reason = self.reason or f"{instance!r}: {type(error).__name__}: {error}"
                 continue
+            if larger is not None and self._full is not None:
+                self._full.take(instance, larger)
             if content is not None:
                 yield instance, content
+
+
+class LargerPictures:
+    """Writes larger pictures to their pack as they come, as far as there is room.
+
+    Args:
+        path: The pack.
+        size: Longest side, in pixels.
+        most: How many bytes the pack takes at most.
+    """
+
+    def __init__(self, path: Path, size: int, most: int) -> None:
+        self._path, self.size = path, size
+        self._room = most - (path.stat().st_size if path.exists() else 0)
+        self._waiting: list[tuple[Id, bytes]] = []
+        self._left_out: list[Id] = []
+        self._bytes = 0
+
+    def take(self, instance: Id, picture: bytes) -> None:
+        """Keep a picture, or that it is left out."""
+        if len(picture) > self._room:
+            self._left_out.append(instance)
+            return
+        self._room -= len(picture)
+        self._bytes += len(picture)
+        self._waiting.append((instance, picture))
+        if self._bytes > _PIECE:
+            self.write()
+
+    def write(self) -> None:
+        """Write what was taken."""
+        waiting, left_out = self._waiting, self._left_out
+        self._waiting, self._left_out, self._bytes = [], [], 0
+        if waiting or left_out:
+            append_media(self._path, [], waiting, left_out)

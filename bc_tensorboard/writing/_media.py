@@ -12,16 +12,17 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
 from bc_core.comparison._comparison import Id
 from bc_tensorboard import PLUGIN_NAME
-from bc_tensorboard.writing._format import IMAGE, LEFT_OUT, NO_IMAGE, encode_media
+from bc_tensorboard.writing._format import FULL, IMAGE, LEFT_OUT, NO_IMAGE, REDUCED, encode_media
 
 MAGIC = b"BCMEDIA\x01"
 FOLDER = Path("plugins") / PLUGIN_NAME
@@ -34,6 +35,8 @@ _RECORD = struct.Struct("<BBIII")
 _PIECE = 2**22
 # File systems take names of 255 bytes.
 _LONGEST_NAME = 200
+# How much of a text goes with a table, in characters: two lines of it. The whole is asked for when it is looked at.
+EXCERPT = 120
 
 
 class Media(NamedTuple):
@@ -44,27 +47,75 @@ class Media(NamedTuple):
         images: Where the image of an id is in the file: offset and length.
         end: Where whole records end.
         left_out: Instances whose images a limit has left out.
+        longer: Of texts of which only the beginning is in `texts`, where they are in the file: offset and length.
     """
 
     texts: dict[Id, str]
     images: dict[Id, tuple[int, int]]
     end: int
     left_out: frozenset[Id] = frozenset()
+    longer: Mapping[Id, tuple[int, int]] = MappingProxyType({})
 
-    def encode(self) -> bytes:
-        """What the dashboard asks for: all texts, and of which instances there is an image."""
-        return encode_known([*self.texts, *self.images, *self.left_out], self.texts, self.images, self.left_out)
+    def encode(self, full: Media | None = None) -> bytes:
+        """What the dashboard asks for: the texts, and of which instances there is an image.
+
+        Args:
+            full: The pack of larger images, if there is one.
+        """
+        return encode_known(
+            [*self.texts, *self.images, *self.left_out],
+            self.texts,
+            self.images,
+            self.left_out,
+            longer=self.longer,
+            full=() if full is None else full.images,
+            reduced=() if full is None else full.left_out,
+        )
 
 
 def encode_known(
-    ids: Iterable[Id], texts: Mapping[Id, str], pictured: Container[Id], left_out: Container[Id] = ()
+    ids: Iterable[Id],
+    texts: Mapping[Id, str],
+    pictured: Container[Id],
+    left_out: Container[Id] = (),
+    *,
+    longer: Container[Id] = (),
+    full: Container[Id] = (),
+    reduced: Container[Id] = (),
 ) -> bytes:
-    """Encode what is known of instances: their texts, and which have an image or would have one but for a limit."""
+    """Encode what is known of instances: their texts, and which have an image or would have one but for a limit.
+
+    Args:
+        ids: The instances, and perhaps others of which nothing is known.
+        texts: Text by id.
+        pictured: Instances that have an image.
+        left_out: Those whose image a limit has left out.
+        longer: Those whose text goes on.
+        full: Those that have a larger image too.
+        reduced: Those whose larger image a limit has left out.
+    """
     # Whole numbers and text cannot share a column; a data set has one kind, unless its ids were changed midway.
     known = [each for each in dict.fromkeys(ids) if each in pictured or each in left_out or texts.get(each)]
     known = [each for each in known if isinstance(each, type(known[-1]))]
-    images = [IMAGE if each in pictured else LEFT_OUT if each in left_out else NO_IMAGE for each in known]
-    return encode_media(known, [texts.get(each, "") for each in known], images)
+
+    def image_of(each: Id) -> int:
+        if each in pictured:
+            return FULL if each in full else REDUCED if each in reduced else IMAGE
+        return LEFT_OUT if each in left_out else NO_IMAGE
+
+    shown = [texts.get(each, "") for each in known]
+    return encode_media(known, shown, [image_of(each) for each in known], [each in longer for each in known])
+
+
+def excerpts_of(texts: Mapping[Id, str]) -> tuple[dict[Id, str], dict[Id, str]]:
+    """Texts as they go with a table, and those of them that are longer."""
+    longer = {each: text for each, text in texts.items() if len(text) > EXCERPT}
+    return {each: text[:EXCERPT] for each, text in texts.items()}, longer
+
+
+def full_path(path: Path) -> Path:
+    """Where the pack of larger images is, beside a pack."""
+    return path.with_suffix(".full")
 
 
 def media_path(run: str | os.PathLike[str], dataset: str) -> Path:
@@ -76,11 +127,12 @@ def media_path(run: str | os.PathLike[str], dataset: str) -> Path:
     return Path(run) / FOLDER / f"{name}.media"
 
 
-def read_media(path: str | os.PathLike[str]) -> Media:
+def read_media(path: str | os.PathLike[str], excerpt: int | None = None) -> Media:
     """List what a pack holds, without reading its images.
 
     Args:
         path: The pack.
+        excerpt: How many characters of each text to keep. Default: all.
 
     Returns:
         Its texts and the places of its images; of an id that comes twice the last holds.
@@ -100,6 +152,7 @@ def read_media(path: str | os.PathLike[str]) -> Media:
     """
     texts: dict[Id, str] = {}
     images: dict[Id, tuple[int, int]] = {}
+    longer: dict[Id, tuple[int, int]] = {}
     left_out: set[Id] = set()
     size = os.path.getsize(path)
     with open(path, "rb") as file:
@@ -126,13 +179,17 @@ def read_media(path: str | os.PathLike[str]) -> Media:
             except ValueError:
                 break
             if kind == _TEXT:
-                texts[instance] = content.decode("utf-8", "replace")
+                whole = content.decode("utf-8", "replace")
+                texts[instance] = whole[:excerpt]
+                longer.pop(instance, None)
+                if excerpt is not None and len(whole) > excerpt:
+                    longer[instance] = (start, length)
             elif kind == _IMAGE:
                 images[instance] = (start, length)
             else:
                 left_out.add(instance)
             end = start + length
-    return Media(texts, images, end, frozenset(left_out - images.keys()))
+    return Media(texts, images, end, frozenset(left_out - images.keys()), longer)
 
 
 def read_image(path: str | os.PathLike[str], media: Media, instance: Id) -> bytes | None:
@@ -143,6 +200,26 @@ def read_image(path: str | os.PathLike[str], media: Media, instance: Id) -> byte
     with open(path, "rb") as file:
         file.seek(place[0])
         return file.read(place[1])
+
+
+def read_text(path: str | os.PathLike[str], media: Media, instance: Id) -> str | None:
+    """Read one text of a pack in full; None if there is none."""
+    place = media.longer.get(instance)
+    if place is None:
+        return media.texts.get(instance)
+    with open(path, "rb") as file:
+        file.seek(place[0])
+        return file.read(place[1]).decode("utf-8", "replace")
+
+
+def search_longer(path: str | os.PathLike[str], media: Media, wanted: str) -> Iterator[Id]:
+    """Find the instances whose text, longer than its excerpt, contains another, whatever the case of letters."""
+    wanted = wanted.lower()
+    with open(path, "rb") as file:
+        for instance, (start, length) in media.longer.items():
+            file.seek(start)
+            if wanted in file.read(length).decode("utf-8", "replace").lower():
+                yield instance
 
 
 def append_media(

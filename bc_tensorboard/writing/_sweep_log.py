@@ -149,7 +149,7 @@ def write_point(logdir: Path, point: Point, trained: Trained, dissonance: str) -
         performances = zip(("performance_h1", "performance_h2"), trained.performances.get(dataset, ()), strict=False)
         values += [_scalar(dataset, name, value) for name, value in {**scores, **dict(performances)}.items()]
         # What the table refers to comes before it.
-        summary._keep_media(media_path(logdir, dataset), comparison, None, 96, 0)
+        summary._keep_media(media_path(logdir, dataset), comparison, None, 96, 0, 0)
         values += summary.comparison_pb(comparison, dataset=dataset, dissonance=dissonance, metadata=False).value
     _replace(file, [value for value in values if value is not None])
 

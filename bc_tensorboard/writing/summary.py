@@ -20,9 +20,9 @@ from bc_core.invariance import InvarianceUpdate
 from bc_tensorboard import PLUGIN_NAME
 from bc_tensorboard.writing._event_file import EventFile
 from bc_tensorboard.writing._format import encode_comparison
-from bc_tensorboard.writing._images import Thumbnails
+from bc_tensorboard.writing._images import LargerPictures, Thumbnails
 from bc_tensorboard.writing._invariance import check_update, encode_invariance
-from bc_tensorboard.writing._media import append_media, media_path, read_media
+from bc_tensorboard.writing._media import append_media, full_path, media_path, read_media
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["comparison", "comparison_pb", "invariance", "invariance_pb"]
 
 VERSION = 1
+# How many bytes the larger pictures of a data set take at most; thumbnails stay.
+_MOST_FULL = 2**28
 # The run that a Keras callback's comparisons go to: TensorBoard reads one growing file in a run.
 KERAS_RUN = "compatibility"
 
@@ -53,6 +55,7 @@ def comparison(
     images: Any = None,
     image_size: int = 96,
     max_images: int = 10_000,
+    full_size: int = 1024,
     folder: str | os.PathLike[str] | None = None,
 ) -> None:
     """Log a comparison of h1 and h2 at one step.
@@ -75,6 +78,8 @@ def comparison(
             for only for instances that h1 or h2 gets wrong.
         image_size: Longer side of the thumbnails, in pixels.
         max_images: How many images a data set gets at most.
+        full_size: Longest side of the picture that is shown enlarged, in pixels, where the image is larger than the
+            thumbnail; 0 keeps thumbnails alone. Those of a data set take 256 MB at most.
         folder: Where a tf.summary writer writes, since it does not tell; texts and images go below it.
 
     Raises:
@@ -97,6 +102,7 @@ def comparison(
     _check_names(dataset, dissonance)
     _check_count(image_size, "image_size", 1)
     _check_count(max_images, "max_images", 0)
+    _check_count(full_size, "full_size", 0)
     add, run = _destination(writer)
     run = folder if folder is not None else run
     if run is not None and "://" in os.fspath(run):
@@ -111,7 +117,7 @@ def comparison(
     # First what the tables refer to; an interrupted call then leaves no table whose texts are missing.
     reasons = []
     if run is not None:
-        reasons = _keep_media(media_path(run, dataset), comparison, images, image_size, max_images)
+        reasons = _keep_media(media_path(run, dataset), comparison, images, image_size, max_images, full_size)
     add(pb, comparison.step)
     # Last, as a warning can be made an error.
     for reason in reasons:
@@ -263,7 +269,9 @@ def invariance_pb(
     )
 
 
-def _keep_media(path: Path, comparison: Comparison, images: Any, image_size: int, max_images: int) -> list[str]:
+def _keep_media(
+    path: Path, comparison: Comparison, images: Any, image_size: int, max_images: int, full_size: int
+) -> list[str]:
     """Keep what is not there yet; returns what to warn of."""
     table = comparison.instances
     if not len(table) or (table.metadata is None and images is None):
@@ -277,6 +285,7 @@ def _keep_media(path: Path, comparison: Comparison, images: Any, image_size: int
         pairs = zip(ids, table.metadata.tolist(), strict=True)
         texts = [(instance, text) for instance, text in pairs if text and kept.get(instance) != text]
     made: Any = ()
+    full = None
     left_out: list[Id] = []
     if images is not None:
         there = known.images if known else {}
@@ -290,11 +299,14 @@ def _keep_media(path: Path, comparison: Comparison, images: Any, image_size: int
             reasons.append(
                 f"{len(ids)} instances are wrong, and images of {max_images} are kept; raise max_images to keep more"
             )
-        made = Thumbnails(images, missing[:room], image_size)
+        full = LargerPictures(full_path(path), full_size, _MOST_FULL)
+        made = Thumbnails(images, missing[:room], image_size, full)
         said = known.left_out if known else ()
         left_out = [instance for instance in missing[room:] if instance not in said]
     if texts or left_out or made:
         append_media(path, texts, made, left_out)
+    if full is not None:
+        full.write()
     if isinstance(made, Thumbnails) and made.failed:
         reasons.append(f"{made.failed} images could not be made and are left out; first {made.reason}")
     return reasons

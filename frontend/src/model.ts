@@ -88,7 +88,11 @@ export interface Table {
 /** Texts and images of a data set, kept once for all its steps. */
 export interface Media {
   readonly texts: ReadonlyMap<InstanceId, string>;
+  /** Instances of whose text `texts` holds the beginning alone. */
+  readonly longer: ReadonlySet<InstanceId>;
   readonly images: ReadonlySet<InstanceId>;
+  /** Instances whose larger image a limit has left out, so that enlarging shows the thumbnail. */
+  readonly reduced: ReadonlySet<InstanceId>;
   /** Instances whose images a limit has left out. */
   readonly leftOut: ReadonlySet<InstanceId>;
 }
@@ -163,8 +167,12 @@ export interface DataSource {
   table(ref: TableRef): Promise<Table>;
   media(run: string, dataset: string): Promise<Media | null>;
   invariance(ref: TableRef): Promise<Invariance>;
-  /** Something for <img src>. */
-  image(run: string, dataset: string, id: InstanceId): Promise<string | null>;
+  /** Something for <img src>; in full where that is wanted and at hand. */
+  image(run: string, dataset: string, id: InstanceId, full?: boolean): Promise<string | null>;
+  /** A text in full. */
+  text(run: string, dataset: string, id: InstanceId): Promise<string | null>;
+  /** Ids, as texts, of the instances whose text goes on after its beginning and contains this one. */
+  search(run: string, dataset: string, text: string): Promise<ReadonlySet<string>>;
   /** Press a button of the index; settled when it was taken notice of. Only where there is somebody to act. */
   act?(label: string): Promise<void>;
 }
@@ -211,6 +219,12 @@ export interface ViewState extends Filter {
   readonly sort: InstanceSort;
   readonly descending: boolean;
   readonly page: number;
+  /** How the instances are listed. */
+  readonly listed: "table" | "pictures";
+  /** The instance that is looked at closely, as text; null for none. */
+  readonly instance: string | null;
+  /** The panel that a link leads to, by name. */
+  readonly panel: string | null;
   /** Which points the sweep shows; null is all. */
   readonly datasets: readonly string[] | null;
   readonly dissonances: readonly string[] | null;

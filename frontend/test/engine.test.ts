@@ -17,6 +17,7 @@ import { pairedDifference } from "../src/data/scores";
 import { DataError, type Filter, type InstanceSort, type Media, type Region, type Table } from "../src/model";
 import { largeTable, random, tableOf } from "./tables";
 
+const NO_MEDIA: Media = { texts: new Map(), longer: new Set(), images: new Set(), reduced: new Set(), leftOut: new Set() };
 const NO_FILTER: Filter = { region: null, target: null, h1: null, h2: null, text: "", flips: null };
 
 const SMALL = tableOf({
@@ -38,6 +39,15 @@ const seen = (table: Table, filter: Partial<Filter>) => [
 ];
 
 describe("select", () => {
+  test("rows that were found in the rest of a long text are among those of a text, and meet the other conditions", () => {
+    const found = (filter: Partial<Filter>, elsewhere: ReadonlySet<string>) => [
+      ...select(SMALL, { ...NO_FILTER, ...filter }, textsOf(SMALL, null), elsewhere),
+    ];
+    expect(found({ text: "cat" }, new Set(["40", "999"]))).toEqual([0, 3]);
+    expect(found({ text: "cat", target: 2 }, new Set(["40"]))).toEqual([3]);
+    expect(found({}, new Set(["40"])).length).toBe(5);
+  });
+
   test("without conditions takes every row", () => {
     expect(seen(SMALL, {})).toEqual([0, 1, 2, 3, 4]);
   });
@@ -201,12 +211,12 @@ describe("counts", () => {
   });
 
   test("texts of the media come before those of the comparison", () => {
-    const media: Media = { texts: new Map([[10, "from the media"]]), images: new Set(), leftOut: new Set() };
+    const media: Media = { ...NO_MEDIA, texts: new Map([[10, "from the media"]]) };
     const of = textsOf(SMALL, media)!;
     expect([of(0), of(1)]).toEqual(["A red Cat", "from the media"]);
     expect(textsOf(SMALL, media)).toBe(of);
     expect(textsOf({ ...SMALL, texts: null }, null)).toBeNull();
-    expect(textsOf(SMALL, { texts: new Map(), images: new Set(), leftOut: new Set() })!(0)).toBe("A red Cat");
+    expect(textsOf(SMALL, NO_MEDIA)!(0)).toBe("A red Cat");
   });
 });
 

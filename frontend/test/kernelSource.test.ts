@@ -42,8 +42,25 @@ describe("data from a kernel", () => {
     const { id } = sent[0]!;
     reply({ type: "reply", id: id + 1, ok: true }, [new DataView(new ArrayBuffer(4))]);
     reply({ type: "reply", id, ok: true }, [PNG]);
-    expect(sent[0]).toEqual({ type: "image", run: "run", dataset: "test", instance: 7, id });
+    expect(sent[0]).toEqual({ type: "image", run: "run", dataset: "test", instance: 7, full: false, id });
     expect(await image).toBe(`data:image/png;base64,${btoa("\x89PNG")}`);
+  });
+
+  it("asks for a larger image, a whole text and a search by messages of their own", async () => {
+    const { model, sent, reply } = fakeModel();
+    const source = kernelSource(model);
+    const answers = [source.image("run", "test", 7, true), source.text("run", "test", 7), source.search("run", "test", "ä")];
+    const ids = sent.map(({ id }) => id);
+    expect(sent.map(({ id, ...content }) => content)).toEqual([
+      { type: "image", run: "run", dataset: "test", instance: 7, full: true },
+      { type: "text", run: "run", dataset: "test", instance: 7 },
+      { type: "search", run: "run", dataset: "test", text: "ä" },
+    ]);
+    const bytes = (text: string) => new DataView(new TextEncoder().encode(text).buffer);
+    reply({ type: "reply", id: ids[1]!, ok: true }, [bytes("whole ä")]);
+    reply({ type: "reply", id: ids[2]!, ok: true }, [bytes('["1","x"]')]);
+    expect(await answers[1]).toBe("whole ä");
+    expect([...((await answers[2]) as ReadonlySet<string>)]).toEqual(["1", "x"]);
   });
 
   it("asks for an image once, and again after a refusal", async () => {

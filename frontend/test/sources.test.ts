@@ -5,7 +5,7 @@ import { httpSource } from "../src/data/httpSource";
 import { memorySource } from "../src/data/memorySource";
 import { Recent } from "../src/data/recent";
 import { DataError, type DataSource } from "../src/model";
-import { encode, smallComparison, smallMedia } from "./columns";
+import { columns, encode, smallComparison, smallMedia } from "./columns";
 
 const COMPARISON = encode(smallComparison());
 const MEDIA = encode(smallMedia());
@@ -102,6 +102,22 @@ describe("data from a server", () => {
     const url = new URL((await source().image(REF.run, REF.dataset, "a b&c#d"))!);
     expect(url.pathname).toMatch(/backward_compatibility\/image$/);
     expect(Object.fromEntries(url.searchParams)).toEqual({ run: REF.run, dataset: REF.dataset, id: "a b&c#d" });
+  });
+
+  test("a larger image, a whole text and a search in texts have routes of their own", async () => {
+    const full = new URL((await source().image(REF.run, REF.dataset, 7, true))!);
+    expect(full.searchParams.get("full")).toBe("1");
+    answer = (request, response) =>
+      request.url!.includes("/text") && request.url!.includes("id=8")
+        ? send(response, "{}", 404)
+        : send(response, JSON.stringify({ text: "</b> & ä", ids: [7, "x"] }));
+    expect(await source().text(REF.run, REF.dataset, 7)).toBe("</b> & ä");
+    expect(await source().text(REF.run, REF.dataset, 8)).toBeNull();
+    expect([...(await source().search(REF.run, REF.dataset, "a&b"))]).toEqual(["7", "x"]);
+    const { pathname, searchParams } = new URL(asked.at(-1)!, base);
+    expect([pathname.endsWith("/search"), searchParams.get("text")]).toEqual([true, "a&b"]);
+    answer = (_, response) => send(response, '{"error": "gone", "advice": "reload"}', 404);
+    expect((await failure(source().search(REF.run, REF.dataset, "a"))).message).toBe("gone");
   });
 
   test("a table that is asked for twice is loaded once, also while it is on its way", async () => {
@@ -241,6 +257,55 @@ describe("data that the page brings along", () => {
   test("that is damaged is an error with advice", async () => {
     const from = memorySource({ ...content, tables: { [`${key}\0${REF.step}`]: "§§§" } });
     expect((await failure(from.table(REF))).advice).not.toBeNull();
+  });
+
+  test("whole texts and larger images are found where the page keeps them apart", async () => {
+    const ids = Array.from({ length: 200 }, (_, i) => 10 * i);
+    const media = (known: readonly number[], text: (id: number) => string, longer: (id: number) => boolean) =>
+      Buffer.from(
+        encode(
+          columns(
+            { kind: "media" },
+            {
+              ids: Float64Array.from(known),
+              text: known.map(text),
+              has_image: Uint8Array.from(known, () => 1),
+              is_longer: Uint8Array.from(known, (id) => Number(longer(id))),
+            },
+          ),
+        ),
+      ).toString("base64");
+    // Every second one goes on, in parts of 64.
+    const longer = ids.filter((id) => id % 20 === 0);
+    const parts = [0, 64].map((at) => longer.slice(at, at + 64));
+    const from = memorySource({
+      index: index(),
+      tables: {},
+      media: { [`${REF.run}\0${REF.dataset}`]: 0 },
+      packs: [
+        {
+          blob: media(ids, (id) => `beginning ${id}`, (id) => id % 20 === 0),
+          images: { 20: "data:image/png;base64,small", 40: "data:image/png;base64,only" },
+          full: { 20: "data:image/png;base64,large" },
+          texts: parts.map((part) => media(part, (id) => `beginning ${id} and the END of ${id}.`, () => false)),
+        },
+      ],
+    });
+    const known = (await from.media(REF.run, REF.dataset))!;
+    expect([...known.longer]).toEqual(longer);
+    for (const id of [0, 20, 1260, 1280, 1980]) {
+      expect(await from.text(REF.run, REF.dataset, id)).toBe(`beginning ${id} and the END of ${id}.`);
+    }
+    expect(await from.text(REF.run, REF.dataset, 10)).toBe("beginning 10");
+    expect(await from.text(REF.run, REF.dataset, 5)).toBeNull();
+    expect([...(await from.search(REF.run, REF.dataset, "the end of 128"))]).toEqual(["1280"]);
+    const image = (id: number, full: boolean) => from.image(REF.run, REF.dataset, id, full);
+    expect(await Promise.all([image(20, false), image(20, true), image(40, true), image(60, true)])).toEqual([
+      "data:image/png;base64,small",
+      "data:image/png;base64,large",
+      "data:image/png;base64,only",
+      null,
+    ]);
   });
 });
 

@@ -65,13 +65,17 @@ describe("two updates of one h1", () => {
 });
 
 test("what one run knows of an instance serves both", () => {
-  const first = { texts: new Map([[1, "one"]]), images: new Set([1]), leftOut: new Set([2]) };
+  const none = { longer: new Set<number>(), reduced: new Set<number>() };
+  const first = { ...none, texts: new Map([[1, "one"]]), images: new Set([1]), leftOut: new Set([2]) };
   const second = {
     texts: new Map([
       [1, "other"],
       [3, "three"],
     ]),
-    images: new Set([2]),
+    // Of the first, the text that is shown is the first's, which is whole.
+    longer: new Set([1, 3]),
+    images: new Set([1, 2]),
+    reduced: new Set([1, 2]),
     leftOut: new Set([4]),
   };
   const merged = mergedMedia(first, second)!;
@@ -81,5 +85,6 @@ test("what one run knows of an instance serves both", () => {
   ]);
   expect([...merged.images].sort()).toEqual([1, 2]);
   expect([...merged.leftOut]).toEqual([4]);
+  expect([[...merged.longer], [...merged.reduced]]).toEqual([[3], [2]]);
   expect(mergedMedia(null, second)).toBe(second);
 });

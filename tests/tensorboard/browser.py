@@ -87,3 +87,25 @@ def opened(driver: webdriver.Chrome, path: Path) -> str:
     console(driver)
     driver.get(path.as_uri())
     return path.as_uri()
+
+
+_AXE = Path(__file__).parents[2] / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
+_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+_CHECK = """
+const done = arguments[arguments.length - 1];
+const told = ({ id, nodes }) => nodes.map((node) => `${id}: ${node.html.slice(0, 200)}`);
+axe.run(document, { runOnly: { type: "tag", values: arguments[0] }, resultTypes: ["violations"] }).then(
+  ({ violations }) => done(violations.flatMap(told)), (error) => done([String(error)]));
+"""
+
+
+def violations(driver: webdriver.Chrome) -> list[str]:
+    """What axe-core finds wrong with the accessibility of what is shown; the test is left out where it is not there."""
+    if not _AXE.exists():
+        reason = "axe-core is not there: npm ci in frontend"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    driver.set_script_timeout(120)
+    driver.execute_script(_AXE.read_text("utf-8"))
+    return driver.execute_async_script(_CHECK, _RULES)

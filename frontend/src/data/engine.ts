@@ -129,8 +129,16 @@ const lowerTexts = kept((table: Table) =>
   kept((textOf: TextOf) => Array.from({ length: table.size }, (_, row) => textOf(row).toLowerCase())),
 );
 
-/** Numbers of the rows that meet all conditions, ascending. A text is looked for in the id and in the row's text. */
-export function select(table: Table, filter: Filter, textOf: TextOf | null): Uint32Array {
+/**
+ * Numbers of the rows that meet all conditions, ascending. A text is looked for in the id and in the row's text;
+ * `elsewhere` are the ids of rows in the rest of whose text it was found.
+ */
+export function select(
+  table: Table,
+  filter: Filter,
+  textOf: TextOf | null,
+  elsewhere: ReadonlySet<string> | null = null,
+): Uint32Array {
   const { target, h1, h2, size } = table;
   const rows = new Uint32Array(size);
   const region = filter.region === null ? -1 : REGIONS.indexOf(filter.region);
@@ -158,7 +166,10 @@ export function select(table: Table, filter: Filter, textOf: TextOf | null): Uin
   // A number's digits hold no letter, which spares their conversion for most searches.
   const inIds = table.ids instanceof Float64Array && /[^\d-]/.test(wanted) ? null : lowerIds(table);
   const inTexts = textOf === null ? null : lowerTexts(table)(textOf);
-  return matching.filter((row) => inTexts?.[row]!.includes(wanted) || inIds?.[row]!.includes(wanted));
+  return matching.filter(
+    (row) =>
+      inTexts?.[row]!.includes(wanted) || inIds?.[row]!.includes(wanted) || elsewhere?.has(String(table.ids[row])),
+  );
 }
 
 const idRanks = kept(({ ids }: Table) => {

@@ -9,8 +9,9 @@ const PREFIX = 12;
 const MAX_RATIO = 1032;
 /** The writer puts integers beyond into texts, as numbers here would round them. */
 const EXACT = 2 ** 53;
-/** Of an instance whose image is left out by a limit; 1 is one that can be asked for. */
+/** Of an instance whose image, or whose larger image, is left out by a limit; others have one that can be asked for. */
 const LEFT_OUT = 2;
+const REDUCED = 4;
 const NEWER = "It may have been written by a newer release; update backward-compat-ml.";
 const DAMAGED = "The data is damaged or cut off; write or load it again.";
 
@@ -82,12 +83,19 @@ export async function decodeMedia(bytes: Uint8Array): Promise<Media> {
   const ids = idsOf(content);
   const words = texts(content, "text", ids.length);
   const hasImage = numbers(content, "has_image", ids.length);
+  // Of texts that are all there, nothing is said.
+  const isLonger = content.columns.has("is_longer") ? numbers(content, "is_longer", ids.length) : null;
   const found = new Map<InstanceId, string>();
-  const images = new Set<InstanceId>();
-  const leftOut = new Set<InstanceId>();
+  const [longer, images, reduced, leftOut] = Array.from({ length: 4 }, () => new Set<InstanceId>()) as Sets;
   ids.forEach((id: InstanceId, row: number) => {
     if (words[row] !== "") {
       found.set(id, words[row]!);
+    }
+    if (isLonger !== null && isLonger[row] !== 0) {
+      longer.add(id);
+    }
+    if (hasImage[row] === REDUCED) {
+      reduced.add(id);
     }
     if (hasImage[row] === LEFT_OUT) {
       leftOut.add(id);
@@ -95,8 +103,10 @@ export async function decodeMedia(bytes: Uint8Array): Promise<Media> {
       images.add(id);
     }
   });
-  return { texts: found, images, leftOut };
+  return { texts: found, longer, images, reduced, leftOut };
 }
+
+type Sets = [Set<InstanceId>, Set<InstanceId>, Set<InstanceId>, Set<InstanceId>];
 
 async function decode(bytes: Uint8Array, kind: string): Promise<Content> {
   if (bytes.length < PREFIX) {

@@ -107,8 +107,29 @@ export function httpSource(options: HttpOptions = {}): DataSource {
       });
     },
 
-    async image(run, dataset, id) {
-      return address("image", { run, dataset, id: String(id) });
+    async image(run, dataset, id, full = false) {
+      return address("image", { run, dataset, id: String(id), ...(full ? { full: "1" } : {}) });
+    },
+
+    async text(run, dataset, id) {
+      const response = await get(address("text", { run, dataset, id: String(id) }));
+      if (response.status === 404) {
+        return null;
+      }
+      if (!response.ok) {
+        throw await refusal(response);
+      }
+      const { text } = (await json(response, "a text")) as { readonly text: unknown };
+      return String(text);
+    },
+
+    async search(run, dataset, text) {
+      const response = await get(address("search", { run, dataset, text }));
+      if (!response.ok) {
+        throw await refusal(response);
+      }
+      const { ids } = (await json(response, "the instances that were found")) as { readonly ids: unknown };
+      return new Set(Array.isArray(ids) ? ids.map(String) : []);
     },
   };
 }

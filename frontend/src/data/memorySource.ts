@@ -9,8 +9,11 @@ export type Blobs = string | Uint8Array | DataView | ArrayBuffer;
 
 export interface MemoryMedia {
   readonly blob: Blobs;
-  /** Data URLs by id as text. */
+  /** Data URLs by id as text; `full` are larger ones of some of them. */
   readonly images?: Readonly<Record<string, string>>;
+  readonly full?: Readonly<Record<string, string>>;
+  /** Whole texts, as media of some at a time, of those that go on after what `blob` holds of them, in its order. */
+  readonly texts?: readonly Blobs[];
 }
 
 export interface MemoryContent {
@@ -26,6 +29,8 @@ export interface MemoryContent {
 }
 
 const TABLES = 6;
+/** How many whole texts are packed together; `bc_tensorboard/plugin/_packs.py` writes them so. */
+const TEXTS_TOGETHER = 64;
 
 /** Data that the page or the notebook brings along. */
 export function memorySource(content: MemoryContent): DataSource {
@@ -33,6 +38,18 @@ export function memorySource(content: MemoryContent): DataSource {
   const media = new Recent<Media>(TABLES);
   const packOf = (run: string, dataset: string) => own(content.media ?? {}, `${run}\0${dataset}`);
   const mediaOf = (run: string, dataset: string) => content.packs?.[packOf(run, dataset) ?? -1];
+
+  const known = async (run: string, dataset: string): Promise<Media | null> => {
+    const found = mediaOf(run, dataset);
+    return found === undefined
+      ? null
+      : media.get(String(packOf(run, dataset)), async () => decodeMedia(bytesOf(found.blob)));
+  };
+  const whole = new Recent<Media>(TABLES);
+  const textsAt = (run: string, dataset: string, at: number) =>
+    whole.get(`${packOf(run, dataset)} ${at}`, async () =>
+      decodeMedia(bytesOf(mediaOf(run, dataset)?.texts?.[at] ?? new Uint8Array())),
+    );
 
   return {
     async index() {
@@ -53,11 +70,28 @@ export function memorySource(content: MemoryContent): DataSource {
       });
     },
 
-    async media(run, dataset) {
-      const found = mediaOf(run, dataset);
-      return found === undefined
-        ? null
-        : media.get(String(packOf(run, dataset)), async () => decodeMedia(bytesOf(found.blob)));
+    media: known,
+
+    async text(run, dataset, id) {
+      const found = await known(run, dataset);
+      if (!found?.longer.has(id)) {
+        return found?.texts.get(id) ?? null;
+      }
+      const at = Math.floor([...found.longer].indexOf(id) / TEXTS_TOGETHER);
+      return (await textsAt(run, dataset, at)).texts.get(id) ?? null;
+    },
+
+    async search(run, dataset, text) {
+      const wanted = text.toLowerCase();
+      const ids = new Set<string>();
+      for (let at = 0; at < (mediaOf(run, dataset)?.texts?.length ?? 0); at++) {
+        for (const [id, written] of (await textsAt(run, dataset, at)).texts) {
+          if (written.toLowerCase().includes(wanted)) {
+            ids.add(String(id));
+          }
+        }
+      }
+      return ids;
     },
 
     async invariance({ run, dataset, step }) {
@@ -71,8 +105,9 @@ export function memorySource(content: MemoryContent): DataSource {
       return invarianceFromJson(found);
     },
 
-    async image(run, dataset, id) {
-      const url = own(mediaOf(run, dataset)?.images ?? {}, String(id));
+    async image(run, dataset, id, full = false) {
+      const pack = mediaOf(run, dataset);
+      const url = (full ? own(pack?.full ?? {}, String(id)) : undefined) ?? own(pack?.images ?? {}, String(id));
       return url?.startsWith("data:image/") ? url : null;
     },
   };

@@ -93,7 +93,9 @@ export function mergedMedia(a: Media | null, b: Media | null): Media | null {
   if (a === null || b === null) return a ?? b;
   return {
     texts: new Map([...b.texts, ...a.texts]),
+    longer: new Set([...b.longer].filter((id) => !a.texts.has(id)).concat([...a.longer])),
     images: new Set([...a.images, ...b.images]),
+    reduced: new Set([...b.reduced].filter((id) => !a.images.has(id)).concat([...a.reduced])),
     leftOut: new Set([...a.leftOut, ...b.leftOut].filter((id) => !a.images.has(id) && !b.images.has(id))),
   };
 }

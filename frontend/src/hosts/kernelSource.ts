@@ -133,11 +133,19 @@ export function kernelSource(model: WidgetModel): KernelSource {
       // A press that was sent is carried out, however long the kernel is busy: nobody should be told to press again.
       await ask({ type: "action", label }, true);
     },
-    image(run: string, dataset: string, id: InstanceId) {
-      return images.get(JSON.stringify([run, dataset, id]), async () => {
-        const bytes = await ask({ type: "image", run, dataset, instance: id });
+    image(run: string, dataset: string, id: InstanceId, full = false) {
+      return images.get(JSON.stringify([run, dataset, id, full]), async () => {
+        const bytes = await ask({ type: "image", run, dataset, instance: id, full });
         return bytes && dataUrl(bytes);
       });
+    },
+    async text(run, dataset, id) {
+      const bytes = await ask({ type: "text", run, dataset, instance: id });
+      return bytes && new TextDecoder().decode(bytes);
+    },
+    async search(run, dataset, text) {
+      const bytes = await ask({ type: "search", run, dataset, text });
+      return new Set<string>(bytes === null ? [] : JSON.parse(new TextDecoder().decode(bytes)));
     },
     dispose() {
       model.off("msg:custom", onMessage);

@@ -93,6 +93,9 @@ function tensorboardHost(): Host {
 /** TensorBoard calls this once the frame of the plugin is open. */
 export function render(): void {
   document.body.style.margin = "0";
+  // TensorBoard's frame says neither; both are for who reads the page with a screen reader.
+  document.documentElement.lang = "en";
+  document.title = "Backward compatibility";
   const root = document.createElement("div");
   document.body.append(root);
   const unmount = mount(root, httpSource(), tensorboardHost());

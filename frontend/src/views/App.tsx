@@ -3,7 +3,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { classRows, labelsOf, totals } from "../data/engine";
 import type { Host, Theme } from "../hosts/host";
 import { count, lambdaText, stepText } from "../layout/format";
-import type { DataSource, Filter, Index, Invariance as Update, Series, Step, Table, ViewState } from "../model";
+import type { DataSource, Filter, Index, Invariance as Update, Series, Step, Table, TableRef, ViewState } from "../model";
 import {
   type Loaded,
   tableKey,
@@ -73,8 +73,10 @@ export function App({ source, host, mountId }: AppProps) {
 
   return (
     <MountId.Provider value={mountId}>
-      <div class="bc-app" data-theme={theme} data-host={host.kind} data-bc-busy={waits}>
-        <main class="bc-page">
+      <div class="bc-app" lang="en" data-theme={theme} data-host={host.kind} data-bc-busy={waits}>
+        {/* A notebook has a main part and a title of its own. */}
+        <Page isWhole={host.kind !== "notebook"}>
+          {index !== null && !empty && <Skip />}
           {index === null ? (
             error !== null ? (
               <Failed what="The comparisons could not be loaded" error={error} onRetry={reload} />
@@ -105,9 +107,39 @@ export function App({ source, host, mountId }: AppProps) {
               )}
             </>
           )}
-        </main>
+        </Page>
       </div>
     </MountId.Provider>
+  );
+}
+
+function Page({ isWhole, children }: { isWhole: boolean; children: ComponentChildren }) {
+  if (!isWhole) return <div class="bc-page">{children}</div>;
+  return (
+    <main class="bc-page">
+      <h1 class="bc-hidden">What an update breaks: backward compatibility</h1>
+      {children}
+    </main>
+  );
+}
+
+/** Shown when it has the focus: past the toolbar and the panels to where most look. The address holds the state. */
+function Skip() {
+  const to = (panel: string) => (event: Event) => {
+    const root = (event.currentTarget as HTMLElement).closest(".bc-app");
+    const card = root?.querySelector<HTMLElement>(`[data-testid="${panel}"]`);
+    card?.scrollIntoView({ block: "start" });
+    card?.focus({ preventScroll: true });
+  };
+  return (
+    <nav class="bc-skip" aria-label="Skip">
+      <button type="button" class="bc-button" onClick={to("scores")}>
+        Skip to the scores
+      </button>
+      <button type="button" class="bc-button" onClick={to("instances")}>
+        Skip to the error instances
+      </button>
+    </nav>
   );
 }
 
@@ -315,6 +347,12 @@ function Cards(props: CardsProps) {
   };
   const tableCard = { ...card, stale: table !== null && stale && loaded.error === null };
 
+  const showPlace = (ref: TableRef) => {
+    const found = index.series.find(({ run, dataset }) => run === ref.run && dataset === ref.dataset);
+    const isLatest = found?.steps.at(-1)?.step === ref.step;
+    patch({ ...moveTo(index, state, ref.run, ref.dataset), step: isLatest ? null : ref.step }, true);
+  };
+
   // Among several updates the first question is which.
   const leads = hasSweep && selection.runs.length > 2;
   const sweep = hasSweep && (
@@ -323,13 +361,7 @@ function Cards(props: CardsProps) {
         index={index}
         state={state}
         current={current}
-        onPoint={(ref) => {
-          const last = index.series
-            .find(({ run, dataset }) => run === ref.run && dataset === ref.dataset)
-            ?.steps.at(-1);
-          const latest = last?.step === ref.step;
-          patch({ ...moveTo(index, state, ref.run, ref.dataset), step: latest ? null : ref.step }, true);
-        }}
+        onPoint={showPlace}
         onState={(change) => patch(change)}
       />
     </Card>
@@ -414,9 +446,13 @@ function Cards(props: CardsProps) {
                 beside={beside}
                 otherMedia={other !== null && belongsTo(props.otherMedia.key, other) ? props.otherMedia.value : null}
                 source={source}
-                run={series.run}
-                dataset={series.dataset}
+                index={index}
+                series={series}
                 table={shown}
+                step={step.step}
+                listed={state.listed}
+                instance={state.instance}
+                onPlace={showPlace}
                 media={ownMedia ? media.value : null}
                 mediaBusy={series.hasMedia && !ownMedia && media.error === null}
                 mediaError={media.error}
@@ -427,7 +463,9 @@ function Cards(props: CardsProps) {
                 onChange={(change) =>
                   patch(
                     change,
-                    Object.keys(NO_FILTER).some((name) => name in change),
+                    Object.keys(NO_FILTER).some((name) => name in change) ||
+                      "listed" in change ||
+                      (change.instance != null && state.instance === null),
                   )
                 }
               />

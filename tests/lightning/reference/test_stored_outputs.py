@@ -328,7 +328,9 @@ def test_table_of_scores_gives_back_the_probabilities(dtype):
 
 
 def test_tables_are_named_by_their_content():
-    table = StoredOutputs.from_table([1, 0, 2])
+    column = np.array([1, 0, 2])
+    column.flags.writeable = False  # as pandas gives one
+    table = StoredOutputs.from_table(column)
     assert Reference(table).fingerprint == table.fingerprint
 
 

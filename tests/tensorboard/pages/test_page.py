@@ -15,7 +15,9 @@ from PIL import Image
 
 from bc_core import compare
 from bc_tensorboard import read_original_sweep, to_html
-from bc_tensorboard.writing._format import decode
+from bc_tensorboard.plugin._packs import TEXTS_TOGETHER
+from bc_tensorboard.writing._format import FULL, LEFT_OUT, REDUCED, decode
+from bc_tensorboard.writing._media import EXCERPT
 
 ORIGINALS = Path(__file__).parents[2] / "data" / "original_sweep"
 HOSTILE = {
@@ -154,7 +156,9 @@ def test_hostile_names_stay_text(tmp_path, name):
     header, columns = decoded(data["tables"]["\0".join([written, written, "0"])])
     assert header["class_names"] == [name, "dog"]
     assert columns["ids"] == [written, "c"]
-    assert decoded(media_of(data, "\0".join([written, written]))["blob"])[1]["text"] == [written] * 2
+    media = media_of(data, "\0".join([written, written]))
+    assert decoded(media["blob"])[1]["text"] == [written[:EXCERPT]] * 2
+    assert [decoded(part)[1]["text"] for part in media["texts"]] == [[written] * 2] * (len(written) > EXCERPT)
     # A parser of HTML makes one line end of two.
     title = re.sub("\r\n?", "\n", written)
     assert page.all("title")[0][2].strip() == (title if len(title) <= 200 else f"{title[:199]}…").strip()
@@ -262,12 +266,52 @@ def test_images_are_bounded_and_negative_flips_come_first(tmp_path):
     assert set(map(int, media["images"])) == set(asked) <= flips
     _, columns = decoded(media["blob"])
     assert dict(zip(columns["ids"].tolist(), columns["has_image"].tolist(), strict=True)) == {
-        instance: 1 if instance in asked else 2 for instance in comparison.instances.ids.tolist()
+        instance: FULL if instance in asked else LEFT_OUT for instance in comparison.instances.ids.tolist()
     }
     for url in media["images"].values():
         kind, content = url.split(",")
         assert kind == "data:image/png;base64"
         assert Image.open(io.BytesIO(base64.b64decode(content))).size == (16, 32)
+
+
+def test_larger_pictures_are_in_the_file_as_far_as_it_may_hold_them(tmp_path):
+    comparison = random_comparison(name="u")
+    flips = comparison.negative_flips().ids.tolist()
+    noise = np.random.default_rng(0).integers(0, 256, (60, 150, 150), dtype=np.uint8)
+    # PNG of noise takes a little more than its pixels.
+    path = to_html(comparison, tmp_path / "a.html", images=noise, max_full_bytes=3 * 25_000)
+    media = media_of(data_of(opened(path)), "u\0test")
+    assert len(media["full"]) == 3
+    assert set(map(int, media["full"])) <= set(flips)
+    for instance, url in media["full"].items():
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))))
+        assert (pixels == noise[int(instance)]).all()
+    _, columns = decoded(media["blob"])
+    found = dict(zip(columns["ids"].tolist(), columns["has_image"].tolist(), strict=True))
+    assert found == {each: FULL if str(each) in media["full"] else REDUCED for each in found}
+    for options in ({"full_size": 0}, {"full_size": -1}, {"max_full_bytes": True}):
+        if options == {"full_size": 0}:
+            path = to_html(comparison, tmp_path / "b.html", images=noise, **options)
+            assert media_of(data_of(opened(path)), "u\0test")["full"] == {}
+        else:
+            with pytest.raises(ValueError, match=next(iter(options))):
+                to_html(comparison, tmp_path / "b.html", images=noise, **options)
+
+
+def test_long_texts_are_apart_and_come_some_at_a_time(tmp_path):
+    texts = [f"{i} {'word ' * (100 if i % 2 else 1)}end {i}" for i in range(600)]
+    comparison = random_comparison(size=600, name="u", metadata=texts)
+    media = media_of(data_of(opened(to_html(comparison, tmp_path / "a.html"))), "u\0test")
+    _, columns = decoded(media["blob"])
+    ids = columns["ids"].tolist()
+    assert columns["text"] == [texts[each][:EXCERPT] for each in ids]
+    assert columns["is_longer"].tolist() == [each % 2 for each in ids]
+    odd = [each for each in ids if each % 2]
+    parts = [decoded(part)[1] for part in media["texts"]]
+    assert len(parts) == -(-len(odd) // TEXTS_TOGETHER) > 1
+    for at, part in enumerate(parts):
+        wanted = odd[at * TEXTS_TOGETHER : (at + 1) * TEXTS_TOGETHER]
+        assert (part["ids"].tolist(), part["text"]) == (wanted, [texts[each] for each in wanted])
 
 
 def test_runs_on_a_data_set_share_images_and_texts(tmp_path):

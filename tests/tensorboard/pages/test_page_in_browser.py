@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from browser import console, opened, requests, wait_until
+from browser import console, opened, requests, violations, wait_until
 from notebook_page import ROOT, Notebook
 from PIL import Image
 from selenium.webdriver.common.by import By
@@ -229,6 +229,124 @@ def test_the_flips_of_either_of_two_updates_are_listed_by_a_click(driver, tmp_pa
             assert [cell[1:] for cell in cells[2:5]] == said
         images = driver.find_elements(By.CSS_SELECTOR, ".bc-instances-table .bc-enlarge")
         assert len(images) == min(25, len(ids)), "run B's pictures too"
+
+
+def history_of(step, long_text=""):
+    """An update that errs on instance 7 at steps 1 and 3, and on 8 at all of them; h1 errs on 9 alone."""
+    target = np.arange(40) % 4
+    h1, h2 = target.copy(), target.copy()
+    h1[9] = 3
+    h2[8] = 2
+    h2[7] = 0 if step != 2 else target[7]
+    options = {"num_classes": 4, "class_names": ["a", "b", "c", HOSTILE], "name": "update"}
+    return compare(target, h1, h2, step=step, lambda_c=1.0, metadata=lambda i: f"{HOSTILE} {i} {long_text}", **options)
+
+
+def opened_instance(driver):
+    return driver.execute_script(
+        f"{ROOT} const dialog = root.querySelector('[data-testid=opened]');"
+        "return dialog && { text: dialog.innerText, story: dialog.querySelector('[data-testid=story]')?.innerText,"
+        " strip: [...dialog.querySelectorAll('.bc-strip button')].map((each) => each.innerText).join(''),"
+        " width: dialog.querySelector('img')?.naturalWidth ?? null }"
+    )
+
+
+def test_instances_as_pictures_and_one_of_them_over_steps_and_runs(driver, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 150, 150), dtype=np.uint8)
+    long_text = "word " * 100 + "the very end"
+    runs = [history_of(step, long_text) for step in (1, 2, 3)]
+    other = compare(np.arange(40) % 4, np.arange(40) % 4, np.arange(40) % 4, num_classes=4, name="other", step=3)
+    path = to_html([*runs, other], tmp_path / "a.html", images=noise)
+    address = opened(driver, path)
+    driver.get(f"{address}#run=update&dataset=test")
+    wait_for_dashboard(driver)
+    driver.find_element(By.XPATH, "//button[text()='pictures']").click()
+    pairs = (
+        f"{ROOT} return [...root.querySelectorAll('.bc-pair h3')].map((each) => each.innerText.replace(/\\s+/g, ' '))"
+    )
+    wait_until(lambda: driver.execute_script(pairs), what="the pictures")
+    found = [" ".join(text.split()) for text in driver.execute_script(pairs)]
+    assert [text[0] for text in found] == ["a", HOSTILE[0], "b"]
+    assert found[0].endswith("c 1 negative flip")
+    assert found[2].endswith("b 1 repaired")
+    driver.find_element(By.CSS_SELECTOR, "[aria-label^='Open instance 7:']").click()
+    wait_until(lambda: (opened_instance(driver) or {}).get("width") == 150, what="the picture in full")
+    wait_until(lambda: "the very end" in opened_instance(driver)["text"], what="the whole text")
+    shown_now = opened_instance(driver)
+    assert shown_now["strip"] == "✗✓✗"
+    assert shown_now["story"].startswith("Forgotten at step 3: h2 was right at step 2")
+    assert "150 × 150 pixels" in shown_now["text"]
+    assert "1 of 2 break it" in shown_now["text"]
+    assert violations(driver) == []
+
+    # A step of the strip leads there, where the instance is no error; the address alone brings all of it back.
+    driver.find_element(By.CSS_SELECTOR, ".bc-strip li:nth-of-type(2) button").click()
+    wait_until(lambda: "Neither model errs on it at this step" in opened_instance(driver)["text"])
+    wait_until(lambda: "step=2" in driver.current_url and "instance=7" in driver.current_url)
+    link = driver.current_url
+    driver.get("about:blank")
+    driver.get(link)
+    wait_until(lambda: (opened_instance(driver) or {}).get("story", "").startswith("Forgotten at step 3"))
+    check_quiet(driver, address)
+    driver.execute_script("history.back()")
+    driver.execute_script("document.querySelector('[data-testid=opened]').close()")
+    wait_until(lambda: "instance=" not in driver.current_url, what="the address without the instance")
+
+
+def test_a_word_at_the_end_of_a_long_text_is_found(driver, tmp_path):
+    run = history_of(1, "word " * 100 + "needle")
+    opened(driver, run.to_html(tmp_path / "a.html"))
+    wait_for_dashboard(driver)
+    field = driver.find_element(By.CSS_SELECTOR, "[data-testid=instances] input[type=search]")
+    field.send_keys("9 word word")
+    wait_until(lambda: shown(driver) == "1")
+    field.clear()
+    field.send_keys("NEEDLE")
+    wait_until(lambda: shown(driver) == str(len(run.instances)), what="those found in the rest of the texts")
+    field.send_keys(" nothing has this")
+    wait_until(lambda: shown(driver) == "0")
+
+
+def test_names_without_a_space_widen_neither_page_nor_table(driver, tmp_path):
+    def page(length):
+        def name(text):
+            return (text + "x" * 300)[:length]
+
+        rng = np.random.default_rng(0)
+        target, h1, h2 = rng.integers(0, 12, (3, 200))
+        runs = {
+            name(f"run{i}"): {
+                name("val"): compare(
+                    target,
+                    h1,
+                    (h2 + i) % 12,
+                    num_classes=12,
+                    ids=[name(f"{each:05}") for each in range(200)],
+                    class_names=[name(f"class{each:02}") for each in range(12)],
+                    metadata=[name("text")] * 200,
+                )
+            }
+            for i in range(3)
+        }
+        dissonance = dict.fromkeys(runs, name("loss"))
+        opened(driver, to_html(runs, tmp_path / f"{length}.html", dissonance=dissonance))
+        wait_for_dashboard(driver)
+        return driver.execute_script(
+            "document.querySelectorAll('details').forEach((each) => { each.open = true; });"
+            "return [document.documentElement.scrollWidth - innerWidth,"
+            " document.querySelector('.bc-instances-table').scrollWidth]"
+        )
+
+    metrics = {"height": 900, "deviceScaleFactor": 1, "mobile": False}
+    try:
+        for width in (390, 1280):
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, **metrics})
+            (_, short), (beyond, long) = page(8), page(200)
+            assert beyond == 0
+            assert long <= 1.15 * short
+            assert violations(driver) == []
+    finally:
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 1280, **metrics})
 
 
 def test_hostile_names_run_nothing(driver, tmp_path):

@@ -20,6 +20,7 @@ from bc_tensorboard.pages._actions import Action
 from bc_tensorboard.plugin._invariance import decode_invariance
 from bc_tensorboard.writing._format import decode
 from bc_tensorboard.writing._invariance import encode_invariance
+from bc_tensorboard.writing._media import EXCERPT
 
 ORIGINALS = Path(__file__).parents[2] / "data" / "original_sweep"
 
@@ -90,6 +91,23 @@ def test_texts_and_images_are_answered():
     reply, [image] = ask(view, type="image", id=2, run="u", dataset="test", instance=2)
     assert reply == {"type": "reply", "id": 2, "ok": True}
     assert Image.open(io.BytesIO(image)).size == (5, 10)
+
+
+def test_the_whole_text_and_the_larger_picture_are_answered_on_demand():
+    texts = ["a", "b" * 500 + " Käfer", "a Käfer"]
+    view = connected(three(metadata=texts), images=np.ones((3, 400, 200)))
+    _, [blob] = ask(view, type="media", id=1, run="u", dataset="test")
+    _, columns = decode(blob)
+    assert columns["text"] == [texts[1][:EXCERPT], texts[2]]
+    assert columns["is_longer"].tolist() == [1, 0]
+    for instance in (1, 2):
+        _, [text] = ask(view, type="text", id=2, run="u", dataset="test", instance=instance)
+        assert text.decode() == texts[instance]
+    _, [found] = ask(view, type="search", id=3, run="u", dataset="test", text="KÄFER")
+    assert json.loads(found) == ["1"], "short texts are searched where they are"
+    for full, size in ((False, (48, 96)), (True, (200, 400))):
+        _, [image] = ask(view, type="image", id=4, run="u", dataset="test", instance=1, full=full)
+        assert Image.open(io.BytesIO(image)).size == size
 
 
 def test_text_ids_and_ids_beyond_those_of_javascript_find_their_images():

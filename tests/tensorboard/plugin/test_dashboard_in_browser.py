@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from browser import console, requests, require_browser, start_browser, wait_until
+from browser import console, requests, require_browser, start_browser, violations, wait_until
 from scipy.integrate import quad
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -365,7 +365,7 @@ def test_the_sweep_filters_points_and_a_click_selects_one(page):
     page.settle()
     wait_until(lambda: "run=other" in page.hash(), what="the address of the other run")
     assert page.score("nfr").startswith(f"{OTHER[5].overlap.h1_only_right} of")
-    assert "other" in Select(page.find("[data-testid=sweep] select")).first_selected_option.text
+    assert "other" in Select(page.find("[data-testid=sweep] .bc-field-wide select")).first_selected_option.text
     drawn = page.js("return document.querySelector('[data-testid=sweep] .bc-scatters').textContent")
     assert f"h1 on val: {OTHER[5].overlap.accuracy_h1:.1%}" in drawn
 
@@ -410,6 +410,52 @@ def test_everything_can_be_reached_and_worked_by_keyboard(page):
         " || each.textContent.trim())).map(each => each.outerHTML)"
     )
     assert unnamed == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_nothing_is_wrong_with_its_accessibility(address, dark):
+    page = Page(f"{address}?darkMode=true" if dark else address, dark)
+    instance = str(PLAIN[5].negative_flips().ids[0])
+    try:
+        for state in ({"region": "regress"}, {"listed": "pictures", "other": "other"}, {"instance": instance}):
+            page.open(run="plain", dataset="val", **state)
+            page.js("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+            assert violations(page.driver) == []
+        lang_and_title = page.js("return [document.documentElement.lang, document.title]")
+        assert lang_and_title == ["en", "Backward compatibility"]
+    finally:
+        page.driver.quit()
+
+
+def test_the_first_key_leads_past_the_panels(page):
+    page.open(run="plain", dataset="val")
+    page.js("document.activeElement.blur(); document.body.tabIndex = -1; document.body.focus()")
+    for _ in range(2):
+        page.driver.switch_to.active_element.send_keys(Keys.TAB)
+    skip = page.driver.switch_to.active_element
+    assert skip.text == "Skip to the error instances"
+    skip.send_keys(Keys.ENTER)
+    assert page.js("return document.activeElement.dataset.testid") == "instances"
+
+
+def test_an_instance_is_looked_at_closely_in_tensorboard(page):
+    page.open(run="plain", dataset="val", listed="pictures")
+    instance = int(PLAIN[5].negative_flips().ids[0])
+    page.open(run="plain", dataset="val", listed="pictures", instance=instance)
+    wait_until(lambda: page.all("[data-testid=opened] img"), what="the picture")
+    text = page.text("[data-testid=opened]")
+    assert TEXTS[instance][:100] in text
+    tables = {step: each.instances for step, each in PLAIN.items()}
+    wrong = [step for step, each in tables.items() if instance in each.ids[each.h2_pred != each.target]]
+    wait_until(lambda: "so far" not in page.text("[data-testid=story]"), what="the story")
+    strip = [each.text for each in page.all("[data-testid=opened] .bc-strip button")]
+    assert strip == ["✗" if step in wrong else "✓" for step in PLAIN]
+    broken = [
+        name
+        for name, each in (("plain", PLAIN[5]), ("other", OTHER[5]), ("imitation", IMITATION))
+        if instance in each.negative_flips().ids
+    ]
+    wait_until(lambda: f"{len(broken)} of 3 break it" in page.text("[data-testid=opened]"), what="every run")
 
 
 def test_it_is_dark_where_tensorboard_is(address):

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from bc_tensorboard.writing._by_id import by_id
-from bc_tensorboard.writing._images import Thumbnails, images_by_id, thumbnail
+from bc_tensorboard.writing._images import LargerPictures, Thumbnails, images_by_id, pictures, thumbnail
+from bc_tensorboard.writing._media import read_media
 
 
 def opened(content: bytes) -> Image.Image:
@@ -199,3 +200,33 @@ print(thumbnail(images_by_id(image)(1))[1:4])
 def test_within_a_request_it_is_that_of_the_caller():
     with flask.Flask("mine").test_request_context("/of/mine"):
         assert images_by_id(lambda instance: flask.request.path)(1) == "/of/mine"
+
+
+def test_a_larger_picture_is_made_where_the_image_is_larger_and_tells_nothing_beside_its_pixels():
+    camera = Image.new("RGB", (300, 200), "red")
+    exif = camera.getexif()
+    exif[0x010E] = "a secret place"
+    held = io.BytesIO()
+    camera.save(held, "JPEG", exif=exif)
+    small, full = pictures(held.getvalue(), 96, 1024)
+    assert (opened(small).size, opened(full).size) == ((96, 64), (300, 200))
+    assert b"secret" in held.getvalue()
+    assert b"secret" not in full
+    assert opened(pictures(camera, 96, 150)[1]).size == (150, 100)
+    assert pictures(GREY, 96, 1024)[1] is None
+    assert pictures(camera, 96)[1] is None
+
+
+def test_larger_pictures_beyond_the_room_are_left_out_and_thumbnails_stay(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (3, 200, 200, 3), dtype=np.uint8)
+    size = len(pictures(noise[0], 96, 1024)[1])
+    path = tmp_path / "test.full"
+    full = LargerPictures(path, 1024, most=int(2.5 * size))
+    made = dict(Thumbnails(noise, [0, 1, 2], 96, full))
+    full.write()
+    media = read_media(path)
+    assert (set(made), set(media.images), media.left_out) == ({0, 1, 2}, {0, 1}, frozenset([2]))
+    again = LargerPictures(path, 1024, most=int(2.5 * size))
+    list(Thumbnails(noise, [1], 96, again))
+    again.write()
+    assert read_media(path).left_out == {2}, "1 is there already, though it finds no room again"

@@ -9,7 +9,16 @@ import pytest
 
 from bc_tensorboard.writing import _media
 from bc_tensorboard.writing._format import decode
-from bc_tensorboard.writing._media import append_media, media_path, read_image, read_media
+from bc_tensorboard.writing._media import (
+    EXCERPT,
+    Media,
+    append_media,
+    media_path,
+    read_image,
+    read_media,
+    read_text,
+    search_longer,
+)
 
 IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
@@ -48,7 +57,7 @@ def test_a_pack_that_was_cut_off_in_its_first_bytes_starts_anew(tmp_path):
     path = media_path(tmp_path, "test")
     append_media(path, [(1, "one")], [])
     path.write_bytes(path.read_bytes()[:5])
-    assert read_media(path) == ({}, {}, 0, frozenset())
+    assert read_media(path) == Media({}, {}, 0)
     append_media(path, [(2, "two")], [])
     assert read_media(path).texts == {2: "two"}
 
@@ -144,3 +153,20 @@ def test_what_the_dashboard_gets(tmp_path):
     _, columns = decode(read_media(path).encode())
     assert columns["ids"].tolist() == [5, 6]
     assert (columns["text"], columns["has_image"].tolist()) == (["five", ""], [1, 1])
+
+
+def test_of_long_texts_the_beginnings_are_listed_and_the_whole_is_read_on_demand(tmp_path):
+    path = media_path(tmp_path, "test")
+    whole = {1: "short", 2: "ä" * EXCERPT, 3: "x" * EXCERPT + " and a Käfer at the end", 4: "y" * 5000}
+    append_media(path, [(3, "an earlier, short text"), *whole.items()], [])
+    media = read_media(path, EXCERPT)
+    assert media.texts == {each: text[:EXCERPT] for each, text in whole.items()}
+    assert set(media.longer) == {3, 4}
+    assert {each: read_text(path, media, each) for each in whole} == whole
+    assert list(search_longer(path, media, "KÄFER")) == [3]
+    _, columns = decode(media.encode())
+    assert columns["is_longer"].tolist() == [int(each in (3, 4)) for each in columns["ids"]]
+    # A text that is logged again, and is short now, is not the old one's beginning.
+    append_media(path, [(4, "short now")], [])
+    media = read_media(path, EXCERPT)
+    assert (media.texts[4], set(media.longer)) == ("short now", {3})

@@ -1,6 +1,6 @@
 import { useMemo } from "preact/hooks";
 import { flipMatrix } from "../../data/engine";
-import { count, percent, shorten } from "../../layout/format";
+import { count, percent } from "../../layout/format";
 import type { Table } from "../../model";
 
 export interface FlipTarget {
@@ -45,7 +45,7 @@ export function FlipMatrix({ table, selected, onSelect }: FlipMatrixProps) {
   const header = (index: number | null, label: string, sum: number, isRow: boolean) => {
     const text = (
       <span class="bc-flips-label" title={label}>
-        {shorten(label, 22)}
+        {label}
       </span>
     );
     const what = isRow ? `true class ${label}` : `h2 now says ${label}`;

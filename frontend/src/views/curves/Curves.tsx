@@ -53,7 +53,7 @@ function StepTable({ series, scores }: { series: readonly Series[]; scores: read
   const indexOf = new Map(series.map((each) => [each.run, new Map(each.steps.map(({ step }, i) => [step, i]))]));
   return (
     <>
-      <div class="bc-table-scroll">
+      <div class="bc-table-scroll" tabIndex={0} role="group" aria-label="Numbers of the chart">
         <table class="bc-table" aria-label="Scores by step">
           <thead>
             <tr>

@@ -1,10 +1,28 @@
-import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { findInstance } from "../../data/answers";
 import { labelsOf, regionOf, select, sortRows, textsOf } from "../../data/engine";
 import { count } from "../../layout/format";
-import type { DataSource, Filter, Flips, InstanceId, InstanceSort, Media, Region, Table, ViewState } from "../../model";
+import type {
+  DataSource,
+  Filter,
+  Flips,
+  Index,
+  InstanceId,
+  InstanceSort,
+  Media,
+  Region,
+  Series,
+  Table,
+  TableRef,
+  ViewState,
+} from "../../model";
+import { useFoundElsewhere } from "../../state/fullTexts";
 import { flipsOf, joined, mergedMedia, withFlips } from "../../data/twoUpdates";
-import { BROKEN_BY, conditions, NO_FILTER } from "./Chips";
+import { conditions, NO_FILTER } from "./Chips";
 import { ClassPicker } from "./ClassPicker";
+import { Gallery } from "./Gallery";
+import { Opened } from "./Opened";
+import { Badge, Prediction } from "./Prediction";
 import { TakeInstances } from "./TakeInstances";
 import { Pager } from "../parts/Pager";
 import { Thumbnail } from "./Thumbnail";
@@ -12,8 +30,8 @@ import { REGIONS } from "../overview/Venn";
 
 export interface InstancesProps {
   readonly source: DataSource;
-  readonly run: string;
-  readonly dataset: string;
+  readonly index: Index;
+  readonly series: Series;
   readonly table: Table;
   readonly media: Media | null;
   /** Another update, set beside this one. */
@@ -25,13 +43,19 @@ export interface InstancesProps {
   readonly sort: InstanceSort;
   readonly descending: boolean;
   readonly page: number;
+  /** As a table, or as pictures by pair of classes. */
+  readonly listed: ViewState["listed"];
+  /** The instance that is looked at closely, as text. */
+  readonly instance: string | null;
+  /** The step that is looked at; null follows the latest. */
+  readonly step: number | null;
   readonly onChange: (change: Partial<ViewState>) => void;
+  /** Look at another step or run. */
+  readonly onPlace: (ref: TableRef) => void;
 }
 
 const PAGE_SIZE = 25;
 const TYPING_MS = 60;
-
-const TITLES: Record<Region, string> = { regress: "only h2 wrong", common: "both wrong", progress: "only h1 wrong" };
 
 /** One instance, ready to be shown. */
 interface Instance {
@@ -50,31 +74,8 @@ interface Instance {
   readonly imageRun: string;
   readonly hasImage: boolean;
   readonly isLeftOut: boolean;
-}
-
-function Prediction({ label, right }: { label: string; right: boolean }) {
-  return (
-    <span class={`bc-prediction ${right ? "bc-right" : "bc-wrong"}`}>
-      <span aria-hidden="true">{right ? "✓" : "✗"}</span>
-      <span class="bc-hidden">{right ? "right: " : "wrong: "}</span>
-      {label}
-    </span>
-  );
-}
-
-function Badge({ region, flips }: { region: Region; flips: Flips | null }) {
-  if (flips !== null)
-    return (
-      <span class="bc-badge bc-badge-regress" title="h1 gets it right, and these runs do not">
-        broken by {BROKEN_BY[flips]}
-      </span>
-    );
-  const { explanation } = REGIONS.find((info) => info.region === region)!;
-  return (
-    <span class={`bc-badge bc-badge-${region}`} title={explanation}>
-      {TITLES[region]}
-    </span>
-  );
+  /** Whether the text goes on. */
+  readonly isLonger: boolean;
 }
 
 interface SearchProps {
@@ -116,97 +117,6 @@ function Search({ value, onChange }: SearchProps) {
   );
 }
 
-interface EnlargedProps extends Pick<InstancesProps, "source" | "dataset"> {
-  readonly instance: Instance;
-  readonly isFirst: boolean;
-  readonly isLast: boolean;
-  readonly onClose: () => void;
-  readonly onStep: (by: number) => void;
-}
-
-function Enlarged({ source, dataset, instance, isFirst, isLast, onClose, onStep }: EnlargedProps) {
-  const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
-    dialog.current?.showModal();
-  }, []);
-  return (
-    <dialog
-      ref={dialog}
-      class="bc-dialog"
-      aria-label={`Instance ${instance.id}`}
-      onClose={onClose}
-      onClick={(event) => event.target === event.currentTarget && dialog.current?.close()}
-      onKeyDown={(event) => {
-        if (event.key === "ArrowLeft") onStep(-1);
-        if (event.key === "ArrowRight") onStep(1);
-      }}
-    >
-      <div class="bc-dialog-body">
-        <header class="bc-dialog-head">
-          <h2>Instance {String(instance.id)}</h2>
-          <Badge region={instance.region} flips={instance.b?.flips ?? null} />
-          {/* Not "disabled": a button that loses the focus would take the arrow keys away from the dialog. */}
-          <span class="bc-dialog-buttons">
-            <button
-              type="button"
-              class="bc-button"
-              aria-disabled={isFirst}
-              title="Previous instance of this page (arrow left)"
-              onClick={() => onStep(-1)}
-            >
-              ‹
-            </button>
-            <button
-              type="button"
-              class="bc-button"
-              aria-disabled={isLast}
-              title="Next instance of this page (arrow right)"
-              onClick={() => onStep(1)}
-            >
-              ›
-            </button>
-            <button type="button" class="bc-button" onClick={() => dialog.current?.close()}>
-              Close
-            </button>
-          </span>
-        </header>
-        {instance.hasImage && (
-          <div class="bc-dialog-image">
-            <Thumbnail
-              source={source}
-              run={instance.imageRun}
-              dataset={dataset}
-              id={instance.id}
-              alt={`Instance ${instance.id}`}
-            />
-          </div>
-        )}
-        {instance.text !== "" && <p class="bc-dialog-text">{instance.text}</p>}
-        <dl class="bc-dialog-facts">
-          <dt>h1 says</dt>
-          <dd>
-            <Prediction label={instance.h1} right={instance.h1Right} />
-          </dd>
-          <dt>h2 says</dt>
-          <dd>
-            <Prediction label={instance.h2} right={instance.h2Right} />
-          </dd>
-          {instance.b !== null && (
-            <>
-              <dt>run B says</dt>
-              <dd>
-                <Prediction {...instance.b} />
-              </dd>
-            </>
-          )}
-          <dt>Ground truth</dt>
-          <dd>{instance.target}</dd>
-        </dl>
-      </div>
-    </dialog>
-  );
-}
-
 interface HeadingProps {
   readonly title: string;
   readonly explanation: string;
@@ -229,7 +139,8 @@ function Heading({ title, explanation, name, sort, descending, onSort }: Heading
 
 /** The instances that h1 or h2 gets wrong, narrowed down by the filter, a page at a time. */
 export function Instances(props: InstancesProps) {
-  const { source, run, dataset, mediaBusy, mediaError, filter, sort, descending, page, onChange, beside } = props;
+  const { source, series, mediaBusy, mediaError, filter, sort, descending, page, onChange, beside, instance } = props;
+  const { run, dataset } = series;
   const { region, target, h1, h2, text, flips } = filter;
   const both = beside && joined(props.table, beside.table);
   // What only run B breaks is no error of run A, and stands in the joined table alone.
@@ -240,19 +151,27 @@ export function Instances(props: InstancesProps) {
   );
   const labels = labelsOf(table);
   const textOf = textsOf(table, media);
+  const searched = [
+    ...((props.media?.longer.size ?? 0) > 0 ? [run] : []),
+    ...(media !== props.media && beside !== null && (props.otherMedia?.longer.size ?? 0) > 0 ? [beside.run] : []),
+  ];
+  const elsewhere = useFoundElsewhere(source, searched, dataset, media, text);
   const rows = useMemo(() => {
-    const meeting = select(table, { region, target, h1, h2, text, flips: null }, textOf);
+    const meeting = select(table, { region, target, h1, h2, text, flips: null }, textOf, elsewhere.ids);
     return flips !== null && both !== null ? withFlips(both, meeting, flips) : meeting;
-  }, [table, both, region, target, h1, h2, text, flips, textOf]);
+  }, [table, both, region, target, h1, h2, text, flips, textOf, elsewhere.ids]);
   const sorted = useMemo(
     () => sortRows(table, rows, sort, descending, labels, textOf),
     [table, rows, sort, descending, labels, textOf],
   );
-  const [enlarged, setEnlarged] = useState<{ readonly table: Table; readonly row: number } | null>(null);
   const opener = useRef<HTMLElement | null>(null);
   const list = useRef<HTMLTableElement>(null);
   const pages = Math.max(1, Math.ceil(sorted.length / PAGE_SIZE));
   const current = Math.min(page, pages - 1);
+  const imageRun = useCallback(
+    (id: InstanceId) => (props.media?.images.has(id) || beside === null ? run : beside.run),
+    [props.media, beside?.run, run],
+  );
   const shown = useMemo(() => {
     const label = (index: number) => labels[index] ?? String(index);
     return Array.from(sorted.subarray(current * PAGE_SIZE, (current + 1) * PAGE_SIZE), (row): Instance => {
@@ -273,39 +192,68 @@ export function Instances(props: InstancesProps) {
           right: both.b[row] === truth,
           flips: flips === null ? null : flipsOf(both, row),
         },
-        imageRun: props.media?.images.has(id) || beside === null ? run : beside.run,
+        imageRun: imageRun(id),
         hasImage: media?.images.has(id) ?? false,
         isLeftOut: media?.leftOut.has(id) ?? false,
+        isLonger: media?.longer.has(id) ?? false,
       };
     });
-  }, [table, both, flips, sorted, current, labels, textOf, media, run, beside?.run]);
+  }, [table, both, flips, sorted, current, labels, textOf, media, imageRun]);
 
   const hasImages = (media?.images.size ?? 0) + (media?.leftOut.size ?? 0) > 0;
   const hasTexts = textOf !== null;
-  const openedAt = enlarged?.table === table ? shown.findIndex(({ row }) => row === enlarged.row) : -1;
-  const opened = shown[openedAt] ?? null;
-  const isOpen = opened !== null;
+  const opened = useMemo(() => (instance === null ? null : findInstance(table, instance)), [table, instance]);
+  const openedAt = useMemo(() => (opened === null ? -1 : sorted.indexOf(opened.row)), [sorted, opened]);
   useEffect(() => {
-    if (isOpen) return;
-    // Or it would open by itself when the instance comes back into the list.
-    setEnlarged(null);
-    if (opener.current === null) return;
+    if (instance !== null || opener.current === null) return;
     const target = opener.current.isConnected ? opener.current : list.current;
     opener.current = null;
     target?.focus();
-  }, [isOpen, enlarged]);
-  const enlarge = (row: number, button: HTMLElement) => {
+  }, [instance]);
+  const enlarge = (id: InstanceId, button: HTMLElement) => {
     opener.current = button;
-    setEnlarged({ table, row });
+    onChange({ instance: String(id) });
   };
   const onSort = (name: InstanceSort) => onChange({ sort: name, descending: name === sort ? !descending : false });
   const heading = { sort, descending, onSort };
+  const isGallery = props.listed === "pictures";
   const step = (by: number) => {
-    const next = shown[openedAt + by];
-    if (next) setEnlarged({ table, row: next.row });
+    const next = openedAt < 0 ? undefined : sorted[openedAt + by];
+    if (next === undefined) return;
+    const turned = isGallery ? {} : { page: Math.floor((openedAt + by) / PAGE_SIZE) };
+    onChange({ instance: String(table.ids[next]), ...turned });
   };
+  const dialog = instance !== null && opened !== null && (
+    <Opened
+      {...{ source, series, table, media, labels, instance }}
+      index={props.index}
+      step={props.step}
+      text={opened.row < 0 ? (media?.texts.get(opened.id) ?? "") : (textOf?.(opened.row) ?? "")}
+      mediaRun={imageRun(opened.id)}
+      second={
+        both === null || opened.row < 0
+          ? null
+          : {
+              label: labels[both.b[opened.row]!] ?? String(both.b[opened.row]!),
+              right: both.b[opened.row] === table.target[opened.row],
+            }
+      }
+      at={openedAt}
+      listed={sorted.length}
+      onStep={step}
+      onPlace={props.onPlace}
+      onClose={() => onChange({ instance: null })}
+    />
+  );
 
-  if (table.size === 0) return <p class="bc-empty">Neither h1 nor h2 gets any instance wrong here.</p>;
+  if (table.size === 0) {
+    return (
+      <>
+        <p class="bc-empty">Neither h1 nor h2 gets any instance wrong here.</p>
+        {dialog}
+      </>
+    );
+  }
   return (
     <div class="bc-instances">
       <div class="bc-tools" role="group" aria-label="Conditions on the instances">
@@ -332,12 +280,38 @@ export function Instances(props: InstancesProps) {
         <ClassPicker label="h1 says" labels={labels} value={h1} onPick={(index) => onChange({ h1: index })} />
         <ClassPicker label="h2 says" labels={labels} value={h2} onPick={(index) => onChange({ h2: index })} />
         <Search value={text} onChange={(changed) => onChange({ text: changed })} />
+        <span class="bc-tool" role="group" aria-label="How they are listed">
+          <span class="bc-tool-label">As</span>
+          <span class="bc-switch">
+            {(["table", "pictures"] as const).map((way) => (
+              <button
+                key={way}
+                type="button"
+                class="bc-button"
+                aria-pressed={props.listed === way}
+                onClick={() => onChange({ listed: way, page: 0 })}
+              >
+                {way}
+              </button>
+            ))}
+          </span>
+        </span>
         <p class="bc-instances-count" role="status" data-testid="instances-count">
           <strong>{count(sorted.length)}</strong> of {count(table.size)} error instances
         </p>
         <TakeInstances {...{ run, dataset, table, rows: sorted, labels, textOf }} b={both?.b ?? null} />
       </div>
       {mediaBusy && <p class="bc-note">Texts and images are still loading.</p>}
+      {elsewhere.busy && (
+        <p class="bc-note" role="status">
+          The rest of the long texts is being searched; more instances may come.
+        </p>
+      )}
+      {elsewhere.error !== null && (
+        <p class="bc-note" role="alert">
+          Only the beginnings of long texts were searched: {elsewhere.error.message}
+        </p>
+      )}
       {mediaError !== null && (
         <p class="bc-note" role="alert">
           Texts and images could not be read, so ids are shown alone: {mediaError.message}
@@ -354,8 +328,16 @@ export function Instances(props: InstancesProps) {
             Clear all
           </button>
         </p>
+      ) : isGallery ? (
+        <Gallery
+          {...{ source, dataset, table, labels, textOf, media, imageRun }}
+          rows={sorted}
+          page={page}
+          onPage={(to) => onChange({ page: to })}
+          onOpen={enlarge}
+        />
       ) : (
-        <div class="bc-scroll">
+        <div class="bc-scroll" tabIndex={0} role="group" aria-label="Table of the instances">
           <table ref={list} class="bc-table bc-instances-table" tabIndex={-1}>
             <thead>
               <tr>
@@ -382,7 +364,7 @@ export function Instances(props: InstancesProps) {
                           class="bc-enlarge"
                           title="Enlarge"
                           aria-label={`Enlarge the image of instance ${instance.id}`}
-                          onClick={({ currentTarget }) => enlarge(instance.row, currentTarget)}
+                          onClick={({ currentTarget }) => enlarge(instance.id, currentTarget)}
                         >
                           <Thumbnail source={source} run={instance.imageRun} dataset={dataset} id={instance.id} alt="" />
                         </button>
@@ -402,7 +384,14 @@ export function Instances(props: InstancesProps) {
                     </td>
                   )}
                   <th scope="row" class="bc-instances-id">
-                    {String(instance.id)}
+                    <button
+                      type="button"
+                      class="bc-row-button"
+                      title="Look at it closely: picture, text, every run and every step"
+                      onClick={({ currentTarget }) => enlarge(instance.id, currentTarget)}
+                    >
+                      <span class="bc-clamp">{String(instance.id)}</span>
+                    </button>
                   </th>
                   {hasTexts && (
                     <td class="bc-instances-text">
@@ -411,25 +400,28 @@ export function Instances(props: InstancesProps) {
                           type="button"
                           class="bc-text-button"
                           title={instance.text}
-                          onClick={({ currentTarget }) => enlarge(instance.row, currentTarget)}
+                          onClick={({ currentTarget }) => enlarge(instance.id, currentTarget)}
                         >
                           {instance.text}
+                          {instance.isLonger && "…"}
                         </button>
                       )}
                     </td>
                   )}
-                  <td>
+                  <td class="bc-instances-class">
                     <Prediction label={instance.h1} right={instance.h1Right} />
                   </td>
-                  <td>
+                  <td class="bc-instances-class">
                     <Prediction label={instance.h2} right={instance.h2Right} />
                   </td>
                   {instance.b !== null && (
-                    <td>
+                    <td class="bc-instances-class">
                       <Prediction {...instance.b} />
                     </td>
                   )}
-                  <td>{instance.target}</td>
+                  <td class="bc-instances-class" title={instance.target}>
+                    <span class="bc-clamp">{instance.target}</span>
+                  </td>
                   <td>
                     <Badge region={instance.region} flips={instance.b?.flips ?? null} />
                   </td>
@@ -439,7 +431,7 @@ export function Instances(props: InstancesProps) {
           </table>
         </div>
       )}
-      {sorted.length > PAGE_SIZE && (
+      {sorted.length > PAGE_SIZE && !isGallery && (
         <Pager
           page={current}
           pages={pages}
@@ -448,17 +440,7 @@ export function Instances(props: InstancesProps) {
           onPage={(to) => onChange({ page: to })}
         />
       )}
-      {opened !== null && (
-        <Enlarged
-          source={source}
-          dataset={dataset}
-          instance={opened}
-          isFirst={openedAt === 0}
-          isLast={openedAt === shown.length - 1}
-          onClose={() => setEnlarged(null)}
-          onStep={step}
-        />
-      )}
+      {dialog}
     </div>
   );
 }

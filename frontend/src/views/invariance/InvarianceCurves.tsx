@@ -57,7 +57,7 @@ interface ByTransformationProps {
 
 function ByTransformation({ label, update, group, marks }: ByTransformationProps) {
   return (
-    <div class="bc-table-scroll">
+    <div class="bc-table-scroll" tabIndex={0} role="group" aria-label="Numbers of the chart">
       <table class="bc-table" aria-label={label}>
         <thead>
           <tr>

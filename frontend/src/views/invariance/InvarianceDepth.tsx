@@ -102,7 +102,7 @@ function EstimateRow({ label, icon, estimate }: { label: string; icon: string | 
 
 function LayerTable({ layers, label }: { layers: readonly InvarianceLayer[]; label: string }) {
   return (
-    <div class="bc-table-scroll">
+    <div class="bc-table-scroll" tabIndex={0} role="group" aria-label="Numbers of the chart">
       <table class="bc-table" aria-label={label}>
         <thead>
           <tr>

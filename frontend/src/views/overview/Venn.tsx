@@ -176,7 +176,7 @@ export function Venn({ cells, region, onRegion }: VennProps) {
                     {mark.fits ? (
                       <text class={`bc-venn-count${move}`} style={`transform:translate(${mark.x}px,${y}px)`}>
                         <tspan x="0" dy="-0.1em">
-                          {mark.n}
+                          {mark.n}{" "}
                         </tspan>
                         <tspan class="bc-venn-share" x="0" dy="1.25em">
                           {share(counts[mark.region])}

@@ -44,7 +44,7 @@ export interface CardProps {
 export function Card({ name, title, aside, stale = false, attempt, frame, drawn = false, children }: CardProps) {
   const body = useRef<HTMLDivElement>(null);
   return (
-    <section ref={frame ?? null} class={`bc-card bc-card-${name}`} data-testid={name} aria-label={title} aria-busy={stale}>
+    <section ref={frame ?? null} class={`bc-card bc-card-${name}`} data-testid={name} aria-label={title} aria-busy={stale} tabIndex={-1}>
       <header class="bc-card-head">
         <h2>{title}</h2>
         {aside !== undefined && <div class="bc-card-aside">{aside}</div>}

@@ -80,7 +80,7 @@ function PointTooltip({ point }: { point: SweepPoint }) {
 
 function PointTable({ points, onPoint }: { points: readonly SweepPoint[]; onPoint: (ref: TableRef) => void }) {
   return (
-    <div class="bc-table-scroll">
+    <div class="bc-table-scroll" tabIndex={0} role="group" aria-label="Numbers of the chart">
       <table class="bc-table" aria-label="The points of both scatters">
         <thead>
           <tr>

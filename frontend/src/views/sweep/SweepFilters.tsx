@@ -75,33 +75,16 @@ export function SweepFilters({ datasets, dissonances, lambdas, state, onState }:
   const to = rankTo(lambdas, state.lambdaMax);
   const setFrom = (rank: number): void => onState({ lambdaMin: rank <= 0 ? null : lambdas[rank]! });
   const setTo = (rank: number): void => onState({ lambdaMax: rank >= last ? null : lambdas[rank]! });
-  const range = (
-    rank: number,
-    title: string,
-    className: string,
-    limit: (rank: number) => number,
-    onRank: (rank: number) => void,
-  ) => (
-    <input
-      type="range"
-      class={className}
-      min={0}
-      max={last}
-      step={1}
-      value={rank}
+  const picker = (title: string, rank: number, isOffered: (rank: number) => boolean, onRank: (rank: number) => void) => (
+    <select
       aria-label={title}
-      aria-valuetext={lambdaText(lambdas[rank]!)}
-      title={`${title}: ${lambdaText(lambdas[rank]!)}`}
-      onInput={(event) => {
-        const kept = limit(Number(event.currentTarget.value));
-        event.currentTarget.value = String(kept); // one end stops at the other, and so does its handle
-        onRank(kept);
-      }}
-    />
+      title={title}
+      value={rank}
+      onChange={(event) => onRank(Number(event.currentTarget.value))}
+    >
+      {lambdas.map((lambda, i) => isOffered(i) && <option value={i}>{lambdaText(lambda)}</option>)}
+    </select>
   );
-  // With both handles at the right end, only the lower one can move, so it must not lie below the other.
-  const lower = from === last ? "bc-range-above" : "";
-  const shareOf = (rank: number): string => String(rank / Math.max(1, last));
   return (
     <div class="bc-filters">
       <Options
@@ -121,12 +104,9 @@ export function SweepFilters({ datasets, dissonances, lambdas, state, onState }:
       {last > 0 && (
         <fieldset class="bc-options">
           <legend title="Weight of the dissonance that h2 was trained with">λ</legend>
-          <output class="bc-range-end">{lambdaText(lambdas[from]!)}</output>
-          <span class="bc-range" style={{ "--bc-from-share": shareOf(from), "--bc-to-share": shareOf(to) }}>
-            {range(from, "Smallest λ shown", lower, (rank) => Math.min(rank, to), setFrom)}
-            {range(to, "Largest λ shown", "", (rank) => Math.max(rank, from), setTo)}
-          </span>
-          <output class="bc-range-end">{lambdaText(lambdas[to]!)}</output>
+          {picker("Smallest λ shown", from, (rank) => rank <= to, setFrom)}
+          <span>to</span>
+          {picker("Largest λ shown", to, (rank) => rank >= from, setTo)}
         </fieldset>
       )}
     </div>

@@ -109,7 +109,7 @@ export function referenceLines(points: readonly SweepPoint[], chosen: readonly s
     const isOnly = lines.filter((line) => line.dataset === dataset).length === 1;
     const more = runs.length > 1 ? ` and ${runs.length - 1} more` : "";
     const whose = isOnly ? "" : ` (${shorten(runs[0]!, 24)}${more})`;
-    return { dataset, y, label: `h1 on ${dataset}${whose}: ${percent(y)}` };
+    return { dataset, y, label: `h1 on ${shorten(dataset, 24)}${whose}: ${percent(y)}` };
   });
 }
 
