@@ -276,7 +276,13 @@ def report() -> None:
     if COST.exists():
         times = json.loads(COST.read_text(encoding="utf-8"))
         plain = statistics.median(times["lambda_c"])
-        lines += ["", "## What it costs", "", "Whole trainings that took turns, medians.", ""]
+        lines += [
+            "",
+            "## What it costs",
+            "",
+            "Whole trainings that took turns, medians. Without the mean of weights.",
+            "",
+        ]
         lines += ["| training | seconds | ratio |", "|---|---:|---:|"]
         for variant, values in times.items():
             lines.append(f"| {variant} | {statistics.median(values):.2f} | {statistics.median(values) / plain:.3f} |")
