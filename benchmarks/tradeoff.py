@@ -5,6 +5,7 @@
     python benchmarks/tradeoff.py --library --only mnist/more # the recommended method by BCLightningModule
     python benchmarks/tradeoff.py --page                      # draw the page from what there is
     python benchmarks/tradeoff.py --only mnist --seeds 5      # some updates alone
+    python benchmarks/tradeoff.py --confirm                   # what stood the search, on seeds that took no part in it
 
 For each update and seed h1 is trained on h1's rows; h2 on h2's, from fresh weights ("cold") or from h1's ("warm"), by
 each setting of each method. Within a seed all methods share h1, the rows, h2's first weights and the order of the
@@ -30,20 +31,23 @@ from tradeoff_page import write_page
 from update_data import UPDATES
 
 LINES = Path(__file__).parent / "results" / "tradeoff.jsonl"
+CONFIRMED = LINES.with_name("tradeoff_confirmed.jsonl")
 WHOLE = ("mnist/more data", "letter/more data", "adult/more data", "compas/more data")  # run with every setting
+FIRST_UNSEEN = 5  # methods and settings were searched for on the seeds before
+TO_CONFIRM = ("original", "imitation, also on mixed inputs", "mixed churn", "new error")
 AT_ONCE = 120  # members of a crowd; more do not make it faster
 
 Key = tuple[str, str, str, str]  # update, start, method, setting
 
 
 class Bench:
-    """One update with its h1 of each seed."""
+    """One update with its h1 of each seed, from the first seed on."""
 
-    def __init__(self, name: str, seeds: int) -> None:
-        self.name, self.update, self.seeds = name, UPDATES[name](), seeds
+    def __init__(self, name: str, seeds: int, first: int = 0) -> None:
+        self.name, self.update, self.seeds, self.first = name, UPDATES[name](), seeds, first
         update = self.update
-        self.rows = [update.rows(seed) for seed in range(seeds)]
-        members = [Member(rows.h1, fresh(update.h1, seed), seed) for seed, rows in enumerate(self.rows)]
+        self.rows = [update.rows(first + seed) for seed in range(seeds)]
+        members = [Member(rows.h1, fresh(update.h1, seed), seed) for seed, rows in enumerate(self.rows, first)]
         self.old_net, self.net = update.h1(), update.h2()
         self.h1 = [one.last for one in self._train(self.old_net, members, [(slice(0, seeds), plain)])]
         self.h1_logits = [said(self.old_net, one, update.x) for one in self.h1]
@@ -55,7 +59,7 @@ class Bench:
 
     def member(self, seed: int, start: str, draw: int = 0, **more: Any) -> Member:
         """A training of h2; another draw is another order, and other first weights in a cold start."""
-        number = 1000 * (1 + draw) + seed
+        number = 1000 * (1 + draw) + self.first + seed
         first = self.h1[seed] if start == "warm" else fresh(self.update.h2, number)
         return Member(self.rows[seed].h2, first, number, **more)
 
@@ -203,7 +207,9 @@ def interpolations(bench: Bench, method: str, weights: list[Weights], setting: s
         yield After(method, f"{setting}alpha={alpha:g}", of_mixture(bench, weights, alpha))
 
 
-def run(name: str, start: str, results: Results, seeds: int, is_wanted: Callable[[Trained], bool]) -> None:
+def run(
+    name: str, start: str, results: Results, seeds: int, is_wanted: Callable[[Trained], bool], first: int = 0
+) -> None:
     """Run what is missing of one update and start."""
 
     def there(method: str, setting: str) -> bool:
@@ -219,7 +225,7 @@ def run(name: str, start: str, results: Results, seeds: int, is_wanted: Callable
     if not missing and plain_there:
         return
     begun = time.process_time()
-    bench = Bench(name, seeds)
+    bench = Bench(name, seeds, first)
     others: list[list[Weights]] = []
     if not plain_there or any(one.teacher is not None for one in missing):
         draws = bench.plains(start)
@@ -234,15 +240,15 @@ def run(name: str, start: str, results: Results, seeds: int, is_wanted: Callable
     print(f"{name}, {start}: {time.process_time() - begun:.0f} s", flush=True)
 
 
-def run_library(name: str, results: Results, seeds: int) -> None:
+def run_library(name: str, results: Results, seeds: int, first: int = 0) -> None:
     """The recommended method from a warm start, trained by the library one network at a time."""
     key = (name, "warm", tradeoff_library.METHOD, "lambda_c=1")
     if results.has(key, seeds):
         return
-    bench = Bench(name, seeds)
+    bench = Bench(name, seeds, first)
     weights = [
         tradeoff_library.train(bench.update, rows.h2, old, seed)
-        for seed, (rows, old) in enumerate(zip(bench.rows, bench.h1, strict=True))
+        for seed, (rows, old) in enumerate(zip(bench.rows, bench.h1, strict=True), first)
     ]
     for one in interpolations(bench, f"{key[2]}, interpolated", weights, "lambda_c=1, "):
         results.write(bench, (name, "warm", one.method, one.setting), one.scores)
@@ -264,21 +270,26 @@ def main() -> None:
     parser.add_argument("--start", nargs="*", default=["warm", "cold"], choices=["warm", "cold"])
     parser.add_argument("--methods", nargs="*", default=[""], help="how names of methods begin")
     parser.add_argument("--library", action="store_true", help="the recommended method, by BCLightningModule")
+    parser.add_argument("--confirm", action="store_true", help="warm, on as many seeds that were not searched on")
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
-    results = Results()
+    results, first = (Results(CONFIRMED), FIRST_UNSEEN) if options.confirm else (Results(), 0)
+    if options.confirm:
+        options.start = ["warm"]
+        options.only = [name for name in WHOLE if name.startswith(tuple(options.only))]
+        options.methods = list(TO_CONFIRM) if options.methods == [""] else options.methods
     if not options.page:
         torch.set_num_threads(1)
         for name, make in UPDATES.items():
             if not name.startswith(tuple(options.only)):
                 continue
             if options.library:
-                run_library(name, results, options.seeds)
+                run_library(name, results, options.seeds, first)
                 continue
             for start in options.start:
                 if start == "cold" or make().same_network:
-                    run(name, start, results, options.seeds, wanted(options.methods, name in WHOLE))
-    write_page(list(results.rows.values()))
+                    run(name, start, results, options.seeds, wanted(options.methods, name in WHOLE), first)
+    write_page(list(results.rows.values()), options.confirm)
 
 
 def wanted(prefixes: list[str], everything: bool) -> Callable[[Trained], bool]:

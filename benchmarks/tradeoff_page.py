@@ -18,7 +18,9 @@ from scipy.stats import t as student
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
-MADE = ("<!-- made by benchmarks/tradeoff.py: -->", "<!-- until here -->")
+MADE = "<!-- made by benchmarks/tradeoff.py: -->"
+CONFIRMED = "<!-- made by benchmarks/tradeoff.py --confirm: -->"
+UNTIL = "<!-- until here -->"
 LOSSES = (0.0, 0.25, 0.5, 1.0)  # points of accuracy against plain training
 NOT_ONE_NETWORK = ("two networks", "five networks")
 AREA_STEPS = 21
@@ -28,6 +30,7 @@ FIXED = (
     ("churn, averaged", "lambda_c=0.5"),
     ("plain, averaged", "alpha=0"),
     ("plain on mixed inputs", "lambda_c=0"),
+    ("recommended, by the library", "lambda_c=1"),
 )  # a negative loss of accuracy is a gain
 DOCS_METHODS = (
     "mixed churn, averaged, interpolated",
@@ -246,12 +249,14 @@ def as_they_are(found: dict[tuple[str, str], dict[str, list[Setting]]]) -> list[
     return [*lines, ""]
 
 
-def fill_docs(found: dict[tuple[str, str], dict[str, list[Setting]]]) -> None:
-    """The table of docs/methods.md: of some methods the shares at no loss and at half a point."""
+def fill_docs(found: dict[tuple[str, str], dict[str, list[Setting]]], made: str = MADE) -> None:
+    """A table of docs/methods.md: of some methods the shares at no loss and at half a point."""
     columns = list(found)
     lines = ["| method | " + " | ".join(name.partition("/")[0] for name, _ in columns) + " |"]
     lines.append("|---" * (1 + len(columns)) + "|")
     for method in DOCS_METHODS:
+        if made == CONFIRMED and not any(method in found[key] for key in columns):
+            continue
         cells = []
         for key in columns:
             plain = average(found[key]["plain"])
@@ -262,10 +267,10 @@ def fill_docs(found: dict[tuple[str, str], dict[str, list[Setting]]]) -> None:
             cells.append(" / ".join(f"{share:.2f}" for share in shares) if method in found[key] else "")
         mark = " †" if method.startswith(NOT_ONE_NETWORK) else ""
         lines.append(f"| {method}{mark} | {' | '.join(cells)} |")
-    before, _, rest = DOCS.read_text(encoding="utf-8").partition(MADE[0])
-    after = rest.partition(MADE[1])[2]
-    made = "\n".join(lines)
-    DOCS.write_text(f"{before}{MADE[0]}\n\n{made}\n\n{MADE[1]}{after}", encoding="utf-8")
+    before, _, rest = DOCS.read_text(encoding="utf-8").partition(made)
+    after = rest.partition(UNTIL)[2]
+    table = "\n".join(lines)
+    DOCS.write_text(f"{before}{made}\n\n{table}\n\n{UNTIL}{after}", encoding="utf-8")
 
 
 def page(rows: list[dict[str, Any]]) -> str:
@@ -290,7 +295,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         *targets(found),
         "## Settings as they are",
         "",
-        "Nothing is chosen here: one setting for all updates. The last two are plain training made better, without h1.",
+        "Nothing is chosen here: one setting for all updates. Two are plain training made better, without h1.",
         "",
         *as_they_are(found),
         "## Areas",
@@ -337,9 +342,31 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
     pyplot.close(figure)
 
 
-def write_page(rows: list[dict[str, Any]]) -> None:
-    """results/tradeoff.md and its picture."""
+def confirmed_page(found: dict[tuple[str, str], dict[str, list[Setting]]]) -> str:
+    """What stood the search, on seeds that took no part in it."""
+    lines = [
+        "# The same on seeds that were not searched on",
+        "",
+        "Made by `python benchmarks/tradeoff.py --confirm` from `tradeoff_confirmed.jsonl`. Read as `tradeoff.md`;",
+        "methods, settings and learning rates are those that were found there; rows, h1 and h2 are of other seeds.",
+        "",
+        "## Settings as they are",
+        "",
+        *as_they_are(found),
+    ]
+    for (name, start), methods in found.items():
+        lines += section(name, start, methods)
+    return "\n".join(lines)
+
+
+def write_page(rows: list[dict[str, Any]], confirmed: bool = False) -> None:
+    """results/tradeoff.md and its picture, or results/tradeoff_confirmed.md; and the table in the docs."""
+    found = grouped(rows)
+    in_docs = {key: found[key] for key in IN_DOCS if key in found}
+    if confirmed:
+        (RESULTS / "tradeoff_confirmed.md").write_text(confirmed_page(found), encoding="utf-8")
+        fill_docs(in_docs, CONFIRMED)
+        return
     (RESULTS / "tradeoff.md").write_text(page(rows), encoding="utf-8")
     picture(rows, RESULTS / "tradeoff.png")
-    found = grouped(rows)
-    fill_docs({key: found[key] for key in IN_DOCS if key in found})
+    fill_docs(in_docs)

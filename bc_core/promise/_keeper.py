@@ -18,7 +18,7 @@ from bc_core.promise._verdict import PromiseVerdict, judge
 
 Keep = Literal["best", "last"]
 
-_MOST = 64.0
+_START, _MOST = 2.0, 64.0
 _REMEDY = (
     "h1 has the same architecture: if h2 was started from it, interpolate(h1, h2, held_out, promise=...) goes back "
     "towards h1 as far as the promise asks."
@@ -38,7 +38,9 @@ class PromiseOptions:
         confidence: Of the one-sided bounds that decide, at least 0.5.
         keep: Which weights the training ends with: ``"best"``, of the looks that met the promise the one with the best
             accuracy, else the one that came nearest; or ``"last"``.
-        start: lambda_c at first, > 0. None for 1; of a dissonance with a largest lambda_c half of that.
+        average: Whether each look is also at a mean of the weights so far (see `Keeper.share_of_look`), and the better
+            of both counts; where the best are kept.
+        start: lambda_c at first, > 0. None for 2; of a dissonance with a largest lambda_c half of that.
         most: The largest lambda_c. None for 64, or that of the dissonance.
     """
 
@@ -46,6 +48,7 @@ class PromiseOptions:
     every: int | None = None
     confidence: float = 0.95
     keep: Keep = "best"
+    average: bool = True
     start: float | None = None
     most: float | None = None
 
@@ -72,6 +75,8 @@ class PromiseOptions:
         for constraint in made.promise:
             _check_keepable(constraint)
         known(made.keep, ("best", "last"), "keep")
+        if not isinstance(made.average, bool):
+            raise TypeError(f"average must be True or False. Received: average={made.average!r}.")
         if made.every is not None and (isinstance(made.every, bool) or not isinstance(made.every, int)):
             raise TypeError(f"every must be a whole number of steps. Received: every={made.every!r}.")
         if made.every is not None and made.every < 1:
@@ -91,12 +96,17 @@ class PromiseOptions:
         """
         largest = None if dissonance is None else DISSONANCES[dissonance].most_lambda
         most = self.most if self.most is not None else largest or _MOST
-        start = self.start if self.start is not None else min(1.0, most) if largest is None else most / 2
+        start = self.start if self.start is not None else min(_START, most) if largest is None else most / 2
         for value in (start, most):
             check_lambda(value) if dissonance is None else check_lambda_of(dissonance, value)
         if not 0 < start <= most:
             raise ValueError(f"A promise needs 0 < start <= most. Received: start={start!r}, most={most!r}.")
         return start, most
+
+    @property
+    def averages(self) -> bool:
+        """Whether a mean of weights is looked at too."""
+        return self.average and self.keep == "best"
 
     @property
     def logged_names(self) -> tuple[str, ...]:
@@ -134,6 +144,7 @@ class Keeper:
     Attributes:
         steps: Training steps before the last look; None before the first.
         best_steps: The same for the look whose weights are the best.
+        best_is_mean: Whether the best are the mean at that look, and not the weights of then.
 
     Example:
         >>> from bc_core import ErrorOverlap
@@ -153,6 +164,8 @@ class Keeper:
         self._best: PromiseVerdict | None = None
         self.steps: int | None = None
         self.best_steps: int | None = None
+        self.best_is_mean = False
+        self._in_mean = 0
 
     @property
     def lambda_c(self) -> float:
@@ -169,31 +182,57 @@ class Keeper:
         """What the last look has shown."""
         return self._last
 
-    def look(self, overlap: ErrorOverlap, steps: int) -> bool:
+    def share_of_look(self, anew: bool) -> float:
+        """How much of the mean of weights those of now are to make up, as a look begins.
+
+        The weights of look n are taken in with 4 / (n + 3), so that in the end a look counts about by the cube of its
+        number: most of the mean is of the last third, however long the training is going to be.
+
+        Args:
+            anew: Whether there is no mean yet.
+
+        Reference:
+            Shamir and Zhang, "Stochastic gradient descent for non-smooth optimization", ICML 2013: polynomial decay.
+        """
+        self._in_mean = 1 if anew else self._in_mean + 1
+        return 4 / (self._in_mean + 3)
+
+    def look(self, overlap: ErrorOverlap, steps: int, of_mean: ErrorOverlap | None = None) -> bool:
         """Take what held-out data show after some training steps, and move lambda_c.
 
+        Args:
+            overlap: Counts of h1 and h2.
+            steps: Training steps so far.
+            of_mean: Counts of h1 and h2 with the mean of its weights; the better of both is what the look has shown.
+
         Returns:
-            Whether the weights of now are the best so far, to be kept.
+            Whether these weights are the best so far, to be kept; `best_is_mean` says which.
 
         Raises:
             ValueError: The held-out data can never show that the promise is kept.
         """
         if self._last is None:
             check_can_be_told(self.options, overlap)
-        # What the classes are is of no matter here, and a checkpoint has less to keep.
-        overlap = ErrorOverlap(overlap.counts.sum(axis=0, keepdims=True))
-        self._last = verdict = judge(self.options.promise, overlap, self.options.confidence)
+        verdicts = [self._judge(each) for each in (of_mean, overlap) if each is not None]
+        self._last = verdict = max(verdicts, key=_rank)
         self._multiplier.update(verdict)
         self.steps = steps
         # Of equals the later, which has seen more.
         is_best = self._best is None or _rank(verdict) >= _rank(self._best)
         if is_best:
             self._best, self.best_steps = verdict, steps
+            self.best_is_mean = of_mean is not None and verdict is verdicts[0]
         return is_best
+
+    def _judge(self, overlap: ErrorOverlap) -> PromiseVerdict:
+        # What the classes are is of no matter here, and a checkpoint has less to keep.
+        summed = ErrorOverlap(overlap.counts.sum(axis=0, keepdims=True))
+        return judge(self.options.promise, summed, self.options.confidence)
 
     def forget_best(self) -> None:
         """Begin to compare anew: the weights of the best look are gone."""
         self._best = self.best_steps = None
+        self.best_is_mean = False
 
     def logged(self) -> dict[str, float]:
         """What is logged of the last look: each score and its bound."""
@@ -215,7 +254,8 @@ class Keeper:
                 f"trained."
             )
         at = self.best_steps if self.options.keep == "best" else self.steps
-        weights = f"The weights are those after {at} steps"
+        mean = "a mean of those until" if self.best_is_mean and self.options.keep == "best" else "those after"
+        weights = f"The weights are {mean} {at} steps"
         if unseen:
             weights = f"That was after {at} steps, and the weights have changed since: those of now were not looked at"
         line = f"{self.verdict} {weights}, lambda_c is {self.lambda_c:.3g} at the end."
@@ -233,6 +273,8 @@ class Keeper:
             "best": None if self._best is None else self._best.overlap.counts.tolist(),
             "steps": self.steps,
             "best_steps": self.best_steps,
+            "best_is_mean": self.best_is_mean,
+            "in_mean": self._in_mean,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -253,6 +295,8 @@ class Keeper:
             for counts in (state["last"], state["best"])
         )
         self.steps, self.best_steps = state["steps"], state["best_steps"]
+        # A checkpoint of before there were means has none.
+        self.best_is_mean, self._in_mean = state.get("best_is_mean", False), state.get("in_mean", 0)
 
 
 def check_can_be_told(options: PromiseOptions, overlap: ErrorOverlap) -> None:

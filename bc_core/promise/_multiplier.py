@@ -8,20 +8,22 @@ from typing import Any
 
 from bc_core.promise._verdict import Finding, PromiseVerdict
 
-# What one look may change: a factor of e, so that a noisy estimate moves it little and a few looks move it far.
-_MOST = 1.0
+# What one look may add up: while h2 has learned little it breaks much whatever lambda_c is, and a lambda_c that has
+# grown far in that time costs accuracy that does not come back.
+_MOST = 0.5
 
 
 class Multiplier:
     r"""Dual ascent on the logarithm of lambda_c, by a proportional-integral rule.
 
     .. math::
-        \log \lambda_{t+1} = \log \lambda_t + k_i e_t + k_p (e_t - e_{t-1}), \quad
+        \log \lambda_{t+1} = \log \lambda_t + k_i \bar e_t + k_p (e_t - e_{t-1}), \quad
         e_t = \log \frac{\text{bound of the share that breaks}}{\text{aim} \cdot \text{most that is promised}}
 
-    cut to -1..1, for a promise of several bounds the largest. The model's own step is on the differentiable dissonance,
-    the multiplier's on the true score: a proxy-Lagrangian. In the logarithm one gain serves a lambda_c of 0.1 and of
-    64; the proportional term is what an augmented Lagrangian adds.
+    for a promise of several bounds the largest, :math:`\bar e` cut to -0.5..0.5. The model's own step is on the
+    differentiable dissonance, the multiplier's on the true score: a proxy-Lagrangian. In the logarithm one gain serves
+    a lambda_c of 0.1 and of 64. The proportional term, what an augmented Lagrangian adds, is not cut: what falls by
+    itself as h2 learns takes lambda_c down as far as the integral has taken it up.
 
     Args:
         start: lambda_c at first.
@@ -48,8 +50,8 @@ class Multiplier:
         start: float = 1.0,
         least: float = 2.0**-7,
         most: float = 64.0,
-        integral: float = 0.5,
-        proportional: float = 0.5,
+        integral: float = 0.4,
+        proportional: float = 1.0,
         aim: float = 0.85,
     ) -> None:
         self.lambda_c = start
@@ -62,10 +64,11 @@ class Multiplier:
         excesses = [log_excess(finding) - self._aim for finding in verdict.findings if not math.isnan(finding.value)]
         if not excesses:
             return
-        excess = min(max(*excesses, -_MOST), _MOST)
+        excess = max(excesses)
         change = 0.0 if self._last is None else excess - self._last
         self._last = excess
-        moved = math.log(self.lambda_c) + self._integral * excess + self._proportional * change
+        added = self._integral * min(max(excess, -_MOST), _MOST)
+        moved = math.log(self.lambda_c) + added + self._proportional * change
         self.lambda_c = min(max(math.exp(moved), self._least), self._most)
 
     def state_dict(self) -> dict[str, Any]:

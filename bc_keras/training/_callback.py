@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from bc_core import SCORES, Comparison, Promise, PromiseVerdict
+from bc_core import SCORES, Comparison, ErrorOverlap, Promise, PromiseVerdict
 from bc_core.files._failed_writes import told_of
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
@@ -220,9 +220,8 @@ class CompatibilityCallback(keras.callbacks.Callback):
         if self._epoch is not None and self._epoch not in self.history:
             self._compare_after(self._epoch)
         if self._promised is not None:
-            assert self._asked is not None
             if self._promised.is_unseen(self.model):
-                self._promised.look(self.model, self._held_to(), self._asked.compare().overlap)
+                self._promised.look(self.model, self._held_to(), self._count(), self._count)
             self._promised.end(self.model, self._held_to())
         self._asked = None
 
@@ -247,7 +246,11 @@ class CompatibilityCallback(keras.callbacks.Callback):
         self._report(f"Epoch {epoch + 1}", scores)
         if self._promised is None:
             return scores
-        return scores | self._promised.look(self.model, self._held_to(), comparison.overlap)
+        return scores | self._promised.look(self.model, self._held_to(), comparison.overlap, self._count)
+
+    def _count(self) -> ErrorOverlap:
+        assert self._asked is not None
+        return self._asked.compare().overlap
 
     def _write(self, comparison: Comparison, epoch: int) -> None:
         """Save and log; whatever keeps one place from taking it, the others get theirs."""

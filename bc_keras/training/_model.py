@@ -102,8 +102,9 @@ class BCModel(HeldSteps):
             `PromiseVerdict` afterwards, and ``lambda_c`` and the scores are logged. See ``docs/promises.md``.
         promise_data: held-out data for it, as in ``fit(validation_data=...)``, or a share of the arrays that ``fit`` is
             given, which is put aside. Defaults to `None`, the validation data of ``fit``.
-        promise_options: ``confidence`` of the bound (0.95), ``keep`` (``"best"`` weights, or ``"last"``), ``every``
-            (look every so many steps too), and lambda_c's ``start`` (1) and ``most`` (64).
+        promise_options: ``confidence`` of the bound (0.95), ``keep`` (``"best"`` weights, or ``"last"``), ``average``
+            (whether a mean of weights may be the best, True), ``every`` (look every so many steps too), and lambda_c's
+            ``start`` (2) and ``most`` (64).
         teacher: what is imitated in place of h1, where the dissonance imitates: a model, `StoredOutputs`, a `Reference`
             or a blend ``[(model, weight), ...]``. Support and scores are h1's all the same.
         plain: a model that was trained without h1, in any form of `teacher`: imitated in place of h1 wherever h2 is

@@ -25,7 +25,9 @@ from bc_keras.training._warm_start import SEPARATOR, named_weights, weights_behi
 
 # Rows at a time; they are only read.
 _BATCH_SIZE = 256
-_STATE, _WEIGHTS = "promise.json", "promise.npz"
+_STATE, _WEIGHTS, _MEAN = "promise.json", "promise.npz", "promise_mean.npz"
+
+Weights = list[np.ndarray[Any, Any]]
 
 
 class Promised:
@@ -39,7 +41,9 @@ class Promised:
     def __init__(self, options: PromiseOptions, data: Any = None) -> None:
         self.keeper = Keeper(options)
         self.data = data
-        self.weights: list[np.ndarray[Any, Any]] | None = None
+        self.weights: Weights | None = None
+        # The mean of those that were looked at.
+        self.mean: Weights | None = None
         # What tells the weights of the last look from others.
         self.seen: list[float] | None = None
 
@@ -53,19 +57,39 @@ class Promised:
         """A fit begins: with the best weights of the training that it goes on with, or none yet."""
         self.weigh(state.options.dissonance_name)
         if self.keeper.best_steps is not None and self.weights is None:
-            if self.keeper.best_steps == _steps(model):
+            if self.keeper.best_steps == _steps(model) and not self.keeper.best_is_mean:
                 self.weights = model.get_weights()
             else:
                 self.keeper.forget_best()
         state.lambda_c = self.keeper.lambda_c
 
-    def look(self, model: keras.Model, state: Compatibility, overlap: ErrorOverlap) -> dict[str, float]:
-        """Take what held-out data show, and return what is logged."""
+    def look(
+        self, model: keras.Model, state: Compatibility, overlap: ErrorOverlap, count: Callable[[], ErrorOverlap]
+    ) -> dict[str, float]:
+        """Take what held-out data show, and return what is logged.
+
+        Args:
+            model: h2.
+            state: what it is held to.
+            overlap: counts of h1 and h2 as it is.
+            count: counts of them when it is called, with other weights.
+        """
         self.seen = _told_by(model)
-        if self.keeper.look(overlap, _steps(model)) and self.keeper.options.keep == "best":
-            self.weights = model.get_weights()
+        now, of_mean = model.get_weights(), None
+        if self.keeper.options.averages and self.take_in(now):
+            with _set_to(model, self.mean, now):
+                of_mean = count()
+        if self.keeper.look(overlap, _steps(model), of_mean) and self.keeper.options.keep == "best":
+            self.weights = self.mean if self.keeper.best_is_mean else now
         state.lambda_c = self.keeper.lambda_c
         return self.logged()
+
+    def take_in(self, now: Weights) -> bool:
+        """Take weights into the mean, and say whether it is another than they are."""
+        mean = self.mean
+        share = self.keeper.share_of_look(anew=mean is None)
+        self.mean = now if mean is None else [_toward(*pair, share) for pair in zip(mean, now, strict=True)]
+        return mean is not None
 
     def logged(self) -> dict[str, float]:
         """lambda_c as it is from now on, and what the last look has shown."""
@@ -82,20 +106,19 @@ class Promised:
         """Go on where another wrapping of the model stood, if it was held to the same promise."""
         if other is not None and str(other.keeper.options.promise) == str(self.keeper.options.promise):
             self.keeper.load_state_dict(other.keeper.state_dict())
-            self.weights = other.weights
+            self.weights, self.mean = other.weights, other.mean
 
     def save(self, folder: Path) -> None:
         """Write what it has come to."""
         (folder / _STATE).write_text(json.dumps(self.keeper.state_dict()), encoding="utf-8")
-        if self.weights is not None:
-            np.savez(folder / _WEIGHTS, *self.weights)
+        for name, weights in ((_WEIGHTS, self.weights), (_MEAN, self.mean)):
+            if weights is not None:
+                np.savez(folder / name, *weights)
 
     def load(self, folder: Path) -> None:
         """Go on where it stood."""
         self.keeper.load_state_dict(json.loads((folder / _STATE).read_text(encoding="utf-8")))
-        if (folder / _WEIGHTS).exists():
-            with np.load(folder / _WEIGHTS) as saved:
-                self.weights = list(saved.values())
+        self.weights, self.mean = (_loaded(folder / name) for name in (_WEIGHTS, _MEAN))
 
     def is_unseen(self, model: keras.Model) -> bool:
         """Whether the weights are others than at the last look; at the end an optimiser may put an average there."""
@@ -105,12 +128,38 @@ class Promised:
         """Go back to the weights that kept the promise best, and say what came of it."""
         if self.weights is not None:
             model.set_weights(self.weights)
-        self.weights = None
+        self.weights = self.mean = None
         verdict, line = self.keeper.verdict, self.keeper.said(can_interpolate=_lies_between(model, state))
         if verdict is not None and verdict.verdict == "missed":
             warnings.warn(line, stacklevel=2)
         else:
             say(line)
+
+
+def _loaded(path: Path) -> Weights | None:
+    if not path.exists():
+        return None
+    with np.load(path) as saved:
+        return list(saved.values())
+
+
+def _toward(mean: Any, now: Any, share: float) -> Any:
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(now.dtype)):
+        return now
+    # Half precision would lose small steps.
+    precise = np.promote_types(now.dtype, np.float32) if now.dtype.kind == "f" else np.dtype(np.float32)
+    mean = mean.astype(precise)
+    return mean + precise.type(share) * (now.astype(precise) - mean)
+
+
+@contextmanager
+def _set_to(model: keras.Model, weights: Weights | None, before: Weights) -> Iterator[None]:
+    """Other weights for as long as it lasts."""
+    model.set_weights(weights)
+    try:
+        yield
+    finally:
+        model.set_weights(before)
 
 
 def _steps(model: keras.Model) -> int:
@@ -207,9 +256,12 @@ class PromiseLooks(keras.callbacks.Callback):
         self._asked = None
 
     def _look(self) -> None:
-        assert self._asked is not None
         with as_fit_ends(self.model):
-            self._promised.look(self.model, self._state, self._asked.compare().overlap)
+            self._promised.look(self.model, self._state, self._count(), self._count)
+
+    def _count(self) -> ErrorOverlap:
+        assert self._asked is not None
+        return self._asked.compare().overlap
 
 
 def take_promise(

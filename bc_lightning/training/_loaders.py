@@ -91,9 +91,7 @@ def order_of(loader: Any, world_size: int) -> Order:
         # With several processes each would read the whole data set.
         return Order(0, 1, len(sampler), size) if world_size == 1 else Order()
     if type(sampler) is DistributedSampler and not sampler.shuffle:
-        length = len(sampler.dataset)  # type: ignore[arg-type]
-        own = len(range(sampler.rank, length, sampler.num_replicas))
-        return Order(sampler.rank, sampler.num_replicas, own, size)
+        return Order(sampler.rank, sampler.num_replicas, _own_items(sampler), size)
     return Order()
 
 
@@ -151,6 +149,15 @@ def repeats_items(loader: Any) -> bool:
     return len(sampler.dataset) % sampler.num_replicas != 0  # type: ignore[arg-type]
 
 
+def items_of_pass(loader: Any) -> int | None:
+    """How many leading items of a pass over a loader are no padding; None where all are."""
+    return _own_items(sampler_of(loader)[0]) if repeats_items(loader) else None
+
+
+def _own_items(sampler: Any) -> int:
+    return len(range(sampler.rank, len(sampler.dataset), sampler.num_replicas))
+
+
 def not_padding(loader: Any, epoch: Epoch, position: Position | None, key: int, batch_size: int) -> int | None:
     """How many leading instances of a batch are no padding: DistributedSampler repeats some to fill its shards.
 
@@ -177,7 +184,7 @@ def not_padding(loader: Any, epoch: Epoch, position: Position | None, key: int, 
     # Beside a longer loader a shorter one begins anew when it has come to its end.
     seen %= _length_of_pass(loader, sampler)
     epoch.seen[key] = (position, seen, batch_size)
-    own = len(range(sampler.rank, items, sampler.num_replicas))
+    own = _own_items(sampler)
     return None if own >= seen + batch_size else max(0, own - seen)
 
 

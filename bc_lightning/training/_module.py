@@ -118,8 +118,9 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
             `PromiseVerdict` afterwards. See ``docs/promises.md``.
         promise_data: held-out data for it: a data loader, a list of batches or a ``Dataset``, read as `evaluate` reads
             them, when an epoch ends. By default the validation data, whose scores are computed anyway.
-        promise_options: ``confidence`` of the bound (0.95), ``keep`` (``"best"`` weights, or ``"last"``), ``every``
-            (look at `promise_data` every so many steps too), and lambda_c's ``start`` (1) and ``most`` (64).
+        promise_options: ``confidence`` of the bound (0.95), ``keep`` (``"best"`` weights, or ``"last"``), ``average``
+            (whether a mean of weights may be the best, True), ``every`` (look at `promise_data` every so many steps
+            too), and lambda_c's ``start`` (2) and ``most`` (64).
         teacher: what is imitated in place of h1, by a loss that imitates: a model, `StoredOutputs`, a `Reference`, or a
             blend of several as a list ``[(model, weight), ...]``. Support and scores are h1's all the same.
         plain: a model that was trained without h1, in any form of `teacher`: imitated in place of h1 wherever h2 is

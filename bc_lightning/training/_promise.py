@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import torch
@@ -26,6 +28,7 @@ from bc_lightning._packages import logged_name
 from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning._user_module import lacks_forward
 from bc_lightning.training._found_labels import Found
+from bc_lightning.training._loaders import items_of_pass, loader_of
 from bc_lightning.training._reader import BATCH_SIZE, Reader, evaluating, in_order, reading_of
 from bc_lightning.training._state import Compatibility, Stage, compatibilities_of
 from bc_lightning.training._warm_start import tensors_of, weights_behind
@@ -45,6 +48,10 @@ class Promised:
     def __init__(self, options: PromiseOptions, dissonance: str) -> None:
         self.keeper = Keeper(options, dissonance)
         self.weights: Weights | None = None
+        # The mean of those that were looked at; and whether validation data can be read once more for it, None before
+        # that was tried.
+        self.mean: Weights | None = None
+        self.rereads: bool | None = None
         # The weights that are validated at present: those of now may be others when that ends, as an average that a
         # callback puts in their place is taken out again.
         self.validated: Weights | None = None
@@ -60,18 +67,31 @@ class Promised:
         else:
             self.keeper.forget_best()
 
+    def take_in(self, now: Weights) -> bool:
+        """Take weights into the mean, and say whether it is another than they are."""
+        share, before = self.keeper.share_of_look(anew=self.mean is None), self.mean
+        self.mean = (
+            now if before is None else {name: _toward(before[name], value, share) for name, value in now.items()}
+        )
+        return before is not None
+
     def state_dict(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         """What a checkpoint is to remember; the best weights only where they are not the checkpoint's own."""
         is_whole = "optimizer_states" in checkpoint
-        is_own = self.keeper.best_steps == checkpoint.get("global_step")
-        return {**self.keeper.state_dict(), "weights": self.weights if is_whole and not is_own else None}
+        kept = {"weights": None if self._is_own(checkpoint) else self.weights, "mean": self.mean}
+        return {**self.keeper.state_dict(), **(kept if is_whole else {"weights": None, "mean": None})}
+
+    def _is_own(self, checkpoint: Mapping[str, Any]) -> bool:
+        """Whether the best weights are those of the checkpoint."""
+        return not self.keeper.best_is_mean and self.keeper.best_steps == checkpoint.get("global_step")
 
     def load_state_dict(self, state: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
         """Go on where the training that wrote a checkpoint stood."""
         self.keeper.load_state_dict(state)
         if self.keeper.options.keep == "best" and self.keeper.best_steps is not None:
-            own = checkpoint["state_dict"] if self.keeper.best_steps == checkpoint["global_step"] else None
-            self.weights = _copied(state["weights"] if own is None else own)
+            self.weights = _copied(checkpoint["state_dict"] if self._is_own(checkpoint) else state["weights"])
+        # A checkpoint of before there were means has none.
+        self.mean = state.get("mean")
 
 
 class VerdictOf:
@@ -134,15 +154,21 @@ def _check_held_out(module: Any, state: Compatibility, promised: Promised) -> No
                 "validation_step, and 'val' among the stages), or held-out data by promise_data=loader."
             )
         return
+    for hook in _changed_batches(module, trainer):
+        raise TypeError(
+            f"{hook} changes batches, and may do so otherwise in training. Give the held-out data to the Trainer as "
+            f"validation data, and leave out promise_data."
+        )
+    if promised.keeper.steps is None and not trainer.fast_dev_run and not lacks_forward(module):
+        check_can_be_told(promised.keeper.options, _held_out(module, state, promised))
+
+
+def _changed_batches(module: Any, trainer: Any) -> Iterator[str]:
+    """Hooks of the user's that change batches."""
     for owner, name in itertools.product((module._user_class, type(trainer.datamodule)), _BATCH_HOOKS):
         hook = getattr(owner, name, None)
         if hook is not None and hook.__module__.split(".")[0] not in ("pytorch_lightning", "lightning"):
-            raise TypeError(
-                f"{owner.__name__}.{name} changes batches, and may do so otherwise in training. Give the held-out data "
-                f"to the Trainer as validation data, and leave out promise_data."
-            )
-    if promised.keeper.steps is None and not trainer.fast_dev_run and not lacks_forward(module):
-        check_can_be_told(promised.keeper.options, _held_out(module, state, promised))
+            yield f"{owner.__name__}.{name}"
 
 
 def look_at_validation(module: Any, state: Compatibility, counts: Tensor, loaders: int) -> None:
@@ -228,7 +254,7 @@ def end_training(module: Any) -> None:
         if promised.weights is not None:
             module.load_state_dict(promised.weights)
         unseen = promised.weights is None and _is_unseen(module, promised)
-        promised.weights = promised.validated = None
+        promised.weights = promised.validated = promised.mean = None
         verdict = promised.keeper.verdict
         say = rank_zero_warn if verdict is not None and verdict.verdict == "missed" else rank_zero_info
         say(promised.keeper.said(unseen, _lies_between(module, state)))
@@ -287,13 +313,69 @@ def _is_due(promised: Promised, steps: int) -> bool:
 def _look(
     module: Any, state: Compatibility, promised: Promised, overlap: ErrorOverlap, validated: Weights | None = None
 ) -> None:
-    keeps_best, held_out = promised.keeper.options.keep == "best", state.options.promise_data is not None
-    if held_out:
+    keeper, now, of_mean = promised.keeper, validated, None
+    if state.options.promise_data is not None:
         promised.seen = _told_by(module)
-    if promised.keeper.look(overlap, module.trainer.global_step) and keeps_best:
-        promised.weights = _copied(module.state_dict()) if validated is None else validated
+    if keeper.options.keep == "best" and now is None:
+        now = _copied(module.state_dict())
+    if keeper.options.averages and now is not None:
+        of_mean = _of_mean(module, state, promised, overlap, now)
+    if keeper.look(overlap, module.trainer.global_step, of_mean) and now is not None:
+        promised.weights = promised.mean if keeper.best_is_mean else now
     # Filled in place, as by a schedule.
-    cast("Tensor", state.loss.lambda_c).fill_(promised.keeper.lambda_c)
+    cast("Tensor", state.loss.lambda_c).fill_(keeper.lambda_c)
+
+
+def _of_mean(
+    module: Any, state: Compatibility, promised: Promised, overlap: ErrorOverlap, now: Weights
+) -> ErrorOverlap | None:
+    """Counts with the mean of the weights, these among them; None where it is what they are, or cannot be had."""
+    if state.options.promise_data is None and promised.rereads is None:
+        promised.rereads = _can_reread(module, state, promised, overlap, now)
+    if promised.rereads is False or not promised.take_in(now):
+        return None
+    with _set_to(module, cast("Weights", promised.mean)):
+        return _held_out(module, state, promised)
+
+
+def _can_reread(module: Any, state: Compatibility, promised: Promised, overlap: ErrorOverlap, now: Weights) -> bool:
+    """Whether the validation data, read past the validation step, show what it has shown; else that is said."""
+    again, reduce = None, module.trainer.strategy.reduce_boolean_decision
+    if not any(_changed_batches(module, module.trainer)):
+        # What the reader makes nothing of is no error here, where nobody asked for it.
+        with _set_to(module, now), suppress(Exception):
+            again = _of_this_process(module, state, promised)
+    if reduce(again is not None):
+        overlaps = overlap, _over_processes(module, cast("ErrorOverlap", again))
+        given, seen = (each.counts.sum(axis=0) for each in overlaps)
+        # The same of h1; of h2 as good as the same, as other batches round otherwise.
+        if (given.sum(1) == seen.sum(1)).all() and abs(given - seen).max() <= max(1, overlap.total // 1000):
+            return True
+    rank_zero_info(
+        "The mean of h2's weights is not looked at for the promise, as the validation data cannot be read but by the "
+        "module's own validation step. To have it looked at, give held-out data by promise_data=loader."
+    )
+    return False
+
+
+@contextmanager
+def _set_to(module: Any, weights: Weights) -> Iterator[None]:
+    """Other weights for as long as it lasts."""
+    before = _copied(module.state_dict())
+    module.load_state_dict(weights)
+    try:
+        yield
+    finally:
+        module.load_state_dict(before)
+
+
+def _toward(mean: Any, now: Any, share: float) -> Any:
+    if not isinstance(now, Tensor) or not (now.is_floating_point() or now.is_complex()):
+        return now
+    # Half precision would lose small steps.
+    precise = torch.promote_types(now.dtype, torch.float32)
+    mean = mean.to(now.device, precise)
+    return mean + share * (now.to(precise) - mean)
 
 
 def _copied(weights: Mapping[str, Any]) -> Weights:
@@ -310,46 +392,58 @@ def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
 # -- held-out data of their own -----------------------------------------------------------------------------------
 
 
-class _Share:
-    """The batches of one process among several, on its device, as its Trainer's precision has them."""
-
-    def __init__(self, loader: Any, trainer: Any) -> None:
-        self.loader, self.trainer = loader, trainer
-
-    def __iter__(self) -> Iterator[Any]:
-        trainer = self.trainer
-        for batch in itertools.islice(self.loader, trainer.global_rank, None, trainer.world_size):
-            yield trainer.precision_plugin.convert_input(batch)
-
-
 def _held_out(module: Any, state: Compatibility, promised: Promised) -> ErrorOverlap:
     """Counts of both models on the held-out data, over all processes; h1 is asked once."""
-    trainer, data = module.trainer, state.options.promise_data
-    loader = DataLoader(data, batch_size=BATCH_SIZE) if isinstance(data, Dataset) else data
+    return _over_processes(module, _of_this_process(module, state, promised))
+
+
+def _of_this_process(module: Any, state: Compatibility, promised: Promised) -> ErrorOverlap:
+    loader, share = _share_of_data(module.trainer, state.options.promise_data)
     target, h1_labels = promised.kept or (None, None)
-    found, instances = _read(module, state, loader, h1_labels)
+    found, instances = _read(module, state, loader, share, h1_labels)
     labels = torch.cat(found.labels, dim=1) if found.labels else torch.empty(3, 0, dtype=torch.long)
     if target is not None and not torch.equal(labels[0], target):
         # The items come in another order, whatever the loader says of it.
-        found, _ = _read(module, state, loader, None)
+        found, _ = _read(module, state, loader, share, None)
     elif instances == labels.shape[1] and (isinstance(loader, (list, tuple)) or in_order(loader)):
         promised.kept = labels[0], labels[1]
-    counts = torch.zeros(1, 2, 2, dtype=torch.long)
-    if found.labels:
-        counts += torch.tensor(found.compared().overlap.counts).sum(0, keepdim=True)
-    if trainer.world_size > 1:
-        counts = trainer.strategy.reduce(counts.to(module.device), reduce_op="sum").cpu()
-    return ErrorOverlap(counts)
+    own = items_of_pass(loader) if state.options.promise_data is None else None
+    if own is not None and instances:
+        # What fills this process's share up is another's.
+        found.labels = [torch.cat(found.labels, dim=1)[:, : own * (labels.shape[1] // instances)]]
+        found.ids = None
+    if not sum(each.shape[1] for each in found.labels):
+        return ErrorOverlap([[[0, 0], [0, 0]]])
+    return ErrorOverlap(found.compared().overlap.counts.sum(axis=0, keepdims=True))
 
 
-def _read(module: Any, state: Compatibility, loader: Any, h1_labels: Tensor | None) -> tuple[Found, int]:
+def _over_processes(module: Any, overlap: ErrorOverlap) -> ErrorOverlap:
+    trainer = module.trainer
+    if trainer.world_size == 1:
+        return overlap
+    counts = torch.tensor(overlap.counts, device=module.device)
+    return ErrorOverlap(trainer.strategy.reduce(counts, reduce_op="sum").cpu())
+
+
+def _share_of_data(trainer: Any, data: Any) -> tuple[Any, slice]:
+    """What the held-out data are read from, and which of its batches are this process's."""
+    if data is None:
+        # Divided among the processes by their samplers.
+        batches = trainer.num_val_batches[0]
+        return loader_of(trainer, "val", 0), slice(0, None if math.isinf(batches) else batches, 1)
+    loader = DataLoader(data, batch_size=BATCH_SIZE) if isinstance(data, Dataset) else data
+    return loader, slice(trainer.global_rank, None, trainer.world_size)
+
+
+def _read(module: Any, state: Compatibility, loader: Any, share: slice, h1_labels: Tensor | None) -> tuple[Found, int]:
     h1 = state.reference if h1_labels is None else h1_labels
     reading = reading_of(module, state=state)
     reader = Reader(h1, module, module.device, (None, None, None), reading, None, None, None, state)
-    precision = module.trainer.precision_plugin.val_step_context()
+    trainer = module.trainer
     # Going through a loader draws from the generators, h1 may too.
-    with random_numbers_kept(), evaluating(state.reference, module), precision:
-        found = reader.read(_Share(loader, module.trainer), in_order=True)
+    with random_numbers_kept(), evaluating(state.reference, module), trainer.precision_plugin.val_step_context():
+        batches = itertools.islice(loader, share.start, share.stop, share.step)
+        found = reader.read(map(trainer.precision_plugin.convert_input, batches), in_order=True)
     return found, reader.instances
 
 

@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def told_of_training(
-    settings: Mapping[str, Any] | None, performance: Sequence[float | None] | None
-) -> dict[str, Any]:
+def told_of_training(settings: Mapping[str, Any] | None, performance: Sequence[float | None] | None) -> dict[str, Any]:
     """What the dashboard is told of a training beside its comparisons, ready for JSON; empty where that is nothing.
 
     Raises:

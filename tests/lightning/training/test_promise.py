@@ -13,6 +13,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from bc_core.promise._keeper import Keeper
+from bc_core.promise._multiplier import Multiplier
 from bc_lightning import BCLightningModule, CompatibilityCallback, evaluate, unwrap
 from bc_lightning.training._wrapped import compatibilities_of
 
@@ -93,7 +95,7 @@ def test_the_callback_does_what_the_wrapped_module_does():
     plain, others = fitted(lambda net: net, callback)
     assert type(plain) is Classifier
     assert str(callback.promise) == str(module.promise)
-    assert logs["lambda_c"] == others["lambda_c"] != 1
+    assert logs["lambda_c"] == others["lambda_c"] != 2
     for name, value in module.state_dict().items():
         assert torch.equal(plain.state_dict()[name], value), name
     # The verdict is of the weights that are there, BatchNorm's statistics among them.
@@ -128,11 +130,12 @@ def test_h1_is_asked_once_about_held_out_data_of_their_own():
     shuffled = DataLoader(HELD_OUT, 200, shuffle=True)
     again = BCLightningModule(nn.Linear(4, 3), h1=h1, optimizer=torch.optim.Adam, **PROMISE, promise_data=shuffled)
     trainer_of(epochs=4).fit(again, loaders()[0])
-    assert asked.count(200) == 5
+    # Before the first epoch, and at each look, but the first, of the mean of h2's weights too.
+    assert asked.count(200) == 1 + 4 + 3
     assert again.promise.overlap.accuracy_h1 == module.promise.overlap.accuracy_h1
 
 
-def test_looking_draws_no_random_numbers():
+def test_looking_draws_no_random_numbers(monkeypatch):
     def weights(**options):
         module = BCLightningModule(nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3)), h1=old(), optimizer=sgd, **options)
         with torch.no_grad():
@@ -145,9 +148,9 @@ def test_looking_draws_no_random_numbers():
     def sgd(parameters):
         return torch.optim.SGD(parameters, lr=0.1)
 
-    fixed = {"start": 2.0, "most": 2.0, "keep": "last", "confidence": 0.5}
-    # Broken by far, so that lambda_c stays where it must not go beyond.
-    looked = weights(promise="nfr <= 0.4%", promise_options=fixed, promise_data=DataLoader(HELD_OUT, 50))
+    monkeypatch.setattr(Multiplier, "update", lambda self, verdict: None)  # lambda_c stays where it is
+    monkeypatch.setattr(Keeper, "look", lambda self, *counts: False)  # so do the weights
+    looked = weights(promise="nfr <= 2%", promise_options={"start": 2.0}, promise_data=DataLoader(HELD_OUT, 50))
     for name, value in weights(lambda_c=2.0).items():
         assert torch.equal(looked[name], value), name
 
@@ -200,7 +203,7 @@ def test_fit_goes_on_with_the_same_trainer_and_begins_anew_with_another():
     assert compatibilities_of(module)[0].promised.keeper is keeper
     trainer_of(epochs=1).fit(module, *loaders())
     assert compatibilities_of(module)[0].promised.keeper is not keeper
-    assert first != 1
+    assert first != 2
 
 
 def test_nothing_of_a_promise_is_in_the_model():
@@ -214,7 +217,7 @@ def test_nothing_of_a_promise_is_in_the_model():
 
 
 def test_it_is_said_in_one_line(caplog):
-    module = BCLightningModule(Classifier(), h1=old(), loss="imitation", **PROMISE)
+    module = BCLightningModule(Classifier(), h1=old(), loss="imitation", promise="nfr <= 90%")
     with caplog.at_level(logging.INFO):
         trainer_of().fit(module, *loaders())
     said = [record.getMessage() for record in caplog.records if "romise" in record.getMessage()]
@@ -388,3 +391,49 @@ def test_a_promise_that_is_missed_names_the_way_back_where_there_is_one(recwarn)
         said = [str(each.message) for each in recwarn if "missed" in str(each.message)]
         assert len(said) == 1
         assert ("interpolate(h1, h2, held_out, promise=...)" in said[0]) == there_is
+
+
+class Doubled(Classifier):
+    """A hook that changes batches."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return [2 * batch[0], batch[1]]
+
+
+@pytest.mark.parametrize("kind", [Classifier, Doubled])
+def test_the_mean_is_looked_at_where_validation_data_can_be_read_again(kind, caplog, monkeypatch):
+    looks, look = [], Keeper.look
+
+    def noted(keeper, overlap, steps, of_mean=None):
+        looks.append(of_mean)
+        return look(keeper, overlap, steps, of_mean)
+
+    monkeypatch.setattr(Keeper, "look", noted)
+    caplog.set_level(logging.INFO)
+    module = BCLightningModule(kind(), h1=old(), promise="nfr <= 90%")
+    trainer_of(limit_val_batches=3).fit(module, *loaders())
+    assert [each is not None for each in looks] == ([False] * 3 if kind is Doubled else [False, True, True])
+    assert {each.total for each in looks if each is not None} <= {150}
+    assert ("mean of h2's weights is not looked at" in caplog.text) == (kind is Doubled)
+
+
+def test_a_checkpoint_of_before_there_were_means_is_gone_on_with(tmp_path):
+    keep = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    trainer_of(keep, epochs=2).fit(BCLightningModule(Classifier(), h1=old(), **PROMISE), *loaders())
+    path = tmp_path / "epoch=1.ckpt"
+    saved = torch.load(path, weights_only=False)
+    (found,) = (entry for entry in walk(saved) if "best_steps" in entry)
+    for name in ("mean", "in_mean", "best_is_mean"):
+        del found[name]
+    found["weights"] = saved["state_dict"]
+    torch.save(saved, path)
+    module = BCLightningModule(Classifier(), h1=old(), **PROMISE)
+    trainer_of(epochs=3).fit(module, *loaders(), ckpt_path=path)
+    assert module.promise is not None
+
+
+def walk(value):
+    if isinstance(value, dict):
+        yield value
+        for each in value.values():
+            yield from walk(each)

@@ -6,7 +6,20 @@ import time
 
 import numpy as np
 import pytest
-from served_logs import BASE, ORIGINALS, PNG, comparison, index_of, local, log, refused, write
+from served_logs import (
+    BASE,
+    ORIGINALS,
+    PNG,
+    client_of,
+    comparison,
+    index_of,
+    local,
+    log,
+    python_provider,
+    refused,
+    rust_provider,
+    write,
+)
 from tensorboard.compat.proto.summary_pb2 import (
     DATA_CLASS_TENSOR,
     Summary,
