@@ -281,6 +281,8 @@ export type Flips = "a" | "b" | "both";
 export interface ViewState extends Filter {
   readonly run: string | null;
   readonly dataset: string | null;
+  /** The run that the view opens on where it is told none. */
+  readonly pin: string | null;
   /** Null follows the latest. */
   readonly step: number | null;
   /** A second update, on the same data set against the same h1. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { NO_ACTIONS } from "../src/data/indexFromJson";
 import type { Cells, Index, Series } from "../src/model";
-import { moveTo, preferredDataset, select } from "../src/state/selection";
+import { moveTo, opened, preferredDataset, select } from "../src/state/selection";
 import { DEFAULT_STATE } from "../src/state/url";
 import { runOptions } from "../src/views/toolbar/Toolbar";
 
@@ -68,6 +68,21 @@ describe("what an index holds for a state", () => {
 
   it("names the step that comes closest to a missing one", () => {
     expect(select(index, { ...state, step: 12 }).missing?.nearest).toBe(10);
+  });
+});
+
+describe("where nothing was said of what to show", () => {
+  it.each([
+    ["the run that was written to last", null, "b"],
+    ["the pinned run", "a", "a"],
+    ["the last one where the pinned one is not there", "gone", "b"],
+  ])("is %s at its newest step", (_, pin, run) => {
+    const state = opened(index, DEFAULT_STATE, pin);
+    expect([state.run, state.dataset, state.step]).toEqual([run, "test", null]);
+  });
+
+  it("is what was said, whatever is pinned", () => {
+    expect(opened(index, { ...DEFAULT_STATE, run: "c" }, "a")).toMatchObject({ run: "c", dataset: "test" });
   });
 });
 

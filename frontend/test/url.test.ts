@@ -16,6 +16,7 @@ function anyState(): ViewState {
   return {
     run: pick(null, anyText()),
     dataset: pick(null, anyText()),
+    pin: pick(null, anyText()),
     step: pick(null, 0, whole(1e9), -1, Number.MAX_SAFE_INTEGER),
     other: pick(null, anyText()),
     region: pick(null, "regress", "common", "progress"),

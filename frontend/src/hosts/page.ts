@@ -1,5 +1,5 @@
 import { memorySource } from "../data/memorySource";
-import { type Host, systemTheme } from "./host";
+import { type Host, keptPin, systemTheme } from "./host";
 import { mount } from "./mount";
 
 /** The single file keeps its state in the address, so that reload, bookmark and the back button work from disk. */
@@ -22,6 +22,7 @@ const host: Host = {
   },
   theme: systemTheme(),
   onData: null,
+  pin: keptPin(),
   link: (text) => `${location.href.split("#")[0]}#${text}`,
   live: false,
 };

@@ -1,5 +1,5 @@
 import { httpSource } from "../data/httpSource";
-import { type Host, systemTheme, type Theme } from "./host";
+import { type Host, keptPin, systemTheme, type Theme } from "./host";
 import { mount } from "./mount";
 import { hashWithState, isOurs, stateFromHash } from "./tensorboardHash";
 
@@ -79,6 +79,7 @@ function tensorboardHost(): Host {
     },
     theme: tensorboardTheme(outer),
     onData: null,
+    pin: keptPin(),
     link(text) {
       try {
         return holder.location.href.split("#")[0] + hashWithState(holder.location.hash, text);

@@ -48,6 +48,8 @@ function notebookHost(model: WidgetModel): Host {
     onExternalState: (callback) => on(model, "change:state", callback),
     theme: notebookTheme(),
     onData: (callback) => on(model, "change:index", callback),
+    // The state of the widget keeps it.
+    pin: null,
     link: () => null,
     live: false,
   };

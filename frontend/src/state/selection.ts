@@ -122,6 +122,18 @@ export function select(index: Index, state: ViewState): Selection {
   return { runs, datasets, series, step, stepIndex, comparable, other, otherStep, missing: null };
 }
 
+/**
+ * State with a run and a data set, whatever was said about them: the address names what is on show from the start.
+ * Where no run was said that is the pinned one, and the run that was written to last where none of these is pinned.
+ */
+export function opened(index: Index, state: ViewState, pin: string | null): ViewState {
+  if (state.run !== null && state.dataset !== null) return state;
+  const run = state.run ?? (datasetsOf(index, pin).length > 0 ? pin : latestRun(index));
+  if (run === null) return state;
+  const { dataset } = moveTo(index, state, run, state.dataset);
+  return { ...state, run, dataset: state.dataset ?? dataset ?? null };
+}
+
 /** A change of run or data set keeps what still means something there and drops the rest. */
 export function moveTo(index: Index, state: ViewState, run: string, dataset: string | null): Partial<ViewState> {
   const datasets = datasetsOf(index, run);

@@ -6,6 +6,7 @@ import type { ClassSort, Flips, InstanceSort, Region, SliceCondition, ViewState 
 export const DEFAULT_STATE: ViewState = {
   run: null,
   dataset: null,
+  pin: null,
   step: null,
   other: null,
   region: null,
@@ -162,6 +163,7 @@ const position = number((value) => Number.isSafeInteger(value) && value >= 0);
 const CODECS: { readonly [K in keyof ViewState]: Codec<ViewState[K]> } = {
   run: orNull(text),
   dataset: orNull(text),
+  pin: orNull(text),
   step: orNull(number(Number.isSafeInteger)),
   other: orNull(text),
   region: orNull(oneOf<Region>("regress", "common", "progress")),

@@ -3,7 +3,7 @@ import { stepText } from "../../layout/format";
 import { useInvariance } from "../../state/loading";
 import { latestRun, preferredDataset } from "../../state/selection";
 import { useViewState } from "../../state/viewState";
-import type { DashboardProps } from "../App";
+import type { DashboardProps } from "../Dashboard";
 import { Invariance } from "./Invariance";
 import { placeOf } from "./invariancePoints";
 

@@ -17,6 +17,9 @@ export interface RunPickerProps {
   readonly value: string | null;
   readonly placeholder: string;
   readonly onPick: (run: string) => void;
+  /** The run that the view opens on; where one can be pinned. */
+  readonly pin?: string | null;
+  readonly onPin?: (run: string | null) => void;
   /** Where no run at all is a choice too. */
   readonly onClear?: () => void;
 }
@@ -30,11 +33,19 @@ export function matching(options: readonly RunOption[], search: string): RunOpti
   return options.filter((option) => words.every((word) => text(option).includes(word)));
 }
 
+function PinIcon() {
+  return (
+    <svg class="bc-pin-icon" viewBox="0 0 16 16" aria-hidden="true">
+      <path d="M5 1.5h6l-1 5 2.5 3h-9L6 6.5zM8 9.5v5" />
+    </svg>
+  );
+}
+
 /** Least distance of the list from the right edge of the view. */
 const MARGIN = 8;
 
 /** A text field with a list under it, after the combobox pattern of the ARIA practices. */
-export function RunPicker({ label, title, options, value, placeholder, onPick, onClear }: RunPickerProps) {
+export function RunPicker({ label, title, options, value, placeholder, pin = null, onPin, onPick, onClear }: RunPickerProps) {
   const id = `${useContext(MountId)}${useId()}`;
   const field = useRef<HTMLInputElement>(null);
   const popup = useRef<HTMLDivElement>(null);
@@ -119,6 +130,18 @@ export function RunPicker({ label, title, options, value, placeholder, onPick, o
             setActive(0);
           }}
         />
+        {onPin && value !== null && (
+          <button
+            type="button"
+            class="bc-clear bc-pin"
+            aria-pressed={value === pin}
+            title={value === pin ? "Pinned: the view opens on this run" : "Pin: let the view open on this run"}
+            aria-label="Open on this run"
+            onClick={() => onPin(value === pin ? null : value)}
+          >
+            <PinIcon />
+          </button>
+        )}
         {onClear && value !== null && (
           <button type="button" class="bc-clear" title="Stop comparing" aria-label={`${label}: none`} onClick={onClear}>
             ×
@@ -144,8 +167,10 @@ export function RunPicker({ label, title, options, value, placeholder, onPick, o
                   onClick={() => pick(option)}
                 >
                   <span class="bc-ellipsis" title={option.run}>
+                    {option.run === pin && <PinIcon />}
                     {option.run}
                     {option.run === value && <span class="bc-hidden">, chosen</span>}
+                    {option.run === pin && <span class="bc-hidden">, pinned</span>}
                   </span>
                   <span class="bc-ellipsis">{option.dissonance ?? "–"}</span>
                   <span>{lambdaText(option.lambda)}</span>

@@ -14,6 +14,8 @@ export interface ToolbarProps {
   readonly selection: Selection;
   readonly host: Host;
   readonly busy: boolean;
+  readonly pin: string | null;
+  readonly onPin: (run: string | null) => void;
   readonly patch: Patch;
   readonly onReload: () => void;
   /** Address of what is on show, or null where there is none to share. */
@@ -169,7 +171,7 @@ function Steps({
   );
 }
 
-export function Toolbar({ index, state, selection, host, busy, patch, onReload, link }: ToolbarProps) {
+export function Toolbar({ index, state, selection, host, busy, pin, onPin, patch, onReload, link }: ToolbarProps) {
   const options = useMemo(() => runOptions(index, state.dataset), [index, state.dataset]);
   const others = useMemo(
     () => selection.comparable.map((series) => optionOf(series.run, series, series.dataset)),
@@ -185,6 +187,8 @@ export function Toolbar({ index, state, selection, host, busy, patch, onReload, 
         options={options}
         value={state.run}
         placeholder="Choose a run"
+        pin={pin}
+        onPin={onPin}
         onPick={(run) => patch(moveTo(index, state, run, state.dataset), true)}
       />
       <label class="bc-tool">
