@@ -123,6 +123,30 @@ def test_a_picture_that_a_limit_left_out_says_so_in_its_row(driver, tmp_path):
     assert cells.count("left out by max_images") == len(cells) - 2 > 0
 
 
+def test_it_opens_on_the_pinned_run(driver, tmp_path):
+    path = to_html({name: comparison_of(i, step=i) for i, name in enumerate("abc")}, tmp_path / "pinned.html")
+    chosen = lambda: driver.execute_script(f"{ROOT} return root.querySelector('.bc-picker input')?.value")  # noqa: E731
+
+    def reopened(hash_=""):
+        driver.get("about:blank")
+        driver.get(path.as_uri() + hash_)
+        wait_for_dashboard(driver)
+        return chosen()
+
+    newest = reopened()
+    assert newest != "b"
+    assert reopened("#run=b") == "b"
+    pin = driver.find_element(By.CSS_SELECTOR, ".bc-pin")
+    pin.click()
+    assert pin.get_attribute("aria-pressed") == "true"
+    wait_until(lambda: "pin=b" in driver.current_url, what="a link that keeps the pin")
+    assert reopened() == "b"
+    assert reopened("#pin=c") == "c", "what a link says goes before what the browser keeps"
+    assert reopened("#run=b") == "b"
+    driver.find_element(By.CSS_SELECTOR, ".bc-pin").click()
+    assert reopened() == newest
+
+
 def test_the_update_to_take_is_the_most_accurate_that_keeps_the_promise(driver, tmp_path):
     rng = np.random.default_rng(0)
     target = rng.integers(0, 5, 2000)
