@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from bc_keras.training._telling import check_count, say
 from bc_tensorboard import summary
 from bc_tensorboard.writing._by_id import by_id
 from bc_tensorboard.writing._event_file import EventFile
+from bc_tensorboard.writing._training import told_of_training
 
 _RUN = "compatibility"
 
@@ -64,6 +65,8 @@ class CompatibilityCallback(keras.callbacks.Callback):
             by integer id, such as an array of images. See `bc_tensorboard.summary.comparison`.
         image_size: longer side of the thumbnails, in pixels.
         max_images: how many images there are at most.
+        full_size: longest side of the picture that is shown enlarged, in pixels; 0 keeps thumbnails alone.
+        settings: what else h2 is trained with, such as ``{"start": "warm", "seed": 0}``: the dashboard colours by it.
         dataset: what the dashboard calls the validation data.
         threshold: a binary score is class 1 from this probability on. Defaults to `None`: the model's own, or 0.5.
         from_logits: whether binary scores of the model are logits. Defaults to `None`: what its compiled loss or its
@@ -84,8 +87,8 @@ class CompatibilityCallback(keras.callbacks.Callback):
 
     Raises:
         TypeError: validation data of an unknown kind, or a generator; images or metadata that cannot be asked by id.
-        ValueError: an argument out of range, or lengths that differ; when training begins: an h1 that shares
-            variables with the model, and a first batch that cannot be compared.
+        ValueError: an argument out of range, settings that are none, or lengths that differ; when training
+            begins: an h1 that shares variables with the model, and a first batch that cannot be compared.
         ImportError: `log_dir` without TensorBoard.
 
     Example:
@@ -115,6 +118,8 @@ class CompatibilityCallback(keras.callbacks.Callback):
         images: Any = None,
         image_size: int = 96,
         max_images: int = 10_000,
+        full_size: int = 1024,
+        settings: Mapping[str, str | float] | None = None,
         dataset: str = "val",
         threshold: float | None = None,
         from_logits: bool | None = None,
@@ -151,6 +156,9 @@ class CompatibilityCallback(keras.callbacks.Callback):
         self.images = images
         self.image_size = image_size
         self.max_images = max_images
+        self.full_size = full_size
+        told_of_training(settings, None)
+        self.settings = settings
         self.dataset = dataset
         self.threshold = threshold
         self.from_logits = from_logits
@@ -278,6 +286,8 @@ class CompatibilityCallback(keras.callbacks.Callback):
                 images=self.images,
                 image_size=self.image_size,
                 max_images=self.max_images,
+                full_size=self.full_size,
+                settings=self.settings,
             )
             self._events = events
 

@@ -24,6 +24,7 @@ from bc_lightning.batches._model_outputs import _part
 from bc_lightning.training._epoch_counts import Columns, EpochCounts, together
 from bc_lightning.training._sureness import Sureness
 from bc_tensorboard.writing._by_id import TextsById, by_id
+from bc_tensorboard.writing._training import told_of_training
 
 if TYPE_CHECKING:
     from bc_lightning.losses._instance_terms import Labels
@@ -59,9 +60,11 @@ class LogComparisons:
         max_images: how many images a data set gets at most.
         directory: also save each comparison there, as ``val-step-00000120.json``.
         every: compare in validation epochs number `every`, 2 * `every` and so on, and in every test epoch.
+        full_size: longest side of the picture that is shown enlarged, in pixels; 0 keeps thumbnails alone.
+        settings: what else h2 is trained with, such as ``{"start": "warm", "seed": 0}``: the dashboard colours by it.
 
     Raises:
-        ValueError: `every` below 1, or class names that are none or twice the same.
+        ValueError: `every` below 1, class names that are none or twice the same, or settings that are none.
         TypeError: images or metadata that cannot be asked by id.
 
     Example:
@@ -80,6 +83,8 @@ class LogComparisons:
     max_images: int = 10_000
     directory: str | os.PathLike[str] | None = None
     every: int = 1
+    full_size: int = 1024
+    settings: Mapping[str, str | float] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
@@ -91,10 +96,11 @@ class LogComparisons:
             for source in given.values() if _is_by_dataset(given) else [given]:
                 if source is not None and (name == "images" or Columns.of(source) is None):
                     by_id(source, name)
-        for name, least in (("image_size", 1), ("max_images", 0)):
+        for name, least in (("image_size", 1), ("max_images", 0), ("full_size", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number >= {least}. Received: {name}={value!r}.")
+        told_of_training(self.settings, None)
         if self.directory is not None:
             os.fspath(self.directory)
 

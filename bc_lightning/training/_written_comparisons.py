@@ -51,6 +51,8 @@ def write(
                 images=comparisons.images if illustrable else None,
                 image_size=comparisons.image_size,
                 max_images=comparisons.max_images,
+                full_size=comparisons.full_size,
+                settings=comparisons.settings,
             )
 
 

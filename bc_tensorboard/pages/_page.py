@@ -14,7 +14,7 @@ from typing import Any
 
 from bc_core.files._files import write_whole
 from bc_tensorboard.pages._reports import STYLE, reports_section
-from bc_tensorboard.plugin._collection import Collection, Dissonance, Texts
+from bc_tensorboard.plugin._collection import Collection, Dissonance, Settings, Texts
 from bc_tensorboard.plugin._invariance import placed_updates, series_of
 from bc_tensorboard.plugin._packs import packs_of
 from bc_tensorboard.writing._invariance import invariance_json
@@ -32,6 +32,7 @@ def to_html(
     title: str | None = None,
     dataset: str = "test",
     dissonance: Dissonance = None,
+    settings: Settings = None,
     images: Any = None,
     metadata: Texts | None = None,
     image_size: int = 96,
@@ -57,6 +58,8 @@ def to_html(
         title: Title of the page. Default: what the comparisons are called.
         dataset: Name of the data set, where the comparisons do not say.
         dissonance: How h2 was trained, such as "new error"; or a mapping from the name of a run to that.
+        settings: What else h2 was trained with, such as ``{"start": "warm", "seed": 0}``, by which the sweep colours; or
+            a mapping from the name of a run to that.
         images: Images of the instances, as in `bc_tensorboard.summary.comparison`; or a mapping from the name of a data
             set to such. They are asked for only for instances that h1 or h2 gets wrong.
         metadata: Text of an instance, a mapping or a function from id to text, in place of those in the comparisons.
@@ -77,7 +80,8 @@ def to_html(
 
     Raises:
         TypeError: If something is no comparison.
-        ValueError: If the path has another ending, there is no comparison, or two are of one run, data set and step.
+        ValueError: If the path has another ending, settings are none, there is no comparison, or two are of one run,
+            data set and step.
         ImportError: If there are images and Pillow is not installed.
         OSError: If the file cannot be written; an older file of that name is then left as it was.
 
@@ -99,7 +103,9 @@ def to_html(
             raise ValueError(f"{name}: expected a number of at least 0, got {number!r}")
     collection = Collection(image_size)
     if comparisons is not None:
-        collection.add(comparisons, dataset=dataset, dissonance=dissonance, images=images, metadata=metadata)
+        collection.add(
+            comparisons, dataset=dataset, dissonance=dissonance, settings=settings, images=images, metadata=metadata
+        )
     updates = {} if invariance is None else placed_updates(invariance, collection.keys, dataset, collection.runs)
     if not collection.keys and not updates and reports is None:
         raise ValueError("comparisons: expected at least one, got none")

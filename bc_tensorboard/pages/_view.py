@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bc_core.invariance import InvarianceUpdate
 from bc_tensorboard.pages._actions import Action, Actions
-from bc_tensorboard.plugin._collection import Collection, Dissonance, NotShownError, Texts
+from bc_tensorboard.plugin._collection import Collection, Dissonance, NotShownError, Settings, Texts
 from bc_tensorboard.plugin._invariance import Key, placed_updates, series_of
 from bc_tensorboard.writing._invariance import invariance_json
 
@@ -47,6 +47,8 @@ class ComparisonView(anywidget.AnyWidget):
         comparisons: As `bc_tensorboard.to_html` takes them; none to begin with, if they are added later.
         dataset: Name of the data set, where the comparisons do not say.
         dissonance: How h2 was trained, such as "new error"; or a mapping from the name of a run to that.
+        settings: What else h2 was trained with, such as ``{"start": "warm", "seed": 0}``, by which the sweep colours; or
+            a mapping from the name of a run to that.
         images: Images of the instances, as in `bc_tensorboard.summary.comparison`; or a mapping from the name of a data
             set to such. One is asked for when it is looked at; what a function of yours raises is shown in its place.
         metadata: Text of an instance, a mapping or a function from id to text, in place of those in the comparisons.
@@ -83,6 +85,7 @@ class ComparisonView(anywidget.AnyWidget):
         *,
         dataset: str = "test",
         dissonance: Dissonance = None,
+        settings: Settings = None,
         images: Any = None,
         metadata: Texts | None = None,
         image_size: int = 96,
@@ -97,6 +100,7 @@ class ComparisonView(anywidget.AnyWidget):
         self._defaults: dict[str, Any] = {
             "dataset": dataset,
             "dissonance": dissonance,
+            "settings": settings,
             "images": images,
             "metadata": metadata,
         }
@@ -111,8 +115,8 @@ class ComparisonView(anywidget.AnyWidget):
             comparisons: As for the constructor.
             invariance: As for the constructor; a single update is of the run that is added with it, or else of the
                 only run there is.
-            options: `dataset`, `dissonance`, `images` and `metadata`, as for the constructor, whose values hold where
-                nothing is said.
+            options: `dataset`, `dissonance`, `settings`, `images` and `metadata`, as for the constructor, whose values
+                hold where nothing is said.
 
         Raises:
             TypeError: If something is no comparison or no invariance update, or there is no such option.

@@ -24,6 +24,7 @@ _FULL_SIZE = 1024
 
 Texts = Mapping[Any, str] | Callable[[Any], str] | Sequence[str]
 Dissonance = str | Mapping[str, str] | None
+Settings = Mapping[str, str | float] | Mapping[str, Mapping[str, str | float]] | None
 
 
 class NotShownError(LookupError):
@@ -107,6 +108,7 @@ class Collection:
         *,
         dataset: str = "test",
         dissonance: Dissonance = None,
+        settings: Settings = None,
         images: Any = None,
         metadata: Texts | None = None,
         wall_time: float | None = None,
@@ -117,6 +119,7 @@ class Collection:
             comparisons: As `bc_tensorboard.to_html` takes them.
             dataset: Name of the data set, where the comparisons do not say.
             dissonance: How h2 was trained, for all, or by run.
+            settings: What else it was trained with, for all, or by run.
             images: Images of the instances, for all, or by data set.
             metadata: Texts of the instances, in place of those in the comparisons.
             wall_time: Seconds since 1970.
@@ -128,7 +131,7 @@ class Collection:
             TypeError: If something is no comparison, or images or texts are of an unknown kind.
             ValueError: If two comparisons would take one place, or there is no name for the data set.
         """
-        given = list(_flattened(comparisons, dataset, dissonance))
+        given = list(_flattened(comparisons, dataset, dissonance, settings))
         if metadata is not None:
             by_id(metadata, "metadata")
         by_dataset = isinstance(images, Mapping) and (
@@ -343,7 +346,7 @@ class Collection:
         return series.ids
 
 
-def _flattened(comparisons: Any, dataset: str, dissonance: Dissonance) -> Iterator[_Given]:
+def _flattened(comparisons: Any, dataset: str, dissonance: Dissonance, settings: Settings) -> Iterator[_Given]:
     if isinstance(comparisons, Mapping):
         for run, members in comparisons.items():
             if not isinstance(run, str) or not run:
@@ -351,10 +354,10 @@ def _flattened(comparisons: Any, dataset: str, dissonance: Dissonance) -> Iterat
             by_dataset = members if isinstance(members, Mapping) else {dataset: members}
             for name, several in by_dataset.items():
                 for one in _items(several):
-                    yield _given(one, run, name, dissonance)
+                    yield _given(one, run, name, dissonance, settings)
         return
     for one in _items(comparisons):
-        yield _given(one, None, dataset, dissonance)
+        yield _given(one, None, dataset, dissonance, settings)
 
 
 def _items(comparisons: Any) -> Iterable[Any]:
@@ -366,7 +369,7 @@ def _items(comparisons: Any) -> Iterable[Any]:
     return items
 
 
-def _given(one: Any, run: str | None, dataset: Any, dissonance: Dissonance) -> _Given:
+def _given(one: Any, run: str | None, dataset: Any, dissonance: Dissonance, settings: Settings) -> _Given:
     comparison = getattr(one, "comparison", one)
     if not isinstance(comparison, Comparison):
         raise _no_comparison(one)
@@ -376,6 +379,7 @@ def _given(one: Any, run: str | None, dataset: Any, dissonance: Dissonance) -> _
         raise ValueError(f"dataset: expected a name such as 'test', got {dataset!r}")
     own = getattr(one, "dissonance", None)
     name = run or comparison.name or None
+    said = _settings_of(settings, name or UNNAMED, getattr(one, "settings", None))
     if own is None:
         own = dissonance.get(name or UNNAMED) if isinstance(dissonance, Mapping) else dissonance
     elif run is not None:
@@ -388,8 +392,16 @@ def _given(one: Any, run: str | None, dataset: Any, dissonance: Dissonance) -> _
         None if own is None else _plain(own),
         tuple(getattr(one, "uncertain_classes", ())),
         getattr(one, "datapoint_index", None),
-        told_of_training(getattr(one, "settings", None), getattr(one, "performance", None)),
+        told_of_training(said, getattr(one, "performance", None)),
     )
+
+
+def _settings_of(settings: Settings, run: str, own: Any) -> Any:
+    """What is said of a run beside what one of its comparisons says itself."""
+    given: Any = settings
+    if given and isinstance(given, Mapping) and all(isinstance(each, Mapping) for each in given.values()):
+        given = given.get(run)
+    return {**(given or {}), **own} if own else given
 
 
 def _no_comparison(value: Any) -> TypeError:

@@ -22,6 +22,8 @@ def told_of_training(settings: Mapping[str, Any] | None, performance: Sequence[f
     told: dict[str, Any] = {}
     if settings:
         given: Mapping[Any, Any] = settings
+        if not isinstance(given, Mapping):
+            raise ValueError(f"settings: expected a mapping from names to texts or numbers, got {given!r}")
         for name, value in given.items():
             is_number = isinstance(value, numbers.Real) and math.isfinite(value)
             if not isinstance(name, str) or not (isinstance(value, str) or is_number):

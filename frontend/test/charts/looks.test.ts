@@ -1,7 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { NO_ACTIONS } from "../../src/data/indexFromJson";
 import type { Cells, Index, Series, Settings } from "../../src/model";
-import { lookBy, looksOffered } from "../../src/views/sweep/looks";
+import { matching } from "../../src/views/toolbar/RunPicker";
+import { runOptions } from "../../src/views/toolbar/Toolbar";
+import { lookBy, looksOffered, oldModelsAmong } from "../../src/views/sweep/looks";
 import { coordinate, moreAxes, oldModels, sweepPoints, titleOf } from "../../src/views/sweep/sweepPoints";
 
 const made = (
@@ -40,7 +42,7 @@ const POINTS = sweepPoints(
 
 describe("what points are told apart by", () => {
   it("is offered where it differs, and told of a run on all its data sets", () => {
-    expect(looksOffered(POINTS)).toEqual(["dataset", "loss", "lambda", "setting:start", "setting:seed"]);
+    expect(looksOffered(POINTS)).toEqual(["dataset", "loss", "lambda", "h1", "setting:start", "setting:seed"]);
     const look = lookBy("setting:start", "dataset", POINTS);
     expect([look.options, POINTS.map(look.of)]).toEqual([["warm", "cold", "not stated"], [0, 0, 1, 2]]);
     const lambda = lookBy("lambda", "dataset", POINTS);
@@ -49,6 +51,30 @@ describe("what points are told apart by", () => {
 
   it("falls back where a link names what is not there", () => {
     expect(lookBy("setting:other", "loss", POINTS).options).toEqual(["new error", "plain"]);
+  });
+});
+
+describe("300 updates of a dozen h1s", () => {
+  const accuracy = (i: number) => 70 + (i % 12);
+  const cells = (i: number): Cells => [90 - accuracy(i), 10, 2, accuracy(i) - 2];
+  const runs = Array.from({ length: 300 }, (_, i) => made(`sweep/h1-${i % 12}/seed-${i}`, "test", i % 5, cells(i)));
+  const points = sweepPoints(indexOf(runs), null);
+
+  it("are told apart by their h1", () => {
+    expect(oldModelsAmong(points)).toBe(12);
+    const look = lookBy("h1", "dataset", points);
+    expect(look.options.slice(0, 2)).toEqual(["test 70.00%", "test 71.00%"]);
+    expect(points.map(look.of)).toEqual(points.map((_, i) => i % 12));
+  });
+
+  it("of one h1 on several data sets are not", () => {
+    const same = [made("a", "val", 1, [5, 5, 10, 80]), made("a", "test", 1, [8, 12, 5, 75])];
+    expect(looksOffered(sweepPoints(indexOf(same), null))).not.toContain("h1");
+  });
+
+  it("are found in the picker by parts of their names", () => {
+    const found = matching(runOptions(indexOf(runs), "test"), "h1-3/ SEED-27");
+    expect(found.map(({ run }) => run)).toEqual(["sweep/h1-3/seed-27", "sweep/h1-3/seed-279"]);
   });
 });
 

@@ -1,5 +1,6 @@
 """What CompatibilityCallback keeps: files by epoch, TensorBoard's scalars and dashboard, a line of text."""
 
+import json
 import subprocess
 import sys
 
@@ -70,7 +71,7 @@ def test_a_failure_loses_nothing_that_was_written(tmp_path):
 
 def test_tensorboard_reads_the_scores_back(tmp_path):
     x, y = data()
-    callback = CompatibilityCallback((x, y), log_dir=tmp_path)
+    callback = CompatibilityCallback((x, y), log_dir=tmp_path, settings={"start": "warm", "seed": 3})
     model = compiled(BCModel(net(), h1=net()))
     fit(model, [LambdaScheduler(LinearLambda(1.0, 3.0, epochs=2), per="epoch"), callback], epochs=3)
     scalars, events = scalars_in(tmp_path / "compatibility")
@@ -81,12 +82,28 @@ def test_tensorboard_reads_the_scores_back(tmp_path):
         assert events.SummaryMetadata(f"compatibility/{name}").summary_description == SCORES[name].description
     assert scalars["compatibility/lambda_c"] == [(0, 1.0), (1, 2.0), (2, 3.0)]
     assert len(list((tmp_path / "compatibility").iterdir())) == 1
+    told = json.loads(events.SummaryMetadata("backward_compatibility/val/counts").plugin_data.content)
+    assert told["settings"] == {"start": "warm", "seed": 3.0}
 
     # A training that goes on from epoch 2 supersedes what was written of it before.
     fit(model, [callback], epochs=3, initial_epoch=2)
     scalars, _ = scalars_in(tmp_path / "compatibility")
     assert [step for step, _ in scalars["compatibility/nfr"]] == [0, 1, 2]
     assert scalars["compatibility/nfr"][2][1] == pytest.approx(callback.comparison.overlap.nfr, rel=1e-6)
+
+
+def test_settings_that_are_none_are_refused_before_training(tmp_path):
+    with pytest.raises(ValueError, match="settings: expected names with texts or finite numbers"):
+        CompatibilityCallback(data(), log_dir=tmp_path, settings={"seed": float("nan")})
+
+
+@pytest.mark.parametrize("full_size", [0, 1024])
+def test_larger_pictures_are_kept_as_asked(tmp_path, full_size):
+    pixels = np.zeros((ROWS, 120, 120), np.uint8)
+    callback = CompatibilityCallback(data(), h1=net(), log_dir=tmp_path, images=pixels, full_size=full_size)
+    fit(compiled(net()), [callback], epochs=1)
+    assert any(tmp_path.rglob("*.media"))
+    assert any(tmp_path.rglob("*.full")) == (full_size > 0)
 
 
 @once  # on TensorFlow Keras itself imports it

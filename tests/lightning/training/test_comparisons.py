@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import UserDict
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
 from user_code import CLASSES, FEATURES, UserModule, dataset, fit, loader, made, make_h1, make_trainer
@@ -281,6 +283,9 @@ def fit_with_warnings(module, root, val=None):
         ({"class_names": []}, "at least one name"),
         ({"image_size": 0}, "image_size must be a whole number >= 1"),
         ({"max_images": -1}, "max_images must be a whole number >= 0"),
+        ({"full_size": -1}, "full_size must be a whole number >= 0"),
+        ({"settings": {"seed": None}}, "settings: expected names with texts or finite numbers"),
+        ({"settings": ["warm"]}, "settings: expected a mapping"),
     ],
 )
 def test_bad_options_are_refused_at_once(options, message):
@@ -373,6 +378,23 @@ def test_images_and_texts_are_those_of_validation_unless_the_data_set_is_named(t
             assert found["test"].instances.metadata.tolist() == [f"test {i}" for i in found["test"].instances.ids]
             assert set(packs["test"]) == set(found["test"].instances.ids.tolist())
             assert not packs["val"]
+
+
+@pytest.mark.parametrize("full_size", [0, 1024])
+def test_settings_and_larger_pictures_are_logged(tmp_path, full_size):
+    images, told = (lambda i: torch.zeros(120, 120)), {"start": "warm", "seed": 3}
+    options = LogComparisons(images=images, full_size=full_size, settings=told)
+    trainer = make_trainer(tmp_path, logger=TensorBoardLogger(tmp_path))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning|torch")
+        trainer.validate(
+            BCLightningModule(made(UserModule), h1=make_h1(), comparisons=options), loader(), verbose=False
+        )
+    events = EventAccumulator(trainer.logger.log_dir).Reload()
+    content = json.loads(events.SummaryMetadata("backward_compatibility/val/counts").plugin_data.content)
+    assert content["settings"] == told
+    assert any(tmp_path.rglob("*.media"))
+    assert any(tmp_path.rglob("*.full")) == (full_size > 0)
 
 
 def test_positions_of_several_loaders_are_not_taken_for_each_others(tmp_path):

@@ -198,7 +198,7 @@ def test_what_has_no_name_is_numbered_and_what_has_steps_is_one_run(tmp_path):
 
 def test_the_points_of_a_sweep_are_runs_of_their_own(tmp_path):
     sweep = [random_comparison(seed=i, lambda_c=weight, step=500) for i, weight in enumerate((0.0, 0.25, 1 / 3))]
-    options = {"dissonance": {"strict": "strict imitation"}}
+    options = {"dissonance": {"strict": "strict imitation"}, "settings": {"strict": {"seed": 3}}}
     data = data_of(opened(to_html({"new": sweep, "strict": sweep}, tmp_path / "a.html", **options)))
     assert {run: steps for (run, _), steps in runs_of(data).items()} == {
         f"{style}, lambda_c {weight}": [500]
@@ -207,6 +207,7 @@ def test_the_points_of_a_sweep_are_runs_of_their_own(tmp_path):
     }
     assert [series["steps"][0][2] for series in data["index"]["series"]] == [0, 0.25, 1 / 3] * 2
     assert [series["dissonance"] for series in data["index"]["series"]] == [None] * 3 + ["strict imitation"] * 3
+    assert [series.get("settings") for series in data["index"]["series"]] == [None] * 3 + [{"seed": 3.0}] * 3
 
 
 def test_a_run_may_have_several_data_sets(tmp_path):

@@ -73,6 +73,17 @@ def test_the_index_lists_the_comparisons():
     assert wall_time > 1.7e9
 
 
+def test_settings_are_of_all_runs_or_by_run():
+    given = {"settings": {"start": "warm", "seed": 0}}
+    view = ComparisonView({"a": three(), "b": three()}, **given)
+    assert [series["settings"] for series in view.index["series"]] == [{"start": "warm", "seed": 0.0}] * 2
+    view.add({"c": three(), "d": three()}, settings={"d": {"seed": 1}})
+    assert [series.get("settings") for series in view.index["series"][2:]] == [None, {"seed": 1.0}]
+    for wrong in ({"seed": [1]}, {"d": {"seed": 1}, "seed": 1}, "warm"):
+        with pytest.raises(ValueError, match="settings: expected"):
+            ComparisonView(three(), settings=wrong)
+
+
 def test_a_table_is_answered_encoded():
     view = connected(three(step=4, class_names=["cat", "dog"]))
     reply, [blob] = ask(view, type="table", id=17, run="u", dataset="test", step=4)

@@ -22,6 +22,7 @@ from dashboard_page import (
     write_logs,
 )
 from scipy.integrate import quad
+from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 from tensorboard_process import tensorboard
@@ -243,6 +244,52 @@ def test_the_sweep_filters_points_and_a_click_selects_one(page):
     assert "other" in Select(page.find("[data-testid=sweep] .bc-field-wide select")).first_selected_option.text
     drawn = page.js("return document.querySelector('[data-testid=sweep] .bc-scatters').textContent")
     assert f"h1 on val: {OTHER[5].overlap.accuracy_h1:.1%}" in drawn
+
+
+def choose(page, label, text):
+    (field,) = (each for each in page.all("[data-testid=sweep] .bc-field") if each.text.split("\n")[0] == label)
+    Select(field.find_element(By.CSS_SELECTOR, "select")).select_by_visible_text(text)
+    page.settle()
+
+
+def marks(page, chart):
+    """Points of one of the sweep's charts: by the name of the run, class of colour and outline of mark, and place."""
+    found = page.js(
+        "return [...document.querySelectorAll('[data-testid=sweep] .bc-scatter')[arguments[0]]"
+        ".querySelectorAll('[data-point]')].map(each => [each.getAttribute('aria-label').split(':')[0],"
+        " [each.getAttribute('class'), each.querySelector('.bc-point-mark').getAttribute('d')],"
+        " each.getAttribute('transform').match(/[\\d.]+/g).map(Number)])",
+        chart,
+    )
+    return {name: (look, place) for name, look, place in found}
+
+
+def test_the_user_s_own_metric_is_an_axis_and_settings_are_colour_and_shape(page):
+    page.open(run="plain", dataset="val")
+    assert "0.625" in page.text("[data-testid=scores]")
+    choose(page, "First chart across", "Performance of h2 (your metric)")
+    shown = marks(page, 0)
+    assert set(shown) == {"plain", "other"}, "those that have it"
+    assert shown["plain"][1][0] < shown["other"][1][0]
+    choose(page, "Second chart across", "NFR")
+    choose(page, "Colour", "start")
+    choose(page, "Shape", "seed")
+    key = page.text("[data-testid=sweep] .bc-filters:has(.bc-note)")
+    assert all(text in key for text in ("Colour: start", "cold", "warm", "Shape: seed", "not stated"))
+    looks = [marks(page, 1)[run][0] for run in ("plain", "other", "imitation")]
+    for part in range(2):
+        assert len({look[part] for look in looks}) == 3
+    wait_until(lambda: "colourBy=" in page.hash() and "sweepX=performance" in page.hash(), what="the address")
+
+
+def test_a_link_leads_to_its_panel(page):
+    page.open(run="plain", dataset="val", panel="classes")
+    top = "return document.querySelector('[data-testid=classes]').getBoundingClientRect().top"
+    wait_until(lambda: 0 <= page.js(top) < 300, what="the classes at the top")
+    wait_until(lambda: "panel=" not in page.hash(), what="an address that does not lead back at each change")
+    page.js("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    page.click(".bc-copy button")
+    assert "panel=classes" in wait_until(lambda: page.js("return window.copied"), what="the copied link")
 
 
 def test_two_updates_against_one_h1_with_the_paired_interval(page):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tensorboard_process import tensorboard
 
 from bc_core import Comparison
 from bc_tensorboard import summary
+from bc_tensorboard.writing._event_file import EventFile
 
 pytestmark = pytest.mark.slow
 
@@ -47,8 +49,6 @@ def test_damaged_logs_leave_the_rest_to_be_seen(tmp_path):
     for value in future.value:
         content = value.metadata.plugin_data.content.replace(b'"version": 1', b'"version": 99')
         value.metadata.plugin_data.content = content
-    from bc_tensorboard.writing._event_file import EventFile
-
     EventFile(tmp_path / "future").add_summary(future, 5)
     broken = summary.comparison_pb(PLAIN[5], dataset="val")
     broken.value[1].tensor.string_val[0] = b"BCMP\x01\x00\x00\x00garbage"
@@ -64,6 +64,24 @@ def test_damaged_logs_leave_the_rest_to_be_seen(tmp_path):
         )
         page.open(run="other", dataset="val")
         assert page.score("nfr").startswith(f"{OTHER[2].overlap.h1_only_right} of")
+
+
+def test_a_run_at_work_says_so_and_is_followed(tmp_path):
+    require_browser()
+    for step in (1, 2):
+        summary.comparison(tmp_path / "live", PLAIN[step], dataset="val")
+    ended = EventFile(tmp_path / "ended")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: 1.7e9)
+        for step in (1, 2):
+            summary.comparison(ended, PLAIN[step], dataset="val")
+    with opened(tmp_path, run="ended", dataset="val") as page:
+        assert not page.all(".bc-running")
+        page.open(run="live", dataset="val")
+        assert page.text(".bc-running").startswith("running")
+        summary.comparison(tmp_path / "live", PLAIN[5], dataset="val")
+        wait_until(lambda: "3 of 3" in page.text("[data-testid=toolbar] .bc-steps"), what="the step that came")
+        assert page.score("nfr").startswith(f"{PLAIN[5].overlap.h1_only_right} of")
 
 
 def test_the_demo_s_log_folder(tmp_path):

@@ -58,6 +58,7 @@ export interface ScatterProps {
 }
 
 const MOST_LINES = 6;
+const MANY_MARKS = 120;
 
 type Gesture = Pick<WheelEvent, "type" | "altKey" | "ctrlKey" | "metaKey" | "shiftKey"> & {
   readonly button?: number;
@@ -229,13 +230,13 @@ export function Scatter(props: ScatterProps) {
     const left = plot.left + 0.4 * em;
     const right = Math.max(left, plot.left + plot.width - length - 0.6 * em);
     const covered = (from: number): number =>
-      drawn.filter((point) => {
-        const at = place(point);
-        return at.x > from - em && at.x < from + length + em && Math.abs(at.y - baseline + 0.3 * em) < em;
-      }).length;
+      [...drawn.map(place), ...ofOld.map((old) => ({ x: x(old.x), y: y(old.y) }))].filter(
+        (at) => at.x > from - em && at.x < from + length + em && Math.abs(at.y - baseline + 0.3 * em) < em,
+      ).length;
     return covered(left) < covered(right) ? left : right;
   };
-  const r = 0.42 * em;
+  // Many marks of the usual size would be one stain.
+  const r = (drawn.length > MANY_MARKS ? 0.26 : 0.42) * em;
   const acts = useRef({ onHover: props.onHover, onPoint: props.onPoint, pressed, bringIntoView });
   acts.current = { onHover: props.onHover, onPoint: props.onPoint, pressed, bringIntoView };
   // Hundreds of marks, and each move of the pointer draws the chart: the same elements are not compared again.

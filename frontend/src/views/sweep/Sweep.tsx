@@ -7,7 +7,7 @@ import { Scatter } from "./Scatter";
 import { AxisPickers } from "./AxisPickers";
 import { setClass, markPath } from "../parts/marks";
 import { useSize } from "../parts/size";
-import { DATASET, type Look, lookBy, LOSS, titleOfLook } from "./looks";
+import { DATASET, H1, type Look, lookBy, LOSS, oldModelsAmong, titleOfLook } from "./looks";
 import { SweepFilters } from "./SweepFilters";
 import {
   BEC,
@@ -187,6 +187,7 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
       old: state.sweepX.map((x) => oldModels(isMany ? own : shown, x, state.sweepY)),
     };
   }, [points, shown, chosenSets, current?.run, current?.dataset, state.sweepX, state.sweepY]);
+  const models = useMemo(() => oldModelsAmong(shown), [shown]);
   const promised = usePromise(shown, state.promise);
   const best = promised?.best ?? null;
   const listed = useMemo(
@@ -259,6 +260,17 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
         onPoint={(point) => onPoint(point.ref)}
       />
       <AxisPickers {...{ state, points, onState }} />
+      {models > 1 && (
+        <p class="bc-note">
+          These are updates of {models} different h1s; BTC, BEC and NFR compare updates of one h1 only.{" "}
+          {models > MOST_LINES && "Line and cross are of the chosen run’s h1. "}
+          {colour.by !== H1 && (
+            <button type="button" class="bc-link-button" onClick={() => onState({ colourBy: H1 })}>
+              colour by h1
+            </button>
+          )}
+        </p>
+      )}
       {[colour, shape].some(({ by }) => by !== DATASET && by !== LOSS) && <Key colour={colour} shape={shape} />}
       <div ref={frame} class="bc-scatters">
         {width > 0 &&

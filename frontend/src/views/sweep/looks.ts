@@ -6,6 +6,7 @@ import { distinct, settingOf, type SweepPoint } from "./sweepPoints";
 export const DATASET = "dataset";
 export const LOSS = "loss";
 const BY_LAMBDA = "lambda";
+export const H1 = "h1";
 
 export interface Look {
   readonly by: string;
@@ -14,16 +15,32 @@ export interface Look {
   readonly of: (point: SweepPoint) => number;
 }
 
+/** The h1 that a point was compared with; two of them are told apart by their accuracy alone. */
+function oldModelOf({ ref, accuracyH1 }: SweepPoint): string {
+  return Number.isNaN(accuracyH1) ? "not stated" : `${ref.dataset} ${(100 * accuracyH1).toFixed(2)}%`;
+}
+
+/** How many h1s there are, on the data set that has the most. */
+export function oldModelsAmong(points: readonly SweepPoint[]): number {
+  const sets = new Map<string, Set<string>>();
+  for (const point of points) {
+    const set = sets.get(point.ref.dataset) ?? new Set();
+    sets.set(point.ref.dataset, set.add(oldModelOf(point)));
+  }
+  return Math.max(0, ...[...sets.values()].map(({ size }) => size));
+}
+
 /** What points can be told apart by: whatever differs among them, but for what is always offered. */
 export function looksOffered(points: readonly SweepPoint[]): string[] {
   const names = distinct(points.flatMap((point) => Object.keys(point.settings)));
   const differing = names.filter((name) => distinct(points.map((point) => point.settings[name])).length > 1);
-  return [DATASET, LOSS, BY_LAMBDA, ...differing.map(settingOf)];
+  return [DATASET, LOSS, BY_LAMBDA, ...(oldModelsAmong(points) > 1 ? [H1] : []), ...differing.map(settingOf)];
 }
 
 export function titleOfLook(by: string): string {
   if (by === DATASET) return "data set";
   if (by === LOSS) return "dissonance";
+  if (by === H1) return "h1 (accuracy)";
   return by === BY_LAMBDA ? "λ" : by.slice(settingOf("").length);
 }
 
@@ -33,9 +50,10 @@ export function lookBy(wanted: string, otherwise: string, points: readonly Sweep
     if (by === DATASET) return point.ref.dataset;
     if (by === LOSS) return point.dissonance;
     if (by === BY_LAMBDA) return lambdaText(point.lambda);
+    if (by === H1) return oldModelOf(point);
     return String(point.settings[by.slice(settingOf("").length)] ?? "not stated");
   };
   const texts = distinct(points.map(textOf));
-  const options = by === BY_LAMBDA ? texts.sort((a, b) => Number(a) - Number(b)) : texts;
+  const options = by === BY_LAMBDA ? texts.sort((a, b) => Number(a) - Number(b)) : by === H1 ? texts.sort() : texts;
   return { by, options, of: (point) => options.indexOf(textOf(point)) };
 }

@@ -166,7 +166,7 @@ export function RunPicker({ label, title, options, value, placeholder, pin = nul
                   class={`bc-picker-row${option.run === value ? " bc-picker-chosen" : ""}`}
                   onClick={() => pick(option)}
                 >
-                  <span class="bc-ellipsis" title={option.run}>
+                  <span class="bc-picker-name" title={option.run}>
                     {option.run === pin && <PinIcon />}
                     {option.run}
                     {option.run === value && <span class="bc-hidden">, chosen</span>}
