@@ -58,8 +58,8 @@ def to_html(
         title: Title of the page. Default: what the comparisons are called.
         dataset: Name of the data set, where the comparisons do not say.
         dissonance: How h2 was trained, such as "new error"; or a mapping from the name of a run to that.
-        settings: What else h2 was trained with, such as ``{"start": "warm", "seed": 0}``, by which the sweep colours; or
-            a mapping from the name of a run to that.
+        settings: What else h2 was trained with, such as ``{"start": "warm", "seed": 0}``, to colour the sweep by; or a
+            mapping from the name of a run to that.
         images: Images of the instances, as in `bc_tensorboard.summary.comparison`; or a mapping from the name of a data
             set to such. They are asked for only for instances that h1 or h2 gets wrong.
         metadata: Text of an instance, a mapping or a function from id to text, in place of those in the comparisons.

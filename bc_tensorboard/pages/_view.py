@@ -47,8 +47,8 @@ class ComparisonView(anywidget.AnyWidget):
         comparisons: As `bc_tensorboard.to_html` takes them; none to begin with, if they are added later.
         dataset: Name of the data set, where the comparisons do not say.
         dissonance: How h2 was trained, such as "new error"; or a mapping from the name of a run to that.
-        settings: What else h2 was trained with, such as ``{"start": "warm", "seed": 0}``, by which the sweep colours; or
-            a mapping from the name of a run to that.
+        settings: What else h2 was trained with, such as ``{"start": "warm", "seed": 0}``, to colour the sweep by; or a
+            mapping from the name of a run to that.
         images: Images of the instances, as in `bc_tensorboard.summary.comparison`; or a mapping from the name of a data
             set to such. One is asked for when it is looked at; what a function of yours raises is shown in its place.
         metadata: Text of an instance, a mapping or a function from id to text, in place of those in the comparisons.
