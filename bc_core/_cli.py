@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
+import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from bc_core.comparison._comparison import Comparison
 from bc_core.counting._scores import SCORES
-from bc_core.gate._policy import Policy, policy_of, read_policy
+from bc_core.gate._policy import Policy, policy_of, read_policy, right_of
 from bc_core.gate._report import Report
 from bc_core.gate._request import (
     Inputs,
@@ -22,16 +24,19 @@ from bc_core.gate._request import (
     accept,
     as_json,
     found_policy,
-    listed_names,
     merged,
     read,
     report,
     write,
 )
 from bc_core.gate._shown import junit, markdown, one_line, terminal
-from bc_core.predictions._columns import ColumnNames
+from bc_core.gate._threshold_command import as_dict, as_text, curve_of, verdict_of, write_json
+from bc_core.predicting._command import parser as predict_parser
+from bc_core.predicting._command import run as run_predict
+from bc_core.predictions._columns import ColumnNames, listed_names
+from bc_core.predictions._joining import join
 
-PASS, FAIL, BAD_INPUT, INCONCLUSIVE = 0, 1, 2, 3
+PASS, FAIL, BAD_INPUT, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
 _STATUS = {"pass": PASS, "fail": FAIL, "inconclusive": INCONCLUSIVE, None: PASS}
 _SHOW_PROGRESS_AFTER = 2.0
 
@@ -43,6 +48,8 @@ if even the favourable bound breaks it, and is otherwise inconclusive: more test
 """
 _COMPARE_EPILOG = f"""\
 bc-compare gate holds an update to a whole policy: classes, slices, critical instances (bc-compare gate --help).
+bc-compare predict writes a model's predictions of a file of data (bc-compare predict --help).
+bc-compare threshold shows what breaks at each threshold of a binary model (bc-compare threshold --help).
 
 {_EPILOG}"""
 
@@ -60,18 +67,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: With status 2 if the command line is wrong, 0 after `--help`.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    gating = given[:1] == ["gate"]
-    options = _gate_parser().parse_args(given[1:]) if gating else _parser().parse_args(given)
+    parser, run = {
+        "gate": (_gate_parser, _gate),
+        "predict": (predict_parser, _predict),
+        "threshold": (_threshold_parser, _threshold),
+    }.get(given[0] if given else "", (_parser, _show))
+    options = parser().parse_args(given if run is _show else given[1:])
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # class names may hold what the terminal cannot show
-    run: Callable[[argparse.Namespace], tuple[int, str]] = _gate if gating else _show
     try:
         status, text = run(options)
     except OSError as error:
         return _bad_input(f"{error.filename or options.file}: {error.strerror or error}")
     except (ValueError, ImportError) as error:
         return _bad_input(str(error))
+    except KeyboardInterrupt:
+        return _interrupted(options)
     except MemoryError:
         return _bad_input(f"{options.file}: too large for the memory that there is")
     except Exception as error:
@@ -95,14 +107,17 @@ def _show(options: argparse.Namespace) -> tuple[int, str]:
         if limit is not None
     ]
     policy = policy_of({"promise": promise, "confidence": options.confidence}, "flags") if promise else None
-    inputs = _inputs(options, _columns(options), listed_names(options.classes))
+    inputs = _inputs(options, _columns(options), listed_names(options.classes), listed_names(options.new_classes) or ())
     made = report(read(inputs, options.confidence, _Progress()), options.confidence, policy, search=options.search)
     return _STATUS[made.verdict], _written(made, options)
 
 
 def _show_saved(options: argparse.Namespace) -> tuple[int, str]:
-    found = read(Inputs(options.file), options.confidence)
+    if said := [name for name, value in _right_flags(options).items() if value is not None and value is not False]:
+        raise ValueError(f"{options.file}: a saved comparison has judged what is right; take out {', '.join(said)}")
+    found = read(Inputs(options.file, new_classes=tuple(listed_names(options.new_classes) or ())), options.confidence)
     comparison = found.subject.comparison
+    assert isinstance(comparison, Comparison)
     lines, verdicts = [comparison.describe(options.confidence)], []
     for score, limit in (("nfr", options.max_nfr), ("btc", options.min_btc)):
         if limit is not None:
@@ -123,11 +138,54 @@ def _gate(options: argparse.Namespace) -> tuple[int, str]:
     columns = replace(
         policy.columns, slices=tuple(dict.fromkeys((*policy.columns.slices, *(listed_names(options.slice) or ()))))
     )
-    inputs = _inputs(options, columns, None if policy.classes is None else list(policy.classes))
+    inputs = _inputs(options, columns, policy.classes, policy.new_classes)
     found = read(inputs, policy.confidence, _Progress())
     said = "" if not options.accept else _accepted(options, policy, found)
     made = report(found, policy.confidence, policy, search=options.search)
     return _STATUS[made.verdict], said + _written(made, options)
+
+
+def _predict(options: argparse.Namespace) -> tuple[int, str]:
+    """`bc-compare predict MODEL DATA`."""
+    shown, begin = _Progress(), time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"bc-compare: {one_line(text)}", file=sys.stderr, flush=True)
+
+    def progress(rows: int) -> None:
+        shown(f"{options.out} after {time.monotonic() - begin:.0f} s", rows)
+
+    try:
+        return PASS, run_predict(options, say, progress)
+    except RuntimeError as error:  # another process writes that file
+        raise ValueError(str(error)) from error
+
+
+def _threshold(options: argparse.Namespace) -> tuple[int, str]:
+    """`bc-compare threshold OLD NEW`."""
+    columns = _columns(options)
+    if columns.right is None:
+        columns = replace(columns, right=right_of({"threshold": 0.5}, "flags"))
+    joined = join(
+        options.file,
+        options.new,
+        columns,
+        data=options.data,
+        class_names=listed_names(options.classes),
+        allow_unmatched=options.allow_unmatched,
+        progress=_Progress(),
+    )
+    curve = curve_of(joined, options.promise, options.confidence)
+    if options.json is not None and options.json != "-":
+        write_json(options.json, curve)
+    text = json.dumps(as_dict(curve), indent=2, allow_nan=False) if options.json == "-" else as_text(curve)
+    return _STATUS[verdict_of(curve)], text
+
+
+def _interrupted(options: argparse.Namespace) -> int:
+    taken_up = "; the same command goes on where it stopped" if hasattr(options, "out") else ""
+    print(f"\nbc-compare: interrupted{taken_up}", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _accepted(options: argparse.Namespace, policy: Policy, found: Read) -> str:
@@ -165,7 +223,9 @@ class _Progress:
             print(f"\r{one_line(path)}: {rows:,} rows \033[K\r", end="", file=sys.stderr, flush=True)
 
 
-def _inputs(options: argparse.Namespace, columns: ColumnNames, classes: Sequence[str] | None) -> Inputs:
+def _inputs(
+    options: argparse.Namespace, columns: ColumnNames, classes: Sequence[str] | None, new_classes: Sequence[str]
+) -> Inputs:
     return Inputs(
         options.file,
         options.new,
@@ -175,12 +235,19 @@ def _inputs(options: argparse.Namespace, columns: ColumnNames, classes: Sequence
         None if classes is None else tuple(classes),
         options.allow_unmatched,
         options.name,
+        tuple(new_classes),
     )
 
 
 def _columns(options: argparse.Namespace) -> ColumnNames:
     named = {key: value for key, value in _column_flags(options).items() if value}
-    return ColumnNames(**named, slices=tuple(listed_names(options.slice) or ()))
+    right = {key: value for key, value in _right_flags(options).items() if value is not None and value is not False}
+    return ColumnNames(**named, slices=tuple(listed_names(options.slice) or ()), right=right_of(right, "flags"))
+
+
+def _right_flags(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("threshold", "new_threshold", "top_k", "multilabel", "correct", "filter")
+    return {"rule": options.right, **{name: getattr(options, name) for name in names}}
 
 
 def _column_flags(options: argparse.Namespace) -> dict[str, Any]:
@@ -198,11 +265,13 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
         "critical": options.critical,
         "accepted": options.accepted,
         "classes": listed_names(options.classes),
+        "new_classes": listed_names(options.new_classes),
         "per_class": {"promise": options.per_class, **least} if options.per_class else None,
         "per_slice": [{"column": c, "promise": options.per_slice, **least} for c in columns]
         if options.per_slice
         else None,
-        "columns": _column_flags(options),
+        "columns": {name: value or None for name, value in _column_flags(options).items()},
+        "right": _right_flags(options),
     }
 
 
@@ -239,6 +308,16 @@ def _confidence(text: str) -> float:
     value = _share(text)
     if not 0.5 <= value < 1:
         raise argparse.ArgumentTypeError(f"expected a confidence from 0.5 to below 1, such as 0.95, got {text!r}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number such as 0.5, got {text!r}")
     return value
 
 
@@ -302,10 +381,30 @@ def _gate_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_files(parser: argparse.ArgumentParser) -> None:
+def _threshold_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bc-compare threshold",
+        description="Show what an update of a binary model breaks at each threshold of its scores, and which to take.",
+        epilog="Exit status: 0 the recommended threshold keeps the promise (or none was asked), 1 none does, 2 bad "
+        "input, 3 inconclusive.",
+    )
+    parser.add_argument("file", metavar="OLD", help="the old model's predictions, labels or scores")
+    parser.add_argument("new", metavar="NEW", help="the new model's, with scores of class 1")
+    parser.add_argument("--promise", action="append", metavar="BOUND", help='such as "nfr <= 0.5%%"; may be repeated')
+    parser.add_argument("--confidence", type=_confidence, default=0.95, metavar="X", help="of bounds (default: 0.95)")
+    parser.add_argument("--threshold", type=_number, metavar="X", help="of OLD's scores (default: 0.5)")
+    parser.add_argument("--json", metavar="FILE", help="all thresholds, for programs; - prints it")
+    _add_columns(parser)
+    parser.set_defaults(
+        slice=None, weight=None, cluster=None, right=None, new_threshold=None, top_k=None, multilabel=False
+    )
+    parser.set_defaults(correct=None, filter=None)
+    return parser
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> Any:
     files = parser.add_argument_group("files and their columns")
     files.add_argument("--data", metavar="FILE", help="true labels, weights and metadata, by id")
-    files.add_argument("--noise", action="append", metavar="FILE", help="predictions of the old recipe, another seed")
     files.add_argument("--id", metavar="COLUMN", help="ids (default: id, instance_id, example_id or sample_id)")
     files.add_argument("--by-position", action="store_true", help="join rows by their order, without ids")
     files.add_argument("--allow-unmatched", action="store_true", help="leave out ids that are not in every file")
@@ -314,11 +413,32 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--scores", metavar="COLUMN", help="class scores: a column of lists, or how columns begin")
     files.add_argument("--target", metavar="COLUMN", help="true labels (default: target, label, y_true, ...)")
     files.add_argument("--classes", action="append", metavar="NAMES", help="class names in order, parted by commas")
+    return files
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    files = _add_columns(parser)
+    files.add_argument(
+        "--new-classes", action="append", metavar="NAMES", help="classes that the old model did not know"
+    )
+    files.add_argument("--noise", action="append", metavar="FILE", help="predictions of the old recipe, another seed")
     files.add_argument("--slice", action="append", metavar="COLUMN", help="slice by its values; may be repeated")
     files.add_argument("--search", action="store_true", help="look for slices of one and two columns of --slice")
     files.add_argument("--weight", metavar="COLUMN", help="weights of instances")
     files.add_argument("--cluster", metavar="COLUMN", help="what instances belong to, such as a user")
     files.add_argument("--name", metavar="TEXT", help="what is compared, for titles")
+    right = parser.add_argument_group("what counts as right (default: the label equals the true one)")
+    right.add_argument("--threshold", type=_number, metavar="X", help="class 1 where its score is at least X")
+    right.add_argument("--new-threshold", type=_number, metavar="X", help="the same in NEW, where it differs")
+    right.add_argument("--top-k", type=int, metavar="K", help="the true class is among the K of highest scores")
+    right.add_argument("--multilabel", action="store_true", help="all of several labels are right, each 0 or 1")
+    right.add_argument(
+        "--right",
+        metavar="RULE",
+        help='such as "abs(pred - target) <= 2"; or module:function, which is imported and run',
+    )
+    right.add_argument("--correct", metavar="COLUMN", help="what each file says of itself, 0 or 1")
+    right.add_argument("--filter", metavar="NAME", help="of lm-eval's samples, the filter that is meant")
     outputs = parser.add_argument_group("what is written")
     outputs.add_argument("--json", metavar="FILE", help="everything, for programs; - prints it")
     outputs.add_argument("--html", metavar="FILE", help="the dashboard as one file")

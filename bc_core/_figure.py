@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DPI = 160
@@ -30,6 +31,17 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI / 1.6)
     return buffer.getvalue()
+
+
+def dress(axes: Axes, theme: Theme) -> None:
+    """Colours; set one by one, as matplotlib's defaults are shared by all threads."""
+    axes.set_facecolor(theme.paper)
+    axes.grid(color=theme.ink, alpha=0.13, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=theme.ink)
+    for name, spine in axes.spines.items():
+        spine.set_color(theme.muted)
+        spine.set_visible(name in ("left", "bottom"))
 
 
 def percent(value: float, _: int | None = None) -> str:

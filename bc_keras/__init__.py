@@ -1,5 +1,21 @@
 """Train a compatible update in Keras: losses, `BCModel`, metrics, callbacks, stored outputs of h1."""
 
+from bc_core._extras import need
+from bc_core._version import __version__ as __version__
+
+need("keras", "bc_keras", "keras")
+
+try:
+    import keras as _keras  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name not in ("jax", "tensorflow", "torch"):
+        raise
+    raise ModuleNotFoundError(
+        f"Keras is set to run on {error.name}, which is not installed: pip install {error.name}, or set KERAS_BACKEND "
+        "in the environment to what is there: tensorflow, jax or torch.",
+        name=error.name,
+    ) from error
+
 from bc_core import LinearLambda
 from bc_keras import new_error, strict_imitation
 from bc_keras.after_training._blend import blend, blended_model, distil

@@ -1,5 +1,10 @@
 """Train a compatible update in PyTorch Lightning: losses, `BCLightningModule`, metrics, stored outputs of h1."""
 
+from bc_core._extras import need
+from bc_core._version import __version__ as __version__
+
+need("lightning", "bc_lightning", "torch", "torchmetrics")
+
 from bc_core import LinearLambda
 from bc_lightning import functional, metrics, new_error, strict_imitation
 from bc_lightning.after_training._blend import blend, distil

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bc_core._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from bc_tensorboard.pages._page import to_html
     from bc_tensorboard.pages._view import ComparisonView
     from bc_tensorboard.plugin._original_sweep import OriginalEvaluation, read_original_sweep
     from bc_tensorboard.writing import summary
-
-# As TensorBoard knows the plugin: in tags, folders and addresses.
-PLUGIN_NAME = "backward_compatibility"
 
 __all__ = ["ComparisonView", "OriginalEvaluation", "read_original_sweep", "summary", "to_html"]
 

@@ -5,7 +5,16 @@ python benchmarks/gate_errors.py
 
 import numpy as np
 
-from bc_core import clopper_pearson_interval, paired_difference_interval, weighted_share, wilson_interval
+from bc_core import (
+    SCORES,
+    clopper_pearson_interval,
+    equivalence_test,
+    noise_floor,
+    paired_bootstrap,
+    paired_difference_interval,
+    weighted_share,
+    wilson_interval,
+)
 from bc_core.gate._checks import Question, verdicts_of
 from bc_core.gate._evidence import Evidence
 from bc_core.promise._grammar import constraint_of
@@ -50,6 +59,57 @@ def coverage_of_clusters(users, rows, together, share):
     return hits / (UPDATES // 4), naive / (UPDATES // 4)
 
 
+def coverage_of_weights(size, spread, share):
+    """The same of `weighted_share` for log-normal weights of importance, which the mistakes do not depend on."""
+    rng, hits, worth = np.random.default_rng(4), 0, []
+    for _ in range(UPDATES):
+        found = weighted_share(rng.random(size) < share, weights=rng.lognormal(0, spread, size))
+        hits, worth = hits + (found.low <= share <= found.high), [*worth, found.effective]
+    return hits / UPDATES, np.mean(worth)
+
+
+def errors_of_equivalence(shares, size):
+    """Where shares differ by exactly the margin: how often TOST says that they do not, and how often its bounds err."""
+    draws, margin = np.random.default_rng(5).multinomial(size, shares, UPDATES), abs(shares[1] - shares[2])
+    found = [equivalence_test(*map(int, row), margin=margin) for row in draws]
+    gain = shares[2] - shares[1]
+    return np.mean([each.holds for each in found]), np.mean([each.low <= gain <= each.high for each in found])
+
+
+def coverage_of_bootstrap(score, size, h1=0.8, first=0.9, second=0.86):
+    """The same of the paired bootstrap: two candidates that err together where h1 errs."""
+    right = np.array([[0.45, 0.35], [first, second]])  # where h1 is wrong, and where it is right
+    cells = np.zeros((2, 2, 2))
+    for h1_right, of_h1 in ((0, 1 - h1), (1, h1)):
+        a, b = right[h1_right]
+        both = a * b + 0.5 * (min(a, b) - a * b)
+        cells[h1_right] = of_h1 * np.array([[1 - a - b + both, b - both], [a - both, both]])
+
+    def of(table):
+        above, below = (np.asarray(part, bool) for part in (SCORES[score].numerator, SCORES[score].denominator))
+        return table[above].sum() / table[below].sum()
+
+    true = of(cells.sum(axis=2)) - of(cells.sum(axis=1))
+    hits, rng = 0, np.random.default_rng(6)
+    for seed in range(UPDATES // 4):
+        drawn = rng.multinomial(size, cells.ravel()).reshape(2, 2, 2)
+        _, low, high = paired_bootstrap(drawn, score, resamples=2000, seed=seed)
+        hits += low <= true <= high
+    return hits / (UPDATES // 4)
+
+
+def coverage_of_noise(size, seeds, others=0.03, broken=0.05):
+    """The same of how far an update is above the noise floor, over the choice of instances."""
+    rng, hits = np.random.default_rng(7), 0
+    for _ in range(UPDATES // 2):
+        hard = rng.random(size) < 0.3  # where all trainings err more
+        right = [rng.random(size) > np.where(hard, 3, 1) * rate for rate in (0.05, *[others] * seeds, broken)]
+        floor = noise_floor(np.ones(size, int), right[0], [each.astype(int) for each in right[1:-1]], right[-1])
+        true = sum(part * (1 - 0.05 * k) * k * (broken - others) for part, k in ((0.3, 3), (0.7, 1)))
+        hits += floor.low <= true <= floor.high
+    return hits / (UPDATES // 2)
+
+
 if __name__ == "__main__":
     for slices in (1, 50):
         failed, passed = gate_at_the_budget(slices)
@@ -69,3 +129,14 @@ if __name__ == "__main__":
     for case in ((200, 5, 0.3, 0.05), (60, 10, 0.2, 0.1)):
         print("{} users of {} rows, correlation {}, share {}: ".format(*case), end="")
         print("clusters cover {:.2%}, rows as instances {:.2%}".format(*coverage_of_clusters(*case)))
+    for case in ((1000, 0.5, 0.05), (1000, 1.0, 0.05), (3000, 1.0, 0.02)):
+        print("{} instances, log-normal weights of sigma {}, share {}: ".format(*case), end="")
+        print("weights cover {:.2%}, worth {:.0f} instances".format(*coverage_of_weights(*case)))
+    for shares, size in (((0.9, 0.03, 0.02, 0.05), 2000), ((0.85, 0.08, 0.05, 0.02), 1000)):
+        print(f"TOST at a margin of {abs(shares[1] - shares[2]):.2f}, {size} instances: ", end="")
+        print("says equivalent {:.2%}, 90 % bounds cover {:.2%}".format(*errors_of_equivalence(shares, size)))
+    for score, size in (("btc", 1000), ("nfi", 1000), ("bec_given_h1_wrong", 2000)):
+        print(f"{score} of two candidates on {size}: paired bootstrap covers {coverage_of_bootstrap(score, size):.2%}")
+    for case in ((1000, 1), (1000, 4), (5000, 4)):
+        print("{} instances, {} further seeds: excess over the noise floor covers ".format(*case), end="")
+        print(f"{coverage_of_noise(*case):.2%}")

@@ -175,7 +175,8 @@ class Demo:
         for recipe in self.recipes:
             style, start, lambda_c = recipe
             torch.manual_seed(self.seed + 1)  # not h1's: a cold start is another draw of the weights
-            h2 = copy.deepcopy(h1) if start == "warm" else DigitClassifier()
+            # `predict` has left h1 in eval mode, and its copy is to be trained.
+            h2 = copy.deepcopy(h1).train() if start == "warm" else DigitClassifier()
             # The one changed line. lambda_c = 0 is plain training, only measured.
             loss = LOSSES.get(style, "BCCrossEntropyLoss")
             h2 = BCLightningModule(h2, h1=h1, loss=loss, lambda_c=lambda_c, comparisons=names)
@@ -191,7 +192,14 @@ class Demo:
                 lambda_c=lambda_c,
             )
             comparison.save(self.out / "comparisons" / f"{recipe.name}.json")
-            summary.comparison(trainer.logger, comparison, dataset="test", dissonance=style, images=self.pictures)
+            summary.comparison(
+                trainer.logger,
+                comparison,
+                dataset="test",
+                dissonance=style,
+                settings={"start": start},
+                images=self.pictures,
+            )
             runs.append(Run(style, start, lambda_c, comparison))
         return runs
 

@@ -16,6 +16,7 @@ ARROWS = {
     "bc_tensorboard": {"bc_core"},
     "bc_keras": {"bc_core", "bc_tensorboard"},
     "bc_lightning": {"bc_core", "bc_tensorboard"},
+    "bc_pytest": {"bc_core"},
 }
 FOREIGN = {
     "bc_core": {
@@ -26,6 +27,8 @@ FOREIGN = {
     "bc_keras": {"torch", "pytorch_lightning", "lightning", "torchmetrics", "bc_lightning", "mlxtend"},
     "bc_lightning": {"tensorflow", "keras", "jax", "bc_keras", "mlxtend"},
     "bc_tensorboard": {"torch", "tensorflow", "keras", "jax", "tensorboard", "PIL", "anywidget"},
+    # pytest imports it in each run of each user.
+    "bc_pytest": {"bc_core", "numpy", "scipy"},
 }
 
 

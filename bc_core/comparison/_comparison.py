@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
+import dataclasses
 import math
 import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,20 @@ from numpy.typing import NDArray
 
 from bc_core._arrays import first_duplicate, text_objects
 from bc_core._pages import to_html
+from bc_core.comparison._comparison_extras import extras_to_json
 from bc_core.comparison._comparison_file import packed, unpacked
-from bc_core.comparison._error_instances import ErrorInstances, refuse_duplicates
+from bc_core.comparison._confidence import Calibration, Confidence, ThresholdCounts
+from bc_core.comparison._error_instances import CONFIDENCES, ErrorInstances, merged_confidences, refuse_duplicates
+from bc_core.comparison._shown import in_html, in_words
+from bc_core.comparison._sliced import SliceCounts, check_slices, merged_slices
 from bc_core.counting._overlap import ErrorOverlap
-from bc_core.counting._scores import SCORES, count_cells
+from bc_core.counting._scores import count_cells
 from bc_core.files._files import write_whole
+from bc_core.slices._search import FoundSlice
 
 Id = int | str
-Metadata = Sequence[str] | Mapping[Any, str] | Callable[[Any], str]
+# Texts, or columns: a mapping from names to values, a data frame, or another table.
+Metadata = Sequence[str] | Mapping[Any, Any] | Callable[[Any], str]
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,10 @@ class Comparison:
         lambda_c: Weight of the dissonance h2 was trained with.
         new_classes: Classes that h1 did not know, so that it is wrong about each of their instances; `known` and `new`
             are the counts without them and theirs alone.
+        slices: All instances, counted by the columns of metadata.
+        found_slices: Of one and two columns, true classes among them, those in which more breaks than elsewhere, found
+            on one half of the instances and tried on the other. Merged shards have none.
+        confidence: All instances, counted by how sure the models are; see `calibration` and `thresholds`.
 
     Raises:
         ValueError: If the table and the counts disagree, an id comes twice, or there are not as many names as classes.
@@ -80,6 +90,9 @@ class Comparison:
     step: int | None = None
     lambda_c: float | None = None
     new_classes: tuple[int, ...] = ()
+    slices: tuple[SliceCounts, ...] = ()
+    found_slices: tuple[FoundSlice, ...] = ()
+    confidence: Confidence = field(default_factory=Confidence)
 
     def __post_init__(self) -> None:
         self._normalise_captions()
@@ -106,6 +119,7 @@ class Comparison:
         if not np.array_equal(counted, expected):
             raise ValueError("the error instances do not add up to the counts of the overlap")
         refuse_duplicates(table.ids, "the error instances")
+        check_slices(self.slices, table, self.overlap)
 
     def _normalise_captions(self) -> None:
         # Steps and weights often come as numpy scalars, which JSON does not know.
@@ -127,6 +141,16 @@ class Comparison:
     def new(self) -> ErrorOverlap:
         """Counts of the instances of classes that h1 did not know."""
         return self.overlap.of_classes(self.new_classes)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """How often the models are right, by how sure they are, over all instances; None without scores."""
+        return self.confidence.calibration
+
+    @property
+    def thresholds(self) -> ThresholdCounts | None:
+        """Counts of binary models at other thresholds; None of other models, and without scores."""
+        return self.confidence.thresholds
 
     @property
     def dataset_size(self) -> int:
@@ -171,6 +195,19 @@ class Comparison:
             if flips[i]
         ]
 
+    def without_scores(self) -> Comparison:
+        """Return it without how sure the models are, which makes a file smaller and labels alone comparable.
+
+        Example:
+            >>> from bc_core import compare
+            >>> labels = [0, 1], [0, 1], [0, 0]
+            >>> compare(*labels, h2_scores=[0.2, 0.4]).without_scores() == compare(*labels)
+            True
+        """
+        unknown: dict[str, Any] = dict.fromkeys(CONFIDENCES)
+        instances = dataclasses.replace(self.instances, **unknown)
+        return dataclasses.replace(self, instances=instances, confidence=Confidence())
+
     def merge(self, other: Comparison) -> Comparison:
         """Merge two shards of one data set: instances that the two comparisons do not share.
 
@@ -178,7 +215,8 @@ class Comparison:
         instances that both get right are counted without their ids.
 
         Args:
-            other: A comparison of the same two models on other instances. A name that differs is dropped.
+            other: A comparison of the same two models on other instances. A name that differs is dropped, and so is
+                what only one of them knows of slices and scores.
 
         Returns:
             The comparison of both shards together, this one's error instances first.
@@ -193,11 +231,11 @@ class Comparison:
             >>> (first + second).instances.ids.tolist()
             [11, 12]
         """
-        for field in ("class_names", "step", "lambda_c", "new_classes"):
-            mine, theirs = getattr(self, field), getattr(other, field)
+        for caption in ("class_names", "step", "lambda_c", "new_classes"):
+            mine, theirs = getattr(self, caption), getattr(other, caption)
             if mine != theirs:
                 raise ValueError(
-                    f"cannot merge comparisons whose {field} differs: {mine!r} and {theirs!r}; "
+                    f"cannot merge comparisons whose {caption} differs: {mine!r} and {theirs!r}; "
                     "give compare the same value for every shard"
                 )
         a, b = self.instances, other.instances
@@ -208,6 +246,7 @@ class Comparison:
             refuse_duplicates(
                 np.concatenate([a.ids, b.ids]), "two shards", "; pass ids= that are unique over the whole data set"
             )
+        slices, codes = merged_slices([(self.slices, a), (other.slices, b)])
         metadata = None
         if a.metadata is not None or b.metadata is not None:
             metadata = text_objects(
@@ -219,9 +258,21 @@ class Comparison:
             np.concatenate([a.h1_pred, b.h1_pred]),
             np.concatenate([a.h2_pred, b.h2_pred]),
             metadata,
+            **merged_confidences(a, b),
+            slices=codes,
         )
         name = self.name if self.name == other.name else None
-        return Comparison(overlap, instances, self.class_names, name, self.step, self.lambda_c, self.new_classes)
+        return Comparison(
+            overlap,
+            instances,
+            self.class_names,
+            name,
+            self.step,
+            self.lambda_c,
+            self.new_classes,
+            slices,
+            confidence=self.confidence.merged(other.confidence),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the evaluation as plain Python values under the keys of BackwardCompatibilityML, ready for JSON.
@@ -321,7 +372,9 @@ class Comparison:
         path = Path(path)
         if not path.name.endswith((".json", ".json.gz")):
             raise ValueError(f"{path}: expected a name that ends in .json or .json.gz")
-        write_whole(path, packed(self._captions(), self.overlap, self.instances, path.name.endswith(".gz")))
+        over_all = extras_to_json(self.slices, self.found_slices, self.confidence)
+        content = packed({**self._captions(), **over_all}, self.overlap, self.instances, path.name.endswith(".gz"))
+        write_whole(path, content)
         return path
 
     def to_html(self, path: str | os.PathLike[str], **options: Any) -> Path:
@@ -379,7 +432,7 @@ class Comparison:
             raise ValueError(f"{path}: a damaged comparison, {error}") from error
 
     def _captions(self) -> dict[str, Any]:
-        captions = {field: getattr(self, field) for field in ("name", "step", "lambda_c", "class_names")}
+        captions = {name: getattr(self, name) for name in ("name", "step", "lambda_c", "class_names")}
         return {**captions, "new_classes": list(self.new_classes)} if self.new_classes else captions
 
     def __add__(self, other: object) -> Comparison:
@@ -392,8 +445,9 @@ class Comparison:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Comparison):
             return NotImplemented
-        fields = ("overlap", "class_names", "name", "step", "lambda_c", "new_classes", "instances")
-        return all(getattr(self, field) == getattr(other, field) for field in fields)
+        captions = ("overlap", "class_names", "name", "step", "lambda_c", "new_classes", "instances")
+        fields = (*captions, "slices", "found_slices", "confidence")
+        return all(getattr(self, name) == getattr(other, name) for name in fields)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -420,47 +474,13 @@ class Comparison:
             Classes that lost most
               1: 1 of 2 instances broke, 1 repaired (100.0% of all negative flips)
         """
-        title = "Comparison" + (f" {self.name!r}" if self.name is not None else "")
-        title += f", step {self.step}" if self.step is not None else ""
-        title += f", lambda_c {self.lambda_c:g}" if self.lambda_c is not None else ""
-        lines = [title, self.overlap.summary(confidence)]
-        if self.new_classes:
-            names = ", ".join(_one_line(self.labels[c]) for c in self.new_classes)
-            lines.append(f"Classes that h1 did not know: {names}")
-            lines.append(f"  {self.new.total} instances, of which h2 gets {self.new.h2_only_right} right")
-            lines.append("Without these")
-            lines += [f"  {line}" for line in self.known.summary(confidence).splitlines()]
-        worst = self.worst_classes()
-        if worst:
-            lines.append("Classes that lost most")
-            lines += [
-                f"  {_one_line(flips.label)}: {flips.negative_flips} of {flips.total} instances broke, "
-                f"{flips.positive_flips} repaired ({flips.share:.1%} of all negative flips)"
-                for flips in worst
-            ]
-        return "\n".join(lines)
+        return in_words(self, confidence)
 
     def __str__(self) -> str:
         return self.describe()
 
     def _repr_html_(self) -> str:
-        overlap = self.overlap
-        caption = "Comparison" + (f" {self.name}" if self.name is not None else "")
-        caption += f", step {self.step}" if self.step is not None else ""
-        rows = []
-        for score in SCORES.values():
-            low, high = overlap.interval(score.name)
-            rows.append(
-                f'<tr title="{html.escape(score.description)}"><th>{html.escape(score.title)}</th>'
-                f"<td>{overlap.score(score.name):.2%}</td><td>{low:.2%} to {high:.2%}</td></tr>"
-            )
-        worst = ", ".join(html.escape(f"{flips.label} ({flips.negative_flips})") for flips in self.worst_classes())
-        return (
-            f"<table><caption>{html.escape(caption)}: {self.dataset_size} instances, {overlap.h1_only_right} "
-            f"negative and {overlap.h2_only_right} positive flips</caption>"
-            "<thead><tr><th>score</th><th>estimate</th><th>95% interval</th></tr></thead>"
-            f"<tbody>{''.join(rows)}</tbody></table>" + (f"<p>Classes that lost most: {worst}</p>" if worst else "")
-        )
+        return in_html(self)
 
 
 def checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
@@ -472,8 +492,3 @@ def checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
     if (twice := first_duplicate(names)) is not None:
         raise ValueError(f"class_names: expected every name once, got {twice!r} twice")
     return names
-
-
-def _one_line(label: object) -> str:
-    """Keep a class name from breaking a line or moving a terminal's cursor."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(label))

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from bc_core.comparison._comparison_extras import extras_from_json, instances_from_json, instances_to_json
 from bc_core.comparison._error_instances import ErrorInstances
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.files._files import TooLargeError, read_bounded
@@ -40,6 +41,7 @@ def packed(captions: Mapping[str, Any], overlap: ErrorOverlap, table: ErrorInsta
                 "h1_pred": table.h1_pred.tolist(),
                 "h2_pred": table.h2_pred.tolist(),
                 "metadata": None if table.metadata is None else table.metadata.tolist(),
+                **instances_to_json(table),
             },
         },
         allow_nan=False,
@@ -94,7 +96,8 @@ def _captions(data: Mapping[str, Any]) -> dict[str, Any]:
     # Only in files of an h1 that did not know all classes.
     new_classes = data.get("new_classes", [])
     _check_types(new_classes, "new_classes: expected a list of class numbers", {int})
-    return {**{caption: data[caption] for caption in _CAPTIONS}, "new_classes": tuple(new_classes)}
+    captions = {**{caption: data[caption] for caption in _CAPTIONS}, "new_classes": tuple(new_classes)}
+    return {**captions, **extras_from_json(data)}
 
 
 def _instances(columns: Mapping[str, Any]) -> ErrorInstances:
@@ -103,7 +106,8 @@ def _instances(columns: Mapping[str, Any]) -> ErrorInstances:
     _check_types(columns["ids"], "ids: expected one entry per instance, all integers or all text", {int}, {str})
     if columns["metadata"] is not None:
         _check_types(columns["metadata"], "metadata: expected a text for every row", {str})
-    return ErrorInstances(**{name: columns[name] for name in ("ids", "target", "h1_pred", "h2_pred", "metadata")})
+    plain = {name: columns[name] for name in ("ids", "target", "h1_pred", "h2_pred", "metadata")}
+    return ErrorInstances(**plain, **instances_from_json(columns))
 
 
 def _check_types(values: Any, expected: str, *kinds: set[type]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import first_duplicate, id_array, text_objects, to_numpy
+from bc_core.comparison._confidence import millionths, of_millionths
+
+CONFIDENCES = ("h1_confidence", "h2_confidence", "h1_of_truth", "h2_of_truth")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +25,13 @@ class ErrorInstances:
         h1_pred: Shape (E,), int64: class that h1 predicts.
         h2_pred: Shape (E,), int64: class that h2 predicts.
         metadata: Shape (E,), dtype object holding `str`; None if no metadata was given.
+        h1_confidence: Shape (E,), float64: probability that h1 gives to the class it predicts, to a millionth; nan
+            where that is not known, and None if no scores were given. So the next three.
+        h2_confidence: The same of h2.
+        h1_of_truth: Probability that h1 gives to the true class.
+        h2_of_truth: The same of h2.
+        slices: By name of a column of metadata, shape (E,), int64: number of the slice, whose name is in
+            `Comparison.slices`.
 
     Raises:
         ValueError: If the columns differ in length.
@@ -39,6 +50,11 @@ class ErrorInstances:
     h1_pred: NDArray[np.int64]
     h2_pred: NDArray[np.int64]
     metadata: NDArray[Any] | None = None
+    h1_confidence: NDArray[np.float64] | None = None
+    h2_confidence: NDArray[np.float64] | None = None
+    h1_of_truth: NDArray[np.float64] | None = None
+    h2_of_truth: NDArray[np.float64] | None = None
+    slices: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", id_array(self.ids, "ids"))
@@ -52,10 +68,18 @@ class ErrorInstances:
             if not all(isinstance(text, str) for text in texts):
                 raise ValueError("metadata: expected a text for every row")
             object.__setattr__(self, "metadata", text_objects(texts))
-        lengths = {name: len(column) for name, column in self._columns().items() if column is not None}
+        for name in CONFIDENCES:
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, of_millionths(millionths(to_numpy(given, name))))
+        if len({getattr(self, name) is None for name in CONFIDENCES}) > 1:
+            raise ValueError(f"expected all of {', '.join(CONFIDENCES)}, or none of them")
+        codes = {str(name): to_numpy(column, name).astype(np.int64) for name, column in self.slices.items()}
+        object.__setattr__(self, "slices", codes)
+        columns = {**self._columns(), **codes}
+        lengths = {name: len(column) for name, column in columns.items() if column is not None}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"expected columns of one length, got {lengths}")
-        for column in self._columns().values():
+        for column in columns.values():
             if column is not None:
                 column.setflags(write=False)
 
@@ -69,7 +93,8 @@ class ErrorInstances:
             array([2])
         """
         return ErrorInstances(
-            **{name: None if column is None else column[rows] for name, column in self._columns().items()}  # type: ignore[arg-type]
+            **{name: None if column is None else column[rows] for name, column in self._columns().items()},  # type: ignore[arg-type]
+            slices={name: codes[rows] for name, codes in self.slices.items()},
         )
 
     def _columns(self) -> dict[str, NDArray[Any] | None]:
@@ -79,30 +104,51 @@ class ErrorInstances:
             "h1_pred": self.h1_pred,
             "h2_pred": self.h2_pred,
             "metadata": self.metadata,
+            **{name: getattr(self, name) for name in CONFIDENCES},
         }
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __iter__(self) -> Any:
-        metadata = [None] * len(self) if self.metadata is None else self.metadata.tolist()
-        columns = (self.ids.tolist(), self.target.tolist(), self.h1_pred.tolist(), self.h2_pred.tolist(), metadata)
-        names = ("id", "target", "h1_pred", "h2_pred", "metadata")
-        return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
+        columns = {("id" if name == "ids" else name): column for name, column in self._columns().items()}
+        rows = {
+            name: [None] * len(self) if column is None else column.tolist()
+            for name, column in columns.items()
+            if column is not None or name == "metadata"
+        }
+        return (dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ErrorInstances):
             return NotImplemented
-        pairs = zip(self._columns().values(), other._columns().values(), strict=True)
-        return all(
-            a is b or (a is not None and b is not None and a.dtype == b.dtype and np.array_equal(a, b))
-            for a, b in pairs
-        )
+        if self.slices.keys() != other.slices.keys():
+            return False
+        mine, theirs = ({**table._columns(), **table.slices} for table in (self, other))
+        return all(_same(column, theirs[name]) for name, column in mine.items())
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"ErrorInstances({len(self)} rows)"
+
+
+def merged_confidences(a: ErrorInstances, b: ErrorInstances) -> dict[str, NDArray[np.float64]]:
+    """How sure the models are of the instances of two shards; nan for a shard of which that is not known."""
+    if a.h1_confidence is None and b.h1_confidence is None:
+        return {}
+    return {
+        name: np.concatenate(
+            [np.full(len(table), np.nan) if (own := getattr(table, name)) is None else own for table in (a, b)]
+        )
+        for name in CONFIDENCES
+    }
+
+
+def _same(a: NDArray[Any] | None, b: NDArray[Any] | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 
 def refuse_duplicates(ids: NDArray[Any], where: str, advice: str = "; pass unique ids") -> None:

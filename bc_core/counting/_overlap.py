@@ -17,7 +17,7 @@ Method = Literal["wilson", "clopper_pearson"]
 Verdict = Literal["pass", "fail", "inconclusive"]
 
 # A larger label is more likely an id than a class, and counts of so many classes would fill the memory.
-_MOST_CLASSES = 2**20
+MOST_CLASSES = 2**20
 
 
 class ErrorOverlap:
@@ -129,7 +129,7 @@ class ErrorOverlap:
             if arrays[0].size == 0:
                 raise ValueError("every instance is ignored, so num_classes cannot be told; state num_classes")
             num_classes = max(1, max(int(array.max()) for array in arrays) + 1)
-            if num_classes > _MOST_CLASSES:
+            if num_classes > MOST_CLASSES:
                 _refuse_large_label(arrays, names)
         num_classes = _positive(num_classes)
         for array, name in zip(arrays, names, strict=True):
@@ -491,5 +491,5 @@ def _refuse_large_label(arrays: tuple[NDArray[Any], ...], names: tuple[str, ...]
     index = int(array.argmax())
     raise ValueError(
         f"{name}: got the label {array[index]} at position {index}, which would make {int(array[index]) + 1} classes. "
-        f"Map the labels to 0..C-1; if there really are more than {_MOST_CLASSES} classes, state num_classes"
+        f"Map the labels to 0..C-1; if there really are more than {MOST_CLASSES} classes, state num_classes"
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from bc_core.comparison._comparison import Comparison
 from bc_core.gate._judging import Subject
+from bc_core.gate._partitions import SlicedOverlap, subject_of_counts
 from bc_core.gate._policy import policy_of, read_policy
 from bc_core.gate._report import Report
 from bc_core.gate._request import Inputs, Read, read, report
@@ -15,8 +16,20 @@ from bc_core.gate._shown import terminal
 from bc_core.promise._grammar import Promise
 
 
+class Asserted(NamedTuple):
+    """What one assertion came to: a report, or the error that kept it from being judged."""
+
+    report: Report | None
+    raised: bool
+    error: str = ""
+
+
+# Told of every assertion, whether it holds or not: how the plugin of pytest gathers them.
+listeners: list[Callable[[Asserted], None]] = []
+
+
 def assert_compatible(
-    old: Comparison | str | os.PathLike[str],
+    old: Comparison | SlicedOverlap | str | os.PathLike[str],
     new: str | os.PathLike[str] | None = None,
     *,
     promise: str | Iterable[str] | Promise | None = None,
@@ -27,7 +40,8 @@ def assert_compatible(
     """Raise an AssertionError where an update breaks too much; its message is what `bc-compare gate` prints.
 
     Args:
-        old: What `compare` returned, the path of a saved comparison, or that of the old model's predictions.
+        old: What `compare` returned, the sum of `overlap_of_partition` over all partitions, the path of a saved
+            comparison, or that of the old model's predictions.
         new: Path of the new model's predictions.
         promise: Bounds over all instances, such as ``"nfr <= 0.5%"``; in place of those of the policy.
         policy: Path of a policy file, or its keys.
@@ -51,6 +65,30 @@ def assert_compatible(
         Traceback (most recent call last):
         AssertionError: FAIL: all instances: NFR at most 0.5% wanted; measured 50.0000%, ...
     """
+    try:
+        made = _judged(old, new, promise, policy, data)
+    except Exception as error:
+        _tell(Asserted(None, True, f"{type(error).__name__}: {error}"))
+        raise
+    broken = made.verdict == "fail" or (made.verdict == "inconclusive" and not inconclusive)
+    _tell(Asserted(made, broken))
+    if broken:
+        raise AssertionError(terminal(made))
+    return made
+
+
+def _tell(asserted: Asserted) -> None:
+    for tell in listeners:
+        tell(asserted)
+
+
+def _judged(
+    old: Comparison | SlicedOverlap | str | os.PathLike[str],
+    new: str | os.PathLike[str] | None,
+    promise: str | Iterable[str] | Promise | None,
+    policy: str | os.PathLike[str] | Mapping[str, Any] | None,
+    data: str | os.PathLike[str] | None,
+) -> Report:
     where, keys = "policy", policy
     if policy is not None and not isinstance(policy, Mapping):
         where, keys = os.fspath(policy), read_policy(policy)
@@ -60,13 +98,18 @@ def assert_compatible(
     held = policy_of(asked, where)
     if isinstance(old, Comparison):
         found = Read(Subject(old))
+    elif isinstance(old, SlicedOverlap):
+        found = Read(subject_of_counts(old))
     else:
         paths = (os.fspath(old), None if new is None else os.fspath(new))
         found = read(
-            Inputs(*paths, held.columns, None if data is None else os.fspath(data), classes=held.classes),
+            Inputs(
+                *paths,
+                held.columns,
+                None if data is None else os.fspath(data),
+                classes=held.classes,
+                new_classes=held.new_classes,
+            ),
             held.confidence,
         )
-    made = report(found, held.confidence, held)
-    if made.verdict == "fail" or (made.verdict == "inconclusive" and not inconclusive):
-        raise AssertionError(terminal(made))
-    return made
+    return report(found, held.confidence, held)

@@ -12,13 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core.comparison._comparison import Comparison
+from bc_core.comparison._error_instances import ErrorInstances
+from bc_core.counting._overlap import ErrorOverlap
 from bc_core.gate._checks import Check, Question, judged
 from bc_core.gate._evidence import Evidence, Rows
 from bc_core.gate._id_files import AcceptedFlip, read_accepted, read_ids
 from bc_core.gate._policy import Bounds, PerPart, Policy
-from bc_core.gate._slices import SliceColumn
+from bc_core.predictions._aligned import LabelRights, Told
 from bc_core.predictions._joining import id_texts
 from bc_core.predictions._tables import listed
+from bc_core.slices._columns import SliceColumn
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Counts in place of a `Comparison`, where no instance came back."""
+
+    overlap: ErrorOverlap
+    labels: list[Any]
+    name: str | None = None
+
+    def negative_flips(self) -> ErrorInstances:
+        """None that are known by name."""
+        nothing = np.zeros(0, np.int64)
+        return ErrorInstances(nothing, nothing, nothing, nothing)
 
 
 @dataclass(frozen=True)
@@ -26,18 +43,24 @@ class Subject:
     """What is judged: a comparison, and its instances one by one where files of predictions were read.
 
     Attributes:
-        comparison: Counts and the table of what either model got wrong.
+        comparison: Counts and the table of what either model got wrong; or counts alone.
         rows: Who is right on each instance; None where they were only counted.
         target: Shape (N,), true classes in the order of `rows`.
         slices: Slices by name of their column.
         unknown: Of some ids, as text, those that no instance has; None for a saved comparison, which keeps only errors.
+        labels: Whether each label is right, where an instance has several; they take the place of classes.
+        told: From places of instances to texts of what is true and what both models say, where these are no classes.
+        plain: Whether there are no classes but right and wrong.
     """
 
-    comparison: Comparison
+    comparison: Comparison | Counted
     rows: Rows | None = None
     target: NDArray[np.int64] | None = None
     slices: Mapping[str, SliceColumn] | None = None
     unknown: Callable[[Sequence[str]], list[str]] | None = None
+    labels: LabelRights | None = None
+    told: Told | None = None
+    plain: bool = False
 
     @property
     def flips(self) -> list[str]:
@@ -76,6 +99,11 @@ def judge_policy(policy: Policy, subject: Subject, today: datetime.date) -> Judg
         raise ValueError("the old model is right on no instance, so nothing could break: look at its labels")
     if not (policy.bounds or policy.parts or policy.critical):
         raise ValueError('the policy asks nothing: say a promise such as "nfr <= 0.5%"')
+    if isinstance(subject.comparison, Counted) and (policy.critical or policy.accepted):
+        raise ValueError(
+            "critical instances and accepted flips are known by their ids, and counts of partitions have none: compare "
+            "each partition with `compare`, whose comparisons add up too, or leave them out of the policy"
+        )
     critical = [] if policy.critical is None else _critical(policy, subject)
     flips, judgement = set(subject.flips) if critical or policy.accepted else set(), Judgement(())
     if policy.accepted is not None:
@@ -137,7 +165,7 @@ def _questions(policy: Policy, subject: Subject, accepted: set[str]) -> Iterator
     yield from _asked("all instances", policy.bounds, truth.whole(), kept.whole())
     for part in policy.parts:
         for name, chosen in _chosen(part, truth):
-            kind = "class" if part.column is None else "slice"
+            kind = "slice" if part.column is not None else "class" if subject.labels is None else "label"
             yield from _asked(
                 f"{kind} {name}", part.bounds, truth.of(part.column, chosen), kept.of(part.column, chosen)
             )
@@ -154,6 +182,8 @@ def _asked(scope: str, bounds: Bounds, truth: Evidence, kept: Evidence) -> Itera
 
 def _chosen(part: PerPart, parts: _Parts) -> Iterator[tuple[str, int]]:
     """The classes or slices that are asked about: all with enough instances, and those that are named."""
+    if part.column is None and parts.without_classes:
+        raise ValueError("per_class: there are no classes where a rule or a column says what is right; ask of slices")
     names, sizes = parts.names(part.column), parts.sizes(part.column)
     found = False
     for pattern in part.only:
@@ -202,17 +232,27 @@ class _Parts:
     def whole(self) -> Evidence:
         return self._rows.part() if self._rows is not None else Evidence(self._counts.sum(axis=0))
 
+    @property
+    def without_classes(self) -> bool:
+        return self._subject.plain and self._subject.labels is None
+
     def names(self, column: str | None) -> list[str]:
+        if column is None and self._subject.labels is not None:
+            return list(self._subject.labels.names)
         if column is None:
             return [str(label) for label in self._subject.comparison.labels]
         return list(self._slices(column).values)
 
     def sizes(self, column: str | None) -> list[int]:
+        if column is None and (labels := self._subject.labels) is not None:
+            return [len(labels.h1_right)] * len(labels.names)
         counts = self._counts if column is None else self._slices(column).counts
         sizes: list[int] = counts.sum(axis=(1, 2)).tolist()
         return sizes
 
     def of(self, column: str | None, number: int) -> Evidence:
+        if column is None and self._subject.labels is not None:
+            return self._of_label(self._subject.labels, number)
         slices = None if column is None else self._slices(column)
         if self._rows is not None:
             codes = self._subject.target if slices is None else slices.codes
@@ -221,8 +261,19 @@ class _Parts:
         counts = self._counts if slices is None else self._kept(slices.counts, slices.flip_codes)
         return Evidence(counts[number])
 
+    def _of_label(self, labels: LabelRights, number: int) -> Evidence:
+        """Of one label all instances, of which those that are accepted do not break it."""
+        rows = self._subject.rows
+        assert rows is not None
+        h1_right, h2_right = labels.h1_right[:, number], labels.h2_right[:, number].copy()
+        broke = np.flatnonzero(rows.h1_right & ~rows.h2_right)[self._spared]
+        h2_right[broke] |= h1_right[broke]
+        return replace(rows, h1_right=h1_right, h2_right=h2_right).part()
+
     def _slices(self, column: str) -> SliceColumn:
         if self._subject.slices is None or column not in self._subject.slices:
+            if isinstance(self._subject.comparison, Counted):
+                raise ValueError(f"the partitions were not counted by slices of {column!r}: give it by `slices`")
             raise ValueError(
                 f"a saved comparison has no slices of {column!r}; give the two files of predictions, and the column in "
                 "one of them or by --data"

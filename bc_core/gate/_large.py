@@ -6,7 +6,9 @@ is the total less these, and totals need no join. So the memory is that of the e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,15 +16,28 @@ from numpy.typing import NDArray
 
 from bc_core.comparison._comparison import Comparison
 from bc_core.comparison._error_instances import ErrorInstances
+from bc_core.comparison._sliced import SliceCounts
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import count_cells
 from bc_core.gate._judging import Subject
-from bc_core.gate._large_files import LargeFile, connected, errors_by_join, errors_by_place, opened, refuse_missing
-from bc_core.gate._slices import CUTS, MOST_VALUES, SliceColumn, range_names
+from bc_core.gate._large_files import (
+    Coded,
+    LargeFile,
+    Wanted,
+    connected,
+    errors_by_join,
+    errors_by_place,
+    labelled,
+    opened,
+    refuse_missing,
+)
+from bc_core.gate._origins import COLUMNAR, LEAST_BYTES, TEXT, NotPlainError, origin_of
 from bc_core.predictions._columns import ColumnNames
-from bc_core.predictions._engine_files import literal, quoted
+from bc_core.predictions._engine_files import quoted
 from bc_core.predictions._labels import refuse_spaces
 from bc_core.predictions._tables import listed
+from bc_core.slices._columns import CUTS, MOST_VALUES, SliceColumn, range_names
+from bc_core.slices._metadata import MOST_COLUMNS, MOST_TEXTS
 
 # Fewer rows are joined in memory, where class scores, weights and clusters are known too.
 LEAST_ROWS = 1_000_000
@@ -39,8 +54,9 @@ def read_large(
     class_names: Sequence[str] | None,
     name: str,
     least_rows: int | None = None,
+    least_bytes: int = LEAST_BYTES,
 ) -> Subject | None:
-    """Compare two Parquet files in bounded memory.
+    """Compare two Parquet, Arrow or CSV files in bounded memory.
 
     Args:
         old: What h1 predicts.
@@ -50,10 +66,11 @@ def read_large(
         class_names: Name of each class, in order.
         name: What is compared, for titles.
         least_rows: For files of fewer rows, nothing is done.
+        least_bytes: Nor for CSV of fewer bytes.
 
     Returns:
         The subject, equal to what joining in memory gives; None where that has to be done: fewer rows, other formats or
-        types, class scores in place of labels, weights, clusters, or something that is wrong, which it names.
+        types, weights, clusters, or something that is wrong, which it names.
 
     Raises:
         ValueError: Ids come twice or do not match, a column is missing, or the disk is full.
@@ -61,16 +78,29 @@ def read_large(
         OSError: A file cannot be read.
     """
     paths = [old, new] if data is None else [old, new, data]
-    if not all(path.lower().endswith(".parquet") for path in paths) or said.by_position:
+    texts = [path for path in paths if path.lower().endswith(TEXT)]
+    if not all(path.lower().endswith((*COLUMNAR, *TEXT)) for path in paths) or said.by_position:
         return None
-    if said.weight is not None or said.cluster is not None:
+    if any(not os.path.isfile(path) or os.path.getsize(path) < least_bytes for path in texts):
+        return None
+    if said.weight is not None or said.cluster is not None or said.right is not None:
         return None
     with connected(old) as (duckdb, connection):
         try:
+            least = LEAST_ROWS if least_rows is None else least_rows
             files = [opened(connection, path, alias, said) for path, alias in zip(paths, ("o", "n", "d"), strict=False)]
-            if max(file.rows for file in files) < (LEAST_ROWS if least_rows is None else least_rows):
+            if max(file.rows for file in files) < least:
                 return None
+            files = [labelled(connection, file, class_names) for file in files]
+            if texts and class_names is not None and any(f.kind(f.roles.pred) == "integer" for f in files[:2]):
+                return None  # whether numbers are meant as names is decided over all of them
             return _Query(connection, files, said, class_names, name).subject()
+        except NotPlainError:
+            return None
+        except ValueError:
+            if texts:  # which are read again: then the line is named
+                return None
+            raise
         except duckdb.Error as error:
             raise ValueError(f"{old}: {' '.join(str(error).split())}") from error
 
@@ -99,21 +129,31 @@ class _Query:
         if labels is None:
             return None
         names, num_classes, numbers = self._classes(labels)
-        errors = self._errors(labels)
+        slices = {name: self._slices(name) for name in self._said.slices}
+        wanted = self._wanted(labels, slices)
+        found = errors_by_place(self._connection, wanted)
+        if found is None:
+            found = errors_by_join(self._run, wanted)
+        order = np.argsort(found["id"], kind="stable")  # threads give another order each time
+        errors = {name: values[order] for name, values in found.items()}
         target, h1, h2 = (numbers[errors[column]] for column in ("target", "h1", "h2"))
-        counts = count_cells(h1 == target, h2 == target, target, num_classes)
-        last = self._with_target[-1]
-        totals = self._run(
-            f"select {self._code(last.column(last.roles.target))}, count(*) from {last.source} group by 1"
-        )
+        h1_right, h2_right = h1 == target, h2 == target
+        counts = count_cells(h1_right, h2_right, target, num_classes)
+        last = wanted.targets[-1]
         wrong = counts.sum(axis=(1, 2))
-        for code, number in totals.fetchall():
+        for code, number in self._totals(last):
             counts[numbers[code], 1, 1] = number - wrong[numbers[code]]
-        table = ErrorInstances(errors["id"], target, h1, h2)
-        comparison = Comparison(ErrorOverlap(counts), table, names, self._name)
-        slices = {name: self._slices(name, errors["id"], h1 == target, h2 == target) for name in self._said.slices}
+        codes = {name: each.places[errors[f"slice {name}"]] for name, each in slices.items()}
+        columns = {name: each.of(codes[name], h1_right, h2_right) for name, each in slices.items()}
+        # As `compare` has it: a column of more values tells single instances apart.
+        kept = [name for name, each in slices.items() if len(each.values) <= MOST_TEXTS][:MOST_COLUMNS]
+        table = ErrorInstances(errors["id"], target, h1, h2, slices={name: codes[name] for name in kept})
+        shown = tuple(
+            SliceCounts(name, columns[name].values, columns[name].counts, slices[name].is_cut) for name in kept
+        )
+        comparison = Comparison(ErrorOverlap(counts), table, names, self._name, slices=shown)
         path, of_ids = self._old.path, self._old.roles.id
-        return Subject(comparison, None, None, slices, lambda ids: _unknown(path, of_ids, ids))
+        return Subject(comparison, None, None, columns, lambda ids: _unknown(path, of_ids, ids))
 
     def _plain(self) -> bool:
         """Whether all columns are of types that mean here what they mean in memory."""
@@ -138,9 +178,15 @@ class _Query:
         columns += [(file, file.roles.target) for file in self._with_target]
         found: set[Any] = set()
         for file, name in columns:
+            if file.kind(name) == "integer":  # of which only the ends matter, and files know them
+                ends = f"select min({file.column(name)}), max({file.column(name)}) from {file.source}"
+                found |= set(self._run(ends).fetchall()[0])
+                continue
             query = f"select distinct {file.column(name)} from {file.source} limit {_MOST_LABELS + 1}"
             found |= {label for (label,) in self._run(query).fetchall()}
-        return None if len(found) > _MOST_LABELS else sorted(found)
+        labels = sorted(found)
+        many = len(labels) > _MOST_LABELS or (not isinstance(labels[0], str) and labels[-1] >= _MOST_LABELS)
+        return None if many else labels
 
     def _classes(self, labels: list[Any]) -> tuple[tuple[str, ...] | None, int, NDArray[np.int64]]:
         """Names of the classes, their number, and the class of each code."""
@@ -152,77 +198,91 @@ class _Query:
             if strange := [label for label in labels if label not in known]:
                 raise ValueError(f"labels that are none of the classes {listed(names)}: {listed(strange)}")
             return names, len(names), np.asarray([known[label] for label in labels], np.int64)
-        size = labels[-1] + 1 if names is None else len(names)
+        scored = max(file.classes for file in self._files)
+        size = len(names) if names is not None else scored or labels[-1] + 1
         if labels[0] < 0 or labels[-1] >= size:
             raise ValueError(f"class numbers must be 0 to {size - 1}, and labels are {labels[0]} to {labels[-1]}")
         return names, size, np.arange(size)
 
-    def _code(self, column: str) -> str:
-        """A label's code in a query: its place among all labels where they are text, else the class number itself."""
-        return f"enum_code({column}::bc_label)" if self._old.kind(self._old.roles.pred) == "text" else column
-
-    def _errors(self, labels: list[Any]) -> dict[str, NDArray[Any]]:
-        """What either model gets wrong, by id."""
-        codes = len(labels)
-        if isinstance(labels[0], str):
-            texts = ", ".join("'{}'".format(label.replace("'", "''")) for label in labels)
-            self._run(f"create type bc_label as enum ({texts})")
+    def _wanted(self, labels: list[Any], slices: Mapping[str, _Slices]) -> Wanted:
+        size, named = len(labels), isinstance(labels[0], str)
+        if named:
+            self._enumerate("bc_label", labels)
         else:
-            codes = labels[-1] + 1
-        found = errors_by_place(self._connection, self._files, self._code, codes)
-        if found is None:
-            found = errors_by_join(self._run, self._files, self._code)
-        order = np.argsort(found["id"], kind="stable")  # threads give another order each time
-        return {name: values[order] for name, values in found.items()}
+            size = labels[-1] + 1
 
-    def _totals(self, file: LargeFile, name: str | None) -> list[tuple[Any, int]]:
-        query = f"select {file.column(name)}, count(*) from {file.source} group by 1"
-        totals: list[tuple[Any, int]] = self._run(query).fetchall()
-        return totals
+        def coded(file: LargeFile, name: str | None) -> Coded:
+            column = file.column(name)
+            return Coded(file, f"enum_code({column}::bc_label)" if named else column, size)
+
+        return Wanted(
+            self._files,
+            coded(self._old, self._old.roles.pred),
+            coded(self._new, self._new.roles.pred),
+            [coded(file, file.roles.target) for file in self._with_target],
+            {name: each.coded for name, each in slices.items()},
+        )
+
+    def _enumerate(self, name: str, texts: Sequence[str]) -> None:
+        values = ", ".join("'{}'".format(text.replace("'", "''")) for text in texts)
+        self._run(f"create type {name} as enum ({values})")
 
     def _holder(self, name: str) -> LargeFile:
         """The last file that has a column, as where it is joined in memory."""
         return [file for file in self._files if name in file.roles.others][-1]
 
-    def _slices(
-        self, name: str, ids: NDArray[Any], h1_right: NDArray[np.bool_], h2_right: NDArray[np.bool_]
-    ) -> SliceColumn:
+    def _slices(self, name: str) -> _Slices:
         file = self._holder(name)
-        column = self._of_errors(file, name, ids)
-        if file.kind(name) != "text" and self._distinct(file, name) > MOST_VALUES:
+        column, kind = file.column(name), file.kind(name)
+        if kind != "text" and self._distinct(file, name) > MOST_VALUES:
             cuts = ", ".join(map(str, CUTS))
             sample = "" if file.rows <= _MOST_SORTED else f" using sample reservoir({_MOST_SORTED} rows) repeatable (0)"
-            query = f"select quantile_cont({file.column(name)}::double, [{cuts}]) from {file.source}{sample}"
+            query = f"select quantile_cont({column}::double, [{cuts}]) from {file.source}{sample}"
             edges = np.unique(self._run(query).fetchall()[0][0])
-            code = " + ".join(f"({file.column(name)} >= {edge!r})::int" for edge in edges.tolist())
-            found = self._run(f"select {code} as code, count(*) from {file.source} group by 1").fetchall()
-            values, codes = range_names(edges), np.searchsorted(edges, column, side="right")
-            sizes = dict(found)
+            coded = Coded(file, " + ".join(f"({column} >= {edge!r})::int" for edge in edges.tolist()), len(edges) + 1)
+            return _Slices(name, coded, range_names(edges), dict(self._totals(coded)), np.arange(len(edges) + 1), True)
+        sizes = dict(sorted(self._run(f"select {column}, count(*) from {file.source} group by 1").fetchall()))
+        values, codes = list(sizes), np.arange(len(sizes))
+        if kind == "text":
+            enum = f"bc_slice_{self._said.slices.index(name)}"
+            self._enumerate(enum, values)
+            coded = Coded(file, f"enum_code({column}::{enum})", len(values))
+        elif kind == "integer" and values[-1] - values[0] < _MOST_LABELS:
+            coded = Coded(file, f"{column}::bigint - ({values[0]})", values[-1] - values[0] + 1)
+            codes = np.zeros(coded.size, np.intp)
+            codes[np.asarray(values, np.int64) - values[0]] = np.arange(len(values))
         else:
-            totals = dict(self._totals(file, name))
-            known = {value: number for number, value in enumerate(sorted(totals))}
-            values = tuple(map(str, known))
-            codes = np.fromiter((known[value] for value in column.tolist()), np.intp, len(column))
-            sizes = {known[value]: number for value, number in totals.items()}
-        counts = count_cells(h1_right, h2_right, codes, len(values))
-        wrong = counts.sum(axis=(1, 2))
-        counts[:, 1, 1] = [sizes.get(number, 0) - wrong[number] for number in range(len(values))]
-        return SliceColumn(name, values, counts, codes[h1_right & ~h2_right])
+            cases = " ".join(f"when {value!r} then {number}" for number, value in enumerate(values))
+            coded = Coded(file, f"case {column} {cases} end", len(values))
+        return _Slices(name, coded, tuple(map(str, values)), dict(enumerate(sizes.values())), codes)
 
-    def _of_errors(self, file: LargeFile, name: str, ids: NDArray[Any]) -> NDArray[Any]:
-        """A column of some instances, in their order."""
-        import pyarrow as pa
-
-        if not len(ids):
-            return np.empty(0, object)
-        self._connection.register("bc_wrong", pa.table({"id": pa.array(ids), "place": np.arange(len(ids))}))
-        query = f"select place, {file.column(name)} as value from bc_wrong w join {file.source} on w.id = {file.ids}"
-        found = self._run(query).fetchnumpy()
-        return np.asarray(found["value"])[np.argsort(found["place"])]
+    def _totals(self, column: Coded) -> list[tuple[int, int]]:
+        query = f"select {column.query}, count(*) from {column.file.source} group by 1"
+        totals: list[tuple[int, int]] = self._run(query).fetchall()
+        return totals
 
     def _distinct(self, file: LargeFile, name: str) -> int:
         query = f"select count(*) from (select distinct {file.column(name)} from {file.source} limit {MOST_VALUES + 1})"
         return int(self._run(query).fetchall()[0][0])
+
+
+@dataclass(frozen=True)
+class _Slices:
+    """Slices of a column: their values, how many instances each has, and which of them a code means."""
+
+    column: str
+    coded: Coded
+    values: tuple[str, ...]
+    sizes: Mapping[int, int]
+    places: NDArray[np.intp]
+    is_cut: bool = False
+
+    def of(self, codes: NDArray[Any], h1_right: NDArray[np.bool_], h2_right: NDArray[np.bool_]) -> SliceColumn:
+        """The slices, from the errors in them: whatever is no error is right in both models."""
+        counts = count_cells(h1_right, h2_right, codes, len(self.values))
+        wrong = counts.sum(axis=(1, 2))
+        counts[:, 1, 1] = [self.sizes.get(number, 0) - wrong[number] for number in range(len(self.values))]
+        return SliceColumn(self.column, self.values, counts, codes[h1_right & ~h2_right])
 
 
 def _unknown(path: str, column: str | None, ids: Sequence[str]) -> list[str]:
@@ -231,9 +291,10 @@ def _unknown(path: str, column: str | None, ids: Sequence[str]) -> list[str]:
         connection.execute("create temp table wanted(id varchar)")
         connection.executemany("insert into wanted values (?)", [[each] for each in ids])
         name = quoted(column or "")
-        query = (
-            f"select id from wanted where id not in (select {name}::varchar from read_parquet(?) where {name}::varchar "
-            "in (select id from wanted))"
-        )
-        missing = {each for (each,) in connection.execute(query, [literal(path)]).fetchall()}
-    return [each for each in ids if each in missing]
+        origin = origin_of(connection, path, "bc_ids", lambda names: [column or ""])
+        missing = connection.execute(
+            f"select id from wanted where id not in (select {name}::varchar from {origin} where {name}::varchar in "
+            "(select id from wanted))"
+        ).fetchall()
+        unknown = {each for (each,) in missing}
+    return [each for each in ids if each in unknown]

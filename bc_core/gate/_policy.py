@@ -11,13 +11,34 @@ from pathlib import Path
 from typing import Any
 
 from bc_core.predictions._columns import ColumnNames
+from bc_core.predictions._right import Right
 from bc_core.promise._grammar import Promise
 
 TABLE = "bc-compare"
 _LEAST = 30
 _BOUNDS = ("promise", "min_gain", "non_inferiority")
 _COLUMNS = ("id", "pred", "new_pred", "scores", "target", "weight", "cluster", "by_position")
-_KEYS = (*_BOUNDS, "confidence", "critical", "accepted", "classes", "per_class", "per_slice", "columns")
+_KEYS = (
+    *_BOUNDS,
+    "confidence",
+    "critical",
+    "accepted",
+    "classes",
+    "new_classes",
+    "per_class",
+    "per_slice",
+    "columns",
+    "right",
+)
+_RIGHT: dict[str, tuple[tuple[type, ...], str]] = {
+    "threshold": ((int, float), "a number"),
+    "new_threshold": ((int, float), "a number"),
+    "top_k": ((int,), "a whole number"),
+    "multilabel": ((bool,), "true or false"),
+    "rule": ((str,), "an expression or module:function"),
+    "correct": ((str,), "the name of a column"),
+    "filter": ((str,), "the name of a filter"),
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +87,7 @@ class Policy:
         critical: File of ids that must not break.
         accepted: File of flips that were accepted.
         classes: Name of each class, in order.
+        new_classes: Names of those that h1 did not know.
         columns: Which columns are what.
     """
 
@@ -75,6 +97,7 @@ class Policy:
     critical: Path | None = None
     accepted: Path | None = None
     classes: tuple[str, ...] | None = None
+    new_classes: tuple[str, ...] = ()
     columns: ColumnNames = field(default_factory=ColumnNames)
 
     @property
@@ -146,8 +169,32 @@ def policy_of(keys: Mapping[str, Any], where: str) -> Policy:
         _path(keys, "critical", where),
         _path(keys, "accepted", where),
         None if "classes" not in keys else _names(keys["classes"], f"{where}: classes"),
-        ColumnNames(**columns, slices=tuple(dict.fromkeys(part.column for part in parts if part.column is not None))),
+        _names(keys["new_classes"], f"{where}: new_classes") if "new_classes" in keys else (),
+        ColumnNames(
+            **columns,
+            slices=tuple(dict.fromkeys(part.column for part in parts if part.column is not None)),
+            right=right_of(_table(keys, "right", where), f"{where}, right"),
+        ),
     )
+
+
+def right_of(keys: Mapping[str, Any], where: str) -> Right | None:
+    """What counts as right, of the keys of its table; None where nothing is said.
+
+    Raises:
+        ValueError: A key is unknown, of another type, or contradicts another one.
+    """
+    _known(keys, _RIGHT, where)
+    for key, value in keys.items():
+        kinds, told = _RIGHT[key]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ValueError(f"{where}: {key} must be {told}, got {value!r}")
+    if not keys:
+        return None
+    try:
+        return Right(**keys)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _toml() -> Any:

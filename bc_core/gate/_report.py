@@ -19,8 +19,8 @@ from bc_core.counting._several import benjamini_hochberg
 from bc_core.counting._weighted import chance_of_so_many, exact_bounds
 from bc_core.gate._checks import whole_verdict
 from bc_core.gate._evidence import Rows
-from bc_core.gate._judging import Judgement, Subject
-from bc_core.gate._search import FoundSlice
+from bc_core.gate._judging import Counted, Judgement, Subject
+from bc_core.slices._search import FoundSlice
 
 FORMAT, VERSION = "backward-compat-report", 1
 MISTAKES = 10
@@ -105,7 +105,7 @@ class Report:
     Attributes:
         comparison: What it is read from.
         scores: Scores over all instances.
-        classes: Classes, worst first.
+        classes: Classes, worst first; of instances with several labels, the labels.
         slices: Slices, worst first.
         mistakes: New mistakes, the surest first.
         found: Slices of one and two columns in which more breaks, where they were looked for.
@@ -113,9 +113,10 @@ class Report:
         judgement: What the policy came to; None without one.
         noise: Flips of a retraining alone; None without other seeds.
         notes: What else is to be known, such as ids that were left out.
+        multilabel: Whether `classes` are labels, of which an instance may have several.
     """
 
-    comparison: Comparison
+    comparison: Comparison | Counted
     scores: tuple[ScoreLine, ...]
     classes: tuple[PartLine, ...]
     slices: tuple[PartLine, ...]
@@ -125,6 +126,7 @@ class Report:
     judgement: Judgement | None = None
     noise: NoiseFloor | None = None
     notes: tuple[str, ...] = field(default=())
+    multilabel: bool = False
 
     @property
     def verdict(self) -> Verdict | None:
@@ -148,6 +150,7 @@ class Report:
             "scores": {line.name: _numbers(line, ("value", "low", "high", "above", "below")) for line in self.scores},
             "checks": [] if judgement is None else [check.to_dict() for check in judgement.checks],
             "classes": [_part_dict(part) for part in self.classes],
+            "multilabel": self.multilabel,
             "slices": [_part_dict(part) for part in self.slices],
             "found_slices": [{**vars(each), "rate": each.rate} for each in self.found],
             "new_mistakes": [vars(mistake) for mistake in self.mistakes],
@@ -156,6 +159,23 @@ class Report:
             "no_longer_flips": _flip_dicts(judgement, "spare"),
             "noise": None if self.noise is None else self.noise._asdict(),
             "notes": list(self.notes),
+            **self._new_classes(),
+        }
+
+    def _new_classes(self) -> dict[str, Any]:
+        """What h1 could not be right about, apart; nothing where it knew all classes."""
+        comparison = self.comparison
+        if isinstance(comparison, Counted) or not comparison.new_classes:
+            return {}
+        new, known = comparison.new, comparison.known
+        scores = {name: known.score(name, math.nan) for name in SCORES}
+        return {
+            "new_classes": {
+                "classes": [str(comparison.labels[c]) for c in comparison.new_classes],
+                "instances": new.total,
+                "h2_right": new.h2_only_right,
+                "scores_without": {name: None if math.isnan(value) else value for name, value in scores.items()},
+            }
         }
 
 
@@ -181,7 +201,13 @@ def report_of(
     """
     comparison = subject.comparison
     overlap = comparison.overlap
-    class_parts = _parts([str(label) for label in comparison.labels], overlap.counts, overlap.nfr, confidence)
+    labels, class_parts = subject.labels, []
+    if labels is not None:
+        counts = labels.counts
+        rate = float(counts[:, 1, 0].sum()) / float(counts.sum())
+        class_parts = _parts(labels.names, counts, rate, confidence)
+    elif not subject.plain:
+        class_parts = _parts([str(label) for label in comparison.labels], overlap.counts, overlap.nfr, confidence)
     slice_parts: list[PartLine] = []
     if subject.slices:
         names = [name for column in subject.slices.values() for name in column.names]
@@ -198,10 +224,11 @@ def report_of(
         judgement,
         noise,
         tuple(notes),
+        labels is not None,
     )
 
 
-def _scores(comparison: Comparison, rows: Rows | None, confidence: float) -> list[ScoreLine]:
+def _scores(comparison: Comparison | Counted, rows: Rows | None, confidence: float) -> list[ScoreLine]:
     overlap = comparison.overlap
     evidence = None if rows is None else rows.part()
     lines = []
@@ -238,11 +265,12 @@ def _mistakes(subject: Subject, sureness: NDArray[np.float64] | None) -> list[Mi
         found = sureness[subject.rows.h1_right & ~subject.rows.h2_right]  # in the order of the table
         sure = [None if math.isnan(value) else value for value in found.tolist()]
         order = sorted(order, key=lambda row: -1.0 if (value := sure[row]) is None else value, reverse=True)  # type: ignore[assignment]
-    ids, target, h2_pred = flips.ids.tolist(), flips.target.tolist(), flips.h2_pred.tolist()
-    return [
-        Mistake(ids[row], str(labels[target[row]]), str(labels[h2_pred[row]]), sure[row])
-        for row in list(order)[:MISTAKES]
-    ]
+    ids, shown = flips.ids.tolist(), list(order)[:MISTAKES]
+    target, h2_pred = ([str(labels[code]) for code in codes[shown].tolist()] for codes in (flips.target, flips.h2_pred))
+    if subject.told is not None and subject.rows is not None:
+        places = np.flatnonzero(subject.rows.h1_right & ~subject.rows.h2_right)
+        target, _, h2_pred = subject.told(places[shown])
+    return [Mistake(ids[row], true, said, sure[row]) for row, true, said in zip(shown, target, h2_pred, strict=True)]
 
 
 def _numbers(line: object, names: Sequence[str]) -> dict[str, float | None]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bc_core._arrays import text_objects
 from bc_core._pages import to_tensorboard
 from bc_core.comparison._compare import compare
 from bc_core.comparison._comparison import Comparison
+from bc_core.comparison._confidence import Said
 from bc_core.counting._noise import NoiseFloor, noise_floor
 from bc_core.files._files import write_whole
 from bc_core.gate._evidence import Rows
@@ -25,13 +27,16 @@ from bc_core.gate._judging import Judgement, Subject, judge_policy
 from bc_core.gate._large import read_large
 from bc_core.gate._policy import Policy
 from bc_core.gate._report import Report, report_of
-from bc_core.gate._search import find_slices
 from bc_core.gate._shown import junit, markdown
-from bc_core.gate._slices import SliceColumn, slices_of
+from bc_core.gate._slices import plain_values, slices_of
+from bc_core.predictions._aligned import Joined
 from bc_core.predictions._columns import ColumnNames
-from bc_core.predictions._joining import Joined, id_texts, join
+from bc_core.predictions._joining import id_texts, join
 from bc_core.predictions._reading import FORMATS
-from bc_core.predictions._tables import Progress
+from bc_core.predictions._tables import Progress, listed
+from bc_core.slices._columns import SliceColumn
+from bc_core.slices._metadata import MOST_COLUMNS
+from bc_core.slices._search import find_slices
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Inputs:
         classes: Name of each class, in order.
         allow_unmatched: Whether ids that are not in every file are left out.
         name: What is compared, for titles.
+        new_classes: Names of classes that h1 did not know, which are shown apart.
     """
 
     old: str
@@ -57,6 +63,7 @@ class Inputs:
     classes: tuple[str, ...] | None = None
     allow_unmatched: bool = False
     name: str | None = None
+    new_classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,27 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
     """Read what is to be compared.
 
     Raises:
+        ValueError: Something about a file is not as it should be; the message names file and place. Or a class that h1
+            is said not to know is none, or one that h1 is right about.
+        ImportError: What reads a Parquet or Arrow file is not installed.
+        OSError: A file cannot be read.
+    """
+    found = _read(inputs, confidence, progress)
+    if not inputs.new_classes:
+        return found
+    comparison = found.subject.comparison
+    assert isinstance(comparison, Comparison)
+    labels = [str(label) for label in comparison.labels]
+    if strange := [name for name in inputs.new_classes if name not in labels]:
+        raise ValueError(f"new classes that are none of the classes {listed(labels)}: {listed(strange)}")
+    apart = replace(comparison, new_classes=tuple(labels.index(name) for name in inputs.new_classes))
+    return replace(found, subject=replace(found.subject, comparison=apart))
+
+
+def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
+    """The same without the classes that h1 is said not to know.
+
+    Raises:
         ValueError: Something about a file is not as it should be; the message names file and place.
         ImportError: What reads a Parquet or Arrow file is not installed.
         OSError: A file cannot be read.
@@ -86,7 +114,7 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
         large = read_large(inputs.old, inputs.new, inputs.data, inputs.columns, inputs.classes, name)
         if large is not None:
             _refuse_itself(inputs)
-            return Read(large, notes=("Counted by DuckDB, as the files are large: without class scores",))
+            return Read(large, notes=("Counted by DuckDB, as the files are large: new mistakes are in no order",))
     joined = join(
         inputs.old,
         inputs.new,
@@ -99,9 +127,13 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
     )
     _refuse_itself(inputs)
     rows, notes = _rows(joined, inputs.columns)
+    if inputs.columns.right is not None and (function := inputs.columns.right.function) is not None:
+        notes.append(f"What is right is said by {function}, which was imported")
     if np.array_equal(joined.h1_pred, joined.h2_pred):
         notes.append("The new model predicts exactly what the old one does")
     slices = {name: slices_of(joined.columns[name], rows.h1_right, rows.h2_right) for name in inputs.columns.slices}
+    thresholds = _thresholds(inputs.columns)
+    sure = [None if each is None or thresholds is None else Said(*each) for each in joined.sure]
     comparison = compare(
         joined.target,
         joined.h1_pred,
@@ -109,19 +141,30 @@ def read(inputs: Inputs, confidence: float, progress: Progress = lambda path, ro
         ids=joined.ids,
         num_classes=joined.num_classes,
         class_names=joined.class_names,
-        metadata=_described(slices.values()),
+        metadata=_described(slices, joined),
         name=name,
+        h1_scores=sure[0],
+        h2_scores=sure[1],
+        threshold=thresholds or 0.5,
     )
 
     def unknown(ids: Sequence[str]) -> list[str]:
         known = set(id_texts(joined.ids).tolist())
         return [each for each in ids if each not in known]
 
-    subject = Subject(comparison, rows, joined.target, slices, unknown)
+    subject = Subject(comparison, rows, joined.target, slices, unknown, joined.labels, joined.told, joined.plain)
     noise = None
     if joined.other_seeds:
         noise = noise_floor(joined.target, joined.h1_pred, joined.other_seeds, joined.h2_pred, confidence)
     return Read(subject, joined.sureness, noise, tuple(notes))
+
+
+def _thresholds(columns: ColumnNames) -> tuple[float, float] | None:
+    """From which probability on each model says class 1; None where no probability is the edge."""
+    if columns.right is None or not columns.right.binary:
+        return 0.5, 0.5
+    old, new = columns.right.threshold_of(False), columns.right.threshold_of(True)
+    return (old, new) if 0 < old < 1 and 0 < new < 1 else None
 
 
 def _refuse_itself(inputs: Inputs) -> None:
@@ -153,14 +196,18 @@ def _rows(joined: Joined, columns: ColumnNames) -> tuple[Rows, list[str]]:
     return Rows(joined.h1_pred == joined.target, joined.h2_pred == joined.target, weights, clusters), notes
 
 
-def _described(slices: Iterable[SliceColumn]) -> list[str] | None:
-    """The slices that an instance is in, as the text that the dashboard shows of it."""
-    texts: NDArray[Any] | None = None
-    for column in slices:
+def _described(slices: Mapping[str, SliceColumn], joined: Joined) -> Any:
+    """Columns of the slices, or a text for each instance where there are no classes: what the dashboard shows of it."""
+    if joined.told is None:
+        return {name: plain_values(joined.columns[name]) for name in islice(slices, MOST_COLUMNS)} or None
+    wrong = np.flatnonzero((joined.h1_pred != joined.target) | (joined.h2_pred != joined.target))
+    texts = text_objects([""] * len(joined))
+    told = zip(*joined.told(wrong), strict=True)
+    texts[wrong] = text_objects([f"true {true}, old {old}, new {new}" for true, old, new in told])
+    for column in slices.values():
         assert column.codes is not None
-        named = text_objects(column.names)[column.codes]
-        texts = named if texts is None else texts + ", " + named
-    return None if texts is None else texts.tolist()
+        texts = texts + ", " + text_objects(column.names)[column.codes]
+    return texts.tolist()
 
 
 def report(
@@ -268,14 +315,14 @@ def write(found: Report, outputs: Outputs) -> None:
     for path, made in ((outputs.json, as_json), (outputs.markdown, markdown), (outputs.junit, junit)):
         if path is not None and path != "-":
             write_whole(Path(path), made(found).encode("utf-8", "backslashreplace"))
+    comparison = found.comparison
+    assert isinstance(comparison, Comparison)  # counts alone come from a cluster, not from a command line
     if outputs.html is not None:
-        found.comparison.to_html(outputs.html)
+        comparison.to_html(outputs.html, reports=found)
     if outputs.save is not None:
-        found.comparison.save(outputs.save)
+        comparison.save(outputs.save)
     if outputs.tensorboard is not None:
-        comparison = found.comparison
-        comparison = comparison if comparison.step is not None else replace(comparison, step=0)
-        to_tensorboard(outputs.tensorboard, comparison)
+        to_tensorboard(outputs.tensorboard, comparison if comparison.step is not None else replace(comparison, step=0))
 
 
 def as_json(found: Report) -> str:
@@ -285,10 +332,14 @@ def as_json(found: Report) -> str:
 
 def merged(keys: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
     """A policy's keys, where a flag that was given takes the place of the key of its name."""
-    result = {**keys, **{key: value for key, value in flags.items() if value is not None and key != "columns"}}
-    columns = {key: value for key, value in flags.get("columns", {}).items() if value}
-    if columns:
-        result["columns"] = {**(result.get("columns") or {}), **columns}
+    result = {
+        **keys,
+        **{key: value for key, value in flags.items() if value is not None and key not in ("columns", "right")},
+    }
+    for table in ("columns", "right"):
+        said = {key: value for key, value in flags.get(table, {}).items() if value is not None and value is not False}
+        if said:
+            result[table] = {**(result.get(table) or {}), **said}
     if "min_gain" in flags or "non_inferiority" in flags:
         given = {key for key in ("min_gain", "non_inferiority") if flags.get(key) is not None}
         if given:
@@ -306,8 +357,3 @@ def found_policy(path: str | None) -> str | None:
         return os.fspath(here) if b"[tool.bc-compare" in here.read_bytes() else None
     except OSError:
         return None
-
-
-def listed_names(texts: Sequence[str] | None) -> list[str] | None:
-    """Names that were given one by one, or several by commas."""
-    return None if not texts else [name for text in texts for name in text.split(",")]

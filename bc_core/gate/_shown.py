@@ -7,9 +7,11 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from bc_core.comparison._shown import new_in_words
 from bc_core.gate._checks import Check
+from bc_core.gate._judging import Counted
 from bc_core.gate._report import Mistake, PartLine, Report
-from bc_core.gate._search import FoundSlice
+from bc_core.slices._search import FoundSlice
 
 _WORST = 5
 _FEW_CHECKS = 15
@@ -37,7 +39,7 @@ def terminal(report: Report) -> str:
             continue
         interval = f"{line.low:.2%} to {line.high:.2%}"
         lines.append(f"{line.title:<20}  {line.value:>8.2%}  {interval:<18}  {line.above:.10g} / {line.below:.10g}")
-    lines += _told_parts("Worst classes", report.classes) + _told_parts("Worst slices", report.slices)
+    lines += _told_parts(f"Worst {_parts_are(report)}", report.classes) + _told_parts("Worst slices", report.slices)
     if report.found:
         lines.append("Slices that were looked for, tried on the half that took no part in finding them")
         lines += [f"  {_found(each)}" for each in report.found[:_WORST]]
@@ -76,7 +78,11 @@ def markdown(report: Report) -> str:
     ]
     worst = [*_broken(report.classes), *_broken(report.slices)]
     if worst:
-        lines += ["", "| worst classes and slices | broke | of | rate |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"| worst {_parts_are(report)} and slices | broke | of | rate |",
+            "|---|---|---|---|",
+        ]
         lines += [
             f"| {_cell(part.name)} | {part.negative_flips} | {part.total} | {part.rate:.2%} ({part.low:.2%} to "
             f"{part.high:.2%}) |"
@@ -126,6 +132,10 @@ def junit(report: Report) -> str:
 def one_line(text: object) -> str:
     """Keep a name from breaking a line or moving a terminal's cursor."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
+
+
+def _parts_are(report: Report) -> str:
+    return "labels" if report.multilabel else "classes"
 
 
 def _worst_first(checks: Sequence[Check]) -> list[Check]:
@@ -186,7 +196,8 @@ def _mistake(mistake: Mistake) -> str:
 
 
 def _further(report: Report) -> list[str]:
-    lines = list(report.notes)
+    told = None if isinstance(report.comparison, Counted) else new_in_words(report.comparison)
+    lines = [*([told] if told else []), *report.notes]
     noise = report.noise
     if noise is not None:
         spread = f"{noise.lowest:.2%} to {noise.highest:.2%}, {noise.seeds} seeds"

@@ -1,45 +1,15 @@
-"""Slices: instances that share a value of a column of metadata, or a range of numbers."""
+"""Slices of a column that was read from a file of predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core.counting._scores import count_cells
-from bc_core.predictions._joining import Column
-
-# Numbers of more values than this are ranges; fewer are a slice each.
-MOST_VALUES = 20
-CUTS = (0.2, 0.4, 0.6, 0.8)
-
-
-@dataclass(frozen=True)
-class SliceColumn:
-    """The slices of one column; every instance is in one.
-
-    Attributes:
-        column: Name of the column.
-        values: Value, or range, of each of the S slices, as text.
-        counts: Shape (S, 2, 2), instances by slice and by who is right, which add up over shards.
-        flip_codes: Slice of each negative flip, in the order of the comparison's.
-        codes: Shape (N,), slice of each instance; None where they were only counted.
-    """
-
-    column: str
-    values: tuple[str, ...]
-    counts: NDArray[np.int64]
-    flip_codes: NDArray[np.intp]
-    codes: NDArray[np.intp] | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """Name of each slice, such as "region=eu"."""
-        return [f"{self.column}={value}" for value in self.values]
+from bc_core.predictions._aligned import Column
+from bc_core.slices._columns import MOST_VALUES, SliceColumn, coded_numbers, coded_texts, counted
 
 
 def slices_of(column: Column, h1_right: NDArray[np.bool_], h2_right: NDArray[np.bool_]) -> SliceColumn:
@@ -53,22 +23,25 @@ def slices_of(column: Column, h1_right: NDArray[np.bool_], h2_right: NDArray[np.
     Raises:
         ValueError: A number is NaN or infinite, or the column holds lists.
     """
-    values, codes = _coded(column)
-    counts = count_cells(h1_right, h2_right, codes, len(values))
-    return SliceColumn(column.name, values, counts, codes[h1_right & ~h2_right], codes)
+    plain = plain_values(column)
+    values, codes = coded_texts(plain.tolist()) if plain.dtype.kind == "O" else coded_numbers(plain)
+    return counted(column.name, values, codes, h1_right, h2_right)
 
 
-def _coded(column: Column) -> tuple[tuple[str, ...], NDArray[np.intp]]:
-    values = column.values
+def plain_values(column: Column) -> NDArray[Any]:
+    """Numbers, or dtype object holding `str`: what a column's slices are made of.
+
+    Raises:
+        ValueError: A number is NaN or infinite, or the column holds lists.
+    """
+    values: NDArray[Any] = column.values
     if values.ndim == 2:
         raise ValueError(f"{column.table.path}: column {column.name!r} holds lists, which are no slices")
     if values.dtype.kind in "if":
-        return _of_numbers(values if values.dtype.kind == "i" else column.numbers)
-    texts = column.texts
-    known = {text: number for number, text in enumerate(sorted(set(texts.tolist())))}
-    if len(known) > MOST_VALUES and column.table.untyped and _numeric(known):
-        return _of_numbers(column.numbers)
-    return tuple(known), np.fromiter((known[text] for text in texts.tolist()), np.intp, len(texts))
+        return values if values.dtype.kind == "i" else column.numbers
+    texts: NDArray[Any] = column.texts
+    known = set(texts.tolist())
+    return column.numbers if len(known) > MOST_VALUES and column.table.untyped and _numeric(known) else texts
 
 
 def _numeric(texts: Iterable[str]) -> bool:
@@ -77,25 +50,3 @@ def _numeric(texts: Iterable[str]) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _of_numbers(numbers: NDArray[Any]) -> tuple[tuple[str, ...], NDArray[np.intp]]:
-    distinct = np.unique(numbers)
-    if len(distinct) <= MOST_VALUES:
-        return tuple(map(str, distinct.tolist())), np.searchsorted(distinct, numbers)
-    edges = np.unique(np.quantile(numbers, CUTS))
-    return range_names(edges), np.searchsorted(edges, numbers, side="right")
-
-
-def range_names(edges: NDArray[np.float64]) -> tuple[str, ...]:
-    """Names of the ranges below, between and from the edges on.
-
-    Example:
-        >>> import numpy as np
-        >>> from bc_core.gate._slices import range_names
-        >>> range_names(np.array([18, 65]))
-        ('below 18', '18 to 65', '65 and above')
-    """
-    texts = [f"{edge:.6g}" for edge in edges]
-    between = [f"{low} to {high}" for low, high in pairwise(texts)]
-    return (f"below {texts[0]}", *between, f"{texts[-1]} and above")

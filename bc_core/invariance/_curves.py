@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bc_core._figure import DARK, LIGHT, Theme, percent
+from bc_core._figure import DARK, LIGHT, Theme, dress, percent
 from bc_core.invariance._charts import (
     CONSISTENCY_SCORES,
     Compared,
@@ -25,7 +25,6 @@ from bc_core.invariance._drawing import (
     H2,
     KINDS,
     WORSE,
-    dress,
     finish,
     legend,
     new_figure,

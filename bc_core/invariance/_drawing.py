@@ -22,17 +22,6 @@ KINDS = {"invariance": "NV", "same_equivariance": "NV of same-equivariance"}
 _LONGEST = 30
 
 
-def dress(axes: Axes, theme: Theme) -> None:
-    """Colours; set one by one, as matplotlib's defaults are shared by all threads."""
-    axes.set_facecolor(theme.paper)
-    axes.grid(color=theme.ink, alpha=0.13, lw=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=theme.ink)
-    for name, spine in axes.spines.items():
-        spine.set_color(theme.muted)
-        spine.set_visible(name in ("left", "bottom"))
-
-
 def legend(axes: Axes, theme: Theme) -> None:
     """Names of what was drawn, where there is room."""
     handles, names = axes.get_legend_handles_labels()

@@ -185,12 +185,21 @@ def check_scale_of_blend(dissonance: str, fingerprint: str) -> None:
         )
 
 
+H1, TEACHER, PLAIN = "h1", "the teacher", "the plain h2"
+"""What those that are asked beside h2 are called: the model in use; what is imitated in place of it; and a model that
+was trained without it, which is imitated where h2 is right."""
+
+_IMITATED = {TEACHER: "in place of h1", PLAIN: "where h2 is right"}
+# Each holds h2 to h1, or away from it, where h2 is wrong or right alone.
+_ONE_HALF = ("where_h2_is_wrong", "where_h2_is_right")
+
+
 @contextmanager
-def told_of_teacher() -> Iterator[None]:
-    """Within it an error that speaks of h1 is one about the teacher that stands for it.
+def told_of(who: str = TEACHER) -> Iterator[None]:
+    """Within it an error that speaks of h1 is one about the model that is imitated beside it or in its place.
 
     Example:
-        >>> with told_of_teacher():
+        >>> with told_of():
         ...     raise ValueError("h1 has 3 classes")
         Traceback (most recent call last):
         ValueError: Of the teacher, which is imitated in place of h1: h1 has 3 classes
@@ -199,7 +208,25 @@ def told_of_teacher() -> Iterator[None]:
         yield
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"Of the teacher, which is imitated in place of h1: {error}") from error
+        raise kind(f"Of {who}, which is imitated {_IMITATED[who]}: {error}") from error
+
+
+def check_imitates(dissonance: str, who: str) -> None:
+    """Refuse a teacher, or a plain h2, of a dissonance that imitates nobody, or where it has no say.
+
+    Raises:
+        ValueError: it is refused.
+    """
+    if DISSONANCES[dissonance].needs == "labels":
+        raise ValueError(
+            f"{who[0].upper()}{who[1:]} is imitated {_IMITATED[who]}, and dissonance={dissonance!r} imitates nobody. "
+            f"Leave it out, or name one that imitates, such as 'imitation' or 'strict_imitation'."
+        )
+    if who == PLAIN and dissonance in _ONE_HALF:
+        raise ValueError(
+            f"dissonance={dissonance!r} is a half of MUSCLE, and a plain h2 makes it whole: take 'imitation', which is "
+            "towards h1 where h2 is wrong and towards the plain h2 elsewhere."
+        )
 
 
 def check_share(a: float) -> None:

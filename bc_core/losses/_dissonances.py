@@ -367,8 +367,8 @@ DISSONANCES: dict[str, Dissonance] = {
             formula="{h1}",
             source="Echterhoff et al., EMNLP 2024",
             notes=(
-                "MUSCLE imitates the old model where h2 is wrong, and a plainly trained new one elsewhere: that is "
-                "where_h2_is_wrong with the old model for h1, and this one, of the same lambda_c, with the plain one."
+                "MUSCLE imitates the old model where h2 is wrong, and a plainly trained new one elsewhere: in training "
+                "that is imitation with plain=plain_h2."
             ),
             needs="logits",
             condition=_h2_is_right,

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bc_core.predictions._right import Right
 from bc_core.predictions._tables import Keep, listed
 
 IDS = ("id", "instance_id", "example_id", "sample_id")
 PREDICTIONS = ("pred", "prediction", "predicted", "predicted_label", "y_pred")
 TARGETS = ("target", "label", "y_true", "ground_truth", "truth")
 SCORES = ("scores", "probabilities", "probs", "logits")
+BINARY_SCORES = (*SCORES, "score", "prob", "probability", "y_score")
+_SINGLE = {(name,) for name in SCORES}
+LABEL_PREFIXES = ("pred_",)
+TARGET_PREFIXES = ("target_", "label_", "true_")
 SCORE_PREFIXES = ("score_", "prob_", "probability_", "logit_")
 
 
@@ -28,6 +33,7 @@ class ColumnNames:
         cluster: Name of what instances belong to.
         slices: Names of columns whose values are slices.
         by_position: Whether rows are joined by their order instead of ids.
+        right: What counts as right; None for equality of labels.
     """
 
     id: str | None = None
@@ -39,6 +45,7 @@ class ColumnNames:
     cluster: str | None = None
     slices: tuple[str, ...] = ()
     by_position: bool = False
+    right: Right | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,10 @@ class Roles:
         scores: One of lists, or one a class, in the order of the file.
         prefix: What the names of `scores` begin with; empty for a column of lists.
         target: Of the true labels.
-        others: Weights, clusters and slices.
+        others: Weights, clusters and slices, and what a notion of right reads.
+        labels: Of the true labels, where an instance has several, each 0 or 1: a column each, or one of lists.
+        label_prefix: What their names begin with; empty for a column of lists.
+        scored: Whether `scores` are scores, and not labels of 0 and 1.
     """
 
     id: str | None
@@ -60,11 +70,14 @@ class Roles:
     prefix: str
     target: str | None
     others: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    label_prefix: str = ""
+    scored: bool = True
 
     @property
     def names(self) -> list[str]:
         """All of them, once."""
-        named = [self.id, self.pred, *self.scores, self.target, *self.others]
+        named = [self.id, self.pred, *self.scores, self.target, *self.others, *self.labels]
         return list(dict.fromkeys(name for name in named if name is not None))
 
 
@@ -81,15 +94,24 @@ def roles_of(path: str, names: Sequence[str], said: ColumnNames, new: bool = Fal
     Raises:
         ValueError: A column that was named, or one that is needed, is not there; or several could be meant.
     """
+    right = said.right or Right()
     instance = None if said.by_position else _one(path, names, said.id, IDS, "--id")
     if instance is None and not said.by_position:
         raise ValueError(
             f"{path}: no column of ids ({', '.join(IDS)}); it has {listed(names)}. Name it by --id, or join rows by "
             "their order with --by-position"
         )
-    wanted = [name for name in (said.weight, said.cluster, *said.slices) if name is not None]
+    wanted = [name for name in (said.weight, said.cluster, *said.slices, *right.columns) if name is not None]
+    if right.logs:
+        wanted += ["filter", "doc_hash"]
     others = tuple(name for name in wanted if name in names)
-    pred, scores, prefix = _predictions(path, names, said, new) if predicts else (None, (), "")
+    pred, scores, prefix = _predictions(path, names, said, right, new) if predicts else (None, (), "")
+    if right.multilabel:
+        labels, label_prefix = _labels(path, [n for n in names if n not in (instance, *scores)], said.target)
+        scored = said.pred is None and (said.scores is not None or prefix in SCORE_PREFIXES or scores[:1] in _SINGLE)
+        return Roles(instance, pred, scores, prefix, None, others, labels, label_prefix, scored)
+    if right.graded and not right.reads[1]:
+        return Roles(instance, pred, scores, prefix, None, others)
     # What a model says, by whatever name, is never taken for the truth.
     said_by_models = (pred, said.pred, said.new_pred, *scores) if predicts else ()
     left = [name for name in names if name not in (instance, *said_by_models)]
@@ -104,17 +126,89 @@ def roles_of(path: str, names: Sequence[str], said: ColumnNames, new: bool = Fal
 
 
 def _predictions(
-    path: str, names: Sequence[str], said: ColumnNames, new: bool
+    path: str, names: Sequence[str], said: ColumnNames, right: Right, new: bool
 ) -> tuple[str | None, tuple[str, ...], str]:
     wanted = said.new_pred if new and said.new_pred is not None else said.pred
+    if right.multilabel:
+        return (None, *_several_labels(path, names, wanted, said.scores))
+    if right.correct is not None:
+        if right.correct not in names:
+            raise ValueError(f"{path}: no column {right.correct!r} (of --correct); it has {listed(names)}")
+        return None, (), ""
+    if right.graded and not right.reads[0]:
+        return None, (), ""
     pred = _one(path, names, wanted, PREDICTIONS, "--new-pred" if new and said.new_pred else "--pred")
-    scores, prefix = _scores(path, names, said.scores)
+    if right.graded:
+        if pred is None:
+            raise ValueError(f"{path}: no column of predictions ({', '.join(PREDICTIONS)}); name it by --pred")
+        return pred, (), ""
+    scores, prefix = _scores(path, names, said.scores, BINARY_SCORES if right.binary else SCORES)
+    if right.top_k is not None:
+        if not scores:
+            raise ValueError(
+                f"{path}: no class scores ({', '.join(SCORES)}, or one a class such as score_cat), by which --top-k "
+                f"ranks the classes; it has {listed(names)}. Name them by --scores"
+            )
+        pred = None
+    if right.binary and scores:
+        pred = None
     if pred is None and not scores:
         raise ValueError(
             f"{path}: no column of predictions ({', '.join(PREDICTIONS)}) or class scores ({', '.join(SCORES)}, or one "
             f"a class such as score_cat); it has {listed(names)}. Name it by --pred or --scores"
         )
     return pred, scores, prefix
+
+
+def _several_labels(
+    path: str, names: Sequence[str], pred: str | None, scores: str | None
+) -> tuple[tuple[str, ...], str]:
+    """Columns of 0 and 1, or of scores, one a label; or one of lists."""
+    if pred is not None or scores is None:
+        found = _listed_or_prefixed(path, names, pred, PREDICTIONS, LABEL_PREFIXES, "--pred")
+        if found is not None:
+            return found
+    columns, prefix = _scores(path, names, scores)
+    if not columns:
+        raise ValueError(
+            f"{path}: no columns of labels (such as pred_cat and pred_dog, or pred with lists) or of their scores; it "
+            f"has {listed(names)}. Say how they begin by --pred or --scores"
+        )
+    return columns, prefix
+
+
+def _labels(path: str, names: Sequence[str], target: str | None) -> tuple[tuple[str, ...], str]:
+    here = target is None or target in names or any(name.startswith(target.removesuffix("*")) for name in names)
+    # Where they are in another file, that is seen to when they are joined.
+    found = _listed_or_prefixed(path, names, target, TARGETS, TARGET_PREFIXES, "--target") if here else None
+    return found or ((), "")
+
+
+def _listed_or_prefixed(
+    path: str, names: Sequence[str], said: str | None, usual: Sequence[str], prefixes: Sequence[str], option: str
+) -> tuple[tuple[str, ...], str] | None:
+    if said is not None and said not in names:
+        prefix = said.removesuffix("*")
+        columns = tuple(name for name in names if name.startswith(prefix))
+        if len(columns) < 2:
+            raise ValueError(
+                f"{path}: no column {said!r}, nor two whose names begin so (of {option}); it has {listed(names)}"
+            )
+        return columns, prefix
+    several = [(tuple(name for name in names if name.startswith(prefix)), prefix) for prefix in prefixes]
+    several = [(columns, prefix) for columns, prefix in several if len(columns) > 1]
+    single = _one(path, names, said, usual, option)
+    if said is None and len(several) + (single is not None) > 1:
+        both = [*([single] if single else []), *(f"{prefix}*" for _, prefix in several)]
+        raise ValueError(f"{path}: labels may be {' or '.join(both)}; say which by {option}")
+    if single is not None:
+        return (single,), ""
+    return several[0] if several else None
+
+
+def listed_names(texts: Sequence[str] | None) -> list[str] | None:
+    """Names that were given one by one, or several by commas."""
+    return None if not texts else [name for text in texts for name in text.split(",")]
 
 
 def keeping(path: str, said: ColumnNames, new: bool = False, predicts: bool = True) -> Keep:
@@ -135,7 +229,9 @@ def _one(path: str, names: Sequence[str], said: str | None, usual: Sequence[str]
     return found[0] if found else None
 
 
-def _scores(path: str, names: Sequence[str], said: str | None) -> tuple[tuple[str, ...], str]:
+def _scores(
+    path: str, names: Sequence[str], said: str | None, usual: Sequence[str] = SCORES
+) -> tuple[tuple[str, ...], str]:
     if said is not None:
         if said in names:
             return (said,), ""
@@ -146,7 +242,7 @@ def _scores(path: str, names: Sequence[str], said: str | None) -> tuple[tuple[st
                 f"{path}: no column {said!r}, nor two whose names begin so (of --scores); it has {listed(names)}"
             )
         return columns, prefix
-    single = [name for name in SCORES if name in names]
+    single = [name for name in usual if name in names]
     several = [(tuple(n for n in names if n.startswith(prefix)), prefix) for prefix in SCORE_PREFIXES]
     several = [(columns, prefix) for columns, prefix in several if len(columns) > 1]
     if len(single) + len(several) > 1:

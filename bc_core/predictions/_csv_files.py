@@ -32,13 +32,8 @@ def read_csv(path: str, keep: Keep, progress: Progress) -> Table:
         OSError: It cannot be read.
     """
     with open_text(path) as file:
-        rows = _rows(path, file)
-        names = next(rows, [])
-        if not any(names):
-            raise ValueError(f"{path}: empty; expected a first line with the names of columns")
-        if len(set(names)) < len(names):
-            twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-            raise ValueError(f"{path}: columns must have names of their own, and {listed(twice)} come more than once")
+        rows = csv_rows(path, file)
+        names = named_columns(path, rows)
         kept = keep(names)
         places = [(names.index(name), _Column()) for name in kept]
         size = 0
@@ -62,10 +57,51 @@ def read_csv(path: str, keep: Keep, progress: Progress) -> Table:
     )
 
 
-def _rows(path: str, file: Any) -> Iterator[list[str]]:
+def separator_of(first: str) -> str:
+    """What parts the fields of a file, by its first line."""
+    return max(_SEPARATORS, key=first.count)
+
+
+def named_columns(path: str, rows: Iterator[list[str]]) -> list[str]:
+    """The first row: the names of the columns.
+
+    Raises:
+        ValueError: There is none, or two columns have one name.
+    """
+    names = next(rows, [])
+    if not any(names):
+        raise ValueError(f"{path}: empty; expected a first line with the names of columns")
+    if len(set(names)) < len(names):
+        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        raise ValueError(f"{path}: columns must have names of their own, and {listed(twice)} come more than once")
+    return names
+
+
+def csv_chunk(
+    path: str, names: Sequence[str], kept: Sequence[str], rows: Sequence[Sequence[str]], before: int
+) -> Table:
+    """Some rows, of which the file has `before` before them.
+
+    Raises:
+        ValueError: A row has another number of fields than there are names.
+    """
+    _check_widths(path, names, rows, before)
+    columns = {}
+    for name in kept:
+        column, place = _Column(), names.index(name)
+        column.add([row[place] for row in rows])
+        columns[name] = column.whole()
+    return Table(path, columns, len(rows), untyped=True, line_of=lambda row: f"line {_line_of(path, before + row)}")
+
+
+def csv_rows(path: str, file: Any) -> Iterator[list[str]]:
+    """Fields of each row.
+
+    Raises:
+        ValueError: The text is no CSV; the line is named.
+    """
     first = file.readline()
-    separator = max(_SEPARATORS, key=first.count)
-    reader = csv.reader(_chained(first, file), delimiter=separator, strict=True)
+    reader = csv.reader(_chained(first, file), delimiter=separator_of(first), strict=True)
     try:
         yield from reader
     except csv.Error as error:
@@ -82,7 +118,7 @@ def _line_of(path: str, row: int) -> int:
     """Line on which a row ends: counted anew, as fields may hold line breaks and only faults ask."""
     with open_text(path) as file:
         first = file.readline()
-        reader = csv.reader(_chained(first, file), delimiter=max(_SEPARATORS, key=first.count), strict=True)
+        reader = csv.reader(_chained(first, file), delimiter=separator_of(first), strict=True)
         found = (reader.line_num for fields in reader if fields)
         return next(islice(found, row + 1, None), 0)
 

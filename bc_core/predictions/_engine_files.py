@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,60 @@ def read_arrow(path: str, keep: Keep, progress: Progress) -> Table:
     except pa.ArrowException as error:
         raise ValueError(f"{path}: not an Arrow file, or a damaged one ({_first_line(error)})") from error
     return _table(path, found, progress)
+
+
+def arrow_batches(path: str, keep: Keep, size: int) -> Iterator[tuple[list[str], Any]]:
+    """Names of the columns to keep, and record batches of `size` rows at most, of a Parquet or Arrow file.
+
+    Raises:
+        ValueError: It is damaged.
+        ImportError: pyarrow is not installed.
+        OSError: It cannot be read.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ImportError(f"{path}: such files are read by pyarrow, which is not installed: {_INSTALL}") from error
+    with open(path, "rb"):
+        pass
+    try:
+        if path.lower().endswith(".parquet"):
+            with parquet.ParquetFile(path) as file:
+                names = _kept(path, keep, file.schema_arrow.names)
+                for batch in file.iter_batches(size, columns=names):
+                    yield names, batch
+            return
+        with pa.memory_map(path) as source:
+            try:
+                opened = pa.ipc.open_file(source)
+                batches = (opened.get_batch(number) for number in range(opened.num_record_batches))
+            except pa.ArrowInvalid:
+                source.seek(0)
+                opened = pa.ipc.open_stream(source)
+                batches = iter(opened)
+            names = _kept(path, keep, opened.schema.names)
+            for batch in batches:
+                for start in range(0, batch.num_rows, size):
+                    yield names, batch.select(names).slice(start, size)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path}: not a file of its kind, or a damaged one ({_first_line(error)})") from error
+
+
+def column_table(path: str, names: Sequence[str], batch: Any, before: int) -> Table:
+    """A record batch as columns, of a file that has `before` rows before it.
+
+    Raises:
+        ValueError: A value is missing, or a column is of a kind that says nothing here.
+    """
+    columns = {}
+    for name in names:
+        column = batch.column(name)
+        if column.null_count:
+            first = next(row for row, value in enumerate(column.is_null()) if value.as_py())
+            raise ValueError(f"{path}, row {before + first}: column {name!r} is missing")
+        columns[name] = _plain(path, name, column.to_numpy(zero_copy_only=False))
+    return Table(path, columns, batch.num_rows, line_of=lambda row: f"row {before + row}")
 
 
 def literal(path: str) -> str:

@@ -4,97 +4,24 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
-from bc_core.predictions._columns import ColumnNames, Roles, keeping, roles_of
-from bc_core.predictions._labels import Labels, class_numbers, labels_of, target_of
+from bc_core.predictions._aligned import AlignedFile, Column, Joined, Sure
+from bc_core.predictions._columns import ColumnNames, keeping, roles_of
+from bc_core.predictions._graded import graded, one_filter
+from bc_core.predictions._labels import Labels, class_numbers, labels_of, target_of, top_k_labels
+from bc_core.predictions._multilabel import several_labels
 from bc_core.predictions._reading import read_table
-from bc_core.predictions._tables import Progress, Table, listed, shown
+from bc_core.predictions._right import Right, first_names, of_lm_eval
+from bc_core.predictions._tables import Progress, listed, shown
 
 _FEW = 5
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Instances that both models predict and whose true label is known, in the order of the old file.
-
-    Attributes:
-        ids: Shape (N,): int64, or dtype object holding `str`.
-        target: Shape (N,), int64: true class.
-        h1_pred: Shape (N,), int64: class that the old model predicts.
-        h2_pred: Shape (N,), int64: class that the new model predicts.
-        num_classes: Number of classes.
-        class_names: Name of each class; None where classes are numbers.
-        sureness: Shape (N,): the new model's probability of what it predicts; None without class scores.
-        columns: Weights, clusters and slices, by name.
-        other_seeds: What further trainings of the old model predict, shape (N,) each.
-        unmatched: How many ids were in one file only, and are left out, by file.
-    """
-
-    ids: NDArray[Any]
-    target: NDArray[np.int64]
-    h1_pred: NDArray[np.int64]
-    h2_pred: NDArray[np.int64]
-    num_classes: int
-    class_names: tuple[str, ...] | None
-    sureness: NDArray[np.float64] | None
-    columns: Mapping[str, Column]
-    other_seeds: tuple[NDArray[np.int64], ...] = ()
-    unmatched: Mapping[str, int] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True)
-class Column:
-    """A further column of the instances.
-
-    Attributes:
-        table: Where it was read.
-        name: Its name.
-        rows: Row of each instance in that table, shape (N,).
-    """
-
-    table: Table
-    name: str
-    rows: NDArray[np.intp]
-
-    @property
-    def values(self) -> NDArray[Any]:
-        """As it was read."""
-        return self.table.column(self.name)[self.rows]
-
-    @property
-    def texts(self) -> NDArray[Any]:
-        """As dtype object holding `str`."""
-        return self.table.texts(self.name)[self.rows]
-
-    @property
-    def numbers(self) -> NDArray[np.float64]:
-        """As finite floats."""
-        return self.table.numbers(self.name)[self.rows]
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file and what its columns are for; `rows` are those of the joined instances."""
-
-    table: Table
-    roles: Roles
-    what: str
-    rows: NDArray[np.intp]
-
-    @property
-    def ids(self) -> NDArray[Any]:
-        assert self.roles.id is not None
-        return self.table.column(self.roles.id)
 
 
 def join(
@@ -140,14 +67,22 @@ def join(
         (('cat', 'dog'), [0, 1], [0, 0])
     """
     said = said or ColumnNames()
+    if (logged := of_lm_eval(os.fspath(old), first_names(os.fspath(old)), said.right)) is not None:
+        said = replace(said, right=logged, id=said.id or "doc_id")
+    right = said.right or Right()
     files = [_opened(old, "old", said, progress), _opened(new, "new", said, progress)]
     files += [_opened(path, "noise", said, progress) for path in noise]
     if data is not None:
         files.append(_opened(data, "data", said, progress))
     files, ids, unmatched = _by_position(files) if said.by_position else _matched(files, allow_unmatched)
 
+    if right.graded:
+        return replace(graded(files, ids, right), columns=_others(files, said), unmatched=unmatched)
+    if right.multilabel:
+        found = several_labels(files, ids, right, class_names)
+        return replace(found, columns=_others(files, said), unmatched=unmatched)
     predicting = [file for file in files if file.what != "data"]
-    labels = [labels_of(file.table, file.roles, class_names) for file in predicting]
+    labels = [labels_of(file.table, file.roles, class_names, right, file.what == "new") for file in predicting]
     targets = [(file, target_of(file.table, file.roles.target)) for file in files if file.roles.target is not None]
     if not targets:
         where = f" {said.target!r}" if said.target else ""
@@ -160,6 +95,16 @@ def join(
     aligned = [values[file.rows] for values, file in zip(numbers, [*predicting, *(f for f, _ in targets)], strict=True)]
     truth = aligned[len(predicting) :]
     _refuse_contradictions([file for file, _ in targets], truth, ids, names)
+    if right.top_k is not None:
+        aligned[: len(predicting)] = [
+            top_k_labels(each, truth[-1], aligned[place], file.rows, names, right.top_k)
+            for place, (each, file) in enumerate(zip(labels, predicting, strict=True))
+        ]
+    scores = labels[1].scores if right.binary else None
+    sure = [
+        _sure(each, pred, truth[-1], num_classes, names, file.rows)
+        for each, pred, file in zip(labels[:2], aligned[:2], files[:2], strict=True)
+    ]
     return Joined(
         ids,
         truth[-1],
@@ -167,28 +112,34 @@ def join(
         aligned[1],
         num_classes,
         names,
-        _sureness(labels[1], numbers[1], names, files[1].rows),
+        None if sure[1] is None else sure[1].answer,
         _others(files, said),
         tuple(aligned[2 : len(predicting)]),
         unmatched,
+        (sure[0], sure[1]),
+        new_scores=None if scores is None else scores[files[1].rows, 1],
     )
 
 
-def _opened(path: str | os.PathLike[str], what: str, said: ColumnNames, progress: Progress) -> _File:
+def _opened(path: str | os.PathLike[str], what: str, said: ColumnNames, progress: Progress) -> AlignedFile:
     text, new, predicts = os.fspath(path), what == "new", what != "data"
     table = read_table(text, keeping(text, said, new, predicts), progress)
     roles = roles_of(text, list(table.columns), said, new, predicts)
-    return _File(table, roles, what, np.arange(table.size))
+    if "filter" in roles.others and "filter" not in said.slices:
+        table = one_filter(table, None if said.right is None else said.right.filter)
+    return AlignedFile(table, roles, what, np.arange(table.size))
 
 
-def _by_position(files: Sequence[_File]) -> tuple[list[_File], NDArray[Any], dict[str, int]]:
+def _by_position(files: Sequence[AlignedFile]) -> tuple[list[AlignedFile], NDArray[Any], dict[str, int]]:
     sizes = {file.table.path: file.table.size for file in files}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"rows are joined by their order, and the files have different numbers of them: {sizes}")
     return list(files), np.arange(files[0].table.size), {}
 
 
-def _matched(files: Sequence[_File], allow_unmatched: bool) -> tuple[list[_File], NDArray[Any], dict[str, int]]:
+def _matched(
+    files: Sequence[AlignedFile], allow_unmatched: bool
+) -> tuple[list[AlignedFile], NDArray[Any], dict[str, int]]:
     ids = _ids_of_one_kind(files)
     for file, column in zip(files, ids, strict=True):
         _refuse_twins(file, column)
@@ -205,12 +156,12 @@ def _matched(files: Sequence[_File], allow_unmatched: bool) -> tuple[list[_File]
     if not everywhere.any():
         raise ValueError(f"no id is in all of {', '.join(file.table.path for file in files)}")
     chosen = [
-        _File(file.table, file.roles, file.what, each[everywhere]) for file, each in zip(files, rows, strict=True)
+        AlignedFile(file.table, file.roles, file.what, each[everywhere]) for file, each in zip(files, rows, strict=True)
     ]
     return chosen, ids[0][everywhere], unmatched
 
 
-def _ids_of_one_kind(files: Sequence[_File]) -> list[NDArray[Any]]:
+def _ids_of_one_kind(files: Sequence[AlignedFile]) -> list[NDArray[Any]]:
     found = []
     for file in files:
         assert file.roles.id is not None
@@ -243,7 +194,7 @@ def _ids_of_one_kind(files: Sequence[_File]) -> list[NDArray[Any]]:
     return found
 
 
-def _refuse_twins(file: _File, ids: NDArray[Any]) -> None:
+def _refuse_twins(file: AlignedFile, ids: NDArray[Any]) -> None:
     if ids.dtype.kind == "O":
         if len(set(ids.tolist())) == len(ids):
             return
@@ -280,7 +231,9 @@ class _Places:
         return np.where(self._ids[rows] == ids, rows, -1)
 
 
-def _refuse_unmatched(files: Sequence[_File], ids: Sequence[NDArray[Any]], rows: Sequence[NDArray[np.intp]]) -> None:
+def _refuse_unmatched(
+    files: Sequence[AlignedFile], ids: Sequence[NDArray[Any]], rows: Sequence[NDArray[np.intp]]
+) -> None:
     told = []
     for file, column, each in zip(files[1:], ids[1:], rows[1:], strict=True):
         if (lost := each < 0).any():
@@ -300,7 +253,7 @@ def _some(ids: NDArray[Any]) -> str:
 
 
 def _refuse_contradictions(
-    files: Sequence[_File], truth: Sequence[NDArray[np.int64]], ids: NDArray[Any], names: tuple[str, ...] | None
+    files: Sequence[AlignedFile], truth: Sequence[NDArray[np.int64]], ids: NDArray[Any], names: tuple[str, ...] | None
 ) -> None:
     for file, labels in zip(files[:-1], truth[:-1], strict=True):
         if (differs := labels != truth[-1]).any():
@@ -313,23 +266,32 @@ def _refuse_contradictions(
             )
 
 
-def _sureness(
-    labels: Labels, numbers: NDArray[np.int64], names: tuple[str, ...] | None, rows: NDArray[np.intp]
-) -> NDArray[np.float64] | None:
-    probabilities = labels.probabilities()
-    if probabilities is None:
+def _sure(
+    labels: Labels,
+    pred: NDArray[np.int64],
+    target: NDArray[np.int64],
+    num_classes: int,
+    names: tuple[str, ...] | None,
+    rows: NDArray[np.intp],
+) -> Sure | None:
+    every = labels.probabilities()
+    if every is None:
         return None
-    if labels.score_names is None or names is None:
-        columns = numbers
-    else:
+    probabilities = every[rows]
+    places = np.arange(num_classes)
+    if labels.score_names is not None and names is not None:
         known = {name: place for place, name in enumerate(labels.score_names)}
-        columns = np.asarray([known.get(name, -1) for name in names])[numbers]
-    known_column = (columns >= 0) & (columns < probabilities.shape[1])
-    found = np.where(known_column, probabilities[np.arange(len(numbers)), np.where(known_column, columns, 0)], np.nan)
-    return found[rows]
+        places = np.asarray([known.get(name, -1) for name in names])
+    places = np.where(places < probabilities.shape[1], places, -1)
+
+    def of(classes: NDArray[np.int64]) -> NDArray[np.float64]:
+        columns = places[classes]
+        return np.where(columns >= 0, probabilities[np.arange(len(rows)), np.maximum(columns, 0)], np.nan)
+
+    return Sure(of(pred), of(target), of(np.ones_like(pred)) if num_classes == 2 else None)
 
 
-def _others(files: Sequence[_File], said: ColumnNames) -> dict[str, Column]:
+def _others(files: Sequence[AlignedFile], said: ColumnNames) -> dict[str, Column]:
     found: dict[str, Column] = {}
     for file in files:
         if file.what != "noise":

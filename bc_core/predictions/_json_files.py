@@ -18,6 +18,19 @@ _CHUNK = 50_000
 _KINDS = {str: "text", bool: "true or false", int: "whole numbers", float: "numbers", list: "lists"}
 
 
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {shown(twice)} comes twice")
+    return row
+
+
+# Python takes the last of two values without a word.
+_DECODER = json.JSONDecoder(object_pairs_hook=_named_once)
+
+
 def read_json_lines(path: str, keep: Keep, progress: Progress) -> Table:
     """Read a file of one JSON object a line; the keys of the first are the columns.
 
@@ -51,9 +64,21 @@ def read_json_lines(path: str, keep: Keep, progress: Progress) -> Table:
     return Table(path, columns, size, line_of=lambda row: f"line {numbers[row]}")
 
 
+def json_table(path: str, numbered: Sequence[tuple[int, str]], keep: Keep) -> Table:
+    """Some lines, with their numbers.
+
+    Raises:
+        ValueError: A line is no object, lacks a key or has null there, or a column mixes types.
+    """
+    lines = [number for number, _ in numbered]
+    rows = [_object(path, number, line) for number, line in numbered]
+    columns = {name: _column(path, name, rows, lines) for name in keep(list(rows[0]))}
+    return Table(path, columns, len(rows), line_of=lambda row: f"line {lines[row]}")
+
+
 def _object(path: str, number: int, line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = _DECODER.decode(line)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}, line {number}: not JSON ({error}); expected one object a line") from None
     if not isinstance(row, dict):

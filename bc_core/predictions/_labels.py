@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
+from bc_core.counting._overlap import MOST_CLASSES
 from bc_core.predictions._columns import Roles
+from bc_core.predictions._right import Right
 from bc_core.predictions._tables import Table, listed, shown
 
 _ROUNDED_SUM = 1e-2
@@ -27,6 +29,7 @@ class Labels:
         texts: The same as text, where the file has no types and numbers may have been meant as names.
         scores: Shape (N, C), class scores; None without.
         score_names: Name of the class of each score; None where they are numbers.
+        thresholded: Whether the second of two scores was held to a threshold.
     """
 
     table: Table
@@ -35,12 +38,15 @@ class Labels:
     texts: NDArray[Any] | None = None
     scores: NDArray[np.float64] | None = None
     score_names: tuple[str, ...] | None = None
+    thresholded: bool = False
 
     def probabilities(self) -> NDArray[np.float64] | None:
         """Class scores as probabilities: as they are where rows sum to 1, else by softmax."""
         if self.scores is None:
             return None
         sums = self.scores.sum(axis=1)
+        if self.thresholded and not ((self.scores >= 0) & (self.scores <= 1)).all():
+            return None  # a score that is held to a threshold need be no logit
         if (self.scores >= 0).all() and (np.abs(sums - 1) < _ROUNDED_SUM).all():
             return self.scores
         raised = np.exp(self.scores - self.scores.max(axis=1, keepdims=True))
@@ -48,12 +54,28 @@ class Labels:
         return probabilities
 
 
-def labels_of(table: Table, roles: Roles, class_names: Sequence[str] | None) -> Labels:
+def labels_of(
+    table: Table, roles: Roles, class_names: Sequence[str] | None, right: Right | None = None, new: bool = False
+) -> Labels:
     """What a model predicts: its labels, or the class of the highest score where there are only scores.
+
+    Args:
+        table: The file.
+        roles: Its columns.
+        class_names: Name of each class.
+        right: What counts as right.
+        new: Whether it is the new model's.
 
     Raises:
         ValueError: A label or score is missing, NaN or not whole.
     """
+    if right is not None and right.binary:
+        if class_names is not None and len(class_names) != 2:
+            raise ValueError(
+                f"a threshold tells two classes apart, and there are {len(class_names)}: {listed(class_names)}"
+            )
+        if roles.scores:
+            return _thresholded(table, roles, class_names, right.threshold_of(new))
     scores, score_names = _scores(table, roles, class_names)
     if roles.pred is not None:
         plain = target_of(table, roles.pred)
@@ -64,6 +86,64 @@ def labels_of(table: Table, roles: Roles, class_names: Sequence[str] | None) -> 
     if score_names is None:
         return Labels(table, name, best.astype(np.int64), None, scores, None)
     return Labels(table, name, text_objects(score_names)[best], None, scores, score_names)
+
+
+def _thresholded(table: Table, roles: Roles, class_names: Sequence[str] | None, threshold: float) -> Labels:
+    """Class 1 where its score is at least the threshold."""
+    name = roles.scores[0]
+    if roles.prefix:
+        scores, names = _scores(table, roles, class_names)
+        assert scores is not None
+        if names is not None:
+            if class_names is None or set(names) != set(class_names):
+                raise ValueError(
+                    f"{table.path}: which of {listed(names)} is class 1, whose score is held to the threshold? Say "
+                    "--classes with class 0 first"
+                )
+            scores = scores[:, [names.index(each) for each in class_names]]
+        name = f"{roles.prefix}*"
+    elif table.column(name).ndim == 2 or (table.untyped and str(table.texts(name)[0]).startswith(("[", "("))):
+        scores = lists(table, name)
+    else:
+        ones = table.numbers(name)
+        scores = np.stack([1 - ones, ones], axis=1)
+    if scores.shape[1] != 2:
+        raise ValueError(
+            f"{table.path}: a threshold tells two classes apart, and {name!r} has scores of {scores.shape[1]}"
+        )
+    values = (scores[:, 1] >= threshold).astype(np.int64)
+    return Labels(table, name, values, None, scores, None if class_names is None else tuple(class_names), True)
+
+
+def top_k_labels(
+    labels: Labels,
+    target: NDArray[np.int64],
+    best: NDArray[np.int64],
+    rows: NDArray[np.intp],
+    names: tuple[str, ...] | None,
+    top_k: int,
+) -> NDArray[np.int64]:
+    """The true class where it is among the k highest scores, else the class of the highest one.
+
+    Of equal scores the first class is the higher one, as for `argmax`.
+
+    Raises:
+        ValueError: There are not more classes than k, so that every answer would be right.
+    """
+    assert labels.scores is not None
+    scores = labels.scores[rows]
+    if top_k >= scores.shape[1]:
+        raise ValueError(f"{labels.table.path}: with {scores.shape[1]} classes, the top {top_k} are all of them")
+    columns = target
+    if labels.score_names is not None and names is not None:
+        known = {name: place for place, name in enumerate(labels.score_names)}
+        columns = np.asarray([known.get(name, -1) for name in names])[target]
+    known_column = (columns >= 0) & (columns < scores.shape[1])  # a model may not know a class
+    places = np.where(known_column, columns, 0)
+    of_target = scores[np.arange(len(scores)), places][:, None]
+    before = np.arange(scores.shape[1])[None, :] < places[:, None]
+    rank = (scores > of_target).sum(axis=1) + ((scores == of_target) & before).sum(axis=1)
+    return np.where(known_column & (rank < top_k), target, best)
 
 
 def _scores(
@@ -77,7 +157,7 @@ def _scores(
         if set(names) == {str(number) for number in range(len(names))}:
             return scores[:, [names.index(str(number)) for number in range(len(names))]], None
         return scores, names
-    scores = _lists(table, roles.scores[0])
+    scores = lists(table, roles.scores[0])
     if class_names is not None and len(class_names) != scores.shape[1]:
         raise ValueError(
             f"{table.path}: column {roles.scores[0]!r} has {scores.shape[1]} scores a row, and there are "
@@ -86,7 +166,12 @@ def _scores(
     return scores, None if class_names is None else tuple(class_names)
 
 
-def _lists(table: Table, name: str) -> NDArray[np.float64]:
+def lists(table: Table, name: str) -> NDArray[np.float64]:
+    """A column of lists of numbers, two or more, shape (N, C).
+
+    Raises:
+        ValueError: It holds something else, or NaN.
+    """
     column = table.column(name)
     if column.dtype.kind == "O" and table.untyped:
         rows = []
@@ -132,7 +217,10 @@ def target_of(table: Table, name: str | None) -> Labels:
         if odd.any():
             row = int(odd.argmax())
             raise table.fault(
-                name, row, f"is {column[row]}, and labels are whole numbers or text (for scores: --scores)"
+                name,
+                row,
+                f"is {column[row]}, and labels are whole numbers or text (for scores: --scores; for one score of class "
+                f"1: --threshold X --scores {name}; for numbers: --right RULE)",
             )
         column = column.astype(np.int64)
     if column.dtype.kind == "i" and (column < 0).any() and texts is None:
@@ -232,6 +320,14 @@ def _plain_numbers(
 ) -> tuple[list[NDArray[np.int64]], tuple[str, ...] | None, int]:
     scored = [each.scores.shape[1] for each in labels if each.scores is not None]
     highest = max(int(each.values.max()) + 1 for each in labels)
+    if class_names is None and not scored and highest > MOST_CLASSES:
+        each = next(each for each in labels if int(each.values.max()) + 1 == highest)
+        row = int(each.values.argmax())
+        raise each.table.fault(
+            each.name,
+            row,
+            f"is {each.values[row]}, which would make more than {MOST_CLASSES} classes; map labels to 0..C-1",
+        )
     size = len(class_names) if class_names is not None else max(scored, default=highest)
     for each in labels:
         outside = (each.values < 0) | (each.values >= size)

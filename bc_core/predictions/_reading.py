@@ -68,7 +68,7 @@ def _read_npz(path: str, keep: Keep) -> Table:
         arrays = read_archive(path)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    columns = {name: _plain(path, name, arrays[name]) for name in keep(list(arrays))}
+    columns = {name: plain_array(path, name, arrays[name]) for name in keep(list(arrays))}
     sizes = {name: len(column) for name, column in columns.items()}
     if not sizes or not max(sizes.values()):
         raise ValueError(f"{path}: empty; it has the arrays {listed(list(arrays))}")
@@ -77,10 +77,25 @@ def _read_npz(path: str, keep: Keep) -> Table:
     return Table(path, columns, next(iter(sizes.values())))
 
 
-def _plain(path: str, name: str, array: NDArray[Any]) -> NDArray[Any]:
-    if array.ndim == 2 and array.shape[1] == 1:
+def plain_array(path: str, name: str, array: NDArray[Any], flat: bool = True) -> NDArray[Any]:
+    """An array as a column: numbers, or text as dtype object holding `str`.
+
+    Args:
+        path: The file, for messages.
+        name: Its name there.
+        array: What was read.
+        flat: Whether it must hold one value an instance, or one row.
+
+    Raises:
+        ValueError: It holds something else.
+    """
+    if flat and array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.ndim not in (1, 2) or array.dtype.kind not in "biufUS" or (array.dtype.kind in "US" and array.ndim == 2):
+    if (
+        (flat and array.ndim not in (1, 2))
+        or array.dtype.kind not in "biufUS"
+        or (array.dtype.kind in "US" and array.ndim > 1)
+    ):
         raise ValueError(
             f"{path}: the array {name!r} must hold one number or text per instance, or rows of class scores, got "
             f"{array.dtype} of shape {array.shape}"

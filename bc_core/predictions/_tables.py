@@ -46,6 +46,11 @@ class Table:
             raise ValueError(f"{self.path}: no column {name!r}; it has {listed(list(self.columns))}")
         return self.columns[name]
 
+    def chosen(self, rows: NDArray[np.intp]) -> Table:
+        """Some of its rows."""
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Table(self.path, columns, len(rows), self.untyped, lambda row: self.line_of(int(rows[row])))
+
     def fault(self, name: str, row: int, message: str) -> ValueError:
         """What is wrong with one cell."""
         return ValueError(f"{self.path}, {self.line_of(row)}: column {name!r} {message}")

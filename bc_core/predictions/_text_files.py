@@ -48,10 +48,12 @@ def open_text(path: str, limit: int = MOST_UNPACKED) -> Iterator[IO[str]]:
         OSError: It cannot be read.
     """
     with open(path, "rb") as file:
-        first = file.read(3)
+        first = file.read(4)
         file.seek(0)
-        if first in _OTHER_ARCHIVES:
-            raise ValueError(f"{path}: packed by {_OTHER_ARCHIVES[first]}; unpack it, or pack it by gzip")
+        if first[:3] in _OTHER_ARCHIVES:
+            raise ValueError(f"{path}: packed by {_OTHER_ARCHIVES[first[:3]]}; unpack it, or pack it by gzip")
+        if b"\0" in first[:2] or first[1:2] == first[3:4] == b"\0" or first[2:] == b"\0\0":
+            raise ValueError(f"{path}: not UTF-8, but UTF-32, or UTF-16 without a mark; save it as UTF-8 first")
         source: IO[bytes] = file
         if first[:2] == b"\x1f\x8b":
             source = io.BufferedReader(cast("Any", _Bounded(cast("IO[bytes]", gzip.GzipFile(fileobj=file)), limit)))

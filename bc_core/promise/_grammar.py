@@ -12,6 +12,7 @@ from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import SCORES
 
 _CONSTRAINT = re.compile(r"\s*(\w+)\s*(<=|>=|<|>|=|==)\s*([0-9.eE+-]+)\s*(%?)\s*")
+_DECIMAL_COMMA = re.compile(r"(\d),(\d)")
 _JOINED = re.compile(r"\s*(?:,|;|\band\b)\s*", re.IGNORECASE)
 
 
@@ -54,6 +55,7 @@ def constraint_of(text: str) -> Constraint:
     """
     if not isinstance(text, str):
         raise TypeError(f'A constraint is a text such as "nfr <= 0.5%". Received: {text!r}.')
+    _check_decimal_point(text)
     match = _CONSTRAINT.fullmatch(text)
     try:
         if match is None:
@@ -79,6 +81,13 @@ def constraint_of(text: str) -> Constraint:
     if not 0 <= limit <= 1:
         raise ValueError(f"{text!r}: the limit must be a share from 0 to 1, or 0% to 100%.")
     return Constraint(score, limit)
+
+
+def _check_decimal_point(text: str) -> None:
+    """Refuse a number with a decimal comma, which would be taken for two bounds."""
+    if _DECIMAL_COMMA.search(text):
+        meant = _DECIMAL_COMMA.sub(r"\1.\2", text)
+        raise ValueError(f'Write numbers with a point, "{meant}": a comma joins several bounds. Received: {text!r}.')
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,8 @@ class Promise:
             return promise
         if not isinstance(promise, str) and not isinstance(promise, Iterable):
             raise TypeError(f'A promise is a text such as "nfr <= 0.5%". Received: {promise!r}.')
+        if isinstance(promise, str):
+            _check_decimal_point(promise)
         texts = _JOINED.split(promise) if isinstance(promise, str) else list(promise)
         constraints = tuple(constraint_of(text) for text in texts)
         if not constraints:

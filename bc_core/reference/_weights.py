@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from bc_core.reference._class_map import ClassMap
 
 Shapes = Mapping[str, tuple[int, ...]]
 _H1 = "h1"
@@ -21,6 +23,9 @@ class WarmStart:
         left: Names of h2's that stay as they were, each with the reason.
         unused: Names of h1's that have no place in h2.
         numbers: How many numbers were copied, and how many h2 has.
+        head: Where h1 has other classes: names of the weights of the layer that gives the scores, which are copied
+            class by class; they are among `copied`.
+        rows: Of each class of h2 that h1 knew, h1's classes that it is made of.
 
     Example:
         >>> from bc_core.reference._weights import matched
@@ -32,12 +37,21 @@ class WarmStart:
     left: Mapping[str, str]
     unused: tuple[str, ...]
     numbers: tuple[int, int]
+    head: tuple[str, ...] = ()
+    rows: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    classes: int = 0
 
     def __str__(self) -> str:
         told = (
             f"Started from h1: {len(self.copied)} of {len(self.copied) + len(self.left)} weights copied "
             f"({self.numbers[0]} of {self.numbers[1]} numbers)."
         )
+        if self.head:
+            fresh = [str(c) for c in range(self.classes) if c not in self.rows]
+            told += (
+                f" By the class map {_listed(self.head)} class by class: {len(self.rows)} of {self.classes} classes of "
+                f"h2 from h1{f', fresh are {_listed(fresh)}' if fresh else ''}."
+            )
         if self.left:
             told += f" Not copied: {_listed([f'{name} {why}' for name, why in self.left.items()])}."
         if self.unused:
@@ -98,19 +112,31 @@ def renaming(h1: Shapes, h2: Shapes, separator: str = ".") -> Renaming:
     return Renaming("", in_h2[1]) if in_h2[0] >= in_h1[0] else Renaming(in_h1[1], "")
 
 
-def matched(h1: Shapes, h2: Shapes, to_h2: Renaming | None = None) -> WarmStart:
-    """Find the weights that go together: those of one name and shape.
+def matched(
+    h1: Shapes,
+    h2: Shapes,
+    to_h2: Renaming | None = None,
+    class_map: ClassMap | None = None,
+    axis: Literal[0, -1] = 0,
+    separator: str = ".",
+) -> WarmStart:
+    """Find the weights that go together: those of one name and shape, and of the scores those of one class.
 
     Args:
         h1: Shapes by name.
         h2: The same.
         to_h2: How h1's names become h2's. By default they are alike.
+        class_map: Of h1, where it has other classes.
+        axis: Which axis of a layer's weights has an entry for each of its outputs.
+        separator: Between the parts of a name.
 
     Raises:
-        ValueError: No weight of h1 fits one of h2.
+        ValueError: No weight of h1 fits one of h2; or the classes are in another order, and which layer gives the
+            scores is not known.
     """
     theirs = {(name if to_h2 is None else to_h2(name)): shape for name, shape in h1.items()}
-    copied = tuple(name for name, shape in h2.items() if theirs.get(name) == shape)
+    head = () if class_map is None else _head(theirs, h2, class_map, axis, separator)
+    copied = tuple(name for name, shape in h2.items() if theirs.get(name) == shape or name in head)
     if not copied:
         raise ValueError(
             "h1 and h2 have no weight of the same name and shape, so nothing can be started from h1. h1 has "
@@ -122,8 +148,48 @@ def matched(h1: Shapes, h2: Shapes, to_h2: Renaming | None = None) -> WarmStart:
         if name not in copied
     }
     unused = tuple(name for name, of_h2 in zip(h1, theirs, strict=True) if of_h2 not in h2)
-    return WarmStart(
-        copied, left, unused, (sum(math.prod(h2[name]) for name in copied), sum(map(math.prod, h2.values())))
+    rows, classes = {}, 0
+    if head and class_map is not None:
+        classes = class_map.num_classes
+        rows = {c: tuple(class_map.sources(c)[0]) for c in class_map.known}
+    share = len(rows) / classes if head else 1.0
+    numbers = sum(round(math.prod(h2[name]) * (share if name in head else 1.0)) for name in copied)
+    return WarmStart(copied, left, unused, (numbers, sum(map(math.prod, h2.values()))), head, rows, classes)
+
+
+def _head(h1: Shapes, h2: Shapes, class_map: ClassMap, axis: int, separator: str) -> tuple[str, ...]:
+    """Weights of the layer that gives the scores, if these are of other classes or in another order.
+
+    Raises:
+        ValueError: Which layer that is cannot be told.
+    """
+    before, after = len(class_map), class_map.num_classes
+    if tuple(class_map) == tuple(range(after)):
+        return ()
+
+    def is_of_classes(name: str) -> bool:
+        one, other = h1[name], h2[name]
+        if len(one) != len(other) or not one or (one[axis], other[axis]) != (before, after):
+            return False
+        rest = slice(1, None) if axis == 0 else slice(None, -1)
+        return one[rest] == other[rest]
+
+    layers: dict[str, list[str]] = {}
+    for name in h2:
+        if name in h1:
+            layers.setdefault(name.rpartition(separator)[0], []).append(name)
+    found = [names for names in layers.values() if all(map(is_of_classes, names))]
+    if len(found) == 1 and any(len(h2[name]) > 1 for name in found[0]):
+        return tuple(found[0])
+    in_order = tuple(class_map) == tuple(range(before))
+    if not found and in_order and before != after:
+        return ()  # new classes, in a layer that has another form too: nothing of it is copied
+    which = _listed([", ".join(names) for names in found]) or "none"
+    raise ValueError(
+        f"By the class map h1's classes are not h2's, so the layer that gives the scores has to be copied class by "
+        f"class, and which layer that is cannot be told: it would be the only one of {before} outputs in h1 and "
+        f"{after} in h2, and there are {which}. Copy the weights by hand, from a copy of h1 whose last layer has its "
+        f"outputs in h2's order, warm_start(h2, copy), and leave start_from out."
     )
 
 

@@ -38,6 +38,8 @@ class Choice:
         verdicts: Each constraint with the bound that decided.
         comparison_path: File of the comparison on the data it was chosen on.
         model_path: File of the model; None where models were not kept.
+        promise: What its training was held to; None where lambda_c was constant. It moved lambda_c, which is that at
+            the end.
     """
 
     loss: str
@@ -49,6 +51,7 @@ class Choice:
     verdicts: Mapping[str, float]
     comparison_path: Path = field(repr=False)
     model_path: Path | None = field(repr=False, default=None)
+    promise: str | None = None
 
     @property
     def comparison(self) -> Comparison:
@@ -56,7 +59,8 @@ class Choice:
         return Comparison.load(self.comparison_path)
 
     def __str__(self) -> str:
-        lines = [f"{self.loss}, lambda_c = {self.lambda_c:g}, seed {self.seed}"]
+        held_to = "" if self.promise is None else f"promise {self.promise}, "
+        lines = [f"{self.loss}, {held_to}lambda_c = {self.lambda_c:g}, seed {self.seed}"]
         for constraint, bound in self.verdicts.items():
             lines.append(f"{self.dataset}: {constraint}, bound {bound:.2%}")
         shown = {self.dataset: self.overlap} | ({} if self.test is None else {"test": self.test})
@@ -140,9 +144,13 @@ def _nobody(candidates: Sequence[Candidate], constraints: Sequence[Constraint], 
             f"{confidence:g}."
         )
     return (
-        f"No point keeps {wanted} for certain on the data set {dataset!r}. Nearest is {nearest.loss} with lambda_c = "
-        f"{nearest.point.lambda_c:g} ({told}). {advice}"
+        f"No point keeps {wanted} for certain on the data set {dataset!r}. Nearest is {nearest.loss} with "
+        f"{_held_to(nearest.point)} ({told}). {advice}"
     )
+
+
+def _held_to(point: Point) -> str:
+    return f"lambda_c = {point.lambda_c:g}" if point.promise is None else f"the promise {point.promise}"
 
 
 def front(rows: Sequence[dict[str, Any]], score: str, performance: str) -> list[dict[str, Any]]:

@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from bc_core.comparison._comparison import Comparison
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.files._files import FullDiskError, is_full_disk, is_left_aside, locked, write_whole
+from bc_core.losses._schedules import check_lambda
+from bc_core.promise._verdict import PromiseVerdict, Word
 from bc_core.reference._callable_fingerprint import is_same_h1
 from bc_core.sweep._foreign import is_harmless
 from bc_core.sweep._points import Point, check_names
@@ -49,11 +51,15 @@ class Trained:
         comparisons: h1 and h2 by data set.
         performances: By data set what the caller's metric says of h1 and of h2.
         model: Name of the model's file in the folder of the point.
+        lambda_c: Where a promise has moved it; None for that of the point.
+        verdict: Of the promise that it was held to, on the data that it was steered by.
     """
 
     comparisons: Mapping[str, Comparison]
     performances: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     model: str | None = None
+    lambda_c: float | None = None
+    verdict: PromiseVerdict | None = None
 
 
 @dataclass(frozen=True)
@@ -384,6 +390,11 @@ class SweepFolder:
                 "model": trained.model,
                 "seconds": time.perf_counter() - began,
             }
+            if point.promise is not None:
+                told = trained.verdict
+                content["lambda_c"] = point.lambda_c if trained.lambda_c is None else trained.lambda_c
+                content["verdict"] = "cannot be told" if told is None else told.verdict
+                content["verdict_text"] = "" if told is None else str(told)
             (aside / _PROGRESS).unlink(missing_ok=True)
             self._write_json(aside / _RESULT, content)
             final = self.folder_of(point)
@@ -456,6 +467,10 @@ def _checked_result(data: Any, point: Point) -> dict[str, Any]:
         raise ValueError(f"{seconds!r} is no number of seconds")
     if model is not None and (not isinstance(model, str) or Path(model).name != model):
         raise ValueError(f"{model!r} is no name of a file")
+    if point.promise is not None:
+        check_lambda(data["lambda_c"])
+        if data["verdict"] not in get_args(Word) or not isinstance(data["verdict_text"], str):
+            raise ValueError(f"{data['verdict']!r} is no verdict on a promise")
     if not isinstance(datasets, dict) or not datasets or not set(datasets) <= set(DATASETS):
         raise ValueError(f"the data sets are not some of {', '.join(DATASETS)}")
     checked = {}

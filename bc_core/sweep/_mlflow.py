@@ -109,6 +109,7 @@ class MLflowTracker(Tracker):
             "losses": ", ".join(self._plan.losses),
             "lambdas": ", ".join(f"{value:g}" for value in self._plan.lambdas),
             "seeds": ", ".join(map(str, self._plan.seeds)),
+            **({"promises": "; ".join(self._plan.promises)} if self._plan.promises else {}),
         }
         step = _stepsize(self._plan.lambdas)
         told = {**self._plan.recipe, **plan} | ({} if step is None else {"lambda_c_stepsize": f"{step:g}"})
@@ -208,7 +209,10 @@ class MLflowTracker(Tracker):
     def _is_mine(self, point: Point) -> bool:
         """Whether the point was asked for by this call; the folder may hold more."""
         mine = point.loss is None or point.loss in self._plan.losses
-        return mine and point.lambda_c in self._plan.lambdas and point.seed in self._plan.seeds
+        held_to = (
+            point.lambda_c in self._plan.lambdas if point.promise is None else point.promise in self._plan.promises
+        )
+        return mine and held_to and point.seed in self._plan.seeds
 
     def _track(self, results: SweepResults, point: Point) -> None:
         known = self.runs.known_child(point)
@@ -219,6 +223,9 @@ class MLflowTracker(Tracker):
         self.runs.name_child(child, point)
         result = results._folder.result(point)
         metrics: dict[str, float] = {"seconds": result["seconds"]}
+        if point.promise is not None:
+            metrics["lambda_c"] = result["lambda_c"]
+            self.runs.tag(child["run_id"], "promise.verdict", result["verdict_text"] or result["verdict"])
         for dataset, data in result["datasets"].items():
             metrics |= {f"{dataset}/{score}": data["overlap"].score(score) for score in SCORES}
             performances = zip(("h1", "h2"), data["performance"] or (), strict=False)
@@ -241,7 +248,7 @@ class MLflowTracker(Tracker):
         """
         plan = self._plan
         group = [Point(point.loss, point.lambda_c, seed) for seed in plan.seeds]
-        if point.lambda_c not in plan.lambdas or not set(group) <= set(results.points):
+        if point.promise is not None or point.lambda_c not in plan.lambdas or not set(group) <= set(results.points):
             return
         losses = plan.losses if point.loss is None else [point.loss]
         metrics = {"lambda_c": point.lambda_c} if losses[0] == plan.losses[0] else {}

@@ -147,7 +147,8 @@ class Runs:
     def name_child(self, child: Mapping[str, Any], point: Point) -> None:
         """Tell what the point is."""
         loss = PLAIN if point.loss is None else point.loss
-        self.log_params(child["run_id"], {"loss": loss, "lambda_c": point.lambda_c, "seed": point.seed})
+        held_to: dict[str, Any] = {"lambda_c": point.lambda_c} if point.promise is None else {"promise": point.promise}
+        self.log_params(child["run_id"], {"loss": loss, **held_to, "seed": point.seed})
 
     def known_child(self, point: Point) -> dict[str, Any] | None:
         """What is known of the run of a point, if it has one."""

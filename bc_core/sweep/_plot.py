@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._figure import DARK, DPI, LIGHT, Theme, percent, png
+from bc_core._figure import DARK, DPI, LIGHT, Theme, dress, percent, png
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import SCORES
 from bc_core.sweep._choice import front
@@ -86,6 +86,7 @@ def tradeoff(
     axes = figure.subplots()
     _dress(axes, theme, score, performance, _DATASET_NAMES.get(dataset, f"data set {dataset!r}"))
 
+    means, rows = ([_by_what_it_was_held_to(row) for row in each] for each in (means, rows))
     known = [row for row in means if not (math.isnan(row[score]) or math.isnan(row[performance]))]
     # A score that has no better direction has no front.
     best = front(known, score, performance) if SCORES[score].higher_is_better is not None else []
@@ -122,14 +123,8 @@ def tradeoff(
 
 
 def _dress(axes: Axes, theme: Theme, score: str, performance: str, where: str) -> None:
-    """Colours and names; set one by one, as matplotlib's defaults are shared by all threads."""
-    axes.set_facecolor(theme.paper)
-    axes.grid(color=theme.ink, alpha=0.13, lw=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=theme.ink)
-    for name, spine in axes.spines.items():
-        spine.set_color(theme.muted)
-        spine.set_visible(name in ("left", "bottom"))
+    """Colours and names."""
+    dress(axes, theme)
     better = {True: ", higher is better", False: ", lower is better", None: ""}[SCORES[score].higher_is_better]
     title = "Performance of h2" if performance == "performance_h2" else SCORES[performance].title
     axes.set_xlabel(f"{SCORES[score].title} on the {where}{better}", color=theme.ink, fontsize=11)
@@ -149,6 +144,7 @@ def _draw_losses(
     """The lines, their bars and points; returns what is to be labelled."""
     losses = list(dict.fromkeys(row["loss"] for row in known))
     on_front = {(row["score_x"], row["score_y"]) for row in _places(best, score, performance)}
+    at_zero = list(dict.fromkeys(row["loss"] for row in known if row["lambda_c"] == 0))
     marks: list[_Mark] = []
     shared: set[tuple[float, float, float]] = set()
     for number, loss in enumerate(losses):
@@ -167,7 +163,7 @@ def _draw_losses(
             )
             place = (row["lambda_c"], row[score], row[performance])
             # Plain training is one and the same point of all losses.
-            plain = len(losses) > 1 and row["lambda_c"] == 0 and _is_shared(known, row, score, performance, losses)
+            plain = len(at_zero) > 1 and row["lambda_c"] == 0 and _is_shared(known, row, score, performance, at_zero)
             if plain and place in shared:
                 continue
             shared.add(place)
@@ -183,12 +179,17 @@ def _draw_losses(
                 ls="none",
                 zorder=5 if plain else 4,
             )
-            marks.append(_Mark(row[score], row[performance], f"{row['lambda_c']:g}", dye))
+            marks.append(_Mark(row[score], row[performance], row.get("promise") or f"{row['lambda_c']:g}", dye))
         # For the legend: the line with a filled point.
         axes.plot([], [], color=colour, lw=1.8, marker=marker, ms=7, label=loss.replace("_", " "))
     if shared and any(mark.colour == theme.ink for mark in marks):
         axes.plot([], [], color=theme.ink, marker=_PLAIN_MARKER, ms=8, ls="none", label="plain training")
     return marks
+
+
+def _by_what_it_was_held_to(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose loss tells that promises moved its lambda_c: its points are no line over lambda_c."""
+    return row if row.get("promise") is None else row | {"loss": f"{row['loss']}, promised"}
 
 
 def _places(best: Sequence[dict[str, Any]], score: str, performance: str) -> list[dict[str, float]]:
@@ -234,7 +235,8 @@ def _bar(row: dict[str, Any], rows: Sequence[dict[str, Any]], name: str, several
     if several:
         spread = row[f"{name}_sd"]
         return None if math.isnan(spread) else spread
-    [single] = [one for one in rows if (one["loss"], one["lambda_c"]) == (row["loss"], row["lambda_c"])]
+    key = ("loss", "lambda_c", "promise")
+    [single] = [one for one in rows if all(one.get(name) == row.get(name) for name in key)]
     overlap = _overlap_of(single) if name in SCORES else None
     if overlap is None:
         return None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from bc_core.losses._schedules import check_lambda
+from bc_core.promise._grammar import Promise
 
 # The name of the training that every loss shares at lambda_c = 0.
 PLAIN = "plain"
@@ -19,28 +21,39 @@ class Point:
 
     Attributes:
         loss: How h2 is held to h1, such as "new_error"; None for plain training, lambda_c = 0, which all losses share.
-        lambda_c: Weight of the dissonance.
+        lambda_c: Weight of the dissonance; where it begins, if a promise moves it.
         seed: Seed of the training.
+        promise: What the training is held to instead of a lambda_c, such as "nfr <= 0.005"; None for a constant one.
 
     Example:
         >>> from bc_core import SweepPoint
         >>> SweepPoint("new_error", 4.0, 0).name
         'new_error,lambda_c=4.0,seed=0'
+        >>> SweepPoint("new_error", 1.0, 0, "nfr <= 0.005").name
+        'new_error,promise=nfr_at_most_0.005,seed=0'
     """
 
     loss: str | None
     lambda_c: float
     seed: int
+    promise: str | None = None
 
     @property
     def name(self) -> str:
         """Name of the point, and of its folder and runs."""
         loss = PLAIN if self.loss is None else re.sub(r"[^\w.+-]", "_", self.loss)
-        return f"{loss},lambda_c={self.lambda_c!r},seed={self.seed}"
+        held_to = f"lambda_c={self.lambda_c!r}" if self.promise is None else f"promise={_in_a_name(self.promise)}"
+        return f"{loss},{held_to},seed={self.seed}"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether h1 takes no part in the training."""
+        return self.lambda_c == 0 and self.promise is None
 
     def to_dict(self) -> dict[str, Any]:
         """The point as plain values."""
-        return {"loss": self.loss, "lambda_c": self.lambda_c, "seed": self.seed}
+        promised = {} if self.promise is None else {"promise": self.promise}
+        return {"loss": self.loss, "lambda_c": self.lambda_c, "seed": self.seed, **promised}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Point:
@@ -56,7 +69,14 @@ class Point:
             raise TypeError(f"a loss must be named by text. Received: {loss!r}.")
         check_lambda(lambda_c)
         [seed] = checked_seeds(seed)
-        return cls(loss, float(lambda_c), seed)
+        promise = data.get("promise")
+        return cls(loss, float(lambda_c), seed, None if promise is None else str(Promise.of(promise)))
+
+
+def _in_a_name(promise: str) -> str:
+    for sign, word in ((" <= ", "_at_most_"), (" >= ", "_at_least_"), (", ", "_and_")):
+        promise = promise.replace(sign, word)
+    return promise
 
 
 def log_lambdas(start: float = 0.25, stop: float = 16.0, ratio: float = 2.0) -> list[float]:
@@ -167,26 +187,64 @@ def checked_seeds(seeds: int | Iterable[int]) -> list[int]:
     return list(dict.fromkeys(checked))
 
 
-def planned(losses: Sequence[str], lambdas: Sequence[float], seeds: Sequence[int], share_plain: bool) -> list[Point]:
+def checked_promises(promises: Any) -> list[str]:
+    """The promises of a sweep, each once, in the form by which points know them.
+
+    Args:
+        promises: A list of them, each a text, or several texts that are kept together; or one; None for none.
+
+    Raises:
+        TypeError: One is no text.
+        ValueError: An empty list, or one that cannot be read.
+
+    Example:
+        >>> checked_promises(["nfr <= 0.5%", "NFR <= 0.005", "nfr <= 1% and btc >= 99%"])
+        ['nfr <= 0.005', 'nfr <= 0.01, btc >= 0.99']
+    """
+    if promises is None:
+        return []
+    if isinstance(promises, (str, Promise)):
+        promises = [promises]
+    if not isinstance(promises, Iterable):
+        raise TypeError(f'promises must be a list, such as ["nfr <= 1%", "nfr <= 0.5%"]. Received: {promises!r}.')
+    found = list(dict.fromkeys(str(Promise.of(each)) for each in promises))
+    if not found:
+        raise ValueError("promises must hold at least one promise. Received: promises=[].")
+    return found
+
+
+def planned(
+    losses: Sequence[str],
+    lambdas: Sequence[float] | Mapping[str, Sequence[float]],
+    seeds: Sequence[int],
+    share_plain: bool,
+    promises: Sequence[str] = (),
+    starts: Mapping[str, float] = MappingProxyType({}),
+) -> list[Point]:
     """All points, the quick answer first: one seed through the whole grid, then the next.
 
     Args:
         losses: Names of the losses.
-        lambdas: Values of lambda_c.
+        lambdas: Values of lambda_c, of all losses or by loss.
         seeds: Seeds.
         share_plain: Whether all losses are one and the same training at lambda_c = 0.
+        promises: What further trainings are held to, each with every loss.
+        starts: Where lambda_c begins in these, by loss.
 
     Example:
         >>> from bc_core.sweep._points import planned
         >>> [point.name for point in planned(["a", "b"], [0.0, 1.0], [0], True)]
         ['plain,lambda_c=0.0,seed=0', 'a,lambda_c=1.0,seed=0', 'b,lambda_c=1.0,seed=0']
     """
-    points = {
-        Point(None if share_plain and lambda_c == 0 else loss, lambda_c, seed): None
-        for seed in seeds
-        for lambda_c in lambdas
-        for loss in losses
-    }
+    grids = lambdas if isinstance(lambdas, Mapping) else dict.fromkeys(losses, lambdas)
+    values = sorted({value for grid in grids.values() for value in grid})
+    points: dict[Point, None] = {}
+    for seed in seeds:
+        for lambda_c in values:
+            for loss in (loss for loss in losses if lambda_c in grids[loss]):
+                points[Point(None if share_plain and lambda_c == 0 else loss, lambda_c, seed)] = None
+        for promise in promises:
+            points |= dict.fromkeys(Point(loss, starts[loss], seed, promise) for loss in losses)
     check_names(list(points))
     return list(points)
 

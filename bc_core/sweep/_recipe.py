@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -13,16 +13,25 @@ from weakref import WeakSet
 
 from bc_core.comparison._comparison import Comparison
 from bc_core.comparison._evaluation import performance
+from bc_core.losses._blends import PLAIN as PLAIN_H2
+from bc_core.losses._blends import TEACHER, check_imitates
 from bc_core.losses._dissonances import DISSONANCES
-from bc_core.losses._options import check_lambda_of
+from bc_core.losses._options import check_lambda_of, labels_suffice
+from bc_core.promise._keeper import Keeper, PromiseOptions
 from bc_core.sweep._folder import DATASETS, LOSS, Report, Trained
 from bc_core.sweep._generators import Generators
 from bc_core.sweep._h1_performance import measured_h1
-from bc_core.sweep._points import PLAIN, Point
+from bc_core.sweep._points import PLAIN, Point, checked_lambdas, checked_promises, linear_lambdas, planned
 from bc_core.sweep._trackers import Tracker, tell
 
 # Seed of the h2 that a folder is known again by, and of what is done once for all: the same, whatever seeds are swept.
 _FIRST_SEED = 0
+# Arguments of a framework's `sweep` that are those of `Recipe`.
+OF_ALL_FRAMEWORKS = (
+    *("class_names", "metadata", "performance_metric", "evaluate_on_train", "store_h1", "save_models"),
+    *("promises", "promise_data", "promise_options", "teacher", "plain", "unlabelled", "unlabelled_weight"),
+)
+_CALLED = {"teacher": TEACHER, "plain": PLAIN_H2}
 
 
 class Framework(NamedTuple):
@@ -47,6 +56,13 @@ class Framework(NamedTuple):
     no_loss: str = ""
 
 
+class Fitted(NamedTuple):
+    """What a training leaves: what compares h2 with h1 on a data set, and what kept its promise, if it had one."""
+
+    compare: Callable[[str], Comparison]
+    keeper: Keeper | None = None
+
+
 class Recipe(ABC):
     """How points are trained: the order of things, which is one for all frameworks, over what each of them fills in.
 
@@ -63,6 +79,13 @@ class Recipe(ABC):
         evaluate_on_train: Whether models are compared on the training data too.
         store_h1: Whether h1's outputs are kept and read back while training: True, False or "auto".
         save_models: Whether each h2 is kept.
+        promises: What further points are held to instead of a lambda_c.
+        promise_data: Held-out data for these; None for the validation data.
+        promise_options: How they are kept.
+        teacher: What is imitated in place of h1.
+        plain: What is imitated where h2 is right.
+        unlabelled: Inputs on which h2 imitates too.
+        unlabelled_weight: What these count.
 
     Raises:
         TypeError: One of these is of a wrong kind.
@@ -87,6 +110,13 @@ class Recipe(ABC):
         evaluate_on_train: bool,
         store_h1: bool | str,
         save_models: bool,
+        promises: Any = None,
+        promise_data: Any = None,
+        promise_options: Mapping[str, Any] | None = None,
+        teacher: Any = None,
+        plain: Any = None,
+        unlabelled: Any = None,
+        unlabelled_weight: float = 1.0,
     ) -> None:
         if store_h1 not in (True, False, "auto"):
             raise ValueError(f"store_h1 must be True, False or 'auto'. Received: store_h1={store_h1!r}.")
@@ -105,6 +135,13 @@ class Recipe(ABC):
         self.evaluate_on_train = evaluate_on_train
         self.store_h1 = store_h1
         self.save_models = save_models
+        self.promises, self.promise_data = checked_promises(promises), promise_data
+        self.promise_options = None if promise_options is None else dict(promise_options)
+        for promise in self.promises:
+            PromiseOptions.of(promise, self.promise_options)
+        # What is asked or read beside h1, under the names of what trains.
+        self.beside = {"teacher": teacher, "plain": plain, "unlabelled": unlabelled}
+        self.unlabelled_weight = unlabelled_weight
         self.ids: Any = None
         self.generators = Generators([])
         # Set by what runs the sweep, and by `prepare`.
@@ -163,7 +200,23 @@ class Recipe(ABC):
             "performance_metric": self.framework.told(self.performance_metric),
             "evaluated on training data": str(self.evaluate_on_train),
             **{f"{LOSS}{name}": self.framework.told(self._criterion(name)) for name in self.losses},
+            **self._described_beside(),
         }
+
+    def _described_beside(self) -> dict[str, str]:
+        """What was given beside h1, and nothing of what was not."""
+        told = {name: self._told_beside(name, given) for name, given in self.beside.items() if given is not None}
+        if self.beside["unlabelled"] is not None:
+            told["unlabelled_weight"] = f"{self.unlabelled_weight:g}"
+        if self.promise_options:
+            told["promise_options"] = self.framework.told(self.promise_options)
+        if self.promise_data is not None:
+            told["promise_data"] = self._told_beside("promise_data", self.promise_data)
+        return told
+
+    @abstractmethod
+    def _told_beside(self, name: str, given: Any) -> str:
+        """A teacher, or data, in short."""
 
     def environment(self, threads: int) -> dict[str, str]:
         """Environment variables of a worker process that computes with so many threads."""
@@ -216,6 +269,10 @@ class Recipe(ABC):
             for name in DATASETS:
                 if name in data and (name in self.evaluated or self._trains_on_kept):
                     self._keep_h1(name, data[name], folder / "h1" / name)
+            for who in ("teacher", "plain"):
+                if self.beside[who] is not None and self._trains_on_kept:
+                    for name in (name for name in ("train", "val") if name in data):
+                        self._keep_beside(who, name, data[name], folder / who / name)
             if self.performance_metric is not None:
                 h1 = self._measured_h1()
                 with self._evaluating(h1):
@@ -239,17 +296,20 @@ class Recipe(ABC):
     def _trained(self, point: Point, directory: Path, report: Report) -> Trained:
         tell(self.trackers, "point_begun", point)
         h2, data = self.made_h2(), self._made_data()
-        compare = self._fit(h2, data, point, report)
+        compare, keeper = self._fit(h2, data, point, report)
         self._check_finite(h2)
+        lambda_c = point.lambda_c if keeper is None else keeper.lambda_c
+        name = (point.loss or PLAIN) if point.promise is None else f"{point.loss}, {point.promise}"
         comparisons, performances = {}, {}
-        for name in self.evaluated:
+        for dataset in self.evaluated:
             # A model's own lambda_c is a float32, and a scheduler may have moved it.
-            comparisons[name] = dataclasses.replace(compare(name), name=point.loss or PLAIN, lambda_c=point.lambda_c)
+            comparisons[dataset] = dataclasses.replace(compare(dataset), name=name, lambda_c=lambda_c)
             if self.performance_metric is not None:
                 with self._evaluating(h2):
-                    value = performance(self.performance_metric(h2, data[name], self._device_of(h2)), "h2")
-                performances[name] = (self.h1_performances[name], value)
-        return Trained(comparisons, performances, self._saved(h2, directory) if self.save_models else None)
+                    value = performance(self.performance_metric(h2, data[dataset], self._device_of(h2)), "h2")
+                performances[dataset] = (self.h1_performances[dataset], value)
+        saved = self._saved(h2, directory) if self.save_models else None
+        return Trained(comparisons, performances, saved, lambda_c, None if keeper is None else keeper.verdict)
 
     def _check_finite(self, h2: Any) -> None:
         """Refuse a model whose predictions say nothing.
@@ -291,17 +351,69 @@ class Recipe(ABC):
         """What a loss is, to be told."""
         return self.losses[name]
 
-    def check_lambdas(self, lambdas: Sequence[float]) -> None:
-        """Refuse what a loss cannot have for lambda_c, before the first point is trained.
+    @abstractmethod
+    def _dissonance_of(self, name: str) -> str:
+        """Name of the dissonance of a loss."""
+
+    def _beside_h1(self, point: Point) -> dict[str, Any]:
+        """What of `beside` takes part in the training of a point: the models that its loss imitates, and inputs."""
+        if point.is_plain:
+            return {}
+        imitates = not labels_suffice(self._dissonance_of(self._loss_of(point)))
+        return {
+            name: given
+            for name, given in self.beside.items()
+            if given is not None and (imitates or name not in ("teacher", "plain"))
+        }
+
+    def points(self, lambdas: Iterable[float] | None, seeds: Sequence[int]) -> list[Point]:
+        """What is trained: each loss with each lambda_c that it may have, and held to each promise.
 
         Raises:
+            TypeError: lambdas are no numbers.
             ValueError: lambda_c of a dissonance that has an upper limit lies beyond it.
         """
-        for name in self.losses:
-            loss = self._criterion(name)
-            dissonance = loss if isinstance(loss, str) else getattr(loss, "dissonance", None)
-            if dissonance in DISSONANCES:
-                check_lambda_of(str(dissonance), max(lambdas))
+        grids = {name: self._grid_of(name, lambdas) for name in self.losses}
+        starts = {name: self._start_of(name) for name in self.losses} if self.promises else {}
+        return planned(list(self.losses), grids, seeds, self.shares_plain, self.promises, starts)
+
+    def _grid_of(self, name: str, lambdas: Iterable[float] | None) -> list[float]:
+        if lambdas is None and self.promises:
+            return [0.0]
+        most = DISSONANCES[self._dissonance_of(name)].most_lambda
+        if lambdas is None and most is not None:
+            return linear_lambdas(most / 4, most)
+        values = checked_lambdas(lambdas)
+        check_lambda_of(self._dissonance_of(name), max(values))
+        return values
+
+    def _start_of(self, name: str) -> float:
+        return PromiseOptions.of(self.promises[0], self.promise_options).limits(self._dissonance_of(name))[0]
+
+    def _trial_points(self) -> list[Point]:
+        """A point of each loss, and one that is held to each promise: what is wrapped to see whether it fits."""
+        held = [Point(name, self._start_of(name), _FIRST_SEED, each) for each in self.promises for name in self.losses]
+        return [*(Point(name, 1.0, _FIRST_SEED) for name in self.losses), *held]
+
+    def _check_held_out(self) -> None:
+        """Refuse promises without data that show whether they are kept.
+
+        Raises:
+            TypeError: What belongs to promises, and none.
+            ValueError: No held-out data.
+        """
+        for name, given in (("promise_data", self.promise_data), ("promise_options", self.promise_options)):
+            if given is not None and not self.promises:
+                raise TypeError(f"{name} without promises: say which, such as promises=['nfr <= 1%', 'nfr <= 0.5%'].")
+        if self.promises and self.promise_data is None and "val" not in self._datasets:
+            raise ValueError(
+                "Whether a promise is kept is looked at on held-out data: sweep with val=..., or promise_data=.... "
+                f"Received: neither, and promises={self.promises!r}."
+            )
+        imitating = [name for name in self.losses if not labels_suffice(self._dissonance_of(name))]
+        for name in ("teacher", "plain"):
+            if self.beside[name] is not None and not imitating:
+                check_imitates(self._dissonance_of(next(iter(self.losses))), _CALLED[name])
 
     @abstractmethod
     def _made_data(self) -> dict[str, Any]:
@@ -312,8 +424,12 @@ class Recipe(ABC):
         """Ask h1 about a data set and keep what it says, if that can be read back."""
 
     @abstractmethod
-    def _fit(self, h2: Any, data: Mapping[str, Any], point: Point, report: Report) -> Callable[[str], Comparison]:
-        """Train h2, which is a plain model again afterwards; returns what compares it with h1 on a data set."""
+    def _keep_beside(self, who: str, name: str, data: Any, path: Path) -> None:
+        """The same of the teacher or the plain h2, about data that are trained or validated on."""
+
+    @abstractmethod
+    def _fit(self, h2: Any, data: Mapping[str, Any], point: Point, report: Report) -> Fitted:
+        """Train h2, which is a plain model again afterwards."""
 
     @abstractmethod
     def _not_finite(self, h2: Any) -> str | None:

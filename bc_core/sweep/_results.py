@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from bc_core._pages import to_html
 from bc_core.comparison._comparison import Comparison
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import SCORES
+from bc_core.promise._grammar import Promise
 from bc_core.sweep._choice import Candidate, Choice, best_of, front
 from bc_core.sweep._folder import DATASETS, Failure, SweepFolder
 from bc_core.sweep._points import Point, checked_lambdas
@@ -24,6 +26,14 @@ if TYPE_CHECKING:
 # Columns of the table in their order; scores are shares.
 _FIRST = ("accuracy_h1", "accuracy_h2", "btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "pfr", "nfi")
 SCORE_COLUMNS = (*_FIRST, *(name for name in SCORES if name not in _FIRST))
+
+
+class _Told(NamedTuple):
+    """A comparison with what it was trained with, and what the caller's own metric says of h1 and h2."""
+
+    comparison: Comparison
+    settings: dict[str, int]
+    performance: Sequence[float | None] | None
 
 
 class SweepResults:
@@ -104,7 +114,7 @@ class SweepResults:
         if dataset in DATASETS and not self.points:
             return []
         wanted = self.datasets if dataset is None else [self._checked_dataset(dataset)]
-        rows = []
+        rows, promised = [], any(point.promise is not None for point in self._folder.plan)
         for name in wanted:
             for loss, point in self._by_loss():
                 result = self._result(point)
@@ -115,7 +125,8 @@ class SweepResults:
                 performances = data["performance"]
                 row: dict[str, Any] = {
                     "loss": loss,
-                    "lambda_c": point.lambda_c,
+                    "lambda_c": lambda_of(point, result),
+                    **({"promise": point.promise, "verdict": result.get("verdict")} if promised else {}),
                     "seed": point.seed,
                     "dataset": name,
                     **{score: overlap.score(score) for score in SCORE_COLUMNS},
@@ -141,7 +152,8 @@ class SweepResults:
         Returns:
             Columns `loss`, `lambda_c`, `seed`, `dataset`, `accuracy_h1`, `accuracy_h2`, `btc`, `bec_given_h1_wrong`,
             `bec_given_h2_wrong`, `nfr`, `pfr`, `nfi`, `negative_flips`, `instances`, `performance_h1` and
-            `performance_h2` where the caller gave a metric, `seconds`.
+            `performance_h2` where the caller gave a metric, `seconds`; where promises were swept also `promise`, such
+            as "nfr <= 0.005", and its `verdict` on the data that steered the training, and lambda_c is that at its end.
 
         Raises:
             ImportError: pandas is not installed; `rows` needs none.
@@ -152,13 +164,22 @@ class SweepResults:
         table: pd.DataFrame = _pandas().DataFrame(rows, columns=None if rows else columns)
         return table
 
-    def comparison(self, loss: str, lambda_c: float, seed: int | None = None, dataset: str | None = None) -> Comparison:
+    def comparison(
+        self,
+        loss: str,
+        lambda_c: float | None = None,
+        seed: int | None = None,
+        dataset: str | None = None,
+        *,
+        promise: str | None = None,
+    ) -> Comparison:
         """The comparison of h1 with one of the trained models.
 
         Args:
             loss: Name of the loss.
-            lambda_c: Its weight.
+            lambda_c: Its weight; or give `promise`.
             seed: Its seed; may be left out where there is one.
+            promise: What it was held to.
             dataset: Name of the data set. Default: the test data, else the validation data, else the training data.
 
         Returns:
@@ -168,17 +189,19 @@ class SweepResults:
             KeyError: There is no such point, or it is not finished.
             ValueError: It was not evaluated on that data set.
         """
-        point = self._find(loss, lambda_c, seed)
+        point = self._find(loss, lambda_c, seed, promise)
         name = self.datasets[-1] if dataset is None else self._checked_dataset(dataset)
         return self._folder.comparison(point, name)
 
-    def model_path(self, loss: str, lambda_c: float, seed: int | None = None) -> Path:
+    def model_path(
+        self, loss: str, lambda_c: float | None = None, seed: int | None = None, *, promise: str | None = None
+    ) -> Path:
         """Where the model of a point was saved: for torch its state dict, for Keras a `.keras` file.
 
         Raises:
             KeyError: There is no such point, it is not finished, or models were not kept.
         """
-        point = self._find(loss, lambda_c, seed)
+        point = self._find(loss, lambda_c, seed, promise)
         name = self._result(point)["model"]
         if name is None:
             raise KeyError(f"the model of {point.name} was not kept; sweep with save_models=True")
@@ -187,7 +210,8 @@ class SweepResults:
     def comparisons(self, dataset: str | None = None) -> dict[str, dict[str, list[Comparison]]]:
         """All comparisons as `bc_tensorboard.to_html` and `ComparisonView` take them, by run and data set.
 
-        A run is a loss (and a seed, where there are several); its comparisons are the values of lambda_c.
+        A run is a loss (and a seed, where there are several); its comparisons are the values of lambda_c. What was
+        trained with a promise is a run of its own, which its name tells.
         """
         wanted = self.datasets if dataset is None else [self._checked_dataset(dataset)]
         runs: dict[str, dict[str, list[Comparison]]] = {}
@@ -206,7 +230,11 @@ class SweepResults:
         pairs = self._by_loss()
         # Of the plan, so that names stay as they are while points finish.
         several = len({point.seed for point in self._folder.plan}) > 1
-        return [(f"{loss}, seed {point.seed}" if several else loss, loss, point) for loss, point in pairs]
+        runs = []
+        for loss, point in pairs:
+            parts = [loss, point.promise, f"seed {point.seed}" if several else None]
+            runs.append((", ".join(part for part in parts if part is not None), loss, point))
+        return runs
 
     def to_html(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write the dashboard with all points as one HTML file.
@@ -220,7 +248,16 @@ class SweepResults:
         """
         self._check_any()
         options = {"title": f"Sweep over lambda_c: {self.path.name}", "dissonance": self.dissonances(), **options}
-        return to_html(self.comparisons(), path, options)
+        return to_html(self._told(), path, options)
+
+    def _told(self) -> dict[str, dict[str, list[_Told]]]:
+        """The comparisons with what a page tells of their trainings beside them."""
+        runs: dict[str, dict[str, list[_Told]]] = {}
+        for run, _, point in self._runs():
+            for name, found in self._result(point)["datasets"].items():
+                told = _Told(self._folder.comparison(point, name), {"seed": point.seed}, found["performance"])
+                runs.setdefault(run, {}).setdefault(name, []).append(told)
+        return runs
 
     # The choice
 
@@ -286,7 +323,8 @@ class SweepResults:
         model = self._result(candidate.point)["model"]
         return Choice(
             loss=candidate.loss,
-            lambda_c=candidate.point.lambda_c,
+            lambda_c=lambda_of(candidate.point, self._result(candidate.point)),
+            promise=candidate.point.promise,
             seed=candidate.point.seed,
             dataset=name,
             overlap=candidate.overlap,
@@ -366,26 +404,43 @@ class SweepResults:
         return [
             (loss, point)
             for loss in self.losses
-            for point in sorted(points, key=lambda point: (point.seed, point.lambda_c))
+            for point in sorted(points, key=lambda point: (point.seed, point.promise is not None, point.lambda_c))
             if point.loss in (None, loss)
         ]
 
-    def _find(self, loss: str, lambda_c: float, seed: int | None) -> Point:
-        [weight] = checked_lambdas([lambda_c])
-        there = [(name, point) for name, point in self._by_loss() if name == loss and point.lambda_c == weight]
+    def _find(self, loss: str, lambda_c: float | None, seed: int | None, promise: str | None) -> Point:
+        if (lambda_c is None) == (promise is None):
+            raise TypeError(f"Say lambda_c or promise. Received: lambda_c={lambda_c!r}, promise={promise!r}.")
+        if promise is not None:
+            return self._find_promised(loss, str(Promise.of(promise)), seed)
+        [weight] = checked_lambdas([lambda_c])  # type: ignore[list-item]
+        there = [(name, point) for name, point in self._unpromised() if name == loss and point.lambda_c == weight]
         found = [point for _, point in there if seed in (None, point.seed)]
         if len(found) == 1:
             return found[0]
         if found:
             seeds = ", ".join(str(point.seed) for point in found)
             raise KeyError(f"{loss} with lambda_c = {weight:g} has the seeds {seeds}: say which, seed=...")
-        known = sorted({point.lambda_c for name, point in self._by_loss() if name == loss})
+        known = sorted({point.lambda_c for name, point in self._unpromised() if name == loss})
         raise KeyError(
             f"no finished point of loss {loss!r} with lambda_c = {weight!r}"
             + ("" if seed is None else f" and seed {seed}")
             + f"; finished are the losses {', '.join(map(repr, self.losses))}"
             + (f", of this one lambda_c = {', '.join(f'{value!r}' for value in known)}" if known else "")
         )
+
+    def _unpromised(self) -> list[tuple[str, Point]]:
+        return [(loss, point) for loss, point in self._by_loss() if point.promise is None]
+
+    def _find_promised(self, loss: str, promise: str, seed: int | None) -> Point:
+        points = [point for point in self.points if point.promise is not None and point.loss == loss]
+        found = [point for point in points if point.promise == promise and seed in (None, point.seed)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise KeyError(f"{loss} with the promise {promise!r} has several seeds: say which, seed=...")
+        there = ", ".join(sorted({repr(point.promise) for point in points})) or "none"
+        raise KeyError(f"no finished point of loss {loss!r} with the promise {promise!r}; finished are {there}")
 
     def _check_any(self) -> None:
         if not self.points:
@@ -421,12 +476,15 @@ class SweepResults:
                 f"{performance} is not there: the sweep was given no metric. Sweep with performance_metric=..., or "
                 'take performance="accuracy_h2".'
             )
-        groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+        groups: dict[tuple[str, Any], list[dict[str, Any]]] = {}
         for row in rows:
-            groups.setdefault((row["loss"], row["lambda_c"]), []).append(row)
+            groups.setdefault((row["loss"], row.get("promise") or row["lambda_c"]), []).append(row)
         means = []
-        for (loss, lambda_c), members in groups.items():
-            row = {"loss": loss, "lambda_c": lambda_c, "seeds": len(members)}
+        for (loss, _), members in groups.items():
+            # Where a promise moves it, its mean.
+            row = {"loss": loss, "lambda_c": sum(member["lambda_c"] for member in members) / len(members)}
+            row |= {"promise": members[0]["promise"]} if "promise" in members[0] else {}
+            row["seeds"] = len(members)
             for name in (score, performance):
                 values = np.array([member[name] for member in members])
                 row[name] = float(values.mean())
@@ -440,6 +498,11 @@ class SweepResults:
         return f"{type(self).__name__}({str(self.path)!r}, {finished} of {plan} points" + (
             f", {failed} failed)" if failed else ")"
         )
+
+
+def lambda_of(point: Point, result: Mapping[str, Any]) -> float:
+    """Weight of the dissonance of a finished point; the last one where a promise has moved it."""
+    return float(result.get("lambda_c", point.lambda_c))
 
 
 def _pandas() -> Any:

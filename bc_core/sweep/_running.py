@@ -156,6 +156,7 @@ def run_sweep(
     progress_bar: bool = True,
     ray_options: Mapping[str, Any] | None = None,
     trackers: Sequence[Tracker] = (),
+    points: Sequence[Point] | None = None,
 ) -> Sweep:
     """Run a sweep: what both frameworks' `sweep` end in, whose arguments these are.
 
@@ -172,6 +173,7 @@ def run_sweep(
         progress_bar: Whether to show one.
         ray_options: For the engine "ray".
         trackers: Who is told.
+        points: What is trained, where that is not every loss with each of `lambdas`.
 
     Raises:
         TypeError: An argument of a wrong kind.
@@ -181,11 +183,13 @@ def run_sweep(
     """
     chosen = _engine(engine, background)
     at_a_time = _workers(workers, chosen)
-    names, weights, numbers = list(dict.fromkeys(losses)), checked_lambdas(lambdas), checked_seeds(seeds)
-    points = planned(names, weights, numbers, share_plain)
+    names, numbers = list(dict.fromkeys(losses)), checked_seeds(seeds)
+    points = planned(names, checked_lambdas(lambdas), numbers, share_plain) if points is None else list(points)
+    weights = sorted({point.lambda_c for point in points if point.promise is None})
+    promises = list(dict.fromkeys(point.promise for point in points if point.promise is not None))
     place = SweepFolder(folder)
     measures = recipe.performance_metric is not None
-    plan = Plan(recipe.describe(), names, weights, numbers, recipe.evaluated, measures)
+    plan = Plan(recipe.describe(), names, weights, numbers, recipe.evaluated, measures, promises)
     with ExitStack() as beginning:
         beginning.enter_context(place.locked())
         with place.telling_of_a_full_disk("the plan of the sweep"):
@@ -243,10 +247,8 @@ def sweep_by(make: Callable[..., Recipe], given: dict[str, Any], trackers: Seque
     """
     of_the_run = {name: given.pop(name) for name in _OF_THE_RUN}
     recipe = make(**given)
-    losses, shared = list(recipe.losses), recipe.shares_plain
-    of_the_run["lambdas"] = checked_lambdas(of_the_run["lambdas"])
-    recipe.check_lambdas(of_the_run["lambdas"])
-    return run_sweep(recipe, losses=losses, share_plain=shared, trackers=trackers, **of_the_run)
+    points = recipe.points(of_the_run["lambdas"], checked_seeds(of_the_run["seeds"]))
+    return run_sweep(recipe, losses=list(recipe.losses), trackers=trackers, points=points, **of_the_run)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ class Plan:
         seeds: Seeds.
         datasets: Names of the data sets that points are compared on.
         has_performance: Whether there is a metric of the caller's.
+        promises: What further trainings are held to instead of a lambda_c.
     """
 
     recipe: Mapping[str, str]
@@ -34,6 +35,7 @@ class Plan:
     seeds: Sequence[int]
     datasets: Sequence[str] = field(default=())
     has_performance: bool = False
+    promises: Sequence[str] = field(default=())
 
 
 class Logger(NamedTuple):

@@ -17,6 +17,7 @@ from bc_core.losses._score_scale import ENOUGH_SCORES
 from bc_keras._keras_operations import over_classes
 from bc_keras.after_training._mixture import asked_about, check_classes, copied
 from bc_keras.batches._labels import is_binary
+from bc_keras.reference._blend import as_logits
 from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.training._compared_data import _predict
 from bc_keras.training._model import BCModel
@@ -26,7 +27,6 @@ from bc_keras.training._warm_start import weights_behind
 
 _TIMES = 5
 _ROWS = 1024
-_TINY = float(np.finfo("float32").tiny)
 
 
 class Form(NamedTuple):
@@ -271,20 +271,14 @@ class _Answers:
 
 def _mixed_in_numpy(how: How, setting: float, form: Form, first: Any, second: Any) -> Any:
     given = ((first, form.h1_from_logits), (second, form.from_logits))
+    logits = [as_logits(scores, is_logits, form.binary, np) for scores, is_logits in given]
     if form.binary:
-        two = [np.stack([np.zeros_like(z), z], -1) for z in (_numpy_logits(*each, binary=True) for each in given)]
+        two = [np.stack([np.zeros_like(z), z], -1) for z in logits]
         scores = blended(NumpyOperations(), how, setting, *two)
         logit = scores[..., 1] - scores[..., 0]
         return logit if form.from_logits else NumpyOperations().sigmoid(logit)
-    scores = blended(NumpyOperations(), how, setting, *(_numpy_logits(*each) for each in given))
+    scores = blended(NumpyOperations(), how, setting, *logits)
     return scores if form.from_logits else NumpyOperations().softmax(scores)
-
-
-def _numpy_logits(scores: Any, from_logits: bool, binary: bool = False) -> Any:
-    if from_logits:
-        return scores
-    logs = np.log(np.maximum(scores, _TINY))
-    return logs - np.log(np.maximum(1 - scores, _TINY)) if binary else logs
 
 
 def _made(h1: Any, h2: Any, how: How, setting: float, form: Form) -> keras.Model:
@@ -298,9 +292,7 @@ def _made(h1: Any, h2: Any, how: How, setting: float, form: Form) -> keras.Model
     scores = []
     for model, from_logits in zip(copies, (form.h1_from_logits, form.from_logits), strict=True):
         output = ops.cast(only_tensor(model(inputs, training=False), model.name), "float32")
-        if not from_logits:
-            logs = ops.log(ops.maximum(output, _TINY))
-            output = logs - ops.log(ops.maximum(1.0 - output, _TINY)) if form.binary else logs
+        output = as_logits(output, from_logits, form.binary)
         scores.append(ops.stack([ops.zeros_like(output), output], -1) if form.binary else output)
     mixed = blended(over_classes, how, setting, *scores)
     if form.binary:

@@ -6,12 +6,13 @@ answer along: columns of the label first, then columns of h1's scores, in one fl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bc_core._arrays import to_numpy
+from bc_core.losses._blends import H1, PLAIN, TEACHER
 
 # Above this, neighbouring class indices are one number in float32.
 _LARGEST_LABEL = 2**24
@@ -83,11 +84,11 @@ def _columns_of_labels(target: Any, labels: Any, num_classes: int | None) -> np.
     return columns[..., 1:] if num_classes == 1 else columns
 
 
-def beside_teacher(rows: np.ndarray[Any, Any], taught: np.ndarray[Any, Any], num_classes: int | None) -> Any:
-    """h1's rows and the teacher's as the columns of one: scores (N, C) or labels (N,) of h1, and scores (N, C)."""
+def side_by_side(rows: np.ndarray[Any, Any], *imitated: np.ndarray[Any, Any], num_classes: int | None) -> Any:
+    """Rows of h1 and of who is imitated as the columns of one: h1's scores (N, C) or labels (N,), and scores (N, C)."""
     if rows.dtype.kind in "iub":
         rows = _columns_of_labels(None, rows, num_classes)
-    columns = [each[:, None] if each.ndim == 1 else each for each in (rows, taught)]
+    columns = [each[:, None] if each.ndim == 1 else each for each in (rows, *imitated)]
     return np.concatenate(columns, axis=-1)
 
 
@@ -119,16 +120,21 @@ HOW_TO_ATTACH_STORED = (
 )
 
 
-HOW_TO_ATTACH_TEACHER = (
-    "The teacher is stored outputs, and these data do not carry them: train and validate on `teacher.attach(x, y)` or "
-    "`teacher.attach(dataset)`, each data set with outputs stored for it."
-)
+_OPTIONS = {H1: "h1", TEACHER: "teacher", PLAIN: "plain"}
 
-HOW_TO_ATTACH_BOTH = (
-    "h1 and the teacher are stored outputs, and these data do not carry both: train and validate on `h1.attach(x, y, "
-    "teacher=teacher)` or `h1.attach(dataset, teacher=teacher)`, each data set with outputs stored for it. Without the "
-    "teacher's:"
-)
+
+def how_to_attach(stored: Sequence[str]) -> str:
+    """How stored outputs get beside the label: of h1 alone, of one that is imitated, or of several."""
+    if list(stored) == [H1]:
+        return HOW_TO_ATTACH_STORED
+    first, *others = (_OPTIONS[who] for who in stored)
+    beside = "".join(f", {each}={each}" for each in others)
+    who, are, them = " and ".join(stored), "are" if others else "is", "all of them" if others else "them"
+    return (
+        f"{who if first == H1 else who[0].upper() + who[1:]} {are} stored outputs, and these data do not carry {them}: "
+        f"train and validate on `{first}.attach(x, y{beside})` or `{first}.attach(dataset{beside})`, each data set "
+        "with outputs stored for it."
+    )
 
 
 def split_reference(y_true: Any, num_columns: int, advice: str = HOW_TO_ATTACH) -> tuple[Any, Any]:

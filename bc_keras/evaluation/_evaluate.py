@@ -14,6 +14,7 @@ from bc_core import Evaluation
 from bc_core._arrays import to_numpy
 from bc_core.comparison._comparison import Metadata
 from bc_core.comparison._evaluation import performance
+from bc_core.slices._metadata import metadata_columns
 from bc_keras.batches._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.reference._reference import Reference
@@ -58,7 +59,8 @@ def evaluate(
             `h2_performance`. Defaults to `None`, accuracy, from the one pass.
         class_names: name of each class.
         name: what is compared, for titles.
-        metadata: text of an instance: a mapping or a function from id to text.
+        metadata: text of an instance: a mapping or a function from id to text. Or columns in the order of the data, as
+            in `bc_core.compare`.
         ids: N ids of the instances. Defaults to `None`: those of the batches, or positions.
         batch_size: rows at a time, for arrays.
         threshold: a binary score is class 1 from this probability on. Defaults to `None`: the model's own, or 0.5.
@@ -94,10 +96,11 @@ def evaluate(
     if is_list_of_batches(data):
         given = ListedBatches(data, "data")
         ids = given.ids if ids is None else ids
-    if metadata is not None and ids is None and _shuffles(given):
+    are_columns = metadata_columns(metadata) is not None
+    if metadata is not None and (ids is None or are_columns) and _shuffles(given):
         warnings.warn(
-            "The loader does not go through its data set in order (leave out shuffle=True, or give ids), so texts "
-            "cannot be asked for by position: they are left out",
+            "The loader does not go through its data set in order (leave out shuffle=True, or give ids), so "
+            f"{'columns of metadata' if are_columns else 'texts'} cannot be asked for by position: they are left out",
             stacklevel=2,
         )
         metadata = None

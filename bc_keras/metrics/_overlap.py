@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -70,6 +70,7 @@ class OverlapMetric(keras.metrics.Metric):
         num_classes: count by true class.
         name: name of the metric.
         dtype: dtype of the result.
+        new_classes: classes that h1 did not know, whose instances are left out.
 
     Raises:
         ValueError: an argument out of its range.
@@ -84,8 +85,15 @@ class OverlapMetric(keras.metrics.Metric):
         num_classes: int | None = None,
         name: str | None = None,
         dtype: Any = None,
+        new_classes: Sequence[int] = (),
     ) -> None:
         super().__init__(name=name, dtype=dtype)
+        self.new_classes = tuple(sorted({int(number) for number in new_classes}))
+        if self.new_classes and (multilabel or self.new_classes[0] < 0):
+            raise ValueError(
+                "new_classes must be numbers of classes of a model that is not multilabel. Received: "
+                f"new_classes={list(new_classes)!r}, multilabel={multilabel!r}."
+            )
         if threshold is not None and not 0 < threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1. Received: threshold={threshold!r}.")
         if num_classes is not None and num_classes < 1:
@@ -142,6 +150,9 @@ class OverlapMetric(keras.metrics.Metric):
             ValueError: weights or mask with more axes than the labels.
         """
         valid = None if self.ignore_class is None else ops.not_equal(labels.target, self.ignore_class)
+        for number in self.new_classes:
+            known = ops.not_equal(labels.target, number)
+            valid = known if valid is None else ops.logical_and(valid, known)
         if mask is not None:
             mask = ops.cast(entries_of(mask, labels.target, "The mask"), "bool")
             valid = mask if valid is None else ops.logical_and(valid, mask)
@@ -184,6 +195,7 @@ class OverlapMetric(keras.metrics.Metric):
             "from_logits": self.from_logits,
             "multilabel": self.multilabel,
             "ignore_class": self.ignore_class,
+            "new_classes": list(self.new_classes),
         }
 
 
@@ -209,6 +221,7 @@ class ErrorOverlapMetric(OverlapMetric):
         name: name of the metric; another than the default is put before the names of the counts. Defaults to
             `"error_overlap"`.
         dtype: dtype of the result. Defaults to `keras.config.floatx()`.
+        new_classes: classes that h1 did not know, whose instances are left out. Defaults to `()`.
 
     Raises:
         ValueError: an argument out of its range.
@@ -258,8 +271,9 @@ class ErrorOverlapMetric(OverlapMetric):
         ignore_class: int | None = None,
         name: str | None = _OVERLAP,
         dtype: Any = None,
+        new_classes: Sequence[int] = (),
     ) -> None:
-        super().__init__(threshold, from_logits, multilabel, ignore_class, num_classes, name, dtype)
+        super().__init__(threshold, from_logits, multilabel, ignore_class, num_classes, name, dtype, new_classes)
 
     def result(self) -> dict[str, Any]:
         """The four counts so far, summed over the classes."""

@@ -16,6 +16,7 @@ Args:
     ignore_class: instances with this target are left out. Defaults to `None`.
 {given}    name: name of the metric. Defaults to {names}.
     dtype: dtype of the result. Defaults to `keras.config.floatx()`.
+    new_classes: classes that h1 did not know, whose instances are left out. Defaults to `()`.
 
 Raises:
     ValueError: an argument out of its range.

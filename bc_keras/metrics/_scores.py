@@ -7,6 +7,7 @@ know by name are listed at the end.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -44,8 +45,17 @@ class _Score(OverlapMetric):
         ignore_class: int | None = None,
         name: str | None = None,
         dtype: Any = None,
+        new_classes: Sequence[int] = (),
     ) -> None:
-        super().__init__(threshold, from_logits, multilabel, ignore_class, name=name or self.score_name, dtype=dtype)
+        super().__init__(
+            threshold,
+            from_logits,
+            multilabel,
+            ignore_class,
+            name=name or self.score_name,
+            dtype=dtype,
+            new_classes=new_classes,
+        )
         if not (0 <= zero_division <= 1 or math.isnan(zero_division)):
             raise ValueError(
                 f"zero_division must be a number in 0..1 or nan. Received: zero_division={zero_division!r}."
@@ -82,9 +92,10 @@ class BackwardErrorCompatibility(_Score):
         given: str = "h1_wrong",
         name: str | None = None,
         dtype: Any = None,
+        new_classes: Sequence[int] = (),
     ) -> None:
         self.score_name = bec_name(given)
-        super().__init__(threshold, from_logits, multilabel, zero_division, ignore_class, name, dtype)
+        super().__init__(threshold, from_logits, multilabel, zero_division, ignore_class, name, dtype, new_classes)
         self.given = given
 
     def get_config(self) -> dict[str, Any]:

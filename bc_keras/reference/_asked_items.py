@@ -130,7 +130,14 @@ class AskedItems(ItemsForH1):
         hashes = self._data.hashes()
         return _all_answers(self._h1, self._data, len(hashes), 0), hashes
 
-    def store_rows(self, verbose: int | str, folder: RowFolder, missing: NDArray[np.int64], fresh: bool) -> None:
+    def without(self, items: NDArray[np.int64]) -> Any:
+        """The data set that is given, without some items; batched if it was."""
+        assert isinstance(self._data, DatasetItems)
+        return self._data.without(items)
+
+    def store_rows(
+        self, verbose: int | str, folder: RowFolder, missing: NDArray[np.int64], fresh: bool, in_order: bool = False
+    ) -> None:
         """Ask h1 about the items whose rows are missing, write them, and finish the folder.
 
         Args:
@@ -138,11 +145,14 @@ class AskedItems(ItemsForH1):
             folder: where rows go.
             missing: which are asked about.
             fresh: whether the files are to be made first.
+            in_order: whether these alone are written, in the order of `missing`, and not what comes in a batch with
+                them.
         """
         total = len(self)
         with ExitStack() as opened:
             writer = None if fresh else opened.enter_context(RowWriter(folder))
-            for indices, hashes, rows in _answers(self._h1, self._data, total, missing, verbose):
+            answers = _answers(self._h1, self._data, total, missing, verbose)
+            for indices, hashes, rows in [_in_order(answers, missing)] if in_order else answers:
                 if writer is None:
                     described = {"kind": self.items.kind, "leaves": [list(leaf) for leaf in self.items.leaves]}
                     folder.create(self.fingerprint, total, rows.shape[1:], rows.dtype, **described, **self.entries)
@@ -187,6 +197,13 @@ def _answers(
         yield indices, hashes, rows
         finished += int(np.isin(indices, missing).sum())
         bar.update(finished)
+
+
+def _in_order(answers: Iterator[Batch], wanted: NDArray[np.int64]) -> Batch:
+    """Some of the items that were answered, in the order in which they are wanted."""
+    indices, hashes, rows = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+    places = np.argsort(indices)[np.searchsorted(np.sort(indices), wanted)]
+    return indices[places], hashes[places], rows[places]
 
 
 def _all_answers(h1: Any, data: ArrayItems | DatasetItems, total: int, verbose: int | str) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -18,15 +18,34 @@ from bc_core.losses._blends import (
     check_one_shape,
     fingerprint_of_blend,
 )
+from bc_core.reference._class_map import ClassMap
+from bc_core.reference._stored_outputs import StoredRows
 from bc_keras._keras_operations import over_classes
 from bc_keras.batches._labels import ROUNDING, TINY, is_float
 from bc_keras.reference._last_activation import activation_of
 
-if TYPE_CHECKING:
-    from bc_keras.reference._reference import Reference
-
 # How many stored rows are looked at.
 _ROWS = 1024
+
+
+class Member(Protocol):
+    """What a blend needs of each `Reference`, which documents it."""
+
+    h1: Any
+    class_map: ClassMap | None
+    from_logits: bool | None
+    mixed: Blend | None
+
+    @property
+    def stored(self) -> StoredRows[Any] | None: ...
+    @property
+    def model(self) -> Any: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def variables(self) -> list[Any]: ...
+    def asked(self, x: Any) -> Any: ...
+    def in_classes_of_h2(self, answer: Any, classes: int, from_logits: bool, multilabel: bool) -> Any: ...
 
 
 class Blend:
@@ -44,7 +63,7 @@ class Blend:
 
     def __init__(
         self,
-        members: Sequence[Reference],
+        members: Sequence[Member],
         weights: Sequence[float],
         space: Space = "probability",
         multilabel: bool = False,
@@ -101,21 +120,22 @@ class Blend:
         return np.asarray(ops.convert_to_numpy(self.of_answers([ops.convert_to_tensor(each) for each in rows])))
 
 
-def as_logits(scores: Any, from_logits: bool, alone: bool) -> Any:
+def as_logits(scores: Any, from_logits: bool, alone: bool, arrays: Any = ops) -> Any:
     """Scores as logits; of probabilities 0 and 1 those nearest to it that float32 holds.
 
     Args:
         scores: of classes on the last axis, or each one by itself.
         from_logits: whether they are logits already.
         alone: whether each is one by itself.
+        arrays: the module whose arrays these are, numpy or `keras.ops`.
     """
     if from_logits:
         return scores
-    logs = ops.log(ops.maximum(scores, TINY))
-    return logs - ops.log(ops.maximum(1 - scores, TINY)) if alone else logs
+    logs = arrays.log(arrays.maximum(scores, TINY))
+    return logs - arrays.log(arrays.maximum(1 - scores, TINY)) if alone else logs
 
 
-def gives_logits(reference: Reference, who: str) -> bool:
+def gives_logits(reference: Member, who: str) -> bool:
     """Whether a model that is imitated gives logits, as was said of it, or as its last layer or its rows tell.
 
     Raises:

@@ -17,7 +17,7 @@ from bc_core.reference._prediction_tables import name_of_table
 from bc_core.reference._row_checksums import DamagedRowsError
 from bc_core.reference._stored_outputs import SAME_ROUNDING, StoredRows, store
 from bc_core.reference._stored_rows import RowFolder, check_rows, sampled
-from bc_keras.batches._attached import attach_arrays, beside_teacher, check_labels
+from bc_keras.batches._attached import attach_arrays, check_labels, side_by_side
 from bc_keras.reference._asked_items import ArrayItems, AskedItems
 from bc_keras.reference._asking import as_array, as_rows, plain
 from bc_keras.reference._fingerprint import Items, Leaf, fingerprint
@@ -115,6 +115,7 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
         class_weight: Mapping[int, float] | None = None,
         verify: bool = True,
         teacher: StoredOutputs | None = None,
+        plain: StoredOutputs | None = None,
     ) -> Any:
         """Join h1's outputs to the labels of the data they were stored for.
 
@@ -132,6 +133,7 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
             class_weight: weights by class, multiplied into the sample weights. Give it here and not to `fit`.
             verify: whether to compare every item; a few are compared in any case. A table has no hashes.
             teacher: outputs of the model that is imitated in place of h1, stored for the same data: scores.
+            plain: outputs of the model that is imitated where h2 is right, the same.
 
         Returns:
             `(x, joined_y)` or `(x, joined_y, sample_weight)`, x as it came, y as `bc_keras` metrics, losses and
@@ -156,15 +158,17 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
         if self.labels_only:
             check_labels(np.asarray(self._outputs), num_classes)
         outputs = np.asarray(self._outputs)
-        if teacher is not None:
-            outputs = beside_teacher(outputs, np.asarray(self._rows_of(teacher)), num_classes)
+        beside = [each for each in (teacher, plain) if each is not None]
+        if beside:
+            rows_beside = [np.asarray(self._rows_of(each)) for each in beside]
+            outputs = side_by_side(outputs, *rows_beside, num_classes=num_classes)
         if is_dataset(x):
             if y is not None or sample_weight is not None:
                 raise ValueError(
                     "A data set brings its own labels and weights: give them in its elements, (x, y) or "
                     "(x, y, sample_weight). Received: a tf.data.Dataset and y or sample_weight."
                 )
-            known = teacher if teacher is not None and self._hashes is None else self
+            known = beside[0] if beside and self._hashes is None else self
             return known._attach_dataset(x, outputs, num_classes, class_weight, verify)
         if y is None:
             raise ValueError("h1's predictions are put beside the labels, so y is needed. Received: y=None.")
@@ -178,23 +182,24 @@ class StoredOutputs(StoredRows[NDArray[Any]]):
             self._check_items(Items(items.kind, items.leaves))
             rows = np.arange(len(self)) if verify else np.array(sampled(len(self)))
             self.check_hashes(rows, items.hashes(None if verify else rows))
-        if teacher is not None and self._hashes is None:
-            # The items are compared with those of the teacher then.
-            teacher.attach(x, y, verify=verify)
+        if beside and self._hashes is None:
+            # The items are compared with those of another then.
+            beside[0].attach(x, y, verify=verify)
         return attach_arrays(x, y, outputs, sample_weight, num_classes, class_weight)
 
-    def _rows_of(self, teacher: StoredOutputs) -> Any:
-        """Rows of a teacher, once it is sure that they were stored for the same items."""
-        if teacher.labels_only:
+    def _rows_of(self, imitated: StoredOutputs) -> Any:
+        """Rows of who is imitated, once it is sure that they were stored for the same items."""
+        if imitated.labels_only:
             raise ValueError(
-                f"A teacher's probabilities are imitated: store its scores. Received: labels, teacher={teacher!r}."
+                f"The probabilities of a teacher or a plain h2 are imitated: store its scores. Received: labels, "
+                f"{imitated!r}."
             )
-        self.check_length(len(teacher))
-        if self._items is not None and teacher._items is not None:
-            self._check_items(teacher._items)
-        if teacher._hashes is not None:
-            self.check_hashes(np.arange(len(self)), np.asarray(teacher._hashes))
-        return teacher._outputs
+        self.check_length(len(imitated))
+        if self._items is not None and imitated._items is not None:
+            self._check_items(imitated._items)
+        if imitated._hashes is not None:
+            self.check_hashes(np.arange(len(self)), np.asarray(imitated._hashes))
+        return imitated._outputs
 
     def _check_kind(self, kind: str) -> None:
         if self._items is None or self._items.kind == kind:
@@ -272,8 +277,8 @@ def store_outputs(
 
     Args:
         h1: the old model: a Keras model, or a callable of a batch of inputs that returns scores, or predicted labels
-            (integers, or with an attribute `labels_only = True`). With `folds` a function ``(x, y) -> model`` that
-            makes a model and trains it on the rows that it is given.
+            (integers, or with an attribute `labels_only = True`). With `folds` a function ``(x, y) -> model``, or
+            ``(dataset) -> model`` for a data set, that makes a model and trains it on the items that it is given.
         x: inputs: an array, or a structure of arrays for a model of several inputs; or a `tf.data.Dataset` of x,
             (x, y) or (x, y, sample_weight), in items or batches, without shuffling and random augmentation.
         path: the folder to write.
@@ -281,8 +286,8 @@ def store_outputs(
         batch_size: items per forward pass; batches of a data set stay as they are.
         overwrite: replace the outputs of another h1 or data set that are in the folder.
         verbose: 0 for silence, 1 for a progress bar.
-        folds: into how many folds the rows of arrays are divided, for a teacher that has not seen the items that it is
-            asked about: the outputs for each fold are those of a model that was trained on the others, with `y`. A call
+        folds: into how many folds the items are divided, for a teacher that has not seen the items that it is asked
+            about: the outputs for each fold are those of a model that was trained on the others, with labels. A call
             that was interrupted is taken up at the fold where it stopped, whose model is trained anew.
         seed: of the division into folds. Seed the trainings in the function.
 
@@ -293,8 +298,7 @@ def store_outputs(
         TypeError: data of another kind, or h1 is stored outputs itself.
         ValueError: h1 has no weights yet; the data are empty, or differ from reading to reading; the folder holds
             outputs of another h1 or data set, or other files, or is damaged; h1 gave NaN or infinite scores, or
-            another number of rows than items. With `folds`: fewer than two, a data set or no labels, or one model for
-            two folds.
+            another number of rows than items. With `folds`: fewer than two, no labels, or one model for two folds.
         RuntimeError: another process stores outputs in the folder.
         KeyboardInterrupt: Ctrl-C. What was done is kept.
         FullDiskError: there is no room for the outputs (an OSError). What was done is kept.
@@ -334,20 +338,20 @@ def _store_folds(
     """Rows of models that were trained without the items that they are asked about."""
     if isinstance(train, keras.Layer | Reference | StoredRows) or not callable(train):
         raise TypeError(says_no_training(train))
-    if is_dataset(x) or y is None:
-        raise ValueError(
-            "Out-of-fold outputs are those of arrays x and y, whose rows are divided into folds. Received: "
-            f"{'a tf.data.Dataset' if is_dataset(x) else 'y=None'}."
-        )
     items = AskedItems(train, x, y, batch_size)
+    if all(leaf.name != "y" for leaf in items.items.leaves):
+        missing = "elements (x, y) of the data set" if is_dataset(x) else "y=..."
+        raise ValueError(f"The models of folds are trained with labels: give {missing}. Received: no y.")
     folded = FoldedItems(items, items.fingerprint, *division)
-    labels = as_array(y, "y")
 
     def fit(rest: NDArray[np.int64]) -> Any:
-        return train(keras.tree.map_structure(lambda leaf: to_numpy(leaf, "x")[rest], x), labels[rest])
+        if is_dataset(x):
+            return train(items.without(np.setdiff1d(np.arange(len(items)), rest)))
+        return train(keras.tree.map_structure(lambda leaf: to_numpy(leaf, "x")[rest], x), as_array(y, "y")[rest])
 
     def write(model: Any, folder: RowFolder, rows: NDArray[np.int64], fresh: bool) -> None:
-        items.asking(model, folded.fingerprint, folded.entries).store_rows(verbose, folder, rows, fresh)
+        asked = items.asking(model, folded.fingerprint, folded.entries)
+        asked.store_rows(verbose, folder, rows, fresh, in_order=is_dataset(x))
 
     compute = partial(folded.compute, fit, lambda model: fingerprint(plain(model)), write)
     return store(StoredOutputs, folded, path, compute, overwrite=overwrite)

@@ -111,6 +111,19 @@ class DatasetItems:
         first = slice(int((known == np.arange(len(known))).sum()))
         return list(range(first.stop)), _for_h1(keras.tree.map_structure(lambda leaf: leaf[first], x))
 
+    def without(self, items: NDArray[np.int64]) -> Any:
+        """The data set without some items; in batches of the size of its first if it was batched."""
+        tf = _tensorflow()
+        with tf.device("CPU"):
+            kept = tf.constant(~np.isin(np.arange(len(self.hashes())), items))
+        dataset = self.dataset.unbatch() if self.batched else self.dataset
+        # An element of several parts comes as so many arguments.
+        rest = dataset.enumerate().filter(lambda number, *_: kept[number]).map(lambda _, *element: _element(element))
+        if not self.batched:
+            return rest
+        first = next(iter(self.dataset.take(1)))
+        return rest.batch(int(tf.shape(keras.tree.flatten(first)[0])[0]))
+
     def _hashed(self) -> Any:
         """A data set of batches (hashes, x)."""
         tf = _tensorflow()
@@ -296,6 +309,10 @@ def _tensorflow() -> Any:
     import tensorflow as tf
 
     return tf
+
+
+def _element(parts: tuple[Any, ...]) -> Any:
+    return parts[0] if len(parts) == 1 else parts
 
 
 def _parts(element: Any) -> tuple[Any, Any, Any]:

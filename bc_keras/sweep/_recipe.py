@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from bc_core.reference._weights import check_start_from
 from bc_core.sweep._folder import DATASETS, Report, Trained
 from bc_core.sweep._generators import Generators
 from bc_core.sweep._points import Point
-from bc_core.sweep._recipe import Framework, Recipe
+from bc_core.sweep._recipe import Fitted, Framework, Recipe
 from bc_core.sweep._told import code_of
 from bc_core.sweep._trackers import Tracker, tell
 from bc_keras._copies import cloned
@@ -28,13 +28,15 @@ from bc_keras._random_numbers import seed_torch, seeded
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
+from bc_keras.reference._blend import gives_logits
 from bc_keras.reference._fingerprint import fingerprint
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs, store_outputs
 from bc_keras.reference._stored_dataset import is_dataset
 from bc_keras.sweep._answers import Answers
+from bc_keras.sweep._arguments import as_data, checked_compile, checked_fit, told_apart
 from bc_keras.sweep._data import Data, joined_batches
-from bc_keras.sweep._remade import MODEL_FILE, check_copied, packed, remade, to_be_remade, unpacked
+from bc_keras.sweep._remade import MODEL_FILE, check_copied, packed, remade, unpacked
 from bc_keras.sweep._told import special, told_of
 from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
 from bc_keras.training._made_class import unwrap
@@ -74,13 +76,14 @@ class KerasRecipe(Recipe):
         model_options: Mapping[str, Any] | None,
         ids: Any,
         start_from: str | None = None,
+        class_map: Any = None,
         **common: Any,
     ) -> None:
         self.starts_from_h1 = check_start_from(start_from)
+        self.options, common = told_apart(model_options, class_map, common)
         super().__init__(h2, losses, tuple(MODEL_LOSSES), **common)
         if isinstance(h2, keras.Model):
             check_copied(h2)
-        self.options = dict(model_options or {})
         if isinstance(h1, Reference):
             if h1.class_map is not None:
                 self.options.setdefault("class_map", h1.class_map)
@@ -92,8 +95,8 @@ class KerasRecipe(Recipe):
             )
         self.class_map = Reference(h1, self.options.get("class_map")).class_map
         self.h1 = h1
-        self.compile = _checked_compile(compile)
-        self.fit = _checked_fit({} if fit is None else fit)
+        self.compile = checked_compile(compile)
+        self.fit = checked_fit({} if fit is None else fit)
         given, ids = joined_batches(dict(zip(DATASETS, (train, val, test), strict=True)), {} if ids is None else ids)
         if given["train"] is None:
             raise TypeError("train is missing: pass (x, y), or another kind of data. Received: train=None.")
@@ -112,14 +115,27 @@ class KerasRecipe(Recipe):
                 f"and augmentation. Received: train={self.data['train'].kind}; leave store_h1 out."
             )
         self._attached: dict[str, Any] = {}
+        self.references_beside = {
+            who: Reference.of(self.beside[who]) for who in ("teacher", "plain") if self.beside[who] is not None
+        }
+        for who, reference in self.references_beside.items():
+            if reference.stored is not None:
+                raise TypeError(
+                    f"{who} must be a model, or a blend of models: its outputs are stored here, for each of the data "
+                    f"sets. Received: {who}={reference.h1!r}."
+                )
+        self._check_held_out()
         self._look_at_h2()
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**super().__getstate__(), "_attached": {}, "h2": packed(self.h2)}
         # Where all of its answers are kept, it may be anything, such as a connection to a service.
         everything_kept = all(data.is_storable for data in self.data.values()) and self.store_h1 is not False
-        everything_kept = everything_kept and not self.starts_from_h1
+        asked = self.starts_from_h1 or self.beside["unlabelled"] is not None or self.promise_data is not None
+        everything_kept = everything_kept and not asked
         state["h1"] = None if everything_kept and self.folder is not None else packed(self.h1)
+        state["beside"] = {name: packed(given) for name, given in self.beside.items()}
+        del state["references_beside"]
         config = keras.config
         state["settings"] = config.floatx(), config.dtype_policy().name, config.image_data_format()
         return state
@@ -130,7 +146,11 @@ class KerasRecipe(Recipe):
         if keras.config.dtype_policy().name != policy:
             keras.config.set_dtype_policy(policy)
         keras.config.set_image_data_format(image_data_format)
-        self.__dict__.update({**state, "h1": unpacked(state["h1"]), "h2": unpacked(state["h2"])})
+        state |= {"h1": unpacked(state["h1"]), "h2": unpacked(state["h2"])}
+        state["beside"] = {name: unpacked(given) for name, given in state["beside"].items()}
+        self.__dict__.update(state)
+        given = {who: self.beside[who] for who in ("teacher", "plain") if self.beside[who] is not None}
+        self.references_beside = {who: Reference.of(each) for who, each in given.items()}
 
     def _checked_ids(self, ids: Any) -> dict[str, Any]:
         if not isinstance(ids, Mapping) or not set(ids) <= set(self.data):
@@ -159,6 +179,11 @@ class KerasRecipe(Recipe):
             "fit": told_of(fit),
             "model_options": told_of(self.options),
         }
+
+    def _told_beside(self, name: str, given: Any) -> str:
+        if name in self.references_beside:
+            return self.references_beside[name].fingerprint
+        return told_of(given) if isinstance(given, float) else Data(name, as_data(given), self.h1).told
 
     def environment(self, threads: int) -> dict[str, str]:
         """Environment variables of a worker process that computes with so many threads."""
@@ -192,7 +217,7 @@ class KerasRecipe(Recipe):
         if isinstance(made, BCModel):
             raise TypeError("h2 must make the plain model, which is wrapped here. Received from h2(): a BCModel.")
         if self.starts_from_h1:
-            warm_start(made, self.h1)
+            warm_start(made, self.h1, self.class_map)
         return made
 
     def _name_of(self, h2: Any) -> tuple[str, str]:
@@ -209,10 +234,10 @@ class KerasRecipe(Recipe):
                 "brings none."
             )
         bases = set()
-        for name in self.losses:
-            model = self._wrapped(h2, Point(name, 1.0, 0), self.h1)
+        for point in self._trial_points():
+            model = self._wrapped(h2, point, self.h1)
             model.compile(**self._compile_arguments())
-            if model._compatibility.options.criterion is not None:
+            if point.promise is None and model._compatibility.options.criterion is not None:
                 config = model._compatibility.options.criterion.get_config()
                 for what in ("dissonance", "normalization", "lambda_c", "name", "h1_from_logits", "validate_args"):
                     del config[what]
@@ -224,10 +249,34 @@ class KerasRecipe(Recipe):
         loss = self.losses[name]
         return isinstance(loss, str) and loss in DISSONANCES
 
+    def _dissonance_of(self, name: str) -> str:
+        loss = self.losses[name]
+        if isinstance(loss, str):
+            return loss if loss in DISSONANCES else str(MODEL_LOSSES[loss].dissonance)
+        return str(getattr(loss, "dissonance", "new_error"))
+
+    def _beside(self, point: Point, stored: bool) -> dict[str, Any]:
+        """Who is imitated beside h1, and inputs without labels, as `BCModel` takes them."""
+        given = self._beside_h1(point)
+        if "unlabelled" in given:
+            given["unlabelled_weight"] = self.unlabelled_weight
+        for who in (who for who in self.references_beside if who in given):
+            reference = given[who] = self.references_beside[who]
+            if stored:
+                # Rows alone may not tell what the model does.
+                is_logits = gives_logits(reference, f"The {who} model")
+                given[who] = Reference(self._stored("train", who), reference.class_map, from_logits=is_logits)
+        return given
+
     def _wrapped(self, h2: Any, point: Point, h1: Any) -> BCModel:
         name = self._loss_of(point)
         kind = "dissonance" if self._is_dissonance(name) else "loss"
-        given = {kind: self.losses[name], **self.options}
+        given = {kind: self.losses[name], **self.options, **self._beside(point, isinstance(h1, StoredOutputs))}
+        if point.promise is None:
+            given["lambda_c"] = point.lambda_c
+        else:
+            given |= {"promise": point.promise, "promise_options": self.promise_options}
+            given["promise_data"] = self.promise_data
         if not isinstance(self.losses[name], str | type):
             given.pop("loss_options", None)
         criterion = getattr(self.losses[name], "criterion", self.losses[name])
@@ -236,7 +285,7 @@ class KerasRecipe(Recipe):
             given["h1_from_logits"] = getattr(criterion, "h1_from_logits", None)
             if given["h1_from_logits"] is None:
                 given["h1_from_logits"] = says_of(self.h1).from_logits
-        return BCModel(h2, h1=h1, lambda_c=point.lambda_c, **given)
+        return BCModel(h2, h1=h1, **given)
 
     def _compile_arguments(self) -> dict[str, Any]:
         if callable(self.compile):
@@ -266,18 +315,33 @@ class KerasRecipe(Recipe):
     def _trains_on_kept(self) -> bool:
         if self.store_h1 is False or not self.data["train"].is_storable:
             return False
-        return not self._fit_validates or self.data["val"].is_storable
+        validates = self._has_callbacks or (self.promises and self.promise_data is None)
+        return not validates or "val" not in self.data or self.data["val"].is_storable
+
+    def _reads_kept(self, point: Point) -> bool:
+        """Whether a point is trained on kept outputs: unlabelled inputs and data for a promise have none."""
+        held_out = point.promise is not None and self.promise_data is not None
+        asks = held_out and not isinstance(self.promise_data, float)
+        return self._trains_on_kept and not asks and "unlabelled" not in self._beside_h1(point)
+
+    def _keep_beside(self, who: str, name: str, data: Any, path: Path) -> None:
+        if self.data[name].is_storable:
+            self._keep(self.references_beside[who], data, path)
 
     def _keep_h1(self, name: str, data: Any, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if not self.data[name].is_storable:
+            path.parent.mkdir(parents=True, exist_ok=True)
             if not (file := path.with_suffix(".npz")).is_file():
                 Answers.asked(self.h1, ValidationData(data)).save(file)
             return
+        self._keep(self.h1, data, path)
+
+    def _keep(self, h1: Any, data: Any, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         x, labels = (data, None) if is_dataset(data) else data[:2]
         begun = path.exists()
         try:
-            store_outputs(self.h1, x, path, y=labels, batch_size=self._batch_size, verbose=0)
+            store_outputs(h1, x, path, y=labels, batch_size=self._batch_size, verbose=0)
         except ValueError as error:
             if not begun:
                 raise
@@ -287,21 +351,23 @@ class KerasRecipe(Recipe):
     def _batch_size(self) -> int:
         return int(self.fit.get("batch_size") or _BATCH_SIZE)
 
-    def _kept(self, name: str) -> Path:
+    def _kept(self, name: str, who: str = "h1") -> Path:
         assert self.folder is not None
-        return self.folder / "h1" / name
+        return self.folder / who / name
 
-    def _stored(self, name: str) -> StoredOutputs:
-        return StoredOutputs.open(self._kept(name))
+    def _stored(self, name: str, who: str = "h1") -> StoredOutputs:
+        return StoredOutputs.open(self._kept(name, who))
 
-    def _joined(self, name: str, data: Any, columns: int, class_weight: Any = None) -> Any:
-        """Data that stay the same, with h1's kept outputs beside the labels."""
-        key = f"{name}, weighted" if class_weight is not None else name
+    def _joined(self, name: str, data: Any, columns: int, class_weight: Any = None, point: Point | None = None) -> Any:
+        """Data that stay the same, with kept outputs beside the labels: h1's, and those that a point imitates."""
+        others = [] if point is None else [who for who in self.references_beside if who in self._beside_h1(point)]
+        key = ", ".join([name, *others, *(["weighted"] if class_weight is not None else [])])
         if key not in self._attached:
             stored = self._stored(name)
             parts = (data,) if is_dataset(data) else tuple(data)
             classes = columns if stored.labels_only else None
-            self._attached[key] = stored.attach(*parts, num_classes=classes, class_weight=class_weight)
+            beside: dict[str, Any] = {who: self._stored(name, who) for who in others}
+            self._attached[key] = stored.attach(*parts, num_classes=classes, class_weight=class_weight, **beside)
         return self._attached[key]
 
     # One point
@@ -317,27 +383,37 @@ class KerasRecipe(Recipe):
             gc.collect()
             gc.unfreeze()
 
-    def _fit(self, h2: Any, data: Mapping[str, Any], point: Point, report: Report) -> Callable[[str], Comparison]:
+    def _fit(self, h2: Any, data: Mapping[str, Any], point: Point, report: Report) -> Fitted:
         seed_torch(point.seed)
         columns = self._columns(h2, data["train"])
-        model = self._wrapped(h2, point, self._stored("train") if self._trains_on_kept else self.h1)
+        model = self._wrapped(h2, point, self._stored("train") if self._reads_kept(point) else self.h1)
         model.compile(**self._compile_arguments())
         model.fit(**self._fit_arguments(data, columns, point, report))
-        return lambda name: self._compared(name, model, data[name], columns, point)
+        promised = model._compatibility.promised
+        return Fitted(
+            lambda name: self._compared(name, model, data[name], columns),
+            None if promised is None else promised.keeper,
+        )
 
     @property
-    def _fit_validates(self) -> bool:
-        """Whether there is somebody to look at validation data while training."""
-        return "val" in self.data and bool(self.fit.get("callbacks")) and not self.fit.get("validation_split")
+    def _has_callbacks(self) -> bool:
+        """Whether there is somebody of the caller's to look at validation data while training."""
+        return bool(self.fit.get("callbacks")) and not self.fit.get("validation_split")
+
+    def _validates(self, point: Point) -> bool:
+        """Whether validation data go to the training of a point."""
+        steers = point.promise is not None and self.promise_data is None
+        return "val" in self.data and (self._has_callbacks or steers)
 
     def _fit_arguments(self, data: Mapping[str, Any], columns: int, point: Point, report: Report) -> dict[str, Any]:
         arguments = {"verbose": 0, **self.fit, "callbacks": self._callbacks(point, report)}
         given, validation = data["train"], data.get("val")
-        if self._trains_on_kept:
-            given = self._joined("train", given, columns, arguments.pop("class_weight", None))
-        if self._fit_validates:
-            if self._trains_on_kept:
-                validation = self._joined("val", validation, columns)
+        reads = self._reads_kept(point)
+        if reads:
+            given = self._joined("train", given, columns, arguments.pop("class_weight", None), point)
+        if self._validates(point):
+            if reads:
+                validation = self._joined("val", validation, columns, point=point)
             arguments["validation_data"] = tuple(validation) if isinstance(validation, list) else validation
         if isinstance(given, tuple | list):
             return arguments | dict(zip(("x", "y", "sample_weight"), given, strict=False))
@@ -368,7 +444,7 @@ class KerasRecipe(Recipe):
         shape = getattr(h2, "output_shape", None)
         return int(shape[-1]) if isinstance(shape, tuple) and len(shape) > 1 else 1
 
-    def _compared(self, name: str, model: BCModel, data: Any, columns: int, point: Point) -> Comparison:
+    def _compared(self, name: str, model: BCModel, data: Any, columns: int) -> Comparison:
         ids, batch_size = self.ids.get(name), None
         if self.data[name].is_storable:
             given, rows = self._joined(name, data, columns), self._stored(name)
@@ -402,33 +478,3 @@ class _Told(keras.callbacks.Callback):
         # The rest is evaluation.
         self.report(0.95 * min(1.0, (epoch + 1) / epochs))
         tell(self.trackers, "log_epoch", self.point, epoch, logs)
-
-
-def _checked_compile(given: Any) -> Any:
-    if callable(given):
-        return given
-    if not isinstance(given, Mapping):
-        raise TypeError(
-            "compile must hold arguments of compile, such as {'optimizer': 'adam', 'loss': "
-            f"'sparse_categorical_crossentropy'}}, or be a function that returns them. Received: compile={given!r}."
-        )
-    return {name: to_be_remade(value) for name, value in given.items()}
-
-
-def _checked_fit(fit: Any) -> dict[str, Any]:
-    if not isinstance(fit, Mapping):
-        raise TypeError(
-            f"fit must hold arguments of fit, such as {{'epochs': 10, 'batch_size': 64}}. Received: fit={fit!r}."
-        )
-    for name, place in (
-        ("x", "train=(x, y)"),
-        ("y", "train=(x, y)"),
-        ("sample_weight", "train=(x, y, sample_weight)"),
-        ("validation_data", "val=..., which fit gets where it has callbacks"),
-    ):
-        if name in fit:
-            raise TypeError(f"{name} does not go to fit here but to {place}. Received: fit={list(fit)!r}.")
-    epochs = fit.get("epochs", 1)
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"epochs must be a whole number >= 1. Received: fit={{'epochs': {epochs!r}}}.")
-    return dict(fit)

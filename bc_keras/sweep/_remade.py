@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import keras
 
 from bc_keras._copies import cloned
+from bc_keras.reference._reference import Reference
 
 MODEL_FILE = "model.keras"
 
@@ -66,8 +67,25 @@ class Packed(NamedTuple):
     custom_objects: dict[str, Any]
 
 
+class PackedReference(NamedTuple):
+    """A `Reference` on its way: what it asks, packed, and the other arguments that it is made of."""
+
+    asked: Any
+    arguments: dict[str, Any]
+
+
 def packed(model: Any) -> Any:
-    """A Keras model as it travels; anything else as it is."""
+    """A Keras model as it travels, also in a blend or a `Reference`; anything else as it is."""
+    if isinstance(model, list | tuple):
+        return type(model)([packed(each) for each in model])
+    if isinstance(model, Reference):
+        if model.mixed is None:
+            how: dict[str, Any] = {"from_logits": model.from_logits}
+            return PackedReference(packed(model.h1), {"class_map": model.class_map, **how})
+        blend = model.mixed
+        members = [packed(pair) for pair in zip(blend.members, blend.weights, strict=True)]
+        how = {"blend": blend.space, "multilabel": blend.multilabel}
+        return PackedReference(members, {"class_map": model.class_map, **how})
     if not isinstance(model, keras.Model):
         return model
     custom = dict(keras.saving.get_custom_objects())
@@ -83,6 +101,10 @@ def packed(model: Any) -> Any:
 
 def unpacked(model: Any) -> Any:
     """What `packed` took apart."""
+    if isinstance(model, PackedReference):
+        return Reference(unpacked(model.asked), **model.arguments)
+    if isinstance(model, list | tuple) and not isinstance(model, Packed):
+        return type(model)([unpacked(each) for each in model])
     if not isinstance(model, Packed):
         return model
     with tempfile.TemporaryDirectory() as folder:

@@ -26,14 +26,22 @@ def sweep(
     lambdas: Iterable[float] | None = None,
     losses: str | Sequence[str] | Mapping[str, Loss] = ("new_error", "strict_imitation"),
     seeds: int | Iterable[int] = 0,
+    promises: Sequence[Any] | str | None = None,
+    promise_data: Any = None,
+    promise_options: Mapping[str, Any] | None = None,
     compile: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
     fit: Mapping[str, Any] | None = None,
     model_options: Mapping[str, Any] | None = None,
+    class_map: Sequence[Any] | Mapping[str, Any] | None = None,
     ids: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
     metadata: Metadata | None = None,
     performance_metric: Callable[[Any, Any, Any], Any] | None = None,
     start_from: str | None = None,
+    teacher: Any = None,
+    plain: Any = None,
+    unlabelled: Any = None,
+    unlabelled_weight: float = 1.0,
     evaluate_on_train: bool = True,
     store_h1: bool | str = "auto",
     save_models: bool = True,
@@ -75,13 +83,19 @@ def sweep(
             names of the eight losses; or a dictionary of names of your own and anything that `BCModel` takes as `loss`
             or `dissonance`.
         seeds: one seed or several; of each all points are trained.
+        promises: what trainings are held to instead of a lambda_c, each with every loss and seed:
+            ``["nfr <= 1%", "nfr <= 0.5%"]``; several that are kept together are one text. `lambdas` is then 0, plain
+            training to compare with, unless you say it. They are looked at on `val`.
+        promise_data: held-out data for them in place of `val`, as in `BCModel`.
+        promise_options: as in `BCModel`.
         compile: arguments of ``compile``, such as ``{"optimizer": "adam", "loss": "sparse_categorical_crossentropy"}``;
             optimizer and metrics are made anew for every point, of their configs. Or a function that returns them,
             for objects that a config does not hold.
         fit: arguments of ``fit``, such as ``{"epochs": 10, "batch_size": 64}``. Callbacks are a list, copied for every
             point, or a function that returns one.
-        model_options: further arguments of `BCModel`: ``normalization``, ``from_logits``, ``class_map`` and the like;
-            ``loss_options`` are for losses given by name.
+        model_options: further arguments of `BCModel`: ``normalization``, ``from_logits``, ``unlabelled_batch_size`` and
+            the like; ``loss_options`` are for losses given by name.
+        class_map: for an h1 with other classes, as in `BCModel`.
         ids: by data set ("train", "val", "test") the ids of its instances, unique, all integers or all text, for data
             in an order that stays. Default: those of batches ``(ids, x, y)`` in a list, else positions, of the first
             pass where data come in another order each time.
@@ -90,6 +104,12 @@ def sweep(
         performance_metric: a function ``(model, dataset, device)`` that returns a number, for the columns
             `performance_h1` and `performance_h2`; `dataset` is what was given as data.
         start_from: ``"h1"`` lets every point start from h1's weights where names and shapes match (see `warm_start`).
+        teacher: what is imitated in place of h1, by the losses that imitate: a model, or a blend
+            ``[(model, weight), ...]``. Its outputs are kept like h1's, once for all points.
+        plain: what is imitated where h2 is right, the same; see `BCModel`.
+        unlabelled: inputs without labels, as in `BCModel`; h2 imitates on these too, so whoever is imitated is asked in
+            every step of all points but plain training.
+        unlabelled_weight: what these count.
         evaluate_on_train: whether the models are compared on the training data too.
         store_h1: whether h1's outputs are read back while training. "auto" does for arrays and for data sets of
             `tf.data` that stay the same, and asks h1 in every step for others. In evaluation h1's kept answers are

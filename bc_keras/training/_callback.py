@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,9 @@ class CompatibilityCallback(keras.callbacks.Callback):
         ids: N ids of the instances, unique, all integers or all text. Defaults to `None`: their positions. For data
             that come as batches, in their order, which then must stay the same.
         class_names: name of each class.
-        metadata: text about an instance: a mapping or a function from id to text, or texts indexed by integer id.
+        metadata: text about an instance: a mapping or a function from id to text, or texts indexed by integer id. Or
+            columns in the order of the data, ``{"country": [...]}`` or a data frame, which make slices as in
+            `bc_core.compare`.
         images: image of an instance, for the dashboard: a mapping or a function from id to image, or anything indexed
             by integer id, such as an array of images. See `bc_tensorboard.summary.comparison`.
         image_size: longer side of the thumbnails, in pixels.
@@ -109,7 +111,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         every: int = 1,
         ids: Any = None,
         class_names: Sequence[str] | None = None,
-        metadata: Mapping[Any, str] | Callable[[Any], str] | Sequence[str] | None = None,
+        metadata: Any = None,
         images: Any = None,
         image_size: int = 96,
         max_images: int = 10_000,

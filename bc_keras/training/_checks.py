@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from bc_core.losses._blends import check_scale_of_blend
+from bc_core.losses._blends import check_imitates, check_scale_of_blend
 from bc_core.losses._options import check_known_scores, check_scale
 from bc_keras.batches._labels import check_is_classification
 from bc_keras.reference._blend import Blend
@@ -63,15 +63,12 @@ def check_h2(h2: keras.Model, has_loss: bool) -> None:
         )
 
 
-def teacher_of(taught: Any, options: Options) -> Reference:
-    """Who is imitated in place of h1."""
-    if not options.imitates:
-        raise ValueError(
-            f"A teacher is imitated in place of h1, and dissonance={options.dissonance_name!r} imitates nobody: leave "
-            "it out, or name a dissonance that imitates, such as dissonance='imitation' or 'strict_imitation'. "
-            f"Received: teacher={taught!r}."
-        )
-    return Reference.of(taught)
+def imitated_reference(model: Any, options: Options, who: str) -> Reference | None:
+    """The teacher, or the plain h2, where one was given: what is imitated in place of h1, or where h2 is right."""
+    if model is None:
+        return None
+    check_imitates(options.dissonance_name, who)
+    return Reference.of(model)
 
 
 def check_imitated(options: Options, imitated: Reference) -> None:
@@ -151,7 +148,7 @@ def check_data(model: Any, state: Compatibility, x: Any, y: Any = None) -> None:
         return
     if state.has_stored:
         # Here already: on TensorFlow a step that failed while it was traced cannot be traced again.
-        target_and_stored(state.reference, state.teacher, y, np.empty((1, *[1] * (len(shape) - 2), classes)))
+        target_and_stored(state.references, y, np.empty((1, *[1] * (len(shape) - 2), classes)))
         return
     facts = state.compiled.facts
     check_is_classification(y, shape, facts.is_distance)

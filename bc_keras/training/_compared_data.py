@@ -15,6 +15,7 @@ from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks 
 from bc_core import Comparison, compare
 from bc_core._arrays import id_array, to_numpy
 from bc_core.losses._blends import check_kind_of_blend
+from bc_core.slices._metadata import columns_that_count, metadata_columns
 from bc_keras.batches._attached import HOW_TO_ATTACH, HOW_TO_ATTACH_STORED, split_reference
 from bc_keras.batches._labels import (
     Labels,
@@ -38,6 +39,7 @@ from bc_keras.training._plain_models import TargetLoss
 from bc_keras.training._preparation import has_own, prepared, prepared_for_h1
 from bc_keras.training._score_scale import Says, Seen, check_scales, reading_of, said_by_values, says_of
 from bc_keras.training._state import compatibility_of
+from bc_keras.training._sureness import Sureness
 from bc_tensorboard.writing._by_id import TextsById, by_id
 
 
@@ -105,7 +107,8 @@ class ComparedData:
         self.how = how
         self.ids = ids if callable(ids) else _checked_ids(ids, data)
         self.class_names = class_names
-        if metadata is not None:
+        self.columns = metadata_columns(metadata, () if self.ids is None or callable(self.ids) else self.ids.tolist())
+        if metadata is not None and self.columns is None:
             by_id(metadata, "metadata")
         self.metadata = metadata
         # h1's answers for the rows of arrays; else who is asked, if somebody was given.
@@ -133,6 +136,8 @@ class _Pass:
     reading: _Reading | None = None
     # What h1's scores have shown so far.
     seen_h1: Seen | None = None
+    # How sure h1 and h2 are.
+    sureness: tuple[Sureness, Sureness] = field(default_factory=lambda: (Sureness(), Sureness()))
 
 
 class AskedData:
@@ -147,6 +152,7 @@ class AskedData:
         self._given, self._how, self.model = given, given.how, model
         # Of arrays h1 is asked once.
         self._kept_h1: np.ndarray[Any, Any] | None = None
+        self._kept_sureness: Sureness | None = None
 
     def try_first(self) -> None:
         """Compare on the first batch, so that a mistake is reported before an epoch is spent."""
@@ -160,7 +166,7 @@ class AskedData:
                 "ids name instances, and this model answers several times for each: leave ids out. "
                 f"Received: ids, and labels of shape {tried.labels[0].target.shape}."
             )
-        self._comparison(tried, ids=None, step=None)
+        self._comparison(tried, ids=None, step=None, is_trial=True)
 
     def compare(self, step: int | None = None) -> Comparison:
         """Compare on all the data."""
@@ -171,9 +177,10 @@ class AskedData:
             raise ValueError(f"{self._given.data.name} must hold at least one batch. Received: none.")
         if self._given.data.length is not None and self._kept_h1 is None:
             self._kept_h1 = np.concatenate([labels.h1 for labels in whole.labels])
+            self._kept_sureness = whole.sureness[0]
         return self._comparison(whole, ids=self._given.ids, step=step)
 
-    def _comparison(self, seen: _Pass, ids: Any, step: int | None) -> Comparison:
+    def _comparison(self, seen: _Pass, ids: Any, step: int | None, is_trial: bool = False) -> Comparison:
         assert seen.reading is not None
         reading = seen.reading
         parts = zip(*seen.labels, strict=True)
@@ -190,12 +197,16 @@ class AskedData:
         counted = np.concatenate([mask.reshape(-1) for mask in seen.counted])
         if reading.ignore_class is not None:
             counted &= target != reading.ignore_class
+        metadata = None if is_trial else self._metadata(counted)
         if not counted.all():
             target, h2, h1, ids = target[counted], h2[counted], h1[counted], ids[counted]
         _check_classes(target, h1, reading)
+        sureness = (self._kept_sureness or seen.sureness[0], seen.sureness[1])
+        # It has no score of a class that it does not know.
+        sure_h1 = None if (h1 < 0).any() else sureness[0].said(target, h1, counted)
         # Where h1 has no prediction (-1) it is wrong, so any class but the true one will do.
         h1 = np.where(h1 < 0, (target + 1) % reading.num_classes, h1)
-        texts = None if self._given.metadata is None else TextsById(self._given.metadata)
+        texts = metadata if isinstance(metadata, TextsById) else None
         reference = self._reference
         comparison = compare(
             target,
@@ -204,7 +215,10 @@ class AskedData:
             ids=ids,
             num_classes=reading.num_classes,
             class_names=self._given.class_names,
-            metadata=texts,
+            metadata=metadata,
+            h1_scores=sure_h1,
+            h2_scores=sureness[1].said(target, h2, counted),
+            threshold=reading.threshold,
             step=step,
             lambda_c=None if compatibility_of(self.model) is None else self.model.lambda_c,
             new_classes=() if reference is None or reference.class_map is None else reference.class_map.new,
@@ -212,6 +226,13 @@ class AskedData:
         if texts is not None and (complaint := texts.complaint()):
             warnings.warn(complaint, stacklevel=2)
         return comparison
+
+    def _metadata(self, counted: np.ndarray[Any, Any]) -> Any:
+        """What is said of the entries that count: texts by id, or columns in the order of the data."""
+        columns = self._given.columns
+        if columns is None:
+            return None if self._given.metadata is None else TextsById(self._given.metadata)
+        return columns_that_count(columns, counted)
 
     def _read(self, batch: Batch, gathered: _Pass) -> None:
         """Gather true and predicted classes of a batch and which of them are not masked, as numpy arrays."""
@@ -256,7 +277,14 @@ class AskedData:
         seen = ops.convert_to_numpy(seen)
         _check_no_nan(h2_output, seen, "h2")
         check_target(target, h2_output, reading.scores.multilabel, seen, reading.is_signed)
-        gathered.labels.append(Labels(*(ops.convert_to_numpy(each) for each in labels)))
+        known = Labels(*(ops.convert_to_numpy(each) for each in labels))
+        gathered.labels.append(known)
+        # A margin or a distance is no probability; h1 mapped to h2's classes says which it means, not how sure it is.
+        scores, is_score = reading.scores, not (reading.scores.is_distance or reading.is_signed)
+        h1_says = ops.convert_to_numpy(h1_output) if reference is None or reference.class_map is None else None
+        outputs = (h1_says, scores.h1_from_logits), (ops.convert_to_numpy(h2_output), scores.from_logits)
+        for model, (output, from_logits), answers in zip(gathered.sureness, outputs, (known.h1, known.h2), strict=True):
+            model.add(output if is_score else None, answers, known.target, scores.binary, from_logits)
         gathered.counted.append(seen)
         gathered.reading = reading
 
@@ -301,11 +329,13 @@ class AskedData:
         return target, h1_output
 
     def _without_teacher(self, y: Any, h2_output: Any) -> Any:
-        """Labels without a teacher's stored outputs, which stand behind h1's in the data of a training with both."""
+        """Labels without stored outputs of who is imitated, which stand behind h1's in the data of such a training."""
         state = compatibility_of(self.model)
-        if state is None or state.teacher is None or state.teacher.stored is None or len(np.shape(y)) < 2:
+        others = {} if state is None else {who: state.references[who] for who in state.beside}
+        stored = [each for each in others.values() if each.stored is not None]
+        if not stored or len(np.shape(y)) < 2:
             return y
-        classes, taught = columns_of(h2_output), columns_beside(state.teacher, h2_output)
+        classes, taught = columns_of(h2_output), sum(columns_beside(each, h2_output) for each in stored)
         reference, of_h1 = self._reference, 0
         if self._given.h1_rows is None and (reference is None or reference.stored is not None):
             of_h1 = classes if reference is None else columns_beside(reference, h2_output)
@@ -314,9 +344,9 @@ class AskedData:
             return y
         if width in without:
             raise ValueError(
-                "Whether these labels carry the teacher's stored outputs cannot be told from their width: give "
-                "class indices without these, or one-hot labels with these. Received: labels of "
-                f"{width} columns, {taught} of them the teacher's or none."
+                "Whether these labels carry stored outputs of the teacher or the plain h2 cannot be told from their "
+                "width: give class indices without these, or one-hot labels with these. Received: labels of "
+                f"{width} columns, {taught} of them such outputs or none."
             )
         return y[..., :-taught] if width - taught > 1 else y[..., 0]
 

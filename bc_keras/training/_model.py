@@ -9,7 +9,6 @@ not track.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +17,8 @@ import keras
 from keras import ops
 
 from bc_core import Promise
-from bc_core.losses._blends import told_of_teacher
+from bc_core.losses._blends import H1
 from bc_core.losses._options import DissonanceName, Normalization
-from bc_core.reference._weights import check_start_from
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._distribution import num_replicas
 from bc_keras.losses._losses import ModelLoss
@@ -30,14 +28,9 @@ from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
 from bc_keras.training._checks import (
     HOW_TO_STEP,
-    check_beside,
     check_data,
     check_h1_answers,
-    check_h2,
-    check_imitated,
     check_own_loss,
-    teacher_of,
-    unlabelled_of,
 )
 from bc_keras.training._compile_arguments import (
     base_in_compile,
@@ -48,15 +41,15 @@ from bc_keras.training._compile_arguments import (
 )
 from bc_keras.training._compiled_loss import BaseLoss, Reading, check_target_form
 from bc_keras.training._held_steps import HeldSteps
-from bc_keras.training._made_class import forget_functions, made_class, whole_class
+from bc_keras.training._made_class import whole_class
 from bc_keras.training._output_watch import Looking, looked_at
 from bc_keras.training._penalty import answered, dissonance_of, reading_by, target_and_stored, update_metrics
 from bc_keras.training._preparation import has_own
-from bc_keras.training._promise import looking_at_held_out, take_promise
-from bc_keras.training._state import Compatibility, Compiled, compatibility_of, options_of
+from bc_keras.training._promise import looking_at_held_out
+from bc_keras.training._state import Compatibility, Compiled
 from bc_keras.training._unlabelled_step import unlabelled_dissonance
-from bc_keras.training._warm_start import started
-from bc_keras.training._whole_model import MissingUnlabelled, missing_h1, missing_teacher, scope_of_loading
+from bc_keras.training._whole_model import MissingUnlabelled, missing_h1, missing_imitated, scope_of_loading
+from bc_keras.training._wrap import wrap
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")
@@ -114,6 +107,8 @@ class BCModel(HeldSteps):
             ``start`` (2) and ``most`` (64).
         teacher: what is imitated in place of h1, where the dissonance imitates: a model, `StoredOutputs`, a `Reference`
             or a blend ``[(model, weight), ...]``. Support and scores are h1's all the same.
+        plain: a model that was trained without h1, in any form of `teacher`: imitated in place of h1 wherever h2 is
+            right at present, so that h1 is imitated where h2 is wrong alone; with ``dissonance="imitation"`` MUSCLE.
         unlabelled: inputs without labels, an array or a structure of arrays as h2's layers take them, of which each
             training step takes some rows too, in their order and from the first again. h1, or the teacher, is asked
             about them, and h2, which is run once more, imitates the answer. Logged as ``unlabelled_dissonance``.
@@ -168,6 +163,7 @@ class BCModel(HeldSteps):
         promise_data: Any = None,
         promise_options: dict[str, Any] | None = None,
         teacher: keras.Model | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
+        plain: keras.Model | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         unlabelled: Any = None,
         unlabelled_weight: float = 1.0,
         unlabelled_batch_size: int = 32,
@@ -267,7 +263,7 @@ class BCModel(HeldSteps):
         if any(getattr(metric, "name", metric) in state.tracked for metric in all_metrics):
             raise ValueError(f"A BCModel logs {' and '.join(state.tracked)} itself: name the metric otherwise.")
         check_names(metric for metric in all_metrics if isinstance(metric, OverlapMetric))
-        for reference in state.references:
+        for reference in state.references.values():
             check_no_shared_variables(reference.h1, self)  # layers may have been unfrozen
         super().compile(**given)
         state.compiled = Compiled.of(self, state.options)
@@ -349,9 +345,9 @@ class BCModel(HeldSteps):
         """The loss of your model plus lambda_c times the dissonance; h1 is asked here, once per batch."""
         state = self._compatibility
         state.step.has_penalised = True
-        compiled, options, reference = state.compiled, state.options, state.reference
+        compiled, options = state.compiled, state.options
         h2_output = only_tensor(y_pred, "h2")
-        target, h1_output, taught = target_and_stored(reference, state.teacher, y, h2_output)
+        target, rows = target_and_stored(state.references, y, h2_output)
         check_target_form(target, h2_output, compiled.facts)
         if len(h2_output.shape) == 1:
             # Keras's binary losses average over the last axis, which here holds the instances.
@@ -361,10 +357,10 @@ class BCModel(HeldSteps):
         has_training = {"training": training} if self._compute_loss_has_training_arg else {}
         base = super().compute_loss(x, target, y_pred, sample_weight, **has_training)
         reading = self._reading(h2_output)
-        is_live = h1_output is None
-        if x is None and (is_live or (state.teacher is not None and taught is None)):
+        is_live = rows[H1] is None
+        if x is None and None in rows.values():
             raise TypeError(f"compute_loss() was called without x, which h1 is asked about: {HOW_TO_STEP}.")
-        batch = answered(state, x, target, (h1_output, taught), h2_output, sample_weight, reading)
+        batch = answered(state, x, target, rows, h2_output, sample_weight, reading)
         watch = state.training_watch if training else state.testing_watch
         watch.note(target, batch.h1, h2_output, reading, is_live, batch.teacher)
         dissonance = dissonance_of(batch, compiled, options, self._compile_loss)
@@ -385,7 +381,7 @@ class BCModel(HeldSteps):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Update your own metrics; those of this package were updated with h1's answers already."""
         state = self._compatibility
-        target, _, _ = target_and_stored(state.reference, state.teacher, y, only_tensor(y_pred, "h2"))
+        target, _ = target_and_stored(state.references, y, only_tensor(y_pred, "h2"))
         with fed_by_model():
             results: dict[str, Any] = super().compute_metrics(x, target, y_pred, sample_weight)
         return results
@@ -423,8 +419,9 @@ class BCModel(HeldSteps):
         stored = config.pop("stored_h1")
         # A live h1 comes with the weights.
         h1 = StoredOutputs.open(stored) if stored is not None and Path(stored).exists() else missing_h1
-        if config.pop("had_teacher", False):
-            config["teacher"] = Reference(missing_teacher, from_logits=True)
+        for name in ("teacher", "plain"):
+            if config.pop(f"had_{name}", False):
+                config[name] = Reference(missing_imitated(name), from_logits=True)
         from_logits, had_unlabelled = (config.pop(name, None) for name in ("reference_from_logits", "had_unlabelled"))
         model = wrap(cls, config.pop("h2"), Reference(h1, config.pop("class_map"), from_logits=from_logits), **config)
         if had_unlabelled:
@@ -432,59 +429,3 @@ class BCModel(HeldSteps):
         model.__dict__["_loading"] = scope_of_loading()
         object.__setattr__(model, "__class__", whole_class(cast("Any", cls), model._compatibility.user_class))
         return model
-
-
-def wrap(
-    door: Any,
-    h2: Any,
-    h1: Any,
-    *args: Any,
-    name: str | None = None,
-    class_map: Sequence[Any] | Mapping[str, Any] | None = None,
-    teacher: Any = None,
-    unlabelled: Any = None,
-    unlabelled_weight: float = 1.0,
-    unlabelled_batch_size: int = 32,
-    **kwargs: Any,
-) -> Any:
-    """Make `h2` an instance of a class made from `door` and its own."""
-    if not isinstance(h2, keras.Model):
-        raise TypeError(f"h2 must be a Keras model, the one that is being updated. Received: h2={h2!r}.")
-    if h1 is None:
-        raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
-    starts = check_start_from(kwargs.pop("start_from", None))
-    promised, args, kwargs = take_promise(args, kwargs, compatibility_of(h2))
-    options = options_of(door, *args, **kwargs)
-    if promised is not None:
-        promised.weigh(options.dissonance_name)
-        options = dataclasses.replace(options, lambda_c=promised.keeper.lambda_c)
-    of_loss = options.loss.reference.class_map if isinstance(options.loss, ModelLoss) else None
-    reference = Reference.of(h1, of_loss if class_map is None and not isinstance(h1, Reference) else class_map)
-    h1, taught = reference.h1, None if teacher is None else teacher_of(teacher, options)
-    check_imitated(options, reference if taught is None else taught)
-    beyond = unlabelled_of(unlabelled, unlabelled_weight, unlabelled_batch_size, taught or reference)
-    before = type(h2)
-    user_class = h2._compatibility.user_class if isinstance(h2, BCModel) else before
-    object.__setattr__(h2, "__class__", user_class)
-    try:
-        for taken in ("lambda_c", "dissonance", *(("promise",) if promised is not None else ())):
-            if hasattr(h2, taken):
-                raise TypeError(f"h2 has an attribute {taken!r}, which a BCModel needs: name it otherwise.")
-        check_h2(h2, has_loss=options.criterion is not None)
-        check_beside(h1, h2)
-        if taught is not None:
-            with told_of_teacher():
-                check_beside(taught.h1, h2)
-        compiled = Compiled.of(h2, options)
-        if starts:
-            started(h2, reference)
-    except Exception:
-        object.__setattr__(h2, "__class__", before)
-        raise
-    if name is not None:
-        h2.name = name
-    # Beside what Keras tracks, saves and counts.
-    h2.__dict__["_compatibility"] = Compatibility(reference, options, user_class, compiled, promised, taught, beyond)
-    object.__setattr__(h2, "__class__", made_class(door, user_class))
-    forget_functions(h2)
-    return h2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,16 +11,10 @@ import keras
 from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
-from bc_core.losses._blends import check_kind_of_blend
+from bc_core.losses._blends import H1, PLAIN, TEACHER, check_kind_of_blend
 from bc_core.losses._dissonances import DISSONANCES
-from bc_core.losses._options import Base
-from bc_keras.batches._attached import (
-    HOW_TO_ATTACH_BOTH,
-    HOW_TO_ATTACH_STORED,
-    HOW_TO_ATTACH_TEACHER,
-    check_columns,
-    split_reference,
-)
+from bc_core.losses._options import Base, check_labels_suffice
+from bc_keras.batches._attached import check_columns, how_to_attach, split_reference
 from bc_keras.batches._labels import (
     Labels,
     columns_of,
@@ -90,24 +86,23 @@ def _checked_in_graph(h1_output: Any, of_batch: Any) -> Any:
         return tf.reshape(h1_output, tf.concat([[asked], tf.shape(h1_output)[1:]], 0))
 
 
-def target_and_stored(reference: Reference, teacher: Reference | None, y: Any, h2_output: Any) -> tuple[Any, Any, Any]:
-    """The target, and the stored outputs of h1 and the teacher where they come beside it, else None."""
+def target_and_stored(references: Mapping[str, Reference], y: Any, h2_output: Any) -> tuple[Any, dict[str, Any]]:
+    """The target, and by what they are called the stored outputs that come beside it; None of those that are asked."""
     if y is None or len(keras.tree.flatten(y)) != 1:
         raise ValueError(
             "A compatible update needs one target per instance beside the input. Received: "
             f"{'no target' if y is None else f'a target of {len(keras.tree.flatten(y))} tensors'}."
         )
     target = keras.tree.flatten(y)[0]
-    if teacher is not None and teacher.stored is not None:
-        columns = columns_beside(teacher, h2_output)
-        if reference.stored is None:
-            target, taught = split_reference(target, columns, HOW_TO_ATTACH_TEACHER)
-            return target, None, taught
-        taught, target = target[..., -columns:], target[..., :-columns]
-        return *split_reference(target, columns_beside(reference, h2_output), HOW_TO_ATTACH_BOTH), taught
-    if reference.stored is None:
-        return target, None, None
-    return *split_reference(target, columns_beside(reference, h2_output), HOW_TO_ATTACH_STORED), None
+    rows: dict[str, Any] = dict.fromkeys(references)
+    stored = [who for who, reference in references.items() if reference.stored is not None]
+    for who in stored[:0:-1]:  # the last stands at the end; the first says what the width has to be
+        columns = columns_beside(references[who], h2_output)
+        rows[who], target = target[..., -columns:], target[..., :-columns]
+    if stored:
+        columns = columns_beside(references[stored[0]], h2_output)
+        target, rows[stored[0]] = split_reference(target, columns, how_to_attach(stored))
+    return target, rows
 
 
 def columns_beside(reference: Reference, h2_output: Any) -> int:
@@ -118,20 +113,34 @@ def columns_beside(reference: Reference, h2_output: Any) -> int:
 
 
 def answered(
-    state: Compatibility, x: Any, target: Any, rows: tuple[Any, Any], h2_output: Any, weight: Any, reading: Reading
+    state: Compatibility,
+    x: Any,
+    target: Any,
+    rows: Mapping[str, Any],
+    h2_output: Any,
+    weight: Any,
+    reading: Reading,
 ) -> AnsweredBatch:
-    """A batch with what h1 and the teacher say of it: asked now, where `rows` holds no stored outputs of theirs."""
-    (h1_output, taught), columns = rows, columns_of(h2_output)
-    for who, each in (("h1", state.reference), ("the teacher", state.teacher)):
-        if each is not None and columns > 1:
+    """A batch with what h1 and who is imitated say of it: asked now, where `rows` holds no stored outputs of theirs."""
+    h1_output, columns = rows[H1], columns_of(h2_output)
+    for who, each in state.references.items():
+        if columns > 1:
             check_kind_of_blend(each.blend_name, "labels" if reading.binary else "classes", who)
     if h1_output is None:
         h1_output = state.ask(state.reference, x, columns, reading.h1_from_logits, reading.multilabel)
     elif state.reference.class_map is not None:
         h1_output = state.reference.in_classes_of_h2(h1_output, columns, reading.h1_from_logits, reading.multilabel)
-    taught = _of_teacher(state, x, taught, columns, reading)
-    if taught is not None:
-        taught = state.imitated.to_imitate(taught, h2_output, reading.h1_from_logits, reading.from_logits)
+    taught, plain = (
+        state.references[who].to_imitate(
+            _scores_of(state, who, x, rows[who], columns, reading),
+            h2_output,
+            reading.h1_from_logits,
+            reading.from_logits,
+        )
+        if who in state.references
+        else None
+        for who in (TEACHER, PLAIN)
+    )
     if state.reference.class_map is not None and state.reference.class_map.parts:
         if reading.multilabel:
             raise ValueError(
@@ -144,41 +153,60 @@ def answered(
         if taught is None and state.options.imitates:
             taught = state.reference.to_imitate(h1_output, h2_output, reading.h1_from_logits, reading.from_logits)
         h1_output = whole
-    return AnsweredBatch(target, h1_output, h2_output, weight, get_keras_mask(h2_output), reading, taught)
+    batch = AnsweredBatch(target, h1_output, h2_output, weight, get_keras_mask(h2_output), reading, taught)
+    return batch if plain is None else dataclasses.replace(batch, teacher=_where_h2_is_right(state, batch, plain))
+
+
+def _where_h2_is_right(state: Compatibility, batch: AnsweredBatch, plain: Any) -> Any:
+    """What is imitated: the plain h2 where h2 is right at present, else h1, or the teacher in its place."""
+    labels = _labels(batch, state.compiled, state.options.threshold)
+    right = ops.stop_gradient(labels.h2) == labels.target
+    imitated = batch.h1 if batch.teacher is None else batch.teacher
+    if not is_float(imitated):
+        check_labels_suffice(state.options.dissonance_name, imitated.dtype)
+    if tuple(imitated.shape[1:]) != tuple(plain.shape[1:]) and not is_binary(batch.h2):
+        raise ValueError(
+            "h1 and the plain h2 are imitated in turns, and give scores of different shapes: say which class of each "
+            f"is which with a class_map. Received: {tuple(imitated.shape)} and {tuple(plain.shape)}."
+        )
+    if len(right.shape) < len(batch.h2.shape):
+        right = ops.expand_dims(right, -1)
+    plain, imitated = (ops.reshape(each, ops.shape(batch.h2)) for each in (plain, imitated))
+    return ops.where(right, plain, ops.cast(imitated, plain.dtype))
 
 
 def imitated(state: Compatibility, x: Any, columns: int, reading: Reading) -> Any:
     """What the teacher, or h1, says of inputs, in h2's classes and in the form that h1's scores are read in."""
     if state.teacher is not None:
-        return _of_teacher(state, x, None, columns, reading)
+        return _scores_of(state, TEACHER, x, None, columns, reading)
     return state.ask(state.reference, x, columns, reading.h1_from_logits, reading.multilabel)
 
 
-def _of_teacher(state: Compatibility, x: Any, rows: Any, columns: int, reading: Reading) -> Any:
-    """What the teacher says, in h2's classes and in the form that h1's scores are read in; None without a teacher.
+def _scores_of(state: Compatibility, who: str, x: Any, rows: Any, columns: int, reading: Reading) -> Any:
+    """What the teacher or the plain h2 says, in h2's classes and in the form that h1's scores are read in.
 
     Args:
         state: what h2 is held to.
+        who: which of them.
         x: inputs of the batch.
         rows: its stored outputs, where they came with the label.
         columns: of h2's output.
         reading: how h1's scores are read.
     """
-    teacher = state.teacher
-    if teacher is None:
-        return None
-    given = state.teacher_gives_logits
+    reference, given = state.references[who], state.beside[who]
     alone = reading.binary
     if rows is None:
-        answer = state.ask(teacher, x, columns, given, reading.multilabel)
+        answer = state.ask(reference, x, columns, given, reading.multilabel)
     else:
-        answer = teacher.in_classes_of_h2(rows, columns, given, reading.multilabel)
+        answer = reference.in_classes_of_h2(rows, columns, given, reading.multilabel)
     if not is_float(answer):
-        raise ValueError("The teacher gives labels, and its probabilities are imitated: give a model of scores.")
+        raise ValueError(
+            f"{who[0].upper()}{who[1:]} gives labels, and its probabilities are imitated: give a model of scores."
+        )
     name = state.options.dissonance_name
     if DISSONANCES[name].reads == "logits" and reading.from_logits and reading.h1_from_logits and not given:
         raise ValueError(
-            f"dissonance={name!r} compares logits, and the teacher gives probabilities where h1 and h2 give logits: "
+            f"dissonance={name!r} compares logits, and {who} gives probabilities where h1 and h2 give logits: "
             "let it give its logits."
         )
     logits = as_logits(answer, given, alone)
@@ -214,7 +242,7 @@ def reading_by(state: Compatibility, h2_output: Any) -> Reading:
         h1_from_logits=h1_from_logits,
         # Of an h1 beside a teacher no more than the largest score is read.
         imitates=(options.imitates or state.unlabelled is not None) and state.teacher is None,
-        is_scored=given is not None or state.teacher is not None,
+        is_scored=given is not None or bool(state.beside),
         is_mapped=reference.class_map is not None,
         received=f"loss={compiled.base!r}",
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
+from bc_core.losses._blends import H1, PLAIN, TEACHER
 from bc_core.losses._dissonances import DISSONANCES
 from bc_core.losses._options import (
     NORMALIZATIONS,
@@ -277,6 +278,7 @@ class Compatibility:
         compiled: what its compile says.
         promised: what it is to keep, which moves lambda_c, if anything.
         teacher: who is imitated in place of h1.
+        plain: who is imitated where h2 is right.
         unlabelled: inputs on which h2 imitates too.
     """
 
@@ -288,12 +290,14 @@ class Compatibility:
         compiled: Compiled,
         promised: Promised | None = None,
         teacher: Reference | None = None,
+        plain: Reference | None = None,
         unlabelled: Unlabelled | None = None,
     ) -> None:
         self.reference = reference
         self.teacher = teacher
         self.unlabelled = unlabelled
-        self.teacher_gives_logits = teacher is not None and gives_logits(teacher, "The teacher")
+        self.plain = plain
+        self.beside = self.whether_they_give_logits()
         self.options = options
         self.user_class = user_class
         self.compiled = compiled
@@ -320,15 +324,21 @@ class Compatibility:
         """The teacher, or h1."""
         return self.reference if self.teacher is None else self.teacher
 
-    @property
-    def has_stored(self) -> bool:
-        """Whether rows of h1 or the teacher come beside the label."""
-        return any(reference.stored is not None for reference in self.references)
+    def whether_they_give_logits(self) -> dict[str, bool]:
+        """Of those that are imitated beside h1, by what they are called, whether they give logits."""
+        others = {who: each for who, each in self.references.items() if who != H1}
+        return {who: gives_logits(each, f"{who[0].upper()}{who[1:]}") for who, each in others.items()}
 
     @property
-    def references(self) -> list[Reference]:
-        """h1, and the teacher where there is one."""
-        return [self.reference, *([] if self.teacher is None else [self.teacher])]
+    def has_stored(self) -> bool:
+        """Whether rows of h1 or of who is imitated come beside the label."""
+        return any(reference.stored is not None for reference in self.references.values())
+
+    @property
+    def references(self) -> dict[str, Reference]:
+        """h1, and the teacher and the plain h2 where there are such, by what they are called."""
+        given = {H1: self.reference, TEACHER: self.teacher, PLAIN: self.plain}
+        return {who: reference for who, reference in given.items() if reference is not None}
 
     @property
     def h1(self) -> Any:
@@ -368,18 +378,18 @@ class Compatibility:
         return self._lambda_c.value if given is None else given["lambda_c"]
 
     def ask(self, reference: Reference, x: Any, columns: int, from_logits: bool, multilabel: bool) -> Any:
-        """Answers of h1 or the teacher about a batch, within a step."""
+        """Answers of h1, or of who is imitated, about a batch, within a step."""
         given, variables = self.step.given, reference.variables
         if given is None or not variables:
             # A callable reads what it reads, also of the step's own state.
             return reference(x, columns, from_logits, multilabel)
-        with reading(variables, given["h1" if reference is self.reference else "teacher"]):
+        with reading(variables, given[next(who for who, each in self.references.items() if each is reference)]):
             return reference(x, columns, from_logits, multilabel)
 
     def values_for_jax(self, h2: keras.Model, trains: bool) -> Callable[[], dict[str, Any]]:
         """What a compiled step of JAX is to be given beside its batch and the state of `h2`, anew for each."""
         own = {id(variable) for variable in h2.variables}
-        asked = {"h1": self.reference.variables, "teacher": [] if self.teacher is None else self.teacher.variables}
+        asked = {who: reference.variables for who, reference in self.references.items()}
         foreign = {name: [None if id(each) in own else each for each in variables] for name, variables in asked.items()}
 
         def values() -> dict[str, Any]:

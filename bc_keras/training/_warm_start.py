@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras.src.utils.naming import to_snake_case  # public nowhere; by which layers are named that the user has not
 
+from bc_core.reference._class_map import ClassMap
 from bc_core.reference._weights import WarmStart, matched, renaming, shapes_of
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._shared_variables import check_no_shared_variables
@@ -17,7 +19,7 @@ from bc_keras.training._telling import say
 SEPARATOR = "/"
 
 
-def warm_start(h2: keras.Model, h1: Any) -> WarmStart:
+def warm_start(h2: keras.Model, h1: Any, class_map: Sequence[Any] | Mapping[str, Any] | None = None) -> WarmStart:
     """Copy h1's weights into h2, where names and shapes match.
 
     Weights, running statistics among them, are assigned in place, in h2's types, and nothing is shared. Layers go
@@ -28,6 +30,9 @@ def warm_start(h2: keras.Model, h1: Any) -> WarmStart:
     Args:
         h2: the update, built.
         h1: the model in use: a built Keras model, or a `Reference` to one.
+        class_map: for an h1 with other classes, as in `BCModel`; that of a `Reference` by default. The layer that gives
+            the scores is then copied class by class: new classes keep h2's own, parts of a class that was split begin
+            as the whole, merged ones as the mean.
 
     Returns:
         What was copied and what was not, and why; as text with ``print``.
@@ -35,7 +40,8 @@ def warm_start(h2: keras.Model, h1: Any) -> WarmStart:
     Raises:
         TypeError: h1 or h2 is no Keras model, so it has no weights to copy.
         ValueError: no weight fits; h1 and h2 share weights; a model is not built; h2's optimizer has made steps, or
-            keeps averages of the weights before.
+            keeps averages of the weights before; by the class map classes are in another order, and which layer gives
+            the scores cannot be told.
 
     Example:
         >>> import keras
@@ -55,10 +61,18 @@ def warm_start(h2: keras.Model, h1: Any) -> WarmStart:
     first, second = named_weights(old), named_weights(new)
     shapes_1, shapes_2 = shapes_of(first), shapes_of(second)
     to_h2 = renaming(shapes_1, shapes_2, SEPARATOR)
-    report = matched(shapes_1, shapes_2, to_h2)
+    if class_map is None and isinstance(h1, Reference):
+        class_map = h1.class_map
+    told = None if class_map is None else ClassMap.of(class_map)
+    report = matched(shapes_1, shapes_2, to_h2, told, -1, SEPARATOR)
     of_h2 = {to_h2(name): variable for name, variable in first.items()}
     for name in report.copied:
-        second[name].assign(keras.ops.convert_to_numpy(of_h2[name]))
+        values = np.asarray(keras.ops.convert_to_numpy(of_h2[name]))
+        if name in report.head:
+            theirs, values = values, np.array(keras.ops.convert_to_numpy(second[name]))
+            for c, sources in report.rows.items():
+                values[..., c] = theirs[..., list(sources)].mean(-1)
+        second[name].assign(values)
     return report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from keras.src.saving import serialization_lib
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import ModelLoss
 from bc_keras.reference._reference import Reference
+from bc_keras.training._saved_imitated import load_imitated, save_imitated
 from bc_keras.training._state import Compatibility
 from bc_keras.training._unlabelled import Unlabelled
 
@@ -53,6 +55,7 @@ class WholeModel:
             "class_map": None if state.reference.class_map is None else state.reference.class_map.as_given(),
             "reference_from_logits": state.reference.from_logits,
             "had_teacher": state.teacher is not None,
+            "had_plain": state.plain is not None,
             "had_unlabelled": state.unlabelled is not None,
         }
 
@@ -72,6 +75,9 @@ class WholeModel:
             own(folder)
         if isinstance(self._compatibility.h1, keras.Model):
             keras.saving.save_model(self._compatibility.h1, str(Path(folder, _H1)))
+        for name, reference in (("teacher", self._compatibility.teacher), ("plain", self._compatibility.plain)):
+            if reference is not None:
+                save_imitated(reference, folder, name)
         if self._compatibility.promised is not None:
             self._compatibility.promised.save(Path(folder))
 
@@ -85,6 +91,11 @@ class WholeModel:
             with keras.saving.custom_object_scope(scope):
                 h1 = keras.saving.load_model(Path(folder, _H1), safe_mode=safe_mode)
             state.reference = Reference(h1, state.reference.class_map, from_logits=state.reference.from_logits)
+        with keras.saving.custom_object_scope(scope):
+            for name in ("teacher", "plain"):
+                if (found := load_imitated(folder, name, safe_mode)) is not None:
+                    setattr(state, name, found)
+        state.beside = state.whether_they_give_logits()
         if state.promised is not None:
             state.promised.load(Path(folder))
             state.lambda_c = state.promised.keeper.lambda_c
@@ -105,12 +116,17 @@ def missing_h1(x: Any) -> Any:
     )
 
 
-def missing_teacher(x: Any) -> Any:
-    """What stands for a teacher, which is not saved."""
-    raise ValueError(
-        "The saved model had a teacher, which is not saved with it: wrap h2 anew, BCModel(model, h1=..., teacher=...), "
-        "to train or evaluate on. Received: teacher=None."
-    )
+def missing_imitated(name: str) -> Callable[[Any], Any]:
+    """What stands for a teacher or a plain h2 that could not be saved."""
+
+    def missing(x: Any) -> Any:
+        raise ValueError(
+            f"The saved model had a model to imitate, {name}=, that is no Keras model, nor a blend of such, or stored "
+            f"outputs that are gone, so it is missing here: wrap h2 anew, BCModel(model, h1=..., {name}=...), to train "
+            f"or evaluate on. Received: {name}=None."
+        )
+
+    return missing
 
 
 class MissingUnlabelled(Unlabelled):

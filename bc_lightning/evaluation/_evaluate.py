@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from bc_core import Comparison, Evaluation
 from bc_core.comparison._comparison import Metadata
 from bc_core.comparison._evaluation import performance
+from bc_core.slices._metadata import metadata_columns
 from bc_lightning.reference._reference import Reference
 from bc_lightning.training._reader import (
     BATCH_SIZE,
@@ -77,7 +78,7 @@ def evaluate(
         class_names: Name of each class.
         name: What is compared, for titles.
         metadata: Text of an instance: a mapping or a function from id to text, called only for instances that h1 or
-            h2 gets wrong.
+            h2 gets wrong. Or columns in the order of the data, as in `bc_core.compare`.
         ids: Where ids, integers or text, are in a batch: an index, a key or a function of the batch. Default: the
             first of three that begin with them, else the positions in the data set. A loader that shuffles gives no
             positions: without ids its instances are named by their place in this pass, and are not looked up in
@@ -181,7 +182,8 @@ def compared(
     reader = Reader(h1, h2, device, places, reading, scores, h1_scores, class_axis)
     measured = []
     with evaluating(h1, h2):
-        found = reader.read(dataset, in_order=dataset is not data or in_order(dataset))
+        is_in_order = dataset is not data or in_order(dataset)
+        found = reader.read(dataset, in_order=is_in_order)
         if performance_metric is not None:
             where = "cpu" if device is None else device
             for model, called in ((h1, "h1"), (h2, "h2")):
@@ -196,6 +198,13 @@ def compared(
         warnings.warn(
             f"{reader.unnamed}, so there are no ids to ask for {named} and texts by: they are left out", stacklevel=3
         )
+    if not is_in_order and metadata_columns(metadata) is not None:
+        warnings.warn(
+            "The columns of metadata are in the order of the data, and the loader is not: they are left out. Leave out "
+            "shuffle=True, or give texts by id",
+            stacklevel=3,
+        )
+        metadata = None
     state = trained_with(h2)
     lambda_c = None if state is None else float(state.loss.lambda_c)
     comparison = found.compared(class_names, metadata if nameable else None, name, lambda_c)

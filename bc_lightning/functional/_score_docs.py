@@ -41,7 +41,8 @@ with the shapes and dtypes of `bc_lightning.functional.error_overlap`. `compute`
 a scalar, or one score per class (label) for `average=None`.
 
 Args:
-{options}    kwargs: Options of `torchmetrics.Metric`.
+{options}    kwargs: Options of `torchmetrics.Metric`, and `new_classes`: classes that h1 did not know, whose instances
+        are left out. Multiclass only.
 
 Raises:
     ValueError: If an argument is not one of the above, `num_classes` or `num_labels` is missing, or inputs are refused

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bc_core.losses._blends import told_of_teacher
+from bc_core.losses._blends import told_of
 
 
 def in_float32(scores: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def aligned_teacher(
 ) -> Tensor:
     """What a teacher said instead of h1, as this base takes it; `how` as in `aligned`."""
     # The others were aligned with h1's before.
-    with told_of_teacher():
+    with told_of():
         return aligned(base, h2_output, target, teacher_output, options, **how)[2]
 
 

@@ -1,6 +1,7 @@
 """What every metric of this package is made of: counts as state, taken the same way for every task."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -42,9 +43,16 @@ class _OverlapMetric(Metric):
         num_labels: int | None = None,
         ignore_index: int | None = None,
         validate_args: bool = True,
+        new_classes: Sequence[int] = (),
         **kwargs: Any,
     ) -> None:
         groups = _number_of_groups(task, num_classes, num_labels)
+        new_classes = tuple(sorted({int(number) for number in new_classes}))
+        if new_classes and (task != "multiclass" or not 0 <= new_classes[0] <= new_classes[-1] < groups):
+            raise ValueError(
+                f"Expected `new_classes` to be numbers of classes of a multiclass task, 0 to {groups - 1}, but got "
+                f"{list(new_classes)} of task {task!r}."
+            )
         super().__init__(**kwargs)
         if validate_args:
             _overlap_arg_validation(task, threshold, ignore_index)
@@ -54,8 +62,13 @@ class _OverlapMetric(Metric):
         self.num_labels = num_labels
         self.ignore_index = ignore_index
         self.validate_args = validate_args
+        self.new_classes = new_classes
         self._groups = groups
-        counted_by = (task, ignore_index) if task == "multiclass" else (task, threshold, ignore_index)
+        counted_by: tuple[Any, ...] = (task, ignore_index)
+        if task != "multiclass":
+            counted_by = (task, threshold, ignore_index)
+        elif new_classes:
+            counted_by = (*counted_by, new_classes)
         digest = hashlib.blake2b(repr(counted_by).encode(), digest_size=_FINGERPRINT_BYTES).digest()
         self.add_state("counts", torch.zeros(groups, 2, 2, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("configuration", torch.tensor(list(digest), dtype=torch.uint8), dist_reduce_fx="max")
@@ -72,6 +85,8 @@ class _OverlapMetric(Metric):
         counts = _overlap_update(
             preds, target, reference_preds, self.task, self._groups, self.threshold, self.ignore_index
         )
+        for number in self.new_classes:
+            counts[number] = 0
         # Not in place: a state that was reset in inference mode could not be written outside it.
         self.counts = self.counts + counts
 

@@ -66,7 +66,8 @@ class ErrorOverlapMetric(_OverlapMetric):
         ignore_index: A target value whose entries are left out.
         validate_args: Whether to validate arguments and tensors. False saves time and, on an accelerator, the wait
             for the values.
-        kwargs: Options of `torchmetrics.Metric`.
+        kwargs: Options of `torchmetrics.Metric`, and `new_classes`: classes that h1 did not know, whose instances are
+            left out. Multiclass only.
 
     Raises:
         ValueError: If an argument is not one of the above, `num_classes` or `num_labels` is missing, or inputs are
@@ -154,7 +155,8 @@ class IncompatibilityByClass(_OverlapMetric):
         zero_division: Every class's share when there is no negative flip: a number in [0, 1] or nan.
         validate_args: Whether to validate arguments and tensors. False saves time and, on an accelerator, the wait
             for the values.
-        kwargs: Options of `torchmetrics.Metric`.
+        kwargs: Options of `torchmetrics.Metric`, and `new_classes`: classes that h1 did not know, whose instances are
+            left out. Multiclass only.
 
     Raises:
         ValueError: If an argument is not one of the above, `num_classes` or `num_labels` is missing, or inputs are

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,10 +18,26 @@ from bc_core.losses._blends import (
     check_one_shape,
     fingerprint_of_blend,
 )
+from bc_core.reference._class_map import ClassMap
+from bc_core.reference._stored_outputs import StoredRows
 from bc_lightning._torch_operations import TorchOperations
 
-if TYPE_CHECKING:
-    from bc_lightning.reference._reference import Reference
+
+class Member(Protocol):
+    """What a blend needs of each `Reference`, which documents it."""
+
+    labels_only: bool
+    class_map: ClassMap | None
+    fingerprint: str
+    stored: StoredRows[Tensor] | None
+
+    @property
+    def modules(self) -> list[nn.Module]: ...
+    @property
+    def num_classes(self) -> int | None: ...
+    def ask(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor: ...
+    def map_classes(self, rows: Tensor, num_classes: int | None = None) -> Tensor: ...
+    def apply(self, fn: Callable[[Tensor], Tensor]) -> Any: ...
 
 
 class Blend:
@@ -39,7 +55,7 @@ class Blend:
 
     def __init__(
         self,
-        members: Sequence[Reference],
+        members: Sequence[Member],
         weights: Sequence[float],
         space: Space = "probability",
         multilabel: bool = False,

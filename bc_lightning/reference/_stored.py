@@ -61,7 +61,12 @@ class StoredOutputs(StoredRows[Tensor]):
         return torch.from_numpy(rows)
 
     def attach(
-        self, dataset: Dataset[Any], verify: bool = True, *, teacher: StoredOutputs | None = None
+        self,
+        dataset: Dataset[Any],
+        verify: bool = True,
+        *,
+        teacher: StoredOutputs | None = None,
+        plain: StoredOutputs | None = None,
     ) -> Dataset[WithReference]:
         """Put h1's rows beside the items of the data set they were stored for.
 
@@ -71,6 +76,7 @@ class StoredOutputs(StoredRows[Tensor]):
             verify: Whether to compare every item that is read with the hash that was stored with its row.
                 Eight items are compared at once in any case. A table in memory has no hashes.
             teacher: Outputs of the model that is imitated in place of h1, stored for the same data set.
+            plain: Outputs of the model that is imitated where h2 is right, stored for the same data set.
 
         Returns:
             A data set of `WithReference` items, for any sampler, worker or batch size. PyTorch's default
@@ -94,8 +100,9 @@ class StoredOutputs(StoredRows[Tensor]):
             self.check_item(row, dataset[row])
         # So that damage is told before a training.
         self[rows]
-        if teacher is not None:
-            dataset = teacher.attach(dataset, verify)
+        for beside in (teacher, plain):
+            if beside is not None:
+                dataset = beside.attach(dataset, verify)
         return Attached(self, dataset, verify and self._hashes is not None)
 
     @staticmethod

@@ -33,12 +33,14 @@ class Data:
         train: A loader, another iterable of batches, a function that makes one, or a LightningDataModule with all data.
         val: The same, without a LightningDataModule.
         test: The same.
+        beside: Further loaders, which trainings read too.
 
     Raises:
         TypeError: One is something else, or can be read only once.
     """
 
-    def __init__(self, train: Any, val: Any, test: Any) -> None:
+    def __init__(self, train: Any, val: Any, test: Any, beside: Iterable[Any] = ()) -> None:
+        self._beside = [data for data in beside if data is not None and _is_loader(data)]
         self.given = {name: data for name, data in zip(DATASETS, (train, val, test), strict=True) if data is not None}
         if "train" not in self.given:
             raise TypeError("train is missing: pass a DataLoader, or a function that makes one. Received: train=None.")
@@ -54,7 +56,8 @@ class Data:
 
     @property
     def _objects(self) -> list[Any]:
-        return [data for data in self.given.values() if self.module is not None or _is_loader(data)]
+        given = [data for data in self.given.values() if self.module is not None or _is_loader(data)]
+        return [*given, *self._beside]
 
     def loaders(self) -> dict[str, Any]:
         """The loaders by data set; made anew where functions make them."""
@@ -131,7 +134,7 @@ class Data:
     def describe(self) -> dict[str, str]:
         """What data these are, in short."""
         with seeded(0):
-            return {f"{name} data": _in_short(loader) for name, loader in self.loaders().items()}
+            return {f"{name} data": in_short(loader) for name, loader in self.loaders().items()}
 
 
 def _check_given(name: str, data: Any) -> None:
@@ -150,7 +153,8 @@ def _check_given(name: str, data: Any) -> None:
         )
 
 
-def _in_short(loader: Any) -> str:
+def in_short(loader: Any) -> str:
+    """What a loader gives, in short."""
     dataset: Any = getattr(loader, "dataset", None)
     if isinstance(dataset, (list, tuple)):
         told = f"{len(dataset)} batches {_short(fingerprint_data(dataset))}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from bc_core.reference._class_map import ClassMap
 from bc_core.reference._weights import check_start_from
 from bc_core.sweep._folder import Report, Trained
 from bc_core.sweep._points import Point
-from bc_core.sweep._recipe import Framework, Recipe
+from bc_core.sweep._recipe import OF_ALL_FRAMEWORKS, Fitted, Framework, Recipe
 from bc_core.sweep._told import code_of, plain_attributes
 from bc_lightning._random_numbers import seeded
 from bc_lightning._user_module import lightning_module_class
@@ -33,7 +34,7 @@ from bc_lightning.reference._asked_items import NotRepeatableError
 from bc_lightning.reference._fingerprint import fingerprint
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._stored import StoredOutputs, store_outputs
-from bc_lightning.sweep._data import Data, check_ids, is_read_whole
+from bc_lightning.sweep._data import Data, check_ids, in_short, is_read_whole
 from bc_lightning.sweep._hooked import BATCH_HOOKS, Hooked, device_of, is_own_hook
 from bc_lightning.sweep._kept_answers import OtherInputsError, check_of
 from bc_lightning.sweep._told import settings, special, told_of
@@ -42,16 +43,19 @@ from bc_lightning.training._module import (
     BCLightningModule,
     _callers_lightning_module,
     criterion_of,
-    reference_for,
     unwrap,
 )
 from bc_lightning.training._reader import evaluating
+from bc_lightning.training._references import reference_for
+from bc_lightning.training._state import compatibilities_of
 from bc_lightning.training._warm_start import warm_start
 
 # What a reference to h1 is made with.
 _OF_H1 = ("scores", "h1_scores", "class_map")
 # The places of ids, inputs and target in batches (ids, x, y).
 _PLACES = {"ids": 0, "inputs": 1, "target": 2}
+# The data that a training reads.
+_TRAINED = ("train", "val")
 
 Loss = str | CompatibilityLoss | ModelLoss | type[ModelLoss]
 
@@ -82,30 +86,15 @@ class LightningRecipe(Recipe):
         normalization: str,
         loss_options: Mapping[str, Any] | None,
         ids: Any,
-        class_names: Any,
-        metadata: Any,
-        performance_metric: Any,
-        evaluate_on_train: bool,
-        store_h1: bool | str,
-        save_models: bool,
         start_from: str | None = None,
         **module: Any,
     ) -> None:
         self.starts_from_h1 = check_start_from(start_from)
-        self.data = Data(train, val, test)
+        common = {name: module.pop(name) for name in OF_ALL_FRAMEWORKS if name in module}
+        self.data = Data(train, val, test, (common.get("unlabelled"), common.get("promise_data")))
         self.trainer = {} if trainer is None else trainer
         check_trainer(self.trainer)
-        super().__init__(
-            h2,
-            losses,
-            tuple(MODEL_LOSSES),
-            class_names=class_names,
-            metadata=metadata,
-            performance_metric=performance_metric,
-            evaluate_on_train=evaluate_on_train,
-            store_h1=store_h1,
-            save_models=save_models,
-        )
+        super().__init__(h2, losses, tuple(MODEL_LOSSES), **common)
         options = dict(loss_options or {})
         for name, loss in self.losses.items():
             by_name = isinstance(loss, (str, type))
@@ -119,13 +108,15 @@ class LightningRecipe(Recipe):
             module["class_map"] = ClassMap.of(module["class_map"]).as_given()
         self.generators = self.data.generators
         self.base_class = _callers_lightning_module()
-        # By data set: the folder of h1's outputs, where they are kept.
+        # By data set: the folder of h1's outputs, where they are kept; and the same of the teacher and the plain h2.
         self.kept: dict[str, Path] = {}
+        self.kept_beside: dict[str, dict[str, Path]] = {"teacher": {}, "plain": {}}
         # Data sets whose ids were seen to be unique.
         self.checked_ids: set[str] = set()
         # Whether h1's kept outputs were seen to be its answer to what h2 is given.
         self.seen_alike = False
         self._find_ids()
+        self._check_held_out()
         self._look_at_h2()
 
     def _find_ids(self) -> None:
@@ -176,6 +167,15 @@ class LightningRecipe(Recipe):
             "base of plain training": self._plain_base(),
         }
 
+    def _told_beside(self, name: str, given: Any) -> str:
+        if name in self.references_beside:
+            return self.references_beside[name].fingerprint
+        with seeded(0):
+            return in_short(given() if callable(given) and not hasattr(given, "__iter__") else given)
+
+    def _dissonance_of(self, name: str) -> str:
+        return str(self._criterion(name).dissonance)
+
     def _criterion(self, name: str, lambda_c: float = 1.0) -> CompatibilityLoss:
         loss, options = self.losses[name]
         return criterion_of(loss, lambda_c, options)
@@ -193,7 +193,7 @@ class LightningRecipe(Recipe):
         """An h2 as it is before the training."""
         made = super().made_h2()
         if self.starts_from_h1:
-            warm_start(made, self.h1)
+            warm_start(made, self.h1, self.module["class_map"])
         return made
 
     def _name_of(self, h2: Any) -> tuple[str, str]:
@@ -202,6 +202,12 @@ class LightningRecipe(Recipe):
 
     def _check(self, h2: Any) -> None:
         self.reference = reference_for(h2, self.h1, **{name: self.module[name] for name in _OF_H1})
+        # Made once, so that their kept outputs are known by one name.
+        self.references_beside = {
+            who: reference_for(h2, self.beside[who], self.module["scores"])
+            for who in ("teacher", "plain")
+            if self.beside[who] is not None
+        }
         self.plain = lightning_module_class(type(h2)) is None
         if self.plain and self.module["optimizer"] is None:
             raise ValueError(
@@ -213,23 +219,38 @@ class LightningRecipe(Recipe):
         # Their own base matters to plain modules only.
         bases = self._bases()
         self.shares_plain = not self.plain or all(base == bases[0] for base in bases)
-        for name in self.losses:
-            self._wrapped(copy.deepcopy(h2), Point(name, 1.0, 0), self.reference)
+        for point in self._trial_points():
+            self._wrapped(copy.deepcopy(h2), point, self.reference)
 
-    def _wrapped(self, h2: nn.Module, point: Point, h1: Any) -> Any:
+    def _wrapped(
+        self, h2: nn.Module, point: Point, h1: Any, kept_beside: Mapping[str, StoredOutputs] = MappingProxyType({})
+    ) -> Any:
         loss, options = self.losses[self._loss_of(point)]
         given = {key: value for key, value in self.module.items() if value is not None}
+        if point.promise is None:
+            given["lambda_c"] = point.lambda_c
+        else:
+            given |= {"promise": point.promise, "promise_options": self.promise_options}
+            given["promise_data"] = self.promise_data
+        beside = self._beside_h1(point)
+        if "unlabelled" in beside:
+            loader = beside["unlabelled"]
+            beside["unlabelled"] = loader() if callable(loader) and not hasattr(loader, "__iter__") else loader
+            beside["unlabelled_weight"] = self.unlabelled_weight
+        for who in (who for who in self.references_beside if who in beside):
+            reference = self.references_beside[who]
+            beside[who] = Reference.of(kept_beside[who], reference.class_map) if who in kept_beside else reference
         if isinstance(h1, Reference):
             given = {key: value for key, value in given.items() if key not in ("class_map", "h1_scores")}
         return BCLightningModule(
             h2,
             h1=h1,
             loss=loss,
-            lambda_c=point.lambda_c,
             loss_options=options,
             lightning_module=self.base_class if self.plain else None,
             comparisons=False,
             **given,
+            **beside,
         )
 
     def _not_finite(self, h2: Any) -> str | None:
@@ -262,12 +283,22 @@ class LightningRecipe(Recipe):
             return None
         return self.h1 if self.reference.module is None else self.reference.module
 
+    def _can_keep(self, data: Any) -> bool:
+        """Whether a loader gives the same items each time, beside which nothing is stored yet."""
+        stored = any(each.is_stored for each in (self.reference, *self.references_beside.values()))
+        return self.data.are_objects and is_read_whole(data) and not self.augments and not stored
+
+    def _keep_beside(self, who: str, name: str, data: Any, path: Path) -> None:
+        # Where h1 is asked, they are too.
+        if name in self.kept:
+            self._store(self.references_beside[who], data, path)
+            self.kept_beside[who][name] = path
+
     def _keep_h1(self, name: str, data: Any, path: Path) -> None:
         if self.ids is not None and name in self.evaluated and name not in self.checked_ids:
             check_ids(data, self.ids, f"ids of {name}")
         insists = self.store_h1 is True
-        repeats = self.data.are_objects and is_read_whole(data) and not self.augments
-        if self.store_h1 is False or not repeats or self.reference.is_stored:
+        if self.store_h1 is False or not self._can_keep(data):
             if insists:
                 hooked = " whose batches are changed by a transfer hook" if self.augments else ""
                 raise ValueError(
@@ -283,16 +314,7 @@ class LightningRecipe(Recipe):
                 self.reference.check_answers()
             return
         try:
-            store_outputs(
-                self.reference,
-                data.dataset,
-                path,
-                trainer=quiet_trainer(package_of(self.base_class)),
-                batch_size=data.batch_size,
-                num_workers=data.num_workers,
-                inputs=self.module["inputs"],
-                collate_fn=data.collate_fn,
-            )
+            self._store(self.reference, data, path)
         except NotRepeatableError:
             # Random augmentation.
             if insists:
@@ -305,11 +327,25 @@ class LightningRecipe(Recipe):
             raise ValueError(f"{path.parent.parent} is the folder of another sweep, or h1 changed: {error}") from error
         self.kept[name] = path
 
+    def _store(self, reference: Reference, data: Any, path: Path) -> None:
+        store_outputs(
+            reference,
+            data.dataset,
+            path,
+            trainer=quiet_trainer(package_of(self.base_class)),
+            batch_size=data.batch_size,
+            num_workers=data.num_workers,
+            inputs=self.module["inputs"],
+            collate_fn=data.collate_fn,
+        )
+
     def _rows_of(self, stored: StoredOutputs) -> Reference:
         return Reference.of(stored, class_map=self.module["class_map"])
 
-    def _attached(self, name: str, loader: Any) -> tuple[Any, StoredOutputs] | None:
-        """The loader on the data set that brings h1's kept outputs along."""
+    def _attached(
+        self, name: str, loader: Any, beside: Mapping[str, StoredOutputs]
+    ) -> tuple[Any, StoredOutputs] | None:
+        """The loader on the data set that brings h1's kept outputs along, and those of who is imitated beside it."""
         if name not in self.kept:
             return None
         stored = StoredOutputs.open(self.kept[name])
@@ -318,7 +354,7 @@ class LightningRecipe(Recipe):
             *("multiprocessing_context", "generator", "prefetch_factor", "persistent_workers"),
         )
         # The items were hashed when they were stored, and are looked at once more in the first batch.
-        dataset = stored.attach(loader.dataset, verify=False)
+        dataset = stored.attach(loader.dataset, verify=False, **beside)
         given = {option: getattr(loader, option) for option in alike}
         return DataLoader(dataset, collate_fn=stored.collate_fn(loader.collate_fn), **given), stored
 
@@ -335,14 +371,26 @@ class LightningRecipe(Recipe):
             self.store_h1 = False
             return super().train(point, directory, report)
 
-    def _fit(self, h2: Any, data: Mapping[str, Any], point: Point, report: Report) -> Callable[[str], Comparison]:
-        attached = {name: self._attached(name, loader) for name, loader in data.items()}
+    def _reads_kept(self, point: Point, data: Mapping[str, Any]) -> bool:
+        """Whether a point is trained on kept outputs: unlabelled inputs and data for a promise have none."""
+        asks = "unlabelled" in self._beside_h1(point) or (point.promise is not None and self.promise_data is not None)
+        return self.store_h1 is not False and not asks and all(name in self.kept for name in _TRAINED if name in data)
+
+    def _kept_beside(self, name: str, point: Point) -> dict[str, StoredOutputs]:
+        there = {who: self.kept_beside[who].get(name) for who in self._beside_h1(point) if who in self.kept_beside}
+        return {who: StoredOutputs.open(path) for who, path in there.items() if path is not None}
+
+    def _fit(self, h2: Any, data: Mapping[str, Any], point: Point, report: Report) -> Fitted:
+        attached = {name: self._attached(name, loader, {}) for name, loader in data.items()}
         h1, given = self.reference, dict(data)
-        reads = self.store_h1 is not False and all(attached.get(name, True) for name in ("train", "val"))
+        beside: dict[str, StoredOutputs] = {}
+        reads = self._reads_kept(point, data)
         if reads:
-            given = {name: loader if (found := attached[name]) is None else found[0] for name, loader in data.items()}
-            h1 = self._rows_of(attached["train"][1])  # type: ignore[index]
-        module = self._wrapped(h2, point, h1)
+            for name in (name for name in _TRAINED if name in data):
+                beside = self._kept_beside(name, point)
+                given[name], stored = self._attached(name, data[name], beside)  # type: ignore[misc]
+                h1 = self._rows_of(stored)
+        module = self._wrapped(h2, point, h1, beside)
         loggers = [logger for tracker in self.trackers if (logger := tracker.logger(point)) is not None]
         package = package_of(lightning_module_class(type(module)))
         trainer = trainer_of(self.trainer, package, loggers, report)
@@ -357,9 +405,13 @@ class LightningRecipe(Recipe):
         if getattr(trainer, "interrupted", False):
             raise KeyboardInterrupt
         self.seen_alike |= check is not None and check.is_over
+        promised = compatibilities_of(module)[0].promised
         # Lightning takes it off the device at the end.
         model = unwrap(module).to(trainer.strategy.root_device)
-        return lambda name: self._compared(trainer, model, data[name], attached[name], point)
+        return Fitted(
+            lambda name: self._compared(trainer, model, data[name], attached[name], point),
+            None if promised is None else promised.keeper,
+        )
 
     def _compared(
         self, trainer: Any, model: Any, loader: Any, attached: tuple[Any, StoredOutputs] | None, point: Point

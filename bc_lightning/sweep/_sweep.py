@@ -28,6 +28,9 @@ def sweep(
     lambdas: Iterable[float] | None = None,
     losses: Sequence[str] | Mapping[str, Loss] = ("new_error", "strict_imitation"),
     seeds: int | Iterable[int] = 0,
+    promises: Sequence[Any] | str | None = None,
+    promise_data: Any = None,
+    promise_options: Mapping[str, Any] | None = None,
     trainer: Mapping[str, Any] | Callable[[], Any] | None = None,
     optimizer: Callable[..., Any] | None = None,
     lr_scheduler: Callable[..., Any] | None = None,
@@ -46,6 +49,10 @@ def sweep(
     metadata: Metadata | None = None,
     performance_metric: Callable[[Any, Any, Any], Any] | None = None,
     start_from: str | None = None,
+    teacher: Any = None,
+    plain: Any = None,
+    unlabelled: Any = None,
+    unlabelled_weight: float = 1.0,
     evaluate_on_train: bool = True,
     store_h1: bool | str = "auto",
     save_models: bool = True,
@@ -83,6 +90,11 @@ def sweep(
             names of the eight losses; or a dictionary of names of your own and dissonances or anything that
             `BCLightningModule` takes as `loss`.
         seeds: one seed or several; of each all points are trained.
+        promises: what trainings are held to instead of a lambda_c, each with every loss and seed:
+            ``["nfr <= 1%", "nfr <= 0.5%"]``; several that are kept together are one text. `lambdas` is then 0, plain
+            training to compare with, unless you say it. They are looked at on `val`.
+        promise_data: held-out data for them in place of `val`, as in `BCLightningModule`.
+        promise_options: as in `BCLightningModule`.
         trainer: arguments of the `Trainer`, such as ``{"max_epochs": 10}``, or a function that makes one. One device
             for a point: several points may run side by side.
         optimizer: for a plain module, as in `BCLightningModule`.
@@ -104,6 +116,12 @@ def sweep(
         performance_metric: a function ``(model, dataset, device)`` that returns a number, for the columns
             `performance_h1` and `performance_h2`; `dataset` is the data loader.
         start_from: `"h1"` lets every point start from h1's weights where names and shapes match (see `warm_start`).
+        teacher: what is imitated in place of h1, by the losses that imitate: a model, or a blend
+            ``[(model, weight), ...]``. Its outputs are kept like h1's, once for all points.
+        plain: what is imitated where h2 is right, the same; see `BCLightningModule`.
+        unlabelled: a loader of inputs without labels, or a function that makes one; h2 imitates on these too, so
+            whoever is imitated is asked in every step of all points but plain training.
+        unlabelled_weight: what these count.
         evaluate_on_train: whether the models are compared on the training data too.
         store_h1: whether h1's outputs are kept and read back while training. "auto" keeps them where each item of
             a data set is always the same and reaches the model as it is, and asks h1 in every step where not.

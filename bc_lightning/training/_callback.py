@@ -51,6 +51,7 @@ class CompatibilityCallback(Callback):
         promise_data: held-out data for it; the validation data by default.
         promise_options: as in `BCLightningModule`.
         teacher: what is imitated in place of h1.
+        plain: what is imitated where h2 is right, as in `BCLightningModule`.
         unlabelled: a loader of inputs without labels, on which h2 imitates too.
         unlabelled_weight: what these count.
 
@@ -90,6 +91,7 @@ class CompatibilityCallback(Callback):
         promise_data: Iterable[Any] | Dataset[Any] | None = None,
         promise_options: dict[str, Any] | None = None,
         teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
+        plain: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         unlabelled: Iterable[Any] | None = None,
         unlabelled_weight: float = 1.0,
     ) -> None:
@@ -121,6 +123,7 @@ class CompatibilityCallback(Callback):
             "promise_data": promise_data,
             "promise_options": promise_options,
             "teacher": teacher,
+            "plain": plain,
             "unlabelled": unlabelled,
             "unlabelled_weight": unlabelled_weight,
         }

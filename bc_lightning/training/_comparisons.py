@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -22,8 +17,12 @@ from bc_core import Comparison, ErrorInstances, ErrorOverlap
 from bc_core._arrays import id_array
 from bc_core.comparison._compare import metadata_of
 from bc_core.comparison._comparison import checked_names
-from bc_core.files._failed_writes import told_of
+from bc_core.comparison._confidence import Said
+from bc_core.comparison._error_instances import CONFIDENCES
+from bc_core.slices._metadata import CodedColumn
 from bc_lightning.batches._model_outputs import _part
+from bc_lightning.training._epoch_counts import Columns, EpochCounts, together
+from bc_lightning.training._sureness import Sureness
 from bc_tensorboard.writing._by_id import TextsById, by_id
 
 if TYPE_CHECKING:
@@ -47,7 +46,9 @@ class LogComparisons:
             order or brings stored outputs of h1. A loader that shuffles, or whose `collate_fn` leaves items out, needs
             `ids`, else its instances can't be named; a `collate_fn` that reorders does too, and is not noticed.
         class_names: name of each class.
-        metadata: text about an instance: a mapping or a function from id to text, or texts indexed by integer id. Texts
+        metadata: text about an instance: a mapping or a function from id to text, or texts indexed by integer id. Or
+            columns over the data set, ``{"country": [...], "age": [...]}`` or a data frame, in its order: they make
+            slices, as in `bc_core.compare` (searched for those that break most in training of one process). Texts
             and images are for models that give one answer per instance, not one per label or pixel. They are those of
             the validation data; for others give a mapping from data set to them, ``{"val": ..., "test": ...}``, with
             several loaders ``{"val/dataloader_idx_0": ..., ...}``.
@@ -73,7 +74,7 @@ class LogComparisons:
 
     ids: str | int | Callable[[Any], Any] | None = None
     class_names: Sequence[str] | None = None
-    metadata: Mapping[Any, str] | Callable[[Any], str] | Sequence[str] | None = None
+    metadata: Any = None
     images: Any = None
     image_size: int = 96
     max_images: int = 10_000
@@ -88,7 +89,7 @@ class LogComparisons:
         for name in ("images", "metadata"):
             given = getattr(self, name)
             for source in given.values() if _is_by_dataset(given) else [given]:
-                if source is not None:
+                if source is not None and (name == "images" or Columns.of(source) is None):
                     by_id(source, name)
         for name, least in (("image_size", 1), ("max_images", 0)):
             value = getattr(self, name)
@@ -150,11 +151,24 @@ class _Rows(NamedTuple):
     target: NDArray[np.int64]
     h1: NDArray[np.int64]
     h2: NDArray[np.int64]
+    # (E, 4): how sure h1 and h2 are of their answers and of the truth; and (E, K), slices by column of metadata.
+    sure: NDArray[np.float64]
+    slices: NDArray[np.int64]
 
     @classmethod
     def none(cls) -> _Rows:
         empty = np.empty(0, dtype=np.int64)
-        return cls(empty, empty, empty, empty)
+        return cls(empty, empty, empty, empty, np.empty((0, 4)), np.empty((0, 0), np.int64))
+
+
+class Outputs(NamedTuple):
+    """What both models returned for a batch, classes on axis 1, and how it is read; integers are not sure."""
+
+    h1: Tensor
+    h2: Tensor
+    binary: bool
+    from_logits: bool
+    threshold: float
 
 
 @dataclass
@@ -174,6 +188,9 @@ class EpochInstances:
     # Data sets that stored outputs came from. Indices of several are no ids; positions in the loader's data set are.
     sources: set[str] = field(default_factory=set)
     positions: list[range | None] = field(default_factory=list)
+    sureness: tuple[Sureness, Sureness] = field(default_factory=lambda: (Sureness(), Sureness()))
+    # Threshold of binary models.
+    threshold: float = 0.5
 
     @property
     def is_nameable(self) -> bool:
@@ -187,7 +204,7 @@ class EpochInstances:
         """The ids, by batches."""
         return list(self.positions) if len(self.sources) > 1 else self.ids
 
-    def add(self, labels: Labels, ids: Any) -> None:
+    def add(self, labels: Labels, ids: Any, outputs: Outputs | None = None) -> None:
         """Add a batch; without ids its instances have no name but their place in the order of this epoch."""
         size = labels.target.shape[0]
         entries = labels.target.numel() // max(1, size)
@@ -196,6 +213,7 @@ class EpochInstances:
             self.entries = None
             self.batches.clear()
             self.ids.clear()
+            self.sureness = (Sureness(), Sureness())
             return
         if size:
             self.entries = entries
@@ -204,12 +222,29 @@ class EpochInstances:
         self.batches.append(torch.stack([column.reshape(-1).to(torch.int32) for column in columns]))
         self.ids.append(range(self.seen, self.seen + size) if ids is None else ids[:size])
         self.seen += size
+        if outputs is not None:
+            self.threshold = outputs.threshold
+            for model, scores, answers in zip(
+                self.sureness, (outputs.h1, outputs.h2), (labels.h1, labels.h2), strict=True
+            ):
+                model.add(scores, answers, labels.target, outputs.binary, outputs.from_logits)
 
-    def errors(self, names: NDArray[Any] | None) -> _Rows:
-        """Read the labels back, once an epoch, and keep what either model got wrong, numbered if names is None."""
+    def errors(
+        self, names: NDArray[Any] | None, columns: Columns | None = None, alone: bool = True
+    ) -> tuple[_Rows, EpochCounts | None]:
+        """Read the labels back, once an epoch, and keep what either model got wrong, numbered if names is None.
+
+        With it come counts over all instances, None where there are none: of slices by `columns`, and of how sure the
+        models are; `alone` where no other process has more of them.
+        """
         if not self.batches:
-            return _Rows.none()
+            return _Rows.none(), None
         target, h1, h2 = torch.cat(self.batches, dim=1).cpu().numpy().astype(np.int64)
+        counted = target >= 0
+        said = [
+            model.said(target[counted], answers[counted], counted)
+            for model, answers in zip(self.sureness, (h1, h2), strict=True)
+        ]
         wrong = np.flatnonzero(((h1 != target) | (h2 != target)) & (target >= 0))
         entries = max(1, self.entries or 1)
         if names is not None:
@@ -222,7 +257,18 @@ class EpochInstances:
                 f"{instance}, label {label}"
                 for instance, label in zip(ids.tolist(), (wrong % entries).tolist(), strict=True)
             )
-        return _Rows(ids, target[wrong], h1[wrong], h2[wrong])
+        codes: list[tuple[CodedColumn, NDArray[np.intp]]] = []
+        if columns is not None and names is not None and entries == 1 and columns.knows(names):
+            codes = [(column, column.codes[names]) for column in columns.sliced]
+        own = [(column, of_all[counted]) for column, of_all in codes]
+        counts = EpochCounts.of(
+            target[counted], (h1[counted], h2[counted]), (said[0], said[1]), self.threshold, own, alone
+        )
+        known = [Said.nothing(int(counted.sum())) if each is None else each for each in said]
+        sure = np.full((len(target), 4), np.nan)
+        sure[counted] = np.stack([known[0].answer, known[1].answer, known[0].truth, known[1].truth], axis=1)
+        slices = np.stack([of_all[wrong] for _, of_all in codes], axis=1) if codes else np.empty((len(wrong), 0), int)
+        return _Rows(ids, target[wrong], h1[wrong], h2[wrong], sure[wrong], slices), counts
 
 
 def _joined(parts: Sequence[Any]) -> NDArray[Any]:
@@ -293,14 +339,16 @@ class Gathered(NamedTuple):
         rows: All their rows on the first process; None on the others.
         nameable: Whether each instance is known by an id, on every process.
         problem: What kept one of them from naming its rows; there are no rows then.
+        counts: Over all their instances.
     """
 
     rows: _Rows | None
     nameable: bool
     problem: str | None = None
+    counts: EpochCounts = EpochCounts()
 
 
-def gathered(instances: EpochInstances) -> Gathered:
+def gathered(instances: EpochInstances, columns: Columns | None = None) -> Gathered:
     """Bring all processes' rows to the first, a chunk at a time."""
     names, problem, world, distributed = None, None, _world_size(), torch.distributed
     try:
@@ -309,7 +357,10 @@ def gathered(instances: EpochInstances) -> Gathered:
     except (TypeError, ValueError) as error:
         problem = str(error)
     if world == 1:
-        return Gathered(None if problem else instances.errors(names), instances.is_nameable, problem)
+        if problem:
+            return Gathered(None, instances.is_nameable, problem)
+        rows, counts = instances.errors(names, columns)
+        return Gathered(rows, instances.is_nameable, None, together([counts]))
     first = distributed.get_rank() == 0
     # Told to all, since what follows is something that they do together.
     states: list[Any] = [None] * world
@@ -317,17 +368,19 @@ def gathered(instances: EpochInstances) -> Gathered:
     problem, nameable = next((text for text, _ in states if text), None), all(able for _, able in states)
     if problem:
         return Gathered(None, nameable, problem if first else None)
-    rows = instances.errors(names if nameable else None)
-    sizes: list[Any] = [None] * world
-    distributed.all_gather_object(sizes, len(rows.ids))
+    rows, counts = instances.errors(names if nameable else None, columns, alone=False)
+    told: list[Any] = [None] * world
+    distributed.all_gather_object(told, (len(rows.ids), counts))
+    sizes = [size for size, _ in told]
     parts: list[list[_Rows]] = [[] for _ in range(world)]
     for start in range(0, max(sizes), _CHUNK):
-        chunk = _Rows(*(column[start : start + _CHUNK] for column in rows))
+        chunk = _Rows(*(cast("Any", column[start : start + _CHUNK]) for column in rows))
         received: list[Any] | None = [None] * world if first else None
         distributed.gather_object(chunk, received)
         for part, piece in zip(parts, received or (), strict=False):
             part.append(piece)
-    return Gathered(_in_order([piece for part in parts for piece in part]) if first else None, nameable)
+    whole = _in_order([piece for part in parts for piece in part]) if first else None
+    return Gathered(whole, nameable, None, together([each for _, each in told]))
 
 
 def _in_order(pieces: Sequence[_Rows]) -> _Rows:
@@ -339,20 +392,50 @@ def _in_order(pieces: Sequence[_Rows]) -> _Rows:
     if whole.ids.dtype.kind == "O":
         return whole
     order = np.argsort(whole.ids, kind="stable")
-    return _Rows(*(column[order] for column in whole))
+    return _Rows(*(cast("Any", column[order]) for column in whole))
 
 
 def comparison_of(
-    comparisons: LogComparisons, counts: Tensor, rows: _Rows, step: int, lambda_c: float, illustrable: bool
+    comparisons: LogComparisons,
+    counts: Tensor,
+    rows: _Rows,
+    step: int,
+    lambda_c: float,
+    illustrable: bool,
+    columns: Columns | None,
+    over_all: EpochCounts,
 ) -> Comparison:
     """The comparison of one epoch, from counts and rows of all processes."""
-    ask = TextsById(comparisons.metadata) if illustrable and comparisons.metadata is not None else None
-    texts = metadata_of(ask, np.arange(len(rows.ids)), rows.ids, len(rows.ids))
-    if ask is not None and (complaint := ask.complaint()):
-        rank_zero_warn(complaint)
+    if columns is not None:
+        texts = columns.describe(rows.ids) if illustrable else None
+        if illustrable and not columns.knows(rows.ids):
+            rank_zero_warn(
+                f"The columns of LogComparisons(metadata=...) hold {columns.size} values in the order of the data set, "
+                "and the ids are not places in it, so they are left out: leave out ids=, or give texts by id."
+            )
+    else:
+        ask = TextsById(comparisons.metadata) if illustrable and comparisons.metadata is not None else None
+        texts = metadata_of(ask, np.arange(len(rows.ids)), rows.ids, len(rows.ids))
+        if ask is not None and (complaint := ask.complaint()):
+            rank_zero_warn(complaint)
     overlap, names = ErrorOverlap(counts), comparisons.class_names
-    instances = ErrorInstances(rows.ids, rows.target, rows.h1, rows.h2, texts)
-    return Comparison(overlap, instances, None if names is None else tuple(names), None, step, lambda_c)
+    sure = {} if over_all.confidence.calibration is None else dict(zip(CONFIDENCES, rows.sure.T, strict=True))
+    # Of no rows nobody knows the columns.
+    in_slices = rows.slices if len(rows.ids) else np.empty((0, len(over_all.slices)), np.int64)
+    slices = {each.column: in_slices[:, place] for place, each in enumerate(over_all.slices)}
+    instances = ErrorInstances(rows.ids, rows.target, rows.h1, rows.h2, texts, **sure, slices=slices)
+    labels = None if names is None else tuple(names)
+    return Comparison(
+        overlap,
+        instances,
+        labels,
+        None,
+        step,
+        lambda_c,
+        slices=over_all.slices,
+        found_slices=over_all.found,
+        confidence=over_all.confidence,
+    )
 
 
 def tensorboard_loggers(trainer: Any) -> list[Any]:
@@ -362,79 +445,3 @@ def tensorboard_loggers(trainer: Any) -> list[Any]:
         for logger in trainer.loggers
         if any(kind.__name__ == "TensorBoardLogger" for kind in type(logger).__mro__)
     ]
-
-
-def write(
-    comparisons: LogComparisons,
-    comparison: Comparison,
-    loggers: Sequence[Any],
-    dataset: str,
-    dissonance: str,
-    illustrable: bool,
-) -> None:
-    """Save and log; what fails, such as a full disk, is told of and does not end the training."""
-    told = f"The comparison of step {comparison.step} ({dataset})"
-    # Whatever keeps one place from taking it, the others get theirs.
-    with told_of(told, rank_zero_warn):
-        if comparisons.directory is not None:
-            name = f"{dataset.replace('/', '-')}-step-{comparison.step:08d}"
-            path = _free_path(Path(comparisons.directory), name, comparison)
-            if path is not None:
-                comparison.save(path)
-    for logger in loggers:
-        with told_of(told, rank_zero_warn):
-            from bc_tensorboard import summary
-
-            free = _free_dataset(logger, dataset, comparison)
-            if free is None:
-                continue
-            summary.comparison(
-                logger,
-                comparison,
-                dataset=free,
-                dissonance=dissonance.replace("_", " "),
-                images=comparisons.images if illustrable else None,
-                image_size=comparisons.image_size,
-                max_images=comparisons.max_images,
-            )
-
-
-def _free_path(directory: Path, name: str, comparison: Comparison) -> Path | None:
-    """Where a comparison is saved without replacing another; None where the very same lies there already."""
-    path = directory / f"{name}.json"
-    for number in count(2):
-        if not path.exists():
-            return path
-        with suppress(OSError, TypeError, ValueError):
-            if Comparison.load(path) == comparison:
-                return None
-        taken, path = path, directory / f"{name}-{number}.json"
-        if not path.exists():
-            rank_zero_warn(f"{taken} holds another comparison and is kept; this one is saved as {path.name}.")
-    return None
-
-
-# What each logger was given in this process: a second record under one name and step would hide the first.
-_WRITTEN: WeakKeyDictionary[Any, dict[tuple[str, int | None], str]] = WeakKeyDictionary()
-
-
-def _free_dataset(logger: Any, dataset: str, comparison: Comparison) -> str | None:
-    """The name of the data set under which a comparison hides no other of its step; None if it was written already."""
-    table = comparison.instances
-    columns = (comparison.overlap.counts, table.target, table.h1_pred, table.h2_pred)
-    digest = hashlib.sha256(b"".join(column.tobytes() for column in columns) + repr(table.ids.tolist()).encode())
-    written, found = _WRITTEN.setdefault(logger, {}), digest.hexdigest()
-    for number in count(1):
-        free = dataset if number == 1 else f"{dataset} ({number})"
-        before = written.setdefault((free, comparison.step), "")
-        if before == found:
-            return None
-        if not before:
-            written[free, comparison.step] = found
-            if number > 1:
-                rank_zero_warn(
-                    f"Another comparison of step {comparison.step} ({dataset}) was logged before; this one is the data "
-                    f"set {free!r}."
-                )
-            return free
-    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +21,24 @@ _BATCHES_AT_ONCE, _LABELS_AT_ONCE = 64, 16384
 _FIRST = ("btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "accuracy_h1", "accuracy_h2")
 LOGGED_SCORES = (*_FIRST, *(name for name in SCORES if name not in (*_FIRST, "pfr", "nfi")))
 LOGGED_NAMES = ("base_loss", "dissonance", *LOGGED_SCORES)
+
+
+# Where h1 did not know some classes: of these, and of all others.
+NEW_CLASSES_NAMES = (
+    "accuracy_h2_new_classes",
+    *(f"{name}_known_classes" for name in ("accuracy_h1", "accuracy_h2", "nfr")),
+)
+
+
+def of_new_classes(counts: Tensor, new_classes: Sequence[int]) -> dict[str, Tensor]:
+    """What is logged too where h1 did not know some classes, whose instances its own scores hold against it."""
+    is_new = torch.zeros(len(counts), dtype=torch.bool, device=counts.device)
+    for number in new_classes:
+        is_new[number] = True
+    new, known = (torch.where(chosen[:, None, None], counts, 0).sum(0) for chosen in (is_new, ~is_new))
+    values = [score_from_counts(new, "accuracy_h2")]
+    values += [score_from_counts(known, name) for name in ("accuracy_h1", "accuracy_h2", "nfr")]
+    return dict(zip(NEW_CLASSES_NAMES, values, strict=True))
 
 
 class EpochResult(NamedTuple):

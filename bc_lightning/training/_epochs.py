@@ -19,12 +19,14 @@ from bc_lightning.training._comparisons import (
     comparison_of,
     gathered,
     tensorboard_loggers,
-    write,
 )
 from bc_lightning.training._compiling import eager
+from bc_lightning.training._epoch_counts import Columns
+from bc_lightning.training._epoch_record import of_new_classes
 from bc_lightning.training._penalty import raise_what_was_noticed
 from bc_lightning.training._promise import log_promise, look_at_validation
 from bc_lightning.training._state import UNLABELLED, Compatibility, Epoch, Stage
+from bc_lightning.training._written_comparisons import write
 
 
 def begin_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
@@ -55,7 +57,10 @@ def end_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
     for key, record in epoch.records.items():
         result = record.result()
         suffix = f"/dataloader_idx_{key}" if len(epoch.records) > 1 else ""
-        for name, value in result.logged.items():
+        logged, class_map = result.logged, state.reference.class_map
+        if class_map is not None and class_map.new:
+            logged = {**logged, **of_new_classes(result.counts, class_map.new)}
+        for name, value in logged.items():
             with own_logging(state):
                 module.log(
                     logged_name(f"{options.log_prefix}{stage}_{name}{suffix}"),
@@ -103,7 +108,8 @@ def _write_comparison(
     dataset, trainer, run = f"{state.options.log_prefix}{plain_name}", module.trainer, state.run
     if trainer.sanity_checking:
         return
-    rows, nameable, problem = gathered(instances)
+    columns = Columns.of(comparisons.metadata)
+    rows, nameable, problem, over_all = gathered(instances, columns)
     # Outside of fit the Trainer counts no steps; a checkpoint that it loaded says at which one it was saved.
     outside = trainer.state.fn != "fit" and run.checkpoint_step is not None
     step = cast("int", run.checkpoint_step) if outside else trainer.global_step
@@ -130,7 +136,7 @@ def _write_comparison(
     # Of one label or pixel of an instance there is no image.
     illustrable = nameable and instances.entries in (0, 1)
     try:
-        comparison = comparison_of(comparisons, counts, rows, step, lambda_c, illustrable)
+        comparison = comparison_of(comparisons, counts, rows, step, lambda_c, illustrable, columns, over_all)
         if state.reference.class_map is not None:
             comparison = dataclasses.replace(comparison, new_classes=state.reference.class_map.new)
     except (TypeError, ValueError) as error:

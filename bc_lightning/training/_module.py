@@ -21,13 +21,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from bc_core import Promise, check_lambda
-from bc_core.losses._blends import check_scale_of_blend, members_and_weights, told_of_teacher
+from bc_core.losses._blends import PLAIN, check_scale_of_blend
 from bc_core.losses._dissonances import DISSONANCES
 from bc_core.losses._options import check_known_scores, check_lambda_of, check_scale, known
 from bc_core.promise._keeper import PromiseOptions
 from bc_core.reference._weights import check_start_from
 from bc_lightning._packages import LightningModule
-from bc_lightning._user_module import class_of, has_scores, lightning_module_class, of_one_kind, only_network
+from bc_lightning._user_module import class_of, lightning_module_class, only_network
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.losses._losses import MODEL_LOSSES, ModelLoss
 from bc_lightning.reference._reference import Reference
@@ -36,6 +36,7 @@ from bc_lightning.reference._stored import StoredOutputs
 from bc_lightning.training._comparisons import LogComparisons
 from bc_lightning.training._made_class import made_class, plain_classifier_class
 from bc_lightning.training._promise import Promised, check_promise_data
+from bc_lightning.training._references import check_blend_of_probabilities, imitated_reference, reference_for
 from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall, compatibilities_of
 from bc_lightning.training._unlabelled import check_unlabelled
 from bc_lightning.training._warm_start import started
@@ -122,6 +123,8 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
             too), and lambda_c's ``start`` (2) and ``most`` (64).
         teacher: what is imitated in place of h1, by a loss that imitates: a model, `StoredOutputs`, a `Reference`, or a
             blend of several as a list ``[(model, weight), ...]``. Support and scores are h1's all the same.
+        plain: a model that was trained without h1, in any form of `teacher`: imitated in place of h1 wherever h2 is
+            right at present, so that h1 is imitated where h2 is wrong alone; with ``loss="imitation"`` MUSCLE.
         unlabelled: a loader of inputs without labels, one batch of which each training step takes too; begun anew at
             its end. h1, or the teacher, is asked about it, and h2, which is run once more, imitates the answer.
             Logged as ``train_unlabelled_dissonance``.
@@ -172,6 +175,7 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         promise_data: Iterable[Any] | Dataset[Any] | None = None,
         promise_options: dict[str, Any] | None = None,
         teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
+        plain: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         unlabelled: Iterable[Any] | None = None,
         unlabelled_weight: float = 1.0,
     ) -> None:
@@ -220,6 +224,7 @@ def _wrap(
     promise_data: Iterable[Any] | Dataset[Any] | None = None,
     promise_options: dict[str, Any] | None = None,
     teacher: Any = None,
+    plain: Any = None,
     unlabelled: Iterable[Any] | None = None,
     unlabelled_weight: float = 1.0,
 ) -> Any:
@@ -249,16 +254,17 @@ def _wrap(
     _check_scores(model, scores)
     reference = reference_for(model, h1, scores, h1_scores, class_map)
     check_no_shared_parameters(reference, model)
-    taught = None if teacher is None else _teacher_for(model, teacher, scores, criterion)
+    taught = imitated_reference(model, teacher, scores, criterion)
+    unheld = imitated_reference(model, plain, scores, criterion, PLAIN)
     check_blend_of_probabilities(reference, criterion, "h1")
-    check_scale(criterion.dissonance, (taught or reference).class_map)
-    check_scale_of_blend(criterion.dissonance, (taught or reference).fingerprint)
     if taught is None:
+        check_scale(criterion.dissonance, reference.class_map)
+        check_scale_of_blend(criterion.dissonance, reference.fingerprint)
         check_known_scores(criterion.dissonance, reference.labels_only)
     if check_start_from(start_from):
         started(model, reference, optimizer)
-    plain = lightning_module_class(type(model)) is None
-    if plain:
+    lacks_steps = lightning_module_class(type(model)) is None
+    if lacks_steps:
         model = plain_classifier_class(lightning_module or _callers_lightning_module())(
             model, inputs, optimizer, lr_scheduler
         )
@@ -280,10 +286,11 @@ def _wrap(
         tuple(cast("list[Stage]", stages)),
         log_prefix,
         LogComparisons.of(comparisons),
-        plain,
+        lacks_steps,
         held_to,
         promise_data,
         taught,
+        unheld,
         check_unlabelled(unlabelled, unlabelled_weight, taught or reference),
     )
     state = Compatibility(options)
@@ -310,55 +317,6 @@ def promised_by(
     held_to = None if promise is None else PromiseOptions.of(promise, options, lambda_c)
     check_promise_data(data, held_to)
     return held_to
-
-
-def reference_for(
-    h2: nn.Module, h1: Any, scores: Scores = None, h1_scores: Scores = None, class_map: Any = None
-) -> Reference:
-    """h1 as it is asked beside an h2: what is said of h2's scores holds for an h1 that was made as h2 is."""
-    if isinstance(h1, (list, tuple)):
-        models, weights = members_and_weights(h1)
-        members = [
-            reference_for(h2, each, scores, None if isinstance(each, Reference) else h1_scores) for each in models
-        ]
-        return Reference(list(zip(members, weights, strict=True)), class_map)
-    if h1_scores is None and not isinstance(h1, Reference) and of_one_kind(h1, h2) and has_scores(h1, scores):
-        h1_scores = scores
-    reference = Reference.of(h1, class_map=class_map, scores=h1_scores)
-    if not of_one_kind(reference.h1, h2):
-        # One that was made as h2 is answers with the parts that h2's steps are found to call.
-        reference.check_answers()
-    return reference
-
-
-def _teacher_for(h2: nn.Module, teacher: Any, scores: Scores, criterion: CompatibilityLoss) -> Reference:
-    """What is imitated in place of h1."""
-    if criterion.labels_suffice:
-        raise ValueError(
-            f"A teacher is imitated in place of h1, and dissonance={criterion.dissonance!r} imitates nobody. Leave it "
-            f"out, or name a loss that imitates, such as loss='imitation' or 'StrictImitationCrossEntropyLoss'."
-        )
-    with told_of_teacher():
-        reference = reference_for(h2, teacher, scores)
-        check_no_shared_parameters(reference, h2)
-        check_blend_of_probabilities(reference, criterion, "the teacher")
-    if reference.labels_only:
-        raise ValueError(
-            f"The teacher is known by its predicted labels only, and dissonance={criterion.dissonance!r} imitates its "
-            f"probabilities. Give a model, or stored outputs that hold scores."
-        )
-    return reference
-
-
-def check_blend_of_probabilities(reference: Reference, criterion: CompatibilityLoss, who: str) -> None:
-    """Refuse a blend of logits where the binary loss takes probabilities, and the other way round."""
-    from_logits = criterion.base != "binary_cross_entropy" or criterion.options.get("from_logits", True)
-    if reference.mixed is not None and reference.mixed.from_logits != from_logits:
-        given, read = ("probabilities", "logits") if from_logits else ("logits", "probabilities")
-        raise ValueError(
-            f"{who} is a blend of models that give {given}, and the loss reads {read}. Say it where the blend is made, "
-            f"Reference([...], from_logits={from_logits}), if its models give {read}."
-        )
 
 
 def _check_scores(model: nn.Module, scores: Scores) -> None:

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from bc_core.losses._blends import Kind, check_kind_of_blend
+from bc_core.losses._blends import H1, PLAIN, TEACHER, Kind, check_kind_of_blend
 from bc_core.losses._dissonances import DISSONANCES
 from bc_lightning._user_module import class_of, of_one_kind
 from bc_lightning.batches._model_outputs import (
@@ -21,8 +21,8 @@ from bc_lightning.batches._model_outputs import (
     scores_from_output,
 )
 from bc_lightning.losses._alignment import check_finite, is_log_probabilities, is_probabilities
-from bc_lightning.losses._instance_terms import LossTerms, _support_over_ranks, labels_of
-from bc_lightning.training._comparisons import EpochInstances, ids_of_batch, tensorboard_loggers
+from bc_lightning.losses._instance_terms import Labels, LossTerms, _support_over_ranks, labels_of
+from bc_lightning.training._comparisons import EpochInstances, Outputs, ids_of_batch, tensorboard_loggers
 from bc_lightning.training._epoch_record import EpochRecord
 from bc_lightning.training._loaders import (
     Part,
@@ -66,20 +66,24 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     axis = _class_axis(step, number, h2_output, target)
     h2_output = _classes_second(step, h2_output, step.calls[number].output if resize is None else h2_output, axis)
     answers = {name: _answer_of(step, name, number, h2_output, axis, resize) for name in state.references}
-    h1_output, teacher_output = answers["h1"], answers.get("the teacher")
-    if teacher_output is not None:
-        teacher_output = state.imitated.to_imitate(teacher_output, h2_output)
+    h1_output = answers[H1]
+    teacher_output, plain_output = (
+        state.references[name].to_imitate(answers[name], h2_output) if name in answers else None
+        for name in (TEACHER, PLAIN)
+    )
     if state.reference.class_map is not None and state.reference.class_map.parts and len(target):
         # Whether h1 is right is told by the whole, what is imitated is divided.
         whole = state.reference.for_support(h1_output, target)
         if teacher_output is None and not state.loss.labels_suffice:
             teacher_output = state.reference.to_imitate(h1_output, h2_output)
-        answers["h1"] = h1_output = whole
+        answers[H1] = h1_output = whole
     if len(target) == 0 and len(h2_output) == 0:
         return _of_no_instances(step, h2_output)
     if step.first:
         check_triple(step.calls[number].output, state.options.scores)
-        _check_kind_of_scores(state, h2_output, h1_output if teacher_output is None else teacher_output)
+        imitated = (H1, h1_output) if teacher_output is None else (TEACHER, teacher_output)
+        for who, scores in (imitated, *([] if plain_output is None else [(PLAIN, plain_output)])):
+            _check_kind_of_scores(state, h2_output, who, scores)
         _check_blends(step, h2_output)
         if state.loss.validate_args:
             state.loss.look(h2_output, target, h1_output, outputs_checked=True)
@@ -88,12 +92,14 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
         run.looked_at.add(step.stage)
     else:
         state.loss.watch_scale(h1_output)
-    if teacher_output is not None:
-        state.loss.watch_scale(teacher_output, "teacher")
-    if state.loss.base == "nll" and h1_output.is_floating_point():
-        h1_output = scores_from_output(h1_output, "log_probabilities")
-    if state.loss.base == "nll" and teacher_output is not None and teacher_output.is_floating_point():
-        teacher_output = scores_from_output(teacher_output, "log_probabilities")
+    for who, scores_beside in ((TEACHER, teacher_output), (PLAIN, plain_output)):
+        if scores_beside is not None:
+            state.loss.watch_scale(scores_beside, who.removeprefix("the "))
+    if state.loss.base == "nll":
+        h1_output = _as_log_probabilities(h1_output)
+        teacher_output, plain_output = (
+            None if each is None else _as_log_probabilities(each) for each in (teacher_output, plain_output)
+        )
     _watch_finite(step, h2_output, answers)
     keep = _padding(step, number, target)
     if keep is not None and step.stage != "train":
@@ -101,13 +107,39 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
             return _of_no_instances(step, h2_output)
         # What is trained on is trained on; what is evaluated counts once.
         teacher_output = None if teacher_output is None else teacher_output[:keep]
+        plain_output = None if plain_output is None else plain_output[:keep]
         h2_output, target, h1_output, keep = h2_output[:keep], target[:keep], h1_output[:keep], None
+    if plain_output is not None:
+        teacher_output = _where_h2_is_right(step, plain_output, h2_output, target, h1_output, teacher_output)
     loss_terms = state.loss.terms if step.compiler is None else state.compiled_terms(step.compiler)
     taught = () if teacher_output is None else (teacher_output,)
     terms: LossTerms = loss_terms(h2_output, target, h1_output, *taught, outputs_checked=True)
     _record(step, h2_output.detach(), target, h1_output, keep, terms, base)
     step.used()
     return terms
+
+
+def _as_log_probabilities(scores: Tensor) -> Tensor:
+    return scores_from_output(scores, "log_probabilities") if scores.is_floating_point() else scores
+
+
+def _where_h2_is_right(
+    step: Step, plain: Tensor, h2_output: Tensor, target: Tensor, h1_output: Tensor, taught: Tensor | None
+) -> Tensor:
+    """What is imitated: the plain h2 where h2 is right at present, else h1, or the teacher in its place."""
+    loss, imitated = step.state.loss, h1_output if taught is None else taught
+    alone = loss.base == "binary_cross_entropy"
+    for who, scores in ((PLAIN, plain), (H1 if taught is None else TEACHER, imitated)):
+        if scores.shape != h2_output.shape and not (alone and scores.numel() == h2_output.numel()):
+            raise ValueError(
+                f"{who} gives scores of shape {tuple(scores.shape)}, and h2 of shape {tuple(h2_output.shape)}: each is "
+                f"imitated on a part of the instances, so say which class of it is which, with class_map= for h1 and "
+                f"Reference(model, class_map=...) for another."
+            )
+    labels = labels_of(loss.base, h2_output.detach(), target, h1_output, **loss.options)
+    right = labels.h2 == labels.target
+    right = right.reshape(h2_output.shape) if alone else right.unsqueeze(1)
+    return torch.where(right, plain.reshape(h2_output.shape), imitated.reshape(h2_output.shape).to(plain.dtype))
 
 
 def _of_no_instances(step: Step, h2_output: Tensor) -> LossTerms:
@@ -185,9 +217,9 @@ def _answer_of(
     axis: int,
     resize: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """What h1 or the teacher says, in h2's classes, on axis 1 as h2's now are, which were on `axis`."""
+    """What h1 or who is imitated says, in h2's classes, on axis 1 as h2's now are, which were on `axis`."""
     reference = step.state.references[name]
-    rows = step.rows if name == "h1" else step.teacher_rows
+    rows = step.rows if name == H1 else step.rows_beside.get(name)
     # Only a class map needs to know h2's classes; without one, differing shapes are told apart by the loss.
     classes = h2_output.shape[1] if reference.class_map is not None and h2_output.ndim > 1 else None
     if not reference.is_stored:
@@ -196,7 +228,7 @@ def _answer_of(
         raise ValueError(
             f"{name} is given as stored outputs, but the {step.stage} batch does not say which rows of them it is. "
             f"Wrap the data set that its loader reads: DataLoader(stored.attach(dataset), ...); another data set needs "
-            f"stored outputs of its own, of the same model: store_outputs({'h1' if name == 'h1' else 'model'}, "
+            f"stored outputs of its own, of the same model: store_outputs({'h1' if name == H1 else 'model'}, "
             f"val_set, ...).attach(val_set)."
         )
     else:
@@ -230,7 +262,7 @@ def _check_blends(step: Step, h2_output: Tensor) -> None:
         check_kind_of_blend(reference.fingerprint, kind, name)
 
 
-def _check_kind_of_scores(state: Compatibility, h2_output: Tensor, h1_output: Tensor) -> None:
+def _check_kind_of_scores(state: Compatibility, h2_output: Tensor, who: str, h1_output: Tensor) -> None:
     """Once: a softmax of a softmax trains and logs plausible nonsense. One look, so one wait for the device at most."""
     if state.loss.base not in ("cross_entropy", "kl_divergence"):
         return
@@ -239,8 +271,7 @@ def _check_kind_of_scores(state: Compatibility, h2_output: Tensor, h1_output: Te
             "h2's scores are probabilities (every row lies in 0..1 and sums to 1), but the loss expects logits. Leave "
             "out the softmax, or say which submodule gives the logits: scores='name'."
         )
-    who = "h1" if state.options.teacher is None else "the teacher"
-    name = who.removeprefix("the ")
+    name = who.removeprefix("the ").removesuffix(" h2")
     if DISSONANCES[state.loss.dissonance].reads == "logits" and h1_output.is_floating_point():
         gives_none = is_probabilities(h1_output) or (is_log_probabilities(h1_output) > is_log_probabilities(h2_output))
         if gives_none:
@@ -266,7 +297,8 @@ def _watch_finite(step: Step, h2_output: Tensor, answers: dict[str, Tensor]) -> 
             check_finite(answer, name, where)
         check_finite(h2_output, "h2", where)
         return
-    outputs = {"h1": answers["h1"], "h2": h2_output, **answers}
+    outputs = {H1: answers[H1], "h2": h2_output, **answers}
+    run.watched = tuple(outputs)
     if run.first_bad is None or run.first_bad.device != h2_output.device:
         run.first_bad = torch.full((len(outputs),), -1, dtype=torch.long, device=h2_output.device)
     bad = torch.stack([~torch.isfinite(output.detach()).all() for output in outputs.values()])
@@ -286,7 +318,7 @@ def raise_what_was_noticed(run: Run, stored: str | None = None) -> None:
     if run.first_bad is None:
         return
     steps, run.first_bad = run.first_bad.tolist(), None
-    for model, step in zip(("h1", "h2", "the teacher"), steps, strict=False):
+    for model, step in zip(run.watched, steps, strict=True):
         if step >= 0:
             raise ValueError(
                 f"{model} returned NaN or inf at step {step}. Expected finite scores: look for a diverged or "
@@ -322,9 +354,15 @@ def _record(
         size, trainer = len(labels.target), cast("Any", step.module).trainer
         loader = loader_of(trainer, step.stage, step.position.dataloader_idx)
         order = order_of(loader, trainer.world_size)
-        instances.add(
-            labels, ids_of_batch(comparisons, step.batch_before, step.indices, step.source, order, instances, size)
-        )
+        ids = ids_of_batch(comparisons, step.batch_before, step.indices, step.source, order, instances, size)
+        instances.add(labels, ids, _outputs(step.state, h1_output, h2_output, labels))
+
+
+def _outputs(state: Compatibility, h1_output: Tensor, h2_output: Tensor, labels: Labels) -> Outputs:
+    """What the models returned, to be asked how sure they are; h1 mapped to h2's classes is not."""
+    binary, options = state.loss.base == "binary_cross_entropy", state.loss.options
+    h1 = labels.h1 if state.reference.class_map is not None else h1_output
+    return Outputs(h1, h2_output, binary, options.get("from_logits", True), options.get("threshold", 0.5))
 
 
 def _record_for(step: Step, num_classes: int, device: torch.device) -> EpochRecord:

@@ -150,10 +150,10 @@ class Reader:
                         "look for a diverged or half-loaded model, or inputs that are already NaN"
                     )
             labels = self._labels(h2_output, target.to(h2_output.device), h1_output)
+            # h1 mapped to h2's classes says which of them it means, and not how sure it is.
+            mapped = self._reference is not None and self._reference.class_map is not None
+            found.add(labels, None if mapped else h1_output, h2_output, self._is_binary(h2_output), self._options)
             size, entries = labels.target.shape[0], labels.target.numel()
-            found.num_classes = max(found.num_classes, labels.num_classes)
-            columns = (labels.target, labels.h1, labels.h2)
-            found.labels.append(torch.stack([column.reshape(-1) for column in columns]).cpu())
             if ids is None and indices is not None:
                 ids = indices.reshape(-1).tolist()
             if entries != size:
@@ -242,7 +242,7 @@ class Reader:
         return scores if self._h1_class_axis == 1 else scores.movedim(-1, 1)
 
     def _labels(self, h2_output: Tensor, target: Tensor, h1_output: Tensor) -> Any:
-        if self._multilabel or h2_output.ndim == 1 or h2_output.shape[1] == 1:
+        if self._is_binary(h2_output):
             outputs = {"h1": h1_output, "h2": h2_output}
             if not self._options["from_logits"]:
                 _check_probabilities(outputs)
@@ -256,6 +256,9 @@ class Reader:
         else:
             _check_labels(target, h2_output.shape[1], self._options["ignore_index"])
         return labels_of("cross_entropy", h2_output, target, h1_output, **self._options)
+
+    def _is_binary(self, h2_output: Tensor) -> bool:
+        return self._multilabel or h2_output.ndim == 1 or h2_output.shape[1] == 1
 
     def _note_range(self, outputs: Mapping[str, Tensor]) -> None:
         for model, output in outputs.items():

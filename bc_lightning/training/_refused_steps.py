@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from bc_core.losses._blends import H1, PLAIN, TEACHER
 from bc_lightning._user_module import class_of
 
-GIVE_ITSELF = {"h1": "h1=old_model", "the teacher": "teacher=model"}
+GIVE_ITSELF = {H1: "h1=old_model", TEACHER: "teacher=model", PLAIN: "plain=model"}
 
 
 def captures_message(module: nn.Module, stage: str, scores: object, calls: int) -> str:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from bc_core.losses._blends import H1, PLAIN, TEACHER
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.reference._reference import Reference
 from bc_lightning.training._calls import Call
 from bc_lightning.training._comparisons import EpochInstances, LogComparisons
-from bc_lightning.training._epoch_record import LOGGED_NAMES, EpochRecord
+from bc_lightning.training._epoch_record import LOGGED_NAMES, NEW_CLASSES_NAMES, EpochRecord
 from bc_lightning.training._moved_rows import AsBrought
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ class Options:
     promise: PromiseOptions | None = None
     # Held-out data for the promise; None for the validation data.
     promise_data: Any = None
-    # What is imitated in place of h1.
+    # What is imitated in place of h1, and what where h2 is right.
     teacher: Reference | None = None
+    plain: Reference | None = None
     unlabelled: Unlabelled | None = None
 
     @property
@@ -74,7 +76,9 @@ class Options:
     @property
     def logged_names(self) -> frozenset[str]:
         """The names that are ours in the Trainer's logs."""
-        names = {f"{self.log_prefix}{stage}_{name}" for stage in self.stages for name in LOGGED_NAMES}
+        class_map = self.reference.class_map
+        of_epoch = (*LOGGED_NAMES, *(NEW_CLASSES_NAMES if class_map is not None and class_map.new else ()))
+        names = {f"{self.log_prefix}{stage}_{name}" for stage in self.stages for name in of_epoch}
         if self.unlabelled is not None:
             names.add(f"{self.log_prefix}{UNLABELLED}")
         others = ["lambda_c"] if self.moves_lambda else []
@@ -92,7 +96,8 @@ class Incoming(NamedTuple):
     # Of which data set the rows are, and the batch as the loader brought it.
     source: str | None = None
     brought: AsBrought | None = None
-    teacher_rows: Tensor | None = None
+    # Those of the teacher and the plain h2, by what they are called.
+    beside: Mapping[str, Tensor | None] = {}  # never changed
 
 
 class Position(NamedTuple):
@@ -148,6 +153,8 @@ class Run:
     h1_draws: bool = False
     # Device flags, read only where the Trainer waits for the device anyway.
     first_bad: Tensor | None = None
+    # Whose outputs the entries of it are of.
+    watched: tuple[str, ...] = (H1, "h2")
     # By what is to be said of them.
     faults: dict[str, Tensor] = field(default_factory=dict)
     other_items: Tensor | None = None
@@ -194,9 +201,9 @@ class Compatibility:
 
     @property
     def references(self) -> dict[str, Reference]:
-        """h1, and the teacher where there is one, by what they are called."""
-        teacher = self.options.teacher
-        return {"h1": self.options.reference, **({} if teacher is None else {"the teacher": teacher})}
+        """h1, and the teacher and the plain h2 where there are such, by what they are called."""
+        given = {H1: self.options.reference, TEACHER: self.options.teacher, PLAIN: self.options.plain}
+        return {name: reference for name, reference in given.items() if reference is not None}
 
     @property
     def imitated(self) -> Reference:
@@ -261,11 +268,11 @@ class Compatibility:
     def checkpoint_entry(self, checkpoint: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What a checkpoint says of h1; plain values and tensors, so that it loads without this package."""
         promised = {} if self.promised is None else {"promise": self.promised.state_dict(checkpoint or {})}
-        teacher = self.options.teacher
+        others = {"teacher": self.options.teacher, "plain": self.options.plain}
         return {
             "version": 1,
             "h1_fingerprint": self.reference.fingerprint,
-            **({} if teacher is None else {"teacher_fingerprint": teacher.fingerprint}),
+            **{f"{name}_fingerprint": each.fingerprint for name, each in others.items() if each is not None},
             "loss": repr(self.loss),
             "validation_epochs": self.epochs_begun.get("val", 0),
             **promised,

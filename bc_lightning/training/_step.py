@@ -51,7 +51,7 @@ class Step:
         self.batch_before = dict(batch) if isinstance(batch, dict) else batch
         self.position = position
         self.run = state.run
-        self.rows, self.indices, self.source, self.brought, self.teacher_rows = state.run.incoming
+        self.rows, self.indices, self.source, self.brought, self.rows_beside = state.run.incoming
         self.first = stage not in state.run.looked_at
         # While h2 is called for another end than the step's own.
         self.aside = False
@@ -62,7 +62,7 @@ class Step:
         self.asked: list[Asked] = []
         # The numbers by which the watch knows their outputs.
         self.roots: list[int] = []
-        # What h1 and the teacher said of each, by their names.
+        # What h1 and who is imitated said of each, by their names.
         self.answers: dict[int, dict[str, Tensor]] = {}
         # How often the scores of each call had been changed in place when h2 answered.
         self.versions: dict[int, int] = {}
@@ -224,7 +224,7 @@ class Step:
     # -- h1 -----------------------------------------------------------------------------------------------------
 
     def answers_to(self, number: int) -> dict[str, Tensor]:
-        """The own scores of h1 and the teacher for a call of h2, by their names, where these are asked; once."""
+        """The own scores of h1 and of who is imitated for a call of h2, by their names, where asked; once."""
         if number in self.answers:
             return self.answers[number]
         asked, look = self._what_to_ask(number), self.first and not self.compiled

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.data.distributed import DistributedSampler
 
+from bc_core.losses._blends import H1, TEACHER
 from bc_core.reference._callable_fingerprint import is_same_h1
 from bc_lightning._user_module import class_of, lacks_forward
 from bc_lightning.batches._attached import Brought, split_batch
@@ -131,7 +132,7 @@ def unlabelled_dissonance(step: Step) -> Tensor | None:
     if h2_output.ndim > 2 and state.run.class_axis == -1:
         h2_output = h2_output.movedim(-1, 1)
     # Each where the labelled batch has told.
-    if answer.ndim > 2 and state.run.h1_class_axes.get("h1" if state.options.teacher is None else "the teacher") == -1:
+    if answer.ndim > 2 and state.run.h1_class_axes.get(H1 if state.options.teacher is None else TEACHER) == -1:
         answer = answer.movedim(-1, 1)
     reference = state.imitated
     answer = reference.map_classes(answer, h2_output.shape[1] if reference.class_map is not None else None)

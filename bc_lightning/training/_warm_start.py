@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, cast
 
@@ -9,13 +10,14 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from bc_core.reference._class_map import ClassMap
 from bc_core.reference._weights import WarmStart, matched, renaming, shapes_of
 from bc_lightning.reference._modules import module_behind
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._shared_parameters import check_no_shared_parameters
 
 
-def warm_start(h2: nn.Module, h1: Any) -> WarmStart:
+def warm_start(h2: nn.Module, h1: Any, class_map: Sequence[Any] | Mapping[str, Any] | None = None) -> WarmStart:
     """Copy h1's weights into h2, where names and shapes match.
 
     Parameters and buffers are copied in place, in h2's types and on its devices: an optimiser that was made of h2's
@@ -27,13 +29,17 @@ def warm_start(h2: nn.Module, h1: Any) -> WarmStart:
     Args:
         h2: The update, as it was made.
         h1: The model in use: a module, or a `Reference` to one.
+        class_map: For an h1 with other classes, as in `BCLightningModule`; that of a `Reference` by default. The layer
+            that gives the scores is then copied class by class: new classes keep h2's own, parts of a class that was
+            split begin as the whole, merged ones as the mean.
 
     Returns:
         What was copied and what was not, and why; as text with ``print``.
 
     Raises:
         TypeError: h1 is no module, so it has no weights to copy.
-        ValueError: No weight fits; h1 and h2 share weights; or one has lazy layers that have no shape yet.
+        ValueError: No weight fits; h1 and h2 share weights; one has lazy layers that have no shape yet; or by the class
+            map classes are in another order, and which layer gives the scores cannot be told.
 
     Example:
         >>> import torch
@@ -52,12 +58,19 @@ def warm_start(h2: nn.Module, h1: Any) -> WarmStart:
     first, second = tensors_of(old, "h1"), tensors_of(new, "h2")
     shapes_1, shapes_2 = shapes_of(first), shapes_of(second)
     to_h2 = renaming(shapes_1, shapes_2)
-    report = matched(shapes_1, shapes_2, to_h2)
+    if class_map is None and isinstance(h1, Reference):
+        class_map = h1.class_map
+    report = matched(shapes_1, shapes_2, to_h2, None if class_map is None else ClassMap.of(class_map))
     of_h2 = {to_h2(name): tensor for name, tensor in first.items()}
     # A compiled or averaged h2 may be under inference mode's own tensors; these are to be trained.
     with torch.inference_mode(False), torch.no_grad():
-        for name in report.copied:
+        for name in (name for name in report.copied if name not in report.head):
             second[name].copy_(of_h2[name])
+        for name in report.head:
+            for c, sources in report.rows.items():
+                second[name][c].copy_(
+                    of_h2[name][list(sources)].mean(0) if len(sources) > 1 else of_h2[name][sources[0]]
+                )
     return report
 
 

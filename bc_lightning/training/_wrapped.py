@@ -20,7 +20,7 @@ from bc_lightning.training import _promise
 from bc_lightning.training._compiling import eager, in_backward
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
 from bc_lightning.training._hooks import CallHook, ModuleCalls
-from bc_lightning.training._incoming import check_same_teacher, incoming
+from bc_lightning.training._incoming import check_same_imitated, incoming
 from bc_lightning.training._loaders import check_collates
 from bc_lightning.training._penalty import UnknownAxisError, penalty_terms, raise_what_was_noticed
 from bc_lightning.training._refused_steps import captures_message, whole_graph_message
@@ -232,7 +232,7 @@ class CompatibleStep:
                 )
             if not is_sure(saved["h1_fingerprint"], given):
                 rank_zero_warn(says_by_name(given))
-            check_same_teacher(saved.get("teacher_fingerprint"), state.options.teacher)
+            check_same_imitated(saved, state.options)
             state.resume(saved, checkpoint)
 
     @classmethod

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bc_core.files._files import write_whole
+from bc_tensorboard.pages._reports import STYLE, reports_section
 from bc_tensorboard.plugin._collection import Collection, Dissonance, Texts
 from bc_tensorboard.plugin._invariance import placed_updates, series_of
 from bc_tensorboard.plugin._packs import packs_of
@@ -38,6 +39,7 @@ def to_html(
     full_size: int = 1024,
     max_full_bytes: int = 2_000_000,
     invariance: Any = None,
+    reports: Any = None,
 ) -> Path:
     """Write comparisons as one HTML file, with the dashboard and all data in it.
 
@@ -50,7 +52,7 @@ def to_html(
             may mix runs. Comparisons of one name are one run over steps; without steps they are the points of a sweep
             if their lambda_c differs, otherwise they are numbered. Or a dictionary from the name of a run to a
             comparison or a list of them; or, in place of these, to a dictionary from the name of a data set to them.
-            None where there is only `invariance`.
+            None where there is only `invariance` or `reports`.
         path: The file, ending in `.html`. Missing folders are made.
         title: Title of the page. Default: what the comparisons are called.
         dataset: Name of the data set, where the comparisons do not say.
@@ -67,6 +69,8 @@ def to_html(
             was left out shows its thumbnail and says so.
         invariance: What `compare_invariance` returned, to be shown below the comparison of its run; or a mapping from
             the name of a run to it, or to a mapping from the name of a data set, or a step, to it.
+        reports: What `assert_compatible` returned, or a mapping from titles to such, to be shown above: checks, worst
+            classes and slices.
 
     Returns:
         The path written.
@@ -97,7 +101,7 @@ def to_html(
     if comparisons is not None:
         collection.add(comparisons, dataset=dataset, dissonance=dissonance, images=images, metadata=metadata)
     updates = {} if invariance is None else placed_updates(invariance, collection.keys, dataset, collection.runs)
-    if not collection.keys and not updates:
+    if not collection.keys and not updates and reports is None:
         raise ValueError("comparisons: expected at least one, got none")
     data = _data(collection, max_images, full_size, max_full_bytes)
     if updates:
@@ -110,7 +114,8 @@ def to_html(
         [_description(collection)] * bool(collection.keys)
         + [f"Invariance of {run} on {name}, step {step}\n{update}" for (run, name, step), update in updates.items()]
     )
-    page = _page(_title(collection, updates, title), described, data, (STATIC / "page.js").read_text("utf-8"))
+    head = "" if reports is None else reports_section(reports)
+    page = _page(_title(collection, updates, title), described, data, (STATIC / "page.js").read_text("utf-8"), head)
     write_whole(path, page.encode("utf-8", "replace"))
     return path
 
@@ -147,7 +152,7 @@ def _data(collection: Collection, max_images: int, full_size: int, max_full_byte
     return {"index": collection.index(), "tables": tables, "media": media, "packs": written}
 
 
-def _page(title: str, description: str, data: dict[str, Any], script: str) -> str:
+def _page(title: str, description: str, data: dict[str, Any], script: str, head: str) -> str:
     # A parser takes these for the end of the script, or for the beginning of a comment in it, even within a string.
     script = script.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "<\\!--")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
@@ -157,6 +162,7 @@ def _page(title: str, description: str, data: dict[str, Any], script: str) -> st
     )
     # "<" would let a name end the element, or begin a comment in it.
     content = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    description = html.escape(description)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -167,10 +173,10 @@ def _page(title: str, description: str, data: dict[str, Any], script: str) -> st
 <meta name="color-scheme" content="light dark">
 <title>{html.escape(title)}</title>
 <link rel="icon" href="data:,">
-<style>body {{ margin: 0 }}</style>
+<style>body {{ margin: 0 }}{STYLE * bool(head)}</style>
 </head>
 <body>
-<noscript><p>The dashboard in this file needs JavaScript. In words:</p><pre>{html.escape(description)}</pre></noscript>
+{head}<noscript><p>The dashboard in this file needs JavaScript. In words:</p><pre>{description}</pre></noscript>
 <div id="bc-root"></div>
 <script type="application/json" id="bc-data">{content}</script>
 <script>{script}</script>

@@ -14,6 +14,7 @@ from bc_tensorboard.writing._by_id import TextsById, by_id
 from bc_tensorboard.writing._format import encode_comparison
 from bc_tensorboard.writing._images import images_by_id, pictures
 from bc_tensorboard.writing._media import EXCERPT, encode_known, excerpts_of
+from bc_tensorboard.writing._training import told_of_training
 
 UNNAMED = "comparison"
 # A number in JavaScript holds every integer up to here.
@@ -47,6 +48,7 @@ class _Given(NamedTuple):
     dissonance: str | None
     uncertain_classes: tuple[int, ...]
     evaluation: int | None
+    training: dict[str, Any]
 
 
 @dataclass
@@ -66,6 +68,8 @@ class ShownSeries:
     images: Any
     metadata: Texts | None
     steps: dict[int, _Step] = field(default_factory=dict)
+    # What is told of its training, as in the index.
+    training: dict[str, Any] = field(default_factory=dict)
     # Ids of all error instances by how they are written; made when first asked for.
     ids: dict[str, Id] | None = None
     # The same of their texts.
@@ -141,6 +145,7 @@ class Collection:
                 (run, one.dataset), ShownSeries(run, one.dataset, one.dissonance, source, metadata)
             )
             series.dissonance = one.dissonance if one.dissonance is not None else series.dissonance
+            series.training = one.training or series.training
             series.images = source if source is not None else series.images
             series.metadata = metadata if metadata is not None else series.metadata
             series.steps[step] = _Step(one.comparison, one.uncertain_classes, wall_time)
@@ -170,6 +175,7 @@ class Collection:
                     "dataset": series.dataset,
                     "dissonance": series.dissonance,
                     "num_classes": max(step.comparison.overlap.num_classes for step in series.steps.values()),
+                    **series.training,
                     "has_media": has_media(series),
                     "steps": [_row(number, series.steps[number]) for number in sorted(series.steps)],
                 }
@@ -382,6 +388,7 @@ def _given(one: Any, run: str | None, dataset: Any, dissonance: Dissonance) -> _
         None if own is None else _plain(own),
         tuple(getattr(one, "uncertain_classes", ())),
         getattr(one, "datapoint_index", None),
+        told_of_training(getattr(one, "settings", None), getattr(one, "performance", None)),
     )
 
 

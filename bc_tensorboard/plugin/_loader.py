@@ -11,7 +11,7 @@ from typing import Any
 
 from tensorboard.plugins import base_plugin
 
-from bc_tensorboard import PLUGIN_NAME
+from bc_tensorboard._plugin_name import PLUGIN_NAME
 
 # TensorBoard keeps 10 tables of a run unless it is told otherwise, a random choice and the last. Its bound is per
 # plugin, so one number has to do for the counts, of which hundreds of steps are wanted at 40 bytes each, and for the

@@ -18,7 +18,7 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
-from bc_tensorboard import PLUGIN_NAME
+from bc_tensorboard._plugin_name import PLUGIN_NAME
 from bc_tensorboard.plugin._collection import NotShownError
 from bc_tensorboard.plugin._invariance import decode_invariance
 from bc_tensorboard.plugin._plugin_data import LogFolders, LoggedComparisons, MediaPack, OriginalSweeps

@@ -18,7 +18,7 @@ import numpy as np
 from tensorboard.data import provider
 
 from bc_core.comparison._comparison import Id
-from bc_tensorboard import PLUGIN_NAME
+from bc_tensorboard._plugin_name import PLUGIN_NAME
 from bc_tensorboard.plugin._collection import NotShownError
 from bc_tensorboard.plugin._original_sweep import (
     caveats,
@@ -36,6 +36,7 @@ from bc_tensorboard.writing._media import (
     read_text,
     search_longer,
 )
+from bc_tensorboard.writing._training import told_of_training
 
 EVENTS_VERSION = 1
 # Last part of the tag of an invariance update.
@@ -72,6 +73,7 @@ class LoggedComparisons:
                     "dataset": dataset,
                     "dissonance": _text_or_none(content.get("dissonance")),
                     "num_classes": _count_or_zero(content.get("num_classes")),
+                    **_training_of(content),
                 }
         counts = (self._provider.read_tensors(**asked, downsample=ALL_STEPS) or {}) if described else {}
         series = []
@@ -437,6 +439,13 @@ def _content(data: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return content if isinstance(content, dict) and content.get("version") == EVENTS_VERSION else None
+
+
+def _training_of(content: dict[str, Any]) -> dict[str, Any]:
+    """What a summary says of a training beside its counts; what is damaged is as if it was not there."""
+    with suppress(AttributeError, TypeError, ValueError):
+        return told_of_training(content.get("settings"), content.get("performance"))
+    return {}
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -69,6 +69,10 @@ def encode_comparison(
     }
     if metadata and table.metadata is not None:
         columns["metadata"] = table.metadata.tolist()
+    columns |= _confidence_columns(comparison)
+    for number, each in enumerate(comparison.slices):
+        columns[f"slice{number}"] = table.slices[each.column]
+        columns[f"slice{number}_counts"] = each.counts.reshape(-1)
     header = {
         "kind": "comparison",
         "name": comparison.name,
@@ -79,8 +83,43 @@ def encode_comparison(
         "num_classes": comparison.overlap.num_classes,
         "class_names": comparison.class_names,
         "uncertain_classes": [int(number) for number in uncertain_classes],
+        **({"new_classes": list(comparison.new_classes)} if comparison.new_classes else {}),
+        **_header_of_extras(comparison),
     }
     return _encode(header, columns)
+
+
+def _confidence_columns(comparison: Comparison) -> Columns:
+    """How sure the models are, in steps of 1 / 65534, and 65535 where it is not known; earlier readers pass it over."""
+    table, columns = comparison.instances, dict[str, Any]()
+    for name in ("h1", "h2") if table.h1_confidence is not None else ():
+        columns[f"{name}_sure"] = _steps(getattr(table, f"{name}_confidence"))
+        # Where a model is right they are the same.
+        is_wrong = getattr(table, f"{name}_pred") != table.target
+        columns[f"{name}_truth"] = np.where(is_wrong, _steps(getattr(table, f"{name}_of_truth")), 0)
+    if (calibration := comparison.calibration) is not None:
+        columns["calibration"] = calibration.counts.reshape(-1)
+        columns["calibration_sums"] = calibration.sums.reshape(-1)
+    if (thresholds := comparison.thresholds) is not None:
+        columns["threshold_counts"] = thresholds.counts.reshape(-1)
+    return columns
+
+
+def _steps(probabilities: NDArray[Any]) -> NDArray[np.int64]:
+    return np.where(np.isnan(probabilities), 65535, np.rint(np.nan_to_num(probabilities) * 65534)).astype(np.int64)
+
+
+def _header_of_extras(comparison: Comparison) -> dict[str, Any]:
+    header: dict[str, Any] = {}
+    if comparison.slices:
+        header["slices"] = [{"column": each.column, "values": each.values} for each in comparison.slices]
+        header["found_slices"] = [
+            {"conditions": each.conditions, "flips": each.negative_flips, "total": each.total}
+            for each in comparison.found_slices
+        ]
+    if (thresholds := comparison.thresholds) is not None:
+        header["thresholds"] = {"edges": thresholds.edges, "in_use": thresholds.in_use}
+    return header
 
 
 def encode_media(

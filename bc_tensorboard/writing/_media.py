@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
 from bc_core.comparison._comparison import Id
-from bc_tensorboard import PLUGIN_NAME
+from bc_tensorboard._plugin_name import PLUGIN_NAME
 from bc_tensorboard.writing._format import FULL, IMAGE, LEFT_OUT, NO_IMAGE, REDUCED, encode_media
 
 MAGIC = b"BCMEDIA\x01"

@@ -17,7 +17,7 @@ from bc_core import SCORES
 from bc_core.sweep._mlflow import MLflowTracker
 from bc_core.sweep._points import PLAIN
 from bc_core.sweep._trackers import Logger, Plan, Tracker
-from bc_tensorboard import summary
+from bc_tensorboard.writing import summary
 from bc_tensorboard.writing._event_file import EventFile
 from bc_tensorboard.writing._media import media_path
 
@@ -60,8 +60,18 @@ class SweepLog(Tracker):
             ImportError: tensorboard is not installed.
         """
         points = [*results.points, *results.unfinished]
-        lambdas, seeds = {point.lambda_c for point in points}, {point.seed for point in points}
-        write_experiment(self._runs, results.losses, lambdas, seeds, plan.datasets, performance=plan.has_performance)
+        lambdas = {point.lambda_c for point in points if point.promise is None}
+        seeds = {point.seed for point in points}
+        promises = dict.fromkeys(point.promise for point in points if point.promise is not None)
+        write_experiment(
+            self._runs,
+            results.losses,
+            lambdas,
+            seeds,
+            plan.datasets,
+            performance=plan.has_performance,
+            promises=list(promises),
+        )
 
     def point_begun(self, point: Point) -> None:
         """Remove the curves of an interrupted attempt."""
@@ -141,7 +151,7 @@ def write_point(logdir: Path, point: Point, trained: Trained, dissonance: str) -
         ...     write_point(Path(logdir) / point.name, point, trained, "new error")
     """
     file = EventFile(logdir, supersedes=False)
-    values = [*_session(point)]
+    values = [*_session(point, trained)]
     for dataset, given in trained.comparisons.items():
         weight = point.lambda_c if given.lambda_c is None else given.lambda_c
         comparison = dataclasses.replace(given, step=0, lambda_c=weight)
@@ -150,7 +160,14 @@ def write_point(logdir: Path, point: Point, trained: Trained, dissonance: str) -
         values += [_scalar(dataset, name, value) for name, value in {**scores, **dict(performances)}.items()]
         # What the table refers to comes before it.
         summary._keep_media(media_path(logdir, dataset), comparison, None, 96, 0, 0)
-        values += summary.comparison_pb(comparison, dataset=dataset, dissonance=dissonance, metadata=False).value
+        values += summary.comparison_pb(
+            comparison,
+            dataset=dataset,
+            dissonance=dissonance,
+            metadata=False,
+            settings={"seed": point.seed},
+            performance=trained.performances.get(dataset),
+        ).value
     _replace(file, [value for value in values if value is not None])
 
 
@@ -162,6 +179,7 @@ def write_experiment(
     datasets: Sequence[str],
     *,
     performance: bool = False,
+    promises: Sequence[str] = (),
 ) -> None:
     """Say what the HParams tab shows of a sweep: its hyperparameters with their values, and its metrics.
 
@@ -172,6 +190,7 @@ def write_experiment(
         seeds: Seeds.
         datasets: Names of the data sets the points are evaluated on.
         performance: Whether there is a metric of the caller's own.
+        promises: What further points are held to; lambda_c has no list of values then, as they move it.
 
     Raises:
         ImportError: tensorboard is not installed.
@@ -185,13 +204,14 @@ def write_experiment(
     number, text = api_pb2.DATA_TYPE_FLOAT64, api_pb2.DATA_TYPE_STRING
     hparams: list[tuple[str, int, Sequence[Any], str]] = [
         ("loss", text, list(dict.fromkeys(names)), "How h2 is held to h1"),
-        ("lambda_c", number, weights, "Weight of the dissonance"),
+        ("lambda_c", number, [] if promises else weights, "Weight of the dissonance"),
+        *([("promise", text, list(promises), "What moves lambda_c")] if promises else []),
         ("seed", number, sorted(set(seeds)), "Seed of the training"),
     ]
     experiment = api_pb2.Experiment(time_created_secs=time.time())
     for name, kind, domain, description in hparams:
         # TensorBoard shows first what differs between runs.
-        info = api_pb2.HParamInfo(name=name, type=kind, description=description, differs=len(domain) > 1)
+        info = api_pb2.HParamInfo(name=name, type=kind, description=description, differs=len(domain) != 1)
         info.domain_discrete.extend(domain)
         experiment.hparam_infos.append(info)
     # The test data, which are last, are what one looks at first.
@@ -209,13 +229,15 @@ def write_experiment(
     _replace(file, [_empty(metadata.EXPERIMENT_TAG, data)])
 
 
-def _session(point: Point) -> list[Summary.Value]:
+def _session(point: Point, trained: Trained) -> list[Summary.Value]:
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
     now = time.time()
     start = plugin_data_pb2.SessionStartInfo(group_name=point.name, start_time_secs=now)
     start.hparams["loss"].string_value = PLAIN if point.loss is None else point.loss
-    start.hparams["lambda_c"].number_value = point.lambda_c
+    start.hparams["lambda_c"].number_value = point.lambda_c if trained.lambda_c is None else trained.lambda_c
+    if point.promise is not None:
+        start.hparams["promise"].string_value = point.promise
     start.hparams["seed"].number_value = point.seed
     end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=now)
     return [

@@ -8,6 +8,7 @@ import math
 import operator
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -17,12 +18,13 @@ import numpy as np
 from bc_core import Comparison
 from bc_core.comparison._comparison import Id
 from bc_core.invariance import InvarianceUpdate
-from bc_tensorboard import PLUGIN_NAME
+from bc_tensorboard._plugin_name import PLUGIN_NAME
 from bc_tensorboard.writing._event_file import EventFile
 from bc_tensorboard.writing._format import encode_comparison
 from bc_tensorboard.writing._images import LargerPictures, Thumbnails
 from bc_tensorboard.writing._invariance import check_update, encode_invariance
 from bc_tensorboard.writing._media import append_media, full_path, media_path, read_media
+from bc_tensorboard.writing._training import told_of_training
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -52,6 +54,8 @@ def comparison(
     *,
     dataset: str = "test",
     dissonance: str | None = None,
+    settings: Mapping[str, str | float] | None = None,
+    performance: Sequence[float | None] | None = None,
     images: Any = None,
     image_size: int = 96,
     max_images: int = 10_000,
@@ -72,6 +76,9 @@ def comparison(
             TensorBoard shows the last, and with `--load_fast=false` the first.
         dataset: Name of the data set; each has its own curves and tables.
         dissonance: How h2 was trained, such as "new error"; the dashboard tells sweeps apart by it.
+        settings: What else h2 was trained with, such as ``{"start": "warm", "seed": 0}``: the dashboard colours by it,
+            and numbers can be an axis. That of the first step holds for a run.
+        performance: What a metric of your own says of h1 and of h2, higher being better; of the first step too.
         images: Image of an instance: a mapping or a function from id to image, or anything indexed by integer id, such
             as an array of images or a data set of (image, label). An image is an array or tensor (H, W), (H, W, C) or
             (C, H, W) of uint8 or of floats in 0..1, a PIL image, the bytes of an image file, or None. They are asked
@@ -113,7 +120,14 @@ def comparison(
             f"images are kept in files beside the events, and {type(writer).__name__} does not write to a folder of "
             "this machine, or does not tell which; say it: summary.comparison(writer, ..., folder=logdir)"
         )
-    pb = comparison_pb(comparison, dataset=dataset, dissonance=dissonance, metadata=run is None)
+    pb = comparison_pb(
+        comparison,
+        dataset=dataset,
+        dissonance=dissonance,
+        metadata=run is None,
+        settings=settings,
+        performance=performance,
+    )
     # First what the tables refer to; an interrupted call then leaves no table whose texts are missing.
     reasons = []
     if run is not None:
@@ -125,7 +139,13 @@ def comparison(
 
 
 def comparison_pb(
-    comparison: Comparison, *, dataset: str = "test", dissonance: str | None = None, metadata: bool = True
+    comparison: Comparison,
+    *,
+    dataset: str = "test",
+    dissonance: str | None = None,
+    metadata: bool = True,
+    settings: Mapping[str, str | float] | None = None,
+    performance: Sequence[float | None] | None = None,
 ) -> Summary:
     """Make the protocol buffer of a comparison, for writers of your own.
 
@@ -134,6 +154,8 @@ def comparison_pb(
         dataset: Name of the data set.
         dissonance: How h2 was trained.
         metadata: Whether the texts of the instances go into the table.
+        settings: As in `comparison`.
+        performance: As in `comparison`.
 
     Returns:
         A `tensorboard.compat.proto.summary_pb2.Summary` with two values: counts, and the table. Both describe
@@ -141,7 +163,7 @@ def comparison_pb(
 
     Raises:
         TypeError: If `comparison` is none.
-        ValueError: If the data set has no name.
+        ValueError: If the data set has no name, or settings or performance are something else.
 
     Example:
         >>> from bc_core import compare
@@ -164,6 +186,7 @@ def comparison_pb(
         "dataset": dataset,
         "dissonance": dissonance,
         "num_classes": comparison.overlap.num_classes,
+        **told_of_training(settings, performance),
     }
     plugin = SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=json.dumps(content).encode("ascii"))
     weight = math.nan if comparison.lambda_c is None else comparison.lambda_c

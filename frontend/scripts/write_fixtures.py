@@ -47,6 +47,58 @@ def tables() -> dict[str, Comparison]:
     }
 
 
+def insights() -> dict[str, Comparison]:
+    """Comparisons with scores and columns of metadata."""
+    random = np.random.default_rng(5)
+    size = 900
+    metadata = {"country": random.choice(["de", "fr, it", "é<b>"], size).tolist(), "age": random.integers(0, 99, size)}
+    target = random.integers(0, 3, size)
+    raised = [np.exp(random.normal(size=(size, 3)) + 1.5 * np.eye(3)[target]) for _ in range(2)]
+    h1, h2 = (each / each.sum(axis=1, keepdims=True) for each in raised)
+    broken = (np.asarray(metadata["country"]) == "de") & (random.random(size) < 0.5)
+    h2[broken] = np.roll(h2[broken], 1, axis=1)
+    h1[3] = np.nan
+    classes = np.nan_to_num(h1).argmax(1), h2.argmax(1)
+    positive = [np.round(0.6 * random.random(size) + 0.4 * (target > 0), 2) for _ in range(2)]
+    labels = [(each >= edge).astype(int) for each, edge in zip(positive, (0.5, 0.333), strict=True)]
+    return {
+        "sure": compare(target, *classes, metadata=metadata, h1_scores=h1, h2_scores=h2),
+        "binary": compare(
+            (target > 0).astype(int), *labels, h1_scores=positive[0], h2_scores=positive[1], threshold=(0.5, 0.333)
+        ),
+    }
+
+
+def insight(comparison: Comparison) -> dict[str, object]:
+    """What the dashboard has to find in one of them."""
+    table, calibration, thresholds = comparison.instances, comparison.calibration, comparison.thresholds
+    assert calibration is not None
+    expected: dict[str, object] = {
+        name: [None if np.isnan(share) else share for share in getattr(table, name).tolist()]
+        for name in ("h1_confidence", "h2_confidence", "h1_of_truth", "h2_of_truth")
+    }
+    expected["errors"] = [calibration.expected_error("h1"), calibration.expected_error("h2")]
+    expected["slices"] = [
+        {
+            "column": each.column,
+            "of_rows": [each.values[code] for code in table.slices[each.column]],
+            "cells": each.counts.reshape(-1, 4).tolist(),
+        }
+        for each in comparison.slices
+    ]
+    expected["found"] = [
+        {"conditions": each.conditions, "rate": each.rate, "low": each.low, "high": each.high}
+        for each in comparison.found_slices
+    ]
+    if thresholds is not None:
+        expected["at"] = [
+            {"h1": h1, "h2": h2, "cells": thresholds.at(h2=h2, h1=h1).counts.sum(axis=0).ravel().tolist()}
+            for h1 in (0.0, 0.5, 0.77)
+            for h2 in (0.0, 0.29, 0.333, 0.58, 0.99)
+        ]
+    return expected
+
+
 def promises() -> list[dict[str, object]]:
     """Promises, counts, what `bc_core` decides on them and the bound that decides."""
     found: list[dict[str, object]] = []
@@ -99,6 +151,9 @@ def files() -> dict[str, bytes]:
             "texts": None if rows.metadata is None else rows.metadata.tolist(),
         }
         found[f"{name}.json"] = json.dumps(expected).encode()
+    for name, table in insights().items():
+        found[f"insight-{name}.bin"] = encode_comparison(table, dataset="val")
+        found[f"insight-{name}.expected.json"] = json.dumps(insight(table)).encode()
     found["promises.json"] = json.dumps(promises()).encode()
     media = ([3, 5, 8], ["", "fifth 🐱", "</b>"], [True, False, True])
     found["media.bin"] = encode_media(*media)

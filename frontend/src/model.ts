@@ -28,8 +28,14 @@ export interface Series {
   readonly numClasses: number;
   /** Whether there are images or texts of instances to ask for. */
   readonly hasMedia: boolean;
+  /** What else h2 was trained with, such as its seed. */
+  readonly settings?: Settings;
+  /** What the user's own metric says of h1 and of h2, where there is one. */
+  readonly performance?: readonly [number | null, number | null];
   readonly steps: readonly Step[];
 }
+
+export type Settings = Readonly<Record<string, string | number>>;
 
 /** Where invariance was measured: of one run on one data set, by ascending step. */
 export interface InvarianceSeries {
@@ -76,6 +82,8 @@ export interface Table {
   readonly counts: Int32Array;
   /** True classes whose count of right instances is not known (data of the original library). */
   readonly uncertainClasses: readonly number[];
+  /** Classes that h1 did not know, so that it is wrong about each of their instances. */
+  readonly newClasses: readonly number[];
   readonly size: number;
   readonly ids: readonly InstanceId[] | Float64Array;
   readonly target: Uint8Array | Uint16Array | Uint32Array;
@@ -83,7 +91,66 @@ export interface Table {
   readonly h2: Uint8Array | Uint16Array | Uint32Array;
   /** A text for each row, where the comparison carries them itself. */
   readonly texts: readonly string[] | null;
+  /** How sure the models are of each row; null without scores. */
+  readonly sure: Sureness | null;
+  /** Over all instances, by how sure a model is of its answer: of h1 and of h2; null without scores. */
+  readonly calibration: readonly [readonly SureBin[], readonly SureBin[]] | null;
+  /** Of two binary models with scores. */
+  readonly thresholds: Thresholds | null;
+  /** Columns of metadata. */
+  readonly slices: readonly SliceColumn[];
+  /** Slices of one and two columns in which more breaks, worst first. */
+  readonly foundSlices: readonly FoundSlice[];
 }
+
+/** Probabilities of each row, NaN where one is not known. */
+export interface Sureness {
+  /** Of the answer that h1 gives. */
+  readonly h1: Float32Array;
+  readonly h2: Float32Array;
+  /** Of the true class. */
+  readonly h1Truth: Float32Array;
+  readonly h2Truth: Float32Array;
+}
+
+/** Instances of which a model is about equally sure. */
+export interface SureBin {
+  readonly low: number;
+  readonly high: number;
+  readonly wrong: number;
+  readonly right: number;
+  /** How sure it is on average. */
+  readonly mean: number;
+}
+
+/** All instances of two binary models, by both probabilities of class 1. */
+export interface Thresholds {
+  /** Where bins begin, ascending from 0: at each percent and at both thresholds in use. */
+  readonly edges: readonly number[];
+  /** Numbers of the edges that h1 and h2 are read at. */
+  readonly inUse: readonly [number, number];
+  /** By bin of h1, bin of h2, and true class. */
+  readonly counts: Uint32Array;
+}
+
+/** A column of metadata: which slice each row is in, and counts over all instances. */
+export interface SliceColumn {
+  readonly column: string;
+  readonly values: readonly string[];
+  readonly codes: Uint8Array | Uint16Array | Uint32Array;
+  /** Of each slice, in the order of `Cells`. */
+  readonly cells: readonly Cells[];
+}
+
+/** A slice that was found on one half of the instances, and its counts in the other. */
+export interface FoundSlice {
+  readonly conditions: readonly SliceCondition[];
+  readonly flips: number;
+  readonly total: number;
+}
+
+/** A column of metadata and its value; the column "class" is the true class. */
+export type SliceCondition = readonly [column: string, value: string];
 
 /** Texts and images of a data set, kept once for all its steps. */
 export interface Media {
@@ -188,7 +255,7 @@ export class DataError extends Error {
 }
 
 export type ClassSort = "flips" | "loss" | "count" | "name";
-export type InstanceSort = "id" | "text" | "target" | "h1" | "h2" | "region";
+export type InstanceSort = "id" | "text" | "target" | "h1" | "h2" | "region" | "sure1" | "sure2";
 
 /** Which instances are looked at. All conditions hold at once; null or "" is no condition. */
 export interface Filter {
@@ -199,6 +266,12 @@ export interface Filter {
   readonly text: string;
   /** Which of two updates breaks them; another run must be set beside this one. */
   readonly flips: Flips | null;
+  /** What the other update says; as `flips`. */
+  readonly b: number | null;
+  /** From and to which probability of its answer h1 is sure. */
+  readonly sure1: readonly [number, number] | null;
+  readonly sure2: readonly [number, number] | null;
+  readonly slices: readonly SliceCondition[];
 }
 
 /** Negative flips of run A alone, of run B alone, or of both. */
@@ -233,6 +306,9 @@ export interface ViewState extends Filter {
   /** What lies on the x axes of the sweep's two charts, and on both y axes: names of scores, or "lambda". */
   readonly sweepX: readonly string[];
   readonly sweepY: string;
+  /** What the colour and the shape of its points tell apart. */
+  readonly colourBy: string;
+  readonly shapeBy: string;
   /** What points of the sweep have to keep, such as "nfr <= 0.5%". */
   readonly promise: string;
   /** Scores drawn over steps, by name. */

@@ -15,10 +15,10 @@ import {
 } from "../src/data/engine";
 import { pairedDifference } from "../src/data/scores";
 import { DataError, type Filter, type InstanceSort, type Media, type Region, type Table } from "../src/model";
+import { NO_FILTER } from "../src/views/instances/Chips";
 import { largeTable, random, tableOf } from "./tables";
 
 const NO_MEDIA: Media = { texts: new Map(), longer: new Set(), images: new Set(), reduced: new Set(), leftOut: new Set() };
-const NO_FILTER: Filter = { region: null, target: null, h1: null, h2: null, text: "", flips: null };
 
 const SMALL = tableOf({
   rows: [
@@ -86,6 +86,7 @@ describe("select", () => {
     for (let i = 0; i < 200; i++) {
       const choose = () => (next() < 0.6 ? null : Math.floor(next() * 12));
       const filter: Filter = {
+        ...NO_FILTER,
         region: regions[Math.floor(next() * 4)]!,
         target: choose(),
         h1: choose(),
@@ -174,7 +175,7 @@ describe("sortRows", () => {
       return first < second ? -1 : Number(first > second);
     };
     const order: readonly Region[] = ["regress", "common", "progress"];
-    const compare: Record<InstanceSort, (a: number, b: number) => number> = {
+    const compare: Record<Exclude<InstanceSort, "sure1" | "sure2">, (a: number, b: number) => number> = {
       id: (a, b) => Number(table.ids[a]) - Number(table.ids[b]),
       text: (a, b) => byText(table.texts[a]!, table.texts[b]!),
       target: (a, b) => collator.compare(labels[table.target[a]!]!, labels[table.target[b]!]!),
@@ -182,7 +183,7 @@ describe("sortRows", () => {
       h2: (a, b) => collator.compare(labels[table.h2[a]!]!, labels[table.h2[b]!]!),
       region: (a, b) => order.indexOf(regionOf(table, a)) - order.indexOf(regionOf(table, b)),
     };
-    for (const sort of Object.keys(compare) as InstanceSort[]) {
+    for (const sort of Object.keys(compare) as (keyof typeof compare)[]) {
       for (const sign of [1, -1]) {
         const expected = [...rows].sort((a, b) => sign * compare[sort](a, b));
         const got = sortRows(table, rows, sort, sign === -1, labels, textsOf(table, null));

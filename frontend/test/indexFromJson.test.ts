@@ -104,3 +104,12 @@ test("what may be done comes with what is being done and what failed", () => {
   expect(indexFromJson({ series: [], actions }).actions).toEqual(actions);
   expect(indexFromJson({ series: [], actions: { offered: [] } }).actions).toEqual(NO_ACTIONS);
 });
+
+test("what is told of a training comes along, and nonsense is refused", () => {
+  const told = { ...SERIES, settings: { start: "warm", seed: 0 }, performance: [null, 0.5] };
+  const [series] = indexFromJson({ series: [told], warnings: [] }).series;
+  expect([series!.settings, series!.performance]).toEqual([{ start: "warm", seed: 0 }, [null, 0.5]]);
+  for (const wrong of [{ settings: { a: [] } }, { settings: [] }, { performance: 3 }, { performance: ["x", 1] }]) {
+    expect(() => indexFromJson({ series: [{ ...SERIES, ...wrong }], warnings: [] })).toThrow(DataError);
+  }
+});

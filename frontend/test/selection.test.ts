@@ -3,6 +3,7 @@ import { NO_ACTIONS } from "../src/data/indexFromJson";
 import type { Cells, Index, Series } from "../src/model";
 import { moveTo, preferredDataset, select } from "../src/state/selection";
 import { DEFAULT_STATE } from "../src/state/url";
+import { runOptions } from "../src/views/toolbar/Toolbar";
 
 function series(run: string, dataset: string, steps: readonly number[], numClasses = 10): Series {
   const cells: Cells = [1, 2, 3, 4];
@@ -87,5 +88,27 @@ describe("a change of run", () => {
     expect(moveTo(index, { ...state, dataset: "train" }, "b", "train").dataset).toBe("test");
     expect(preferredDataset(["train", "val"])).toBe("val");
     expect(preferredDataset([])).toBeNull();
+  });
+});
+
+describe("a run of which only invariance was logged", () => {
+  const invariance = [{ run: "turned", dataset: "test", steps: [{ step: 3, wallTime: 3 }] }];
+  const both: Index = { ...index, invariance };
+
+  it("can be moved to, and nothing is missing there", () => {
+    const moved = moveTo(both, state, "turned", "test");
+    expect([moved.run, moved.dataset, moved.step]).toEqual(["turned", "test", null]);
+    const selection = select(both, { ...state, ...moved });
+    expect([selection.series, selection.missing, selection.datasets]).toEqual([null, null, ["test"]]);
+    expect(select(index, { ...state, run: "turned" }).missing?.what).toBe("run");
+  });
+
+  it("is offered among the others", () => {
+    expect(runOptions(both, "test").at(-1)).toEqual({
+      run: "turned",
+      dissonance: "invariance only",
+      lambda: null,
+      nfr: null,
+    });
   });
 });

@@ -19,9 +19,11 @@ export interface Rows {
   readonly classNames?: readonly string[];
   readonly texts?: readonly string[];
   readonly uncertain?: readonly number[];
+  readonly newClasses?: readonly number[];
+  readonly extras?: Partial<Table>;
 }
 
-export function tableOf({ rows, numClasses, right, classNames, texts, uncertain }: Rows): Table {
+export function tableOf({ rows, numClasses, right, classNames, texts, uncertain, newClasses, extras }: Rows): Table {
   const counts = new Int32Array(4 * numClasses);
   right?.forEach((count, index) => {
     counts[4 * index + 3] = count;
@@ -38,12 +40,19 @@ export function tableOf({ rows, numClasses, right, classNames, texts, uncertain 
     classNames: classNames ?? null,
     counts,
     uncertainClasses: uncertain ?? [],
+    newClasses: newClasses ?? [],
     size: rows.length,
     ids: ids.every((id) => typeof id === "number") ? Float64Array.from(ids) : ids,
     target: Uint16Array.from(rows, (row) => row[1]),
     h1: Uint16Array.from(rows, (row) => row[2]),
     h2: Uint16Array.from(rows, (row) => row[3]),
     texts: texts ?? null,
+    sure: null,
+    calibration: null,
+    thresholds: null,
+    slices: [],
+    foundSlices: [],
+    ...extras,
   };
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,29 @@ class Keras:
 
     def tensor(self, values: list[int]) -> Any:
         return self.keras.ops.convert_to_tensor(values)
+
+
+class Service:
+    """Doubles its input, counts the items that it was asked about, and stops working after some."""
+
+    fingerprint = "service 1"
+
+    def __init__(self, limit: float = float("inf"), factor: float = 2.0) -> None:
+        self.asked, self.limit, self.factor = 0, limit, factor
+
+    def stop(self) -> None:
+        raise RuntimeError("power cut")
+
+    def __call__(self, x):
+        if self.asked + len(x) > self.limit:
+            self.stop()
+        self.asked += len(x)
+        return x * self.factor
+
+
+class PressesCtrlC(Service):
+    """As `Service`, but Ctrl-C is what stops it."""
+
+    def stop(self) -> None:
+        self.limit = float("inf")
+        signal.raise_signal(signal.SIGINT)

@@ -7,6 +7,8 @@ import random
 
 import numpy as np
 
+from bc_core import Tracker
+
 EPOCHS, BATCH = 2, 10
 
 
@@ -205,3 +207,33 @@ class KerasSide:
 
     def predicted(self, model, x):
         return model.predict(x, verbose=0).argmax(1)
+
+
+class Hearing(Tracker):
+    """Notes what it hears, and fails at what it is told to."""
+
+    def __init__(self, fails_at=None):
+        self.heard, self.fails_at = [], fails_at
+
+    def _hear(self, what):
+        self.heard.append(what)
+        if what == self.fails_at:
+            raise OSError("no such place")
+
+    def begin(self, results, plan):
+        assert (plan.losses, plan.lambdas, plan.seeds) == (["new_error"], [0.0, 2.0], [0])
+        assert (plan.datasets, plan.has_performance) == (["train", "val", "test"], False)
+        self._hear("begin")
+
+    def point_begun(self, point):
+        self._hear("point_begun")
+
+    def point_trained(self, point, trained):
+        self._hear("point_trained")
+
+    def point_finished(self, results, point):
+        assert point in results.points
+        self._hear("point_finished")
+
+    def finish(self, results):
+        self._hear("finish")

@@ -187,3 +187,55 @@ def test_a_teacher_divides_by_its_own_map(side):
     np.testing.assert_allclose(logged["dissonance"], expected, rtol=1e-5)
     with pytest.raises(ValueError, match="not known to the models of a blend"):
         side.ask(side.Reference([teacher, side.linear(weights(1))]), X)
+
+
+# A start from h1's weights
+
+
+@pytest.mark.parametrize(
+    ("class_map", "of_h2"),
+    [
+        # Rows of h1 that each class of h2 is made of; none for those that are its own.
+        (ClassMap([0, 1], new=[2]), [[0], [1], []]),
+        (ClassMap([2, 0], new=[1]), [[1], [], [0]]),
+        (ClassMap([0, (1, 2)]), [[0], [1], [1]]),
+        ([2, 0, 1], [[1], [2], [0]]),
+        (ClassMap([0, 1, 2, 1], merged=[1]), [[0], [1, 3], [2]]),
+        ([0, 2, -1, 1], [[0], [3], [1]]),
+    ],
+)
+def test_the_head_is_started_class_by_class(side, class_map, of_h2):
+    of_h1, own = weights(7, len(class_map)), weights(3)
+    h1, h2 = side.linear(of_h1), side.linear(own)
+    report = side.package.warm_start(h2, h1, class_map)
+    expected = np.stack([of_h1[:, rows].mean(1) if rows else own[:, c] for c, rows in enumerate(of_h2)], 1)
+    started = h2.get_weights()[0] if SIDE.__name__ == "Keras" else h2.weight.detach().numpy().T
+    np.testing.assert_allclose(started, expected, rtol=1e-6)
+    fresh = [c for c, rows in enumerate(of_h2) if not rows]
+    assert f"{3 - len(fresh)} of 3 classes of h2 from h1" in str(report)
+    assert report.numbers == (4 * (3 - len(fresh)), 12)
+    assert ("fresh are" in str(report)) == bool(fresh)
+    # So does a training that starts from h1; at lambda_c = 0 it is one step of plain training away from there.
+    first, second = side.linear(own), side.linear(own)
+    _, after = side.trained(first, h1, "imitation", lambda_c=0.0, class_map=class_map, start_from="h1")
+    side.package.warm_start(second, side.Reference(h1, class_map))
+    _, expected = side.trained(second, side.linear(weights(9)), "imitation", lambda_c=0.0)
+    np.testing.assert_array_equal(after, expected)
+
+
+def test_a_head_that_cannot_be_told_is_not_started(side):
+    if SIDE.__name__ == "Keras":
+        layers = side.keras.layers
+
+        def net():
+            return side.keras.Sequential([layers.Input((3,)), layers.Dense(3), layers.Dense(3)])
+    else:
+
+        def net():
+            return side.torch.nn.Sequential(side.torch.nn.Linear(3, 3), side.torch.nn.Linear(3, 3))
+
+    with pytest.raises(ValueError, match="which layer that is cannot be told") as told:
+        side.package.warm_start(net(), net(), [2, 0, 1])
+    assert "warm_start(h2, copy)" in str(told.value)
+    # Classes in the order that they had are copied as all weights are.
+    assert not side.package.warm_start(net(), net(), [0, 1, 2]).head

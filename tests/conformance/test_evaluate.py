@@ -130,6 +130,42 @@ def test_a_binary_model_by_hand(side, logits, shape):
     stricter = evaluate(side, h1, h2, batches(x, y), threshold=0.58, **given)
     # h1 loses 7 (0.55), h2 loses 4 (0.5).
     assert (stricter.h1_performance, stricter.h2_performance) == (4 / 8, 3 / 8)
+    # From the scores of the first, h2 alone at 0.58 (one of the edges of the second), and how sure h1 is of 1.
+    thresholds = stricter.comparison.thresholds
+    assert thresholds.at() == stricter.comparison.overlap
+    assert (thresholds.at(h1=0.5, h2=0.5).accuracy_h1, thresholds.at(h1=0.5, h2=0.58).accuracy_h2) == (5 / 8, 3 / 8)
+    assert stricter.comparison.instances.h1_confidence[0] == pytest.approx(0.8, abs=1e-6)
+
+
+@pytest.mark.parametrize("form", ["logits", "log-probabilities", "probabilities"])
+def test_how_sure_the_models_are_is_kept_and_counted(side, form):
+    random = np.random.default_rng(3)
+    logits = [random.normal(size=(8, 3)) for _ in range(2)]
+    p1, p2 = (np.exp(each) / np.exp(each).sum(1, keepdims=True) for each in logits)
+    forms = {"logits": logits, "log-probabilities": [np.log(p1), np.log(p2)], "probabilities": [p1, p2]}
+    h1, h2 = (side.known(each.astype("float32")) for each in forms[form])
+    country = ["de", "fr", "fr", "de", "de", "fr", "de", "de"]
+    found = evaluate(side, h1, h2, metadata={"country": country}).comparison
+    assert len(found.instances) > 2
+    for row in found.instances:
+        i, target = row["id"], row["target"]
+        kept = [row[name] for name in ("h1_confidence", "h2_confidence", "h1_of_truth", "h2_of_truth")]
+        assert kept == pytest.approx([p1[i].max(), p2[i].max(), p1[i][target], p2[i][target]], abs=3e-6)
+    right = sum(p2[i].argmax() == target for i, target in enumerate(TARGET))
+    assert found.calibration.counts[1].sum(axis=0).tolist() == [8 - right, right]
+    assert found.slices[0].counts.sum(axis=(1, 2)).tolist() == [5, 3]
+    assert [country[i] for i in found.instances.ids] == [["de", "fr"][k] for k in found.instances.slices["country"]]
+
+
+def test_answers_that_are_labels_are_not_sure(side):
+    found = evaluate(side, np.array(H1), table(side, H2)).comparison
+    assert np.isnan(found.instances.h1_confidence).all()
+    assert (found.instances.h2_confidence == 1).all()
+
+
+def test_columns_of_metadata_are_in_the_order_of_the_data(side):
+    with pytest.raises(ValueError, match=r"a value for each of the 8 instances, in the order of the data, got 2"):
+        evaluate(side, table(side, H1), table(side, H2), metadata={"country": ["de", "fr"]})
 
 
 # -------------------------------------------------------------------------------- questions

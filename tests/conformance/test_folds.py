@@ -190,3 +190,26 @@ def test_a_model_that_saw_its_fold_is_refused(side, tmp_path):
 def test_numbers_of_folds_that_are_none_are_refused(side, tmp_path, folds):
     with pytest.raises(ValueError, match=f"from 2 to that of the items, {N}"):
         side.store(training(side), tmp_path / "rows", folds=folds)
+
+
+@pytest.mark.skipif(SIDE is not Keras, reason="data sets of tf.data are Keras's")
+@pytest.mark.parametrize("batch", [None, 6])
+def test_folds_of_a_data_set_are_those_of_arrays(side, tmp_path, batch):
+    tf = pytest.importorskip("tensorflow")
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y))
+    dataset = dataset if batch is None else dataset.batch(batch)
+    sizes = []
+
+    def train(data: Any) -> Any:
+        data = data if batch is None else data.unbatch()
+        x, y = zip(*data.as_numpy_iterator(), strict=True)
+        sizes.append(len(x))
+        return side.linear(fitted(np.stack(x), np.stack(y)))
+
+    train.fingerprint = "least squares"
+    stored = side.package.store_outputs(train, dataset, tmp_path / "rows", folds=4, batch_size=7, verbose=0)
+    np.testing.assert_allclose(np.asarray(stored[:]), by_hand(4, 0), rtol=1e-4, atol=1e-5)
+    assert sizes == [N - len(fold) for fold in np.array_split(np.arange(N), 4)]
+    if batch is not None:
+        with pytest.raises(ValueError, match=r"give elements \(x, y\)"):
+            side.package.store_outputs(train, dataset.map(lambda x, y: x), tmp_path / "x", folds=4, verbose=0)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stored_sides import CLASSES, Keras, Lightning
+from stored_sides import CLASSES, Keras, Lightning, PressesCtrlC, Service
 
 from bc_core import FullDiskError
 from bc_core.reference import _stored_rows
@@ -28,32 +28,6 @@ ROUNDING = {"rtol": 1e-5, "atol": 1e-6}
 @pytest.fixture(scope="module", params=[Keras if "KERAS_BACKEND" in os.environ else Lightning])
 def side(request):
     return request.param()
-
-
-class Service:
-    """Doubles its input, counts the items that it was asked about, and stops working after some."""
-
-    fingerprint = "service 1"
-
-    def __init__(self, limit: float = float("inf"), factor: float = 2.0) -> None:
-        self.asked, self.limit, self.factor = 0, limit, factor
-
-    def stop(self) -> None:
-        raise RuntimeError("power cut")
-
-    def __call__(self, x):
-        if self.asked + len(x) > self.limit:
-            self.stop()
-        self.asked += len(x)
-        return x * self.factor
-
-
-class PressesCtrlC(Service):
-    """As `Service`, but Ctrl-C is what stops it."""
-
-    def stop(self) -> None:
-        self.limit = float("inf")
-        signal.raise_signal(signal.SIGINT)
 
 
 def data(n: int = N, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:

@@ -14,15 +14,11 @@ import warnings
 
 import numpy as np
 import pytest
-from sweep_sides import EPOCHS, VALIDATION, KerasSide, LightningSide, arrays
+from backends import once
+from sweep_sides import EPOCHS, VALIDATION, Hearing, KerasSide, LightningSide, arrays
 
-from bc_core import FullDiskError, SweepFailedError, SweepResults, Tracker, compare
+from bc_core import FullDiskError, SweepFailedError, SweepResults, compare
 from bc_core.sweep import _folder
-
-# What is bc_core's and the recipes' own, without a line that depends on Keras's backend, is tested on one of them.
-once = pytest.mark.skipif(
-    os.environ.get("KERAS_BACKEND", "torch") != "torch", reason="the same on every backend: tested on torch"
-)
 
 
 @pytest.fixture(scope="module")
@@ -392,36 +388,6 @@ def test_a_tensorboard_that_cannot_be_written_costs_no_training(side, h1, small,
     ):
         found = run(side, h1, tmp_path / "s", tensorboard=True)
     assert rows_of(found) == rows_of(small)
-
-
-class Hearing(Tracker):
-    """Notes what it hears, and fails at what it is told to."""
-
-    def __init__(self, fails_at=None):
-        self.heard, self.fails_at = [], fails_at
-
-    def _hear(self, what):
-        self.heard.append(what)
-        if what == self.fails_at:
-            raise OSError("no such place")
-
-    def begin(self, results, plan):
-        assert (plan.losses, plan.lambdas, plan.seeds) == (["new_error"], [0.0, 2.0], [0])
-        assert (plan.datasets, plan.has_performance) == (["train", "val", "test"], False)
-        self._hear("begin")
-
-    def point_begun(self, point):
-        self._hear("point_begun")
-
-    def point_trained(self, point, trained):
-        self._hear("point_trained")
-
-    def point_finished(self, results, point):
-        assert point in results.points
-        self._hear("point_finished")
-
-    def finish(self, results):
-        self._hear("finish")
 
 
 @once

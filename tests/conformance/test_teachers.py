@@ -329,3 +329,68 @@ def test_teachers_that_are_none_are_refused(side):
         side.trained(h2, h1, "imitation", teacher=[(h2, 0.5), (h1, 0.5)])
     with pytest.raises(ValueError, match="labels"):
         side.trained(h2, h1, "imitation", teacher=side.StoredOutputs.from_table([0] * N))
+
+
+# MUSCLE: towards a plain h2 where h2 is right, else towards h1
+
+
+def muscle_step(start: np.ndarray, lambda_c: float, imitated: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean cross-entropy towards the models that are imitated, and the weights after one step of the whole loss."""
+    p2 = softmax(X @ start)
+    dissonance = -(imitated * np.log(p2)).sum(-1).mean()
+    gradient = X.T @ ((p2 - np.eye(CLASSES)[Y]) + lambda_c * (p2 - imitated)) / N
+    return dissonance, start - 0.1 * gradient
+
+
+@pytest.mark.parametrize("stored", ["", "h1", "plain", "both"])
+@pytest.mark.parametrize("with_teacher", [False, True])
+def test_a_plain_h2_is_imitated_where_h2_is_right(side, tmp_path, stored, with_teacher):
+    h1, plain = side.linear(weights(1)), side.linear(weights(2))
+    teacher = side.linear(weights(4)) if with_teacher else None
+    right = START.argmax(-1) == Y
+    instead = softmax(X @ weights(4)) if with_teacher else softmax(OLD)
+    dissonance, after = muscle_step(weights(3), 1.5, np.where(right[:, None], softmax(NEW), instead))
+    rows = {name: side.store(model, tmp_path / name) for name, model in (("h1", h1), ("plain", plain))}
+    options: dict[str, Any] = {"plain": rows["plain"] if stored in ("plain", "both") else plain}
+    attached = None
+    if stored:
+        first = rows["plain" if stored == "plain" else "h1"]
+        beside = {"plain": rows["plain"]} if stored == "both" else {}
+        if with_teacher and stored == "both":
+            beside["teacher"] = teacher = side.store(teacher, tmp_path / "teacher")
+        attached = lambda *data: first.attach(*data, **beside)  # noqa: E731
+    if teacher is not None:
+        options["teacher"] = teacher
+    h1 = rows["h1"] if stored in ("h1", "both") else h1
+    logged, trained = side.trained(side.linear(weights(3)), h1, "imitation", attached, 1.5, **options)
+    assert logged["dissonance"] == pytest.approx(dissonance, rel=2e-5)
+    np.testing.assert_allclose(trained, after, **ROUNDING)
+    # The scores are h1's.
+    assert logged["nfr"] == pytest.approx(((OLD.argmax(-1) == Y) & ~right).mean())
+
+
+def test_a_plain_h2_is_the_two_halves_of_muscle(side):
+    """Another way to the same: each half on its own."""
+    halves = [
+        side.trained(side.linear(weights(3)), side.linear(weights(seed)), half)[0]["dissonance"]
+        for seed, half in ((1, "where_h2_is_wrong"), (2, "where_h2_is_right"))
+    ]
+    whole, _ = side.trained(
+        side.linear(weights(3)), side.linear(weights(1)), "imitation", plain=side.linear(weights(2))
+    )
+    assert whole["dissonance"] == pytest.approx(sum(halves), rel=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("dissonance", "message"), [("new_error", "imitates nobody"), ("where_h2_is_wrong", "take 'imitation'")]
+)
+def test_a_plain_h2_that_would_not_be_imitated_is_refused(side, dissonance, message):
+    with pytest.raises(ValueError, match=message):
+        side.trained(side.linear(weights(3)), side.linear(weights(1)), dissonance, plain=side.linear(weights(2)))
+
+
+def test_a_plain_h2_is_known_again(side, tmp_path):
+    rows = side.store(side.linear(weights(1)), tmp_path / "h1")
+    plain = side.store(side.linear(weights(2)), tmp_path / "plain")
+    with pytest.raises(ValueError, match="plain"):
+        side.trained(side.linear(weights(3)), rows, "imitation", rows.attach, plain=plain)

@@ -205,3 +205,29 @@ def test_damaged_files_never_end_in_a_verdict_that_nobody_reached(saved, capsys)
     # Three flips in a thousand keep the budget, and damage cannot make them break it.
     assert set(statuses) <= {0, 2}
     assert statuses[2] > 150
+
+
+def test_classes_that_the_old_model_did_not_know_are_shown_apart(tmp_path, capsys):
+    rows = [("cat", "cat", "cat")] * 6 + [("cat", "cat", "dog")] + [("fox", "cat", "fox")] * 2 + [("fox", "dog", "cat")]
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
+    old.write_text("id,target,pred\n" + "".join(f"{i},{y},{h1}\n" for i, (y, h1, _) in enumerate(rows)))
+    new.write_text("id,pred\n" + "".join(f"{i},{h2}\n" for i, (_, _, h2) in enumerate(rows)))
+    told = "3 instances of classes that h1 did not know (fox): h2 is right on 66.67%. Without them h1 is right on 100"
+    report = tmp_path / "report.json"
+    assert main([str(old), str(new), "--new-classes", "fox", "--json", str(report)]) == 0
+    assert told in capsys.readouterr().out
+    found = json.loads(report.read_text())["new_classes"]
+    assert (found["classes"], found["instances"], found["h2_right"]) == (["fox"], 3, 2)
+    assert found["scores_without"]["nfr"] == pytest.approx(1 / 7)
+    # By a policy, of a saved comparison too, and in Markdown.
+    (tmp_path / "compat.toml").write_text('promise = "nfr <= 99%"\nnew_classes = ["fox"]\n')
+    summary, kept = tmp_path / "summary.md", tmp_path / "kept.json"
+    policy = ["--policy", str(tmp_path / "compat.toml"), "--markdown", str(summary)]
+    assert main(["gate", str(old), str(new), *policy, "--save", str(kept)]) == 0
+    assert "3 instances of classes that h1 did not know" in summary.read_text()
+    assert Comparison.load(kept).new.total == 3
+    capsys.readouterr()
+    assert main([str(old), str(new), "--new-classes", "wolf"]) == 2
+    assert "none of the classes" in capsys.readouterr().err
+    assert main([str(old), str(new), "--new-classes", "cat"]) == 2
+    assert "h1 is right about instances" in capsys.readouterr().err

@@ -9,7 +9,9 @@ ROOT = Path(__file__).parents[2]
 NOT_LOWERED = {
     *("torch", "tensorboard", "keras", "tensorflow-cpu", "tensorflow", "jax", "ray", "mlflow-skinny", "alembic"),
     *("sqlalchemy", "duckdb", "pyarrow", "tomli", "anywidget", "ipykernel", "nbclient", "nbformat", "mlxtend", "rich"),
+    *("onnx", "onnxruntime", "skops", "transformers"),
     *("flask", "mypy", "pytest", "pytest-xdist", "selenium", "ruff", "import-linter"),
+    *("mkdocs", "mkdocs-material", "mkdocstrings"),
 }
 
 

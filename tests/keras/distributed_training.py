@@ -1,6 +1,6 @@
-"""Train BCModels on one device or on two, and write weights and logs: a process of its own, as devices are set once.
+"""Train BCModels and write weights and logs; as a program on two devices, which are set once in a process.
 
-python distributed_training.py FOLDER DEVICES LIST-OF-OPTIONS-AS-JSON
+python distributed_training.py FOLDER LIST-OF-OPTIONS-AS-JSON
 """
 
 from __future__ import annotations
@@ -14,30 +14,29 @@ from pathlib import Path
 from typing import Any
 
 
-def scope_of(devices: int) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+def two_devices() -> Callable[[], contextlib.AbstractContextManager[Any]]:
     """Set up the devices; models are then made within the scope."""
     if os.environ["KERAS_BACKEND"] == "jax":
-        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+        # Beside what is said there already, of how quickly programs are compiled.
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
         import keras
 
         host_devices = keras.distribution.list_devices("cpu")
-        assert len(host_devices) == devices
-        if devices > 1:
-            keras.distribution.set_distribution(keras.distribution.DataParallel(devices=host_devices))
+        assert len(host_devices) == 2
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=host_devices))
         return contextlib.nullcontext
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
-    if devices == 1:
-        return contextlib.nullcontext
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
-    assert strategy.num_replicas_in_sync == devices
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    assert strategy.num_replicas_in_sync == 2
     return strategy.scope
 
 
 def train(scope: Callable[[], contextlib.AbstractContextManager[Any]], out: Path, options: dict[str, Any]) -> None:
     """Train three epochs, three batches each."""
+    options = dict(options)
     import keras
     import numpy as np
     from user_models import data, net
@@ -69,8 +68,7 @@ def train(scope: Callable[[], contextlib.AbstractContextManager[Any]], out: Path
 
 
 if __name__ == "__main__":
-    folder, number_of_devices, recipes = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
     sys.path.insert(0, str(Path(__file__).parent))
-    scope = scope_of(number_of_devices)
-    for number, recipe in enumerate(recipes):
-        train(scope, folder / f"{number_of_devices}-devices-{number}", recipe)
+    scope = two_devices()
+    for number, recipe in enumerate(json.loads(sys.argv[2])):
+        train(scope, Path(sys.argv[1]) / f"2-devices-{number}", recipe)

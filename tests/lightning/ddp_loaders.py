@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
 import warnings
 
 import pytorch_lightning as pl
@@ -173,19 +173,15 @@ def trainer_of(devices, **options):
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--devices", type=int, required=True)
-    parser.add_argument("--out", required=True)
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
+def found_with(devices, out):
+    """What validating says of each loader, and what training says; None of both in a process that is not the first."""
     found = {}
     for name, (kind, make) in LOADERS.items():
         h1, loaders = make_h1(), make()
         if isinstance(loaders, tuple):
             h1, loaders = loaders
-        options = LogComparisons(directory=f"{arguments.out}/{name}")
-        trainer = trainer_of(arguments.devices)
+        options = LogComparisons(directory=f"{out}/{name}")
+        trainer = trainer_of(devices)
         try:
             scores = trainer.validate(
                 BCLightningModule(made(kind), h1=h1, comparisons=options), loaders, verbose=False
@@ -193,12 +189,13 @@ def main() -> None:
             found[name] = {key: value for key, value in scores.items() if "loss" not in key}
         except ValueError as error:
             found[name] = str(error)
-    trained = {name: train(name, arguments.devices) for name in TRAINED}
-    together = validate_together(arguments.devices)
-    if trainer.is_global_zero:
-        print("RESULT", json.dumps(found), flush=True)
-        print("TRAINED", json.dumps({"together": together, **trained}), flush=True)
+    trained = {name: train(name, devices) for name in TRAINED}
+    together = validate_together(devices)
+    return (found, {"together": together, **trained}) if trainer.is_global_zero else None
 
 
 if __name__ == "__main__":
-    main()
+    warnings.simplefilter("ignore")
+    answer = found_with(2, sys.argv[1])
+    if answer is not None:
+        print("RESULT", json.dumps(answer), flush=True)

@@ -1,4 +1,4 @@
-"""Trains and evaluates a module in several ways and saves what came out. Run by test_ddp.py, alone or in two processes.
+"""Trains and evaluates a module in several ways and saves what came out: in one process, or as a program in two.
 
 All ways in one go: starting a process and importing torch and Lightning takes longer than any of the trainings.
 """
@@ -48,15 +48,20 @@ class Lbfgs(NoStatistics):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--devices", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("ways", nargs="+", help="the options of each way in one text, which names its file")
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.set_num_threads(1)
-    for way in arguments.ways:
-        train(arguments.devices, arguments.out / way.replace("/", "-"), way.split())
+    train_all(2, arguments.out, arguments.ways)
+
+
+def train_all(devices: int, out: Path, ways: list[str]) -> None:
+    """All ways, each to a file that is named by it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for way in ways:
+            train(devices, out / way.replace("/", "-"), way.split())
 
 
 def train(devices: int, out: Path, way: list[str]) -> None:
@@ -115,6 +120,8 @@ def train(devices: int, out: Path, way: list[str]) -> None:
     if arguments.taught:
         # Each process takes its share of the unlabelled batches.
         options["teacher"] = [(make_h1(), 0.5), (h1, 0.5)]
+        torch.manual_seed(5)
+        options["plain"] = NoStatistics().net
         options["unlabelled"] = DataLoader(dataset(96, seed=3), batch)
     module = BCLightningModule(module, h1=reference, loss=loss, **options)
     run = trainer()

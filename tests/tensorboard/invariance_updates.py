@@ -19,7 +19,7 @@ from bc_core.invariance import (
     TransformSet,
     compare_predictions,
 )
-from bc_tensorboard import PLUGIN_NAME
+from bc_tensorboard._plugin_name import PLUGIN_NAME
 from bc_tensorboard.plugin._loader import KEPT_STEPS, BackwardCompatibilityLoader
 
 TURNS = TransformSet.rotations([0, 15, 30])

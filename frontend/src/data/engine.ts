@@ -202,9 +202,27 @@ const regionRanks = kept(({ target, h1, h2, size }: Table) => {
   return ranks;
 });
 
+/** Regions, and within one the instances that h2 is surest of; in both directions the surest come first. */
+const regionAndSureRanks = kept((table: Table) => {
+  const regions = regionRanks(table);
+  const by = (sign: number) =>
+    rankNumbers(Float64Array.from(regions, (region, row) => 2 * region + sign * (0.5 - known(table.sure!.h2[row]!))));
+  return { up: by(1), down: by(-1) };
+});
+
+const sureRanks = kept(({ sure }: Table) => ({
+  sure1: rankNumbers(Float64Array.from(sure!.h1, known)),
+  sure2: rankNumbers(Float64Array.from(sure!.h2, known)),
+}));
+
+/** A probability that is not known comes last. */
+function known(share: number): number {
+  return Number.isNaN(share) ? -0.5 : share;
+}
+
 /**
  * The rows in another order; equal ones stay in the order they come in, in both directions. Classes are ordered by
- * label, regions as in `Region`, texts without regard to case.
+ * label, regions as in `Region` (with scores, the surest of h2's answers first), texts without regard to case.
  */
 export function sortRows(
   table: Table,
@@ -236,7 +254,13 @@ export function sortRows(
       pick(idRanks(table), rows, ranks);
       break;
     case "region":
-      pick(regionRanks(table), rows, ranks);
+      if (table.sure === null) pick(regionRanks(table), rows, ranks);
+      else pick(regionAndSureRanks(table)[descending ? "down" : "up"], rows, ranks);
+      break;
+    case "sure1":
+    case "sure2":
+      if (table.sure === null) return rows.slice();
+      pick(sureRanks(table)[sort], rows, ranks);
       break;
   }
   return orderByRank(ranks, descending).map((i) => rows[i]!);
@@ -308,30 +332,33 @@ export function sortClasses(rows: readonly ClassRow[], sort: ClassSort, search: 
  * right, that of h1. The classes with the most instances come first; beyond `limit` they share a last line "other".
  */
 export function flipMatrix(table: Table, limit = 12, region: Region = "regress"): Matrix {
-  const { target, numClasses, size } = table;
   const wrong = region === "progress" ? table.h1 : table.h2;
-  const labels = labelsOf(table);
   const regions = regionRanks(table);
   const wanted = REGIONS.indexOf(region);
+  const rows = new Uint32Array(table.size);
+  let found = 0;
+  for (let row = 0; row < table.size; row++) {
+    rows[found] = row;
+    found += Number(regions[row] === wanted);
+  }
+  return matrixOf(table, wrong, rows.subarray(0, found), limit);
+}
+
+/** True class by wrong class, counted over the given rows. */
+export function matrixOf(table: Table, wrong: ArrayLike<number>, counted: Uint32Array, limit = 12): Matrix {
+  const { target, numClasses } = table;
+  const labels = labelsOf(table);
   const [byTarget, byWrong] = [new Uint32Array(numClasses), new Uint32Array(numClasses)];
-  let total = 0;
-  for (let row = 0; row < size; row++) {
-    if (regions[row] === wanted) {
-      byTarget[target[row]!]! += 1;
-      byWrong[wrong[row]!]! += 1;
-      total += 1;
-    }
+  for (const row of counted) {
+    byTarget[target[row]!]! += 1;
+    byWrong[wrong[row]!]! += 1;
   }
   const rows = linesOf(byTarget, limit);
   const columns = linesOf(byWrong, limit);
   const cells = rows.shown.map(() => new Array<number>(columns.shown.length).fill(0));
-  for (let row = 0; row < size; row++) {
-    if (regions[row] === wanted) {
-      cells[rows.at[target[row]!]!]![columns.at[wrong[row]!]!]! += 1;
-    }
-  }
+  for (const row of counted) cells[rows.at[target[row]!]!]![columns.at[wrong[row]!]!]! += 1;
   const line = (index: number | null): MatrixLine => ({ index, label: index === null ? "other" : labels[index]! });
-  return { rows: rows.shown.map(line), columns: columns.shown.map(line), cells, total };
+  return { rows: rows.shown.map(line), columns: columns.shown.map(line), cells, total: counted.length };
 }
 
 /** Which classes get a line of their own, and the line of every class. */

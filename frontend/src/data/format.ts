@@ -1,6 +1,7 @@
 /** Reader of the binary "columns" format: one header in JSON, one compressed body with all columns in it. */
 
 import { DataError, type InstanceId, type Media, type Table } from "../model";
+import { extrasOf } from "./extras";
 
 const MAGIC = 0x504d4342; // "BCMP", read as a little-endian number
 const VERSION = 1;
@@ -68,13 +69,23 @@ export async function decodeComparison(bytes: Uint8Array): Promise<Table> {
     numClasses,
     classNames: namesOf(header["class_names"], numClasses),
     counts,
-    uncertainClasses: uncertainOf(header["uncertain_classes"], numClasses),
+    uncertainClasses: classNumbers(header["uncertain_classes"], numClasses, "uncertain"),
+    newClasses: classNumbers(header["new_classes"], numClasses, "new"),
     size,
     ids,
     target,
     h1,
     h2,
     texts: content.columns.has("metadata") ? texts(content, "metadata", size) : null,
+    ...extrasOf(header, {
+      size,
+      target,
+      h1,
+      h2,
+      total: counts.reduce((sum, cell) => sum + cell, 0),
+      column: (name, length) => (content.columns.has(name) ? numbers(content, name, length) : null),
+      damaged,
+    }),
   };
 }
 
@@ -363,10 +374,10 @@ function namesOf(value: unknown, numClasses: number): readonly string[] | null {
   return value;
 }
 
-function uncertainOf(value: unknown, numClasses: number): readonly number[] {
+function classNumbers(value: unknown, numClasses: number, what: string): readonly number[] {
   const classes: unknown = value ?? [];
   if (!Array.isArray(classes) || !classes.every((c) => Number.isInteger(c) && c >= 0 && c < numClasses)) {
-    throw damaged("the uncertain classes are no class numbers");
+    throw damaged(`the ${what} classes are no class numbers`);
   }
   return classes;
 }

@@ -1,7 +1,7 @@
-import type { Actions, Cells, Index, InvarianceSeries, Series, Step } from "../model";
+import type { Actions, Cells, Index, InvarianceSeries, Series, Settings, Step } from "../model";
 import { checked } from "./checked";
 
-const { finiteOrNull, list, object, text, unreadable, whole } = checked("The list of comparisons");
+const { finite, finiteOrNull, list, object, text, unreadable, whole } = checked("The list of comparisons");
 
 export const NO_ACTIONS: Actions = { offered: [], doing: null, failed: null };
 
@@ -32,8 +32,22 @@ function seriesFrom(json: unknown): Series {
     dissonance: series["dissonance"] == null ? null : text(series["dissonance"], "dissonance"),
     numClasses: whole(series["num_classes"], "num_classes"),
     hasMedia: series["has_media"] === true,
+    ...(series["settings"] == null ? {} : { settings: settingsFrom(series["settings"]) }),
+    ...(series["performance"] == null ? {} : { performance: performanceFrom(series["performance"]) }),
     steps: steps.sort((a, b) => a.step - b.step),
   };
+}
+
+function settingsFrom(json: unknown): Settings {
+  const entries = Object.entries(object(json, "settings"));
+  return Object.fromEntries(
+    entries.map(([name, value]) => [name, typeof value === "number" ? finite(value, name) : text(value, name)]),
+  );
+}
+
+function performanceFrom(json: unknown): readonly [number | null, number | null] {
+  const [h1, h2] = list(json, "performance");
+  return [finiteOrNull(h1, "performance of h1"), finiteOrNull(h2, "performance of h2")];
 }
 
 function actionsFrom(json: unknown): Actions {

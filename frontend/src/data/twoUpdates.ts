@@ -1,6 +1,6 @@
 /** Two updates of one h1 on one data set, instance by instance. */
 
-import type { Flips, InstanceId, Media, Table } from "../model";
+import type { Flips, InstanceId, Media, SliceColumn, Sureness, Table } from "../model";
 import { type Difference, pairedDifference } from "./scores";
 import { totals } from "./engine";
 
@@ -53,11 +53,29 @@ export function joined(a: Table, b: Table): Joined {
     h1: extended(a.h1, b.target), // right, or it would be in both tables
     h2: extended(a.h2, b.target),
     texts,
+    sure: a.sure && b.sure && joinedSureness(a.size, alone, a.sure, b.sure),
+    slices: a.slices.flatMap((column): SliceColumn[] => {
+      const twin = b.slices.find((each) => each.column === column.column);
+      if (twin === undefined || twin.values.join("\0") !== column.values.join("\0")) return [];
+      return [{ ...column, codes: extended(column.codes, twin.codes) }];
+    }),
   };
   const found = { table, b: answers };
   if (!pairs.has(a)) pairs.set(a, new WeakMap());
   pairs.get(a)!.set(b, found);
   return found;
+}
+
+/** How sure h1 and run A are; of what A gets right with h1, its table does not say how sure it was. */
+function joinedSureness(size: number, alone: readonly number[], a: Sureness, b: Sureness): Sureness {
+  const longer = (own: Float32Array, others: Float32Array | null) => {
+    const column = new Float32Array(size + alone.length).fill(Number.NaN);
+    column.set(own);
+    if (others !== null) alone.forEach((row, i) => (column[size + i] = others[row]!));
+    return column;
+  };
+  const [h1, h1Truth] = [longer(a.h1, b.h1), longer(a.h1Truth, b.h1Truth)];
+  return { h1, h1Truth, h2: longer(a.h2, null), h2Truth: longer(a.h2Truth, null) };
 }
 
 /** Which of the updates breaks an instance; null if neither does. */
@@ -66,6 +84,17 @@ export function flipsOf({ table, b }: Joined, row: number): Flips | null {
   if (table.h1[row] !== truth) return null;
   const [brokenByA, brokenByB] = [table.h2[row] !== truth, b[row] !== truth];
   return brokenByA && brokenByB ? "both" : brokenByA ? "a" : brokenByB ? "b" : null;
+}
+
+/** How many instances of each class run A, run B or both break. */
+export function flipsByClass(both: Joined): Record<Flips, Uint32Array> {
+  const classes = () => new Uint32Array(both.table.numClasses);
+  const found = { a: classes(), b: classes(), both: classes() };
+  for (let row = 0; row < both.table.size; row++) {
+    const flips = flipsOf(both, row);
+    if (flips !== null) found[flips][both.table.target[row]!]! += 1;
+  }
+  return found;
 }
 
 /** Those of the rows that the given updates break. */

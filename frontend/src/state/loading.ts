@@ -3,6 +3,7 @@
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Host } from "../hosts/host";
 import type { DataSource, Index, Invariance, Media, Series, Table, TableRef } from "../model";
+import { isAnyRunning } from "./running";
 
 const POLL_MS = 30_000;
 /** While nothing is there yet, or a sweep is running, somebody is waiting for it. */
@@ -131,14 +132,17 @@ export function useIndex(source: DataSource, host: Host): LoadedIndex {
   const eager = index !== null && (empty || index.progress !== null);
   useEffect(() => {
     if (!host.live) return;
-    const timer = setInterval(
-      () => {
-        if (document.visibilityState === "visible") latest.poll();
-      },
-      eager ? EAGER_POLL_MS : POLL_MS,
-    );
+    let polled = Date.now();
+    const timer = setInterval(() => {
+      const isDue = Date.now() - polled >= POLL_MS - EAGER_POLL_MS / 2;
+      // As often as TensorBoard itself reads a run that is at work.
+      const isWaited = eager || (index !== null && isAnyRunning(index.series));
+      if (document.visibilityState !== "visible" || !(isDue || isWaited)) return;
+      polled = Date.now();
+      latest.poll();
+    }, EAGER_POLL_MS);
     return () => clearInterval(timer);
-  }, [host, eager, latest]);
+  }, [host, eager, latest, index]);
   return { index, error, busy, reload };
 }
 

@@ -48,7 +48,14 @@ export function latestRun(index: {
 }
 
 export function datasetsOf(index: Index, run: string | null): string[] {
-  return distinct(index.series.filter((series) => series.run === run).map((series) => series.dataset));
+  const compared = index.series.filter((series) => series.run === run);
+  // A run may have been looked at under transformations alone.
+  const listed = compared.length > 0 ? compared : index.invariance.filter((series) => series.run === run);
+  return distinct(listed.map((series) => series.dataset));
+}
+
+export function hasInvarianceOnly(index: Index, run: string | null): boolean {
+  return !index.series.some((series) => series.run === run) && index.invariance.some((series) => series.run === run);
 }
 
 export function findSeries(index: Index, run: string | null, dataset: string | null): Series | null {
@@ -85,6 +92,7 @@ export function select(index: Index, state: ViewState): Selection {
       },
     };
   }
+  if (series === null && hasInvarianceOnly(index, state.run)) return { ...empty, missing: null };
   if (series === null) {
     return {
       ...empty,

@@ -1,7 +1,7 @@
 /** The state of the view as text for a link, and back. Only what differs from the default is written. */
 
 import { SCORES } from "../data/scores";
-import type { ClassSort, Flips, InstanceSort, Region, ViewState } from "../model";
+import type { ClassSort, Flips, InstanceSort, Region, SliceCondition, ViewState } from "../model";
 
 export const DEFAULT_STATE: ViewState = {
   run: null,
@@ -14,6 +14,10 @@ export const DEFAULT_STATE: ViewState = {
   h2: null,
   text: "",
   flips: null,
+  b: null,
+  sure1: null,
+  sure2: null,
+  slices: [],
   classView: "accuracy",
   classSort: "flips",
   classSearch: "",
@@ -31,6 +35,8 @@ export const DEFAULT_STATE: ViewState = {
   lambdaMax: null,
   sweepX: ["btc", "bec_given_h1_wrong"],
   sweepY: "accuracy_h2",
+  colourBy: "dataset",
+  shapeBy: "loss",
   promise: "",
   curves: ["btc", "nfr", "accuracy_h1", "accuracy_h2"],
 };
@@ -107,11 +113,21 @@ const scores: Codec<readonly string[]> = {
   },
 };
 
+/** A score, or what may not be there: the user's own metric, or a setting. */
+const axis: Codec<string> = {
+  write: text.write,
+  read: (written) => {
+    const name = text.read(written) ?? "";
+    const isKnown = SCORES.some((score) => score.name === name) || /^(performance$|setting:.)/.test(name);
+    return isKnown ? name : undefined;
+  },
+};
+
 const axes: Codec<readonly string[]> = {
   write: list.write,
   read: (written) => {
     const names = list.read(written);
-    const isKnown = names?.every((name) => name === "lambda" || SCORES.some((score) => score.name === name));
+    const isKnown = names?.every((name) => name === "lambda" || axis.read(text.write(name)) !== undefined);
     return isKnown && names?.length === 2 ? names : undefined;
   },
 };
@@ -120,8 +136,28 @@ function orNull<T>(codec: Codec<T>): Codec<T | null> {
   return { write: (value) => (value === null ? "" : codec.write(value)), read: codec.read };
 }
 
-const position = number((value) => Number.isSafeInteger(value) && value >= 0);
 const weight = number((value) => Number.isFinite(value) && value >= 0);
+
+/** Two probabilities, ascending. */
+const range: Codec<readonly [number, number]> = {
+  write: (ends) => list.write(ends.map(String)),
+  read: (written) => {
+    const [low, high, ...more] = (list.read(written) ?? []).map((end) => weight.read(end) ?? Number.NaN);
+    return low! <= high! && high! <= 1 && more.length === 0 ? [low!, high!] : undefined;
+  },
+};
+
+/** Column and value by turns. */
+const slices: Codec<readonly SliceCondition[]> = {
+  write: (conditions) => list.write(conditions.flat()),
+  read: (written) => {
+    const parts = list.read(written);
+    if (parts === undefined || parts.length % 2 === 1) return undefined;
+    return Array.from({ length: parts.length / 2 }, (_, i) => [parts[2 * i]!, parts[2 * i + 1]!] as const);
+  },
+};
+
+const position = number((value) => Number.isSafeInteger(value) && value >= 0);
 
 const CODECS: { readonly [K in keyof ViewState]: Codec<ViewState[K]> } = {
   run: orNull(text),
@@ -134,11 +170,15 @@ const CODECS: { readonly [K in keyof ViewState]: Codec<ViewState[K]> } = {
   h2: orNull(position),
   text,
   flips: orNull(oneOf<Flips>("a", "b", "both")),
+  b: orNull(position),
+  sure1: orNull(range),
+  sure2: orNull(range),
+  slices,
   classView: oneOf("accuracy", "incompatible"),
   classSort: oneOf<ClassSort>("flips", "loss", "count", "name"),
   classSearch: text,
   classPage: position,
-  sort: oneOf<InstanceSort>("id", "text", "target", "h1", "h2", "region"),
+  sort: oneOf<InstanceSort>("id", "text", "target", "h1", "h2", "region", "sure1", "sure2"),
   descending: flag,
   page: position,
   listed: oneOf("table", "pictures"),
@@ -149,7 +189,9 @@ const CODECS: { readonly [K in keyof ViewState]: Codec<ViewState[K]> } = {
   lambdaMin: orNull(weight),
   lambdaMax: orNull(weight),
   sweepX: axes,
-  sweepY: oneOf(...SCORES.map((score) => score.name)),
+  sweepY: axis,
+  colourBy: text,
+  shapeBy: text,
   promise: text,
   curves: scores,
 };

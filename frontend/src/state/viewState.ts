@@ -19,6 +19,10 @@ const REORDERING: readonly (keyof ViewState)[] = [
   "h2",
   "text",
   "flips",
+  "b",
+  "sure1",
+  "sure2",
+  "slices",
   "sort",
   "descending", // prettier-ignore
 ];

@@ -1,8 +1,10 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { classRows, labelsOf, totals } from "../data/engine";
+import { labelsOf } from "../data/engine";
+import { usable } from "../data/narrowing";
+import { joined } from "../data/twoUpdates";
 import type { Host, Theme } from "../hosts/host";
-import { count, lambdaText, stepText } from "../layout/format";
+import { stepText } from "../layout/format";
 import type { DataSource, Filter, Index, Invariance as Update, Series, Step, Table, TableRef, ViewState } from "../model";
 import {
   type Loaded,
@@ -14,23 +16,28 @@ import {
   usePressing,
   useTables,
 } from "../state/loading";
-import { latestRun, moveTo, select, type Selection } from "../state/selection";
+import { hasInvarianceOnly, latestRun, moveTo, select, type Selection } from "../state/selection";
 import { encodeState } from "../state/url";
 import { type Patch, useViewState } from "../state/viewState";
 import { Actions, isOffering } from "./parts/Actions";
 import { Card, Guard } from "./parts/Card";
 import { Chips, NO_FILTER } from "./instances/Chips";
-import { ClassBars } from "./classes/ClassBars";
+import { Classes } from "./classes/Classes";
 import { Compared, compared } from "./overview/Compared";
 import { Curves } from "./curves/Curves";
 import { FlipMatrix } from "./classes/FlipMatrix";
+import { InsightCards } from "./confidence/InsightCards";
 import { Instances } from "./instances/Instances";
 import { Invariance, type InvarianceProps } from "./invariance/Invariance";
 import { InvarianceAlone } from "./invariance/InvarianceAlone";
 import { type InvariancePlace, placeOf } from "./invariance/invariancePoints";
 import { MountId } from "./parts/mountId";
+import { Page, panelOnScreen, Skip } from "./parts/Page";
+import { Performance } from "./overview/Performance";
+import { NewClasses } from "./overview/NewClasses";
 import { Scores } from "./overview/Scores";
 import { Failed, Gone, Loading, Nothing, Skeleton, Warnings } from "./parts/States";
+import { Subject } from "./overview/Subject";
 import { Sweep } from "./sweep/Sweep";
 import { Toolbar } from "./toolbar/Toolbar";
 import { Venn } from "./overview/Venn";
@@ -46,11 +53,22 @@ function requestOf(series: Series | null, step: Step | null): TableRequest | nul
 }
 
 /** A link may come from data with other classes; a class that does not exist is no condition. */
-function usableFilter(state: ViewState, numClasses: number): Filter {
-  const usable = (index: number | null) => (index !== null && index < numClasses ? index : null);
-  const { region, target, h1, h2, text } = state;
+function usableFilter(state: ViewState, numClasses: number, table: Table | null): Filter {
+  const known = (index: number | null) => (index !== null && index < numClasses ? index : null);
+  const { region, target, h1, h2, b, text, sure1, sure2, slices } = state;
   const flips = state.other === null ? null : state.flips;
-  return { region, target: usable(target), h1: usable(h1), h2: usable(h2), text, flips };
+  return usable(table, {
+    region,
+    target: known(target),
+    h1: known(h1),
+    h2: known(h2),
+    text,
+    flips,
+    b: flips && known(b),
+    sure1,
+    sure2,
+    slices,
+  });
 }
 
 function useTheme(host: Host) {
@@ -110,36 +128,6 @@ export function App({ source, host, mountId }: AppProps) {
         </Page>
       </div>
     </MountId.Provider>
-  );
-}
-
-function Page({ isWhole, children }: { isWhole: boolean; children: ComponentChildren }) {
-  if (!isWhole) return <div class="bc-page">{children}</div>;
-  return (
-    <main class="bc-page">
-      <h1 class="bc-hidden">What an update breaks: backward compatibility</h1>
-      {children}
-    </main>
-  );
-}
-
-/** Shown when it has the focus: past the toolbar and the panels to where most look. The address holds the state. */
-function Skip() {
-  const to = (panel: string) => (event: Event) => {
-    const root = (event.currentTarget as HTMLElement).closest(".bc-app");
-    const card = root?.querySelector<HTMLElement>(`[data-testid="${panel}"]`);
-    card?.scrollIntoView({ block: "start" });
-    card?.focus({ preventScroll: true });
-  };
-  return (
-    <nav class="bc-skip" aria-label="Skip">
-      <button type="button" class="bc-button" onClick={to("scores")}>
-        Skip to the scores
-      </button>
-      <button type="button" class="bc-button" onClick={to("instances")}>
-        Skip to the error instances
-      </button>
-    </nav>
   );
 }
 
@@ -203,14 +191,24 @@ function Dashboard({ source, host, index, theme, reload, reloading, onBusy }: Da
   );
   const otherInvariance = useInvariance(source, otherPlace.request, attempt);
 
+  const shown = loaded.value !== null && belongsTo(loaded.key, series) ? loaded.value : null;
   const busy = [loaded, loadedOther, media, invariance, otherInvariance].some((each) => each.busy);
   useEffect(() => onBusy(busy), [busy, onBusy]);
 
   const retry = () => setAttempt(attempt + 1);
-  const link = () => host.link(encodeState(state));
+  const page = useRef<HTMLDivElement>(null);
+  const link = () => host.link(encodeState({ ...state, panel: panelOnScreen(page.current) }));
+  useEffect(() => {
+    if (busy || state.panel === null) return;
+    const panel = [...(page.current?.querySelectorAll("[data-testid]") ?? [])].find(
+      (each) => each.getAttribute("data-testid") === state.panel,
+    );
+    panel?.scrollIntoView({ block: "start" });
+    patch({ panel: null });
+  }, [busy, state.panel, patch]);
 
   return (
-    <>
+    <div ref={page}>
       <div class="bc-top">
         <Toolbar
           index={index}
@@ -227,8 +225,8 @@ function Dashboard({ source, host, index, theme, reload, reloading, onBusy }: Da
         />
         {series !== null && (
           <Chips
-            filter={usableFilter(state, series.numClasses)}
-            labels={loaded.value !== null && belongsTo(loaded.key, series) ? labelsOf(loaded.value) : []}
+            filter={usableFilter(state, series.numClasses, shown)}
+            labels={shown === null ? [] : labelsOf(shown)}
             onChange={(change) => patch(change, true)}
           />
         )}
@@ -240,7 +238,7 @@ function Dashboard({ source, host, index, theme, reload, reloading, onBusy }: Da
         firstKey={tableKey(first, attempt)}
         secondKey={tableKey(second, attempt)}
       />
-    </>
+    </div>
   );
 }
 
@@ -310,7 +308,7 @@ function Cards(props: CardsProps) {
   const ownMedia = belongsTo(media.key, series);
   const otherTable = loadedOther.key === secondKey ? loadedOther.value : null;
   const stale = loaded.key !== firstKey;
-  const filter = usableFilter(state, series?.numClasses ?? 0);
+  const filter = usableFilter(state, series?.numClasses ?? 0, table);
   const current = useMemo(
     () => series && step && { run: series.run, dataset: series.dataset, step: step.step },
     [series, step],
@@ -339,6 +337,7 @@ function Cards(props: CardsProps) {
     () => (isComparable && otherTable !== null && other !== null ? { run: other.run, table: otherTable } : null),
     [isComparable, otherTable, other],
   );
+  const both = table !== null && beside !== null ? joined(table, beside.table) : null;
   /** What was chosen in a picture is listed in the table, which may be below the screen. */
   const choose = (change: Partial<ViewState>, isChosen: boolean) => {
     patch(change, true);
@@ -381,6 +380,8 @@ function Cards(props: CardsProps) {
               cells={step.cells}
               other={other && otherStep && { name: `Run B, ${other.run}`, cells: otherStep.cells }}
             />
+            {series.performance !== undefined && <Performance of={series.performance} />}
+            {table !== null && !stale && <NewClasses table={table} />}
             {other === null && state.other !== null && (
               <p class="bc-note" role="alert">
                 “{state.other}” has no comparison on “{series.dataset}” with the same classes, so it is not set beside
@@ -411,13 +412,22 @@ function Cards(props: CardsProps) {
               (shown) => (
                 <FlipMatrix
                   table={shown}
+                  both={both}
+                  flips={filter.flips}
+                  onFlips={(flips) => choose({ flips, b: null, region: null }, false)}
                   selected={
-                    filter.region === "regress" ? { target: filter.target, h2: filter.h2 } : { target: null, h2: null }
+                    filter.flips !== null
+                      ? { target: filter.target, h2: filter.flips === "b" ? filter.b : filter.h2 }
+                      : filter.region === "regress"
+                        ? { target: filter.target, h2: filter.h2 }
+                        : { target: null, h2: null }
                   }
                   // The cells count negative flips, so a click has to show these and not every error of the classes.
-                  onSelect={(target, h2) => {
-                    const none = target === null && h2 === null;
-                    choose({ target, h2, h1: null, flips: null, region: none ? null : "regress" }, !none);
+                  onSelect={(target, wrong) => {
+                    const none = target === null && wrong === null;
+                    const ofB = filter.flips === "b";
+                    const said = { h2: ofB ? null : wrong, b: ofB ? wrong : null };
+                    choose({ target, ...said, h1: null, region: none || filter.flips ? null : "regress" }, !none);
                   }}
                 />
               ),
@@ -426,7 +436,15 @@ function Cards(props: CardsProps) {
           </Card>
           <Card name="classes" title="Classes" {...tableCard}>
             {withTable("Classes", (shown) => (
-              <Classes table={shown} state={state} selected={filter.target} patch={patch} />
+              <Classes
+                table={shown}
+                both={both}
+                flips={filter.flips}
+                state={state}
+                selected={filter.target}
+                patch={patch}
+                onFlips={(target, flips) => choose({ target, flips, b: null, region: null }, flips !== null)}
+              />
             ))}
           </Card>
           {hasCurves && (
@@ -440,6 +458,7 @@ function Cards(props: CardsProps) {
               />
             </Card>
           )}
+          {table !== null && <InsightCards {...{ table, filter, choose }} card={tableCard} />}
           <Card name="instances" title="Error instances" frame={instances} {...tableCard}>
             {withTable("Error instances", (shown) => (
               <Instances
@@ -473,6 +492,11 @@ function Cards(props: CardsProps) {
           </Card>
         </>
       )}
+      {series === null && hasInvarianceOnly(index, state.run) && (
+        <p class="bc-note">
+          Of “{state.run}” only its invariance was logged: there is no comparison of the two models’ answers.
+        </p>
+      )}
       {!leads && sweep}
       {index.invariance.length > 0 && (
         <Invariance
@@ -490,68 +514,8 @@ function Cards(props: CardsProps) {
   );
 }
 
-interface ClassesProps {
-  readonly table: Table;
-  readonly state: ViewState;
-  readonly selected: number | null;
-  readonly patch: Patch;
-}
-
-function Classes({ table, state, selected, patch }: ClassesProps) {
-  const rows = useMemo(() => classRows(table), [table]);
-  return (
-    <ClassBars
-      rows={rows}
-      view={state.classView}
-      sort={state.classSort}
-      search={state.classSearch}
-      page={state.classPage}
-      selected={selected}
-      totalRegress={totals(table)[2]}
-      onView={(classView) => patch({ classView })}
-      onSort={(classSort) => patch({ classSort, classPage: 0 })}
-      onSearch={(classSearch) => patch({ classSearch, classPage: 0 })}
-      onPage={(classPage) => patch({ classPage })}
-      onSelect={(target) => patch({ target }, true)}
-    />
-  );
-}
-
 function belongsTo(key: string | null, series: Series | null): boolean {
   if (key === null || series === null) return false;
   const [run, dataset] = JSON.parse(key) as [string, string];
   return run === series.run && dataset === series.dataset;
-}
-
-function Subject({
-  series,
-  step,
-  other,
-  otherStep,
-}: {
-  series: Series;
-  step: Step;
-  other: Series | null;
-  otherStep: Step | null;
-}) {
-  const size = step.cells.reduce((sum, cell) => sum + cell, 0);
-  const details = (item: Series, at: Step) =>
-    [stepText(at.step), at.lambda === null ? null : `λ ${lambdaText(at.lambda)}`, item.dissonance]
-      .filter(Boolean)
-      .join(", ");
-  return (
-    <>
-      <span>
-        <b>h1</b> is the model in use, <b>h2</b> its update: <b class="bc-name">{series.run}</b> (
-        {details(series, step)}). {count(size)} instances of <b class="bc-name">{series.dataset}</b>.
-      </span>
-      {other !== null && otherStep !== null && (
-        <span>
-          {" "}
-          <span class="bc-tag">B</span> <b class="bc-name">{other.run}</b> ({details(other, otherStep)}); run A is the
-          one above.
-        </span>
-      )}
-    </>
-  );
 }

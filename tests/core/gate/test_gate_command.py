@@ -366,7 +366,9 @@ def test_everything_is_written(bad, capsys):
     assert "bc-data" in (out / "report.html").read_text()
     saved = Comparison.load(out / "report.json.gz")
     assert saved.overlap == compare(bad.y, bad.h1, bad.h2).overlap
-    assert saved.instances.metadata[0].startswith("region=")
+    (column,) = saved.slices  # for the dashboard
+    counts = {f"region={value}": cells[1, 0] for value, cells in zip(column.values, column.counts, strict=True)}
+    assert counts == {each["name"]: each["negative_flips"] for each in report["slices"]}
 
 
 def test_a_run_of_tensorboard_is_written_by_whoever_says_so_in_its_metadata(bad, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """The commands, the policy and the pipeline's step of docs/gate.md do what it says."""
 
 import datetime
+import json
 import re
 import shlex
 from pathlib import Path
@@ -32,6 +33,14 @@ def pipeline(tmp_path, monkeypatch):
         old = ["id,pred,label,region,age", *(f"im{n},{','.join(map(str, row))}" for n, row in enumerate(rows))]
         Path("old.csv").write_text("\n".join(old))
         Path("new.csv").write_text("\n".join(["id,pred", *(f"im{n},{names[h]}" for n, h in enumerate(h2))]))
+        Path("new_scores.csv").write_text(
+            "\n".join(["id,score", *(f"im{n},{0.9 - 0.8 * h}" for n, h in enumerate(h2))])
+        )
+        for name in ("old", "new"):
+            Path(f"{name}_prices.csv").write_text("id,pred,target\n" + "".join(f"{n},{n + 1},{n}\n" for n in range(9)))
+            keys = {"doc": {}, "resps": [], "filtered_resps": [], "exact_match": 1.0}
+            samples = [json.dumps({"doc_id": number, **keys}) for number in range(9)]
+            Path(f"samples_{name}.jsonl").write_text("\n".join(samples))
         Path("compat.toml").write_text(POLICY)
         whole = np.flatnonzero((h1 != y) | (h2 == y))[:5]
         Path("must_not_break.txt").write_text("\n".join(f"im{n}" for n in whole))

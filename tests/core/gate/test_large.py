@@ -1,6 +1,7 @@
 """Files that are counted by DuckDB come to what joining them in memory comes to."""
 
 import datetime
+import gzip
 
 import numpy as np
 import pytest
@@ -54,9 +55,10 @@ POLICY = {
 }
 
 
-@pytest.mark.parametrize("ids", ["text", "dense", "sparse"])
-@pytest.mark.parametrize("named", [True, False])
-@pytest.mark.parametrize("third", [True, False])
+@pytest.mark.parametrize(
+    ("ids", "named", "third"),
+    [(ids, named, third) for ids in ("text", "dense", "sparse") for named, third in ((True, True), (False, False))],
+)
 def test_counts_slices_and_verdicts_are_those_of_memory(tmp_path, ids, named, third):
     old, new, data = update(tmp_path, ids, named, third)
     columns = ColumnNames(slices=("region", "age", "few"))
@@ -74,6 +76,7 @@ def test_counts_slices_and_verdicts_are_those_of_memory(tmp_path, ids, named, th
     for name, column in subject.slices.items():
         assert column.values == wanted.subject.slices[name].values
         np.testing.assert_array_equal(column.counts, wanted.subject.slices[name].counts)
+    assert mine.slices == theirs.slices
     policy = policy_of(POLICY, "policy")
     assert report(Read(subject), 0.95, policy, TODAY).judgement == report(wanted, 0.95, policy, TODAY).judgement
 
@@ -121,7 +124,7 @@ def test_what_it_cannot_do_is_left_to_memory(tmp_path):
     plain = {"id": np.arange(10), "pred": np.arange(10) % 2}
     old = write(tmp_path / "old.parquet", **plain, target=np.arange(10) % 2, w=np.ones(10))
     new = write(tmp_path / "new.parquet", **plain)
-    scored = write(tmp_path / "scored.parquet", id=np.arange(10), scores=[[0.1, 0.9]] * 10)
+    scored = write(tmp_path / "scored.parquet", id=np.arange(10), scores=[[0.1, 0.9]] * 9 + [[0.1, float("nan")]])
     text = write(tmp_path / "text.parquet", id=[str(n) for n in range(10)], pred=np.arange(10) % 2)
     assert read_large(old, new, None, ColumnNames(), None, "new") is None
     for other, columns in (
@@ -132,6 +135,116 @@ def test_what_it_cannot_do_is_left_to_memory(tmp_path):
     ):
         assert read_large(old, other, None, columns, None, "new", least_rows=0) is None
     assert read_large(old, new, None, ColumnNames(), None, "new", least_rows=0) is not None
+
+
+@pytest.mark.parametrize("form", ["lists", "columns", "numbered"])
+@pytest.mark.parametrize("arrow", [True, False])
+def test_class_scores_and_arrow_files_come_to_what_they_do_in_memory(tmp_path, form, arrow):
+    from pyarrow import feather
+
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 4, SIZE)  # nobody predicts the last class, but there are scores of it
+    scores = rng.integers(0, 4, (SIZE, 5)).astype(np.float32)  # equal ones among them
+    scores[np.arange(SIZE), y] += 2
+    scores[:, 4] = -1
+    names = {"lists": None, "columns": list("edcba"), "numbered": list("43210")}[form]
+    columns = (
+        {"scores": list(scores)} if names is None else {f"score_{name}": scores[:, k] for k, name in enumerate(names)}
+    )
+    truth = np.array(names)[y] if form == "columns" else y if form == "lists" else 4 - y
+    order = rng.permutation(SIZE)
+    new = write(
+        tmp_path / "new.parquet", **{k: [v[i] for i in order] for k, v in {"id": np.arange(SIZE), **columns}.items()}
+    )
+    old = write(tmp_path / "old.parquet", id=np.arange(SIZE), target=truth, pred=truth)
+    if arrow:
+        from pyarrow import parquet
+
+        old, new = (
+            feather.write_feather(
+                parquet.read_table(path), path.replace(".parquet", ".arrow"), compression="uncompressed"
+            )
+            or path.replace(".parquet", ".arrow")
+            for path in (old, new)
+        )
+    mine = read_large(old, new, None, ColumnNames(), None, "new", least_rows=0)
+    theirs = read(Inputs(old, new), 0.95).subject
+    assert mine.comparison.overlap == theirs.comparison.overlap
+    assert mine.comparison.overlap.num_classes == (4 if form == "columns" else 5)
+    assert mine.comparison.class_names == theirs.comparison.class_names
+    rows = [
+        dict(zip(each.instances.ids.tolist(), each.instances.h2_pred.tolist(), strict=True))
+        for each in (mine.comparison, theirs.comparison)
+    ]
+    assert rows[0] == rows[1]
+    assert mine.unknown(["7", "x"]) == theirs.unknown(["7", "x"]) == ["x"]
+
+
+def csv_of(path, separator=",", **columns):
+    rows = zip(*columns.values(), strict=True)
+    text = "\n".join([separator.join(columns), *(separator.join(f'"{value}"' for value in row) for row in rows)])
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("ids", "named", "name"),
+    [
+        ("text", True, "old.csv"),
+        ("dense", False, "old.tsv.gz"),
+        ("dense", True, "old.csv"),
+        ("padded", False, "old.csv"),
+    ],
+)
+def test_csv_is_what_it_is_in_memory(tmp_path, ids, named, name):
+    rng = np.random.default_rng(2)
+    y = rng.integers(0, 3, SIZE)
+    h1, h2 = (np.where(rng.random(SIZE) < 0.9, y, rng.integers(0, 3, SIZE)) for _ in range(2))
+    if named:
+        y, h1, h2 = (np.array(["a,b", "it's", "c d"])[each] for each in (y, h1, h2))
+    key = {"text": [f"im{n}" for n in range(SIZE)], "dense": range(SIZE), "padded": [f"{n:05d}" for n in range(SIZE)]}
+    order, key = rng.permutation(SIZE), list(key[ids])
+    known = {
+        "target": y,
+        "region": rng.choice(["eu", "us"], SIZE),
+        "age": rng.normal(40, 9, SIZE),
+        "few": y.astype(str),
+    }
+    old = csv_of(tmp_path / name, ";", id=key, pred=h1, **known)
+    new = csv_of(tmp_path / "new[1].csv", id=[key[i] for i in order], pred=h2[order], unused=order)
+    columns = ColumnNames(slices=("region", "age", "few"))
+    mine = read_large(old, new, None, columns, None, "new", least_rows=0, least_bytes=0)
+    theirs = read(Inputs(old, new, columns), 0.95).subject
+    assert mine.comparison.overlap == theirs.comparison.overlap
+    assert mine.comparison.class_names == theirs.comparison.class_names
+    assert sorted(mine.comparison.instances.ids.tolist()) == sorted(theirs.comparison.instances.ids.tolist())
+    for column, found in mine.slices.items():
+        assert found.values == theirs.slices[column].values
+        np.testing.assert_array_equal(found.counts, theirs.slices[column].counts)
+    assert mine.unknown([str(key[7]), "x"]) == theirs.unknown([str(key[7]), "x"]) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("7", "line 9: expected 2 fields, as the first line has, got 1"),
+        ('7,"1', "not CSV"),
+        ("7,", "line 9: column 'pred' is empty"),
+        ("7,0.5", "line 9: column 'pred' is 0.5"),
+        ("7,-1", "line 9: column 'pred' is -1"),
+        ("6,1", "1 id comes more than once: 6; the first at line 8 and line 9"),
+        ("x7,1", "ids that do not match"),
+        ("7,1\n\n", None),
+    ],
+)
+def test_what_is_wrong_in_csv_is_named_with_its_line(tmp_path, capsys, monkeypatch, line, message):
+    monkeypatch.setattr(_large, "LEAST_ROWS", 10)
+    monkeypatch.setattr(read_large, "__defaults__", (None, 0))
+    old = csv_of(tmp_path / "old.csv", id=range(50), pred=np.arange(50) % 2, target=np.arange(50) % 2)
+    rows = [line if number == 7 else f"{number},{number % 2}" for number in range(50)]
+    (tmp_path / "new.csv").write_text("\n".join(["id,pred", *rows]))
+    assert main(["gate", old, str(tmp_path / "new.csv"), "--promise", "nfr <= 20%"]) == (0 if message is None else 2)
+    assert (message or "") in capsys.readouterr().err
 
 
 def test_the_command_takes_it_for_large_files(tmp_path, capsys, monkeypatch):

@@ -171,6 +171,12 @@ OLD = {"id": [1, 2], "pred": [0, 1], "target": [0, 1]}
             {},
             r"line 3: column 'pred' is 0.5, and labels are whole numbers or text",
         ),
+        (
+            OLD,
+            {"id": [1, 2], "pred": [0, 10**11]},
+            {},
+            r"line 3: column 'pred' is 1\d+, which would make more than 1\d+ cl",
+        ),
         (OLD, {"id": [1, 2], "pred": [0, -1]}, {}, r"new.csv, line 3: column 'pred' is -1, and classes are 0 to 1"),
         (
             OLD,

@@ -79,6 +79,9 @@ def test_gzip_is_seen_from_the_content(tmp_path, name):
         ('id,pred\n1,"a"b\n', "line 2: not CSV"),
         ("id,note\n1,ä\n2,ß\n".encode("latin-1"), "not UTF-8 .line 2, byte e4.; save it as UTF-8"),
         (gzip.compress(b"id\n" + os.urandom(5000).hex().encode())[:-2000], "cut off or damaged while packed"),
+        ("id\n1\n".encode("utf-16-le"), "not UTF-8, but UTF-32, or UTF-16 without a mark"),
+        ("id\n1\n".encode("utf-16-be"), "not UTF-8, but UTF-32, or UTF-16 without a mark"),
+        ("id\n1\n".encode("utf-32"), "not UTF-8, but UTF-32, or UTF-16 without a mark"),
         (b"BZh91AY" + bytes(20), "packed by bzip2; unpack it, or pack it by gzip"),
         (b"PK\x03\x04" + bytes(20), "packed by zip"),
         ("id\n" + "9" * 200_000, "line 2: not CSV .field larger than field limit"),
@@ -132,6 +135,7 @@ def test_json_lines_keep_their_types(tmp_path):
     [
         ("", "empty; expected one JSON object a line"),
         ('{"id": 1}\n{"id": 2', "line 2: not JSON"),
+        ('{"id": 1}\n{"id": 2, "pred": 0, "pred": 1}', "line 2: not JSON .the key 'pred' comes twice"),
         ("[1]\n", "line 1: expected a JSON object"),
         ('{"id": 1}\n\n{"id": null}', "line 3: column 'id' is missing"),
         ('{"id": 1}\n{"other": 2}', "line 2: column 'id' is missing"),

@@ -35,6 +35,8 @@ def test_several_bounds_are_joined(text):
         ("nfr <= 150%", ValueError, "a share from 0 to 1"),
         ("nfr <= nan", ValueError, "reads like"),
         ("nfr <= 1..5", ValueError, "reads like"),
+        ("nfr <= 2,5%", ValueError, 'Write numbers with a point, "nfr <= 2.5%"'),
+        (["nfr <= 2,5%"], ValueError, 'Write numbers with a point, "nfr <= 2.5%"'),
     ],
 )
 def test_what_cannot_be_read_is_refused(promise, error, message):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 
 import numpy as np
 import pytest
@@ -173,3 +175,17 @@ def test_the_html_page_has_a_run_for_each_loss(tmp_path):
     page = made(tmp_path / "sweep").to_html(tmp_path / "sweep.html").read_text()
     assert "strict_imitation" in page
     assert "lambda_c" in page
+
+
+def test_the_html_page_is_told_of_the_seed_and_of_the_caller_s_metric(tmp_path):
+    found = made(tmp_path / "sweep", seeds=(0, 1), size=200, metric=True)
+    page = found.to_html(tmp_path / "sweep.html").read_text()
+    content = re.search(r'id="bc-data">(.*?)</script>', page)[1]
+    rows = {(row["loss"], row["lambda_c"], row["seed"], row["dataset"]): row for row in found.rows()}
+    series = json.loads(content)["index"]["series"]
+    assert len(series) == len(rows)
+    for each in series:
+        loss, seed = re.match(r"(\w+), seed (\d)", each["run"]).groups()
+        row = rows[loss, each["steps"][0][2], int(seed), each["dataset"]]
+        assert each["settings"] == {"seed": row["seed"]}
+        assert each["performance"] == [row["performance_h1"], row["performance_h2"]] == [0.5, row["lambda_c"]]

@@ -352,7 +352,8 @@ def test_two_devices_count_what_one_counts():
         code = f"{head}{scope}x, y = data{tail}".format(folder=str(Path(__file__).parents[1]), scope="")
     else:
         code = WORKER.format(folder=str(Path(__file__).parents[1]), scope=scope)
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-3000:]
     got = json.loads(run.stdout.splitlines()[-1])

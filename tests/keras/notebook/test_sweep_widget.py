@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from backends import once
 
 from bc_keras import (
     BCCrossEntropyLoss,
@@ -13,6 +14,9 @@ from bc_keras import (
     SweepManager,
     evaluate,
 )
+
+# The sweep itself is tested on each backend.
+pytestmark = once
 
 
 def net():

@@ -21,7 +21,7 @@ from bc_core import SweepFailedError, SweepResults
 from bc_keras import BCModel, sweep
 
 BACKEND = keras.backend.backend()
-LAMBDAS = [0, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64]
+LAMBDAS = [0, 0.25, 1, 4, 16, 64]
 # Compiling takes most of the time of so small trainings.
 COMPILE = {"optimizer": "sgd", "loss": "sparse_categorical_crossentropy", "run_eagerly": True}
 FIT = {"epochs": 2, "batch_size": 20}
@@ -61,7 +61,7 @@ def classifier():
 
 
 def run_digits(folder, **options):
-    """11 lambdas and 2 dissonances on MNIST-5k."""
+    """6 lambdas and 2 dissonances on MNIST-5k."""
     data = digits(folder.parent / "digits.npz")
     keras.utils.set_random_seed(1)
     h1 = keras.Sequential([keras.Input((784,)), keras.layers.Dense(10, activation="softmax")])
@@ -163,9 +163,9 @@ def test_killed_three_times_it_ends_with_the_undisturbed_table(tmp_path):
         assert process.poll() is None, (tmp_path / "output.txt").read_text()
         process.kill()
         process.wait()
-    assert 3 <= finished(folder) < 21
+    assert 3 <= finished(folder) < 11
     killed = run_digits(folder)
-    assert len(killed.points) == 21
+    assert len(killed.points) == 11
     assert rows_of(killed) == rows_of(whole)
     for row in whole.rows("test"):
         point = row["loss"], row["lambda_c"]

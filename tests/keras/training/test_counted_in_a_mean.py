@@ -38,7 +38,6 @@ def tagger(seed):
         [
             keras.Input((7,), dtype="int32"),
             keras.layers.Embedding(20, 8, mask_zero=True),
-            keras.layers.LSTM(6, return_sequences=True),
             keras.layers.Dense(3, "softmax"),
         ]
     )

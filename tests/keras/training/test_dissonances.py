@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from backends import once
 from scipy.special import softmax
 from user_models import data, net
 
@@ -25,6 +26,7 @@ def fitted(model, loss=SPARSE, y=Y):
     return history, unwrap(model).get_weights()
 
 
+@once
 @pytest.mark.parametrize(
     ("name", "options", "lambda_c"),
     [
@@ -160,6 +162,7 @@ class TestBadInput:
             fitted(model)
 
 
+@once
 def test_a_sweep_over_dissonances_by_name(tmp_path):
     given = {
         "compile": {"optimizer": "sgd", "loss": SPARSE, "run_eagerly": True},
@@ -172,4 +175,4 @@ def test_a_sweep_over_dissonances_by_name(tmp_path):
     assert {row["loss"] for row in found.rows() if row["lambda_c"]} == set(losses)
     assert not found.failures
     with pytest.raises(ValueError, match="at most 1.*Received: 16"):
-        sweep(lambda: net(1), net(0), (X, Y), folder=tmp_path / "other", losses=["churn"], **given)
+        sweep(lambda: net(1), net(0), (X, Y), folder=tmp_path / "other", losses=["churn"], lambdas=[0, 16], **given)

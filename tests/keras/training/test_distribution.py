@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from distributed_training import train
 
 BACKEND = keras.backend.backend()
 SCRIPT = Path(__file__).parents[1] / "distributed_training.py"
+# Both dissonances on the support with both normalizations, and each of the others; tracing them on two devices takes
+# long, so some say two things at once: either would make a difference.
 RECIPES = [
-    {},
-    {"dissonance": "strict_imitation"},
-    {"normalization": "support"},
+    {"unlabelled": True},
     {"dissonance": "strict_imitation", "normalization": "support"},
-    {"stored": True},
+    {"stored": True, "normalization": "support"},
     {"loss": "focal_distillation", "loss_options": {"temperature": 4.0}},
     {"loss": "where_h1_is_surer", "normalization": "support"},
     {"dissonance": "strict_imitation", "promise": "nfr <= 10%, btc >= 70%"},
-    {"unlabelled": True},
 ]
 
 pytestmark = [
@@ -35,15 +37,18 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    for devices in (1, 2):
-        done = subprocess.run(
-            [sys.executable, str(SCRIPT), str(folder), str(devices), json.dumps(RECIPES)],
-            env={**os.environ, "KERAS_BACKEND": BACKEND, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(folder), json.dumps(RECIPES)],
+        env={**os.environ, "KERAS_BACKEND": BACKEND, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a promise that is missed
+        for number, recipe in enumerate(RECIPES):
+            train(contextlib.nullcontext, folder / f"1-devices-{number}", recipe)
     return folder
 
 

@@ -19,6 +19,10 @@ from bc_tensorboard.writing._event_file import EventFile
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
 
+# What writes knows no backend; TensorFlow's has errors of its own.
+pytestmark = pytest.mark.skipif(keras.backend.backend() == "jax", reason="shown by two backends")
+
+
 class UnknownFileSystemError(Exception):
     """As the errors of TensorFlow's file systems, which are no OSError."""
 

@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from backends import once
 from compared_models import ROWS, Pieces, compiled, data, fit, net
 
 from bc_core import SCORES, Comparison, LinearLambda
@@ -17,9 +18,6 @@ from bc_keras.training._model import BCModel
 @pytest.fixture(autouse=True)
 def _same_start():
     keras.utils.set_random_seed(7)
-
-
-BACKEND = keras.backend.backend()
 
 
 # What is kept ----------------------------------------------------------------------------------------------------
@@ -91,7 +89,7 @@ def test_tensorboard_reads_the_scores_back(tmp_path):
     assert scalars["compatibility/nfr"][2][1] == pytest.approx(callback.comparison.overlap.nfr, rel=1e-6)
 
 
-@pytest.mark.skipif(BACKEND == "tensorflow", reason="Keras itself imports TensorFlow there")
+@once  # on TensorFlow Keras itself imports it
 def test_tensorboard_is_written_without_tensorflow(tmp_path):
     code = (
         "import sys; sys.modules['tensorflow'] = None\n"

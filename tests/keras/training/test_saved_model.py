@@ -66,6 +66,29 @@ def test_arguments_are_saved_with_h1(loss, tmp_path):
     assert revived.evaluate(*data(), verbose=0) == model.evaluate(*data(), verbose=0)
 
 
+def test_who_is_imitated_is_saved_with_h1(tmp_path):
+    x, y = data()
+    rows = store_outputs(net(4), x, tmp_path / "rows", y=y, verbose=0)
+    for number, (teacher, plain) in enumerate(
+        [(net(2), None), ([(net(2), 0.25), (net(0), 0.75)], net(3)), (None, rows), (lambda inputs: inputs[:, :3], None)]
+    ):
+        lasts = number < 3
+        taught = teacher if lasts else Reference(teacher, from_logits=True)
+        model = BCModel(net(1), h1=net(0), dissonance="imitation", teacher=taught, plain=plain)
+        model.compile(sgd(), loss=SPARSE)
+        given = rows.attach(x, y) if plain is rows else (x, y)
+        model.save(tmp_path / "model.keras", with_h1=True)
+        revived = keras.models.load_model(tmp_path / "model.keras")
+        if not lasts:
+            with pytest.raises(ValueError, match="nor a blend of such"):
+                revived.evaluate(*given, verbose=0)
+            continue
+        assert revived.evaluate(*given, verbose=0) == model.evaluate(*given, verbose=0)
+        for each in (model, revived):
+            each.fit(*given, batch_size=32, shuffle=False, verbose=0)
+        assert (weights(revived.h2) == weights(model.h2)).all()
+
+
 def test_an_h1_that_is_no_keras_model(tmp_path):
     x, y = data()
     h1 = net(0)

@@ -72,11 +72,11 @@ def _jax_step(self, state, data):
 STEP = {"tensorflow": _tensorflow_step, "torch": _torch_step, "jax": _jax_step}[BACKEND]
 
 
-def _of_the_readme():
-    """The model of the README, as it stands there."""
+def _of_the_page():
+    """The model of the page on Keras, as it stands there."""
     import tensorflow as tf
 
-    text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "keras.md").read_text(encoding="utf-8")
     (block,) = (each for each in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class Net(keras" in each)
     names = {"tf": tf, "keras": keras}
     exec(block, names)
@@ -87,12 +87,12 @@ def _by_a_function(self, *args):
     return STEP(self, *args)
 
 
-@pytest.mark.parametrize("origin", ["step", "function", "readme"])
+@pytest.mark.parametrize("origin", ["step", "function", "page"])
 def test_a_train_step_of_ones_own(origin):
-    if origin == "readme" and BACKEND != "tensorflow":
-        pytest.skip("that of the README is written for TensorFlow")
+    if origin == "page" and BACKEND != "tensorflow":
+        pytest.skip("that of the page is written for TensorFlow")
     steps = {"step": STEP, "function": _by_a_function}
-    own = type("Own", (keras.Model,), {"train_step": steps[origin]}) if origin in steps else _of_the_readme()
+    own = type("Own", (keras.Model,), {"train_step": steps[origin]}) if origin in steps else _of_the_page()
     h1, results = net(0), []
     for cls in (keras.Model, own):
         keras.utils.set_random_seed(1)

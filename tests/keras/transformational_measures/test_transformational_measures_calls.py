@@ -6,12 +6,16 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from backends import once
 from keras import layers as L
 
 import bc_keras.transformational_measures as tm
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
+
+# They all rest on `measure`, which is tested on each backend, as are the formulas, in the file beside this one.
+pytestmark = once
 
 # The call, and what is true of its value afterwards.
 CALLS = [

@@ -5,6 +5,7 @@ import logging
 import keras
 import numpy as np
 import pytest
+from backends import once
 from keras import layers as L
 from keras.src.legacy.preprocessing.image import apply_affine_transform  # public nowhere in Keras 3
 
@@ -21,6 +22,9 @@ from bc_keras.transformational_measures import (
     TransformationsDataSet,
     Variance,
 )
+
+# They rest on `measure`, which is tested on each backend, as are the formulas, in the file without a further name.
+pytestmark = once
 
 
 def test_transformations_of_ones_own():

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_users_steps import Base
 from user_code import Net, UserModule, fit, loader, made, make_h1
+from users_modules import Base
 
 from bc_lightning import BCLightningModule
 

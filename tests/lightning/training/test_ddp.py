@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from ddp_training import train_all
+from shared_by_workers import made_once
 
 from bc_core import Comparison
 
@@ -47,17 +50,30 @@ def run(script, *options):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Folders of what one process and two processes trained, all ways."""
-    folders = [tmp_path_factory.mktemp(f"devices{devices}") for devices in (1, 2)]
-    for devices, folder in enumerate(folders, 1):
-        run(SCRIPT, "--devices", str(devices), "--out", str(folder), *WAYS)
-    return folders
+
+    def train(folder):
+        folders = [folder / "one", folder / "two"]
+        for each in folders:
+            each.mkdir()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.delenv("PL_GLOBAL_SEED", raising=False)
+            train_all(1, folders[0], WAYS)
+        run(SCRIPT, "--out", str(folders[1]), *WAYS)
+
+    folder = made_once(tmp_path_factory, "trained by two processes", train)
+    return folder / "one", folder / "two"
 
 
 @pytest.fixture(scope="module")
 def validated(tmp_path_factory):
     """Two processes that ended with loaders that give trouble, and the folder of their comparisons."""
-    folder = tmp_path_factory.mktemp("comparisons")
-    return run(SCRIPT.with_name("ddp_comparisons.py"), "--out", str(folder)), folder
+
+    def validate(folder):
+        done = run(SCRIPT.with_name("ddp_comparisons.py"), "--out", str(folder))
+        (folder / "said.json").write_text(json.dumps([done.stdout, done.stderr]))
+
+    folder = made_once(tmp_path_factory, "validated by two processes", validate)
+    return json.loads((folder / "said.json").read_text()), folder
 
 
 @pytest.mark.slow
@@ -88,7 +104,16 @@ def test_two_processes_equal_one(trained, way):
     assert [path.name for path in files[0]] == [path.name for path in files[1]] != []
     for alone, shared in zip(*files, strict=True):
         # The rows of both processes, in the order of the data set, each instance once.
-        assert Comparison.load(shared) == Comparison.load(alone)
+        of_two, of_one = Comparison.load(shared), Comparison.load(alone)
+        assert of_two.without_scores() == of_one.without_scores()
+        # Weights that differ in a last bit give probabilities that do.
+        for name in ("h1_confidence", "h2_confidence", "h1_of_truth", "h2_of_truth"):
+            ours, theirs = getattr(of_two.instances, name), getattr(of_one.instances, name)
+            assert ours == pytest.approx(theirs, abs=1e-4, nan_ok=True)
+        # An h1 of labels alone is sure of nothing.
+        sums = [comparison.calibration.counts.sum(axis=(1, 2)).tolist() for comparison in (of_two, of_one)]
+        assert sums[0] == sums[1]
+        assert sums[0][1] == of_two.dataset_size
     first = Comparison.load(files[1][0])
     assert first.dataset_size == 51
     assert len(first.instances)
@@ -105,9 +130,9 @@ def test_instances_without_ids_are_still_compared_by_two_processes(validated, tr
 
 @pytest.mark.slow
 def test_ids_that_one_process_cannot_use_cost_the_comparison_and_not_the_training(validated):
-    done, folder = validated
+    (stdout, stderr), folder = validated
     assert list((folder / "ids of two kinds").glob("*.json")) == []
     # Both processes write, perhaps into one line.
-    assert done.stdout.count("ids of two kinds True") == 2
-    assert "There is no comparison of step" in done.stderr
-    assert "batches of both kinds" in done.stderr
+    assert stdout.count("ids of two kinds True") == 2
+    assert "There is no comparison of step" in stderr
+    assert "batches of both kinds" in stderr

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from ddp_loaders import ITEMS, LOADERS, SHORT, Reversing
+from ddp_loaders import ITEMS, LOADERS, SHORT, Reversing, found_with
 from test_ddp import SCRIPT, run
 from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, SequentialSampler, Subset
 from user_code import UserModule, dataset, fit, made, make_h1, make_trainer
@@ -171,16 +171,14 @@ def _brings_rows(loaders):
 
 
 @pytest.mark.slow
-def test_what_a_distributed_sampler_repeats_is_counted_once(tmp_path):
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_distributed_sampler_repeats_is_counted_once(tmp_path, monkeypatch):
     """29 items on two processes are 29 items, however their loader is made; so are 11 beside them."""
-    results, trained = [], []
-    for devices in ("1", "2"):
-        done = run(SCRIPT.with_name("ddp_loaders.py"), "--devices", devices, "--out", str(tmp_path / devices))
-        (line,) = (line for line in done.stdout.splitlines() if line.startswith("RESULT"))
-        results.append(json.loads(line.removeprefix("RESULT ")))
-        (line,) = (line for line in done.stdout.splitlines() if line.startswith("TRAINED"))
-        trained.append(json.loads(line.removeprefix("TRAINED ")))
-    one, two = results
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    one, trained_by_one = found_with(1, str(tmp_path / "1"))
+    done = run(SCRIPT.with_name("ddp_loaders.py"), str(tmp_path / "2"))
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("RESULT"))
+    two, trained_by_two = json.loads(line.removeprefix("RESULT "))
     x, y = ITEMS.tensors
     refused = two.pop("order of its own")
     assert "repeats items" in refused
@@ -191,7 +189,7 @@ def test_what_a_distributed_sampler_repeats_is_counted_once(tmp_path):
         tables = [Comparison.load(next((tmp_path / devices / name).iterdir())).instances for devices in "12"]
         assert sorted(tables[0].ids.tolist()) == sorted(tables[1].ids.tolist()), name
     assert set(one) == set(LOADERS)
-    check_training(*trained)
+    check_training(trained_by_one, trained_by_two)
 
 
 def check_training(one, two):

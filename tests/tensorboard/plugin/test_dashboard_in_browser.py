@@ -2,158 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
-import subprocess
-import sys
-from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 import pytest
-from browser import console, requests, require_browser, start_browser, violations, wait_until
+from browser import console, requests, require_browser, violations, wait_until
+from dashboard_page import (
+    HOSTILE,
+    IMITATION,
+    NAMES,
+    OTHER,
+    PLAIN,
+    PREFIX,
+    SIZE,
+    TEXTS,
+    Page,
+    number,
+    write_logs,
+)
 from scipy.integrate import quad
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 from tensorboard_process import tensorboard
 
-from bc_core import SCORES, Comparison, compare, paired_difference_interval
-from bc_tensorboard import summary
+from bc_core import SCORES, paired_difference_interval
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[3]
-SIZE, CLASSES = 600, 30
-# What a page could take for something else than text.
-HOSTILE = [
-    "<img src=x onerror=document.body.innerHTML=1>",
-    "\"'&amp;",
-    "🐱 käfer",
-    "</script><b>bold</b>",
-    "x" * 10_000,
-]
-NAMES = [*HOSTILE, *(f"class {i}" for i in range(len(HOSTILE), CLASSES))]
-TEXTS = [f"photo {i} {HOSTILE[i % len(HOSTILE)]}" for i in range(SIZE)]
-PREFIX = "/some/where"
-
-
-def made(seed: int, **options) -> Comparison:
-    """An update of one and the same h1."""
-    random = np.random.default_rng(0)
-    target = random.integers(0, CLASSES, SIZE)
-    h1 = np.where(random.random(SIZE) < 0.15, random.integers(0, CLASSES, SIZE), target)
-    random = np.random.default_rng(seed)
-    h2 = np.where(random.random(SIZE) < 0.12, random.integers(0, CLASSES, SIZE), target)
-    return compare(target, h1, h2, num_classes=CLASSES, class_names=NAMES, metadata=TEXTS, **options)
-
-
-PLAIN = {step: made(10 + step, step=step, lambda_c=0.0) for step in (1, 2, 5)}
-OTHER = {step: made(20 + step, step=step, lambda_c=4.0) for step in (2, 5)}
-IMITATION = made(30, step=5, lambda_c=16.0)
-
-
-def write_logs(logdir: Path) -> None:
-    pixels = np.random.default_rng(5).integers(0, 256, (SIZE, 8, 8), dtype=np.uint8)
-    for comparison in PLAIN.values():
-        summary.comparison(logdir / "plain", comparison, dataset="val", dissonance="new error", images=pixels)
-    for comparison in OTHER.values():
-        summary.comparison(logdir / "other", comparison, dataset="val", dissonance="new error")
-    summary.comparison(logdir / "imitation", IMITATION, dataset="val", dissonance="strict imitation")
-    summary.comparison(logdir / "imitation", IMITATION, dataset=HOSTILE[0], dissonance="strict imitation")
-    perfect = compare([0, 1, 2], [0, 1, 2], [0, 1, 2])
-    summary.comparison(logdir / "perfect", perfect, step=0, dataset="train")
-
-
-class Page:
-    """The tab of TensorBoard, or the part of it in the frame of the plugin."""
-
-    def __init__(self, address: str, dark: bool = False, width: int = 1280) -> None:
-        self.address = address
-        self.driver = start_browser(width, 1000, dark)
-
-    def open(self, **state) -> None:
-        keys = "".join(f"&p.backward_compatibility.{name}={quote(str(value))}" for name, value in state.items())
-        self.driver.switch_to.default_content()
-        self.driver.get("about:blank")
-        self.driver.get(f"{self.address}#backward_compatibility{keys}")
-        self.enter()
-
-    def enter(self) -> None:
-        wait_until(self._in_frame, 60, "the dashboard in its frame")
-        self.settle()
-
-    def _in_frame(self) -> bool:
-        self.driver.switch_to.default_content()
-        for frame in self.driver.find_elements(By.CSS_SELECTOR, "iframe"):
-            self.driver.switch_to.frame(frame)
-            if self.js("return document.documentElement.dataset.bcReady") == "true":
-                return True
-            self.driver.switch_to.default_content()
-        return False
-
-    def settle(self) -> None:
-        wait_until(
-            lambda: self.js(
-                "const app = document.querySelector('.bc-app');"
-                "return app && app.dataset.bcBusy !== 'true' && !document.querySelector('[aria-busy=true]')"
-            ),
-            what="the dashboard at rest",
-        )
-
-    def js(self, script: str, *arguments):
-        return self.driver.execute_script(script, *arguments)
-
-    def find(self, selector: str):
-        return wait_until(lambda: self.driver.find_elements(By.CSS_SELECTOR, selector), what=selector)[0]
-
-    def all(self, selector: str):
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def click(self, selector: str) -> None:
-        element = self.find(selector)
-        self.js("arguments[0].scrollIntoView({block: 'center'})", element)
-        element.click()
-        self.settle()
-
-    def text(self, selector: str) -> str:
-        return self.find(selector).text
-
-    def shown(self) -> int:
-        """How many error instances pass the conditions."""
-        return number(self.text("[data-testid=instances-count] strong"))
-
-    def chips(self) -> list[str]:
-        return [" ".join(chip.text.replace("×", "").split()) for chip in self.all(".bc-chip")]
-
-    def rows(self) -> list[dict[str, str]]:
-        """Instances on this page of the table, by the name of the column."""
-        return self.js(
-            "const table = document.querySelector('[data-testid=instances] table');"
-            "const plain = heading => heading.innerText.replace(/[↕▲▼]/, '').trim();"
-            "const names = [...table.querySelectorAll('thead th')].map(plain);"
-            "return [...table.querySelectorAll('tbody tr')]"
-            ".map(row => Object.fromEntries([...row.cells].map((cell, i) =>"
-            " [names[i], cell.innerText.replace(/^[✓✗]\\s*(right|wrong):\\s*/, '').trim().slice(0, 40)])))"
-        )
-
-    def column(self, name: str) -> str:
-        """Selector of a column's heading in the table of instances."""
-        names = self.js(
-            "return [...document.querySelectorAll('[data-testid=instances] thead th')].map(each => each.innerText)"
-        )
-        return f"[data-testid=instances] thead th:nth-of-type({[n.startswith(name) for n in names].index(True) + 1})"
-
-    def score(self, name: str) -> str:
-        return self.text(f"[data-score={name}] .bc-score-count")
-
-    def hash(self) -> str:
-        return self.js("return parent.location.hash")
-
-
-def number(text: str) -> int:
-    return int(re.sub(r"[^\d]", "", text))
 
 
 @pytest.fixture(scope="module")
@@ -493,17 +368,6 @@ def test_no_error_in_the_console_and_no_request_to_another_origin(address):
         page.driver.quit()
 
 
-@contextlib.contextmanager
-def opened(logdir, *flags, **state):
-    with tensorboard(logdir, "--reload_interval=1", *flags) as where:
-        page = Page(where)
-        try:
-            page.open(**state)
-            yield page
-        finally:
-            page.driver.quit()
-
-
 def test_a_run_that_is_gone_and_a_comparison_without_errors_are_said_in_place(page):
     page.open(run="was here", dataset="val")
     assert "was here" in page.text("[data-testid=missing]")
@@ -513,59 +377,3 @@ def test_a_run_that_is_gone_and_a_comparison_without_errors_are_said_in_place(pa
     assert "nothing to count" in page.text("[data-score=nfi]")
     page.open(run="imitation", dataset=HOSTILE[0])
     assert page.shown() == len(IMITATION.instances)
-
-
-def test_damaged_logs_leave_the_rest_to_be_seen(tmp_path):
-    require_browser()
-    write_logs(tmp_path)
-    # Cut off in its last table.
-    (cut,) = (tmp_path / "other").glob("events*")
-    cut.write_bytes(cut.read_bytes()[:-100])
-    # A format of the future.
-    future = summary.comparison_pb(PLAIN[5], dataset="val")
-    for value in future.value:
-        content = value.metadata.plugin_data.content.replace(b'"version": 1', b'"version": 99')
-        value.metadata.plugin_data.content = content
-    from bc_tensorboard.writing._event_file import EventFile
-
-    EventFile(tmp_path / "future").add_summary(future, 5)
-    broken = summary.comparison_pb(PLAIN[5], dataset="val")
-    broken.value[1].tensor.string_val[0] = b"BCMP\x01\x00\x00\x00garbage"
-    EventFile(tmp_path / "broken").add_summary(broken, 5)
-    with opened(tmp_path, "--load_fast=false", run="plain", dataset="val") as page:
-        assert page.shown() == len(PLAIN[5].instances)
-        assert "future" in page.js("return document.querySelector('[data-testid=warnings]').textContent")
-        page.open(run="broken", dataset="val")
-        # The counts are there, and what is wrong with the table is said where it would be.
-        assert page.score("nfr").startswith(f"{PLAIN[5].overlap.h1_only_right} of")
-        assert "cut off" in page.js("return document.body.innerText") or "damaged" in page.js(
-            "return document.body.innerText"
-        )
-        page.open(run="other", dataset="val")
-        assert page.score("nfr").startswith(f"{OTHER[2].overlap.h1_only_right} of")
-
-
-def test_the_demo_s_log_folder(tmp_path):
-    """What `make demo` leaves, in its quick form: every panel, and the numbers of the saved comparisons."""
-    require_browser()
-    subprocess.run(
-        [sys.executable, ROOT / "examples" / "mnist_update.py", "--quick", "--out", tmp_path / "demo"],
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-    name = "new-error-cold-4"
-    saved = Comparison.load(tmp_path / "demo" / "comparisons" / f"{name}.json")
-    with opened(tmp_path / "demo" / "tensorboard", run=name, dataset="test") as page:
-        assert (
-            page.score("btc")
-            == f"{saved.overlap.both_right} of {saved.overlap.both_right + saved.overlap.h1_only_right}"
-        )
-        assert page.shown() == len(saved.instances)
-        page.open(run=name, dataset="val")
-        for panel in ("toolbar", "chips", "scores", "venn", "matrix", "classes", "curves", "instances", "sweep"):
-            assert page.find(f"[data-testid={panel}]").is_displayed(), panel
-        assert page.text("[data-testid=toolbar] .bc-tool-label .bc-note") == "3 of 3"
-        page.js("document.querySelector('[data-testid=instances]').scrollIntoView()")
-        wait_until(lambda: page.all("[data-testid=instances] img"), what="images")
-        assert console(page.driver) == []

@@ -122,3 +122,10 @@ def test_columns_that_contradict_the_header_are_refused():
         decode(CONTENT[: 12 + length] + zlib.compress(zlib.decompress(CONTENT[12 + length :]) + b"more"))
     with pytest.raises(ValueError, match="damaged"):
         decode(changed(columns=[{"name": "counts"}]))
+
+
+def test_classes_that_h1_did_not_know_are_written_where_there_are_some():
+    given = ([0, 1, 2], [0, 1, 0], [0, 0, 2])
+    header, _ = decode(encode_comparison(compare(*given, new_classes=[2])))
+    assert header["new_classes"] == [2]
+    assert "new_classes" not in decode(encode_comparison(compare(*given)))[0]

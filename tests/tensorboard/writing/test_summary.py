@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import warnings
 
 import numpy as np
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.context import RequestContext
@@ -21,7 +23,7 @@ from bc_core import compare
 from bc_tensorboard import summary
 from bc_tensorboard.writing._event_file import EventFile
 from bc_tensorboard.writing._format import decode
-from bc_tensorboard.writing._media import media_path, read_image, read_media
+from bc_tensorboard.writing._media import full_path, media_path, read_image, read_media
 
 DATASET = "held out/käfer"
 TAGS = [f"backward_compatibility/held%20out%2Fk%C3%A4fer/{name}" for name in ("counts", "table")]
@@ -175,6 +177,20 @@ def test_what_other_writers_log_in_the_same_file_stays(tmp_path):
     assert len(logged(tmp_path)) == 1
 
 
+def test_a_larger_picture_is_kept_beside_its_thumbnail(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 120, 120), dtype=np.uint8)
+    run = tmp_path / "run"
+    summary.comparison(run, comparison(), 0, images=noise)
+    path = media_path(run, "test")
+    small, full = read_media(path), read_media(full_path(path))
+    assert set(small.images) == set(full.images) == set(comparison().instances.ids.tolist())
+    instance = next(iter(full.images))
+    pixels = np.asarray(Image.open(io.BytesIO(read_image(full_path(path), full, instance))))
+    assert (pixels == noise[instance]).all()
+    summary.comparison(tmp_path / "small", comparison(), 0, images=noise, full_size=0)
+    assert not full_path(media_path(tmp_path / "small", "test")).exists()
+
+
 def test_each_image_is_asked_for_once_and_only_where_a_model_is_wrong(tmp_path):
     asked = []
 
@@ -283,6 +299,11 @@ def test_a_comparison_without_any_error(tmp_path):
         (("run", comparison()), {"images": IMAGES, "image_size": 0}, ValueError, "image_size: .* at least 1, got 0"),
         (("run", comparison()), {"images": IMAGES, "max_images": -1}, ValueError, "max_images: .* at least 0, got -1"),
         (("run", comparison()), {"images": "folder"}, TypeError, "images: expected a function of the id"),
+        (("run", comparison()), {"full_size": -1}, ValueError, "full_size: .* at least 0, got -1"),
+        (("run", comparison()), {"settings": {"seeds": [0]}}, ValueError, "settings: expected names with texts"),
+        (("run", comparison()), {"settings": {1: "a"}}, ValueError, "settings: expected names with texts"),
+        (("run", comparison()), {"settings": {"a": float("nan")}}, ValueError, "settings: .* finite numbers"),
+        (("run", comparison()), {"performance": (1, 2, 3)}, ValueError, "performance: expected that of h1 and of h2"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(

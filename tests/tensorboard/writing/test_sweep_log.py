@@ -10,6 +10,7 @@ import urllib.request
 
 import numpy as np
 import pytest
+from invariance_updates import served
 from tensorboard_process import tensorboard
 
 from bc_core import SCORES, compare
@@ -58,6 +59,18 @@ def test_scalars_are_the_scores_of_each_data_set(tmp_path):
     }
     # TensorBoard keeps scalars in single precision.
     assert scalars(path) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_tab_is_told_of_the_seed_and_of_the_caller_s_metric(tmp_path):
+    for point, performance in ((POINTS[1], 0.5), (POINTS[2], float("nan"))):
+        write_point(tmp_path / point.name, point, trained(0, performance), "new error")
+    index = served(tmp_path).get("/data/plugin/backward_compatibility/index").json
+    found = {(each["run"], each["dataset"]): each for each in index["series"]}
+    assert len(found) == 4
+    for point, h2 in ((POINTS[1], 0.5), (POINTS[2], None)):
+        for dataset in DATASETS:
+            entry = found[point.name, dataset]
+            assert (entry["settings"], entry["performance"]) == ({"seed": point.seed}, [0.25, h2])
 
 
 def test_a_performance_that_is_no_number_is_left_out(tmp_path):

@@ -3,7 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useMemo } from "preact/hooks";
 import { sortClasses, type ClassRow } from "../../data/engine";
 import { count, percent, shorten, signedPercent } from "../../layout/format";
-import type { ClassSort, ViewState } from "../../model";
+import type { ClassSort, Flips, ViewState } from "../../model";
 import { Pager } from "../parts/Pager";
 
 type ClassView = ViewState["classView"];
@@ -24,7 +24,13 @@ export interface ClassBarsProps {
   readonly onSearch: (search: string) => void;
   readonly onPage: (page: number) => void;
   readonly onSelect: (target: number | null) => void;
+  /** Instances of each class that one of two updates breaks alone; null without a second. */
+  readonly broken: Record<Flips, Uint32Array> | null;
+  readonly flips: Flips | null;
+  readonly onFlips: (target: number | null, flips: Flips | null) => void;
 }
+
+const ALONE = ["a", "b"] as const;
 
 const PAGE_SIZE = 15;
 
@@ -76,6 +82,7 @@ function Bar({ share, mark, children }: BarProps) {
 
 export function ClassBars(props: ClassBarsProps) {
   const { rows, view, sort, search, page, selected, totalRegress, onView, onSort, onSearch, onPage, onSelect } = props;
+  const { broken, flips, onFlips } = props;
   const found = useMemo(() => sortClasses(rows, sort, search), [rows, sort, search]);
   const pages = Math.max(1, Math.ceil(found.length / PAGE_SIZE));
   const current = Math.min(Math.max(0, page), pages - 1);
@@ -175,6 +182,17 @@ export function ClassBars(props: ClassBarsProps) {
               >
                 {accuracy ? "h2 − h1" : "Flips"}
               </th>
+              {broken !== null &&
+                ALONE.map((which) => (
+                  <th
+                    key={which}
+                    scope="col"
+                    class="bc-number bc-bars-alone"
+                    title={`Instances of this class that run ${which.toUpperCase()} alone breaks`}
+                  >
+                    {which.toUpperCase()} only
+                  </th>
+                ))}
             </tr>
           </thead>
           <tbody>
@@ -232,6 +250,31 @@ export function ClassBars(props: ClassBarsProps) {
                   >
                     {row.total === 0 ? "–" : accuracy ? pointsText(change) : count(row.regress)}
                   </td>
+                  {broken !== null &&
+                    ALONE.map((which) => {
+                      const n = broken[which][row.index]!;
+                      const isOn = isSelected && flips === which;
+                      return (
+                        <td key={which} class="bc-number bc-bars-alone">
+                          {n === 0 ? (
+                            "·"
+                          ) : (
+                            <button
+                              type="button"
+                              class="bc-link-button"
+                              aria-pressed={isOn}
+                              aria-label={`${row.label}: ${count(n)} that run ${which.toUpperCase()} alone breaks`}
+                              onClick={(event) => {
+                                event.stopPropagation();
+                                onFlips(isOn ? null : row.index, isOn ? null : which);
+                              }}
+                            >
+                              {count(n)}
+                            </button>
+                          )}
+                        </td>
+                      );
+                    })}
                 </tr>
               );
             })}

@@ -1,18 +1,32 @@
 import { useMemo } from "preact/hooks";
-import { flipMatrix } from "../../data/engine";
+import { flipMatrix, matrixOf } from "../../data/engine";
+import { flipRows } from "../../data/narrowing";
+import type { Joined } from "../../data/twoUpdates";
 import { count, percent } from "../../layout/format";
-import type { Table } from "../../model";
+import type { Flips, Table } from "../../model";
 
 export interface FlipTarget {
   readonly target: number | null;
+  /** What is said in its place: by h2, or by run B where it alone breaks the instances. */
   readonly h2: number | null;
 }
 
 export interface FlipMatrixProps {
   readonly table: Table;
+  /** Another update beside this one, and whose flips are counted; null counts those of the first. */
+  readonly both: Joined | null;
+  readonly flips: Flips | null;
+  readonly onFlips: (flips: Flips | null) => void;
   readonly selected: FlipTarget;
   readonly onSelect: (target: number | null, h2: number | null) => void;
 }
+
+const WHOSE: readonly { flips: Flips | null; title: string; told: string }[] = [
+  { flips: null, title: "run A", told: "What h1 got right and h2 gets wrong" },
+  { flips: "a", title: "A only", told: "What h1 got right and run A alone gets wrong" },
+  { flips: "both", title: "both", told: "What h1 got right and both runs get wrong, by what run A says" },
+  { flips: "b", title: "B only", told: "What h1 got right and run B alone gets wrong" },
+];
 
 /** What a click asks for: the same click twice takes the condition back. */
 export function toggled(selected: FlipTarget, clicked: FlipTarget): FlipTarget {
@@ -25,10 +39,49 @@ export function heat(value: number, largest: number): number {
   return largest > 0 ? Math.sqrt(value / largest) : 0;
 }
 
-export function FlipMatrix({ table, selected, onSelect }: FlipMatrixProps) {
-  const { rows, columns, cells, total } = useMemo(() => flipMatrix(table), [table]);
+export function FlipMatrix(props: FlipMatrixProps) {
+  const { table, both, flips, onFlips } = props;
+  const whose = (both !== null && WHOSE.find((each) => each.flips === flips)) || WHOSE[0]!;
+  const matrix = useMemo(() => {
+    const counted = flipRows(table, both, whose.flips);
+    return counted.rows === null ? flipMatrix(table) : matrixOf(counted.table, counted.wrong, counted.rows);
+  }, [table, both, whose]);
+  return (
+    <div class="bc-flips">
+      {both !== null && (
+        <div class="bc-toggle bc-flips-whose" role="group" aria-label="Whose negative flips are counted">
+          {WHOSE.map((each) => (
+            <button
+              key={each.title}
+              type="button"
+              aria-pressed={each === whose}
+              title={each.told}
+              onClick={() => onFlips(each.flips)}
+            >
+              {each.title}
+            </button>
+          ))}
+        </div>
+      )}
+      <Cells {...props} matrix={matrix} told={whose.told} speaker={whose.flips === "b" ? "run B" : "h2"} />
+    </div>
+  );
+}
+
+interface CellsProps extends FlipMatrixProps {
+  readonly matrix: ReturnType<typeof flipMatrix>;
+  readonly told: string;
+  readonly speaker: string;
+}
+
+function Cells({ selected, onSelect, matrix, told, speaker }: CellsProps) {
+  const { rows, columns, cells, total } = matrix;
   if (total === 0) {
-    return <p class="bc-empty">No negative flips: h2 is right wherever h1 is right.</p>;
+    return (
+      <p class="bc-empty">
+        {told.includes("run") ? "There are none." : "No negative flips: h2 is right wherever h1 is right."}
+      </p>
+    );
   }
   // Cells of "other" add up many classes and would outshine every pair of two.
   const isNamed = (i: number, k: number): boolean => rows[i]!.index !== null && columns[k]!.index !== null;
@@ -48,7 +101,7 @@ export function FlipMatrix({ table, selected, onSelect }: FlipMatrixProps) {
         {label}
       </span>
     );
-    const what = isRow ? `true class ${label}` : `h2 now says ${label}`;
+    const what = isRow ? `true class ${label}` : `${speaker} now says ${label}`;
     if (index === null) return text;
     const [target, h2] = isRow ? [index, null] : [null, index];
     return (
@@ -66,17 +119,17 @@ export function FlipMatrix({ table, selected, onSelect }: FlipMatrixProps) {
   };
 
   return (
-    <div class="bc-flips">
+    <>
       <p class="bc-note">
-        What h1 got right and h2 gets wrong ({count(total)}): the true class, and what h2 says instead. A click on a cell
-        or a name shows these instances.
+        {told} ({count(total)}): the true class, and what {speaker} says instead. A click on a cell or a name shows these
+        instances.
       </p>
       <div class="bc-flips-scroll">
         <table class={`bc-flips-table${upright ? " bc-flips-upright" : ""}`} aria-label="Negative flips by class">
           <thead>
             <tr>
               <th scope="col" class="bc-flips-corner">
-                <span>h2 says →</span> <span>true class ↓</span>
+                <span>{speaker} says →</span> <span>true class ↓</span>
               </th>
               {columns.map((column, k) => (
                 <th scope="col" key={column.index ?? "other"} class="bc-flips-column">
@@ -100,7 +153,7 @@ export function FlipMatrix({ table, selected, onSelect }: FlipMatrixProps) {
                   const { index: h2 } = column;
                   const on = target !== null && h2 !== null && isOn(target, h2);
                   const inLine = (target !== null && isOn(target, null)) || (h2 !== null && isOn(null, h2));
-                  const title = `${count(n)} × true class ${row.label}, h2 says ${column.label}: ${share(n)}`;
+                  const title = `${count(n)} × true class ${row.label}, ${speaker} says ${column.label}: ${share(n)}`;
                   return (
                     <td
                       key={column.index ?? "other"}
@@ -130,6 +183,6 @@ export function FlipMatrix({ table, selected, onSelect }: FlipMatrixProps) {
           </tbody>
         </table>
       </div>
-    </div>
+    </>
   );
 }

@@ -1,4 +1,5 @@
 import { REGIONS } from "../overview/Venn";
+import { percent } from "../../layout/format";
 import type { Filter, Flips } from "../../model";
 
 export interface ChipsProps {
@@ -15,7 +16,23 @@ interface Condition {
   readonly without: Partial<Filter>;
 }
 
-export const NO_FILTER: Filter = { region: null, target: null, h1: null, h2: null, text: "", flips: null };
+export const NO_FILTER: Filter = {
+  region: null,
+  target: null,
+  h1: null,
+  h2: null,
+  text: "",
+  flips: null,
+  b: null,
+  sure1: null,
+  sure2: null,
+  slices: [],
+};
+
+/** "at least 90%", or "40% to 60%". */
+export function sureText([low, high]: readonly [number, number]): string {
+  return high >= 1 ? `at least ${percent(low, 0)}` : `${percent(low, 0)} to ${percent(high, 0)}`;
+}
 
 export function conditions(filter: Filter, labels: readonly string[]): Condition[] {
   const found: Condition[] = [];
@@ -25,11 +42,18 @@ export function conditions(filter: Filter, labels: readonly string[]): Condition
     found.push({ name: "Region", value: title, without: { region: null } });
   }
   if (filter.flips !== null)
-    found.push({ name: "Broken by", value: BROKEN_BY[filter.flips], without: { flips: null } });
+    found.push({ name: "Broken by", value: BROKEN_BY[filter.flips], without: { flips: null, b: null } });
   if (filter.target !== null)
     found.push({ name: "True class", value: label(filter.target), without: { target: null } });
   if (filter.h1 !== null) found.push({ name: "h1 says", value: label(filter.h1), without: { h1: null } });
   if (filter.h2 !== null) found.push({ name: "h2 says", value: label(filter.h2), without: { h2: null } });
+  if (filter.b !== null && filter.flips !== null)
+    found.push({ name: "Run B says", value: label(filter.b), without: { b: null } });
+  if (filter.sure1 !== null) found.push({ name: "h1 is sure", value: sureText(filter.sure1), without: { sure1: null } });
+  if (filter.sure2 !== null) found.push({ name: "h2 is sure", value: sureText(filter.sure2), without: { sure2: null } });
+  for (const [name, value] of filter.slices) {
+    found.push({ name, value, without: { slices: filter.slices.filter(([other]) => other !== name) } });
+  }
   if (filter.text.trim() !== "") found.push({ name: "Text", value: `“${filter.text.trim()}”`, without: { text: "" } });
   return found;
 }

@@ -17,12 +17,14 @@ import type {
   ViewState,
 } from "../../model";
 import { useFoundElsewhere } from "../../state/fullTexts";
-import { flipsOf, joined, mergedMedia, withFlips } from "../../data/twoUpdates";
+import { narrowed } from "../../data/narrowing";
+import { flipsOf, joined, mergedMedia } from "../../data/twoUpdates";
 import { conditions, NO_FILTER } from "./Chips";
 import { ClassPicker } from "./ClassPicker";
+import { MoreConditions } from "./MoreConditions";
 import { Gallery } from "./Gallery";
 import { Opened } from "./Opened";
-import { Badge, Prediction } from "./Prediction";
+import { Badge, Prediction, sureness } from "./Prediction";
 import { TakeInstances } from "./TakeInstances";
 import { Pager } from "../parts/Pager";
 import { Thumbnail } from "./Thumbnail";
@@ -56,6 +58,7 @@ export interface InstancesProps {
 
 const PAGE_SIZE = 25;
 const TYPING_MS = 60;
+const SURE = "Probability that X gives to its answer.";
 
 /** One instance, ready to be shown. */
 interface Instance {
@@ -76,6 +79,8 @@ interface Instance {
   readonly isLeftOut: boolean;
   /** Whether the text goes on. */
   readonly isLonger: boolean;
+  /** How sure h1 and h2 are of their answers; null without scores. */
+  readonly sure: readonly [number, number] | null;
 }
 
 interface SearchProps {
@@ -141,7 +146,7 @@ function Heading({ title, explanation, name, sort, descending, onSort }: Heading
 export function Instances(props: InstancesProps) {
   const { source, series, mediaBusy, mediaError, filter, sort, descending, page, onChange, beside, instance } = props;
   const { run, dataset } = series;
-  const { region, target, h1, h2, text, flips } = filter;
+  const { region, target, h1, h2, text, flips, b, sure1, sure2, slices } = filter;
   const both = beside && joined(props.table, beside.table);
   // What only run B breaks is no error of run A, and stands in the joined table alone.
   const table = flips !== null && both !== null ? both.table : props.table;
@@ -157,9 +162,8 @@ export function Instances(props: InstancesProps) {
   ];
   const elsewhere = useFoundElsewhere(source, searched, dataset, media, text);
   const rows = useMemo(() => {
-    const meeting = select(table, { region, target, h1, h2, text, flips: null }, textOf, elsewhere.ids);
-    return flips !== null && both !== null ? withFlips(both, meeting, flips) : meeting;
-  }, [table, both, region, target, h1, h2, text, flips, textOf, elsewhere.ids]);
+    return narrowed(table, select(table, filter, textOf, elsewhere.ids), filter, both);
+  }, [table, both, region, target, h1, h2, text, flips, b, sure1, sure2, slices, textOf, elsewhere.ids]);
   const sorted = useMemo(
     () => sortRows(table, rows, sort, descending, labels, textOf),
     [table, rows, sort, descending, labels, textOf],
@@ -195,6 +199,7 @@ export function Instances(props: InstancesProps) {
         imageRun: imageRun(id),
         hasImage: media?.images.has(id) ?? false,
         isLeftOut: media?.leftOut.has(id) ?? false,
+        sure: table.sure && [table.sure.h1[row]!, table.sure.h2[row]!],
         isLonger: media?.longer.has(id) ?? false,
       };
     });
@@ -202,6 +207,7 @@ export function Instances(props: InstancesProps) {
 
   const hasImages = (media?.images.size ?? 0) + (media?.leftOut.size ?? 0) > 0;
   const hasTexts = textOf !== null;
+  const hasSure = table.sure !== null;
   const opened = useMemo(() => (instance === null ? null : findInstance(table, instance)), [table, instance]);
   const openedAt = useMemo(() => (opened === null ? -1 : sorted.indexOf(opened.row)), [sorted, opened]);
   useEffect(() => {
@@ -214,7 +220,7 @@ export function Instances(props: InstancesProps) {
     opener.current = button;
     onChange({ instance: String(id) });
   };
-  const onSort = (name: InstanceSort) => onChange({ sort: name, descending: name === sort ? !descending : false });
+  const onSort = (name: InstanceSort) => onChange({ sort: name, descending: name === sort ? !descending : name.startsWith("sure") });
   const heading = { sort, descending, onSort };
   const isGallery = props.listed === "pictures";
   const step = (by: number) => {
@@ -279,6 +285,7 @@ export function Instances(props: InstancesProps) {
         />
         <ClassPicker label="h1 says" labels={labels} value={h1} onPick={(index) => onChange({ h1: index })} />
         <ClassPicker label="h2 says" labels={labels} value={h2} onPick={(index) => onChange({ h2: index })} />
+        <MoreConditions table={table} filter={filter} onChange={onChange} />
         <Search value={text} onChange={(changed) => onChange({ text: changed })} />
         <span class="bc-tool" role="group" aria-label="How they are listed">
           <span class="bc-tool-label">As</span>
@@ -299,7 +306,7 @@ export function Instances(props: InstancesProps) {
         <p class="bc-instances-count" role="status" data-testid="instances-count">
           <strong>{count(sorted.length)}</strong> of {count(table.size)} error instances
         </p>
-        <TakeInstances {...{ run, dataset, table, rows: sorted, labels, textOf }} b={both?.b ?? null} />
+        <TakeInstances {...{ run, dataset, table, rows: sorted, labels, textOf }} isCut={(media?.longer.size ?? 0) > 0} b={both?.b ?? null} />
       </div>
       {mediaBusy && <p class="bc-note">Texts and images are still loading.</p>}
       {elsewhere.busy && (
@@ -347,7 +354,9 @@ export function Instances(props: InstancesProps) {
                   <Heading title="Text" name="text" explanation="What was logged about the instance." {...heading} />
                 )}
                 <Heading title="h1 says" name="h1" explanation="Prediction of the model in use." {...heading} />
+                {hasSure && <Heading title="sure" name="sure1" explanation={SURE.replace("X", "h1")} {...heading} />}
                 <Heading title="h2 says" name="h2" explanation="Prediction of the update." {...heading} />
+                {hasSure && <Heading title="sure" name="sure2" explanation={SURE.replace("X", "h2")} {...heading} />}
                 {both !== null && <th scope="col">Run B says</th>}
                 <Heading title="Ground truth" name="target" explanation="The true class." {...heading} />
                 <Heading title="Region" name="region" explanation="Who is wrong." {...heading} />
@@ -411,9 +420,11 @@ export function Instances(props: InstancesProps) {
                   <td class="bc-instances-class">
                     <Prediction label={instance.h1} right={instance.h1Right} />
                   </td>
+                  {hasSure && <td class="bc-number">{sureness(instance.sure![0])}</td>}
                   <td class="bc-instances-class">
                     <Prediction label={instance.h2} right={instance.h2Right} />
                   </td>
+                  {hasSure && <td class="bc-number">{sureness(instance.sure![1])}</td>}
                   {instance.b !== null && (
                     <td class="bc-instances-class">
                       <Prediction {...instance.b} />

@@ -1,3 +1,4 @@
+import { Fragment } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { type Answer, answerIn, findInstance, someSteps, story } from "../../data/answers";
 import { count, lambdaText, stepText } from "../../layout/format";
@@ -5,7 +6,7 @@ import type { DataSource, Index, InstanceId, Media, Series, Table, TableRef } fr
 import { type Asked, useAnswers } from "../../state/answers";
 import { useFullText } from "../../state/fullTexts";
 import type { TableRequest } from "../../state/loading";
-import { Badge, Prediction } from "./Prediction";
+import { Badge, Prediction, sureness } from "./Prediction";
 
 export interface OpenedProps {
   readonly source: DataSource;
@@ -185,9 +186,16 @@ interface FactsProps extends Pick<OpenedProps, "table" | "second" | "instance"> 
   readonly label: (index: number) => string;
 }
 
-function Facts({ answer, second, label }: FactsProps) {
+function Facts({ answer, table, second, instance, label }: FactsProps) {
   if (answer === null) return <p>Neither model errs on it at this step.</p>;
   const { target, h1, h2 } = answer;
+  const { row } = findInstance(table, instance);
+  /** How sure a model is of its answer, and where that is wrong, of the truth. */
+  const sure = (answered: number, ofAnswer: Float32Array, ofTruth: Float32Array) => {
+    if (Number.isNaN(ofAnswer[row])) return null;
+    const truth = answered === target ? "" : `, ${sureness(ofTruth[row]!)} of the truth`;
+    return <span class="bc-note"> {`${sureness(ofAnswer[row]!)} sure${truth}`}</span>;
+  };
   return (
     <dl class="bc-dialog-facts">
       <dt>Ground truth</dt>
@@ -195,10 +203,12 @@ function Facts({ answer, second, label }: FactsProps) {
       <dt>h1 says</dt>
       <dd>
         <Prediction label={label(h1)} right={h1 === target} />
+        {table.sure && sure(h1, table.sure.h1, table.sure.h1Truth)}
       </dd>
       <dt>h2 says</dt>
       <dd>
         <Prediction label={label(h2)} right={h2 === target} />
+        {table.sure && sure(h2, table.sure.h2, table.sure.h2Truth)}
       </dd>
       {second !== null && (
         <>
@@ -208,6 +218,12 @@ function Facts({ answer, second, label }: FactsProps) {
           </dd>
         </>
       )}
+      {table.slices.map(({ column, values, codes }) => (
+        <Fragment key={column}>
+          <dt>{column}</dt>
+          <dd>{values[codes[row]!]}</dd>
+        </Fragment>
+      ))}
     </dl>
   );
 }

@@ -1,3 +1,4 @@
+import { percent } from "../../layout/format";
 import type { Flips, Region } from "../../model";
 import { REGIONS } from "../overview/Venn";
 import { BROKEN_BY } from "./Chips";
@@ -7,6 +8,9 @@ export const TITLES: Record<Region, string> = {
   common: "both wrong",
   progress: "only h1 wrong",
 };
+
+/** How sure a model is; one that is right on 999 of 1,000 is not certain. */
+export const sureness = (share: number) => percent(share, share > 0.995 ? 1 : 0);
 
 /** What a model says, and whether that is so. */
 export function Prediction({ label, right }: { label: string; right: boolean }) {

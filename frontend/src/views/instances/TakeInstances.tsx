@@ -14,6 +14,8 @@ export interface TakeInstancesProps {
   /** What a second run says, by row. */
   readonly b: Uint32Array | null;
   readonly textOf: TextOf | null;
+  /** Whether some of the texts are only the beginnings of longer ones. */
+  readonly isCut: boolean;
 }
 
 const TITLES = Object.fromEntries(REGIONS.map(({ region, title }) => [region, title])) as Record<Region, string>;
@@ -24,8 +26,17 @@ function* lines({ table, rows, labels, b, textOf }: TakeInstancesProps): Generat
   for (const row of rows) {
     const line = [table.ids[row]!, name(table.target[row]!), name(table.h1[row]!), name(table.h2[row]!)];
     const second = b === null ? [] : [name(b[row]!)];
-    yield [...line, TITLES[regionOf(table, row)], ...second, ...(textOf === null ? [] : [textOf(row)])];
+    const { sure, slices } = table;
+    const sureness = sure === null ? [] : [sure.h1[row]!, sure.h2[row]!].map((share) => shareText(share));
+    const sliced = slices.map(({ values, codes }) => values[codes[row]!]!);
+    const extras = [...sureness, ...sliced, ...(textOf === null ? [] : [textOf(row)])];
+    yield [...line, TITLES[regionOf(table, row)], ...second, ...extras];
   }
+}
+
+/** Exact to what is kept of it; empty where it is not known. */
+function shareText(share: number): string {
+  return Number.isNaN(share) ? "" : share.toFixed(4);
 }
 
 /** What is listed, to take away: all pages of it. */
@@ -33,8 +44,11 @@ export function TakeInstances(props: TakeInstancesProps) {
   const { run, dataset, table, rows, textOf } = props;
   const [said, setSaid] = useState("");
   if (rows.length === 0) return null;
+  const textTitle = props.isCut ? "text (beginning)" : "text";
   const asCsv = () => {
-    const header = [...HEADER, ...(props.b === null ? [] : ["h2 of run B"]), ...(textOf === null ? [] : ["text"])];
+    const sureness = table.sure === null ? [] : ["h1 confidence", "h2 confidence"];
+    const extras = [...sureness, ...table.slices.map(({ column }) => column), ...(textOf === null ? [] : [textTitle])];
+    const header = [...HEADER, ...(props.b === null ? [] : ["h2 of run B"]), ...extras];
     const content = csv(header, lines(props));
     save(`${fileName(run, dataset, "instances")}.csv`, new Blob([content], { type: "text/csv;charset=utf-8" }));
   };

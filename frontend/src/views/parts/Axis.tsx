@@ -41,6 +41,13 @@ export function shareDomain(values: Iterable<number>, minimum = 0.004, room = 0.
   return beyond ? [low, high] : [Math.max(0, low), Math.min(1, high)];
 }
 
+/** Smallest and largest of numbers that are no shares, with some room around. */
+export function plainDomain(values: readonly number[]): [number, number] {
+  const [low, high] = values.length === 0 ? [0, 1] : [Math.min(...values), Math.max(...values)];
+  const room = high > low ? 0.08 * (high - low) : Math.max(1, Math.abs(high)) * 0.1;
+  return [low - room, high + room];
+}
+
 export interface AxesProps {
   readonly x: Scale;
   readonly y: Scale;

@@ -1,23 +1,34 @@
+import { useMemo } from "preact/hooks";
 import { SCORES } from "../../data/scores";
 import type { ViewState } from "../../model";
-import { LAMBDA, titleOf } from "./sweepPoints";
+import { looksOffered, titleOfLook } from "./looks";
+import { LAMBDA, moreAxes, type SweepPoint, titleOf } from "./sweepPoints";
 
 const NAMES = SCORES.map((score) => score.name);
 
 export interface AxisPickersProps {
-  readonly state: Pick<ViewState, "sweepX" | "sweepY">;
+  readonly state: Pick<ViewState, "sweepX" | "sweepY" | "colourBy" | "shapeBy">;
+  readonly points: readonly SweepPoint[];
   readonly onState: (patch: Partial<ViewState>) => void;
 }
 
-/** What lies on the axes of the two charts. */
-export function AxisPickers({ state, onState }: AxisPickersProps) {
-  const picker = (title: string, names: readonly string[], chosen: string, onChosen: (name: string) => void) => (
+/** What lies on the axes of the two charts, and what colour and shape tell apart. */
+export function AxisPickers({ state, points, onState }: AxisPickersProps) {
+  const more = useMemo(() => moreAxes(points), [points]);
+  const looks = useMemo(() => looksOffered(points), [points]);
+  const picker = (
+    title: string,
+    names: readonly string[],
+    chosen: string,
+    onChosen: (name: string) => void,
+    nameOf = titleOf,
+  ) => (
     <label class="bc-field" key={title}>
       <span>{title}</span>
       <select value={chosen} onChange={(event) => onChosen(event.currentTarget.value)}>
         {names.map((name) => (
           <option key={name} value={name}>
-            {titleOf(name)}
+            {nameOf(name)}
           </option>
         ))}
       </select>
@@ -25,12 +36,14 @@ export function AxisPickers({ state, onState }: AxisPickersProps) {
   );
   return (
     <div class="bc-controls">
-      {picker("Upwards", NAMES, state.sweepY, (name) => onState({ sweepY: name }))}
+      {picker("Upwards", [...NAMES, ...more], state.sweepY, (name) => onState({ sweepY: name }))}
       {state.sweepX.map((x, chart) =>
-        picker(chart === 0 ? "First chart across" : "Second chart across", [...NAMES, LAMBDA], x, (name) =>
+        picker(chart === 0 ? "First chart across" : "Second chart across", [...NAMES, LAMBDA, ...more], x, (name) =>
           onState({ sweepX: state.sweepX.map((old, i) => (i === chart ? name : old)) }),
         ),
       )}
+      {picker("Colour", looks, state.colourBy, (name) => onState({ colourBy: name }), titleOfLook)}
+      {picker("Shape", looks, state.shapeBy, (name) => onState({ shapeBy: name }), titleOfLook)}
     </div>
   );
 }

@@ -6,7 +6,7 @@ import { useCallback, useContext, useEffect, useId, useMemo, useRef, useState } 
 import type { Promised, Verdict } from "../../data/promise";
 import { lambdaText } from "../../layout/format";
 import { paretoFront } from "../../layout/pareto";
-import { Axes, shareDomain, type Plot, type Scale } from "../parts/Axis";
+import { Axes, plainDomain, shareDomain, type Plot, type Scale } from "../parts/Axis";
 import { markPath, setClass } from "../parts/marks";
 import { MountId } from "../parts/mountId";
 import { spread, textWidth } from "../parts/size";
@@ -15,14 +15,18 @@ import {
   distinct,
   errorBar,
   isHigherBetter,
+  isScore,
   LAMBDA,
   lambdaDomain,
   lambdaLabels,
+  type OldModel,
+  plainNumber,
   type ReferenceLine,
   stepLine,
   type SweepPoint,
   titleOf,
 } from "./sweepPoints";
+import { DATASET, type Look } from "./looks";
 import { Tooltip } from "../parts/Tooltip";
 
 export interface ScatterProps {
@@ -37,7 +41,11 @@ export interface ScatterProps {
   /** The point that is recommended. */
   readonly best: string | null;
   readonly datasets: readonly string[];
-  readonly dissonances: readonly string[];
+  /** What the colour and the shape of a mark say. */
+  readonly colour: Look;
+  readonly shape: Look;
+  /** Points of h1 itself. */
+  readonly ofOld: readonly OldModel[];
   readonly selected: string | null;
   readonly hovered: string | null;
   readonly describe: (point: SweepPoint) => string;
@@ -64,7 +72,9 @@ export function startsZoom(event: Gesture): boolean {
 }
 
 export function Scatter(props: ScatterProps) {
-  const { points, lines, xName, yName, promised, best, datasets, dissonances, selected, hovered, width, em } = props;
+  const { points, lines, xName, yName, promised, best, datasets, colour, shape, ofOld, selected, hovered, width, em } = props;
+  // Lines of a data set have its colour only where that is what colour says.
+  const lineClass = (set: number): string => (colour.by === DATASET ? setClass(set) : "bc-set-none");
   const valueOf = useCallback((point: SweepPoint) => coordinate(point, xName), [xName]);
   const heightOf = useCallback((point: SweepPoint) => coordinate(point, yName), [yName]);
   const title = `${titleOf(yName)} over ${titleOf(xName)}`;
@@ -88,13 +98,12 @@ export function Scatter(props: ScatterProps) {
     [points, valueOf, heightOf],
   );
   const base = useMemo(() => {
-    const heights = [...drawn.map(heightOf), ...lines.map((line) => line.y)];
-    const across = drawn.map(valueOf);
-    return {
-      x: xName === LAMBDA ? lambdaDomain(across) : shareDomain(across, 0.02, 0.08, true),
-      y: shareDomain(heights, 0.02, 0.08, true),
-    };
-  }, [drawn, lines, xName, valueOf, heightOf]);
+    const heights = [...drawn.map(heightOf), ...lines.map((line) => line.y), ...ofOld.map((old) => old.y)];
+    const across = [...drawn.map(valueOf), ...ofOld.map((old) => old.x)];
+    const domain = (name: string, values: readonly number[]) =>
+      isScore(name) ? shareDomain(values, 0.02, 0.08, true) : plainDomain(values);
+    return { x: xName === LAMBDA ? lambdaDomain(across) : domain(xName, across), y: domain(yName, heights) };
+  }, [drawn, lines, ofOld, xName, yName, valueOf, heightOf]);
   const span: [number, number] = [plot.left, plot.left + plot.width];
   // Of the two kinds of scale only what both have is used.
   const x0 = xName === LAMBDA ? (scaleSymlog(base.x, span) as unknown as Scale) : scaleLinear(base.x, span);
@@ -238,7 +247,7 @@ export function Scatter(props: ScatterProps) {
           <g
             key={point.key}
             data-point={i}
-            class={`bc-point ${setClass(datasets.indexOf(point.ref.dataset))}${
+            class={`bc-point ${setClass(colour.of(point))}${
               promised?.verdicts.get(point.key) === "broken" ? " bc-point-broken" : ""
             }`}
             transform={`translate(${at.x},${at.y})`}
@@ -258,11 +267,11 @@ export function Scatter(props: ScatterProps) {
             onBlur={() => acts.current.onHover(null)}
           >
             <circle class="bc-point-hit" r={0.75 * em} />
-            <path class="bc-point-mark" d={markPath(dissonances.indexOf(point.dissonance), r)} />
+            <path class="bc-point-mark" d={markPath(shape.of(point), r)} />
           </g>
         );
       }),
-    [drawn, base, transform, width, em, selected, entry, datasets, dissonances, props.describe, promised, heightOf],
+    [drawn, base, transform, width, em, selected, entry, colour, shape, props.describe, promised, heightOf],
   );
   const special = distinct([selected, hovered]).flatMap((key) => drawn.find((point) => point.key === key) ?? []);
   const bestPoint = drawn.find((point) => point.key === best);
@@ -301,12 +310,12 @@ export function Scatter(props: ScatterProps) {
             <rect x={plot.left} y={plot.top - 0.2 * em} width={plot.width} height={plot.height + 0.4 * em} />
           </clipPath>
           <rect class="bc-scatter-ground" x={plot.left} y={plot.top} width={plot.width} height={plot.height} />
-          <Axes x={x} y={y} plot={plot} em={em} xTitle={`${titleOf(xName)} →`} yTitle={titleOf(yName)} {...(xName === LAMBDA ? { xText: lambdaText, xTicks: lambdaTicks } : {})} />
+          <Axes x={x} y={y} plot={plot} em={em} xTitle={`${titleOf(xName)} →`} yTitle={titleOf(yName)} {...(xName === LAMBDA ? { xText: lambdaText, xTicks: lambdaTicks } : isScore(xName) ? {} : { xText: plainNumber })} {...(isScore(yName) ? {} : { yText: plainNumber })} />
           <g clip-path={`url(#${clip})`}>
             {lines.map(({ dataset, y: at }) => (
               <line
                 key={`${dataset}${at}`}
-                class={`bc-reference ${setClass(datasets.indexOf(dataset))}`}
+                class={`bc-reference ${lineClass(datasets.indexOf(dataset))}`}
                 x1={plot.left}
                 x2={plot.left + plot.width}
                 y1={y(at)}
@@ -316,7 +325,7 @@ export function Scatter(props: ScatterProps) {
             {staircases.map(({ set, corners }) => (
               <path
                 key={set}
-                class={`bc-front ${setClass(set)}`}
+                class={`bc-front ${lineClass(set)}`}
                 d={`M${corners.map((corner) => `${x(corner.x)} ${y(corner.y)}`).join("L")}`}
               />
             ))}
@@ -324,7 +333,7 @@ export function Scatter(props: ScatterProps) {
               return (
                 <text
                   key={`${line.dataset}${line.y}`}
-                  class={`bc-reference-label ${setClass(datasets.indexOf(line.dataset))}`}
+                  class={`bc-reference-label ${lineClass(datasets.indexOf(line.dataset))}`}
                   x={labelX(line.label, lineLabels[k]!)}
                   y={lineLabels[k]}
                 >
@@ -336,14 +345,31 @@ export function Scatter(props: ScatterProps) {
               const across = errorBar(xName, point.cells);
               const up = errorBar(yName, point.cells);
               const { x: px, y: py } = place(point);
-               const colour = setClass(datasets.indexOf(point.ref.dataset));
               return (
-                <g key={point.key} class={`bc-error-bars ${colour}`} aria-hidden="true">
+                <g key={point.key} class={`bc-error-bars ${setClass(colour.of(point))}`} aria-hidden="true">
                   {across && <line x1={x(across[0])} x2={x(across[1])} y1={py} y2={py} />}
                   {up && <line x1={px} x2={px} y1={y(up[0])} y2={y(up[1])} />}
                 </g>
               );
             })}
+            {ofOld.map((old) => (
+              <g
+                key={old.key}
+                class={`bc-old ${lineClass(datasets.indexOf(old.dataset))}`}
+                transform={`translate(${x(old.x)},${y(old.y)})`}
+                role="img"
+                aria-label={`h1 itself on ${old.dataset}`}
+              >
+                <title>h1 itself on {old.dataset}: as if it were its own update</title>
+                <path d={`M${-r} ${-r}L${r} ${r}M${-r} ${r}L${r} ${-r}`} />
+                {/* Where the line of its accuracy is drawn, that says whose it is. */}
+                {lines.length === 0 && (
+                  <text class="bc-old-label" x={-1.3 * r} y={0.32 * em} text-anchor="end">
+                    h1
+                  </text>
+                )}
+              </g>
+            ))}
             {marks}
             {promised !== null && promised.promise.score === xName && (
               <line

@@ -5,13 +5,17 @@ import type { Index, TableRef, ViewState } from "../../model";
 import { PromiseBar, usePromise } from "./PromiseBar";
 import { Scatter } from "./Scatter";
 import { AxisPickers } from "./AxisPickers";
+import { setClass, markPath } from "../parts/marks";
 import { useSize } from "../parts/size";
+import { DATASET, type Look, lookBy, LOSS, titleOfLook } from "./looks";
 import { SweepFilters } from "./SweepFilters";
 import {
   BEC,
   distinct,
   errorBar,
   lambdas,
+  type OldModel,
+  oldModels,
   passes,
   type ReferenceLine,
   referenceLines,
@@ -29,6 +33,9 @@ export interface SweepProps {
 }
 
 const NO_LINES: readonly ReferenceLine[] = [];
+const NO_OLD: readonly OldModel[] = [];
+const MOST_LINES = 6;
+const MOST_IN_KEY = 12;
 
 const TABLE_SCORES: readonly { title: string; score: string }[] = [
   { title: "Accuracy of h2", score: "accuracy_h2" },
@@ -125,6 +132,36 @@ function PointTable({ points, onPoint }: { points: readonly SweepPoint[]; onPoin
   );
 }
 
+/** What the marks say, where the filters above do not say it. */
+function Key({ colour, shape }: { colour: Look; shape: Look }) {
+  const parts = [
+    { title: "Colour", look: colour, draw: (i: number) => ({ name: setClass(i), shape: 0 }) },
+    { title: "Shape", look: shape, draw: (i: number) => ({ name: "bc-set-none", shape: i }) },
+  ];
+  return (
+    <div class="bc-filters">
+      {parts.map(({ title, look, draw }) => (
+        <p key={title} class="bc-options">
+          <span class="bc-note">
+            {title}: {titleOfLook(look.by)}
+          </span>
+          {look.options.slice(0, MOST_IN_KEY).map((option, i) => (
+            <span key={option} class="bc-check">
+              <svg class="bc-mark-icon" viewBox="-8 -8 16 16" aria-hidden="true">
+                <g class={`bc-point ${draw(i).name}`}>
+                  <path class="bc-point-mark" d={markPath(draw(i).shape, 5)} />
+                </g>
+              </svg>
+              <span>{shorten(option, 40)}</span>
+            </span>
+          ))}
+          {look.options.length > MOST_IN_KEY && <span class="bc-note">and {look.options.length - MOST_IN_KEY} more</span>}
+        </p>
+      ))}
+    </div>
+  );
+}
+
 export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
   const [frame, { width, em }] = useSize();
   const [hover, setHover] = useState<{ chart: number; key: string } | null>(null);
@@ -138,7 +175,18 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
     () => points.filter((point) => passes(point, state)),
     [points, chosenSets, chosenDissonances, lambdaMin, lambdaMax],
   );
-  const lines = useMemo(() => referenceLines(points, chosenSets), [points, chosenSets]);
+  const colour = useMemo(() => lookBy(state.colourBy, DATASET, points), [state.colourBy, points]);
+  const shape = useMemo(() => lookBy(state.shapeBy, LOSS, points), [state.shapeBy, points]);
+  // Among very many models in use only that of the run on show has a line and a point.
+  const { lines, old } = useMemo(() => {
+    const all = referenceLines(points, chosenSets);
+    const own = points.filter((point) => point.ref.run === current?.run && point.ref.dataset === current.dataset);
+    const isMany = all.length > MOST_LINES && own.length > 0;
+    return {
+      lines: isMany ? referenceLines(own, chosenSets) : all,
+      old: state.sweepX.map((x) => oldModels(isMany ? own : shown, x, state.sweepY)),
+    };
+  }, [points, shown, chosenSets, current?.run, current?.dataset, state.sweepX, state.sweepY]);
   const promised = usePromise(shown, state.promise);
   const best = promised?.best ?? null;
   const listed = useMemo(
@@ -165,7 +213,7 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
 
   return (
     <div class="bc-sweep">
-      <SweepFilters datasets={datasets} dissonances={dissonances} lambdas={levels} state={state} onState={onState} />
+      <SweepFilters isColoured={colour.by === DATASET} isShaped={shape.by === LOSS} datasets={datasets} dissonances={dissonances} lambdas={levels} state={state} onState={onState} />
       <div class="bc-controls">
         <label class="bc-field bc-field-wide">
           <span>Point</span>
@@ -210,12 +258,14 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
         onText={(text) => onState({ promise: text })}
         onPoint={(point) => onPoint(point.ref)}
       />
-      <AxisPickers {...{ state, onState }} />
+      <AxisPickers {...{ state, points, onState }} />
+      {[colour, shape].some(({ by }) => by !== DATASET && by !== LOSS) && <Key colour={colour} shape={shape} />}
       <div ref={frame} class="bc-scatters">
         {width > 0 &&
           state.sweepX.map((xName, chart) => (
             <div key={chart} style={{ width: `${each}px` }}>
               <Scatter
+                ofOld={old[chart] ?? NO_OLD}
                 xName={xName}
                 yName={state.sweepY}
                 promised={promised}
@@ -223,7 +273,8 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
                 points={shown}
                 lines={state.sweepY === "accuracy_h2" ? lines : NO_LINES}
                 datasets={datasets}
-                dissonances={dissonances}
+                colour={colour}
+                shape={shape}
                 selected={currentKey}
                 hovered={hover?.key ?? null}
                 describe={describe}
@@ -238,7 +289,7 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
       </div>
       <p class="bc-note">
         One point for each run and data set, at its latest step; the chosen point is ringed and stands at the chosen
-        step. Beside a mark: λ. Dashed: accuracy of h1. Thin line of steps: the best that is reached at each value of the
+        step. Beside a mark: λ. Cross: h1 itself, as if it were its own update. Dashed: accuracy of h1. Thin line of steps: the best that is reached at each value of the
         other axis (Pareto front). BEC falls when h2 repairs errors of h1. Bars are 95% intervals.
       </p>
       <details class="bc-as-table" onToggle={(event) => setTableOpen(event.currentTarget.open)}>

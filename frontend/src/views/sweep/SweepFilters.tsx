@@ -23,7 +23,7 @@ interface OptionsProps {
   readonly title: string;
   readonly options: readonly string[];
   readonly chosen: readonly string[] | null;
-  readonly icon: (i: number) => MarkIconProps;
+  readonly icon: (i: number) => MarkIconProps | null;
   readonly onChosen: (chosen: string[] | null) => void;
 }
 
@@ -38,7 +38,7 @@ function Options({ title, options, chosen, icon, onChosen }: OptionsProps) {
             checked={chosen === null || chosen.includes(option)}
             onChange={() => onChosen(toggleOption(options, chosen, option))}
           />
-          <MarkIcon {...icon(i)} />
+          {icon(i) !== null && <MarkIcon {...icon(i)!} />}
           <span>{option}</span>
         </label>
       ))}
@@ -65,11 +65,15 @@ export interface SweepFiltersProps {
   readonly datasets: readonly string[];
   readonly dissonances: readonly string[];
   readonly lambdas: readonly number[];
+  /** Whether marks have the colour of their data set, and the shape of their dissonance. */
+  readonly isColoured: boolean;
+  readonly isShaped: boolean;
   readonly state: Pick<ViewState, "datasets" | "dissonances" | "lambdaMin" | "lambdaMax">;
   readonly onState: (patch: Patch) => void;
 }
 
-export function SweepFilters({ datasets, dissonances, lambdas, state, onState }: SweepFiltersProps) {
+export function SweepFilters(props: SweepFiltersProps) {
+  const { datasets, dissonances, lambdas, state, onState } = props;
   const last = lambdas.length - 1;
   const from = rankFrom(lambdas, state.lambdaMin);
   const to = rankTo(lambdas, state.lambdaMax);
@@ -91,14 +95,14 @@ export function SweepFilters({ datasets, dissonances, lambdas, state, onState }:
         title="Data set"
         options={datasets}
         chosen={state.datasets}
-        icon={(i) => ({ shape: 0, set: i })}
+        icon={(i) => (props.isColoured ? { shape: 0, set: i } : null)}
         onChosen={(chosen) => onState({ datasets: chosen })}
       />
       <Options
         title="Dissonance"
         options={dissonances}
         chosen={state.dissonances}
-        icon={(i) => ({ shape: i, set: null })}
+        icon={(i) => (props.isShaped ? { shape: i, set: null } : null)}
         onChosen={(chosen) => onState({ dissonances: chosen })}
       />
       {last > 0 && (

@@ -1,6 +1,6 @@
-import { fraction, interval, scoreInfo, value } from "../../data/scores";
+import { fraction, interval, SCORES, scoreInfo, value } from "../../data/scores";
 import { lambdaText, percent, shorten } from "../../layout/format";
-import type { Cells, Index, TableRef, ViewState } from "../../model";
+import type { Cells, Index, Settings, TableRef, ViewState } from "../../model";
 
 /** One trained h2 on one data set: what the scatters draw and the selector lists. */
 export interface SweepPoint {
@@ -15,12 +15,21 @@ export interface SweepPoint {
   /** Given h1 wrong; NaN where h1 makes no error. */
   readonly bec: number;
   readonly nfr: number;
+  readonly settings: Settings;
+  /** By the user's own metric, of h1 and of h2; NaN where there is none. */
+  readonly performance: readonly [number, number];
 }
 
 export const UNKNOWN_DISSONANCE = "not stated";
 
 /** The axis that is no score: the weight of the dissonance. */
 export const LAMBDA = "lambda";
+
+/** The axis of the user's own metric. */
+export const PERFORMANCE = "performance";
+
+/** The axis of something else that h2 was trained with. */
+export const settingOf = (name: string): string => `setting:${name}`;
 
 export const BEC = "bec_given_h1_wrong";
 
@@ -29,6 +38,9 @@ export const seriesKey = (run: string, dataset: string): string => JSON.stringif
 /** The latest step of every series; of the series that is looked at, the step that is looked at. */
 export function sweepPoints(index: Index, current: TableRef | null): SweepPoint[] {
   const points: SweepPoint[] = [];
+  // A run is trained once, and what it was trained with may be told of one of its data sets only.
+  const settings = new Map<string, Settings>();
+  for (const { run, settings: own } of index.series) settings.set(run, { ...settings.get(run), ...own });
   for (const series of index.series) {
     const { run, dataset, steps } = series;
     const isCurrent = current !== null && current.run === run && current.dataset === dataset;
@@ -45,6 +57,8 @@ export function sweepPoints(index: Index, current: TableRef | null): SweepPoint[
       btc: value("btc", step.cells),
       bec: value(BEC, step.cells),
       nfr: value("nfr", step.cells),
+      settings: settings.get(run) ?? {},
+      performance: [series.performance?.[0] ?? Number.NaN, series.performance?.[1] ?? Number.NaN],
     });
   }
   return points;
@@ -129,14 +143,60 @@ export function stepLine(
 
 /** A score of a point by name, or its lambda; NaN where it has none. */
 export function coordinate(point: SweepPoint, name: string): number {
-  return name === LAMBDA ? (point.lambda ?? Number.NaN) : value(name, point.cells);
+  if (name === LAMBDA) return point.lambda ?? Number.NaN;
+  if (name === PERFORMANCE) return point.performance[1];
+  if (!isScore(name)) return Number(point.settings[name.slice(settingOf("").length)] ?? Number.NaN);
+  return value(name, point.cells);
 }
 
-export const titleOf = (name: string): string => (name === LAMBDA ? "λ" : scoreInfo(name).title);
+export const isScore = (name: string): boolean => SCORES.some((score) => score.name === name);
 
-/** Null where neither direction is better by itself. */
-export const isHigherBetter = (name: string): boolean | null =>
-  name === LAMBDA ? null : scoreInfo(name).higherIsBetter;
+export function titleOf(name: string): string {
+  if (name === LAMBDA) return "λ";
+  if (name === PERFORMANCE) return "Performance of h2 (your metric)";
+  return isScore(name) ? scoreInfo(name).title : name.slice(settingOf("").length);
+}
+
+/** Null where neither direction is better by itself. A metric of one's own is taken to be better where it is higher. */
+export function isHigherBetter(name: string): boolean | null {
+  return isScore(name) ? scoreInfo(name).higherIsBetter : name === PERFORMANCE ? true : null;
+}
+
+/** What can lie on an axis beside the scores: the user's metric, and settings that are numbers and differ. */
+export function moreAxes(points: readonly SweepPoint[]): string[] {
+  const names = distinct(points.flatMap((point) => Object.keys(point.settings)));
+  const numeric = names.filter((name) => {
+    const values = distinct(points.flatMap((point) => point.settings[name] ?? []));
+    return values.length > 1 && values.every((each) => typeof each === "number");
+  });
+  const hasMetric = points.some((point) => !Number.isNaN(point.performance[1]));
+  return [...(hasMetric ? [PERFORMANCE] : []), ...numeric.map(settingOf)];
+}
+
+/** Where h1 itself would be, were it its own update. */
+export interface OldModel {
+  readonly key: string;
+  readonly dataset: string;
+  readonly x: number;
+  readonly y: number;
+}
+
+/** h1's points: one for each data set, and for each h1 that runs were compared with. */
+export function oldModels(points: readonly SweepPoint[], xName: string, yName: string): OldModel[] {
+  const found = new Map<string, OldModel>();
+  for (const { ref, cells, performance } of points) {
+    const kept: Cells = [cells[0] + cells[1], 0, 0, cells[2] + cells[3]];
+    const at = (name: string): number =>
+      isScore(name) ? value(name, kept) : name === PERFORMANCE ? performance[0] : Number.NaN;
+    const [x, y] = [at(xName), at(yName)];
+    const key = `${ref.dataset} ${x.toFixed(6)} ${y.toFixed(6)}`;
+    if (!Number.isNaN(x) && !Number.isNaN(y)) found.set(key, { key, dataset: ref.dataset, x, y });
+  }
+  return [...found.values()];
+}
+
+/** A number that is no share, as an axis or a table writes it. */
+export const plainNumber = (number: number): string => String(Number(number.toPrecision(4)));
 
 /** From 0 to a little beyond the largest lambda, for an axis on which 1, 4, 16 stand alike apart. */
 export function lambdaDomain(lambdas: readonly number[]): [number, number] {
@@ -172,6 +232,6 @@ export function lambdaLabels(
 
 /** The 95 % interval of a score, or null where the score is not defined. */
 export function errorBar(name: string, cells: Cells): [number, number] | null {
-  if (name === LAMBDA) return null;
+  if (!isScore(name)) return null;
   return fraction(name, cells).trials > 0 ? interval(name, cells) : null;
 }

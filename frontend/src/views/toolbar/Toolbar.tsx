@@ -4,6 +4,7 @@ import type { Host } from "../../hosts/host";
 import { count, lambdaText, stepText } from "../../layout/format";
 import type { Index, Series, ViewState } from "../../model";
 import { moveTo, type Selection } from "../../state/selection";
+import { useSinceLastStep } from "../../state/running";
 import type { Patch } from "../../state/viewState";
 import { type RunOption, RunPicker } from "./RunPicker";
 
@@ -35,7 +36,16 @@ export function runOptions(index: Index, dataset: string | null): RunOption[] {
   for (const series of index.series) {
     if (series.dataset === dataset || !runs.has(series.run)) runs.set(series.run, series);
   }
-  return [...runs].map(([run, series]) => optionOf(run, series, dataset));
+  const others = new Set(index.invariance.map(({ run }) => run).filter((run) => !runs.has(run)));
+  return [
+    ...[...runs].map(([run, series]) => optionOf(run, series, dataset)),
+    ...[...others].map((run) => ({ ...optionOf(run, undefined, dataset), dissonance: "invariance only" })),
+  ];
+}
+
+/** "12 s", "3 min". */
+export function secondsText(seconds: number): string {
+  return seconds < 90 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`;
 }
 
 const COPIED_MS = 2000;
@@ -166,6 +176,7 @@ export function Toolbar({ index, state, selection, host, busy, patch, onReload, 
     [selection.comparable],
   );
   const { series, datasets } = selection;
+  const age = useSinceLastStep(series, host.live);
   return (
     <div class="bc-toolbar" role="group" aria-label="What is shown" data-testid="toolbar">
       <RunPicker
@@ -206,6 +217,11 @@ export function Toolbar({ index, state, selection, host, busy, patch, onReload, 
       />
       {series !== null && <Steps series={series} state={state} selection={selection} patch={patch} />}
       <div class="bc-tool-end">
+        {age !== null && (
+          <span class="bc-running" role="status" title="Its last step is recent; this view follows it by itself">
+            running <span class="bc-note">last step {secondsText(age)} ago</span>
+          </span>
+        )}
         <span class={`bc-spinner${busy ? "" : " bc-idle"}`} role="status" aria-label={busy ? "Loading" : ""} />
         {host.live && (
           <button type="button" class="bc-button" title="Look for new runs and steps" onClick={onReload}>

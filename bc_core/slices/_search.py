@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
@@ -13,7 +14,7 @@ from bc_core.counting._intervals import wilson_interval
 from bc_core.counting._scores import count_cells
 from bc_core.counting._several import holm
 from bc_core.counting._weighted import chance_of_so_many
-from bc_core.gate._slices import SliceColumn
+from bc_core.slices._columns import SliceColumn, slice_name
 
 _LEAST = 30
 _MOST_CELLS = 10_000
@@ -34,6 +35,7 @@ class FoundSlice:
         low: Lower bound of its negative flip rate there.
         high: Upper bound.
         p_value: Chance of so many flips at the rate of that half, held for all candidates together (Holm).
+        conditions: The one or two columns, each with its value.
     """
 
     name: str
@@ -42,6 +44,7 @@ class FoundSlice:
     low: float
     high: float
     p_value: float
+    conditions: tuple[tuple[str, str], ...] = ()
 
     @property
     def rate(self) -> float:
@@ -53,7 +56,7 @@ class FoundSlice:
 class _Cell:
     """A slice of the first half, and which instances it has."""
 
-    name: str
+    conditions: tuple[tuple[str, str], ...]
     codes: NDArray[np.intp]
     code: int
     low: float
@@ -85,8 +88,8 @@ def find_slices(
 
     Example:
         >>> import numpy as np
-        >>> from bc_core.gate._search import find_slices
-        >>> from bc_core.gate._slices import SliceColumn
+        >>> from bc_core.slices._search import find_slices
+        >>> from bc_core.slices._columns import SliceColumn
         >>> rng, right = np.random.default_rng(0), np.ones(4000, bool)
         >>> eu, old = rng.random((2, 4000)) < 0.5
         >>> broken = eu & old & (rng.random(4000) < 0.3)
@@ -104,12 +107,14 @@ def find_slices(
     for cell in cells:
         inside = cell.codes[~first] == cell.code
         if total := int(inside.sum()):
-            tried.append((cell.name, int((broke & inside).sum()), total))
+            tried.append((cell.conditions, int((broke & inside).sum()), total))
     rate = float(broke.mean()) if len(broke) else 0.0
     p_values = holm([chance_of_so_many(flips, total, rate) for _, flips, total in tried]).tolist()
     found = [
-        FoundSlice(name, flips, total, *wilson_interval(flips, total, confidence), p_value)
-        for (name, flips, total), p_value in zip(tried, p_values, strict=True)
+        FoundSlice(
+            slice_name(conditions), flips, total, *wilson_interval(flips, total, confidence), p_value, conditions
+        )
+        for (conditions, flips, total), p_value in zip(tried, p_values, strict=True)
         if p_value < 1 - confidence
     ]
     return sorted(found, key=lambda each: (-each.low, each.name))
@@ -121,7 +126,7 @@ def _cells(
     rates = {}
     for column in columns:
         assert column.codes is not None
-        singles = list(_of_codes(column.names, column.codes, h1, h2, first))
+        singles = list(_of_codes([column], column.codes, h1, h2, first))
         rates[column.column] = {cell.code: cell.rate for cell in singles}
         yield from singles
     for a, b in islice(combinations(columns, 2), _MOST_PAIRS):
@@ -130,23 +135,25 @@ def _cells(
             continue
         assert a.codes is not None
         assert b.codes is not None
-        names = [f"{one}, {other}" for one in a.names for other in b.names]
-        for cell in _of_codes(names, a.codes * width + b.codes, h1, h2, first):
+        for cell in _of_codes([a, b], a.codes * width + b.codes, h1, h2, first):
             parents = rates[a.column].get(cell.code // width, 0.0), rates[b.column].get(cell.code % width, 0.0)
             if cell.low > max(parents):
                 yield cell
 
 
 def _of_codes(
-    names: Sequence[str],
+    columns: Sequence[SliceColumn],
     codes: NDArray[np.intp],
     h1: NDArray[np.bool_],
     h2: NDArray[np.bool_],
     first: NDArray[np.bool_],
 ) -> Iterator[_Cell]:
-    counts = count_cells(h1, h2, codes[first], len(names))
+    shape = [len(column.values) for column in columns]
+    counts = count_cells(h1, h2, codes[first], math.prod(shape))
     sizes, flips = counts.sum(axis=(1, 2)).tolist(), counts[:, 1, 0].tolist()
     for code, (size, flipped) in enumerate(zip(sizes, flips, strict=True)):
         if size >= _LEAST and flipped:
             low = wilson_interval(flipped, size, _CAREFUL, "lower")[0]
-            yield _Cell(names[code], codes, code, low, flipped / size)
+            places = np.unravel_index(code, shape)
+            conditions = tuple((column.column, column.values[at]) for column, at in zip(columns, places, strict=True))
+            yield _Cell(conditions, codes, code, low, flipped / size)

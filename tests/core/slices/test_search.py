@@ -3,8 +3,8 @@ import json
 import numpy as np
 
 from bc_core._cli import main
-from bc_core.gate._search import find_slices
-from bc_core.gate._slices import SliceColumn
+from bc_core.slices._columns import SliceColumn
+from bc_core.slices._search import find_slices
 
 SIZE = 6000
 

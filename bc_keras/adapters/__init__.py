@@ -1,0 +1,1 @@
+"""Models of Keras and TensorFlow, opened for `bc-compare predict`."""

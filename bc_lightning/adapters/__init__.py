@@ -1,0 +1,1 @@
+"""Models of PyTorch, opened for `bc-compare predict`."""

@@ -1,0 +1,77 @@
+import { describe, expect, it } from "vitest";
+import { NO_ACTIONS } from "../../src/data/indexFromJson";
+import type { Cells, Index, Series, Settings } from "../../src/model";
+import { lookBy, looksOffered } from "../../src/views/sweep/looks";
+import { coordinate, moreAxes, oldModels, sweepPoints, titleOf } from "../../src/views/sweep/sweepPoints";
+
+const made = (
+  run: string,
+  dataset: string,
+  lambda: number,
+  cells: Cells,
+  more: { readonly settings?: Settings; readonly performance?: readonly [number | null, number | null] } = {},
+): Series => ({
+  run,
+  dataset,
+  dissonance: lambda > 0 ? "new error" : "plain",
+  numClasses: 2,
+  hasMedia: false,
+  steps: [{ step: 1, wallTime: null, lambda, cells }],
+  ...more,
+});
+
+const indexOf = (series: readonly Series[]): Index => ({
+  series,
+  invariance: [],
+  warnings: [],
+  progress: null,
+  actions: NO_ACTIONS,
+});
+
+const POINTS = sweepPoints(
+  indexOf([
+    made("a", "val", 16, [5, 5, 10, 80]),
+    made("a", "test", 16, [4, 6, 10, 80], { settings: { start: "warm", seed: 0 }, performance: [0.5, -2.25] }),
+    made("b", "test", 0, [4, 6, 5, 85], { settings: { start: "cold", seed: 1 } }),
+    made("c", "test", 4, [8, 12, 5, 75]),
+  ]),
+  null,
+);
+
+describe("what points are told apart by", () => {
+  it("is offered where it differs, and told of a run on all its data sets", () => {
+    expect(looksOffered(POINTS)).toEqual(["dataset", "loss", "lambda", "setting:start", "setting:seed"]);
+    const look = lookBy("setting:start", "dataset", POINTS);
+    expect([look.options, POINTS.map(look.of)]).toEqual([["warm", "cold", "not stated"], [0, 0, 1, 2]]);
+    const lambda = lookBy("lambda", "dataset", POINTS);
+    expect([lambda.options, POINTS.map(lambda.of)]).toEqual([["0", "4", "16"], [2, 2, 0, 1]]);
+  });
+
+  it("falls back where a link names what is not there", () => {
+    expect(lookBy("setting:other", "loss", POINTS).options).toEqual(["new error", "plain"]);
+  });
+});
+
+describe("axes beside the scores", () => {
+  it("are the user's own metric, and settings that are numbers", () => {
+    expect(moreAxes(POINTS)).toEqual(["performance", "setting:seed"]);
+    expect(moreAxes(POINTS.slice(2))).toEqual([]);
+    expect(POINTS.map((point) => coordinate(point, "performance"))).toEqual([NaN, -2.25, NaN, NaN]);
+    expect(POINTS.map((point) => coordinate(point, "setting:seed"))).toEqual([0, 0, 1, NaN]);
+    expect(titleOf("setting:seed")).toBe("seed");
+  });
+});
+
+describe("h1's own point", () => {
+  it("is that of an update that answers as h1 does, once for each h1", () => {
+    const found = oldModels(POINTS, "btc", "accuracy_h2");
+    expect(found.map(({ dataset, x, y }) => [dataset, x, y])).toEqual([
+      ["val", 1, 0.9],
+      ["test", 1, 0.9],
+      ["test", 1, 0.8],
+    ]);
+    expect(oldModels(POINTS, "nfr", "pfr").map(({ x, y }) => [x, y])).toEqual([[0, 0], [0, 0]]);
+    expect(oldModels(POINTS, "nfr", "performance").map(({ x, y }) => [x, y])).toEqual([[0, 0.5]]);
+    expect(oldModels(POINTS, "lambda", "btc")).toEqual([]);
+  });
+});

@@ -1,0 +1,92 @@
+"""The dashboard of log folders that are damaged, and of the one that the demo leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from browser import console, require_browser, wait_until
+from dashboard_page import (
+    OTHER,
+    PLAIN,
+    Page,
+    write_logs,
+)
+from tensorboard_process import tensorboard
+
+from bc_core import Comparison
+from bc_tensorboard import summary
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[3]
+
+
+@contextlib.contextmanager
+def opened(logdir, *flags, **state):
+    with tensorboard(logdir, "--reload_interval=1", *flags) as where:
+        page = Page(where)
+        try:
+            page.open(**state)
+            yield page
+        finally:
+            page.driver.quit()
+
+
+def test_damaged_logs_leave_the_rest_to_be_seen(tmp_path):
+    require_browser()
+    write_logs(tmp_path)
+    # Cut off in its last table.
+    (cut,) = (tmp_path / "other").glob("events*")
+    cut.write_bytes(cut.read_bytes()[:-100])
+    # A format of the future.
+    future = summary.comparison_pb(PLAIN[5], dataset="val")
+    for value in future.value:
+        content = value.metadata.plugin_data.content.replace(b'"version": 1', b'"version": 99')
+        value.metadata.plugin_data.content = content
+    from bc_tensorboard.writing._event_file import EventFile
+
+    EventFile(tmp_path / "future").add_summary(future, 5)
+    broken = summary.comparison_pb(PLAIN[5], dataset="val")
+    broken.value[1].tensor.string_val[0] = b"BCMP\x01\x00\x00\x00garbage"
+    EventFile(tmp_path / "broken").add_summary(broken, 5)
+    with opened(tmp_path, "--load_fast=false", run="plain", dataset="val") as page:
+        assert page.shown() == len(PLAIN[5].instances)
+        assert "future" in page.js("return document.querySelector('[data-testid=warnings]').textContent")
+        page.open(run="broken", dataset="val")
+        # The counts are there, and what is wrong with the table is said where it would be.
+        assert page.score("nfr").startswith(f"{PLAIN[5].overlap.h1_only_right} of")
+        assert "cut off" in page.js("return document.body.innerText") or "damaged" in page.js(
+            "return document.body.innerText"
+        )
+        page.open(run="other", dataset="val")
+        assert page.score("nfr").startswith(f"{OTHER[2].overlap.h1_only_right} of")
+
+
+def test_the_demo_s_log_folder(tmp_path):
+    """What `make demo` leaves, in its quick form: every panel, and the numbers of the saved comparisons."""
+    require_browser()
+    subprocess.run(
+        [sys.executable, ROOT / "examples" / "mnist_update.py", "--quick", "--out", tmp_path / "demo"],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    name = "new-error-cold-4"
+    saved = Comparison.load(tmp_path / "demo" / "comparisons" / f"{name}.json")
+    with opened(tmp_path / "demo" / "tensorboard", run=name, dataset="test") as page:
+        assert (
+            page.score("btc")
+            == f"{saved.overlap.both_right} of {saved.overlap.both_right + saved.overlap.h1_only_right}"
+        )
+        assert page.shown() == len(saved.instances)
+        page.open(run=name, dataset="val")
+        for panel in ("toolbar", "chips", "scores", "venn", "matrix", "classes", "curves", "instances", "sweep"):
+            assert page.find(f"[data-testid={panel}]").is_displayed(), panel
+        assert page.text("[data-testid=toolbar] .bc-tool-label .bc-note") == "3 of 3"
+        page.js("document.querySelector('[data-testid=instances]').scrollIntoView()")
+        wait_until(lambda: page.all("[data-testid=instances] img"), what="images")
+        assert console(page.driver) == []
