@@ -31,8 +31,11 @@ export interface DashboardProps {
 function usePin(host: Host, said: string | null, patch: Patch): [string | null, (run: string | null) => void] {
   const [kept, setKept] = useState(() => host.pin?.read() ?? null);
   const pinRun = (run: string | null) => {
-    host.pin?.write(run);
-    setKept(run);
+    // To take a link's pin away leaves one's own.
+    if (run !== null || said === null || said === kept) {
+      host.pin?.write(run);
+      setKept(run);
+    }
     patch({ pin: run });
   };
   return [said ?? kept, pinRun];

@@ -63,7 +63,7 @@ describe("300 updates of a dozen h1s", () => {
   it("are told apart by their h1", () => {
     expect(oldModelsAmong(points)).toBe(12);
     const look = lookBy("h1", "dataset", points);
-    expect(look.options.slice(0, 2)).toEqual(["test 70.00%", "test 71.00%"]);
+    expect(look.options.slice(0, 2)).toEqual(["test 70%", "test 71%"]);
     expect(points.map(look.of)).toEqual(points.map((_, i) => i % 12));
   });
 

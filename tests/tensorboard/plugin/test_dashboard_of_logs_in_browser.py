@@ -66,7 +66,7 @@ def test_damaged_logs_leave_the_rest_to_be_seen(tmp_path):
         assert page.score("nfr").startswith(f"{OTHER[2].overlap.h1_only_right} of")
 
 
-def test_a_run_at_work_says_so_and_is_followed(tmp_path):
+def test_a_run_at_work_says_so_is_followed_and_gives_way_to_a_pinned_one(tmp_path):
     require_browser()
     for step in (1, 2):
         summary.comparison(tmp_path / "live", PLAIN[step], dataset="val")
@@ -82,6 +82,13 @@ def test_a_run_at_work_says_so_and_is_followed(tmp_path):
         summary.comparison(tmp_path / "live", PLAIN[5], dataset="val")
         wait_until(lambda: "3 of 3" in page.text("[data-testid=toolbar] .bc-steps"), what="the step that came")
         assert page.score("nfr").startswith(f"{PLAIN[5].overlap.h1_only_right} of")
+
+        for run, wanted in ((None, "live"), ("ended", "ended")):
+            page.open(**({} if run is None else {"run": run}))
+            assert page.find(".bc-picker input").get_attribute("value") == wanted
+        page.click(".bc-pin")
+        page.open()
+        assert page.find(".bc-picker input").get_attribute("value") == "ended"
 
 
 def test_the_demo_s_log_folder(tmp_path):

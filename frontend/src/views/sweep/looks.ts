@@ -17,7 +17,7 @@ export interface Look {
 
 /** The h1 that a point was compared with; two of them are told apart by their accuracy alone. */
 function oldModelOf({ ref, accuracyH1 }: SweepPoint): string {
-  return Number.isNaN(accuracyH1) ? "not stated" : `${ref.dataset} ${(100 * accuracyH1).toFixed(2)}%`;
+  return Number.isNaN(accuracyH1) ? "not stated" : `${ref.dataset} ${Number((100 * accuracyH1).toFixed(4))}%`;
 }
 
 /** How many h1s there are, on the data set that has the most. */
@@ -53,7 +53,8 @@ export function lookBy(wanted: string, otherwise: string, points: readonly Sweep
     if (by === H1) return oldModelOf(point);
     return String(point.settings[by.slice(settingOf("").length)] ?? "not stated");
   };
-  const texts = distinct(points.map(textOf));
-  const options = by === BY_LAMBDA ? texts.sort((a, b) => Number(a) - Number(b)) : by === H1 ? texts.sort() : texts;
+  const ordered = by === H1 ? [...points].sort((a, b) => a.accuracyH1 - b.accuracyH1) : points;
+  const texts = distinct(ordered.map(textOf));
+  const options = by === BY_LAMBDA ? texts.sort((a, b) => Number(a) - Number(b)) : texts;
   return { by, options, of: (point) => options.indexOf(textOf(point)) };
 }
