@@ -87,8 +87,8 @@ def join(
     labels = [labels_of(file.table, file.roles, class_names, right, file.what == "new") for file in predicting]
     if right.binary and not any(each.thresholded for each in labels):
         raise ValueError(
-            f"{', '.join(file.table.path for file in predicting)}: labels and no scores to put a threshold to; name them "
-            "by --scores"
+            f"{', '.join(file.table.path for file in predicting)}: labels and no scores to put a threshold to"
+            "; name them by --scores"
         )
     targets = [(file, target_of(file.table, file.roles.target)) for file in files if file.roles.target is not None]
     if not targets:

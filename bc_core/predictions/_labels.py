@@ -13,9 +13,11 @@ from bc_core._arrays import text_objects
 from bc_core.counting._overlap import MOST_CLASSES
 from bc_core.predictions._columns import Roles
 from bc_core.predictions._right import Right
-from bc_core.predictions._tables import Table, listed, number_of, shown
+from bc_core.predictions._tables import Table, are_numbers, listed, number_of, shown
 
 _ROUNDED_SUM = 1e-2
+# As pandas, R and SQL write it.
+_MISSING = frozenset({"NA", "N/A", "<NA>", "null", "NULL", "None", "nan", "NaN"})
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,8 @@ def target_of(table: Table, name: str | None) -> Labels:
                 raise table.fault(name, row, "is empty, and every row needs a label")
         if table.untyped and (numbers := _as_numbers(column)) is not None:
             texts, column = column, numbers
+        elif table.untyped:
+            _refuse_missing(table, name, column)
     if column.dtype.kind == "f":
         odd = ~np.isfinite(column) | (column != np.rint(column)) | (np.abs(column) >= 2**53)
         if odd.any():
@@ -234,6 +238,15 @@ def target_of(table: Table, name: str | None) -> Labels:
         row = int((column < 0).argmax())
         raise table.fault(name, row, f"is {column[row]}, and class numbers are 0 and above")
     return Labels(table, name, column, texts)
+
+
+def _refuse_missing(table: Table, name: str, column: NDArray[Any]) -> None:
+    """Refuse what stands for nothing among numbers: it would be one more class."""
+    known = set(column.tolist())
+    missing = known & _MISSING
+    if missing and len(known) > len(missing) and are_numbers(known - missing):
+        row = next(row for row, text in enumerate(column.tolist()) if text in missing)
+        raise table.fault(name, row, f"is {shown(column[row])} among numbers, and every row needs a label")
 
 
 def _as_numbers(column: NDArray[Any]) -> NDArray[np.float64] | None:

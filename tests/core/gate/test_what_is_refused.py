@@ -63,7 +63,7 @@ PAIR = ["--pred", "v1", "--new-pred", "v2"]
         (["gate", "old", "new", "--promise", "nfr <= 1%", "--reason", "known"], "--accept"),
         (["saved", "--weight", "w"], "does not heed --weight"),
         (["gate", "saved", "--promise", "nfr <= 1%", "--data", "old"], "does not heed --data"),
-        (["old", "new", "--right", "abs(pred - target) / target <= 0.1"], "it divides by zero"),
+        (["old", "new", "--right", "1 / target <= 5"], "it divides by zero"),
         (["old", "new", "--right", "log(target) <= 1"], "the logarithm of 0"),
     ],
 )
@@ -104,6 +104,7 @@ def test_weights_of_a_policy_and_counts_do_not_go_together(files):
             f"line 2: column 'pred' is {2**53 + 1}",
         ),
         (["1_1", "2"], ["11", "2"], ["11", "2"], [], None),
+        (["NA", "2"], ["1", "2"], [1, 2], [], "old.csv, line 2: column 'pred' is 'NA' among numbers"),
         (["1_1", "2"], ["1_1", "2"], ["1_1", "2"], ["--right", "pred > 1"], "'1_1'"),
     ],
 )
