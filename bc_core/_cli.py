@@ -84,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _bad_input(str(error))
     except KeyboardInterrupt:
         return _interrupted(options)
+    except SystemExit as error:  # its status 0 would read "pass"
+        return _bad_input(f"{options.file}: a module that was imported ended the program (status {error.code})")
     except MemoryError:
         return _bad_input(f"{options.file}: too large for the memory that there is")
     except Exception as error:

@@ -129,3 +129,10 @@ def test_a_threshold_is_as_exact_as_the_scores(tmp_path, capsys):
     several = ["--multilabel", "--threshold", "0.7", "--json", "-"]
     assert main([str(tmp_path / "a.npz"), str(tmp_path / "b.npz"), *several]) == 0
     assert json.loads(capsys.readouterr().out)["both_right"] == 4
+
+
+def test_a_module_that_ends_the_program_gives_no_verdict(files, tmp_path, capsys, monkeypatch):
+    (tmp_path / "script_of_mine.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["gate", files["old"], files["new"], "--promise", "nfr <= 1%", "--right", "script_of_mine:near"]) == 2
+    assert "ended the program (status 0)" in capsys.readouterr().err
