@@ -79,6 +79,16 @@ def test_two_thresholds_of_one_file_are_two_models(files, capsys):
     assert json.loads(capsys.readouterr().out)["negative_flips"] == SIZE // 2
 
 
+def test_a_threshold_of_several_labels_that_are_no_scores_is_refused(tmp_path, capsys):
+    for name in ("a", "b"):
+        rows = [["id", 1, 2], *([f"{kind}_{label}", 0, 1] for kind in ("pred", "target") for label in "xy")]
+        csv(tmp_path / f"{name}.csv", *rows)
+    files = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), "--multilabel"]
+    assert main(files) == 0
+    assert main([*files, "--threshold", "0.7"]) == 2
+    assert "labels and no scores" in capsys.readouterr().err
+
+
 def test_a_slice_whose_name_is_a_pattern_is_found(files, capsys):
     assert main(["gate", files["old"], files["new"], "--policy", files["policy"]]) == 1
     assert "slice kind=[x]" in capsys.readouterr().out
