@@ -84,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _bad_input(str(error))
     except KeyboardInterrupt:
         return _interrupted(options)
+    except SystemExit as error:  # its status 0 would read "pass"
+        return _bad_input(f"{options.file}: a module that was imported ended the program (status {error.code})")
     except MemoryError:
         return _bad_input(f"{options.file}: too large for the memory that there is")
     except Exception as error:
@@ -112,9 +114,24 @@ def _show(options: argparse.Namespace) -> tuple[int, str]:
     return _STATUS[made.verdict], _written(made, options)
 
 
+_OF_FILES = (
+    *("data", "id", "by_position", "allow_unmatched", "pred", "new_pred", "scores", "target", "classes"),
+    *("noise", "slice", "weight", "cluster"),
+)
+
+
+def _refuse_of_files(options: argparse.Namespace) -> None:
+    """Refuse flags that a saved comparison would not heed."""
+    if said := [f"--{name.replace('_', '-')}" for name in _OF_FILES if getattr(options, name)]:
+        raise ValueError(
+            f"{options.file}: a saved comparison does not heed {', '.join(said)}; give the two files of predictions"
+        )
+
+
 def _show_saved(options: argparse.Namespace) -> tuple[int, str]:
     if said := [name for name, value in _right_flags(options).items() if value is not None and value is not False]:
         raise ValueError(f"{options.file}: a saved comparison has judged what is right; take out {', '.join(said)}")
+    _refuse_of_files(options)
     found = read(Inputs(options.file, new_classes=tuple(listed_names(options.new_classes) or ())), options.confidence)
     comparison = found.subject.comparison
     assert isinstance(comparison, Comparison)
@@ -138,8 +155,12 @@ def _gate(options: argparse.Namespace) -> tuple[int, str]:
     columns = replace(
         policy.columns, slices=tuple(dict.fromkeys((*policy.columns.slices, *(listed_names(options.slice) or ()))))
     )
+    if options.new is None:
+        _refuse_of_files(options)
     inputs = _inputs(options, columns, policy.classes, policy.new_classes)
     found = read(inputs, policy.confidence, _Progress())
+    if not options.accept and (options.reason is not None or options.expires is not None):
+        raise ValueError("--reason and --expires are of flips that --accept writes: say it too, or take them out")
     said = "" if not options.accept else _accepted(options, policy, found)
     made = report(found, policy.confidence, policy, search=options.search)
     return _STATUS[made.verdict], said + _written(made, options)
@@ -242,7 +263,9 @@ def _inputs(
 def _columns(options: argparse.Namespace) -> ColumnNames:
     named = {key: value for key, value in _column_flags(options).items() if value}
     right = {key: value for key, value in _right_flags(options).items() if value is not None and value is not False}
-    return ColumnNames(**named, slices=tuple(listed_names(options.slice) or ()), right=right_of(right, "flags"))
+    return ColumnNames(
+        **named, slices=tuple(dict.fromkeys(listed_names(options.slice) or ())), right=right_of(right, "flags")
+    )
 
 
 def _right_flags(options: argparse.Namespace) -> dict[str, Any]:
@@ -259,6 +282,8 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
     columns = listed_names(options.slice) or []
     if options.per_slice and not columns:
         raise ValueError("--per-slice asks of the slices of --slice COLUMN: name one")
+    if options.least is not None and not (options.per_class or options.per_slice):
+        raise ValueError("--least is of --per-class and --per-slice: say one too, or write `least` in the policy")
     least = {} if options.least is None else {"least": options.least}
     return {
         **{key: getattr(options, key) for key in ("promise", "min_gain", "non_inferiority", "confidence")},

@@ -5,6 +5,7 @@ A package of its own, as pytest imports its plugins in every run: `bc_core` is i
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,11 +58,12 @@ class _Plugin:
     @pytest.hookimpl(hookwrapper=True)  # as pytest 7 knows it too
     def pytest_runtest_makereport(self) -> Generator[None, Any, None]:
         outcome = yield
-        outcome.get_result().bc_assertions = self._gathering.heard()
+        # As ASCII: what carries it between processes knows plain UTF-8, and names in data may be no such text.
+        outcome.get_result().bc_assertions = json.dumps(self._gathering.heard())
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if self._writes:
-            self._gathering.add(report.nodeid, report.outcome, getattr(report, "bc_assertions", []))
+            self._gathering.add(report.nodeid, report.outcome, json.loads(getattr(report, "bc_assertions", "[]")))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if not self._writes:

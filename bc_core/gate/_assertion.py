@@ -96,6 +96,8 @@ def _judged(
     if promise is not None:
         asked["promise"] = promise
     held = policy_of(asked, where)
+    if (new is not None or data is not None) and isinstance(old, (Comparison, SlicedOverlap)):
+        raise ValueError(f"a {type(old).__name__} has been compared; `new` and `data` go with a file of predictions")
     if isinstance(old, Comparison):
         found = Read(Subject(old))
     elif isinstance(old, SlicedOverlap):

@@ -99,6 +99,11 @@ def judge_policy(policy: Policy, subject: Subject, today: datetime.date) -> Judg
         raise ValueError("the old model is right on no instance, so nothing could break: look at its labels")
     if not (policy.bounds or policy.parts or policy.critical):
         raise ValueError('the policy asks nothing: say a promise such as "nfr <= 0.5%"')
+    if subject.rows is None and (column := policy.columns.weight or policy.columns.cluster):
+        raise ValueError(
+            f"instances were only counted, so that {column!r} cannot say what each is worth: give the two files of "
+            "predictions, or leave weight and cluster out"
+        )
     if isinstance(subject.comparison, Counted) and (policy.critical or policy.accepted):
         raise ValueError(
             "critical instances and accepted flips are known by their ids, and counts of partitions have none: compare "
@@ -187,7 +192,7 @@ def _chosen(part: PerPart, parts: _Parts) -> Iterator[tuple[str, int]]:
     names, sizes = parts.names(part.column), parts.sizes(part.column)
     found = False
     for pattern in part.only:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if pattern not in names and not any(fnmatchcase(name, pattern) for name in names):
             where = "classes" if part.column is None else f"values of {part.column!r}"
             raise ValueError(f"no {where} like {pattern!r}; there are {listed(names)}")
     for number, (name, size) in enumerate(zip(names, sizes, strict=True)):

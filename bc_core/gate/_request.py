@@ -33,6 +33,7 @@ from bc_core.predictions._aligned import Joined
 from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._joining import id_texts, join
 from bc_core.predictions._reading import FORMATS
+from bc_core.predictions._right import Right
 from bc_core.predictions._tables import Progress, listed
 from bc_core.slices._columns import SliceColumn
 from bc_core.slices._metadata import MOST_COLUMNS
@@ -170,8 +171,15 @@ def _thresholds(columns: ColumnNames) -> tuple[float, float] | None:
 def _refuse_itself(inputs: Inputs) -> None:
     """Refuse predictions that are compared with themselves: whatever is promised, they keep it."""
     assert inputs.new is not None
-    names = (inputs.columns.pred, inputs.columns.new_pred)
-    if os.path.samefile(inputs.old, inputs.new) and names[1] in (None, names[0]):
+    columns, right = inputs.columns, inputs.columns.right or Right()
+    named = columns.new_pred not in (None, columns.pred) and (not right.graded or right.reads[0])
+    if right.binary or right.top_k is not None:
+        named = right.threshold_of(False) != right.threshold_of(True)
+    for place, path in enumerate(inputs.noise):
+        for other in (inputs.old, inputs.new, *inputs.noise[:place]):
+            if os.path.samefile(path, other):
+                raise ValueError(f"{path}: another seed's predictions are in a file of their own; it is given twice")
+    if os.path.samefile(inputs.old, inputs.new) and not named:
         raise ValueError(
             f"{inputs.new}: compared with itself; where both models are in one file, say --pred and --new-pred"
         )
@@ -182,6 +190,8 @@ def _rows(joined: Joined, columns: ColumnNames) -> tuple[Rows, list[str]]:
     notes = [f"{lost} ids of {path} are not in every file, and are left out" for path, lost in joined.unmatched.items()]
     if columns.weight is not None:
         weights = joined.columns[columns.weight].numbers
+        if weights.ndim != 1:
+            raise ValueError(f"column {columns.weight!r} holds lists, and an instance has one weight")
         if (weights < 0).any() or not weights.sum():
             raise ValueError(f"column {columns.weight!r}: expected weights of at least 0, and some above it")
         effective = float(weights.sum()) ** 2 / float(np.square(weights).sum())
@@ -191,6 +201,8 @@ def _rows(joined: Joined, columns: ColumnNames) -> tuple[Rows, list[str]]:
         )
     if columns.cluster is not None:
         values = joined.columns[columns.cluster].values
+        if values.ndim != 1:
+            raise ValueError(f"column {columns.cluster!r} holds lists, and an instance is in one cluster")
         _, clusters = np.unique(values.astype(str) if values.dtype.kind == "O" else values, return_inverse=True)
         notes.append(f"{len(joined)} instances of {int(clusters.max()) + 1} {columns.cluster!r}, which go together")
     return Rows(joined.h1_pred == joined.target, joined.h2_pred == joined.target, weights, clusters), notes

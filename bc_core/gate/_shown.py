@@ -219,7 +219,7 @@ def _further(report: Report) -> list[str]:
 
 def _cell(text: str) -> str:
     """Text that a table or a list of Markdown shows as it is."""
-    escaped = re.sub(r"([\\`*_{}\[\]<>#|~@!])", r"\\\1", one_line(text))
+    escaped = re.sub(r"([\\`*_{}\[\]<>#|~@!&])", r"\\\1", one_line(text))
     return escaped.replace("\\@", "@\u200b")  # a name in data must not call anybody
 
 

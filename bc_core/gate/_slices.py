@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bc_core.predictions._aligned import Column
+from bc_core.predictions._tables import are_numbers
 from bc_core.slices._columns import MOST_VALUES, SliceColumn, coded_numbers, coded_texts, counted
 
 
@@ -41,12 +41,4 @@ def plain_values(column: Column) -> NDArray[Any]:
         return values if values.dtype.kind == "i" else column.numbers
     texts: NDArray[Any] = column.texts
     known = set(texts.tolist())
-    return column.numbers if len(known) > MOST_VALUES and column.table.untyped and _numeric(known) else texts
-
-
-def _numeric(texts: Iterable[str]) -> bool:
-    try:
-        list(map(float, texts))
-    except ValueError:
-        return False
-    return True
+    return column.numbers if len(known) > MOST_VALUES and column.table.untyped and are_numbers(known) else texts

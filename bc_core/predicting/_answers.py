@@ -80,8 +80,7 @@ def answer_columns(
 def _plain(array: NDArray[Any]) -> list[Any]:
     """As few digits as give back each number."""
     if array.dtype.kind == "f" and array.dtype.itemsize < 8:
-        short = np.asarray([float(f"{value:.9g}") for value in array.ravel().tolist()])
-        array = short.reshape(array.shape)
+        array = array.astype(str).astype(np.float64)
     if array.dtype.kind == "b":
         array = array.astype(np.int64)
     values: list[Any] = array.tolist()

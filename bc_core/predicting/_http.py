@@ -36,6 +36,8 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 class _Endpoint:
     classes: tuple[str, ...] | None = None
+    # Whether these stand in the order of one answer, which means nothing.
+    any_order = False
 
     def __init__(self, url: str, settings: ModelSettings) -> None:
         self._url, self._settings = url, settings
@@ -146,6 +148,10 @@ class _Endpoint:
 
     def _named(self, rows: list[Mapping[str, Any]]) -> Any:
         names = tuple(rows[0]) if self.classes is None else self.classes
+        if self.classes is None and {name.removeprefix("LABEL_") for name in names} == set(map(str, range(len(names)))):
+            names = tuple(sorted(names, key=lambda name: int(name.removeprefix("LABEL_"))))
+        elif self.classes is None:
+            self.any_order = True
         for row in rows:
             if set(row) != set(names) or not all(isinstance(each, (int, float)) for each in row.values()):
                 raise ValueError(f"{self._url}: expected a score of each of {', '.join(names)}, got {shown(str(row))}")
@@ -155,9 +161,12 @@ class _Endpoint:
 
 def _scores_by_label(url: str, entries: list[Any]) -> dict[str, Any]:
     try:
-        return {str(each["label"]): each["score"] for each in entries}
+        found = {str(each["label"]): each["score"] for each in entries}
+        if len(found) == len(entries):
+            return found
+        raise KeyError
     except (KeyError, TypeError):
-        raise ValueError(f"{url}: expected a label and a score in each entry, got {shown(str(entries))}") from None
+        raise ValueError(f"{url}: expected a score of each label, once, got {shown(str(entries))}") from None
 
 
 def _seconds(text: str | None) -> float | None:

@@ -16,7 +16,7 @@ from bc_core.predicting._answers import answer_columns, checked_answer, same_ans
 from bc_core.predicting._data import Asked, DataColumns, found_columns
 from bc_core.predicting._partial import FORMATS, Partial
 from bc_core.predictions._streams import chunks, columns_of
-from bc_core.predictions._tables import Table
+from bc_core.predictions._tables import Table, listed
 
 BATCH = 256
 _FIRST = 16
@@ -178,10 +178,12 @@ class _Run:
 
     def _answered(self, table: Table) -> dict[str, list[Any]]:
         answer = checked_answer(self.predictor(self.columns.batch(table)), table, self.model)
-        classes = self.classes
-        if classes is None and answer.ndim == 2:
-            told = getattr(self.predictor, "classes", None)
-            classes = None if told is None else tuple(map(str, told))
+        classes, told = self.classes, getattr(self.predictor, "classes", None)
+        told = None if told is None or answer.ndim != 2 else tuple(map(str, told))
+        if told is not None and (classes is None or set(classes) == set(told)):
+            classes = told  # the model knows in which order its scores are
+        elif told is not None and getattr(self.predictor, "any_order", False):
+            raise ValueError(f"{self.model}: it names its classes {listed(told)}, in any order; take out --classes")
             # Numbers from 0 on are what scores without names are.
             if classes == tuple(map(str, range(answer.shape[1]))):
                 classes = None

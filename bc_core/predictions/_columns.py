@@ -137,21 +137,21 @@ def _predictions(
         return None, (), ""
     if right.graded and not right.reads[0]:
         return None, (), ""
+    scores, prefix = (
+        ((), "") if right.graded else _scores(path, names, said.scores, BINARY_SCORES if right.binary else SCORES)
+    )
+    if scores and (right.binary or right.top_k is not None):
+        return None, scores, prefix  # labels, whatever they are called, have no part in it
     pred = _one(path, names, wanted, PREDICTIONS, "--new-pred" if new and said.new_pred else "--pred")
     if right.graded:
         if pred is None:
             raise ValueError(f"{path}: no column of predictions ({', '.join(PREDICTIONS)}); name it by --pred")
         return pred, (), ""
-    scores, prefix = _scores(path, names, said.scores, BINARY_SCORES if right.binary else SCORES)
     if right.top_k is not None:
-        if not scores:
-            raise ValueError(
-                f"{path}: no class scores ({', '.join(SCORES)}, or one a class such as score_cat), by which --top-k "
-                f"ranks the classes; it has {listed(names)}. Name them by --scores"
-            )
-        pred = None
-    if right.binary and scores:
-        pred = None
+        raise ValueError(
+            f"{path}: no class scores ({', '.join(SCORES)}, or one a class such as score_cat), by which --top-k "
+            f"ranks the classes; it has {listed(names)}. Name them by --scores"
+        )
     if pred is None and not scores:
         raise ValueError(
             f"{path}: no column of predictions ({', '.join(PREDICTIONS)}) or class scores ({', '.join(SCORES)}, or one "

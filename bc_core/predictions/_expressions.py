@@ -120,8 +120,15 @@ class Expression:
             ValueError: Texts are taken for numbers, or something comes to no number.
         """
         size = len(next(iter(columns.values())))
-        with np.errstate(all="ignore"):
-            found = self._value(self._tree, columns)
+        try:
+            # Of 1 / 0 comes infinity, which compares as if it were a number.
+            with np.errstate(all="ignore", divide="raise"):
+                found = self._value(self._tree, columns)
+        except FloatingPointError:
+            raise ValueError(
+                f"{self.text!r} comes to no number in some rows: it divides by zero, or has the logarithm of 0; write "
+                "max(abs(target), 0.001), say, for what may be 0"
+            ) from None
         if getattr(found, "dtype", None) != np.bool_:
             raise ValueError(f'{self.text!r} comes to no yes or no; compare it, as in "abs(pred - target) <= 2"')
         return np.broadcast_to(found, (size,))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bc_core._user_functions import imported
 from bc_core.predictions._aligned import AlignedFile, Column, Joined, Told
 from bc_core.predictions._right import Right
-from bc_core.predictions._tables import Table, listed, shown
+from bc_core.predictions._tables import Table, are_numbers, listed, shown
 
 CLASSES = ("right", "wrong")
 
@@ -107,18 +107,22 @@ def _holder(name: str, file: AlignedFile, files: Sequence[AlignedFile]) -> Colum
 
 def _values(column: Column) -> NDArray[Any]:
     """Numbers where all of a column are, else texts."""
-    values = column.table.column(column.name)
+    values = column.values
     if values.ndim != 1:
         raise ValueError(f"{column.table.path}: column {column.name!r} holds lists, and a rule reads single values")
-    if values.dtype.kind != "O":
-        return column.numbers
-    if column.table.untyped:
-        try:
-            list(map(float, values.tolist()))
-        except ValueError:
-            return column.texts
-        return column.numbers
-    return column.texts
+    if values.dtype.kind == "O" and not (column.table.untyped and are_numbers(values.tolist())):
+        return column.texts
+    numbers = column.numbers
+    for row in np.flatnonzero(np.abs(numbers) >= 2**53).tolist():
+        # Rounded to a float, it would equal its neighbours.
+        if str(values[row]).strip().lstrip("+-").isdecimal() and int(numbers[row]) != int(values[row]):
+            raise column.table.fault(
+                column.name,
+                int(column.rows[row]),
+                f"is {shown(values[row])}, and a rule tells whole numbers apart below 2**53; write them as text, in "
+                "JSON Lines",
+            )
+    return numbers
 
 
 def _told(predicting: Sequence[AlignedFile], files: Sequence[AlignedFile]) -> Told:

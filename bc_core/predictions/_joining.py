@@ -70,6 +70,8 @@ def join(
     if (logged := of_lm_eval(os.fspath(old), first_names(os.fspath(old)), said.right)) is not None:
         said = replace(said, right=logged, id=said.id or "doc_id")
     right = said.right or Right()
+    if right.filter is not None and not right.logs:
+        raise ValueError(f"{os.fspath(old)}: no sample logs of lm-eval, of which --filter names a filter; take it out")
     files = [_opened(old, "old", said, progress), _opened(new, "new", said, progress)]
     files += [_opened(path, "noise", said, progress) for path in noise]
     if data is not None:
@@ -83,6 +85,11 @@ def join(
         return replace(found, columns=_others(files, said), unmatched=unmatched)
     predicting = [file for file in files if file.what != "data"]
     labels = [labels_of(file.table, file.roles, class_names, right, file.what == "new") for file in predicting]
+    if right.binary and not any(each.thresholded for each in labels):
+        raise ValueError(
+            f"{', '.join(file.table.path for file in predicting)}: labels and no scores to put a threshold to"
+            "; name them by --scores"
+        )
     targets = [(file, target_of(file.table, file.roles.target)) for file in files if file.roles.target is not None]
     if not targets:
         where = f" {said.target!r}" if said.target else ""
@@ -174,7 +181,7 @@ def _ids_of_one_kind(files: Sequence[AlignedFile]) -> list[NDArray[Any]]:
             )
         if column.dtype.kind == "O":
             for row, value in enumerate(column.tolist()):
-                if not value:
+                if not value.strip():
                     raise file.table.fault(file.roles.id, row, "is empty, and every row needs an id")
         found.append(column)
     if len({column.dtype.kind for column in found}) == 1:

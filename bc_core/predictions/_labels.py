@@ -13,9 +13,11 @@ from bc_core._arrays import text_objects
 from bc_core.counting._overlap import MOST_CLASSES
 from bc_core.predictions._columns import Roles
 from bc_core.predictions._right import Right
-from bc_core.predictions._tables import Table, listed, shown
+from bc_core.predictions._tables import Table, are_numbers, listed, number_of, shown
 
 _ROUNDED_SUM = 1e-2
+# As pandas, R and SQL write it.
+_MISSING = frozenset({"NA", "N/A", "<NA>", "null", "NULL", "None", "nan", "NaN"})
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,15 @@ def _thresholded(table: Table, roles: Roles, class_names: Sequence[str] | None, 
         raise ValueError(
             f"{table.path}: a threshold tells two classes apart, and {name!r} has scores of {scores.shape[1]}"
         )
-    values = (scores[:, 1] >= threshold).astype(np.int64)
+    values = (scores[:, 1] >= threshold_as_scores(table, roles.scores, threshold)).astype(np.int64)
     return Labels(table, name, values, None, scores, None if class_names is None else tuple(class_names), True)
+
+
+def threshold_as_scores(table: Table, columns: Sequence[str], threshold: float) -> float:
+    """A threshold as exact as the scores: a model says 0.7 in 32 bits, which is less than 0.7 in 64."""
+    kind = np.result_type(*(table.column(name).dtype for name in columns if table.column(name).dtype.kind == "f"), "f2")
+    typed = all(table.column(name).dtype.kind == "f" for name in columns)
+    return float(kind.type(threshold)) if typed else threshold
 
 
 def top_k_labels(
@@ -212,6 +221,8 @@ def target_of(table: Table, name: str | None) -> Labels:
                 raise table.fault(name, row, "is empty, and every row needs a label")
         if table.untyped and (numbers := _as_numbers(column)) is not None:
             texts, column = column, numbers
+        elif table.untyped:
+            _refuse_missing(table, name, column)
     if column.dtype.kind == "f":
         odd = ~np.isfinite(column) | (column != np.rint(column)) | (np.abs(column) >= 2**53)
         if odd.any():
@@ -229,10 +240,19 @@ def target_of(table: Table, name: str | None) -> Labels:
     return Labels(table, name, column, texts)
 
 
+def _refuse_missing(table: Table, name: str, column: NDArray[Any]) -> None:
+    """Refuse what stands for nothing among numbers: it would be one more class."""
+    known = set(column.tolist())
+    missing = known & _MISSING
+    if missing and len(known) > len(missing) and are_numbers(known - missing):
+        row = next(row for row, text in enumerate(column.tolist()) if text in missing)
+        raise table.fault(name, row, f"is {shown(column[row])} among numbers, and every row needs a label")
+
+
 def _as_numbers(column: NDArray[Any]) -> NDArray[np.float64] | None:
     """Text such as 1.0 among 1; None where anything is no number, so that it names classes."""
     try:
-        return np.asarray([float(text) for text in column.tolist()])
+        return np.asarray([number_of(text) for text in column.tolist()])
     except ValueError:
         return None
 
@@ -287,7 +307,7 @@ def class_numbers(
 
 
 def refuse_spaces(names: Sequence[str]) -> None:
-    """Refuse labels that only a space tells apart: they are one class, and would count as mistakes.
+    """Refuse labels that only a space or a point and zeros tell apart: they are one class, and would count as mistakes.
 
     Raises:
         ValueError: There are some.
@@ -296,6 +316,9 @@ def refuse_spaces(names: Sequence[str]) -> None:
     for name in names:
         if (other := known.setdefault(name.strip(), name)) != name:
             raise ValueError(f"the labels {shown(other)} and {shown(name)} differ by a space alone; write them alike")
+        whole, point, zeros = name.strip().partition(".")
+        if point and whole in names and whole.isdecimal() and not zeros.strip("0"):
+            raise ValueError(f"the labels {shown(whole)} and {shown(name)} are one number; write them alike")
 
 
 def _refuse_shifted(labels: Sequence[Labels], class_names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core.predictions._aligned import AlignedFile, Joined, LabelRights
-from bc_core.predictions._labels import lists
+from bc_core.predictions._labels import lists, threshold_as_scores
 from bc_core.predictions._right import Right
 from bc_core.predictions._tables import Table, listed, shown
 
@@ -56,10 +56,17 @@ def several_labels(
             )
     target = targets[0]
     answers = []
+    thresholded = right.threshold is not None or right.new_threshold is not None
+    if thresholded and not any(file.roles.scored for file in predicting):
+        raise ValueError(
+            f"{', '.join(file.table.path for file in predicting)}: labels and no scores to put a threshold to; name them "
+            "by --scores"
+        )
     for file in predicting:
         own, values = _matrix(file.table, file.roles.scores, file.roles.prefix, class_names)
         if file.roles.scored:
-            values = (values >= right.threshold_of(file.what == "new")).astype(np.float64)
+            threshold = threshold_as_scores(file.table, file.roles.scores, right.threshold_of(file.what == "new"))
+            values = (values >= threshold).astype(np.float64)
         answers.append(_ordered(file, own, _zero_one(file.table, own, values), names))
     labels = LabelRights(names, answers[0] == target, answers[1] == target)
     sets, codes = _sets([target, *answers])

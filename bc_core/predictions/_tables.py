@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,11 +79,32 @@ class Table:
         found: list[float] = []
         texts = column.tolist()
         try:
-            found.extend(map(float, texts))
+            found.extend(map(number_of, texts))
         except ValueError:
             row = len(found)  # those before it are there
             raise self.fault(name, row, f"is {shown(texts[row])}, and every row needs a number") from None
         return np.asarray(found)
+
+
+def number_of(text: str) -> float:
+    """The number that a text is; `1_0`, which Python takes for 10, is a name.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if "_" in text:
+        raise ValueError(text)
+    return float(text)
+
+
+def are_numbers(texts: Iterable[str]) -> bool:
+    """Whether each text is a number."""
+    try:
+        for text in texts:
+            number_of(text)
+    except ValueError:
+        return False
+    return True
 
 
 def listed(values: Sequence[Any]) -> str:

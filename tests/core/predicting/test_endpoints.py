@@ -190,3 +190,34 @@ def test_nobody_there_and_no_address_are_one_line(server, data):
         server.url = url
         with pytest.raises(ValueError, match="no address"):
             asked_of(server, data, settings)
+
+
+def by_label(one, other):
+    def made(row):
+        entries = [{"label": one, "score": sum(row)}, {"label": other, "score": -sum(row)}]
+        return sorted(entries, key=lambda entry: -entry["score"])  # as servers of transformers answer
+
+    return of_each(made)
+
+
+@pytest.mark.parametrize("classes", [None, ["cat", "dog"], ["dog", "cat"]])
+def test_names_of_classes_never_change_places(server, data, classes):
+    server.usual = by_label("cat", "dog")
+    out = data.with_name("out.csv")
+    predict(server.url, data, out, features=["x"], by_position=True, classes=classes)
+    table = read_table(out)
+    np.testing.assert_allclose(table.numbers("score_cat"), SCORES[:, 0])
+    np.testing.assert_allclose(table.numbers("score_dog"), SCORES[:, 1])
+
+
+def test_names_by_number_may_be_said_and_others_not(server, data):
+    server.usual = by_label("LABEL_0", "LABEL_1")
+    out = data.with_name("out.csv")
+    predict(server.url, data, out, features=["x"], by_position=True, classes=["cat", "dog"])
+    np.testing.assert_allclose(read_table(out).numbers("score_cat"), SCORES[:, 0])
+    server.usual = by_label("chat", "chien")
+    with pytest.raises(ValueError, match="it names its classes 'ch.*, in any order; take out --classes"):
+        predict(server.url, data, out, features=["x"], by_position=True, classes=["cat", "dog"], overwrite=True)
+    server.usual = of_each(lambda row: [{"label": "cat", "score": 0.1}, {"label": "cat", "score": 0.9}])
+    with pytest.raises(ValueError, match="a score of each label, once"):
+        predict(server.url, data, out, features=["x"], by_position=True, overwrite=True)

@@ -1,0 +1,148 @@
+"""What would come to a wrong number without a word: each is known, or refused in one line."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from bc_core import assert_compatible, compare
+from bc_core._cli import main
+
+SIZE = 100
+
+
+def csv(path, *columns):
+    path.write_text("".join(",".join(map(str, row)) + "\n" for row in zip(*columns, strict=True)))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    rows, y = list(range(SIZE)), [row % 2 for row in range(SIZE)]
+    broken = [1 - label if row % 5 == 0 else label for row, label in enumerate(y)]
+    both = csv(
+        folder / "both.csv",
+        ["id", *rows],
+        ["v1", *y],
+        ["v2", *broken],
+        ["score", *(0.1 + 0.8 * label for label in y)],
+        ["ok", *[1] * SIZE],
+        ["target", *y],
+        ["kind", *["[x]"] * SIZE],
+    )
+    old = csv(folder / "old.csv", ["id", *rows], ["pred", *y], ["target", *y], ["kind", *["[x]"] * SIZE])
+    new = csv(folder / "new.csv", ["id", *rows], ["pred", *broken])
+    shutil.copy(new, folder / "copy.csv")
+    saved = str(folder / "saved.json")
+    compare(y, y, broken).save(saved)
+    (folder / "page.toml").write_text('[[per_slice]]\ncolumn = "kind"\npromise = "nfr <= 1%"\nonly = ["[x]"]\n')
+    return {name: str(folder / f"{name}.csv") for name in ("both", "old", "new", "copy")} | {
+        "saved": saved,
+        "policy": str(folder / "page.toml"),
+        "both": both,
+        "old": old,
+    }
+
+
+PAIR = ["--pred", "v1", "--new-pred", "v2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["both", "both", *PAIR, "--threshold", "0.5"], "compared with itself"),
+        (["both", "both", *PAIR, "--correct", "ok"], "compared with itself"),
+        (["both", "both", *PAIR, "--right", "score > 0.5 or target == 0"], "compared with itself"),
+        (["old", "new", "--threshold", "0.5"], "labels and no scores"),
+        (["old", "new", "--filter", "none"], "no sample logs of lm-eval"),
+        (["old", "new", "--noise", "old"], "it is given twice"),
+        (["old", "new", "--noise", "copy", "--noise", "copy"], "it is given twice"),
+        (["gate", "old", "new", "--promise", "nfr <= 1%", "--least", "5"], "--least is of --per-class"),
+        (["gate", "old", "new", "--promise", "nfr <= 1%", "--reason", "known"], "--accept"),
+        (["saved", "--weight", "w"], "does not heed --weight"),
+        (["gate", "saved", "--promise", "nfr <= 1%", "--data", "old"], "does not heed --data"),
+        (["old", "new", "--right", "1 / target <= 5"], "it divides by zero"),
+        (["old", "new", "--right", "log(target) <= 1"], "the logarithm of 0"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(files, capsys, arguments, message):
+    assert main([files.get(each, each) for each in arguments]) == 2
+    said = capsys.readouterr().err.strip()
+    assert message in said
+    assert "\n" not in said
+
+
+def test_two_thresholds_of_one_file_are_two_models(files, capsys):
+    assert main([files["both"], files["both"], "--threshold", "0.5", "--new-threshold", "0.95", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["negative_flips"] == SIZE // 2
+
+
+def test_a_threshold_of_several_labels_that_are_no_scores_is_refused(tmp_path, capsys):
+    for name in ("a", "b"):
+        rows = [["id", 1, 2], *([f"{kind}_{label}", 0, 1] for kind in ("pred", "target") for label in "xy")]
+        csv(tmp_path / f"{name}.csv", *rows)
+    files = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), "--multilabel"]
+    assert main(files) == 0
+    assert main([*files, "--threshold", "0.7"]) == 2
+    assert "labels and no scores" in capsys.readouterr().err
+
+
+def test_a_slice_whose_name_is_a_pattern_is_found(files, capsys):
+    assert main(["gate", files["old"], files["new"], "--policy", files["policy"]]) == 1
+    assert "slice kind=[x]" in capsys.readouterr().out
+
+
+def test_weights_of_a_policy_and_counts_do_not_go_together(files):
+    y = [0, 1] * 50
+    with pytest.raises(ValueError, match="only counted, so that 'w'"):
+        assert_compatible(compare(y, y, y), policy={"promise": "nfr <= 5%", "columns": {"weight": "w"}})
+    with pytest.raises(ValueError, match="has been compared"):
+        assert_compatible(compare(y, y, y), files["new"], promise="nfr <= 5%")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "target", "rule", "message"),
+    [
+        (["1.0", "2.0"], ["1", "unknown"], [1, 2], [], "the labels '1' and '1.0' are one number"),
+        (
+            [2**53 + 1, 2],
+            [2**53, 2],
+            [2**53, 2],
+            ["--right", "pred == target"],
+            f"line 2: column 'pred' is {2**53 + 1}",
+        ),
+        (["1_1", "2"], ["11", "2"], ["11", "2"], [], None),
+        (["NA", "2"], ["1", "2"], [1, 2], [], "old.csv, line 2: column 'pred' is 'NA' among numbers"),
+        (["1_1", "2"], ["1_1", "2"], ["1_1", "2"], ["--right", "pred > 1"], "'1_1'"),
+    ],
+)
+def test_numbers_that_are_and_are_not(tmp_path, capsys, old, new, target, rule, message):
+    old = csv(tmp_path / "old.csv", ["id", 1, 2], ["pred", *old], ["target", *target])
+    new = csv(tmp_path / "new.csv", ["id", 1, 2], ["pred", *new])
+    assert main([old, new, *rule]) == (0 if message is None else 2)
+    said = capsys.readouterr()
+    assert ("1 only h2" in said.out) if message is None else (message in said.err)
+
+
+def test_a_threshold_is_as_exact_as_the_scores(tmp_path, capsys):
+    scores = np.array([0.7, 0.2, 0.9, 0.1], np.float32)
+    wide = csv(tmp_path / "wide.csv", ["id", *range(4)], ["score", *scores.astype(str)], ["target", 1, 0, 1, 0])
+    np.savez(tmp_path / "narrow.npz", id=np.arange(4), score=scores)
+    for files in ((wide, str(tmp_path / "narrow.npz")), (str(tmp_path / "narrow.npz"), wide)):
+        assert main([*files, "--threshold", "0.7", "--json", "-"]) == 0
+        assert json.loads(capsys.readouterr().out)["both_right"] == 4
+    labels = np.stack([scores, 1 - scores], axis=1)
+    np.savez(tmp_path / "a.npz", id=np.arange(4), scores=labels, target=(labels >= np.float32(0.7)).astype(int))
+    np.savez(tmp_path / "b.npz", id=np.arange(4), scores=labels)
+    several = ["--multilabel", "--threshold", "0.7", "--json", "-"]
+    assert main([str(tmp_path / "a.npz"), str(tmp_path / "b.npz"), *several]) == 0
+    assert json.loads(capsys.readouterr().out)["both_right"] == 4
+
+
+def test_a_module_that_ends_the_program_gives_no_verdict(files, tmp_path, capsys, monkeypatch):
+    (tmp_path / "script_of_mine.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["gate", files["old"], files["new"], "--promise", "nfr <= 1%", "--right", "script_of_mine:near"]) == 2
+    assert "ended the program (status 0)" in capsys.readouterr().err
