@@ -280,7 +280,7 @@ def report() -> None:
             "",
             "## What it costs",
             "",
-            "Whole trainings that took turns, medians; no mean of weights.",
+            "Whole trainings that took turns, medians; before there was a mean of weights.",
             "",
         ]
         lines += ["| training | seconds | ratio |", "|---|---:|---:|"]
