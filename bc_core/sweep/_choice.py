@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from bc_core.comparison._comparison import Comparison
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import SCORES
@@ -170,3 +172,30 @@ def front(rows: Sequence[dict[str, Any]], score: str, performance: str) -> list[
             kept.append(row)
             best = row[performance]
     return kept[::-1]
+
+
+def means_over_seeds(rows: Sequence[Mapping[str, Any]], score: str, performance: str) -> list[dict[str, Any]]:
+    """A row for each loss and lambda_c: mean and standard deviation over the seeds."""
+    for name in (score, performance):
+        if name not in SCORES and name != "performance_h2":
+            raise ValueError(f"Unknown score: {name!r}. Known: {', '.join(map(repr, SCORES))}.")
+    if any(performance not in row for row in rows):
+        raise ValueError(
+            f"{performance} is not there: the sweep was given no metric. Sweep with performance_metric=..., or "
+            'take performance="accuracy_h2".'
+        )
+    groups: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["loss"], row.get("promise") or row["lambda_c"]), []).append(row)
+    means = []
+    for (loss, _), members in groups.items():
+        # Where a promise moves it, its mean.
+        row = {"loss": loss, "lambda_c": sum(member["lambda_c"] for member in members) / len(members)}
+        row |= {"promise": members[0]["promise"]} if "promise" in members[0] else {}
+        row["seeds"] = len(members)
+        for name in (score, performance):
+            values = np.array([member[name] for member in members])
+            row[name] = float(values.mean())
+            row[f"{name}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+        means.append(row)
+    return means

@@ -262,3 +262,8 @@ def check_names(points: Sequence[Point]) -> None:
             f"losses must have names that differ in more than case and signs, and none may be {PLAIN!r}. "
             f"Received: {losses!r}."
         )
+
+
+def lambda_of(point: Point, result: Mapping[str, Any]) -> float:
+    """Weight of the dissonance of a finished point; the last one where a promise has moved it."""
+    return float(result.get("lambda_c", point.lambda_c))

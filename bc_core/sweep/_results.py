@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from bc_core._pages import to_html
 from bc_core.comparison._comparison import Comparison
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import SCORES
 from bc_core.promise._grammar import Promise
-from bc_core.sweep._choice import Candidate, Choice, best_of, front
+from bc_core.sweep._choice import Candidate, Choice, best_of, front, means_over_seeds
 from bc_core.sweep._folder import DATASETS, Failure, SweepFolder
-from bc_core.sweep._points import Point, checked_lambdas
+from bc_core.sweep._points import Point, checked_lambdas, lambda_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -279,7 +277,9 @@ class SweepResults:
         Raises:
             ValueError: An unknown score, or no data set to choose on.
         """
-        rows = front(self._means(self._choosing_dataset(dataset), score, performance), score, performance)
+        rows = front(
+            means_over_seeds(self.rows(self._choosing_dataset(dataset)), score, performance), score, performance
+        )
         frame: pd.DataFrame = _pandas().DataFrame(rows)
         return frame
 
@@ -367,7 +367,7 @@ class SweepResults:
         name = self._checked_dataset(dataset) if dataset is not None else self.datasets[-1]
         if dataset is None and "val" in self.datasets:
             name = "val"
-        rows = self._means(name, score, performance)
+        rows = means_over_seeds(self.rows(name), score, performance)
         return tradeoff(rows, self.rows(name), score, performance, name, path, dark)
 
     def to_original(self, folder: str | os.PathLike[str], seed: int | None = None) -> Path:
@@ -465,44 +465,12 @@ class SweepResults:
             return "val"
         return self._checked_dataset(dataset)
 
-    def _means(self, dataset: str, score: str, performance: str) -> list[dict[str, Any]]:
-        """A row for each loss and lambda_c: mean and standard deviation over the seeds."""
-        for name in (score, performance):
-            if name not in SCORES and name != "performance_h2":
-                raise ValueError(f"Unknown score: {name!r}. Known: {', '.join(map(repr, SCORES))}.")
-        rows = self.rows(dataset)
-        if any(performance not in row for row in rows):
-            raise ValueError(
-                f"{performance} is not there: the sweep was given no metric. Sweep with performance_metric=..., or "
-                'take performance="accuracy_h2".'
-            )
-        groups: dict[tuple[str, Any], list[dict[str, Any]]] = {}
-        for row in rows:
-            groups.setdefault((row["loss"], row.get("promise") or row["lambda_c"]), []).append(row)
-        means = []
-        for (loss, _), members in groups.items():
-            # Where a promise moves it, its mean.
-            row = {"loss": loss, "lambda_c": sum(member["lambda_c"] for member in members) / len(members)}
-            row |= {"promise": members[0]["promise"]} if "promise" in members[0] else {}
-            row["seeds"] = len(members)
-            for name in (score, performance):
-                values = np.array([member[name] for member in members])
-                row[name] = float(values.mean())
-                row[f"{name}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
-            means.append(row)
-        return means
-
     def __repr__(self) -> str:
         finished, plan = len(self.points), len(self._folder.plan)
         failed = len(self.failures)
         return f"{type(self).__name__}({str(self.path)!r}, {finished} of {plan} points" + (
             f", {failed} failed)" if failed else ")"
         )
-
-
-def lambda_of(point: Point, result: Mapping[str, Any]) -> float:
-    """Weight of the dissonance of a finished point; the last one where a promise has moved it."""
-    return float(result.get("lambda_c", point.lambda_c))
 
 
 def _pandas() -> Any:

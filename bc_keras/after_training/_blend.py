@@ -19,7 +19,7 @@ from bc_keras.after_training._mixture import asked_about, check_classes, copied
 from bc_keras.batches._labels import is_binary
 from bc_keras.reference._blend import as_logits
 from bc_keras.reference._reference import Reference, only_tensor
-from bc_keras.training._compared_data import _predict
+from bc_keras.training._answers import predict
 from bc_keras.training._model import BCModel
 from bc_keras.training._preparation import has_own
 from bc_keras.training._score_scale import Seen, says_of
@@ -362,7 +362,7 @@ def _first_answers(h1: Any, h2: Any, asked: Any) -> tuple[Any, Any, Any]:
 
 
 def _answers(model: Any, x: Any) -> Any:
-    return np.asarray(ops.convert_to_numpy(only_tensor(_predict(model, x), model.name)), "float32")
+    return np.asarray(ops.convert_to_numpy(only_tensor(predict(model, x), model.name)), "float32")
 
 
 def _is_logits(model: Any, scores: Any, said: bool | None) -> bool:

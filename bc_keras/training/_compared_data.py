@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
@@ -29,14 +28,14 @@ from bc_keras.batches._labels import (
     target_classes,
 )
 from bc_keras.batches._validation_data import Batch, ValidationData
-from bc_keras.reference._asking import as_tensor, asking
-from bc_keras.reference._reference import Reference, only_tensor, says_cannot_take
+from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
+from bc_keras.training._answers import ask, predict
 from bc_keras.training._compiled_loss import CompiledLoss, Reading
 from bc_keras.training._penalty import check_rows, columns_beside
 from bc_keras.training._plain_models import TargetLoss
-from bc_keras.training._preparation import has_own, prepared, prepared_for_h1
+from bc_keras.training._preparation import prepared, prepared_for_h1
 from bc_keras.training._score_scale import Says, Seen, check_scales, reading_of, said_by_values, says_of
 from bc_keras.training._state import compatibility_of
 from bc_keras.training._sureness import Sureness
@@ -237,7 +236,7 @@ class AskedData:
     def _read(self, batch: Batch, gathered: _Pass) -> None:
         """Gather true and predicted classes of a batch and which of them are not masked, as numpy arrays."""
         raw, batch = batch.x, batch._replace(x=prepared(self.model, batch.x))
-        h2_output = ops.convert_to_tensor(only_tensor(_predict(self.model, batch.x), "h2"))
+        h2_output = ops.convert_to_tensor(only_tensor(predict(self.model, batch.x), "h2"))
         mask = get_keras_mask(h2_output)
         target, h1_output = self._target_and_h1(batch, h2_output)
         reading = self._reading(h2_output)
@@ -245,7 +244,7 @@ class AskedData:
         reference = self._reference
         if reference is not None and self._kept_h1 is None:
             if h1_output is None:
-                h1_output = _ask(reference.h1, prepared_for_h1(reference.h1, raw, batch.x))
+                h1_output = ask(reference.h1, prepared_for_h1(reference.h1, raw, batch.x))
             # Before the class map it speaks of its own classes.
             h1_output = ops.convert_to_tensor(h1_output)
             self._check_scales(reading, h2_output, h1_output, gathered)
@@ -474,29 +473,3 @@ def _checked_ids(ids: Any, data: ValidationData) -> Any:
             f"ids must be unique. Received: {len(checked)} ids, of which {len(set(checked.tolist()))} are different."
         )
     return checked
-
-
-def _predict(model: Any, x: Any) -> Any:
-    """Outputs of a Keras model for a batch, in inference mode, by its compiled step."""
-    strategy = getattr(model, "distribute_strategy", None)
-    layers = model._flatten_layers() if isinstance(model, keras.Model) else []
-    masks = any(getattr(layer, "mask_zero", False) or isinstance(layer, keras.layers.Masking) for layer in layers)
-    if masks or getattr(strategy, "num_replicas_in_sync", 1) > 1:
-        # The compiled step gives no masks, and under a strategy it would answer once on every replica.
-        x = keras.tree.map_structure(as_tensor, x)
-        return model(x, training=False)
-    if isinstance(model, keras.Model) and has_own(type(model), "predict"):
-        # Its own would prepare the inputs a second time.
-        return keras.Model.predict_on_batch(model, x)
-    return model.predict_on_batch(x)
-
-
-def _ask(h1: Any, x: Any) -> Any:
-    """h1's output for a batch, by its own classes."""
-    if not isinstance(h1, keras.Model):
-        return asking(h1)(x)
-    try:
-        output = _predict(h1, x)
-    except (TypeError, ValueError) as error:
-        raise says_cannot_take(h1, x, error) from error
-    return only_tensor(output, "h1")
