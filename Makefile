@@ -139,8 +139,9 @@ $(VENV)-docs/.installed: constraints.txt setup.cfg
 	$(VENV)-docs/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[docs]"
 	touch $@
 
+# Not --quiet, with which MkDocs sees no warning, and so counts none as an error.
 docs: $(VENV)-docs/.installed  ## The site in build/site; warnings, dead links and anchors are errors.
-	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build
 	$(VENV)-docs/bin/python docs/site/check.py build/site
 
 $(VENV)-release/.installed: constraints.txt

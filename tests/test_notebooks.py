@@ -44,7 +44,9 @@ def test_notebook(path):
             assert flips[-1] < flips[-2]
     if path.stem == "dashboard":
         (view,) = [
-            out["data"] for out in outputs_of(notebook) if "application/vnd.jupyter.widget-view+json" in out["data"]
+            out["data"]
+            for out in outputs_of(notebook)
+            if "application/vnd.jupyter.widget-view+json" in out.get("data", {})
         ]
         assert view["text/plain"] == "ComparisonView(2 comparisons; runs: plain, new error, lambda_c 8)"
 

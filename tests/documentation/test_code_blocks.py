@@ -48,7 +48,7 @@ def test_what_does_not_run_says_why_and_is_python():
 
 def test_every_fence_is_of_a_kind_that_is_known():
     """A block whose kind is misspelt, or left out, would be run by nobody."""
-    kinds = {"python", "bash", "toml", "yaml", "text", "html"}
+    kinds = {"python", "bash", "toml", "yaml", "ini", "text", "html"}
     for path in PAGES:
         opened = re.findall(r"^ *```([^`\n]*)$", Path(path).read_text("utf-8"), re.MULTILINE)[::2]
         # The drawing of the house is a block of no language.
