@@ -178,15 +178,16 @@ class _Run:
 
     def _answered(self, table: Table) -> dict[str, list[Any]]:
         answer = checked_answer(self.predictor(self.columns.batch(table)), table, self.model)
-        classes, told = self.classes, getattr(self.predictor, "classes", None)
-        told = None if told is None or answer.ndim != 2 else tuple(map(str, told))
+        classes = self.classes
+        known = getattr(self.predictor, "classes", None)
+        told = None if known is None or answer.ndim != 2 else tuple(map(str, known))
         if told is not None and (classes is None or set(classes) == set(told)):
             classes = told  # the model knows in which order its scores are
         elif told is not None and getattr(self.predictor, "any_order", False):
             raise ValueError(f"{self.model}: it names its classes {listed(told)}, in any order; take out --classes")
-            # Numbers from 0 on are what scores without names are.
-            if classes == tuple(map(str, range(answer.shape[1]))):
-                classes = None
+        # Numbers from 0 on are what scores without names are.
+        if self.classes is None and told is not None and told == tuple(map(str, range(len(told)))):
+            classes = None
         return answer_columns(answer, classes, self.labels, self.lists, self.model)
 
     def _passed_on(self, table: Table, begin: int) -> dict[str, list[Any]]:

@@ -59,8 +59,8 @@ def several_labels(
     thresholded = right.threshold is not None or right.new_threshold is not None
     if thresholded and not any(file.roles.scored for file in predicting):
         raise ValueError(
-            f"{', '.join(file.table.path for file in predicting)}: labels and no scores to put a threshold to; name "
-            "them by --scores"
+            f"{', '.join(file.table.path for file in predicting)}: labels and no scores to put a threshold to"
+            "; name them by --scores"
         )
     for file in predicting:
         own, values = _matrix(file.table, file.roles.scores, file.roles.prefix, class_names)

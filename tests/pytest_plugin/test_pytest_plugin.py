@@ -20,8 +20,8 @@ from bc_core import assert_compatible, compare
 
 def update(broken, size=2000):
     y = np.arange(size) % 2
-    new = np.where(np.arange(size) < broken, 1 - y, y)
-    return compare(y, y, new, class_names=["cat", "<b>dog"], name="lone \\ud800")
+    h2 = np.where(np.arange(size) < broken, 1 - y, y)
+    return compare(y, y, h2, class_names=["cat", "<b>dog"], name="lone \\ud800")
 
 def test_good(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -144,6 +144,31 @@ def test_names_of_classes_texts_several_inputs_and_labels(folder):
     assert predict(model("scores"), path / "one.npz", path / "f.csv").rows == SIZE
 
 
+@pytest.mark.parametrize(
+    ("known", "said", "columns"),
+    [
+        (["b", "a", "c"], ["a", "b", "c"], {"score_b": 0, "score_a": 1, "score_c": 2}),
+        (["x", "y", "z"], ["a", "b", "c"], {"score_a": 0, "score_b": 1, "score_c": 2}),
+        ([2, 0, 1], None, {"score_2": 0, "score_0": 1, "score_1": 2}),
+        ([0, 1, 2], None, {"scores": slice(None)}),
+        ([0, 1, 2], ["2", "1", "0"], {"score_0": 0, "score_1": 1, "score_2": 2}),
+    ],
+)
+def test_a_model_knows_the_order_of_its_scores(tmp_path, monkeypatch, known, said, columns):
+    data, out = write_data(tmp_path / "data.npz", x=X), tmp_path / "out.jsonl"
+
+    def ask(batch):
+        return batch @ W
+
+    ask.classes = known
+    monkeypatch.setitem(sys.modules, "mine_in_order", SimpleNamespace(ask=ask))
+    predict("mine_in_order:ask", data, out, features=["x"], classes=said)
+    table = read_table(out)
+    assert [name for name in table.columns if name.startswith("score")] == list(columns)
+    for name, place in columns.items():
+        np.testing.assert_allclose(table.numbers(name), (X @ W)[:, place])
+
+
 def run(*arguments):
     return main(["predict", *map(str, arguments)])
 
