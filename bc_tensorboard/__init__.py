@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bc_core._version import __version__ as __version__
-
 if TYPE_CHECKING:
+    from bc_core._version import __version__ as __version__
     from bc_tensorboard.pages._page import to_html
     from bc_tensorboard.pages._view import ComparisonView
     from bc_tensorboard.plugin._original_sweep import OriginalEvaluation, read_original_sweep
@@ -26,6 +25,8 @@ def __getattr__(name: str) -> Any:
     # On first use, so that TensorBoard, which imports this package to find the plugin, starts no slower for it.
     from importlib import import_module
 
+    if name == "__version__":
+        return import_module("bc_core._version").__version__
     if name == "summary":
         return import_module("bc_tensorboard.writing.summary")
     if name in _HOMES:

@@ -409,10 +409,11 @@ def _of_this_process(module: Any, state: Compatibility, promised: Promised) -> E
         promised.kept = labels[0], labels[1]
     own = items_of_pass(loader) if state.options.promise_data is None else None
     if own is not None and instances:
-        # What fills this process's share up is another's.
-        found.labels = [torch.cat(found.labels, dim=1)[:, : own * (labels.shape[1] // instances)]]
-        found.ids = None
-    if not sum(each.shape[1] for each in found.labels):
+        # What fills this process's share up is another's, and does not count.
+        every = torch.cat(found.labels, dim=1)
+        every[0, own * (labels.shape[1] // instances) :] = -1
+        found.labels = [every]
+    if not any((each[0] >= 0).any() for each in found.labels):
         return ErrorOverlap([[[0, 0], [0, 0]]])
     return ErrorOverlap(found.compared().overlap.counts.sum(axis=0, keepdims=True))
 

@@ -14,7 +14,7 @@ import pytest
 import bc_core
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("bc_core", "bc_keras", "bc_lightning", "bc_tensorboard")
+PACKAGES = ("bc_core", "bc_keras", "bc_lightning", "bc_pytest", "bc_tensorboard")
 
 
 def settings():
