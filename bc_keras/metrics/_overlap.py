@@ -195,7 +195,7 @@ class OverlapMetric(keras.metrics.Metric):
             "from_logits": self.from_logits,
             "multilabel": self.multilabel,
             "ignore_class": self.ignore_class,
-            "new_classes": list(self.new_classes),
+            **({"new_classes": list(self.new_classes)} if self.new_classes else {}),
         }
 
 

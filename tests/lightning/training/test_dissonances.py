@@ -196,7 +196,15 @@ class TestBadInput:
                 BCLightningModule(Linear(), h1=make_h1(), loss="churn", lambda_c=lambda epoch: 0.5 + epoch), tmp_path
             )
         with pytest.raises(ValueError, match="at most 1.*Received: 16"):
-            sweep(Linear, make_h1(), loader(), folder=tmp_path / "sweep", losses=["churn"], lambdas=[0, 16])
+            sweep(
+                Linear,
+                make_h1(),
+                loader(),
+                folder=tmp_path / "sweep",
+                losses=["churn"],
+                lambdas=[0, 16],
+                trainer={"max_epochs": 1},
+            )
         assert not (tmp_path / "sweep").exists()
 
     @pytest.mark.parametrize("name", ["logit_distance", "logit_difference_inhibition"])
