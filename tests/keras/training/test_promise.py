@@ -264,7 +264,8 @@ def test_the_verdict_is_of_the_weights_that_are_left_where_an_optimiser_averages
 
 def test_a_promise_that_is_missed_names_the_way_back_where_there_is_one():
     for h1, there_is in ((old(), False), (net(seed=3), True)):
-        model = wrapped(h1=h1, promise="nfr <= 1.3%", promise_data=HELD_OUT, promise_options={"confidence": 0.9})
+        weak = {"confidence": 0.9, "start": 0.01, "most": 0.01, "average": False}  # so that it is missed
+        model = wrapped(h1=h1, promise="nfr <= 1.3%", promise_data=HELD_OUT, promise_options=weak)
         with pytest.warns(UserWarning, match="missed") as told:
             fit(model, epochs=1)
         said = [str(each.message) for each in told if "missed" in str(each.message)]
