@@ -304,8 +304,8 @@ class BCModel(HeldSteps):
         given = dict(zip(("x", "y"), args, strict=False)) | kwargs
         validation = given.get("validation_data")
         check_data(self, state, given.get("x"), given.get("y"))
-        if isinstance(validation, tuple) and len(validation) > 1:
-            check_data(self, state, *validation[:2])
+        if validation is not None:
+            check_data(self, state, *(validation[:2] if isinstance(validation, tuple) else [validation]))
         check_own_loss(self, state)
         if not has_own(state.user_class, "fit"):  # it may prepare the inputs
             check_h1_answers(state, given.get("x"), given.get("batch_size") or 32)

@@ -92,7 +92,7 @@ def test_data_without_instances_are_refused():
         lambda: model.evaluate(x[:0], y[:0]),
         lambda: model.evaluate(Pieces(x[:0], y[:0])),
     ):
-        with pytest.raises(ValueError, match="at least one instance.*Received: none|PyDataset has length 0"):
+        with pytest.raises(ValueError, match="at least one instance.*Received: none"):
             use()
     assert np.isfinite(model.fit(Pieces(x, y), verbose=0, validation_data=Pieces(x, y)).history["loss"]).all()
 
