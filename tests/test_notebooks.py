@@ -36,6 +36,10 @@ def test_notebook(path):
     # An error in any cell is raised here.
     nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
     assert kinds(notebook) == kinds(saved)
+    assert len(flips_of(notebook)) == len(flips_of(saved))
+    if path.stem in ("dashboard", "keras", "lightning"):
+        assert len(flips_of(saved)) == 2
+        assert path.stem == "dashboard" or kinds(saved).count("image/png") == 2
     for each in (saved, notebook):
         assert re.search(r"^backward-compat-ml \d", outputs_of(each)[0]["text"])
         flips = flips_of(each)
