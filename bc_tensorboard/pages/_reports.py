@@ -89,32 +89,23 @@ def _check(check: Mapping[str, Any]) -> Sequence[str]:
 
 def _parts(title: str, what: str, parts: Iterable[Mapping[str, Any]], percent: str) -> str:
     broken = [part for part in parts if part["negative_flips"]]
-    rows = (
-        (
-            part["name"],
-            str(part["negative_flips"]),
-            str(part["total"]),
-            _share(part["rate"]),
-            _interval(part),
-            f"{part['p_value']:.2g}",
-        )
-        for part in broken
-    )
+    rows = map(_row, broken)
     return _table(title, (what, "broke", "of", "rate", percent, "p, adjusted for how many were looked at"), rows)
 
 
-def _found(found: Iterable[Mapping[str, Any]], percent: str) -> str:
-    rows = (
-        (
-            each["name"],
-            str(each["negative_flips"]),
-            str(each["total"]),
-            _share(each["rate"]),
-            _interval(each),
-            f"{each['p_value']:.2g}",
-        )
-        for each in found
+def _row(part: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        part["name"],
+        str(part["negative_flips"]),
+        str(part["total"]),
+        _share(part["rate"]),
+        _interval(part),
+        f"{part['p_value']:.2g}",
     )
+
+
+def _found(found: Iterable[Mapping[str, Any]], percent: str) -> str:
+    rows = map(_row, found)
     title = (
         "Slices of one and two columns that were looked for: found in one half of the instances, counted in the other"
     )

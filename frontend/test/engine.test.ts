@@ -15,7 +15,7 @@ import {
 } from "../src/data/engine";
 import { pairedDifference } from "../src/data/scores";
 import { DataError, type Filter, type InstanceSort, type Media, type Region, type Table } from "../src/model";
-import { NO_FILTER } from "../src/views/instances/Chips";
+import { NO_FILTER } from "../src/state/url";
 import { largeTable, random, tableOf } from "./tables";
 
 const NO_MEDIA: Media = { texts: new Map(), longer: new Set(), images: new Set(), reduced: new Set(), leftOut: new Set() };

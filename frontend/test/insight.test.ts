@@ -7,7 +7,7 @@ import { flipRows, narrowed, usable } from "../src/data/narrowing";
 import { filterOf, foundRows, inSlices, sameFilter, sliceRows } from "../src/data/slices";
 import { flipsByClass, flipsOf, joined } from "../src/data/twoUpdates";
 import type { Filter, Table } from "../src/model";
-import { NO_FILTER } from "../src/views/instances/Chips";
+import { NO_FILTER } from "../src/state/url";
 import { tenths } from "../src/views/confidence/SureScatter";
 import { highest } from "../src/views/confidence/Thresholds";
 import { encode, smallComparison, type Values } from "./columns";

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { NO_ACTIONS } from "../src/data/indexFromJson";
-import { conditions, NO_FILTER } from "../src/views/instances/Chips";
+import { conditions } from "../src/views/instances/Chips";
+import { NO_FILTER } from "../src/state/url";
 import { differentSteps, verdict } from "../src/views/overview/Compared";
 import { matching, type RunOption } from "../src/views/toolbar/RunPicker";
 import { besideText, digitsFor, gain } from "../src/views/overview/Scores";

@@ -1,14 +1,9 @@
 /** The state of the view as text for a link, and back. Only what differs from the default is written. */
 
 import { SCORES } from "../data/scores";
-import type { ClassSort, Flips, InstanceSort, Region, SliceCondition, ViewState } from "../model";
+import type { ClassSort, Filter, Flips, InstanceSort, Region, SliceCondition, ViewState } from "../model";
 
-export const DEFAULT_STATE: ViewState = {
-  run: null,
-  dataset: null,
-  pin: null,
-  step: null,
-  other: null,
+export const NO_FILTER: Filter = {
   region: null,
   target: null,
   h1: null,
@@ -19,6 +14,15 @@ export const DEFAULT_STATE: ViewState = {
   sure1: null,
   sure2: null,
   slices: [],
+};
+
+export const DEFAULT_STATE: ViewState = {
+  run: null,
+  dataset: null,
+  pin: null,
+  step: null,
+  other: null,
+  ...NO_FILTER,
   classView: "accuracy",
   classSort: "flips",
   classSearch: "",

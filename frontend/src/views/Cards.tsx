@@ -8,7 +8,7 @@ import { type Loaded, useMedia } from "../state/loading";
 import { hasInvarianceOnly, moveTo, type Selection } from "../state/selection";
 import { type Patch } from "../state/viewState";
 import { Card } from "./parts/Card";
-import { NO_FILTER } from "./instances/Chips";
+import { NO_FILTER } from "../state/url";
 import { Classes } from "./classes/Classes";
 import { Compared, compared } from "./overview/Compared";
 import { Curves } from "./curves/Curves";

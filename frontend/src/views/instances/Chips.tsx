@@ -1,6 +1,7 @@
 import { REGIONS } from "../overview/Venn";
 import { percent } from "../../layout/format";
 import type { Filter, Flips } from "../../model";
+import { NO_FILTER } from "../../state/url";
 
 export interface ChipsProps {
   readonly filter: Filter;
@@ -15,19 +16,6 @@ interface Condition {
   readonly value: string;
   readonly without: Partial<Filter>;
 }
-
-export const NO_FILTER: Filter = {
-  region: null,
-  target: null,
-  h1: null,
-  h2: null,
-  text: "",
-  flips: null,
-  b: null,
-  sure1: null,
-  sure2: null,
-  slices: [],
-};
 
 /** "at least 90%", or "40% to 60%". */
 export function sureText([low, high]: readonly [number, number]): string {

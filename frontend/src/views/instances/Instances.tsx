@@ -19,7 +19,8 @@ import type {
 import { useFoundElsewhere } from "../../state/fullTexts";
 import { narrowed } from "../../data/narrowing";
 import { flipsOf, joined, mergedMedia } from "../../data/twoUpdates";
-import { conditions, NO_FILTER } from "./Chips";
+import { conditions } from "./Chips";
+import { NO_FILTER } from "../../state/url";
 import { ClassPicker } from "./ClassPicker";
 import { MoreConditions } from "./MoreConditions";
 import { Gallery } from "./Gallery";
