@@ -49,6 +49,7 @@ test: $(VENV)/.dev  ## All tests, doctests and checks.
 	$(PYTEST) --ignore tests/keras --ignore bc_keras
 	KERAS_BACKEND=tensorflow $(PYTEST) $(KERAS_TESTS) bc_keras  # an example is run once, what it shows on each backend
 	KERAS_BACKEND=jax $(JAX_CACHE) $(PYTEST) $(KERAS_TESTS)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/keras/test_written_before.py -k steps_it_took  # to the bit: as XLA compiles for users
 	KERAS_BACKEND=torch $(PYTEST) $(KERAS_TESTS)
 	$(MAKE) --no-print-directory test-lowest
 

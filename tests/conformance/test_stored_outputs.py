@@ -120,14 +120,6 @@ def test_interrupted_work_is_taken_up_where_it_stopped(side, tmp_path):
     assert np.array_equal(side.read(stored, x, y), 2 * x)
 
 
-@pytest.fixture
-def ctrl_c():
-    """Ctrl-C as in a terminal; processes in the background begin with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_is_a_keyboard_interrupt_and_keeps_what_was_done(side, tmp_path):
     (x, y), path = data(), tmp_path / "s"

@@ -258,16 +258,8 @@ def test_a_full_disk_ends_the_sweep_and_keeps_what_is_finished(side, h1, small, 
     assert rows_of(run(side, h1, tmp_path / "s")) == rows_of(small)
 
 
-@pytest.fixture
-def _hearing_ctrl_c():
-    """Tests that a shell runs in the background are deaf to it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @once
-@pytest.mark.usefixtures("_hearing_ctrl_c")
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_sweep_and_the_same_call_goes_on(side, h1, tmp_path, capsys):
     # Whoever calls back makes Keras validate, which draws random numbers.
     whole = run(side, h1, tmp_path / "whole", within=lambda epoch, lambda_c: None)

@@ -45,18 +45,3 @@ def activations(net, name, x, transforms):
         for transform in transforms
     ]
     return np.stack(columns, axis=1).astype("float64")
-
-
-def definition(a, statistic="std"):
-    spread = {"std": np.std, "var": np.var}[statistic]
-    return spread(a, axis=1, ddof=1).mean(axis=0), spread(a, axis=0, ddof=1).mean(axis=0)
-
-
-def assert_same(found, expected, rtol=2e-4):
-    assert found.layer_names == expected.layer_names
-    for name in expected:
-        for part in ("tv_std", "tv_var", "sv_std", "sv_var", "between", "mean"):
-            # Other batch sizes take other kernels: a few float32 digits.
-            np.testing.assert_allclose(
-                getattr(found[name], part), getattr(expected[name], part), rtol=rtol, atol=2e-6, err_msg=name
-            )

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from keras import layers as L
 from keras import ops
-from measured_layers import BACKEND, C4, activations, assert_same, definition, images
+from measured import assert_same, definition
+from measured_layers import BACKEND, C4, activations, images
 
 from bc_core.invariance import NumpyBackend
 from bc_core.invariance._measuring import measures_in

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras import layers as L
 from keras import ops
-from measured_layers import BACKEND, C4, D4, FIVE, activations, assert_same, definition, images, one_layer, small_net
+from measured import assert_same, definition
+from measured_layers import BACKEND, C4, D4, FIVE, activations, images, one_layer, small_net
 
 from bc_core.invariance._measuring import passes
 from bc_core.invariance._network import Measurement

@@ -112,14 +112,6 @@ class PressesCtrlC(Service):
         return super().__call__(x)
 
 
-@pytest.fixture
-def ctrl_c():
-    """Ctrl-C as in a terminal; processes in the background begin with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_a_data_set_is_read_keeps_what_was_done(tmp_path, tf):
     x, _ = data()

@@ -29,14 +29,6 @@ class PressesCtrlC(Counted):
         return super().forward(x)
 
 
-@pytest.fixture
-def ctrl_c():
-    """Ctrl-C as in a terminal; processes in the background begin with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("package", [lightning.pytorch, pytorch_lightning])
 def test_ctrl_c_of_a_given_trainer_is_a_keyboard_interrupt_and_keeps_what_was_done(tmp_path, package):
