@@ -6,12 +6,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from browser import console, opened, requests, violations, wait_until
+from browser import console, opened, requests, themed, violations, violations_in_both_themes, wait_until
 from notebook_page import ROOT, Notebook
 from PIL import Image
 from selenium.webdriver.common.by import By
 
-from bc_core import compare
+from bc_core import assert_compatible, compare
 from bc_tensorboard import ComparisonView, to_html
 
 pytestmark = pytest.mark.slow
@@ -373,6 +373,21 @@ def test_names_without_a_space_widen_neither_page_nor_table(driver, tmp_path):
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 1280, **metrics})
 
 
+def test_what_a_gate_came_to_is_accessible_and_widens_nothing(driver, tmp_path):
+    update = compare(*np.random.default_rng(0).integers(0, 3, (3, 300)), class_names=["a", "b" * 200, HOSTILE])
+    report = assert_compatible(update, promise=["nfr <= 99%", "btc >= 10%"])
+    reports = {"x" * 200: report, "other": "y" * 200}
+    opened(driver, to_html(update, tmp_path / "gate.html", reports=reports))
+    wait_for_dashboard(driver)
+    assert violations_in_both_themes(driver) == []
+    metrics = {"height": 900, "deviceScaleFactor": 1, "mobile": False}
+    try:
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, **metrics})
+        assert driver.execute_script("return document.documentElement.scrollWidth") == 390
+    finally:
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 1280, **metrics})
+
+
 def test_hostile_names_run_nothing(driver, tmp_path):
     runs = {f"{HOSTILE} {i}": {HOSTILE: comparison_of(i)} for i in range(2)}
     address = opened(driver, to_html(runs, tmp_path / "a.html", title=HOSTILE, dissonance=HOSTILE))
@@ -386,18 +401,11 @@ def test_the_file_is_dark_where_the_system_is(driver, tmp_path):
     opened(driver, to_html(comparison_of(0), tmp_path / "a.html"))
     wait_for_dashboard(driver)
 
-    def prefer(theme):
-        features = [{"name": "prefers-color-scheme", "value": theme}]
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
     paper = "return getComputedStyle(document.querySelector('.bc-app')).backgroundColor"
-    try:
-        # It follows a system that changes while the page is open.
-        for theme, colour in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 24, 29)")):
-            prefer(theme)
+    # It follows a system that changes while the page is open.
+    for theme, colour in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 24, 29)")):
+        with themed(driver, theme):
             wait_until(lambda colour=colour: driver.execute_script(paper) == colour, what=f"the {theme} page")
-    finally:
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_the_policy_of_the_file_refuses_other_scripts(driver, tmp_path):
