@@ -223,6 +223,12 @@ def test_what_is_listed_and_drawn_can_be_taken_away(driver, tmp_path):
     (tmp_path / "venn.png").write_bytes(content.encode("latin-1"))
     assert pixels.shape[1] == 2 * int(picture.get("width"))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 5, "colours of the style sheet, not black shapes"
+    # What is drawn by tables is a picture too, with every name and number, and nothing that is there to be pressed.
+    for panel, wanted in (("matrix", [str(len(flips)), *names[1:]]), ("classes", [*names[1:], "100%"])):
+        _, content = driver.execute_async_script(SAVED, f"[data-testid={panel}] .bc-card-save [title*=SVG]")
+        words = " ".join(ElementTree.fromstring(content.encode("latin-1")).itertext())
+        assert [each for each in wanted if each not in words] == []
+        assert "Sort by" not in words
 
 
 def test_the_flips_of_either_of_two_updates_are_listed_by_a_click(driver, tmp_path):

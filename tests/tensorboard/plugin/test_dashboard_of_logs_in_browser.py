@@ -17,6 +17,7 @@ from dashboard_page import (
     Page,
     write_logs,
 )
+from selenium.webdriver.common.action_chains import ActionChains
 from tensorboard_process import tensorboard
 
 from bc_core import Comparison
@@ -104,7 +105,10 @@ class Newcomer:
         self.clicks = 0
 
     def click(self, selector: str) -> None:
-        self.page.click(selector)
+        target = self.page.find(selector)
+        self.page.js("arguments[0].scrollIntoView({block: 'center'})", target)
+        ActionChains(self.page.driver).move_to_element(target).click().perform()
+        self.page.settle()
         self.clicks += 1
 
     def pick(self, field: int, run: str) -> None:
@@ -124,7 +128,7 @@ def ask_what_newcomers_ask(page: Page, saved: dict[str, Comparison]) -> None:
     counts = np.bincount(broken.target, minlength=10)
     worst = page.text("[data-testid=matrix] tbody th")
     assert counts[int(worst)] == counts.max()
-    someone.click("[data-testid=venn] .bc-venn-region[aria-label^='Only h2 wrong'] .bc-venn-hit")
+    someone.click("[data-testid=venn] .bc-venn-region[aria-label^='Only h2 wrong'] text")
     assert {int(row["Instance"]) for row in page.rows()} == set(broken.ids.tolist())
     on_screen = "const r = arguments[0].getBoundingClientRect(); return r.top >= 0 && r.bottom <= innerHeight"
     wait_until(lambda: page.js(on_screen, page.find(".bc-instances-table tbody img")), what="a picture on the screen")
