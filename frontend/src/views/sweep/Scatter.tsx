@@ -276,7 +276,7 @@ export function Scatter(props: ScatterProps) {
   );
   const special = distinct([selected, hovered]).flatMap((key) => drawn.find((point) => point.key === key) ?? []);
   const bestPoint = drawn.find((point) => point.key === best);
-  const labels = xName === LAMBDA ? [] : lambdaLabels(drawn.filter(isInside), place, em);
+  const labels = xName === LAMBDA ? [] : lambdaLabels(drawn.filter(isInside), place, em, span[1]);
   const lambdaTicks = distinct(drawn.map(valueOf)).filter((tick) => x(tick) >= plot.left && x(tick) <= span[1]);
   const tipPoint = drawn.find((point) => point.key === hovered);
   const undrawn = points.length - drawn.length;
