@@ -121,7 +121,8 @@ def _torch_kept() -> Iterator[None]:
     if torch.compiler.is_compiling():
         yield
         return
-    with torch.random.fork_rng(list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []):
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if in_use else []):
         # Of the generator of the CPU, so that no device is waited for.
         torch.manual_seed(int(torch.randint(2**62, ())))
         yield
