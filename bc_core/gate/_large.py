@@ -34,8 +34,9 @@ from bc_core.gate._large_files import (
 from bc_core.gate._origins import COLUMNAR, LEAST_BYTES, TEXT, NotPlainError, origin_of
 from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._engine_files import quoted
+from bc_core.predictions._further_columns import FILES, contradiction, refuse_no_such_file
 from bc_core.predictions._labels import refuse_spaces
-from bc_core.predictions._tables import listed
+from bc_core.predictions._tables import listed, shown
 from bc_core.slices._columns import CUTS, MOST_VALUES, SliceColumn, range_names
 from bc_core.slices._metadata import MOST_COLUMNS, MOST_TEXTS
 
@@ -129,6 +130,9 @@ class _Query:
         if labels is None:
             return None
         names, num_classes, numbers = self._classes(labels)
+        refuse_no_such_file(self._said, FILES[: len(self._files)])
+        for name in self._said.slices:
+            self._refuse_contradictions(name)
         slices = {name: self._slices(name) for name in self._said.slices}
         wanted = self._wanted(labels, slices)
         found = errors_by_place(self._connection, wanted)
@@ -227,12 +231,36 @@ class _Query:
         values = ", ".join("'{}'".format(text.replace("'", "''")) for text in texts)
         self._run(f"create type {name} as enum ({values})")
 
-    def _holder(self, name: str) -> LargeFile:
-        """The last file that has a column, as where it is joined in memory."""
-        return [file for file in self._files if name in file.roles.others][-1]
+    def _holders(self, name: str) -> list[LargeFile]:
+        """The files that have a column, of which the last counts, as where they are joined in memory."""
+        chosen = dict(zip(FILES, self._files, strict=False)).get(self._said.columns_from or "")
+        if chosen is not None and name in chosen.roles.others:
+            return [chosen]
+        return [file for file in self._files if name in file.roles.others]
+
+    def _refuse_contradictions(self, name: str) -> None:
+        """Refuse a column that is in several files, with values that differ."""
+        *others, last = self._holders(name)
+        for other in others:
+            kinds = {last.kind(name), other.kind(name)}
+            kind = "varchar" if "text" in kinds else "double" if "number" in kinds else "bigint"
+            values = [f"{file.column(name)}::{kind}" for file in (other, last)]
+            sums = [
+                self._run(f"select sum(hash({file.ids}, {value})::hugeint) from {file.source}").fetchall()[0][0]
+                for file, value in zip((other, last), values, strict=True)
+            ]
+            if sums[0] == sums[1]:  # no join is needed to know that they agree
+                continue
+            found = self._run(
+                f"select count(*) over (), {other.ids}, {', '.join(values)} from {other.source} join {last.source} "
+                f"on {other.ids} = {last.ids} where {values[0]} is distinct from {values[1]} order by 2 limit 3"
+            ).fetchall()
+            if found:
+                told = f"{shown(found[0][2])} and {shown(found[0][3])}"
+                raise contradiction(name, found[0][0], [row[1] for row in found], (other.path, last.path), told)
 
     def _slices(self, name: str) -> _Slices:
-        file = self._holder(name)
+        file = self._holders(name)[-1]
         column, kind = file.column(name), file.kind(name)
         if kind != "text" and self._distinct(file, name) > MOST_VALUES:
             cuts = ", ".join(map(str, CUTS))

@@ -22,7 +22,7 @@ from bc_core.comparison._confidence import Said
 from bc_core.counting._noise import NoiseFloor, noise_floor
 from bc_core.files._files import write_whole
 from bc_core.gate._evidence import Rows
-from bc_core.gate._id_files import AcceptedFlip, read_accepted, read_ids, write_accepted
+from bc_core.gate._id_files import AcceptedFlip
 from bc_core.gate._judging import Judgement, Subject, judge_policy
 from bc_core.gate._large import read_large
 from bc_core.gate._policy import Policy
@@ -228,8 +228,17 @@ def report(
     policy: Policy | None = None,
     today: datetime.date | None = None,
     search: bool = False,
+    accepted: Sequence[AcceptedFlip] | None = None,
 ) -> Report:
-    """Judge what was read, and gather what is shown; `search` looks for slices of one and two columns.
+    """Judge what was read, and gather what is shown.
+
+    Args:
+        found: What was read.
+        confidence: Of intervals.
+        policy: What it is held to; None where nothing is judged.
+        today: From which on accepted flips count again. Default: today.
+        search: Whether slices of one and two columns are looked for.
+        accepted: Flips that do not count, in place of those of the policy's file.
 
     Raises:
         ValueError: The policy asks about what is not there.
@@ -237,7 +246,7 @@ def report(
     """
     judgement: Judgement | None = None
     if policy is not None:
-        judgement = judge_policy(policy, found.subject, today or datetime.datetime.now(datetime.timezone.utc).date())
+        judgement = judge_policy(policy, found.subject, today or this_day(), accepted)
     subject, slices = found.subject, []
     if search:
         if subject.rows is None or not subject.slices or subject.target is None:
@@ -251,45 +260,16 @@ def report(
     return report_of(subject, confidence, judgement, found.sureness, found.noise, found.notes, slices)
 
 
+def this_day() -> datetime.date:
+    """Today, wherever the machine is."""
+    return datetime.datetime.now(datetime.timezone.utc).date()
+
+
 def _classes(subject: Subject) -> SliceColumn:
     """True classes as one more column to look at."""
     labels = tuple(str(label) for label in subject.comparison.labels)
     flips = subject.comparison.negative_flips().target
     return SliceColumn("class", labels, subject.comparison.overlap.counts, flips, subject.target)
-
-
-def accept(policy: Policy, subject: Subject, reason: str, expires: datetime.date) -> int:
-    """Write today's flips to the file of accepted ones, but for critical instances.
-
-    Those that are none any more are taken off the list: the next update is held to today's state.
-
-    Returns:
-        How many flips are newly accepted.
-
-    Raises:
-        ValueError: There is no file to write to, or no reason, or what is there is damaged.
-        OSError: It cannot be read or written.
-    """
-    path = policy.accepted
-    if path is None:
-        raise ValueError("--accept writes the file that the policy names by `accepted`, or --accepted FILE: name one")
-    if not reason.strip():
-        raise ValueError("--accept needs --reason TEXT: why the flips may be there")
-    critical = set() if policy.critical is None else set(read_ids(policy.critical))
-    known = {flip.id: flip for flip in read_accepted(path)} if path.exists() else {}
-    today = datetime.datetime.now(datetime.timezone.utc).date()
-    if expires < today:
-        raise ValueError(f"--expires {expires}: that day has passed")
-    flips, new = [], 0
-    for instance in subject.flips:
-        if instance in critical:
-            continue
-        before = known.get(instance)
-        if before is None or before.expires < today:
-            before, new = AcceptedFlip(instance, reason, expires), new + 1
-        flips.append(before)
-    write_accepted(path, flips)
-    return new
 
 
 @dataclass(frozen=True)

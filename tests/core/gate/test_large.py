@@ -2,6 +2,8 @@
 
 import datetime
 import gzip
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -254,3 +256,37 @@ def test_the_command_takes_it_for_large_files(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(_large, "LEAST_ROWS", 1000)
     assert main(["gate", old, new, "--promise", "nfr <= 10%"]) == 0
     assert "Counted by DuckDB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("write_file", [write, lambda path, **columns: csv_of(path.with_suffix(".csv"), **columns)])
+@pytest.mark.parametrize("large", [True, False])
+def test_files_that_contradict_each_other_about_a_slice_are_refused(tmp_path, capsys, monkeypatch, write_file, large):
+    monkeypatch.setattr(_large, "LEAST_ROWS", 10 if large else 10**9)
+    monkeypatch.setattr(read_large, "__defaults__", (None, 0))
+    rows, region = np.arange(100)[::-1], np.where(np.arange(100)[::-1] % 3, "eu", "us")
+    other = np.where(np.isin(rows, (3, 4, 7, 9)), "xx", region)
+    plain = {"pred": rows % 2, "size": rows % 5}
+    old = write_file(tmp_path / "old.parquet", id=rows, **plain, target=rows % 2, region=region)
+    new = write_file(
+        tmp_path / "new.parquet", id=rows[::-1], **{k: v[::-1] for k, v in plain.items()}, region=other[::-1]
+    )
+    data = write_file(tmp_path / "data.parquet", id=rows, region=region)
+    assert main([old, new, "--slice", "region"]) == 2
+    said = capsys.readouterr().err
+    assert "column 'region' of 4 instances differs between" in said
+    first = (
+        "3, 4, 7 (of the first 'us' and 'xx')"
+        if large and write_file is write
+        else "9, 7, 4 (of the first 'us' and 'xx')"
+    )
+    assert f"such as of {first}: say which file counts by --columns-from" in said
+    assert main([old, new, "--slice", "size"]) == 0  # they agree
+    for which, found in (("old", {"eu", "us"}), ("new", {"eu", "us", "xx"}), ("data", {"eu", "us"})):
+        report = str(tmp_path / f"{which}.json")
+        command = [old, new, "--data", data, "--slice", "region", "--columns-from", which, "--json", report]
+        assert main(command) == 0
+        names = {part["name"] for part in json.loads(Path(report).read_text())["slices"]}
+        assert names == {f"region={name}" for name in found}
+    capsys.readouterr()
+    assert main([old, new, "--slice", "region", "--columns-from", "data"]) == 2
+    assert "expected one of the files that were given: 'old', 'new'" in capsys.readouterr().err
