@@ -87,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show(options: argparse.Namespace) -> tuple[int, str]:
     """`bc-compare FILE` and `bc-compare OLD NEW`."""
+    _refuse_overwriting(options)
     if options.new is None:
         return _show_saved(options)
     promise = [
@@ -138,6 +139,7 @@ def _gate(options: argparse.Namespace) -> tuple[int, str]:
     path = found_policy(options.policy)
     keys = merged({} if path is None else read_policy(path), _flags(options))
     policy = policy_of(keys, "flags" if path is None else path)
+    _refuse_overwriting(options, [path, policy.critical, policy.accepted])
     columns = replace(
         policy.columns, slices=tuple(dict.fromkeys((*policy.columns.slices, *(listed_names(options.slice) or ()))))
     )
@@ -229,14 +231,25 @@ def _bad_input(message: str) -> int:
 
 
 class _Progress:
-    """How far long files are, on a terminal only."""
+    """How far long files and queries are, on a terminal only."""
 
     def __init__(self) -> None:
         self._begin = time.monotonic()
 
-    def __call__(self, path: str, rows: int) -> None:
+    def __call__(self, path: str, rows: int | str) -> None:
         if sys.stderr.isatty() and time.monotonic() - self._begin > _SHOW_PROGRESS_AFTER:
-            print(f"\r{one_line(path)}: {rows:,} rows \033[K\r", end="", file=sys.stderr, flush=True)
+            far = rows if isinstance(rows, str) else f"{rows:,} rows"
+            print(f"\r{one_line(path)}: {far} \033[K\r", end="", file=sys.stderr, flush=True)
+
+
+def _refuse_overwriting(options: argparse.Namespace, others: Sequence[str | os.PathLike[str] | None] = ()) -> None:
+    """Refuse a report that would be written over what is read."""
+    read_from = [options.file, options.new, options.data, *(options.noise or ()), *others]
+    known = {os.path.realpath(path) for path in read_from if path is not None}
+    for name in ("json", "html", "markdown", "junit", "save"):
+        path = getattr(options, name)
+        if path not in (None, "-") and os.path.realpath(path) in known:
+            raise ValueError(f"--{name} {path}: that is a file that is read; give the report another name")
 
 
 def _inputs(

@@ -40,7 +40,7 @@ def read_ids(path: Path) -> list[str]:
         OSError: It cannot be read.
     """
     if path.name.lower().endswith(".csv"):
-        ids = read_table(path, lambda names: [name for name in names if name == "id"]).texts("id").tolist()
+        ids = read_table(path, lambda names: ["id"] if "id" in names else names).texts("id").tolist()
     else:
         with open_text(str(path)) as file:
             ids = [text for line in file if (text := line.strip())]

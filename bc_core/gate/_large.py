@@ -31,12 +31,13 @@ from bc_core.gate._large_files import (
     opened,
     refuse_missing,
 )
-from bc_core.gate._origins import COLUMNAR, LEAST_BYTES, TEXT, NotPlainError, origin_of
+from bc_core.gate._origins import COLUMNAR, JSON, LEAST_BYTES, TEXT, NotPlainError, origin_of
 from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._engine_files import quoted
 from bc_core.predictions._further_columns import FILES, contradiction, refuse_no_such_file
-from bc_core.predictions._labels import refuse_spaces
-from bc_core.predictions._tables import listed, shown
+from bc_core.predictions._labels import refuse_look_alikes
+from bc_core.predictions._right import first_names, of_lm_eval
+from bc_core.predictions._tables import Progress, listed, shown
 from bc_core.slices._columns import CUTS, MOST_VALUES, SliceColumn, range_names
 from bc_core.slices._metadata import MOST_COLUMNS, MOST_TEXTS
 
@@ -56,8 +57,9 @@ def read_large(
     name: str,
     least_rows: int | None = None,
     least_bytes: int = LEAST_BYTES,
+    progress: Progress = lambda path, rows: None,
 ) -> Subject | None:
-    """Compare two Parquet, Arrow or CSV files in bounded memory.
+    """Compare two Parquet, Arrow, CSV or JSON Lines files in bounded memory.
 
     Args:
         old: What h1 predicts.
@@ -67,7 +69,8 @@ def read_large(
         class_names: Name of each class, in order.
         name: What is compared, for titles.
         least_rows: For files of fewer rows, nothing is done.
-        least_bytes: Nor for CSV of fewer bytes.
+        least_bytes: Nor for CSV or JSON Lines of fewer bytes.
+        progress: Told how far it is.
 
     Returns:
         The subject, equal to what joining in memory gives; None where that has to be done: fewer rows, other formats or
@@ -80,16 +83,20 @@ def read_large(
     """
     paths = [old, new] if data is None else [old, new, data]
     texts = [path for path in paths if path.lower().endswith(TEXT)]
-    if not all(path.lower().endswith((*COLUMNAR, *TEXT)) for path in paths) or said.by_position:
+    if not all(path.lower().endswith((*COLUMNAR, *TEXT, *JSON)) for path in paths) or said.by_position:
         return None
-    if any(not os.path.isfile(path) or os.path.getsize(path) < least_bytes for path in texts):
+    written = [path for path in paths if path.lower().endswith((*TEXT, *JSON))]
+    if any(not os.path.isfile(path) or os.path.getsize(path) < least_bytes for path in written):
         return None
     if said.weight is not None or said.cluster is not None or said.right is not None:
         return None
-    with connected(old) as (duckdb, connection):
+    if of_lm_eval(old, first_names(old), said.right) is not None:
+        return None
+    with connected(old, progress) as (duckdb, connection):
         try:
             least = LEAST_ROWS if least_rows is None else least_rows
-            files = [opened(connection, path, alias, said) for path, alias in zip(paths, ("o", "n", "d"), strict=False)]
+            aliases = zip(paths, ("o", "n", "d"), strict=False)
+            files = [opened(connection, path, alias, said, progress) for path, alias in aliases]
             if max(file.rows for file in files) < least:
                 return None
             files = [labelled(connection, file, class_names) for file in files]
@@ -196,7 +203,7 @@ class _Query:
         """Names of the classes, their number, and the class of each code."""
         names = None if self._class_names is None else tuple(self._class_names)
         if isinstance(labels[0], str):
-            refuse_spaces(labels)
+            refuse_look_alikes(labels, names is not None)
             names = tuple(labels) if names is None else names
             known = {label: number for number, label in enumerate(names)}
             if strange := [label for label in labels if label not in known]:

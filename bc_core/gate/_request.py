@@ -112,7 +112,7 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
         return Read(Subject(Comparison.load(inputs.old)))
     name = inputs.name or Path(inputs.new).name.split(".")[0]
     if not inputs.noise and not inputs.allow_unmatched:
-        large = read_large(inputs.old, inputs.new, inputs.data, inputs.columns, inputs.classes, name)
+        large = read_large(inputs.old, inputs.new, inputs.data, inputs.columns, inputs.classes, name, progress=progress)
         if large is not None:
             _refuse_itself(inputs)
             return Read(large, notes=("Counted by DuckDB, as the files are large: new mistakes are in no order",))
@@ -130,8 +130,7 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
     rows, notes = _rows(joined, inputs.columns)
     if inputs.columns.right is not None and (function := inputs.columns.right.function) is not None:
         notes.append(f"What is right is said by {function}, which was imported")
-    if np.array_equal(joined.h1_pred, joined.h2_pred):
-        notes.append("The new model predicts exactly what the old one does")
+    notes += _alike(inputs, joined)
     slices = {name: slices_of(joined.columns[name], rows.h1_right, rows.h2_right) for name in inputs.columns.slices}
     thresholds = _thresholds(inputs.columns)
     sure = [None if each is None or thresholds is None else Said(*each) for each in joined.sure]
@@ -158,6 +157,23 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
     if joined.other_seeds:
         noise = noise_floor(joined.target, joined.h1_pred, joined.other_seeds, joined.h2_pred, confidence)
     return Read(subject, joined.sureness, noise, tuple(notes))
+
+
+def _alike(inputs: Inputs, joined: Joined) -> list[str]:
+    """What is suspicious about predictions, though nothing is wrong with their files."""
+    notes = []
+    if np.array_equal(joined.h1_pred, joined.h2_pred):
+        notes.append("The new model predicts exactly what the old one does")
+    others = [joined.h1_pred, joined.h2_pred, *joined.other_seeds]
+    for place, path in enumerate(inputs.noise, 2):
+        if any(np.array_equal(others[place], other) for other in others[:place]):
+            notes.append(f"{path} predicts exactly what another file does, and is hardly another seed")
+    if not joined.plain and joined.labels is None:
+        known = np.unique(joined.target)
+        for which, predicted in (("old", joined.h1_pred), ("new", joined.h2_pred)):
+            if not np.isin(predicted, known).any():
+                notes.append(f"Nothing that the {which} model predicts is a true label: look at how they are written")
+    return notes
 
 
 def _thresholds(columns: ColumnNames) -> tuple[float, float] | None:
@@ -192,8 +208,10 @@ def _rows(joined: Joined, columns: ColumnNames) -> tuple[Rows, list[str]]:
         weights = joined.columns[columns.weight].numbers
         if weights.ndim != 1:
             raise ValueError(f"column {columns.weight!r} holds lists, and an instance has one weight")
-        if (weights < 0).any() or not weights.sum():
+        if (weights < 0).any() or not weights.any():
             raise ValueError(f"column {columns.weight!r}: expected weights of at least 0, and some above it")
+        if not 1e-100 < (largest := float(weights.max())) < 1e100:
+            weights = weights / largest  # only how they compare matters, and their squares must be numbers
         effective = float(weights.sum()) ** 2 / float(np.square(weights).sum())
         notes.append(
             f"Scores and verdicts are weighted by {columns.weight!r}: worth {effective:.0f} plain instances. Classes "

@@ -59,8 +59,8 @@ def contradiction(name: str, count: int, ids: Sequence[Any], paths: tuple[str, s
     """
     return ValueError(
         f"column {name!r} of {count} instances differs between {paths[0]} and {paths[1]}, such as of "
-        f"{', '.join(map(shown, ids[:3]))} (of the first {told}): say which file counts by --columns-from "
-        f"{' or '.join(FILES)}"
+        f"{', '.join(map(shown, ids[:3]))} (of the first {told}): say which file counts by --columns-from, "
+        f"{', '.join(FILES[:-1])} or {FILES[-1]}"
     )
 
 
