@@ -230,7 +230,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         if self._promised is not None:
             if self._promised.is_unseen(self.model):
                 self._promised.look(self.model, self._held_to(), self._count(), self._count)
-            self._promised.end(self.model, self._held_to())
+            self._promised.end(self.model, self._held_to(), self._count)
         self._asked = None
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
