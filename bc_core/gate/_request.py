@@ -27,6 +27,7 @@ from bc_core.gate._judging import Judgement, Subject, judge_policy
 from bc_core.gate._large import read_large
 from bc_core.gate._policy import Policy
 from bc_core.gate._report import Report, report_of
+from bc_core.gate._room import refuse_what_does_not_fit
 from bc_core.gate._shown import junit, markdown
 from bc_core.gate._slices import plain_values, slices_of
 from bc_core.predictions._aligned import Joined
@@ -116,6 +117,8 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
         if large is not None:
             _refuse_itself(inputs)
             return Read(large, notes=("Counted by DuckDB, as the files are large: new mistakes are in no order",))
+    given = [inputs.old, inputs.new, *inputs.noise, *([inputs.data] if inputs.data is not None else [])]
+    refuse_what_does_not_fit(given, inputs.columns, _one_by_one(inputs))
     joined = join(
         inputs.old,
         inputs.new,
@@ -157,6 +160,20 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
     if joined.other_seeds:
         noise = noise_floor(joined.target, joined.h1_pred, joined.other_seeds, joined.h2_pred, confidence)
     return Read(subject, joined.sureness, noise, tuple(notes))
+
+
+def _one_by_one(inputs: Inputs) -> list[str]:
+    """What was asked that needs every instance, and not their counts."""
+    columns = inputs.columns
+    asked = {
+        "another notion of what is right": columns.right is not None,
+        "weights": columns.weight is not None,
+        "clusters": columns.cluster is not None,
+        "rows without ids": columns.by_position,
+        "other seeds": bool(inputs.noise),
+        "unmatched ids that are allowed": inputs.allow_unmatched,
+    }
+    return [what for what, is_asked in asked.items() if is_asked]
 
 
 def _alike(inputs: Inputs, joined: Joined) -> list[str]:
