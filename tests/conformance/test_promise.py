@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from backends import once
 from scipy.stats import beta
 
 CLASSES, FEATURES = 4, 6
@@ -330,6 +331,7 @@ def test_a_promise_that_is_missed_says_how_far(side):
     assert got.verdict.excess == pytest.approx(flips(got.labels[0]) / 600 - 0.01)
 
 
+@once
 def test_every_loss_with_a_weight_takes_one(side):
     moved = {}
     for loss in side.losses:

@@ -6,12 +6,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from browser import console, opened, requests, violations, wait_until
+from browser import console, opened, requests, themed, violations, violations_in_both_themes, wait_until
 from notebook_page import ROOT, Notebook
 from PIL import Image
 from selenium.webdriver.common.by import By
 
-from bc_core import compare
+from bc_core import assert_compatible, compare
 from bc_tensorboard import ComparisonView, to_html
 
 pytestmark = pytest.mark.slow
@@ -223,6 +223,12 @@ def test_what_is_listed_and_drawn_can_be_taken_away(driver, tmp_path):
     (tmp_path / "venn.png").write_bytes(content.encode("latin-1"))
     assert pixels.shape[1] == 2 * int(picture.get("width"))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 5, "colours of the style sheet, not black shapes"
+    # What is drawn by tables is a picture too, with every name and number, and nothing that is there to be pressed.
+    for panel, wanted in (("matrix", [str(len(flips)), *names[1:]]), ("classes", [*names[1:], "100%"])):
+        _, content = driver.execute_async_script(SAVED, f"[data-testid={panel}] .bc-card-save [title*=SVG]")
+        words = " ".join(ElementTree.fromstring(content.encode("latin-1")).itertext())
+        assert [each for each in wanted if each not in words] == []
+        assert "Sort by" not in words
 
 
 def test_the_flips_of_either_of_two_updates_are_listed_by_a_click(driver, tmp_path):
@@ -372,6 +378,21 @@ def test_names_without_a_space_widen_neither_page_nor_table(driver, tmp_path):
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 1280, **metrics})
 
 
+def test_what_a_gate_came_to_is_accessible_and_widens_nothing(driver, tmp_path):
+    update = compare(*np.random.default_rng(0).integers(0, 3, (3, 300)), class_names=["a", "b" * 200, HOSTILE])
+    report = assert_compatible(update, promise=["nfr <= 99%", "btc >= 10%"])
+    reports = {"x" * 200: report, "other": "y" * 200}
+    opened(driver, to_html(update, tmp_path / "gate.html", reports=reports))
+    wait_for_dashboard(driver)
+    assert violations_in_both_themes(driver) == []
+    metrics = {"height": 900, "deviceScaleFactor": 1, "mobile": False}
+    try:
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, **metrics})
+        assert driver.execute_script("return document.documentElement.scrollWidth") == 390
+    finally:
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 1280, **metrics})
+
+
 def test_hostile_names_run_nothing(driver, tmp_path):
     runs = {f"{HOSTILE} {i}": {HOSTILE: comparison_of(i)} for i in range(2)}
     address = opened(driver, to_html(runs, tmp_path / "a.html", title=HOSTILE, dissonance=HOSTILE))
@@ -385,18 +406,11 @@ def test_the_file_is_dark_where_the_system_is(driver, tmp_path):
     opened(driver, to_html(comparison_of(0), tmp_path / "a.html"))
     wait_for_dashboard(driver)
 
-    def prefer(theme):
-        features = [{"name": "prefers-color-scheme", "value": theme}]
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
     paper = "return getComputedStyle(document.querySelector('.bc-app')).backgroundColor"
-    try:
-        # It follows a system that changes while the page is open.
-        for theme, colour in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 24, 29)")):
-            prefer(theme)
+    # It follows a system that changes while the page is open.
+    for theme, colour in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 24, 29)")):
+        with themed(driver, theme):
             wait_until(lambda colour=colour: driver.execute_script(paper) == colour, what=f"the {theme} page")
-    finally:
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_the_policy_of_the_file_refuses_other_scripts(driver, tmp_path):
