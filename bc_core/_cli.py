@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from bc_core.comparison._comparison import Comparison
 from bc_core.counting._scores import SCORES
+from bc_core.files._files import write_whole
 from bc_core.gate._accepting import blessing, refuse_careless
 from bc_core.gate._options import compare_parser, gate_parser, threshold_parser
 from bc_core.gate._policy import policy_of, read_policy, right_of
@@ -29,7 +30,10 @@ from bc_core.gate._request import (
     write,
 )
 from bc_core.gate._shown import junit, markdown, one_line, terminal
-from bc_core.gate._threshold_command import as_dict, as_text, curve_of, verdict_of, write_json
+from bc_core.gate._threshold_command import as_json as curve_as_json
+from bc_core.gate._threshold_command import as_markdown as curve_as_markdown
+from bc_core.gate._threshold_command import as_text, curve_of, verdict_of
+from bc_core.gate._threshold_page import threshold_page
 from bc_core.predicting._command import parser as predict_parser
 from bc_core.predicting._command import run as run_predict
 from bc_core.predictions._columns import ColumnNames, listed_names
@@ -188,6 +192,7 @@ def _predict(options: argparse.Namespace) -> tuple[int, str]:
 
 def _threshold(options: argparse.Namespace) -> tuple[int, str]:
     """`bc-compare threshold OLD NEW`."""
+    _refuse_overwriting(options)
     columns = _columns(options)
     if columns.right is None:
         columns = replace(columns, right=right_of({"threshold": 0.5}, "flags"))
@@ -201,10 +206,14 @@ def _threshold(options: argparse.Namespace) -> tuple[int, str]:
         progress=_Progress(),
     )
     curve = curve_of(joined, options.promise, options.confidence)
-    if options.json is not None and options.json != "-":
-        write_json(options.json, curve)
-    text = json.dumps(as_dict(curve), indent=2, allow_nan=False) if options.json == "-" else as_text(curve)
-    return _STATUS[verdict_of(curve)], text
+    made = {"json": curve_as_json(curve), "markdown": curve_as_markdown(curve)}
+    printed = [text.rstrip("\n") for name, text in made.items() if getattr(options, name) == "-"]
+    if options.html is not None:
+        made["html"] = threshold_page(curve, Path(options.new).name, options.confidence)
+    for name, text in made.items():
+        if (path := getattr(options, name)) not in (None, "-"):
+            write_whole(Path(path), text.encode("utf-8", "backslashreplace"))
+    return _STATUS[verdict_of(curve)], printed[0] if printed else as_text(curve)
 
 
 def _interrupted(options: argparse.Namespace) -> int:

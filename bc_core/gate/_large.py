@@ -35,7 +35,7 @@ from bc_core.gate._origins import COLUMNAR, JSON, LEAST_BYTES, TEXT, NotPlainErr
 from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._engine_files import quoted
 from bc_core.predictions._further_columns import FILES, contradiction, refuse_no_such_file
-from bc_core.predictions._labels import refuse_look_alikes
+from bc_core.predictions._labels import refuse_look_alikes, refuse_numbers_among_names
 from bc_core.predictions._right import first_names, of_lm_eval
 from bc_core.predictions._tables import Progress, listed, shown
 from bc_core.slices._columns import CUTS, MOST_VALUES, SliceColumn, range_names
@@ -188,13 +188,17 @@ class _Query:
         columns = [(self._old, self._old.roles.pred), (self._new, self._new.roles.pred)]
         columns += [(file, file.roles.target) for file in self._with_target]
         found: set[Any] = set()
+        texts = []
         for file, name in columns:
             if file.kind(name) == "integer":  # of which only the ends matter, and files know them
                 ends = f"select min({file.column(name)}), max({file.column(name)}) from {file.source}"
                 found |= set(self._run(ends).fetchall()[0])
                 continue
             query = f"select distinct {file.column(name)} from {file.source} limit {_MOST_LABELS + 1}"
-            found |= {label for (label,) in self._run(query).fetchall()}
+            texts.append((file.path, name or "", {label for (label,) in self._run(query).fetchall()}))
+            found |= texts[-1][2]
+        if self._class_names is None:
+            refuse_numbers_among_names(texts)
         labels = sorted(found)
         many = len(labels) > _MOST_LABELS or (not isinstance(labels[0], str) and labels[-1] >= _MOST_LABELS)
         return None if many else labels

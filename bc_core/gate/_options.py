@@ -92,11 +92,13 @@ def threshold_parser() -> argparse.ArgumentParser:
     parser.add_argument("--confidence", type=_confidence, default=0.95, metavar="X", help="of bounds (default: 0.95)")
     parser.add_argument("--threshold", type=_number, metavar="X", help="of OLD's scores (default: 0.5)")
     parser.add_argument("--json", metavar="FILE", help="all thresholds, for programs; - prints it")
+    parser.add_argument("--html", metavar="FILE", help="the curve as a page of one file")
+    parser.add_argument("--markdown", metavar="FILE", help="a pull request's summary; - prints it")
     _add_columns(parser)
     parser.set_defaults(
         slice=None, weight=None, cluster=None, right=None, new_threshold=None, top_k=None, multilabel=False
     )
-    parser.set_defaults(correct=None, filter=None, columns_from=None)
+    parser.set_defaults(correct=None, filter=None, columns_from=None, noise=None, junit=None, save=None)
     return parser
 
 

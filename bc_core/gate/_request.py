@@ -23,10 +23,11 @@ from bc_core.counting._noise import NoiseFloor, noise_floor
 from bc_core.files._files import write_whole
 from bc_core.gate._evidence import Rows
 from bc_core.gate._id_files import AcceptedFlip
-from bc_core.gate._judging import Judgement, Subject, judge_policy
+from bc_core.gate._judging import Counted, Judgement, Subject, judge_policy
 from bc_core.gate._large import read_large
 from bc_core.gate._policy import Policy
 from bc_core.gate._report import Report, report_of
+from bc_core.gate._room import refuse_what_does_not_fit
 from bc_core.gate._shown import junit, markdown
 from bc_core.gate._slices import plain_values, slices_of
 from bc_core.predictions._aligned import Joined
@@ -115,7 +116,10 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
         large = read_large(inputs.old, inputs.new, inputs.data, inputs.columns, inputs.classes, name, progress=progress)
         if large is not None:
             _refuse_itself(inputs)
-            return Read(large, notes=("Counted by DuckDB, as the files are large: new mistakes are in no order",))
+            counted = "Counted by DuckDB, as the files are large: new mistakes are in no order"
+            return Read(large, notes=(counted, *_suspicious(large.comparison)))
+    given = [inputs.old, inputs.new, *inputs.noise, *([inputs.data] if inputs.data is not None else [])]
+    refuse_what_does_not_fit(given, inputs.columns, _one_by_one(inputs))
     joined = join(
         inputs.old,
         inputs.new,
@@ -130,7 +134,7 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
     rows, notes = _rows(joined, inputs.columns)
     if inputs.columns.right is not None and (function := inputs.columns.right.function) is not None:
         notes.append(f"What is right is said by {function}, which was imported")
-    notes += _alike(inputs, joined)
+    notes += _seeds_twice(inputs, joined)
     slices = {name: slices_of(joined.columns[name], rows.h1_right, rows.h2_right) for name in inputs.columns.slices}
     thresholds = _thresholds(inputs.columns)
     sure = [None if each is None or thresholds is None else Said(*each) for each in joined.sure]
@@ -148,6 +152,8 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
         threshold=thresholds or 0.5,
     )
 
+    notes += _suspicious(comparison)
+
     def unknown(ids: Sequence[str]) -> list[str]:
         known = set(id_texts(joined.ids).tolist())
         return [each for each in ids if each not in known]
@@ -159,21 +165,39 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
     return Read(subject, joined.sureness, noise, tuple(notes))
 
 
-def _alike(inputs: Inputs, joined: Joined) -> list[str]:
-    """What is suspicious about predictions, though nothing is wrong with their files."""
-    notes = []
-    if np.array_equal(joined.h1_pred, joined.h2_pred):
+def _one_by_one(inputs: Inputs) -> list[str]:
+    """What was asked that needs every instance, and not their counts."""
+    columns = inputs.columns
+    asked = {
+        "another notion of what is right": columns.right is not None,
+        "weights": columns.weight is not None,
+        "clusters": columns.cluster is not None,
+        "rows without ids": columns.by_position,
+        "other seeds": bool(inputs.noise),
+        "unmatched ids that are allowed": inputs.allow_unmatched,
+    }
+    return [what for what, is_asked in asked.items() if is_asked]
+
+
+def _suspicious(comparison: Comparison | Counted) -> list[str]:
+    """What nothing is wrong with, and hardly anybody means."""
+    assert isinstance(comparison, Comparison)
+    overlap, errors, notes = comparison.overlap, comparison.instances, []
+    if np.array_equal(errors.h1_pred, errors.h2_pred):  # whatever is no error, both predict alike
         notes.append("The new model predicts exactly what the old one does")
-    others = [joined.h1_pred, joined.h2_pred, *joined.other_seeds]
-    for place, path in enumerate(inputs.noise, 2):
-        if any(np.array_equal(others[place], other) for other in others[:place]):
-            notes.append(f"{path} predicts exactly what another file does, and is hardly another seed")
-    if not joined.plain and joined.labels is None:
-        known = np.unique(joined.target)
-        for which, predicted in (("old", joined.h1_pred), ("new", joined.h2_pred)):
-            if not np.isin(predicted, known).any():
-                notes.append(f"Nothing that the {which} model predicts is a true label: look at how they are written")
+    for which, right in (("old", overlap.h1_only_right), ("new", overlap.h2_only_right)):
+        if not overlap.both_right + right:
+            notes.append(f"The {which} model is right on no instance: look at how its labels are written")
     return notes
+
+
+def _seeds_twice(inputs: Inputs, joined: Joined) -> list[str]:
+    others = [joined.h1_pred, joined.h2_pred, *joined.other_seeds]
+    return [
+        f"{path} predicts exactly what another file does, and is hardly another seed"
+        for place, path in enumerate(inputs.noise, 2)
+        if any(np.array_equal(others[place], other) for other in others[:place])
+    ]
 
 
 def _thresholds(columns: ColumnNames) -> tuple[float, float] | None:

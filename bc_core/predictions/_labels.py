@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -278,10 +278,12 @@ def class_numbers(
     )
     if not as_text and not named:
         return _plain_numbers(labels, class_names)
-    if class_names is None:
-        _refuse_numbers_among_names(labels)
     by_number = class_names is not None and _numeric(labels, class_names) and not any(map(_is_number, class_names))
     columns = [_texts_of(each, as_text, class_names, by_number) for each in labels]
+    if class_names is None:
+        refuse_numbers_among_names(
+            [(each.table.path, each.name, set(texts.tolist())) for each, texts in zip(labels, columns, strict=True)]
+        )
     occurring = sorted({text for column in columns for text in column.tolist()})
     refuse_look_alikes(occurring, class_names is not None)
     names = tuple(occurring) if class_names is None else tuple(class_names)
@@ -306,7 +308,8 @@ def _texts_of(
     if labels.texts is not None and not by_number:
         return labels.texts
     if class_names is None:
-        raise _mixed(labels, as_text[0])
+        text = as_text[0]
+        raise _mixed((labels.table.path, labels.name), (text.table.path, text.name), text.values[0])
     _refuse_outside(labels, len(class_names))
     return text_objects(list(class_names))[labels.values.astype(np.int64)]
 
@@ -345,25 +348,29 @@ def _as_seen(name: str) -> str:
     return " ".join(text.split())
 
 
-def _refuse_numbers_among_names(labels: Sequence[Labels]) -> None:
-    """Refuse class numbers in one file and names in another: all of them would count as mistakes."""
-    numbers = next((each for each in labels if each.values.dtype.kind != "O" and each.texts is not None), None)
-    names = next((each for each in labels if each.values.dtype.kind == "O"), None)
-    if numbers is None or names is None:
-        return
-    if not any(map(_is_number, set(names.values.tolist()))):
-        raise _mixed(numbers, names)
+def refuse_numbers_among_names(columns: Sequence[tuple[str, str, Collection[str]]]) -> None:
+    """Refuse class numbers in one file and names in another: all of them would count as mistakes.
+
+    Args:
+        columns: Of each its file, its name and the labels in it.
+
+    Raises:
+        ValueError: All labels of one column are numbers, and none of another.
+    """
+    numbers = next((each for each in columns if are_numbers(each[2])), None)
+    names = next((each for each in columns if not any(map(_is_number, each[2]))), None)
+    if numbers is not None and names is not None:
+        raise _mixed(numbers[:2], names[:2], min(names[2]))
 
 
 def _is_number(text: str) -> bool:
     return are_numbers([text])
 
 
-def _mixed(numbers: Labels, names: Labels) -> ValueError:
+def _mixed(numbers: tuple[str, str], names: tuple[str, str], name: str) -> ValueError:
     return ValueError(
-        f"labels of mixed types: {numbers.table.path} has numbers in {numbers.name!r}, and {names.table.path} text such"
-        f" as {shown(names.values[0])} in {names.name!r}; write them alike, or name the classes in the order of their "
-        "numbers by --classes"
+        f"labels of mixed types: {numbers[0]} has numbers in {numbers[1]!r}, and {names[0]} text such as {shown(name)} "
+        f"in {names[1]!r}; write them alike, or name the classes in the order of their numbers by --classes"
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bc_core._cli import main
-from bc_core.gate import _large, _origins
+from bc_core.gate import _large, _origins, _room
 from bc_core.gate._large import read_large
 from bc_core.gate._policy import policy_of
 from bc_core.gate._request import Inputs, Read, read, report
@@ -347,3 +347,33 @@ def test_what_is_wrong_in_json_lines_is_named_with_its_line(tmp_path, capsys, mo
     (tmp_path / "new.jsonl").write_text("\n".join(rows))
     assert main([old, str(tmp_path / "new.jsonl")]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("write_file", [write, lambda path, **columns: csv_of(path.with_suffix(".csv"), **columns)])
+def test_what_memory_cannot_hold_is_refused_before_it_is_tried(tmp_path, capsys, monkeypatch, write_file):
+    rows = np.arange(1000)
+    old = write_file(tmp_path / "old.parquet", id=rows, pred=rows % 2, target=rows % 2, w=rows)
+    new = write_file(tmp_path / "new.parquet", id=rows, pred=rows % 2)
+    command = [old, new, "--weight", "w"]
+    monkeypatch.setattr(_room, "LEAST_BYTES", 1)
+    assert main(command) == 0
+    monkeypatch.setattr(_room, "_free", lambda: 20_000)
+    capsys.readouterr()
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "of memory are needed, and 20 kB are free, as weights look at instances one by one" in said
+    monkeypatch.setattr(_room, "_free", lambda: None)  # a system that does not say it
+    assert main(command) == 0
+
+
+def test_free_memory_is_known_here_and_bounded_by_what_confines_the_process(tmp_path, monkeypatch):
+    if not Path("/proc/meminfo").exists():
+        pytest.skip("this system does not say it")
+    assert 10**6 < _room._free() < 10**14
+    monkeypatch.setattr(_room, "_CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("2000\n")
+    (tmp_path / "memory.stat").write_text("anon 900\ninactive_file 500\n")
+    assert _room._free() == 3500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert _room._free() > 10**6
