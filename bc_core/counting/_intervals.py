@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Side = Literal["two", "lower", "upper"]
+Method = Literal["wilson", "clopper_pearson"]
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95, side: Side = "two") -> tuple[float, float]:
