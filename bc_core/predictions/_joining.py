@@ -142,6 +142,16 @@ def _by_position(files: Sequence[AlignedFile]) -> tuple[list[AlignedFile], NDArr
     sizes = {file.table.path: file.table.size for file in files}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"rows are joined by their order, and the files have different numbers of them: {sizes}")
+    named = [file for file in files if file.roles.unused_id is not None]
+    texts = [file.table.texts(file.roles.unused_id or "") for file in named]
+    for file, ids in zip(named[1:], texts[1:], strict=True):
+        if (differs := ids != texts[0]).any():
+            row = int(np.argmax(differs))
+            raise ValueError(
+                f"{named[0].table.path} and {file.table.path} have ids, and in {int(np.sum(differs))} rows other ones, "
+                f"such as {shown(texts[0][row])} and {shown(ids[row])} in {file.table.line_of(row)}: join them by "
+                "these, without --by-position, or leave the column out"
+            )
     return list(files), np.arange(files[0].table.size), {}
 
 

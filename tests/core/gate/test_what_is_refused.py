@@ -214,3 +214,12 @@ def test_weights_of_any_size_are_weights(files, tmp_path, capsys):
         assert main([files["old"], files["new"], "--data", weights, "--weight", "w", "--json", "-"]) == 0
         found.append(json.loads(capsys.readouterr().out)["scores"]["nfr"]["value"])
     np.testing.assert_allclose(found, found[0], rtol=1e-12)
+
+
+def test_rows_that_have_other_ids_are_not_joined_by_their_order(tmp_path, capsys):
+    old = csv(tmp_path / "old.csv", ["id", 1, 2, 3], ["pred", 0, 1, 1], ["target", 0, 1, 1])
+    new = csv(tmp_path / "new.csv", ["sample_id", 2, 1, 3], ["pred", 1, 0, 1])
+    plain = csv(tmp_path / "plain.csv", ["pred", 0, 1, 1])
+    assert main([old, new, "--by-position"]) == 2
+    assert "in 2 rows other ones, such as '1' and '2' in line 2" in capsys.readouterr().err
+    assert main([old, plain, "--by-position"]) == 0
