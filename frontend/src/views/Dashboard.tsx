@@ -45,7 +45,10 @@ function usePin(host: Host, said: string | null, patch: Patch): [string | null, 
 export function Dashboard({ source, host, index, theme, reload, reloading, onBusy }: DashboardProps) {
   const [given, patch] = useViewState(host);
   const [pin, onPin] = usePin(host, given.pin, patch);
-  const state = useMemo(() => opened(index, given, pin, given.run === null ? bestRun(index, given) : null), [index, given, pin]);
+  const state = useMemo(() => {
+    const best = given.run === null ? bestRun(index, given) : null;
+    return opened(index, given, pin, best);
+  }, [index, given, pin]);
   useEffect(() => {
     if (state !== given) patch({ run: state.run, dataset: state.dataset, page: given.page });
   }, [state, given, patch]);

@@ -156,7 +156,7 @@ def test_what_is_promised_is_of_the_averages_that_fit_ends_with(keep):
 
 
 def test_looks_leave_the_training_of_averages_alone(monkeypatch):
-    monkeypatch.setattr(Multiplier, "update", lambda self, verdict: None)  # lambda_c stands still
+    monkeypatch.setattr(Multiplier, "update", lambda self, now, shown=None: None)  # lambda_c stands still
 
     def trained(**options):
         model = wrapped(**options)
@@ -167,7 +167,8 @@ def test_looks_leave_the_training_of_averages_alone(monkeypatch):
     # With "best" the mean of the weights is looked at too.
     expected = trained(lambda_c=1.0)
     for keep in ("last", "best"):
-        monkeypatch.setattr(Keeper, "look", lambda self, *counts: False)
+        for look in ("look", "look_at_mean"):
+            monkeypatch.setattr(Keeper, look, lambda self, *counts: False)
         got = trained(promise="nfr <= 5%", promise_options={"keep": keep, "every": 4, "start": 1.0})
         for value, wanted in zip(got, expected, strict=True):
             np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-6)

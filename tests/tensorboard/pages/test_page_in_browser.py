@@ -124,7 +124,8 @@ def test_a_picture_that_a_limit_left_out_says_so_in_its_row(driver, tmp_path):
 
 
 def test_it_opens_on_the_pinned_run(driver, tmp_path):
-    path = to_html({name: comparison_of(i, step=i) for i, name in enumerate("abc")}, tmp_path / "pinned.html")
+    runs = {name: comparison_of(i, step=i) for i, name in enumerate("abc")}
+    path = to_html(runs, tmp_path / "pinned.html")
     chosen = lambda: driver.execute_script(f"{ROOT} return root.querySelector('.bc-picker input')?.value")  # noqa: E731
 
     def reopened(hash_=""):
@@ -145,6 +146,17 @@ def test_it_opens_on_the_pinned_run(driver, tmp_path):
     assert reopened("#run=b") == "b"
     driver.find_element(By.CSS_SELECTOR, ".bc-pin").click()
     assert reopened() == newest
+    best = max(runs, key=lambda name: runs[name].overlap.accuracy_h2)
+    assert reopened("#promise=nfr%20<=%2050%25") == best, "the most accurate that keeps it"
+
+    # Each of them is an update of another h1.
+    assert reopened("#run=b") == "b"
+    driver.find_element(By.XPATH, "//label[contains(., 'that of the chosen run only')]").click()
+    wait_until(lambda: "sameH1=1" in driver.current_url, what="a link that keeps the filter")
+    assert "1 of 3 points" in driver.find_element(By.CSS_SELECTOR, "[data-testid=sweep]").text
+    assert (
+        driver.find_elements(By.CSS_SELECTOR, ".bc-picker input")[1].get_attribute("placeholder") == "No other run fits"
+    )
 
 
 def test_the_update_to_take_is_the_most_accurate_that_keeps_the_promise(driver, tmp_path):
@@ -196,7 +208,7 @@ setTimeout(async () => {
 
 
 def test_what_is_listed_and_drawn_can_be_taken_away(driver, tmp_path):
-    comparison = comparison_of(0, name="update", step=3, class_names=["=HYPERLINK()", "b, c", 'd "e"', "f", "g"])
+    comparison = comparison_of(0, name="update", step=3, class_names=["=HYPERLINK()", "b, c", 'd "e"', "f", "g\x01"])
     opened(driver, to_html(comparison, tmp_path / "update.html", metadata=lambda i: f"text {i}"))
     wait_for_dashboard(driver)
     driver.find_element(By.CSS_SELECTOR, ".bc-venn-region[aria-label^='Only h2 wrong'] .bc-venn-hit").click()
@@ -206,7 +218,7 @@ def test_what_is_listed_and_drawn_can_be_taken_away(driver, tmp_path):
     name, content = driver.execute_async_script(SAVED, ".bc-take [title^='Save']")
     assert name == "update-test-instances.csv"
     rows = list(csv.reader(io.StringIO(content.encode("latin-1").decode(), newline="")))
-    names = ["'=HYPERLINK()", "b, c", 'd "e"', "f", "g"]
+    names = ["'=HYPERLINK()", "b, c", 'd "e"', "f", "g\x01"]
     assert rows[0] == ["id", "target", "h1", "h2", "region", "text"]
     wanted = []
     for row in flips:
@@ -224,7 +236,8 @@ def test_what_is_listed_and_drawn_can_be_taken_away(driver, tmp_path):
     assert pixels.shape[1] == 2 * int(picture.get("width"))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 5, "colours of the style sheet, not black shapes"
     # What is drawn by tables is a picture too, with every name and number, and nothing that is there to be pressed.
-    for panel, wanted in (("matrix", [str(len(flips)), *names[1:]]), ("classes", [*names[1:], "100%"])):
+    drawn = [*names[1:4], "g\N{REPLACEMENT CHARACTER}"]
+    for panel, wanted in (("matrix", [str(len(flips)), *drawn]), ("classes", [*drawn, "100%"])):
         _, content = driver.execute_async_script(SAVED, f"[data-testid={panel}] .bc-card-save [title*=SVG]")
         words = " ".join(ElementTree.fromstring(content.encode("latin-1")).itertext())
         assert [each for each in wanted if each not in words] == []

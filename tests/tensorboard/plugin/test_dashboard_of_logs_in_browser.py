@@ -158,6 +158,7 @@ def test_the_demo_s_log_folder(tmp_path):
         capture_output=True,
         timeout=300,
     )
+    assert (tmp_path / "demo" / "report.html").stat().st_size < 500_000
     name = "new-error-cold-4"
     saved = Comparison.load(tmp_path / "demo" / "comparisons" / f"{name}.json")
     with opened(tmp_path / "demo" / "tensorboard", run=name, dataset="test") as page:

@@ -82,33 +82,33 @@ export function Compared({ result, steps, error, onRetry, flips, onFlips }: Comp
   return (
     <div class="bc-compared" data-testid="compared">
       <div class="bc-compared-words">
-      <p>
-        <strong>{verdict(result.flips)}</strong>
-        {unlike !== null && ` ${unlike}`}
-      </p>
-      <p class="bc-note">
-        NFR of B − NFR of A: {points(signedPercent(0 - difference, 2))} percentage points (95% interval of the paired
-        difference: {points(intervalText(0 - high, 0 - low, 2))}). Accuracy of B − accuracy of A:{" "}
-        {points(signedPercent(accuracy.difference, 2))} ({points(intervalText(accuracy.low, accuracy.high, 2))}).
-      </p>
-      <div class="bc-controls" role="group" aria-label="Negative flips of the two runs: which are listed">
-        <span>Broken by</span>
-        {parts.map(([which, title, number]) => (
-          <button
-            key={which}
-            type="button"
-            class="bc-button"
-            aria-pressed={flips === which}
-            title={`List the instances that ${which === "both" ? "both runs break" : `run ${which.toUpperCase()} alone breaks`}`}
-            onClick={() => onFlips(flips === which ? null : which)}
-          >
-            {title}: {count(number)}
-          </button>
-        ))}
-        <span class="bc-note">
-          together {percent((onlyA + onlyB + both) / size)} of {count(size)}
-        </span>
-      </div>
+        <p>
+          <strong>{verdict(result.flips)}</strong>
+          {unlike !== null && ` ${unlike}`}
+        </p>
+        <p class="bc-note">
+          NFR of B − NFR of A: {points(signedPercent(0 - difference, 2))} percentage points (95% interval of the paired
+          difference: {points(intervalText(0 - high, 0 - low, 2))}). Accuracy of B − accuracy of A:{" "}
+          {points(signedPercent(accuracy.difference, 2))} ({points(intervalText(accuracy.low, accuracy.high, 2))}).
+        </p>
+        <div class="bc-controls" role="group" aria-label="Negative flips of the two runs: which are listed">
+          <span>Broken by</span>
+          {parts.map(([which, title, number]) => (
+            <button
+              key={which}
+              type="button"
+              class="bc-button"
+              aria-pressed={flips === which}
+              title={`List the instances that ${which === "both" ? "both runs break" : `run ${which.toUpperCase()} alone breaks`}`}
+              onClick={() => onFlips(flips === which ? null : which)}
+            >
+              {title}: {count(number)}
+            </button>
+          ))}
+          <span class="bc-note">
+            together {percent((onlyA + onlyB + both) / size)} of {count(size)}
+          </span>
+        </div>
       </div>
       {onlyA + onlyB + both > 0 && (
         <VennDrawing

@@ -94,95 +94,95 @@ export function VennDrawing(props: VennDrawingProps) {
   return (
     <div ref={frame} class="bc-chart bc-venn-drawing">
       {width > 0 && (
-          <svg
-            width={width}
-            height={height}
-            viewBox={`0 0 ${width} ${height}`}
-            role="group"
-            aria-label={label}
-          >
-            <text class="bc-svg-strong" x={captionLeft} y={em}>
-              {captions[0]}
-            </text>
-            <text class="bc-svg-strong" x={captionRight} y={em} text-anchor="end">
-              {captions[1]}
-            </text>
-            <g aria-hidden="true" transform={`translate(0,${top})`}>
-              <clipPath id={clip}>
-                <circle class={move} cx={layout.x1} cy={y} r={Math.max(0, layout.r1)} />
-              </clipPath>
+        <svg
+          width={width}
+          height={height}
+          viewBox={`0 0 ${width} ${height}`}
+          role="group"
+          aria-label={label}
+        >
+          <text class="bc-svg-strong" x={captionLeft} y={em}>
+            {captions[0]}
+          </text>
+          <text class="bc-svg-strong" x={captionRight} y={em} text-anchor="end">
+            {captions[1]}
+          </text>
+          <g aria-hidden="true" transform={`translate(0,${top})`}>
+            <clipPath id={clip}>
+              <circle class={move} cx={layout.x1} cy={y} r={Math.max(0, layout.r1)} />
+            </clipPath>
+            <circle
+              class={`bc-fill-progress${move}${dim("progress")}`}
+              cx={layout.x1}
+              cy={y}
+              r={Math.max(0, layout.r1)}
+            />
+            <circle
+              class={`bc-fill-regress${move}${dim("regress")}`}
+              cx={layout.x2}
+              cy={y}
+              r={Math.max(0, layout.r2)}
+            />
+            <g clip-path={`url(#${clip})`}>
               <circle
-                class={`bc-fill-progress${move}${dim("progress")}`}
-                cx={layout.x1}
-                cy={y}
-                r={Math.max(0, layout.r1)}
-              />
-              <circle
-                class={`bc-fill-regress${move}${dim("regress")}`}
+                class={`bc-fill-common${move}${dim("common")}`}
                 cx={layout.x2}
                 cy={y}
-                r={Math.max(0, layout.r2)}
+                r={common ? Math.max(0, layout.r2) : 0}
               />
-              <g clip-path={`url(#${clip})`}>
-                <circle
-                  class={`bc-fill-common${move}${dim("common")}`}
-                  cx={layout.x2}
-                  cy={y}
-                  r={common ? Math.max(0, layout.r2) : 0}
-                />
-              </g>
-              <circle class={`bc-venn-ring${move}`} cx={layout.x1} cy={y} r={Math.max(0, layout.r1)} />
-              <circle class={`bc-venn-ring${move}`} cx={layout.x2} cy={y} r={Math.max(0, layout.r2)} />
             </g>
-            {marks.map((mark) => {
-              const k = outside.indexOf(mark);
-              return (
-                <g
-                  key={mark.region}
-                  transform={`translate(0,${top})`}
-                  class={`bc-venn-region${region === mark.region ? " bc-selected" : ""}${dim(mark.region)}`}
-                  role="button"
-                  tabIndex={0}
-                  aria-pressed={region === mark.region}
-                  aria-label={spoken(mark)}
-                  onClick={() => toggle(mark.region)}
-                  onKeyDown={(event) => pressed(event, mark.region)}
-                  onPointerEnter={() => setHovered(mark.region)}
-                  onPointerLeave={() => setHovered(null)}
-                  onFocus={() => setHovered(mark.region)}
-                  onBlur={() => setHovered(null)}
-                >
-                  <path class="bc-venn-hit" d={layout.paths[mark.region]} fill-rule="evenodd" />
-                  {mark.fits ? (
-                    <text class={`bc-venn-count${move}`} style={`transform:translate(${mark.x}px,${y}px)`}>
-                      <tspan x="0" dy="-0.1em">
-                        {mark.n}{" "}
-                      </tspan>
-                      <tspan class="bc-venn-share" x="0" dy="1.25em">
-                        {share(counts[mark.region])}
-                      </tspan>
+            <circle class={`bc-venn-ring${move}`} cx={layout.x1} cy={y} r={Math.max(0, layout.r1)} />
+            <circle class={`bc-venn-ring${move}`} cx={layout.x2} cy={y} r={Math.max(0, layout.r2)} />
+          </g>
+          {marks.map((mark) => {
+            const k = outside.indexOf(mark);
+            return (
+              <g
+                key={mark.region}
+                transform={`translate(0,${top})`}
+                class={`bc-venn-region${region === mark.region ? " bc-selected" : ""}${dim(mark.region)}`}
+                role="button"
+                tabIndex={0}
+                aria-pressed={region === mark.region}
+                aria-label={spoken(mark)}
+                onClick={() => toggle(mark.region)}
+                onKeyDown={(event) => pressed(event, mark.region)}
+                onPointerEnter={() => setHovered(mark.region)}
+                onPointerLeave={() => setHovered(null)}
+                onFocus={() => setHovered(mark.region)}
+                onBlur={() => setHovered(null)}
+              >
+                <path class="bc-venn-hit" d={layout.paths[mark.region]} fill-rule="evenodd" />
+                {mark.fits ? (
+                  <text class={`bc-venn-count${move}`} style={`transform:translate(${mark.x}px,${y}px)`}>
+                    <tspan x="0" dy="-0.1em">
+                      {mark.n}{" "}
+                    </tspan>
+                    <tspan class="bc-venn-share" x="0" dy="1.25em">
+                      {share(counts[mark.region])}
+                    </tspan>
+                  </text>
+                ) : (
+                  <>
+                    <path
+                      class="bc-leader"
+                      d={`M${mark.x} ${y}L${mark.x} ${body + 0.3 * em}L${placed[k]} ${body + bottom - 1.3 * em}`}
+                    />
+                    <circle
+                      class={`bc-mark-${mark.region}`}
+                      cx={mark.x}
+                      cy={y}
+                      r={mark.thin ? 0.32 * em : 0.2 * em}
+                    />
+                    <text class="bc-venn-outside" x={placed[k]} y={body + bottom - 0.3 * em} text-anchor="middle">
+                      {leaderText(mark)}
                     </text>
-                  ) : (
-                    <>
-                      <path
-                        class="bc-leader"
-                        d={`M${mark.x} ${y}L${mark.x} ${body + 0.3 * em}L${placed[k]} ${body + bottom - 1.3 * em}`}
-                      />
-                      <circle
-                        class={`bc-mark-${mark.region}`}
-                        cx={mark.x}
-                        cy={y}
-                        r={mark.thin ? 0.32 * em : 0.2 * em}
-                      />
-                      <text class="bc-venn-outside" x={placed[k]} y={body + bottom - 0.3 * em} text-anchor="middle">
-                        {leaderText(mark)}
-                      </text>
-                    </>
-                  )}
-                </g>
-              );
-            })}
-          </svg>
+                  </>
+                )}
+              </g>
+            );
+          })}
+        </svg>
       )}
       {tip && (
         <Tooltip x={tip.x} y={top + y + Math.max(layout.r1, layout.r2)} below>

@@ -33,6 +33,8 @@ const WORKED =
   "select, input, textarea, datalist, details, .bc-button, .bc-hidden, .bc-pager, .bc-zoom, .bc-toggle, .bc-tooltip, " +
   ".bc-sweep .bc-controls, .bc-field, .bc-options:has(select), .bc-check:has(:not(:checked):is(input)), " +
   ".bc-note .bc-link-button, [hidden]";
+/** Letters that a name may have and a document of XML may not. */
+const NO_XML = /[^\t\n\r\x20-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu;
 /** Empty space around a picture, in pixels. */
 const MARGIN = 8;
 
@@ -70,7 +72,7 @@ export function pictureOf(element: Element): Picture | null {
   const moved = made("g", { transform: `translate(${-left},${-top})` });
   moved.append(...parts.map(({ drawn }) => drawn));
   whole.append(moved);
-  return { svg: new XMLSerializer().serializeToString(whole), width, height };
+  return { svg: new XMLSerializer().serializeToString(whole).replace(NO_XML, "\ufffd"), width, height };
 }
 
 function partsOf(element: Element): Part[] {

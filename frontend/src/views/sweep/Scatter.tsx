@@ -229,8 +229,9 @@ export function Scatter(props: ScatterProps) {
     const length = textWidth(text, small);
     const left = plot.left + 0.4 * em;
     const right = Math.max(left, plot.left + plot.width - length - 0.6 * em);
+    const barrier = promised?.promise.score === xName ? [{ x: x(promised.promise.limit), y: baseline - 0.3 * em }] : [];
     const covered = (from: number): number =>
-      [...drawn.map(place), ...ofOld.map((old) => ({ x: x(old.x), y: y(old.y) }))].filter(
+      [...drawn.map(place), ...ofOld.map((old) => ({ x: x(old.x), y: y(old.y) })), ...barrier].filter(
         (at) => at.x > from - em && at.x < from + length + em && Math.abs(at.y - baseline + 0.3 * em) < em,
       ).length;
     return [right, left, (left + right) / 2].reduce((best, from) => (covered(from) < covered(best) ? from : best));
