@@ -16,7 +16,14 @@ from bc_core.predictions._aligned import AlignedFile, Joined, Sure
 from bc_core.predictions._columns import ColumnNames, keeping, roles_of
 from bc_core.predictions._further_columns import further_columns
 from bc_core.predictions._graded import graded, one_filter
-from bc_core.predictions._labels import Labels, class_numbers, labels_of, target_of, top_k_labels
+from bc_core.predictions._labels import (
+    Labels,
+    class_numbers,
+    labels_of,
+    refuse_texts_where_numbers_are_true,
+    target_of,
+    top_k_labels,
+)
 from bc_core.predictions._multilabel import several_labels
 from bc_core.predictions._reading import read_table
 from bc_core.predictions._right import Right, first_names, of_lm_eval
@@ -99,6 +106,8 @@ def join(
             "or give the file that has it by --data"
         )
     every = [*labels, *(target for _, target in targets)]
+    if class_names is None:
+        refuse_texts_where_numbers_are_true(labels, [target for _, target in targets])
     numbers, names, num_classes = class_numbers(every, class_names)
     aligned = [values[file.rows] for values, file in zip(numbers, [*predicting, *(f for f, _ in targets)], strict=True)]
     truth = aligned[len(predicting) :]
