@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from dashboard_page import (
     write_logs,
 )
 from tensorboard_process import tensorboard
+from warm_programs import run_program
 
 from bc_core import Comparison
 from bc_tensorboard import summary
@@ -94,12 +93,8 @@ def test_a_run_at_work_says_so_is_followed_and_gives_way_to_a_pinned_one(tmp_pat
 def test_the_demo_s_log_folder(tmp_path):
     """What `make demo` leaves, in its quick form: every panel, and the numbers of the saved comparisons."""
     require_browser()
-    subprocess.run(
-        [sys.executable, ROOT / "examples" / "mnist_update.py", "--quick", "--out", tmp_path / "demo"],
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
+    done = run_program(ROOT / "examples" / "mnist_update.py", "--quick", "--out", tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
     name = "new-error-cold-4"
     saved = Comparison.load(tmp_path / "demo" / "comparisons" / f"{name}.json")
     with opened(tmp_path / "demo" / "tensorboard", run=name, dataset="test") as page:
