@@ -4,6 +4,7 @@ python benchmarks/gate_errors.py
 """
 
 import numpy as np
+from scipy.stats import binom
 
 from bc_core import (
     SCORES,
@@ -20,6 +21,7 @@ from bc_core.gate._evidence import Evidence
 from bc_core.promise._grammar import constraint_of
 
 UPDATES, LIMIT, SIZE = 10_000, 0.02, 1000
+METHODS = ("wilson", "clopper_pearson")
 
 
 def gate_at_the_budget(slices):
@@ -39,6 +41,15 @@ def coverage_of_shares(interval, share, size):
     return np.mean([bounds[k][0] <= share <= bounds[k][1] for k in flips.tolist()])
 
 
+def mean_coverage(interval, size):
+    """The same on average over shares from 0.3 % to 50 %, by the chances themselves: nothing is drawn."""
+    shares = np.exp(np.linspace(np.log(0.003), np.log(0.5), 200))
+    low, high = np.array([interval(k, size) for k in range(size + 1)]).T
+    chances = binom.pmf(np.arange(size + 1), size, shares[:, None])
+    held = (low <= shares[:, None]) & (shares[:, None] <= high)
+    return float((chances * held).sum(axis=1).mean())
+
+
 def coverage_of_gains(shares, size):
     """The same of Newcombe's interval for both right, only h1, only h2, both wrong."""
     draws = np.random.default_rng(2).multinomial(size, shares, UPDATES)
@@ -50,22 +61,24 @@ def coverage_of_gains(shares, size):
 def coverage_of_clusters(users, rows, together, share):
     """The same of `weighted_share`, and of taking every row for an instance."""
     rng, names, scale = np.random.default_rng(3), np.repeat(np.arange(users), rows), 1 / together - 1
-    hits = naive = 0
+    hits, naive = np.zeros(2), 0
     for _ in range(UPDATES // 4):
         above = rng.random(users * rows) < rng.beta(share * scale, (1 - share) * scale, users)[names]
-        found = weighted_share(above, clusters=names)
+        found = [weighted_share(above, clusters=names, method=method) for method in METHODS]
         plain = wilson_interval(int(above.sum()), len(above))
-        hits, naive = hits + (found.low <= share <= found.high), naive + (plain[0] <= share <= plain[1])
-    return hits / (UPDATES // 4), naive / (UPDATES // 4)
+        hits += [each.low <= share <= each.high for each in found]
+        naive += plain[0] <= share <= plain[1]
+    return *hits / (UPDATES // 4), naive / (UPDATES // 4)
 
 
 def coverage_of_weights(size, spread, share):
     """The same of `weighted_share` for log-normal weights of importance, which the mistakes do not depend on."""
-    rng, hits, worth = np.random.default_rng(4), 0, []
+    rng, hits, worth = np.random.default_rng(4), np.zeros(2), []
     for _ in range(UPDATES):
-        found = weighted_share(rng.random(size) < share, weights=rng.lognormal(0, spread, size))
-        hits, worth = hits + (found.low <= share <= found.high), [*worth, found.effective]
-    return hits / UPDATES, np.mean(worth)
+        above, weights = rng.random(size) < share, rng.lognormal(0, spread, size)
+        found = [weighted_share(above, weights=weights, method=method) for method in METHODS]
+        hits, worth = hits + [each.low <= share <= each.high for each in found], [*worth, found[0].effective]
+    return *hits / UPDATES, np.mean(worth)
 
 
 def errors_of_equivalence(shares, size):
@@ -123,15 +136,21 @@ if __name__ == "__main__":
             f"share {share} of {size}: Wilson covers {coverage_of_shares(wilson_interval, share, size):.2%}, "
             f"Clopper-Pearson {coverage_of_shares(clopper_pearson_interval, share, size):.2%}"
         )
+    for size in (100, 300, 1000, 3000):
+        print(f"shares of {size} on average: ", end="")
+        print(f"Wilson covers {mean_coverage(wilson_interval, size):.2%}, ", end="")
+        print(f"Clopper-Pearson {mean_coverage(clopper_pearson_interval, size):.2%}")
     for shares, size in (((0.9, 0.012, 0.015, 0.073), 2000), ((0.85, 0.05, 0.07, 0.03), 500)):
         covered = coverage_of_gains(shares, size)
         print(f"gain, discordant {shares[1]} and {shares[2]} of {size}: Newcombe covers {covered:.2%}")
     for case in ((200, 5, 0.3, 0.05), (60, 10, 0.2, 0.1)):
         print("{} users of {} rows, correlation {}, share {}: ".format(*case), end="")
-        print("clusters cover {:.2%}, rows as instances {:.2%}".format(*coverage_of_clusters(*case)))
+        found = coverage_of_clusters(*case)
+        print("clusters cover by Wilson {:.2%}, exactly {:.2%}, rows as instances {:.2%}".format(*found))
     for case in ((1000, 0.5, 0.05), (1000, 1.0, 0.05), (3000, 1.0, 0.02)):
         print("{} instances, log-normal weights of sigma {}, share {}: ".format(*case), end="")
-        print("weights cover {:.2%}, worth {:.0f} instances".format(*coverage_of_weights(*case)))
+        found = coverage_of_weights(*case)
+        print("weights cover by Wilson {:.2%}, exactly {:.2%}, worth {:.0f} instances".format(*found))
     for shares, size in (((0.9, 0.03, 0.02, 0.05), 2000), ((0.85, 0.08, 0.05, 0.02), 1000)):
         print(f"TOST at a margin of {abs(shares[1] - shares[2]):.2f}, {size} instances: ", end="")
         print("says equivalent {:.2%}, 90 % bounds cover {:.2%}".format(*errors_of_equivalence(shares, size)))

@@ -147,9 +147,12 @@ def run_seed(name: str, seed: int) -> list[dict[str, Any]]:
         labels = [answers(net, of(own, slice(number)), update.x[held_out]).argmax(-1) for own in both]
         for i, keeper in enumerate(keepers):
             now, of_mean = (of_labels(said[i], update.y[held_out], h1_right[held_out]) for said in labels)
-            if keeper.look(now, epoch, of_mean):
-                kept[i] = {part: value.clone() for part, value in of(both[keeper.best_is_mean], i).items()}
+            is_best = keeper.look(now, epoch, of_mean if keeper.mean_is_due else None)
             lambda_c[i] = keeper.lambda_c
+            if epoch == update.epochs and keeper.mean_is_unseen:
+                is_best |= keeper.look_at_mean(of_mean)
+            if is_best:
+                kept[i] = {part: value.clone() for part, value in of(both[keeper.best_is_mean], i).items()}
 
     first = fresh(update.h2, 2000 + seed)
     weights = trained(net, [first] * members, data, rows.h2, seed, imitation, how, look)

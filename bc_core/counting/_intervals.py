@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Side = Literal["two", "lower", "upper"]
+Method = Literal["wilson", "clopper_pearson"]
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95, side: Side = "two") -> tuple[float, float]:
@@ -184,6 +186,8 @@ def checked_side(side: str) -> str:
     return side
 
 
+# A verdict asks for the same bound more than once, and a training for those of the same counts.
+@lru_cache(maxsize=256)
 def _upper_bound(successes: int, trials: int, error: float) -> tuple[float, float]:
     """The share p (and 1 - p) at which so few successes or fewer have probability `error`; successes < trials."""
     if successes == 0:

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import INT64_MAX, matching_labels, to_numpy
-from bc_core.counting._intervals import Side, clopper_pearson_interval, wilson_interval
+from bc_core.counting._intervals import Method, Side, clopper_pearson_interval, wilson_interval
 from bc_core.counting._scores import SCORES, bec_name, count_cells, named_score, score_from_counts, score_terms
 
-Method = Literal["wilson", "clopper_pearson"]
 Verdict = Literal["pass", "fail", "inconclusive"]
 
 # A larger label is more likely an id than a class, and counts of so many classes would fill the memory.

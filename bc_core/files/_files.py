@@ -53,6 +53,8 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     # Through a link, what it points to is replaced and the link stays.
     target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def read_ids(path: Path) -> list[str]:
         OSError: It cannot be read.
     """
     if path.name.lower().endswith(".csv"):
-        ids = read_table(path, lambda names: [name for name in names if name == "id"]).texts("id").tolist()
+        ids = read_table(path, lambda names: ["id"] if "id" in names else names).texts("id").tolist()
     else:
         with open_text(str(path)) as file:
             ids = [text for line in file if (text := line.strip())]
@@ -87,6 +87,20 @@ def write_accepted(path: Path, flips: Iterable[AcceptedFlip]) -> None:
     writer.writerow(_HEADER)
     writer.writerows((flip.id, flip.reason, flip.expires.isoformat()) for flip in flips)
     write_whole(path, text.getvalue().encode("utf-8"))
+
+
+def refuse_unknown(unknown: Callable[[Sequence[str]], list[str]] | None, ids: Sequence[str]) -> None:
+    """Refuse accepted ids that no instance has.
+
+    Args:
+        unknown: Of some ids, those that no instance has; None where that is not known.
+        ids: The accepted ones.
+
+    Raises:
+        ValueError: There are some.
+    """
+    if unknown is not None and ids and (strange := unknown(ids)):
+        raise ValueError(f"accepted ids that are not in the predictions: {listed(strange)}; take them out")
 
 
 def _refuse_twins(path: Path, ids: list[str]) -> None:

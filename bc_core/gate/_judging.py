@@ -16,7 +16,7 @@ from bc_core.comparison._error_instances import ErrorInstances
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.gate._checks import Check, Question, judged
 from bc_core.gate._evidence import Evidence, Rows
-from bc_core.gate._id_files import AcceptedFlip, read_accepted, read_ids
+from bc_core.gate._id_files import AcceptedFlip, read_accepted, read_ids, refuse_unknown
 from bc_core.gate._policy import Bounds, PerPart, Policy
 from bc_core.predictions._aligned import LabelRights, Told
 from bc_core.predictions._joining import id_texts
@@ -86,8 +86,16 @@ class Judgement:
     spare: tuple[AcceptedFlip, ...] = ()
 
 
-def judge_policy(policy: Policy, subject: Subject, today: datetime.date) -> Judgement:
+def judge_policy(
+    policy: Policy, subject: Subject, today: datetime.date, accepted: Sequence[AcceptedFlip] | None = None
+) -> Judgement:
     """Hold a comparison to a policy.
+
+    Args:
+        policy: What is asked.
+        subject: What is judged.
+        today: From which on accepted flips count again.
+        accepted: Flips that do not count, in place of those of the policy's file.
 
     Raises:
         ValueError: The policy asks nothing, or asks about ids, classes or slices that there are not; or h1 is right on
@@ -112,7 +120,8 @@ def judge_policy(policy: Policy, subject: Subject, today: datetime.date) -> Judg
     critical = [] if policy.critical is None else _critical(policy, subject)
     flips, judgement = set(subject.flips) if critical or policy.accepted else set(), Judgement(())
     if policy.accepted is not None:
-        judgement = _accepted(read_accepted(policy.accepted), subject, flips, set(critical), today)
+        known = read_accepted(policy.accepted) if accepted is None else accepted
+        judgement = _accepted(known, subject, flips, set(critical), today)
     checks = judged(list(_questions(policy, subject, {flip.id for flip in judgement.accepted})), policy.confidence)
     if critical:
         checks.insert(0, _critical_check(critical, flips))
@@ -154,8 +163,7 @@ def _accepted(
 ) -> Judgement:
     if both := [flip.id for flip in flips if flip.id in critical]:
         raise ValueError(f"ids that are critical must not break, and flips of these are accepted: {listed(both)}")
-    if subject.unknown is not None and (unknown := subject.unknown([flip.id for flip in flips])):
-        raise ValueError(f"accepted ids that are not in the predictions: {listed(unknown)}; take them out")
+    refuse_unknown(subject.unknown, [flip.id for flip in flips])
     here = [flip for flip in flips if flip.id in occurred]
     return Judgement(
         (),

@@ -31,11 +31,13 @@ from bc_core.gate._large_files import (
     opened,
     refuse_missing,
 )
-from bc_core.gate._origins import COLUMNAR, LEAST_BYTES, TEXT, NotPlainError, origin_of
+from bc_core.gate._origins import COLUMNAR, JSON, LEAST_BYTES, TEXT, NotPlainError, origin_of
 from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._engine_files import quoted
-from bc_core.predictions._labels import refuse_spaces
-from bc_core.predictions._tables import listed
+from bc_core.predictions._further_columns import FILES, contradiction, refuse_no_such_file
+from bc_core.predictions._labels import refuse_look_alikes, refuse_numbers_among_names
+from bc_core.predictions._right import first_names, of_lm_eval
+from bc_core.predictions._tables import Progress, listed, shown
 from bc_core.slices._columns import CUTS, MOST_VALUES, SliceColumn, range_names
 from bc_core.slices._metadata import MOST_COLUMNS, MOST_TEXTS
 
@@ -55,8 +57,9 @@ def read_large(
     name: str,
     least_rows: int | None = None,
     least_bytes: int = LEAST_BYTES,
+    progress: Progress = lambda path, rows: None,
 ) -> Subject | None:
-    """Compare two Parquet, Arrow or CSV files in bounded memory.
+    """Compare two Parquet, Arrow, CSV or JSON Lines files in bounded memory.
 
     Args:
         old: What h1 predicts.
@@ -66,7 +69,8 @@ def read_large(
         class_names: Name of each class, in order.
         name: What is compared, for titles.
         least_rows: For files of fewer rows, nothing is done.
-        least_bytes: Nor for CSV of fewer bytes.
+        least_bytes: Nor for CSV or JSON Lines of fewer bytes.
+        progress: Told how far it is.
 
     Returns:
         The subject, equal to what joining in memory gives; None where that has to be done: fewer rows, other formats or
@@ -79,16 +83,20 @@ def read_large(
     """
     paths = [old, new] if data is None else [old, new, data]
     texts = [path for path in paths if path.lower().endswith(TEXT)]
-    if not all(path.lower().endswith((*COLUMNAR, *TEXT)) for path in paths) or said.by_position:
+    if not all(path.lower().endswith((*COLUMNAR, *TEXT, *JSON)) for path in paths) or said.by_position:
         return None
-    if any(not os.path.isfile(path) or os.path.getsize(path) < least_bytes for path in texts):
+    written = [path for path in paths if path.lower().endswith((*TEXT, *JSON))]
+    if any(not os.path.isfile(path) or os.path.getsize(path) < least_bytes for path in written):
         return None
     if said.weight is not None or said.cluster is not None or said.right is not None:
         return None
-    with connected(old) as (duckdb, connection):
+    if of_lm_eval(old, first_names(old), said.right) is not None:
+        return None
+    with connected(old, progress) as (duckdb, connection):
         try:
             least = LEAST_ROWS if least_rows is None else least_rows
-            files = [opened(connection, path, alias, said) for path, alias in zip(paths, ("o", "n", "d"), strict=False)]
+            aliases = zip(paths, ("o", "n", "d"), strict=False)
+            files = [opened(connection, path, alias, said, progress) for path, alias in aliases]
             if max(file.rows for file in files) < least:
                 return None
             files = [labelled(connection, file, class_names) for file in files]
@@ -129,6 +137,9 @@ class _Query:
         if labels is None:
             return None
         names, num_classes, numbers = self._classes(labels)
+        refuse_no_such_file(self._said, FILES[: len(self._files)])
+        for name in self._said.slices:
+            self._refuse_contradictions(name)
         slices = {name: self._slices(name) for name in self._said.slices}
         wanted = self._wanted(labels, slices)
         found = errors_by_place(self._connection, wanted)
@@ -177,13 +188,17 @@ class _Query:
         columns = [(self._old, self._old.roles.pred), (self._new, self._new.roles.pred)]
         columns += [(file, file.roles.target) for file in self._with_target]
         found: set[Any] = set()
+        texts = []
         for file, name in columns:
             if file.kind(name) == "integer":  # of which only the ends matter, and files know them
                 ends = f"select min({file.column(name)}), max({file.column(name)}) from {file.source}"
                 found |= set(self._run(ends).fetchall()[0])
                 continue
             query = f"select distinct {file.column(name)} from {file.source} limit {_MOST_LABELS + 1}"
-            found |= {label for (label,) in self._run(query).fetchall()}
+            texts.append((file.path, name or "", {label for (label,) in self._run(query).fetchall()}))
+            found |= texts[-1][2]
+        if self._class_names is None:
+            refuse_numbers_among_names(texts)
         labels = sorted(found)
         many = len(labels) > _MOST_LABELS or (not isinstance(labels[0], str) and labels[-1] >= _MOST_LABELS)
         return None if many else labels
@@ -192,7 +207,7 @@ class _Query:
         """Names of the classes, their number, and the class of each code."""
         names = None if self._class_names is None else tuple(self._class_names)
         if isinstance(labels[0], str):
-            refuse_spaces(labels)
+            refuse_look_alikes(labels, names is not None)
             names = tuple(labels) if names is None else names
             known = {label: number for number, label in enumerate(names)}
             if strange := [label for label in labels if label not in known]:
@@ -227,12 +242,36 @@ class _Query:
         values = ", ".join("'{}'".format(text.replace("'", "''")) for text in texts)
         self._run(f"create type {name} as enum ({values})")
 
-    def _holder(self, name: str) -> LargeFile:
-        """The last file that has a column, as where it is joined in memory."""
-        return [file for file in self._files if name in file.roles.others][-1]
+    def _holders(self, name: str) -> list[LargeFile]:
+        """The files that have a column, of which the last counts, as where they are joined in memory."""
+        chosen = dict(zip(FILES, self._files, strict=False)).get(self._said.columns_from or "")
+        if chosen is not None and name in chosen.roles.others:
+            return [chosen]
+        return [file for file in self._files if name in file.roles.others]
+
+    def _refuse_contradictions(self, name: str) -> None:
+        """Refuse a column that is in several files, with values that differ."""
+        *others, last = self._holders(name)
+        for other in others:
+            kinds = {last.kind(name), other.kind(name)}
+            kind = "varchar" if "text" in kinds else "double" if "number" in kinds else "bigint"
+            values = [f"{file.column(name)}::{kind}" for file in (other, last)]
+            sums = [
+                self._run(f"select sum(hash({file.ids}, {value})::hugeint) from {file.source}").fetchall()[0][0]
+                for file, value in zip((other, last), values, strict=True)
+            ]
+            if sums[0] == sums[1]:  # no join is needed to know that they agree
+                continue
+            found = self._run(
+                f"select count(*) over (), {other.ids}, {', '.join(values)} from {other.source} join {last.source} "
+                f"on {other.ids} = {last.ids} where {values[0]} is distinct from {values[1]} order by 2 limit 3"
+            ).fetchall()
+            if found:
+                told = f"{shown(found[0][2])} and {shown(found[0][3])}"
+                raise contradiction(name, found[0][0], [row[1] for row in found], (other.path, last.path), told)
 
     def _slices(self, name: str) -> _Slices:
-        file = self._holder(name)
+        file = self._holders(name)[-1]
         column, kind = file.column(name), file.kind(name)
         if kind != "text" and self._distinct(file, name) > MOST_VALUES:
             cuts = ", ".join(map(str, CUTS))

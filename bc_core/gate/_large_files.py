@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from bc_core.gate._origins import TEXT, NotPlainError, origin_of, typed
 from bc_core.predictions._columns import ColumnNames, Roles, keeping, roles_of
 from bc_core.predictions._engine_files import damaged, engine, quoted
-from bc_core.predictions._tables import listed, shown
+from bc_core.predictions._tables import Progress, listed, shown
 from bc_core.slices._columns import MOST_VALUES
 
 MEMORY = "1GB"
@@ -24,6 +25,7 @@ _NUMBERS = (*_INTEGERS, "FLOAT", "DOUBLE")
 _BATCH = 122_880
 # Whole numbers with more gaps than this are joined as any other ids.
 _MOST_GAPS = 4
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,12 @@ class LargeFile:
 
 
 @contextmanager
-def connected(path: str) -> Iterator[tuple[Any, Any]]:
+def connected(path: str, progress: Progress | None = None) -> Iterator[tuple[Any, Any]]:
     """DuckDB, and a connection to it that holds no more than `MEMORY` and spills to a folder of its own.
+
+    Args:
+        path: What is read, for messages.
+        progress: Told how far a query is, while it runs.
 
     Raises:
         ImportError: It is not installed.
@@ -83,17 +89,38 @@ def connected(path: str) -> Iterator[tuple[Any, Any]]:
         connection.execute(f"set memory_limit='{MEMORY}'")
         connection.execute(f"set temp_directory='{spilled}'")
         connection.execute("set preserve_insertion_order=false")
-        yield duckdb, connection
+        if progress is None:
+            yield duckdb, connection
+            return
+        connection.execute("set enable_progress_bar=true")
+        connection.execute("set enable_progress_bar_print=false")
+        done = threading.Event()
+        watch = threading.Thread(target=_watched, args=(connection, path, progress, done), daemon=True)
+        watch.start()
+        try:
+            yield duckdb, connection
+        finally:
+            done.set()
+            watch.join()
 
 
-def opened(connection: Any, path: str, alias: str, said: ColumnNames) -> LargeFile:
+def _watched(connection: Any, path: str, progress: Progress, done: threading.Event) -> None:
+    while not done.wait(_LOOK_SECONDS):
+        with suppress(Exception):  # that it cannot be told is no reason to stop
+            share = connection.query_progress()
+            if 0 < share < 100:
+                progress(f"{path}, a query of DuckDB", f"{share:.0f} %")
+
+
+def opened(connection: Any, path: str, alias: str, said: ColumnNames, progress: Progress) -> LargeFile:
     """What a file holds; `alias` is "o", "n" or "d", of the old model, the new one, or data.
 
     Args:
         connection: To DuckDB.
-        path: The file, Parquet, Arrow or CSV.
+        path: The file, Parquet, Arrow, CSV or JSON Lines.
         alias: Its name in queries.
         said: Which columns are what.
+        progress: Told of the rows copied so far.
 
     Raises:
         NotPlainError: Reading it in memory does it, or says what is wrong.
@@ -103,7 +130,7 @@ def opened(connection: Any, path: str, alias: str, said: ColumnNames) -> LargeFi
     with open(path, "rb"):
         pass  # an error of the system's own, where there is no such file
     try:
-        origin = origin_of(connection, path, f"bc_{alias}", keeping(path, said, alias == "n", alias != "d"))
+        origin = origin_of(connection, path, f"bc_{alias}", keeping(path, said, alias == "n", alias != "d"), progress)
         if path.lower().endswith(TEXT):
             names = list(connection.sql(f"select * from {origin}").columns)
             origin = typed(connection, origin, roles_of(path, names, said, alias == "n", alias != "d"), MOST_VALUES)
@@ -367,5 +394,14 @@ class _Places:
         relation = self._connection.sql(f"select {selected} from {file.source}")
         # DuckDB 2 renamed it.
         reader = relation.to_arrow_reader if hasattr(relation, "to_arrow_reader") else relation.fetch_arrow_reader
+        kinds = [np.int64, *(column.kind for column in columns)]
         for batch in reader(_BATCH):
-            yield [column.to_numpy(zero_copy_only=False) for column in batch.columns]
+            yield [_plain(column, kind) for column, kind in zip(batch.columns, kinds, strict=True)]
+
+
+def _plain(column: Any, kind: type[np.integer[Any]]) -> NDArray[Any]:
+    """A column of Arrow without a copy; its own `to_numpy` would import pandas, which takes a third of a second."""
+    if column.null_count:
+        raise ValueError("a value is missing that was there before: is the file being written?")
+    size = np.dtype(kind).itemsize
+    return np.frombuffer(column.buffers()[1], kind, len(column), column.offset * size)

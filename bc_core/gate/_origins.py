@@ -1,21 +1,28 @@
-"""What queries of DuckDB read a file by: Parquet as it is, Arrow under a name, CSV by a copy in Parquet."""
+"""What queries of DuckDB read a file by: Parquet as it is, Arrow under a name, text by a copy in Parquet."""
 
 from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bc_core.predictions._columns import Roles
 from bc_core.predictions._csv_files import separator_of
 from bc_core.predictions._engine_files import literal, quoted
-from bc_core.predictions._tables import Keep
+from bc_core.predictions._streams import chunks
+from bc_core.predictions._tables import Keep, Progress
 from bc_core.predictions._text_files import open_text
 
 COLUMNAR = (".parquet", ".arrow", ".feather")
 TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+JSON = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 # Fewer bytes of text are read in memory.
 LEAST_BYTES = 2**25
+_ROWS = 50_000
 # A number that gives back its text, so that "7" and "007" stay two ids.
 _WHOLE = "0|-?[1-9][0-9]{0,17}"
 
@@ -24,7 +31,13 @@ class NotPlainError(Exception):
     """A file is not what is counted here; reading it in memory does it, or says what is wrong and in which line."""
 
 
-def origin_of(connection: Any, path: str, name: str, keep: Keep = lambda names: names) -> str:
+def origin_of(
+    connection: Any,
+    path: str,
+    name: str,
+    keep: Keep = lambda names: names,
+    progress: Progress = lambda path, rows: None,
+) -> str:
     """What a query reads a file by.
 
     Args:
@@ -32,16 +45,23 @@ def origin_of(connection: Any, path: str, name: str, keep: Keep = lambda names: 
         path: The file.
         name: By which it is known in the connection, where it needs a name.
         keep: Of the names of its columns, those that a copy keeps.
+        progress: Told of the rows copied so far, of JSON Lines.
 
     Raises:
-        NotPlainError: It is no file of Arrow, but a stream; or text that is damaged, or packed otherwise than by gzip.
+        NotPlainError: It is no file of Arrow, but a stream; CSV that is damaged, or packed otherwise than by gzip; or
+            JSON Lines of which a column changes its type.
+        ValueError: JSON Lines are damaged; the line is named.
     """
     if path.lower().endswith(".parquet"):
         return _parquet(path)
-    if path.lower().endswith(TEXT):
-        copy = os.path.join(connection.execute("select current_setting('temp_directory')").fetchall()[0][0], name)
-        _copy(connection, path, f"{copy}.parquet", keep)
-        return _parquet(f"{copy}.parquet")
+    if path.lower().endswith((*TEXT, *JSON)):
+        folder = connection.execute("select current_setting('temp_directory')").fetchall()[0][0]
+        copy = os.path.join(folder, f"{name}.parquet")
+        if path.lower().endswith(TEXT):
+            _copy(connection, path, copy, keep)
+        else:
+            _copy_json(path, copy, keep, progress)
+        return _parquet(copy)
     try:
         from pyarrow import ArrowInvalid, dataset
 
@@ -78,6 +98,43 @@ def _copy(connection: Any, path: str, copy: str, keep: Keep) -> None:
         )
     except duckdb.Error as error:
         raise NotPlainError from error
+
+
+def _copy_json(path: str, copy: str, keep: Keep, progress: Progress) -> None:
+    """Every column as it is read in memory, of the names of the first line."""
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise NotPlainError from error
+
+    def column(values: NDArray[Any]) -> Any:
+        if values.ndim == 1:
+            return pa.array(values)
+        ends = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
+        return pa.ListArray.from_arrays(pa.array(ends), pa.array(values.ravel()))
+
+    kept: list[str] = []
+
+    def of_the_first(names: Sequence[str]) -> Sequence[str]:
+        kept.extend(keep(names) if not kept else ())
+        return kept
+
+    writer, size = None, 0
+    try:
+        for part in chunks(path, of_the_first, _ROWS):
+            table = pa.table({name: column(values) for name, values in part.columns.items()})
+            writer = parquet.ParquetWriter(copy, table.schema) if writer is None else writer
+            if table.schema != writer.schema:
+                raise NotPlainError
+            writer.write_table(table)
+            size += part.size
+            progress(path, size)
+    finally:
+        if writer is not None:
+            writer.close()
+    if not size:
+        raise NotPlainError  # empty, as memory says
 
 
 def typed(connection: Any, origin: str, roles: Roles, most_values: int) -> str:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from bc_core.predictions._columns import ColumnNames
+from bc_core.predictions._further_columns import FILES
 from bc_core.predictions._right import Right
 from bc_core.promise._grammar import Promise
 
 TABLE = "bc-compare"
 _LEAST = 30
 _BOUNDS = ("promise", "min_gain", "non_inferiority")
-_COLUMNS = ("id", "pred", "new_pred", "scores", "target", "weight", "cluster", "by_position")
+_COLUMNS = ("id", "pred", "new_pred", "scores", "target", "weight", "cluster", "by_position", "columns_from")
 _KEYS = (
     *_BOUNDS,
     "confidence",
@@ -155,6 +156,8 @@ def policy_of(keys: Mapping[str, Any], where: str) -> Policy:
     for key, value in columns.items():
         if not isinstance(value, bool if key == "by_position" else str):
             raise ValueError(f"{where}, columns: {key} must be {_kind(key)}, got {value!r}")
+    if columns.get("columns_from", FILES[0]) not in FILES:
+        raise ValueError(f"{where}, columns: columns_from must be one of {', '.join(FILES)}, got {value!r}")
     parts = []
     if "per_class" in keys:
         parts.append(_part(_table(keys, "per_class", where), f"{where}, per_class", None))

@@ -16,7 +16,7 @@ from bc_core.counting._noise import NoiseFloor
 from bc_core.counting._overlap import Verdict
 from bc_core.counting._scores import SCORES
 from bc_core.counting._several import benjamini_hochberg
-from bc_core.counting._weighted import chance_of_so_many, exact_bounds
+from bc_core.counting._weighted import chance_of_so_many, wilson_bounds
 from bc_core.gate._checks import whole_verdict
 from bc_core.gate._evidence import Rows
 from bc_core.gate._judging import Counted, Judgement, Subject
@@ -238,7 +238,7 @@ def _scores(comparison: Comparison | Counted, rows: Rows | None, confidence: flo
             low, high = overlap.interval(name, confidence)
         else:
             above, below = evidence.ratio(name)
-            low, high = exact_bounds(above / below if below else math.nan, below, (1 - confidence) / 2)
+            low, high = wilson_bounds(above / below if below else math.nan, below, (1 - confidence) / 2)
         lines.append(ScoreLine(name, above / below if below else math.nan, low, high, above, below))
     return lines
 

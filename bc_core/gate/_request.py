@@ -22,11 +22,12 @@ from bc_core.comparison._confidence import Said
 from bc_core.counting._noise import NoiseFloor, noise_floor
 from bc_core.files._files import write_whole
 from bc_core.gate._evidence import Rows
-from bc_core.gate._id_files import AcceptedFlip, read_accepted, read_ids, write_accepted
-from bc_core.gate._judging import Judgement, Subject, judge_policy
+from bc_core.gate._id_files import AcceptedFlip
+from bc_core.gate._judging import Counted, Judgement, Subject, judge_policy
 from bc_core.gate._large import read_large
 from bc_core.gate._policy import Policy
 from bc_core.gate._report import Report, report_of
+from bc_core.gate._room import refuse_what_does_not_fit
 from bc_core.gate._shown import junit, markdown
 from bc_core.gate._slices import plain_values, slices_of
 from bc_core.predictions._aligned import Joined
@@ -112,10 +113,13 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
         return Read(Subject(Comparison.load(inputs.old)))
     name = inputs.name or Path(inputs.new).name.split(".")[0]
     if not inputs.noise and not inputs.allow_unmatched:
-        large = read_large(inputs.old, inputs.new, inputs.data, inputs.columns, inputs.classes, name)
+        large = read_large(inputs.old, inputs.new, inputs.data, inputs.columns, inputs.classes, name, progress=progress)
         if large is not None:
             _refuse_itself(inputs)
-            return Read(large, notes=("Counted by DuckDB, as the files are large: new mistakes are in no order",))
+            counted = "Counted by DuckDB, as the files are large: new mistakes are in no order"
+            return Read(large, notes=(counted, *_suspicious(large.comparison)))
+    given = [inputs.old, inputs.new, *inputs.noise, *([inputs.data] if inputs.data is not None else [])]
+    refuse_what_does_not_fit(given, inputs.columns, _one_by_one(inputs))
     joined = join(
         inputs.old,
         inputs.new,
@@ -130,8 +134,7 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
     rows, notes = _rows(joined, inputs.columns)
     if inputs.columns.right is not None and (function := inputs.columns.right.function) is not None:
         notes.append(f"What is right is said by {function}, which was imported")
-    if np.array_equal(joined.h1_pred, joined.h2_pred):
-        notes.append("The new model predicts exactly what the old one does")
+    notes += _seeds_twice(inputs, joined)
     slices = {name: slices_of(joined.columns[name], rows.h1_right, rows.h2_right) for name in inputs.columns.slices}
     thresholds = _thresholds(inputs.columns)
     sure = [None if each is None or thresholds is None else Said(*each) for each in joined.sure]
@@ -149,6 +152,8 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
         threshold=thresholds or 0.5,
     )
 
+    notes += _suspicious(comparison)
+
     def unknown(ids: Sequence[str]) -> list[str]:
         known = set(id_texts(joined.ids).tolist())
         return [each for each in ids if each not in known]
@@ -158,6 +163,41 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
     if joined.other_seeds:
         noise = noise_floor(joined.target, joined.h1_pred, joined.other_seeds, joined.h2_pred, confidence)
     return Read(subject, joined.sureness, noise, tuple(notes))
+
+
+def _one_by_one(inputs: Inputs) -> list[str]:
+    """What was asked that needs every instance, and not their counts."""
+    columns = inputs.columns
+    asked = {
+        "another notion of what is right": columns.right is not None,
+        "weights": columns.weight is not None,
+        "clusters": columns.cluster is not None,
+        "rows without ids": columns.by_position,
+        "other seeds": bool(inputs.noise),
+        "unmatched ids that are allowed": inputs.allow_unmatched,
+    }
+    return [what for what, is_asked in asked.items() if is_asked]
+
+
+def _suspicious(comparison: Comparison | Counted) -> list[str]:
+    """What nothing is wrong with, and hardly anybody means."""
+    assert isinstance(comparison, Comparison)
+    overlap, errors, notes = comparison.overlap, comparison.instances, []
+    if np.array_equal(errors.h1_pred, errors.h2_pred):  # whatever is no error, both predict alike
+        notes.append("The new model predicts exactly what the old one does")
+    for which, right in (("old", overlap.h1_only_right), ("new", overlap.h2_only_right)):
+        if not overlap.both_right + right:
+            notes.append(f"The {which} model is right on no instance: look at how its labels are written")
+    return notes
+
+
+def _seeds_twice(inputs: Inputs, joined: Joined) -> list[str]:
+    others = [joined.h1_pred, joined.h2_pred, *joined.other_seeds]
+    return [
+        f"{path} predicts exactly what another file does, and is hardly another seed"
+        for place, path in enumerate(inputs.noise, 2)
+        if any(np.array_equal(others[place], other) for other in others[:place])
+    ]
 
 
 def _thresholds(columns: ColumnNames) -> tuple[float, float] | None:
@@ -192,8 +232,10 @@ def _rows(joined: Joined, columns: ColumnNames) -> tuple[Rows, list[str]]:
         weights = joined.columns[columns.weight].numbers
         if weights.ndim != 1:
             raise ValueError(f"column {columns.weight!r} holds lists, and an instance has one weight")
-        if (weights < 0).any() or not weights.sum():
+        if (weights < 0).any() or not weights.any():
             raise ValueError(f"column {columns.weight!r}: expected weights of at least 0, and some above it")
+        if not 1e-100 < (largest := float(weights.max())) < 1e100:
+            weights = weights / largest  # only how they compare matters, and their squares must be numbers
         effective = float(weights.sum()) ** 2 / float(np.square(weights).sum())
         notes.append(
             f"Scores and verdicts are weighted by {columns.weight!r}: worth {effective:.0f} plain instances. Classes "
@@ -228,8 +270,17 @@ def report(
     policy: Policy | None = None,
     today: datetime.date | None = None,
     search: bool = False,
+    accepted: Sequence[AcceptedFlip] | None = None,
 ) -> Report:
-    """Judge what was read, and gather what is shown; `search` looks for slices of one and two columns.
+    """Judge what was read, and gather what is shown.
+
+    Args:
+        found: What was read.
+        confidence: Of intervals.
+        policy: What it is held to; None where nothing is judged.
+        today: From which on accepted flips count again. Default: today.
+        search: Whether slices of one and two columns are looked for.
+        accepted: Flips that do not count, in place of those of the policy's file.
 
     Raises:
         ValueError: The policy asks about what is not there.
@@ -237,7 +288,7 @@ def report(
     """
     judgement: Judgement | None = None
     if policy is not None:
-        judgement = judge_policy(policy, found.subject, today or datetime.datetime.now(datetime.timezone.utc).date())
+        judgement = judge_policy(policy, found.subject, today or this_day(), accepted)
     subject, slices = found.subject, []
     if search:
         if subject.rows is None or not subject.slices or subject.target is None:
@@ -251,45 +302,16 @@ def report(
     return report_of(subject, confidence, judgement, found.sureness, found.noise, found.notes, slices)
 
 
+def this_day() -> datetime.date:
+    """Today, wherever the machine is."""
+    return datetime.datetime.now(datetime.timezone.utc).date()
+
+
 def _classes(subject: Subject) -> SliceColumn:
     """True classes as one more column to look at."""
     labels = tuple(str(label) for label in subject.comparison.labels)
     flips = subject.comparison.negative_flips().target
     return SliceColumn("class", labels, subject.comparison.overlap.counts, flips, subject.target)
-
-
-def accept(policy: Policy, subject: Subject, reason: str, expires: datetime.date) -> int:
-    """Write today's flips to the file of accepted ones, but for critical instances.
-
-    Those that are none any more are taken off the list: the next update is held to today's state.
-
-    Returns:
-        How many flips are newly accepted.
-
-    Raises:
-        ValueError: There is no file to write to, or no reason, or what is there is damaged.
-        OSError: It cannot be read or written.
-    """
-    path = policy.accepted
-    if path is None:
-        raise ValueError("--accept writes the file that the policy names by `accepted`, or --accepted FILE: name one")
-    if not reason.strip():
-        raise ValueError("--accept needs --reason TEXT: why the flips may be there")
-    critical = set() if policy.critical is None else set(read_ids(policy.critical))
-    known = {flip.id: flip for flip in read_accepted(path)} if path.exists() else {}
-    today = datetime.datetime.now(datetime.timezone.utc).date()
-    if expires < today:
-        raise ValueError(f"--expires {expires}: that day has passed")
-    flips, new = [], 0
-    for instance in subject.flips:
-        if instance in critical:
-            continue
-        before = known.get(instance)
-        if before is None or before.expires < today:
-            before, new = AcceptedFlip(instance, reason, expires), new + 1
-        flips.append(before)
-    write_accepted(path, flips)
-    return new
 
 
 @dataclass(frozen=True)

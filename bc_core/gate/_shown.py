@@ -15,7 +15,7 @@ from bc_core.slices._search import FoundSlice
 
 _WORST = 5
 _FEW_CHECKS = 15
-_MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "❔"}
+MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "❔"}
 
 
 def terminal(report: Report) -> str:
@@ -53,7 +53,7 @@ def markdown(report: Report) -> str:
     """A summary of one screen."""
     overlap, lines = report.comparison.overlap, []
     if report.verdict is not None:
-        lines.append(f"## {_MARKS[report.verdict]} Compatibility: {report.verdict}")
+        lines.append(f"## {MARKS[report.verdict]} Compatibility: {report.verdict}")
     else:
         lines.append("## Compatibility")
     lines += [
@@ -65,7 +65,7 @@ def markdown(report: Report) -> str:
         checks = _worst_first(report.judgement.checks)
         lines += ["", "| | where | wanted | measured |", "|---|---|---|---|"]
         lines += [
-            f"| {_MARKS[check.verdict]} | {_cell(check.scope)} | {_cell(check.wanted)} | {_cell(_measured(check))} |"
+            f"| {MARKS[check.verdict]} | {_cell(check.scope)} | {_cell(check.wanted)} | {_cell(_measured(check))} |"
             for check in checks[:_FEW_CHECKS]
         ]
         if len(checks) > _FEW_CHECKS:
@@ -107,7 +107,7 @@ def markdown(report: Report) -> str:
 def junit(report: Report) -> str:
     """One test case a check: a failure where it fails, an error where it is inconclusive."""
     checks = () if report.judgement is None else report.judgement.checks
-    counts = {verdict: sum(check.verdict == verdict for check in checks) for verdict in _MARKS}
+    counts = {verdict: sum(check.verdict == verdict for check in checks) for verdict in MARKS}
     suite = ElementTree.Element(
         "testsuite",
         name="bc-compare",

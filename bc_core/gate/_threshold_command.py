@@ -1,19 +1,19 @@
-"""`bc-compare threshold OLD NEW`: what breaks at each threshold of the new model, as text and JSON."""
+"""`bc-compare threshold OLD NEW`: what breaks at each threshold of the new model, as text, Markdown and JSON."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from bc_core.files._files import write_whole
+from bc_core.gate._shown import MARKS
 from bc_core.predictions._aligned import Joined
 from bc_core.promise._threshold import ThresholdCurve, threshold_curve
 
 _LINES = 15
-_SCORES = ("nfr", "pfr", "btc", "accuracy_h2")
+SHOWN = ("nfr", "pfr", "btc", "accuracy_h2")
 _STATUS = {"met": "pass", "missed": "fail", "cannot be told": "inconclusive"}
 
 
@@ -37,28 +37,48 @@ def verdict_of(curve: ThresholdCurve) -> str | None:
 
 def as_text(curve: ThresholdCurve) -> str:
     """Some of the thresholds, and the one to take."""
-    scores = {name: curve.score(name) for name in _SCORES}
+    lines = [f"{'threshold':>12}  {'NFR':>8}  {'PFR':>8}  {'BTC':>8}  {'accuracy':>8}"]
+    for threshold, values in _some(curve):
+        mark = "  <- recommended" if threshold == curve.recommended else ""
+        lines.append(f"{threshold:>12.6g}  {'  '.join(f'{value:>8.2%}' for value in values)}{mark}")
+    return "\n".join([*lines, *told_of(curve)])
+
+
+def as_markdown(curve: ThresholdCurve) -> str:
+    """The same as a summary of one screen."""
+    verdict = verdict_of(curve)
+    lines = ["## Thresholds" if verdict is None else f"## {MARKS[verdict]} Thresholds: {verdict}", ""]
+    lines += ["| threshold | NFR | PFR | BTC | accuracy | |", "|---|---|---|---|---|---|"]
+    for threshold, values in _some(curve):
+        mark = "recommended" if threshold == curve.recommended else ""
+        lines.append(f"| {threshold:.6g} | {' | '.join(f'{value:.2%}' for value in values)} | {mark} |")
+    return "\n".join([*lines, "", *(f"- {line}" for line in told_of(curve))]).rstrip() + "\n"
+
+
+def told_of(curve: ThresholdCurve) -> list[str]:
+    """Which threshold to take, in words; nothing where no promise was given."""
+    if curve.promise is not None and curve.recommended is None:
+        return [f"No threshold keeps {curve.promise} for sure on half of the instances"]
+    if curve.verdict is not None:
+        chosen = f"Recommended: {curve.recommended!r}, chosen on one half of the instances. On the other half:"
+        return [chosen, *str(curve.verdict).splitlines()]
+    return []
+
+
+def _some(curve: ThresholdCurve) -> Iterator[tuple[float, list[float]]]:
+    """Thresholds evenly among all, the most accurate one and the one recommended, with what is shown of each."""
+    scores = [curve.score(name) for name in SHOWN]
     shown = set(np.unique(np.linspace(0, len(curve.thresholds) - 1, _LINES).astype(int)).tolist())
-    shown.add(int(np.argmax(scores["accuracy_h2"])))
+    shown.add(int(np.argmax(scores[SHOWN.index("accuracy_h2")])))
     if curve.recommended is not None:
         shown.add(int(np.searchsorted(curve.thresholds, curve.recommended)))
-    lines = [f"{'threshold':>12}  {'NFR':>8}  {'PFR':>8}  {'BTC':>8}  {'accuracy':>8}"]
     for place in sorted(shown):
-        threshold = float(curve.thresholds[place])
-        values = "  ".join(f"{scores[name][place]:>8.2%}" for name in _SCORES)
-        mark = "  <- recommended" if threshold == curve.recommended else ""
-        lines.append(f"{threshold:>12.6g}  {values}{mark}")
-    if curve.promise is not None and curve.recommended is None:
-        lines.append(f"No threshold keeps {curve.promise} for sure on half of the instances")
-    elif curve.verdict is not None:
-        lines.append(f"Recommended: {curve.recommended!r}, chosen on one half of the instances. On the other half:")
-        lines.append(str(curve.verdict))
-    return "\n".join(lines)
+        yield float(curve.thresholds[place]), [float(score[place]) for score in scores]
 
 
 def as_dict(curve: ThresholdCurve) -> dict[str, Any]:
     """All thresholds, as plain values ready for JSON."""
-    scores = {name: [None if np.isnan(v) else v for v in curve.score(name).tolist()] for name in _SCORES}
+    scores = {name: [None if np.isnan(v) else v for v in curve.score(name).tolist()] for name in SHOWN}
     return {
         "format": "backward-compat-thresholds",
         "version": 1,
@@ -71,10 +91,6 @@ def as_dict(curve: ThresholdCurve) -> dict[str, Any]:
     }
 
 
-def write_json(path: str, curve: ThresholdCurve) -> None:
-    """Write the curve to a file.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    write_whole(Path(path), (json.dumps(as_dict(curve), indent=2, allow_nan=False) + "\n").encode())
+def as_json(curve: ThresholdCurve) -> str:
+    """The curve as JSON."""
+    return json.dumps(as_dict(curve), indent=2, allow_nan=False) + "\n"

@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("file", metavar="MODEL", help="a file, folder, address or module:function; see below")
-    made.add_argument("data", metavar="DATA", help="CSV, JSON Lines, npz, Parquet or Arrow")
+    made.add_argument(
+        "data", metavar="DATA", help="CSV, JSON Lines, npz, Parquet or Arrow; or a folder of texts or images"
+    )
     made.add_argument("--out", required=True, metavar="FILE", help="ends in .csv, .jsonl or .parquet")
     made.add_argument("--overwrite", action="store_true", help="replace FILE, and begin anew what was begun")
     columns = made.add_argument_group("columns of DATA (patterns such as 'x*' too)")

@@ -14,8 +14,8 @@ from bc_core.files._files import locked
 from bc_core.predicting._adapter import ModelSettings, Predictor, open_model
 from bc_core.predicting._answers import answer_columns, checked_answer, same_answer
 from bc_core.predicting._data import Asked, DataColumns, found_columns
+from bc_core.predicting._folders import data_chunks, data_columns, folder_of, refuse_images
 from bc_core.predicting._partial import FORMATS, Partial
-from bc_core.predictions._streams import chunks, columns_of
 from bc_core.predictions._tables import Table, listed
 
 BATCH = 256
@@ -64,7 +64,8 @@ def predict(
     Args:
         model: A file (`.onnx`, `.pt`, `.pt2`, `.keras`, `.skops`, ...), a folder (SavedModel, Hugging Face), the
             address of an endpoint, or `module:function`.
-        data: `.csv`, `.tsv`, `.jsonl`, `.ndjson` (or these with `.gz`), `.npz`, `.parquet`, `.arrow` or `.feather`.
+        data: `.csv`, `.tsv`, `.jsonl`, `.ndjson` (or these with `.gz`), `.npz`, `.parquet`, `.arrow` or `.feather`; or
+            a folder of texts, or of images, whose paths a function is given. Folders in it are classes.
         out: Ends in `.csv`, `.jsonl` or `.parquet`.
         features: Columns of one array that the model is given; patterns such as ``"x*"`` too.
         text: Column of texts that it is given instead.
@@ -115,7 +116,11 @@ def predict(
         _need_pyarrow(path)
     named = {name: tuple(wanted) for name, wanted in (inputs or {}).items()}
     asked = Asked(tuple(features), text, named, tuple(keep), id, target, by_position)
-    columns = found_columns(data, columns_of(data), asked)
+    if (folder := folder_of(data)) is not None:
+        refuse_images(model, folder, adapter)
+        if not (features or named):
+            asked = replace(asked, text=text or folder.given)
+    columns = found_columns(data, data_columns(data), asked)
     _refuse_clashes(data, columns)
     predictor = open_model(model, replace(settings, features=columns.features), adapter)
     names = tuple(classes) if classes is not None else None
@@ -155,7 +160,7 @@ class _Run:
             return self.columns.names
 
         if partial.rows:
-            for table in chunks(self.data, keep, len(next(iter(partial.first.values())))):
+            for table in data_chunks(self.data, keep, len(next(iter(partial.first.values())))):
                 now = self._answered(table)
                 if list(now) != list(partial.first) or not all(
                     same_answer(partial.first[name], values) for name, values in now.items()
@@ -166,7 +171,7 @@ class _Run:
                     )
                 break
             progress(partial.rows)
-        for table in chunks(self.data, keep, size, partial.rows):
+        for table in data_chunks(self.data, keep, size, partial.rows):
             answered = self._answered(table)
             if not partial.rows:
                 kept = min(size, _FIRST)

@@ -34,6 +34,8 @@ class ColumnNames:
         slices: Names of columns whose values are slices.
         by_position: Whether rows are joined by their order instead of ids.
         right: What counts as right; None for equality of labels.
+        columns_from: Of "old", "new" and "data", the file whose weights, clusters and slices count where several have
+            the column; None where they must agree.
     """
 
     id: str | None = None
@@ -46,6 +48,13 @@ class ColumnNames:
     slices: tuple[str, ...] = ()
     by_position: bool = False
     right: Right | None = None
+    columns_from: str | None = None
+
+    @property
+    def further(self) -> dict[str, str]:
+        """Weights, clusters and slices, each with the option that names it."""
+        named = [*((name, "--slice") for name in self.slices), (self.cluster, "--cluster"), (self.weight, "--weight")]
+        return {name: option for name, option in named if name is not None}
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
-from bc_core.predictions._aligned import AlignedFile, Column, Joined, Sure
+from bc_core.predictions._aligned import AlignedFile, Joined, Sure
 from bc_core.predictions._columns import ColumnNames, keeping, roles_of
+from bc_core.predictions._further_columns import further_columns
 from bc_core.predictions._graded import graded, one_filter
 from bc_core.predictions._labels import Labels, class_numbers, labels_of, target_of, top_k_labels
 from bc_core.predictions._multilabel import several_labels
@@ -79,10 +80,10 @@ def join(
     files, ids, unmatched = _by_position(files) if said.by_position else _matched(files, allow_unmatched)
 
     if right.graded:
-        return replace(graded(files, ids, right), columns=_others(files, said), unmatched=unmatched)
+        return replace(graded(files, ids, right), columns=further_columns(files, ids, said), unmatched=unmatched)
     if right.multilabel:
         found = several_labels(files, ids, right, class_names)
-        return replace(found, columns=_others(files, said), unmatched=unmatched)
+        return replace(found, columns=further_columns(files, ids, said), unmatched=unmatched)
     predicting = [file for file in files if file.what != "data"]
     labels = [labels_of(file.table, file.roles, class_names, right, file.what == "new") for file in predicting]
     if right.binary and not any(each.thresholded for each in labels):
@@ -120,7 +121,7 @@ def join(
         num_classes,
         names,
         None if sure[1] is None else sure[1].answer,
-        _others(files, said),
+        further_columns(files, ids, said),
         tuple(aligned[2 : len(predicting)]),
         unmatched,
         (sure[0], sure[1]),
@@ -296,21 +297,6 @@ def _sure(
         return np.where(columns >= 0, probabilities[np.arange(len(rows)), np.maximum(columns, 0)], np.nan)
 
     return Sure(of(pred), of(target), of(np.ones_like(pred)) if num_classes == 2 else None)
-
-
-def _others(files: Sequence[AlignedFile], said: ColumnNames) -> dict[str, Column]:
-    found: dict[str, Column] = {}
-    for file in files:
-        if file.what != "noise":
-            found.update({name: Column(file.table, name, file.rows) for name in file.roles.others})
-    for name, option in (
-        (said.weight, "--weight"),
-        (said.cluster, "--cluster"),
-        *((s, "--slice") for s in said.slices),
-    ):
-        if name is not None and name not in found:
-            raise ValueError(f"no column {name!r} (of {option}) in {', '.join(file.table.path for file in files)}")
-    return found
 
 
 def id_texts(ids: NDArray[Any]) -> NDArray[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -277,22 +278,14 @@ def class_numbers(
     )
     if not as_text and not named:
         return _plain_numbers(labels, class_names)
-    columns = []
-    for each in labels:
-        column = each.values if each.values.dtype.kind == "O" else each.texts
-        if column is None:
-            if class_names is not None and each.values.max() < len(class_names):
-                column = text_objects(list(class_names))[each.values]
-            else:
-                other = as_text[0]
-                raise ValueError(
-                    f"labels of mixed types: {each.table.path} has numbers in {each.name!r}, and {other.table.path} "
-                    f"text such as {shown(other.values[0])} in {other.name!r}; write them alike, or name the classes "
-                    "in the order of their numbers by --classes"
-                )
-        columns.append(column)
+    by_number = class_names is not None and _numeric(labels, class_names) and not any(map(_is_number, class_names))
+    columns = [_texts_of(each, as_text, class_names, by_number) for each in labels]
+    if class_names is None:
+        refuse_numbers_among_names(
+            [(each.table.path, each.name, set(texts.tolist())) for each, texts in zip(labels, columns, strict=True)]
+        )
     occurring = sorted({text for column in columns for text in column.tolist()})
-    refuse_spaces(occurring)
+    refuse_look_alikes(occurring, class_names is not None)
     names = tuple(occurring) if class_names is None else tuple(class_names)
     numbers = {name: number for number, name in enumerate(names)}
     if strange := [text for text in occurring if text not in numbers]:
@@ -306,19 +299,79 @@ def class_numbers(
     return [np.asarray([numbers[text] for text in column.tolist()], np.int64) for column in columns], names, len(names)
 
 
-def refuse_spaces(names: Sequence[str]) -> None:
-    """Refuse labels that only a space or a point and zeros tell apart: they are one class, and would count as mistakes.
+def _texts_of(
+    labels: Labels, as_text: Sequence[Labels], class_names: Sequence[str] | None, by_number: bool
+) -> NDArray[Any]:
+    """Labels as names, of numbers those of the classes."""
+    if labels.values.dtype.kind == "O":
+        return labels.values
+    if labels.texts is not None and not by_number:
+        return labels.texts
+    if class_names is None:
+        text = as_text[0]
+        raise _mixed((labels.table.path, labels.name), (text.table.path, text.name), text.values[0])
+    _refuse_outside(labels, len(class_names))
+    return text_objects(list(class_names))[labels.values.astype(np.int64)]
+
+
+def refuse_look_alikes(names: Sequence[str], known: bool = False) -> None:
+    """Refuse labels that look like one: they are one class, and would count as mistakes.
+
+    Args:
+        names: The labels that occur.
+        known: Whether the classes were named, so that two which only their case tells apart are two.
 
     Raises:
-        ValueError: There are some.
+        ValueError: Only a space, a sign that is not seen, the same letter written otherwise, a point and zeros, or the
+            case of a word (not of a letter) tells two of them apart.
     """
-    known: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    words: dict[str, str] = {}
     for name in names:
-        if (other := known.setdefault(name.strip(), name)) != name:
-            raise ValueError(f"the labels {shown(other)} and {shown(name)} differ by a space alone; write them alike")
+        if (other := seen.setdefault(_as_seen(name), name)) != name:
+            space = other.strip() == name.strip()
+            what = "differ by a space alone" if space else f"look alike ({other!a} and {name!a})"
+            raise ValueError(f"the labels {shown(other)} and {shown(name)} {what}; write them alike")
         whole, point, zeros = name.strip().partition(".")
         if point and whole in names and whole.isdecimal() and not zeros.strip("0"):
             raise ValueError(f"the labels {shown(whole)} and {shown(name)} are one number; write them alike")
+        word = _as_seen(name).casefold()
+        if not known and len(word) > 1 and (other := words.setdefault(word, name)) != name:
+            raise ValueError(
+                f"the labels {shown(other)} and {shown(name)} differ by case alone; write them alike, or name all "
+                "classes by --classes if they are two"
+            )
+
+
+def _as_seen(name: str) -> str:
+    text = "".join(char for char in unicodedata.normalize("NFC", name) if char.isprintable() or char.isspace())
+    return " ".join(text.split())
+
+
+def refuse_numbers_among_names(columns: Sequence[tuple[str, str, Collection[str]]]) -> None:
+    """Refuse class numbers in one file and names in another: all of them would count as mistakes.
+
+    Args:
+        columns: Of each its file, its name and the labels in it.
+
+    Raises:
+        ValueError: All labels of one column are numbers, and none of another.
+    """
+    numbers = next((each for each in columns if are_numbers(each[2])), None)
+    names = next((each for each in columns if not any(map(_is_number, each[2]))), None)
+    if numbers is not None and names is not None:
+        raise _mixed(numbers[:2], names[:2], min(names[2]))
+
+
+def _is_number(text: str) -> bool:
+    return are_numbers([text])
+
+
+def _mixed(numbers: tuple[str, str], names: tuple[str, str], name: str) -> ValueError:
+    return ValueError(
+        f"labels of mixed types: {numbers[0]} has numbers in {numbers[1]!r}, and {names[0]} text such as {shown(name)} "
+        f"in {names[1]!r}; write them alike, or name the classes in the order of their numbers by --classes"
+    )
 
 
 def _refuse_shifted(labels: Sequence[Labels], class_names: Sequence[str]) -> None:
@@ -353,8 +406,12 @@ def _plain_numbers(
         )
     size = len(class_names) if class_names is not None else max(scored, default=highest)
     for each in labels:
-        outside = (each.values < 0) | (each.values >= size)
-        if outside.any():
-            row = int(outside.argmax())
-            raise each.table.fault(each.name, row, f"is {each.values[row]}, and classes are 0 to {size - 1}")
+        _refuse_outside(each, size)
     return [each.values.astype(np.int64) for each in labels], None if class_names is None else tuple(class_names), size
+
+
+def _refuse_outside(labels: Labels, size: int) -> None:
+    outside = (labels.values < 0) | (labels.values >= size)
+    if outside.any():
+        row = int(outside.argmax())
+        raise labels.table.fault(labels.name, row, f"is {labels.values[row]:g}, and classes are 0 to {size - 1}")

@@ -13,7 +13,8 @@ from bc_core._arrays import text_objects
 
 # Of the names of a file's columns, those that are to be kept.
 Keep = Callable[[Sequence[str]], Sequence[str]]
-Progress = Callable[[str, int], None]
+# Told of a file how far it is: so many rows, or what else says it.
+Progress = Callable[[str, "int | str"], None]
 _SHOWN = 5
 
 

@@ -38,7 +38,7 @@ class PromiseOptions:
         confidence: Of the one-sided bounds that decide, at least 0.5.
         keep: Which weights the training ends with: ``"best"``, of the looks that met the promise the one with the best
             accuracy, else the one that came nearest; or ``"last"``.
-        average: Whether each look is also at a mean of the weights so far (see `Keeper.share_of_look`), and the better
+        average: Whether some looks are also at a mean of the weights so far (see `Keeper.mean_is_due`), and the better
             of both counts; where the best are kept.
         start: lambda_c at first, > 0. None for 2; of a dissonance with a largest lambda_c half of that.
         most: The largest lambda_c. None for 64, or that of the dissonance.
@@ -197,13 +197,28 @@ class Keeper:
         self._in_mean = 1 if anew else self._in_mean + 1
         return 4 / (self._in_mean + 3)
 
+    @property
+    def mean_is_due(self) -> bool:
+        """Whether this look, whose weights were taken into the mean, is to be at the mean too.
+
+        The fourth, eighth, sixteenth and so on are: each reads the held-out data once more, and what the mean spares
+        changes slowly.
+        """
+        return _is_due(self._in_mean)
+
+    @property
+    def mean_is_unseen(self) -> bool:
+        """Whether the mean is to be looked at as the training ends: neither of the last two looks was at it."""
+        return self._in_mean > 1 and not (_is_due(self._in_mean) or _is_due(self._in_mean - 1))
+
     def look(self, overlap: ErrorOverlap, steps: int, of_mean: ErrorOverlap | None = None) -> bool:
         """Take what held-out data show after some training steps, and move lambda_c.
 
         Args:
             overlap: Counts of h1 and h2.
             steps: Training steps so far.
-            of_mean: Counts of h1 and h2 with the mean of its weights; the better of both is what the look has shown.
+            of_mean: Counts of h1 and h2 with the mean of its weights, where that is due; the better of both is what
+                the look has shown.
 
         Returns:
             Whether these weights are the best so far, to be kept; `best_is_mean` says which.
@@ -213,15 +228,28 @@ class Keeper:
         """
         if self._last is None:
             check_can_be_told(self.options, overlap)
-        verdicts = [self._judge(each) for each in (of_mean, overlap) if each is not None]
-        self._last = verdict = max(verdicts, key=_rank)
-        self._multiplier.update(verdict)
+        now, mean = self._judge(overlap), None if of_mean is None else self._judge(of_mean)
+        self._last = now if mean is None else max(mean, now, key=_rank)
+        self._multiplier.update(now, None if mean is None else self._last)
         self.steps = steps
+        return self._compare(self._last, is_mean=self._last is mean)
+
+    def look_at_mean(self, of_mean: ErrorOverlap) -> bool:
+        """Take what the mean of weights is worth as the training ends, where that is unseen.
+
+        Args:
+            of_mean: Counts of h1 and h2 with it.
+
+        Returns:
+            Whether it is the best.
+        """
+        return self._compare(self._judge(of_mean), is_mean=True)
+
+    def _compare(self, verdict: PromiseVerdict, is_mean: bool) -> bool:
         # Of equals the later, which has seen more.
         is_best = self._best is None or _rank(verdict) >= _rank(self._best)
         if is_best:
-            self._best, self.best_steps = verdict, steps
-            self.best_is_mean = of_mean is not None and verdict is verdicts[0]
+            self._best, self.best_steps, self.best_is_mean = verdict, self.steps, is_mean
         return is_best
 
     def _judge(self, overlap: ErrorOverlap) -> PromiseVerdict:
@@ -297,6 +325,10 @@ class Keeper:
         self.steps, self.best_steps = state["steps"], state["best_steps"]
         # A checkpoint of before there were means has none.
         self.best_is_mean, self._in_mean = state.get("best_is_mean", False), state.get("in_mean", 0)
+
+
+def _is_due(look: int) -> bool:
+    return look >= 4 and look.bit_count() == 1
 
 
 def check_can_be_told(options: PromiseOptions, overlap: ErrorOverlap) -> None:

@@ -20,10 +20,11 @@ class Multiplier:
         \log \lambda_{t+1} = \log \lambda_t + k_i \bar e_t + k_p (e_t - e_{t-1}), \quad
         e_t = \log \frac{\text{bound of the share that breaks}}{\text{aim} \cdot \text{most that is promised}}
 
-    for a promise of several bounds the largest, :math:`\bar e` cut to -0.5..0.5. The model's own step is on the
-    differentiable dissonance, the multiplier's on the true score: a proxy-Lagrangian. In the logarithm one gain serves
-    a lambda_c of 0.1 and of 64. The proportional term, what an augmented Lagrangian adds, is not cut: what falls by
-    itself as h2 learns takes lambda_c down as far as the integral has taken it up.
+    for a promise of several bounds the largest, :math:`\bar e` cut to -0.5..0.5. The share is that of the weights of
+    now, less what their mean was seen to spare when it was looked at last, so that it need not be looked at each time.
+    The model's own step is on the differentiable dissonance, the multiplier's on the true score: a proxy-Lagrangian. In
+    the logarithm one gain serves a lambda_c of 0.1 and of 64. The proportional term, what an augmented Lagrangian adds,
+    is not cut: what falls by itself as h2 learns takes lambda_c down as far as the integral has taken it up.
 
     Args:
         start: lambda_c at first.
@@ -58,26 +59,40 @@ class Multiplier:
         self._least, self._most, self._integral, self._proportional = least, most, integral, proportional
         self._aim = math.log(aim)
         self._last: float | None = None
+        self._spared = 0.0
 
-    def update(self, verdict: PromiseVerdict) -> None:
-        """Move lambda_c by what a look at held-out data has shown."""
-        excesses = [log_excess(finding) - self._aim for finding in verdict.findings if not math.isnan(finding.value)]
-        if not excesses:
+    def update(self, now: PromiseVerdict, shown: PromiseVerdict | None = None) -> None:
+        """Move lambda_c by what a look at held-out data has shown.
+
+        Args:
+            now: Of the weights of now.
+            shown: The better of that and of their mean; None where the mean was not looked at.
+        """
+        excess, better = self._excess(now), None if shown is None else self._excess(shown)
+        if excess is None:
             return
-        excess = max(excesses)
+        if better is not None:
+            self._spared = excess - better
+        excess = excess - self._spared if better is None else better
         change = 0.0 if self._last is None else excess - self._last
         self._last = excess
         added = self._integral * min(max(excess, -_MOST), _MOST)
         moved = math.log(self.lambda_c) + added + self._proportional * change
         self.lambda_c = min(max(math.exp(moved), self._least), self._most)
 
+    def _excess(self, verdict: PromiseVerdict) -> float | None:
+        excesses = [log_excess(finding) - self._aim for finding in verdict.findings if not math.isnan(finding.value)]
+        return max(excesses, default=None)
+
     def state_dict(self) -> dict[str, Any]:
         """What it has to remember, as plain values."""
-        return {"lambda_c": self.lambda_c, "last_excess": self._last}
+        return {"lambda_c": self.lambda_c, "last_excess": self._last, "spared": self._spared}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another one stood."""
         self.lambda_c, self._last = state["lambda_c"], state["last_excess"]
+        # A checkpoint of when the mean was looked at each time has none.
+        self._spared = state.get("spared", 0.0)
 
 
 def log_excess(finding: Finding) -> float:

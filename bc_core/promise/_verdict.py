@@ -27,15 +27,16 @@ class Finding(NamedTuple):
         verdict: ``"met"``, ``"missed"`` or ``"cannot be told"``.
         value: The score; nan where nothing is counted for it.
         bound: Its unfavourable one-sided bound: an upper one where low is good. The promise is met where it keeps it.
-        instances_needed: How many instances would decide if the score stayed as it is; None where it is decided, or
-            where no number would (the score is at the limit).
+        overlap: The counts that it is read from.
+        confidence: Of the bound.
     """
 
     constraint: Constraint
     verdict: Word
     value: float
     bound: float
-    instances_needed: int | None
+    overlap: ErrorOverlap
+    confidence: float
 
     @property
     def target(self) -> float:
@@ -47,6 +48,17 @@ class Finding(NamedTuple):
         """By how much the score breaks the limit; negative where it keeps it."""
         return self.constraint.excess(self.value)
 
+    @property
+    def instances_needed(self) -> int | None:
+        """How many instances would decide if the score stayed as it is.
+
+        None where it is decided, or where no number would (the score is at the limit). It is a search, which only
+        those who ask for it pay.
+        """
+        if self.verdict != "cannot be told":
+            return None
+        return _instances_needed(self.constraint, self.overlap, self.confidence)
+
     def __str__(self) -> str:
         score, side = self.constraint.score, "at least" if self.constraint.higher_is_better else "at most"
         if math.isnan(self.value):
@@ -54,8 +66,8 @@ class Finding(NamedTuple):
         found = f"{score} is {_percent(self.value)}, {side} {_percent(self.bound)}"
         if self.verdict == "missed":
             return f"{found}: missed by {100 * self.excess:.2g} points"
-        if self.instances_needed is not None:
-            return f"{found}: about {self.instances_needed} instances would decide"
+        if (needed := self.instances_needed) is not None:
+            return f"{found}: about {needed} instances would decide"
         return found
 
 
@@ -166,8 +178,7 @@ def judge(promise: str | Iterable[str] | Promise, overlap: ErrorOverlap, confide
 def _find(constraint: Constraint, overlap: ErrorOverlap, confidence: float) -> Finding:
     verdict = _WORDS[overlap.gate(constraint.score, constraint.limit, confidence)]
     value = overlap.score(constraint.score, math.nan)
-    needed = None if verdict != "cannot be told" else _instances_needed(constraint, overlap, confidence)
-    return Finding(constraint, verdict, value, constraint.bound(overlap, confidence), needed)
+    return Finding(constraint, verdict, value, constraint.bound(overlap, confidence), overlap, confidence)
 
 
 def _instances_needed(constraint: Constraint, overlap: ErrorOverlap, confidence: float) -> int | None:

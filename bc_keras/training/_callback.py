@@ -30,8 +30,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
     """Compare the model with h1 on validation data while it is trained, with any Keras model.
 
     At the end of an epoch each model is asked once about all the data, and every score of `bc_core.SCORES` goes into
-    ``logs``: ``val_btc``, ``val_bec_given_h1_wrong``, ``val_bec_given_h2_wrong``, ``val_nfr``, ``val_pfr``,
-    ``val_nfi``, ``val_accuracy_h1`` and ``val_accuracy_h2``. Callbacks that come later in the list find them there:
+    ``logs`` under its name, as ``val_nfr``. Callbacks that come later in the list find them there:
     ``EarlyStopping(monitor="val_nfr", mode="min")``, ``ModelCheckpoint``, ``CSVLogger``, and always `History`. A name
     that is in ``logs`` already is replaced, so take another `log_prefix` to keep both.
 
@@ -230,7 +229,7 @@ class CompatibilityCallback(keras.callbacks.Callback):
         if self._promised is not None:
             if self._promised.is_unseen(self.model):
                 self._promised.look(self.model, self._held_to(), self._count(), self._count)
-            self._promised.end(self.model, self._held_to())
+            self._promised.end(self.model, self._held_to(), self._count)
         self._asked = None
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:

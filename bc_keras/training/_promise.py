@@ -76,20 +76,24 @@ class Promised:
         """
         self.seen = _told_by(model)
         now, of_mean = model.get_weights(), None
-        if self.keeper.options.averages and self.take_in(now):
-            with _set_to(model, self.mean, now):
-                of_mean = count()
+        if self.keeper.options.averages:
+            self.take_in(now)
+            if self.keeper.mean_is_due:
+                of_mean = self._of_mean(model, now, count)
         if self.keeper.look(overlap, _steps(model), of_mean) and self.keeper.options.keep == "best":
             self.weights = self.mean if self.keeper.best_is_mean else now
         state.lambda_c = self.keeper.lambda_c
         return self.logged()
 
-    def take_in(self, now: Weights) -> bool:
-        """Take weights into the mean, and say whether it is another than they are."""
+    def take_in(self, now: Weights) -> None:
+        """Take weights into the mean."""
         mean = self.mean
         share = self.keeper.share_of_look(anew=mean is None)
         self.mean = now if mean is None else [_toward(*pair, share) for pair in zip(mean, now, strict=True)]
-        return mean is not None
+
+    def _of_mean(self, model: keras.Model, now: Weights, count: Callable[[], ErrorOverlap]) -> ErrorOverlap:
+        with _set_to(model, self.mean, now):
+            return count()
 
     def logged(self) -> dict[str, float]:
         """lambda_c as it is from now on, and what the last look has shown."""
@@ -124,8 +128,20 @@ class Promised:
         """Whether the weights are others than at the last look; at the end an optimiser may put an average there."""
         return self.seen is not None and self.seen != _told_by(model)
 
-    def end(self, model: keras.Model, state: Compatibility) -> None:
-        """Go back to the weights that kept the promise best, and say what came of it."""
+    def end(self, model: keras.Model, state: Compatibility, count: Callable[[], ErrorOverlap]) -> None:
+        """Go back to the weights that kept the promise best, and say what came of it.
+
+        Args:
+            model: h2.
+            state: what it is held to.
+            count: as in `look`.
+        """
+        if (
+            self.mean is not None
+            and self.keeper.mean_is_unseen
+            and self.keeper.look_at_mean(self._of_mean(model, model.get_weights(), count))
+        ):
+            self.weights = self.mean
         if self.weights is not None:
             model.set_weights(self.weights)
         self.weights = self.mean = None
@@ -252,7 +268,7 @@ class PromiseLooks(keras.callbacks.Callback):
         """Go back to the best weights, and say the verdict."""
         if self._promised.is_unseen(self.model):
             self._look()
-        self._promised.end(self.model, self._state)
+        self._promised.end(self.model, self._state, self._count)
         self._asked = None
 
     def _look(self) -> None:

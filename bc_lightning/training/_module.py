@@ -34,8 +34,9 @@ from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._shared_parameters import check_no_shared_parameters
 from bc_lightning.reference._stored import StoredOutputs
 from bc_lightning.training._comparisons import LogComparisons
+from bc_lightning.training._held_out import check_promise_data
 from bc_lightning.training._made_class import made_class, plain_classifier_class
-from bc_lightning.training._promise import Promised, check_promise_data
+from bc_lightning.training._promise import Promised
 from bc_lightning.training._references import check_blend_of_probabilities, imitated_reference, reference_for
 from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall, compatibilities_of
 from bc_lightning.training._unlabelled import check_unlabelled

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, cast
@@ -19,22 +18,18 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.utils.data import DataLoader, Dataset
 
 from bc_core import ErrorOverlap
 from bc_core.promise._keeper import Keeper, PromiseOptions, check_can_be_told
 from bc_core.reference._weights import have_one_architecture, shapes_of
 from bc_lightning._packages import logged_name
-from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning._user_module import lacks_forward
-from bc_lightning.training._found_labels import Found
-from bc_lightning.training._loaders import items_of_pass, loader_of
-from bc_lightning.training._reader import BATCH_SIZE, Reader, evaluating, in_order, reading_of
+from bc_lightning.training._held_out import changed_batches, counts_of_held_out, counts_of_this_process, over_processes
+from bc_lightning.training._plain_classifier import ClassifierSteps
 from bc_lightning.training._state import Compatibility, Stage, compatibilities_of
 from bc_lightning.training._warm_start import tensors_of, weights_behind
 
 Weights = dict[str, Any]
-_BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
 class Promised:
@@ -49,7 +44,7 @@ class Promised:
         self.keeper = Keeper(options, dissonance)
         self.weights: Weights | None = None
         # The mean of those that were looked at; and whether validation data can be read once more for it, None before
-        # that was tried.
+        # it was due.
         self.mean: Weights | None = None
         self.rereads: bool | None = None
         # The weights that are validated at present: those of now may be others when that ends, as an average that a
@@ -67,19 +62,19 @@ class Promised:
         else:
             self.keeper.forget_best()
 
-    def take_in(self, now: Weights) -> bool:
-        """Take weights into the mean, and say whether it is another than they are."""
+    def take_in(self, now: Weights) -> None:
+        """Take weights into the mean."""
         share, before = self.keeper.share_of_look(anew=self.mean is None), self.mean
         self.mean = (
             now if before is None else {name: _toward(before[name], value, share) for name, value in now.items()}
         )
-        return before is not None
 
     def state_dict(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         """What a checkpoint is to remember; the best weights only where they are not the checkpoint's own."""
         is_whole = "optimizer_states" in checkpoint
         kept = {"weights": None if self._is_own(checkpoint) else self.weights, "mean": self.mean}
-        return {**self.keeper.state_dict(), **(kept if is_whole else {"weights": None, "mean": None})}
+        own = kept if is_whole else {"weights": None, "mean": None}
+        return {**self.keeper.state_dict(), **own, "rereads": self.rereads}
 
     def _is_own(self, checkpoint: Mapping[str, Any]) -> bool:
         """Whether the best weights are those of the checkpoint."""
@@ -89,9 +84,10 @@ class Promised:
         """Go on where the training that wrote a checkpoint stood."""
         self.keeper.load_state_dict(state)
         if self.keeper.options.keep == "best" and self.keeper.best_steps is not None:
-            self.weights = _copied(checkpoint["state_dict"] if self._is_own(checkpoint) else state["weights"])
+            # After a training has ended its weights are the best.
+            self.weights = _copied(checkpoint["state_dict"] if state["weights"] is None else state["weights"])
         # A checkpoint of before there were means has none.
-        self.mean = state.get("mean")
+        self.mean, self.rereads = state.get("mean"), state.get("rereads")
 
 
 class VerdictOf:
@@ -154,21 +150,13 @@ def _check_held_out(module: Any, state: Compatibility, promised: Promised) -> No
                 "validation_step, and 'val' among the stages), or held-out data by promise_data=loader."
             )
         return
-    for hook in _changed_batches(module, trainer):
+    for hook in changed_batches(module, trainer):
         raise TypeError(
             f"{hook} changes batches, and may do so otherwise in training. Give the held-out data to the Trainer as "
             f"validation data, and leave out promise_data."
         )
     if promised.keeper.steps is None and not trainer.fast_dev_run and not lacks_forward(module):
-        check_can_be_told(promised.keeper.options, _held_out(module, state, promised))
-
-
-def _changed_batches(module: Any, trainer: Any) -> Iterator[str]:
-    """Hooks of the user's that change batches."""
-    for owner, name in itertools.product((module._user_class, type(trainer.datamodule)), _BATCH_HOOKS):
-        hook = getattr(owner, name, None)
-        if hook is not None and hook.__module__.split(".")[0] not in ("pytorch_lightning", "lightning"):
-            yield f"{owner.__name__}.{name}"
+        check_can_be_told(promised.keeper.options, counts_of_held_out(module, state, promised))
 
 
 def look_at_validation(module: Any, state: Compatibility, counts: Tensor, loaders: int) -> None:
@@ -221,7 +209,7 @@ def _look_now(module: Any, state: Compatibility, promised: Promised) -> None:
     if state.options.promise_data is None or trainer.fast_dev_run:
         return
     if trainer.global_step != promised.keeper.steps:
-        _look(module, state, promised, _held_out(module, state, promised))
+        _look(module, state, promised, counts_of_held_out(module, state, promised))
 
 
 def log_promise(module: Any, state: Compatibility, stage: Stage) -> None:
@@ -248,9 +236,10 @@ def end_training(module: Any) -> None:
     for state, promised in _held_to(module):
         if _is_unseen(module, promised) and state.options.promise_data is not None:
             # A callback has changed them at the very end, to their average for one.
-            _look(module, state, promised, _held_out(module, state, promised))
+            _look(module, state, promised, counts_of_held_out(module, state, promised))
         elif promised.weights is not None and promised.keeper.steps == module.trainer.global_step:
             _say_if_replaced(module, promised)
+        _look_at_mean_last(module, state, promised)
         if promised.weights is not None:
             module.load_state_dict(promised.weights)
         unseen = promised.weights is None and _is_unseen(module, promised)
@@ -318,44 +307,70 @@ def _look(
         promised.seen = _told_by(module)
     if keeper.options.keep == "best" and now is None:
         now = _copied(module.state_dict())
-    if keeper.options.averages and now is not None:
-        of_mean = _of_mean(module, state, promised, overlap, now)
+    if keeper.options.averages and now is not None and promised.rereads is not False:
+        promised.take_in(now)
+        if keeper.mean_is_due:
+            of_mean = _of_mean(module, state, promised, overlap, now)
     if keeper.look(overlap, module.trainer.global_step, of_mean) and now is not None:
         promised.weights = promised.mean if keeper.best_is_mean else now
     # Filled in place, as by a schedule.
     cast("Tensor", state.loss.lambda_c).fill_(keeper.lambda_c)
 
 
+def _look_at_mean_last(module: Any, state: Compatibility, promised: Promised) -> None:
+    """Look at the mean of weights as the training ends, where the last look was not at it."""
+    can_be_read = state.options.promise_data is not None or promised.rereads
+    if promised.mean is None or not promised.keeper.mean_is_unseen or not can_be_read or module.trainer.fast_dev_run:
+        return
+    if promised.keeper.look_at_mean(_counted_with(promised.mean, module, state, promised)):
+        promised.weights = promised.mean
+
+
 def _of_mean(
     module: Any, state: Compatibility, promised: Promised, overlap: ErrorOverlap, now: Weights
 ) -> ErrorOverlap | None:
-    """Counts with the mean of the weights, these among them; None where it is what they are, or cannot be had."""
-    if state.options.promise_data is None and promised.rereads is None:
-        promised.rereads = _can_reread(module, state, promised, overlap, now)
-    if promised.rereads is False or not promised.take_in(now):
+    """Counts with the mean of the weights; None where they cannot be had."""
+    mean = cast("Weights", promised.mean)
+    if state.options.promise_data is not None or promised.rereads is not None:
+        return _counted_with(mean, module, state, promised)
+    # Our own validation step asks h2 as the reader does; what the user's own makes of a batch has to be tried.
+    is_ours = module._user_class.validation_step is ClassifierSteps.validation_step
+    tried = _reread(mean if is_ours else now, module, state, promised)
+    promised.rereads = tried is not None and _is_alike(overlap, tried, of_h1_alone=is_ours)
+    if not promised.rereads:
+        promised.mean = None
+        rank_zero_info(
+            "The mean of h2's weights is not looked at for the promise, as the validation data cannot be read but by "
+            "the module's own validation step. To have it looked at, give held-out data by promise_data=loader."
+        )
         return None
-    with _set_to(module, cast("Weights", promised.mean)):
-        return _held_out(module, state, promised)
+    return tried if is_ours else _counted_with(mean, module, state, promised)
 
 
-def _can_reread(module: Any, state: Compatibility, promised: Promised, overlap: ErrorOverlap, now: Weights) -> bool:
-    """Whether the validation data, read past the validation step, show what it has shown; else that is said."""
-    again, reduce = None, module.trainer.strategy.reduce_boolean_decision
-    if not any(_changed_batches(module, module.trainer)):
+def _counted_with(weights: Weights, module: Any, state: Compatibility, promised: Promised) -> ErrorOverlap:
+    with _set_to(module, weights):
+        return counts_of_held_out(module, state, promised)
+
+
+def _reread(weights: Weights, module: Any, state: Compatibility, promised: Promised) -> ErrorOverlap | None:
+    """Counts on the validation data, read past the validation step; None where that fails on any process."""
+    again = None
+    if not any(changed_batches(module, module.trainer)):
         # What the reader makes nothing of is no error here, where nobody asked for it.
-        with _set_to(module, now), suppress(Exception):
-            again = _of_this_process(module, state, promised)
-    if reduce(again is not None):
-        overlaps = overlap, _over_processes(module, cast("ErrorOverlap", again))
-        given, seen = (each.counts.sum(axis=0) for each in overlaps)
-        # The same of h1; of h2 as good as the same, as other batches round otherwise.
-        if (given.sum(1) == seen.sum(1)).all() and abs(given - seen).max() <= max(1, overlap.total // 1000):
-            return True
-    rank_zero_info(
-        "The mean of h2's weights is not looked at for the promise, as the validation data cannot be read but by the "
-        "module's own validation step. To have it looked at, give held-out data by promise_data=loader."
-    )
-    return False
+        with _set_to(module, weights), suppress(Exception):
+            again = counts_of_this_process(module, state, promised)
+    if module.trainer.strategy.reduce_boolean_decision(again is not None):
+        return over_processes(module, cast("ErrorOverlap", again))
+    return None
+
+
+def _is_alike(validated: ErrorOverlap, read: ErrorOverlap, of_h1_alone: bool) -> bool:
+    """Whether both count the same of h1; and, of the same weights, as good as the same of h2."""
+    given, seen = (each.counts.sum(axis=0) for each in (validated, read))
+    if not (given.sum(1) == seen.sum(1)).all():
+        return False
+    # Other batches round otherwise.
+    return of_h1_alone or bool(abs(given - seen).max() <= max(1, validated.total // 1000))
 
 
 @contextmanager
@@ -387,91 +402,3 @@ def _copied(weights: Mapping[str, Any]) -> Weights:
 
 def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
     return itertools.chain(module.parameters(), module.buffers())
-
-
-# -- held-out data of their own -----------------------------------------------------------------------------------
-
-
-def _held_out(module: Any, state: Compatibility, promised: Promised) -> ErrorOverlap:
-    """Counts of both models on the held-out data, over all processes; h1 is asked once."""
-    return _over_processes(module, _of_this_process(module, state, promised))
-
-
-def _of_this_process(module: Any, state: Compatibility, promised: Promised) -> ErrorOverlap:
-    loader, share = _share_of_data(module.trainer, state.options.promise_data)
-    target, h1_labels = promised.kept or (None, None)
-    found, instances = _read(module, state, loader, share, h1_labels)
-    labels = torch.cat(found.labels, dim=1) if found.labels else torch.empty(3, 0, dtype=torch.long)
-    if target is not None and not torch.equal(labels[0], target):
-        # The items come in another order, whatever the loader says of it.
-        found, _ = _read(module, state, loader, share, None)
-    elif instances == labels.shape[1] and (isinstance(loader, (list, tuple)) or in_order(loader)):
-        promised.kept = labels[0], labels[1]
-    own = items_of_pass(loader) if state.options.promise_data is None else None
-    if own is not None and instances:
-        # What fills this process's share up is another's, and does not count.
-        every = torch.cat(found.labels, dim=1)
-        every[0, own * (labels.shape[1] // instances) :] = -1
-        found.labels = [every]
-    if not any((each[0] >= 0).any() for each in found.labels):
-        return ErrorOverlap([[[0, 0], [0, 0]]])
-    return ErrorOverlap(found.compared().overlap.counts.sum(axis=0, keepdims=True))
-
-
-def _over_processes(module: Any, overlap: ErrorOverlap) -> ErrorOverlap:
-    trainer = module.trainer
-    if trainer.world_size == 1:
-        return overlap
-    counts = torch.tensor(overlap.counts, device=module.device)
-    return ErrorOverlap(trainer.strategy.reduce(counts, reduce_op="sum").cpu())
-
-
-def _share_of_data(trainer: Any, data: Any) -> tuple[Any, slice]:
-    """What the held-out data are read from, and which of its batches are this process's."""
-    if data is None:
-        # Divided among the processes by their samplers.
-        batches = trainer.num_val_batches[0]
-        return loader_of(trainer, "val", 0), slice(0, None if math.isinf(batches) else batches, 1)
-    loader = DataLoader(data, batch_size=BATCH_SIZE) if isinstance(data, Dataset) else data
-    return loader, slice(trainer.global_rank, None, trainer.world_size)
-
-
-def _read(module: Any, state: Compatibility, loader: Any, share: slice, h1_labels: Tensor | None) -> tuple[Found, int]:
-    h1 = state.reference if h1_labels is None else h1_labels
-    reading = reading_of(module, state=state)
-    reader = Reader(h1, module, module.device, (None, None, None), reading, None, None, None, state)
-    trainer = module.trainer
-    # Going through a loader draws from the generators, h1 may too.
-    with random_numbers_kept(), evaluating(state.reference, module), trainer.precision_plugin.val_step_context():
-        batches = itertools.islice(loader, share.start, share.stop, share.step)
-        found = reader.read(map(trainer.precision_plugin.convert_input, batches), in_order=True)
-    return found, reader.instances
-
-
-def check_promise_data(data: Any, options: PromiseOptions | None) -> None:
-    """Refuse held-out data that cannot be read again and again.
-
-    Raises:
-        TypeError: They are nothing that gives batches, come once, or come without a promise.
-        ValueError: `every` without them.
-    """
-    if options is None:
-        if data is not None:
-            raise TypeError("promise_data without a promise: say which, such as promise='nfr <= 0.5%'.")
-        return
-    if data is None and options.every is not None:
-        raise ValueError(
-            "every is for held-out data of their own, promise_data=loader. Validation data are looked at as often as "
-            f"the Trainer says, Trainer(val_check_interval=...). Received: every={options.every!r}."
-        )
-    if isinstance(data, (int, float)):
-        raise TypeError(
-            "A share of the training data is not put aside here, where loaders and samplers are yours. Divide the data "
-            "set: train, held_out = torch.utils.data.random_split(dataset, [0.9, 0.1], generator), and give one to "
-            f"the training loader, the other by promise_data=held_out. Received: promise_data={data!r}."
-        )
-    if data is not None and (hasattr(data, "__next__") or not (hasattr(data, "__iter__") or isinstance(data, Dataset))):
-        raise TypeError(
-            "promise_data must be a data loader, a list of batches or a Dataset, which are read again and again. "
-            f"Received: {type(data).__name__}."
-        )

@@ -15,8 +15,10 @@ _MOST_ROWS = 50
 _NUMBER = re.compile(r"[0-9.]+(e-[0-9]+)?%?")
 STYLE = """
 .bc-gate { font: 14px/1.45 system-ui, sans-serif; margin: 12px }
+.bc-gate div { overflow-x: auto }
 .bc-gate table { border-collapse: collapse; margin: 8px 0 16px }
 .bc-gate caption { text-align: left; font-weight: 600; padding: 4px 0 }
+.bc-gate p, .bc-gate li { overflow-wrap: anywhere }
 .bc-gate th, .bc-gate td { text-align: left; padding: 3px 12px 3px 0; border-bottom: 1px solid #8884 }
 .bc-gate .number { text-align: right; font-variant-numeric: tabular-nums }
 .bc-gate summary { font-size: 17px; font-weight: 600; cursor: pointer; overflow-wrap: anywhere }
@@ -33,7 +35,8 @@ def reports_section(reports: Any) -> str:
     """
     named = {"": reports} if hasattr(reports, "to_dict") or "format" in reports else dict(reports)
     parts = [_report(title, each.to_dict() if hasattr(each, "to_dict") else each) for title, each in named.items()]
-    return f'<main class="bc-gate">{"".join(parts) or "<p>No assertion of compatibility.</p>"}</main>'
+    inside = "".join(parts) or "<p>No assertion of compatibility.</p>"
+    return f'<section class="bc-gate" aria-label="What the gate came to">{inside}</section>'
 
 
 def _report(title: str, report: Mapping[str, Any] | str) -> str:
@@ -50,7 +53,7 @@ def _report(title: str, report: Mapping[str, Any] | str) -> str:
     percent = f"{100 * report['confidence']:g} % interval"
     checks = sorted(report["checks"], key=lambda check: _ORDER.index(check["verdict"]))
     tables = [
-        _table("Checks", ("", "where", "wanted", "measured", "one-sided bounds", ""), map(_check, checks)),
+        _table("Checks", ("verdict", "where", "wanted", "measured", "one-sided bounds", "note"), map(_check, checks)),
         _table(
             "Scores",
             ("score", "estimate", percent),
@@ -116,10 +119,12 @@ def _table(title: str, names: Sequence[str], rows: Iterable[Sequence[str]]) -> s
     cells = list(rows)
     if not cells:
         return ""
-    head = "".join(f"<th>{_text(name)}</th>" for name in names)
+    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in names)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in cells[:_MOST_ROWS])
     left = f"<p>The first {_MOST_ROWS} of {len(cells)}.</p>" if len(cells) > _MOST_ROWS else ""
-    return f"<table><caption>{_text(title)}</caption><tr>{head}</tr>{body}</table>{left}"
+    # A table that is wider than the page is scrolled, by keys too.
+    frame = f'<div tabindex="0" role="group" aria-label="{_text(title)}">'
+    return f"{frame}<table><caption>{_text(title)}</caption><tr>{head}</tr>{body}</table></div>{left}"
 
 
 def _cell(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -229,10 +230,9 @@ def _argument(request: wrappers.Request, name: str) -> str:
 
 def _place(request: wrappers.Request) -> tuple[str, str, int]:
     run, dataset, text = (_argument(request, name) for name in ("run", "dataset", "step"))
-    try:
-        return run, dataset, int(text)
-    except ValueError:
-        raise RequestError(f"step: expected a whole number, got {text[:40]!r}.", "Take one of the index.") from None
+    if re.fullmatch("-?[0-9]{1,20}", text) is None:
+        raise RequestError(f"step: expected a whole number, got {text[:40]!r}.", "Take one of the index.")
+    return run, dataset, int(text)
 
 
 def _linked(run: str) -> str:

@@ -305,6 +305,8 @@ export interface ViewState extends Filter {
   readonly dissonances: readonly string[] | null;
   readonly lambdaMin: number | null;
   readonly lambdaMax: number | null;
+  /** Whether it shows updates of the h1 of the run on show alone. */
+  readonly sameH1: boolean;
   /** What lies on the x axes of the sweep's two charts, and on both y axes: names of scores, or "lambda". */
   readonly sweepX: readonly string[];
   readonly sweepY: string;

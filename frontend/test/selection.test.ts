@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { NO_ACTIONS } from "../src/data/indexFromJson";
-import type { Cells, Index, Series } from "../src/model";
+import type { Cells, Index, Series, ViewState } from "../src/model";
 import { moveTo, opened, preferredDataset, select } from "../src/state/selection";
 import { DEFAULT_STATE } from "../src/state/url";
+import { bestRun } from "../src/views/sweep/PromiseBar";
 import { runOptions } from "../src/views/toolbar/Toolbar";
 
 function series(run: string, dataset: string, steps: readonly number[], numClasses = 10): Series {
@@ -39,6 +40,15 @@ describe("what an index holds for a state", () => {
 
   it("can be compared with runs of the same classes only", () => {
     expect(select(index, state).comparable.map(({ run }) => run)).toEqual(["b"]);
+  });
+
+  it("can be compared with updates of the same h1 only, which errs as often", () => {
+    const cells: Cells = [1, 3, 3, 3];
+    const otherH1: Series = { ...series("d", "test", [10]), steps: [{ step: 10, wallTime: 0, lambda: null, cells }] };
+    const more = { ...index, series: [...index.series, otherH1] };
+    expect(select(more, state).comparable.map(({ run }) => run)).toEqual(["b"]);
+    // What a link asks for is set beside it all the same, and the cards say why they differ.
+    expect(select(more, { ...state, other: "d" }).other?.run).toBe("d");
   });
 
   it("sets the other run at the same step beside it, and compares two ends with each other", () => {
@@ -79,6 +89,19 @@ describe("where nothing was said of what to show", () => {
   ])("is %s at its newest step", (_, pin, run) => {
     const state = opened(index, DEFAULT_STATE, pin);
     expect([state.run, state.dataset, state.step]).toEqual([run, "test", null]);
+  });
+
+  it("is the run to take where a promise is said, unless another is pinned", () => {
+    const of = (run: string, lambda: number, cells: Cells): Series => ({
+      ...series(run, "val", []),
+      steps: [{ step: 1, wallTime: lambda, lambda, cells }],
+    });
+    const kept = { ...index, series: [of("safe", 4, [80, 20, 1, 899]), of("last", 16, [50, 50, 40, 860])] };
+    const promised = { ...DEFAULT_STATE, promise: "nfr <= 1%" };
+    const open = (said: ViewState, pin: string | null = null) => opened(kept, said, pin, bestRun(kept, said)).run;
+    expect([open(promised), open(DEFAULT_STATE), open(promised, "last")]).toEqual(["safe", "last", "last"]);
+    expect([open({ ...promised, promise: "nfr <= 0.1%" }), open({ ...promised, lambdaMin: 8 })]).toEqual(["last", "last"]);
+    expect(open({ ...promised, run: "last" })).toBe("last");
   });
 
   it("is what was said, whatever is pinned", () => {

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { plainColour } from "../src/views/parts/picture";
 import { csv, fileName } from "../src/views/parts/takeAway";
 
 test("a table becomes lines of RFC 4180", () => {
@@ -15,4 +16,10 @@ test("what a spreadsheet would run stays text", () => {
 
 test("the name of a file holds no path", () => {
   expect(fileName("../a b/c", "käfer", "val")).toBe("a-b-c-käfer-val");
+});
+
+test("mixed colours are written as older programs read them", () => {
+  expect(plainColour("color(srgb 0 0.5 1)")).toBe("rgba(0, 128, 255, 1)");
+  expect(plainColour("color(srgb 1.02 -0.1 1e-3 / 0.4)")).toBe("rgba(255, 0, 0, 0.4)");
+  expect(["none", "rgb(1, 2, 3)", "4px"].map(plainColour)).toEqual(["none", "rgb(1, 2, 3)", "4px"]);
 });

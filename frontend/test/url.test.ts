@@ -43,6 +43,7 @@ function anyState(): ViewState {
     dissonances: pick(null, texts()),
     lambdaMin: pick(null, 0, next(), 1e-9, 1e21),
     lambdaMax: pick(null, 0, next()),
+    sameH1: pick(true, false),
     sweepX: [pick("lambda", "btc", "nfr"), pick("lambda", "bec_given_h1_wrong", "pfr")],
     sweepY: pick("accuracy_h2", "btc", "performance", "setting:a, b&c"),
     colourBy: pick("dataset", "loss", "setting:start"),

@@ -9,9 +9,12 @@ import os
 
 import numpy as np
 import pytest
+from backends import once
 from sweep_sides import VALIDATION, KerasSide, LightningSide, arrays
 
 from bc_core import SweepResults
+
+pytestmark = once
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from blocks import PAGES, ROOT
 
+from bc_core.losses._dissonances import DISSONANCES
+
 OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *ROOT.glob("bc_*/*/README.md")]
 # What docs/site/pages.py makes while the site is built.
 MADE = {"index.md", "changelog.md", "contributing.md", "results.md", "notebooks.md"}
@@ -49,3 +51,9 @@ def test_the_navigation_has_every_page():
 def test_the_tables_of_performance_are_those_of_the_results():
     command = [sys.executable, ROOT / "docs" / "performance_page.py", "--check"]
     subprocess.run(command, check=True)
+
+
+def test_the_table_of_dissonances_has_every_one():
+    section = (ROOT / "docs" / "training.md").read_text("utf-8").split("\n## Dissonances\n")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (`[^|]*)\|", section, re.MULTILINE)
+    assert re.findall(r"`(\w+)`", " ".join(cells)) == [name for name in DISSONANCES if name != "recommended"]

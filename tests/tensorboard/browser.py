@@ -8,7 +8,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +95,19 @@ _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice
 _CHECK = """
 const done = arguments[arguments.length - 1];
 const told = ({ id, nodes }) => nodes.map((node) => `${id}: ${node.html.slice(0, 200)}`);
-axe.run(document, { runOnly: { type: "tag", values: arguments[0] }, resultTypes: ["violations"] }).then(
+const context = arguments[1] === null ? document : { include: [arguments[1]] };
+axe.run(context, { runOnly: { type: "tag", values: arguments[0] }, resultTypes: ["violations"] }).then(
   ({ violations }) => done(violations.flatMap(told)), (error) => done([String(error)]));
 """
 
 
-def violations(driver: webdriver.Chrome) -> list[str]:
-    """What axe-core finds wrong with the accessibility of what is shown; the test is left out where it is not there."""
+def violations(driver: webdriver.Chrome, within: str | None = None) -> list[str]:
+    """What axe-core finds wrong with the accessibility of what is shown; the test is left out where it is not there.
+
+    Args:
+        driver: The browser.
+        within: Selector of the part that is ours, where it is not the whole page.
+    """
     if not _AXE.exists():
         reason = "axe-core is not there: npm ci in frontend"
         if os.environ.get("CI"):
@@ -108,4 +115,31 @@ def violations(driver: webdriver.Chrome) -> list[str]:
         pytest.skip(reason)
     driver.set_script_timeout(120)
     driver.execute_script(_AXE.read_text("utf-8"))
-    return driver.execute_async_script(_CHECK, _RULES)
+    return driver.execute_async_script(_CHECK, _RULES, within)
+
+
+@contextmanager
+def themed(driver: webdriver.Chrome, theme: str) -> Iterator[None]:
+    """A system that prefers light or dark."""
+    driver.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+    )
+    try:
+        yield
+    finally:
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def violations_in_both_themes(driver: webdriver.Chrome, within: str | None = None) -> list[str]:
+    """What axe-core finds wrong where the system is light, and where it is dark; with all details open."""
+    open_all = (
+        "const root = document.querySelector('#cell > div')?.shadowRoot ?? document;"
+        "root.querySelectorAll('details').forEach((each) => { each.open = true; });"
+        "return root.querySelector('.bc-app').dataset.theme"
+    )
+    found = []
+    for theme in ("light", "dark"):
+        with themed(driver, theme):
+            wait_until(lambda theme=theme: driver.execute_script(open_all) == theme, what=f"the {theme} view")
+            found += [f"{theme}: {each}" for each in violations(driver, within)]
+    return found

@@ -17,7 +17,7 @@ export interface Selection {
   readonly series: Series | null;
   readonly step: Step | null;
   readonly stepIndex: number;
-  /** Series that can be set beside this one: other runs on the same data set, with the same classes. */
+  /** Series that can be set beside this one: other updates of the same h1 on the same data set, with the same classes. */
   readonly comparable: readonly Series[];
   readonly other: Series | null;
   readonly otherStep: Step | null;
@@ -76,6 +76,8 @@ function stepBeside(other: Series, { step }: Step, isLast: boolean): Step | null
   return same ?? (isLast ? (other.steps.at(-1) ?? null) : nearest(other.steps, step));
 }
 
+const errorsOfH1 = ({ cells }: Step): number => cells[0] + cells[1];
+
 export function select(index: Index, state: ViewState): Selection {
   const runs = distinct(index.series.map((series) => series.run));
   const datasets = datasetsOf(index, state.run);
@@ -104,11 +106,11 @@ export function select(index: Index, state: ViewState): Selection {
       },
     };
   }
-  const comparable = index.series.filter(
+  const others = index.series.filter(
     ({ run, dataset, numClasses }) =>
       run !== series.run && dataset === series.dataset && numClasses === series.numClasses,
   );
-  const other = comparable.find(({ run }) => run === state.other) ?? null;
+  const other = others.find(({ run }) => run === state.other) ?? null;
   const stepIndex =
     state.step === null ? series.steps.length - 1 : series.steps.findIndex(({ step }) => step === state.step);
   const step = series.steps[stepIndex] ?? null;
@@ -116,19 +118,26 @@ export function select(index: Index, state: ViewState): Selection {
     const near = state.step === null ? null : nearest(series.steps, state.step);
     const advice = near === null ? "Log one with summary.comparison." : `The nearest is step ${near.step}.`;
     const message = `The run “${series.run}” has no comparison on “${series.dataset}” at step ${state.step ?? "–"}`;
-    return { ...empty, comparable, other, missing: { what: "step", message, advice, nearest: near?.step ?? null } };
+    return { ...empty, comparable: others, other, missing: { what: "step", message, advice, nearest: near?.step ?? null } };
   }
-  const otherStep = other && stepBeside(other, step, stepIndex === series.steps.length - 1);
+  const beside = (each: Series) => stepBeside(each, step, stepIndex === series.steps.length - 1);
+  const otherStep = other && beside(other);
+  // One h1 errs as often on the same data, whatever became of it.
+  const comparable = others.filter((each) => {
+    const itsStep = beside(each);
+    return itsStep !== null && errorsOfH1(itsStep) === errorsOfH1(step);
+  });
   return { runs, datasets, series, step, stepIndex, comparable, other, otherStep, missing: null };
 }
 
 /**
  * State with a run and a data set, whatever was said about them: the address names what is on show from the start.
- * Where no run was said that is the pinned one, and the run that was written to last where none of these is pinned.
+ * Where no run was said that is the pinned one, else the best of those that keep the promise of a link, else the run
+ * that was written to last.
  */
-export function opened(index: Index, state: ViewState, pin: string | null): ViewState {
+export function opened(index: Index, state: ViewState, pin: string | null, best: string | null = null): ViewState {
   if (state.run !== null && state.dataset !== null) return state;
-  const run = state.run ?? (datasetsOf(index, pin).length > 0 ? pin : latestRun(index));
+  const run = state.run ?? (datasetsOf(index, pin).length > 0 ? pin : (best ?? latestRun(index)));
   if (run === null) return state;
   const { dataset } = moveTo(index, state, run, state.dataset);
   return { ...state, run, dataset: state.dataset ?? dataset ?? null };

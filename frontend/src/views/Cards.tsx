@@ -171,7 +171,7 @@ export function Cards(props: CardsProps) {
           <Card name="venn" title="Errors of h1 and h2" drawn {...card}>
             <Venn cells={step.cells} region={state.region} onRegion={(region) => choose({ region, flips: null }, region !== null)} />
           </Card>
-          <Card name="matrix" title="Negative flips by class" {...tableCard}>
+          <Card name="matrix" title="Negative flips by class" drawn {...tableCard}>
             {withTable(
               "The flip matrix",
               (shown) => (
@@ -199,7 +199,7 @@ export function Cards(props: CardsProps) {
               true,
             )}
           </Card>
-          <Card name="classes" title="Classes" {...tableCard}>
+          <Card name="classes" title="Classes" drawn {...tableCard}>
             {withTable("Classes", (shown) => (
               <Classes
                 table={shown}

@@ -7,6 +7,7 @@ import { opened, select } from "../state/selection";
 import { encodeState } from "../state/url";
 import { type Patch, useViewState } from "../state/viewState";
 import { Chips } from "./instances/Chips";
+import { bestRun } from "./sweep/PromiseBar";
 import { placeOf } from "./invariance/invariancePoints";
 import { panelOnScreen } from "./parts/Page";
 import { belongsTo, Cards, usableFilter } from "./Cards";
@@ -44,7 +45,10 @@ function usePin(host: Host, said: string | null, patch: Patch): [string | null, 
 export function Dashboard({ source, host, index, theme, reload, reloading, onBusy }: DashboardProps) {
   const [given, patch] = useViewState(host);
   const [pin, onPin] = usePin(host, given.pin, patch);
-  const state = useMemo(() => opened(index, given, pin), [index, given, pin]);
+  const state = useMemo(() => {
+    const best = given.run === null ? bestRun(index, given) : null;
+    return opened(index, given, pin, best);
+  }, [index, given, pin]);
   useEffect(() => {
     if (state !== given) patch({ run: state.run, dataset: state.dataset, page: given.page });
   }, [state, given, patch]);

@@ -6,7 +6,7 @@ import { heat, toggled } from "../../src/views/classes/FlipMatrix";
 import { markPath, setClass } from "../../src/views/parts/marks";
 import { spread } from "../../src/views/parts/size";
 import { placeTooltip } from "../../src/views/parts/Tooltip";
-import { widthAt } from "../../src/views/overview/Venn";
+import { widthAt } from "../../src/views/overview/VennDrawing";
 
 describe("labels that are spread", () => {
   it("keep their distance, their order and the bounds", () => {

@@ -3,7 +3,7 @@ import { NO_ACTIONS } from "../../src/data/indexFromJson";
 import type { Cells, Index, Series, Settings } from "../../src/model";
 import { matching } from "../../src/views/toolbar/RunPicker";
 import { runOptions } from "../../src/views/toolbar/Toolbar";
-import { lookBy, looksOffered, oldModelsAmong } from "../../src/views/sweep/looks";
+import { lookBy, looksOffered, oldModelsAmong, runsOfOneH1 } from "../../src/views/sweep/looks";
 import { coordinate, moreAxes, oldModels, sweepPoints, titleOf } from "../../src/views/sweep/sweepPoints";
 
 const made = (
@@ -65,6 +65,24 @@ describe("300 updates of a dozen h1s", () => {
     const look = lookBy("h1", "dataset", points);
     expect(look.options.slice(0, 2)).toEqual(["test 70%", "test 71%"]);
     expect(points.map(look.of)).toEqual(points.map((_, i) => i % 12));
+  });
+
+  it("are narrowed down to those of the h1 of one of them", () => {
+    const wanted = points.map(({ ref }) => ref.run).filter((run) => run.startsWith("sweep/h1-3/"));
+    expect([...runsOfOneH1(points, "sweep/h1-3/seed-27")]).toEqual(wanted);
+    expect(runsOfOneH1(points, "gone").size).toBe(0);
+  });
+
+  it("of one h1 are those that agree on every data set that both have", () => {
+    const more = [
+      made("a", "val", 1, [5, 5, 10, 80]),
+      made("a", "test", 1, [4, 6, 10, 80]),
+      made("by chance as good", "val", 1, [5, 5, 10, 80]),
+      made("by chance as good", "test", 1, [4, 7, 10, 79]),
+      made("on one alone", "test", 1, [0, 10, 0, 90]),
+      made("on another alone", "train", 1, [5, 5, 10, 80]),
+    ];
+    expect([...runsOfOneH1(sweepPoints(indexOf(more), null), "a")]).toEqual(["a", "on one alone"]);
   });
 
   it("of one h1 on several data sets are not", () => {

@@ -98,3 +98,16 @@ class TestBothIntervals:
     def test_an_unknown_side_is_refused(self, interval):
         with pytest.raises(ValueError, match="side: expected 'two', 'lower' or 'upper', got 'both'"):
             interval(1, 10, 0.95, "both")
+
+
+@pytest.mark.parametrize("trials", [100, 1000])
+def test_wilson_covers_what_it_promises_on_average_and_clopper_pearson_always(trials):
+    shares = np.exp(np.linspace(np.log(0.003), np.log(0.5), 100))
+    chances = binom.pmf(np.arange(trials + 1), trials, shares[:, None])
+
+    def coverage(interval):
+        low, high = np.array([interval(k, trials) for k in range(trials + 1)]).T
+        return (chances * ((low <= shares[:, None]) & (shares[:, None] <= high))).sum(axis=1)
+
+    assert abs(coverage(wilson_interval).mean() - 0.95) < 0.01
+    assert coverage(clopper_pearson_interval).min() >= 0.95 - 1e-9

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from bc_core import clopper_pearson_interval, weighted_share
+from bc_core import clopper_pearson_interval, weighted_share, wilson_interval
 from bc_core.counting._weighted import chance_of_so_few, chance_of_so_many
 
 
@@ -96,3 +96,12 @@ def test_chances_are_the_tails_of_the_binomial():
 def test_what_cannot_be_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         weighted_share([True, False], **options)
+
+
+def test_without_weights_both_methods_are_those_of_counts():
+    above = np.arange(300) < 7
+    for method, interval in (("wilson", wilson_interval), ("clopper_pearson", clopper_pearson_interval)):
+        found = weighted_share(above, method=method)
+        assert (found.low, found.high) == pytest.approx(interval(7, 300), rel=1e-9)
+    with pytest.raises(ValueError, match="method: expected 'wilson' or 'clopper_pearson', got 'wald'"):
+        weighted_share(above, method="wald")

@@ -229,7 +229,8 @@ def test_today_can_be_blessed_and_the_next_update_is_held_to_it(bad, capsys):
     assert "No such file" in capsys.readouterr().err
     blessing = [*command, "--accept", "--reason", "eels are retired, in part", "--expires", TOMORROW]
     assert main(blessing) == 0
-    assert f"Accepted {len(bad.flips)} flips until {TOMORROW}" in capsys.readouterr().out
+    said = f"Accepted until {TOMORROW}: {path}: {len(bad.flips)} flips newly accepted, 0 accepted as before, 0 taken"
+    assert said in capsys.readouterr().out
     assert path.read_text().splitlines()[1] == f'{bad.flips[0]},"eels are retired, in part",{TOMORROW}'
     assert main(command) == 0
     # A next update breaks others.
@@ -255,10 +256,52 @@ def test_critical_instances_are_never_accepted(bad, capsys):
     path = bad.folder / "but_one.csv"
     options = ["--critical", str(critical), "--accepted", str(path), "--accept", "--reason", "x", "--expires", TOMORROW]
     assert main(["gate", bad.old, bad.new, "--promise", "nfr <= 1%", *options]) == 1
-    assert bad.flips[0] not in path.read_text()
+    assert "Nothing is accepted, as the update fails all the same" in capsys.readouterr().out
+    assert not path.exists()
+    fixed = bad.write("but_one_fixed.csv", id=bad.ids, pred=NAMES[np.where(np.arange(SIZE) % 2, bad.y, bad.h2)])
+    critical.write_text("im00001")
+    assert main(["gate", bad.old, fixed, "--promise", "nfr <= 10%", *options, "--json", "-"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["verdict"] == "pass"  # nothing else is printed among what a program reads
+    assert "newly accepted" in captured.err
+    assert "im00001" not in path.read_text()
+    critical.write_text(bad.flips[0])
     accepted = accepted_file(bad, (bad.flips[0], "x", TOMORROW))
     assert main(["gate", bad.old, bad.new, "--critical", str(critical), "--accepted", accepted]) == 2
     assert "ids that are critical must not break" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--json", "none/\0/report.json"], "null byte"),
+        (["--html", "page.txt"], "expected a name that ends in .html"),
+        (["--per-class", "nfr <= 1%", "--least", "99999"], "no class has 99999 instances"),
+        (["--critical", "nobody.txt"], "critical ids are not in the predictions"),
+        (["--search"], "--search looks at instances"),
+    ],
+)
+def test_whatever_goes_wrong_leaves_the_list_as_it_was(bad, capsys, options, message, monkeypatch):
+    monkeypatch.chdir(bad.folder)
+    Path("nobody.txt").write_text("nobody")
+    path = accepted_file(bad, (bad.flips[0], "looked at", TOMORROW))
+    before = Path(path).read_bytes()
+    command = ["gate", bad.old, bad.new, "--promise", "nfr <= 0.1%", "--accepted", path]
+    blessing = ["--accept", "--reason", "x", "--expires", TOMORROW]
+    assert main([*command, *blessing, *options]) == 2
+    assert message in capsys.readouterr().err
+    assert Path(path).read_bytes() == before
+
+
+def test_the_list_of_another_test_set_is_not_thrown_away(bad, capsys):
+    path = accepted_file(bad, (bad.flips[0], "looked at", TOMORROW))
+    ids = [f"x{each}" for each in bad.ids]
+    old = bad.write("other_old.csv", id=ids, pred=NAMES[bad.h1], target=NAMES[bad.y])
+    new = bad.write("other_new.csv", id=ids, pred=NAMES[bad.h2])
+    blessing = ["--accepted", path, "--accept", "--reason", "x", "--expires", TOMORROW]
+    assert main(["gate", old, new, "--promise", "nfr <= 10%", *blessing]) == 2
+    assert "accepted ids that are not in the predictions" in capsys.readouterr().err
+    assert "looked at" in Path(path).read_text()
 
 
 @pytest.mark.parametrize(

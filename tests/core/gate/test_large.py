@@ -2,12 +2,14 @@
 
 import datetime
 import gzip
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bc_core._cli import main
-from bc_core.gate import _large
+from bc_core.gate import _large, _origins, _room
 from bc_core.gate._large import read_large
 from bc_core.gate._policy import policy_of
 from bc_core.gate._request import Inputs, Read, read, report
@@ -239,7 +241,7 @@ def test_csv_is_what_it_is_in_memory(tmp_path, ids, named, name):
 )
 def test_what_is_wrong_in_csv_is_named_with_its_line(tmp_path, capsys, monkeypatch, line, message):
     monkeypatch.setattr(_large, "LEAST_ROWS", 10)
-    monkeypatch.setattr(read_large, "__defaults__", (None, 0))
+    monkeypatch.setattr(read_large, "__defaults__", (None, 0, lambda path, rows: None))
     old = csv_of(tmp_path / "old.csv", id=range(50), pred=np.arange(50) % 2, target=np.arange(50) % 2)
     rows = [line if number == 7 else f"{number},{number % 2}" for number in range(50)]
     (tmp_path / "new.csv").write_text("\n".join(["id,pred", *rows]))
@@ -254,3 +256,124 @@ def test_the_command_takes_it_for_large_files(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(_large, "LEAST_ROWS", 1000)
     assert main(["gate", old, new, "--promise", "nfr <= 10%"]) == 0
     assert "Counted by DuckDB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("write_file", [write, lambda path, **columns: csv_of(path.with_suffix(".csv"), **columns)])
+@pytest.mark.parametrize("large", [True, False])
+def test_files_that_contradict_each_other_about_a_slice_are_refused(tmp_path, capsys, monkeypatch, write_file, large):
+    monkeypatch.setattr(_large, "LEAST_ROWS", 10 if large else 10**9)
+    monkeypatch.setattr(read_large, "__defaults__", (None, 0, lambda path, rows: None))
+    rows, region = np.arange(100)[::-1], np.where(np.arange(100)[::-1] % 3, "eu", "us")
+    other = np.where(np.isin(rows, (3, 4, 7, 9)), "xx", region)
+    plain = {"pred": rows % 2, "size": rows % 5}
+    old = write_file(tmp_path / "old.parquet", id=rows, **plain, target=rows % 2, region=region)
+    new = write_file(
+        tmp_path / "new.parquet", id=rows[::-1], **{k: v[::-1] for k, v in plain.items()}, region=other[::-1]
+    )
+    data = write_file(tmp_path / "data.parquet", id=rows, region=region)
+    assert main([old, new, "--slice", "region"]) == 2
+    said = capsys.readouterr().err
+    assert "column 'region' of 4 instances differs between" in said
+    first = (
+        "3, 4, 7 (of the first 'us' and 'xx')"
+        if large and write_file is write
+        else "9, 7, 4 (of the first 'us' and 'xx')"
+    )
+    assert f"such as of {first}: say which file counts by --columns-from, old" in said
+    assert main([old, new, "--slice", "size"]) == 0  # they agree
+    for which, found in (("old", {"eu", "us"}), ("new", {"eu", "us", "xx"}), ("data", {"eu", "us"})):
+        report = str(tmp_path / f"{which}.json")
+        command = [old, new, "--data", data, "--slice", "region", "--columns-from", which, "--json", report]
+        assert main(command) == 0
+        names = {part["name"] for part in json.loads(Path(report).read_text())["slices"]}
+        assert names == {f"region={name}" for name in found}
+    capsys.readouterr()
+    assert main([old, new, "--slice", "region", "--columns-from", "data"]) == 2
+    assert "expected one of the files that were given: 'old', 'new'" in capsys.readouterr().err
+
+
+def lines_of(path, **columns):
+    rows = zip(*(np.asarray(values).tolist() for values in columns.values()), strict=True)
+    text = "\n".join(json.dumps(dict(zip(columns, row, strict=True))) for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return str(path)
+
+
+@pytest.mark.parametrize("form", ["names", "scores"])
+def test_json_lines_are_what_they_are_in_memory(tmp_path, monkeypatch, form):
+    monkeypatch.setattr(_origins, "_ROWS", 700)
+    rng = np.random.default_rng(3)
+    y, order = rng.integers(0, 3, SIZE), rng.permutation(SIZE)
+    h1, scores = np.where(rng.random(SIZE) < 0.9, y, rng.integers(0, 3, SIZE)), rng.random((SIZE, 3))
+    named = form == "names"
+    key = np.array([f"im{n}" for n in range(SIZE)]) if named else np.arange(SIZE)
+    known = {
+        "target": NAMES[y] if named else y,
+        "region": rng.choice(["eu", "us"], SIZE),
+        "age": rng.normal(40, 9, SIZE),
+    }
+    new = {"pred": NAMES[scores.argmax(axis=1)]} if named else {"scores": scores}
+    old = lines_of(tmp_path / "old.jsonl.gz", id=key, pred=NAMES[h1] if named else h1, **known)
+    new = lines_of(tmp_path / "new.ndjson", id=key[order], **{name: column[order] for name, column in new.items()})
+    columns, told = ColumnNames(slices=("region", "age")), []
+    mine = read_large(
+        old, new, None, columns, None, "new", least_rows=0, least_bytes=0, progress=lambda *far: told.append(far)
+    )
+    theirs = read(Inputs(old, new, columns), 0.95).subject
+    assert mine.comparison.overlap == theirs.comparison.overlap
+    assert mine.comparison.class_names == theirs.comparison.class_names
+    assert sorted(mine.comparison.instances.ids.tolist()) == sorted(theirs.comparison.instances.ids.tolist())
+    for name, column in mine.slices.items():
+        assert column.values == theirs.slices[name].values
+        np.testing.assert_array_equal(column.counts, theirs.slices[name].counts)
+    assert mine.unknown([str(key[7]), "x"]) == ["x"]
+    assert [far for far in told if far[0] == new and far[1] == SIZE]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": 7', "line 8: not JSON"),
+        ('{"id": 7}', "line 8: column 'pred' is missing"),
+        ('{"id": 6, "pred": 1}', "6"),
+    ],
+)
+def test_what_is_wrong_in_json_lines_is_named_with_its_line(tmp_path, capsys, monkeypatch, line, message):
+    monkeypatch.setattr(_large, "LEAST_ROWS", 10)
+    monkeypatch.setattr(read_large, "__defaults__", (None, 0, lambda path, rows: None))
+    monkeypatch.setattr(_origins, "_ROWS", 5)
+    old = csv_of(tmp_path / "old.csv", id=range(50), pred=np.arange(50) % 2, target=np.arange(50) % 2)
+    rows = [line if number == 7 else f'{{"id": {number}, "pred": {number % 2}}}' for number in range(50)]
+    (tmp_path / "new.jsonl").write_text("\n".join(rows))
+    assert main([old, str(tmp_path / "new.jsonl")]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("write_file", [write, lambda path, **columns: csv_of(path.with_suffix(".csv"), **columns)])
+def test_what_memory_cannot_hold_is_refused_before_it_is_tried(tmp_path, capsys, monkeypatch, write_file):
+    rows = np.arange(1000)
+    old = write_file(tmp_path / "old.parquet", id=rows, pred=rows % 2, target=rows % 2, w=rows)
+    new = write_file(tmp_path / "new.parquet", id=rows, pred=rows % 2)
+    command = [old, new, "--weight", "w"]
+    monkeypatch.setattr(_room, "LEAST_BYTES", 1)
+    assert main(command) == 0
+    monkeypatch.setattr(_room, "_free", lambda: 20_000)
+    capsys.readouterr()
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "of memory are needed, and 20 kB are free, as weights look at instances one by one" in said
+    monkeypatch.setattr(_room, "_free", lambda: None)  # a system that does not say it
+    assert main(command) == 0
+
+
+def test_free_memory_is_known_here_and_bounded_by_what_confines_the_process(tmp_path, monkeypatch):
+    if not Path("/proc/meminfo").exists():
+        pytest.skip("this system does not say it")
+    assert 10**6 < _room._free() < 10**14
+    monkeypatch.setattr(_room, "_CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("2000\n")
+    (tmp_path / "memory.stat").write_text("anon 900\ninactive_file 500\n")
+    assert _room._free() == 3500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert _room._free() > 10**6

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -320,3 +322,33 @@ def test_a_column_that_says_it(tmp_path, capsys):
     assert "line 2: column 'passed' is 'yes'" in refused(
         capsys, first, str(tmp_path / "bad.csv"), "--correct", "passed"
     )
+
+
+def test_the_curve_is_written_as_a_page_and_as_markdown(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 400)
+    scores = np.round(np.clip(0.5 * y + 0.5 * rng.random(400), 0, 1), 3)
+    old = write(tmp_path / "old.csv", id=range(400), pred=y, target=y)
+    new = write(tmp_path / "n<e>w.csv", id=range(400), score=scores)
+    page, summary, curve = (str(tmp_path / name) for name in ("page.html", "summary.md", "curve.json"))
+    outputs = ["--html", page, "--markdown", summary, "--json", curve]
+    assert main(["threshold", old, new, "--promise", "nfr <= 20%", *outputs]) == 0
+    found = json.loads(Path(curve).read_text())
+    text, told = Path(page).read_text(), Path(summary).read_text()
+    assert "n&lt;e&gt;w.csv" in text
+    assert "n<e>w" not in text
+    assert "script" not in text
+    recommended = f"{found['recommended']:.6g}"
+    assert f"Recommended: {found['recommended']!r}" in text
+    assert re.search(rf"\| {re.escape(recommended)} \|.*\| recommended \|", told)
+    # Every threshold is in the page, with the rate that the counts give.
+    rows = re.findall(r"<tr><td>([^<]+)</td><td>([^<]+)%</td>", text)
+    assert (
+        len(rows) == len(found["thresholds"]) == len(re.search('class="curve nfr" points="([^"]+)"', text)[1].split())
+    )
+    assert [float(rate) for _, rate in rows] == pytest.approx([100 * rate for rate in found["nfr"]], abs=0.006)
+    capsys.readouterr()
+    assert main(["threshold", old, new, "--markdown", "-"]) == 0
+    assert capsys.readouterr().out.startswith("## Thresholds\n")
+    assert main(["threshold", old, new, "--html", new]) == 2
+    assert "that is a file that is read" in capsys.readouterr().err

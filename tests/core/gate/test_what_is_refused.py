@@ -146,3 +146,71 @@ def test_a_module_that_ends_the_program_gives_no_verdict(files, tmp_path, capsys
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["gate", files["old"], files["new"], "--promise", "nfr <= 1%", "--right", "script_of_mine:near"]) == 2
     assert "ended the program (status 0)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "target", "options", "message"),
+    [
+        ([0, 1], ["cat", "dog"], [0, 1], [], "labels of mixed types"),
+        ([0, 1], ["cat", "dog"], [0, 1], ["--classes", "cat,dog"], None),
+        (
+            [0, 5],
+            ["cat", "dog"],
+            [0, 1],
+            ["--classes", "cat,dog"],
+            "line 3: column 'pred' is 5, and classes are 0 to 1",
+        ),
+        ([0, 1], ["False", "True"], [0, 1], [], "labels of mixed types"),
+        ([0, 1], ["False", "True"], [0, 1], ["--classes", "False,True"], None),
+        (["cafe\u0301", "b"], ["caf\u00e9", "b"], ["caf\u00e9", "b"], [], "look alike"),
+        (["cat\u200b", "b"], ["cat", "b"], ["cat", "b"], [], "look alike"),
+        (["Cat", "b"], ["cat", "b"], ["cat", "b"], [], "differ by case alone"),
+        (["a", "b"], ["A", "b"], ["a", "B"], [], None),
+    ],
+)
+def test_labels_that_are_written_otherwise_are_no_mistakes(tmp_path, capsys, old, new, target, options, message):
+    old = csv(tmp_path / "old.csv", ["id", 1, 2], ["pred", *old], ["target", *target])
+    new = csv(tmp_path / "new.csv", ["id", 1, 2], ["pred", *new])
+    assert main([old, new, *options]) == (0 if message is None else 2)
+    said = capsys.readouterr()
+    assert message is None or message in said.err
+
+
+def test_two_classes_that_only_their_case_tells_apart_are_named(tmp_path, capsys):
+    old = csv(tmp_path / "old.csv", ["id", 1, 2], ["pred", "US", "us"], ["target", "US", "us"])
+    new = csv(tmp_path / "new.csv", ["id", 1, 2], ["pred", "US", "US"])
+    assert main([old, new]) == 2
+    assert "by --classes if they are two" in capsys.readouterr().err
+    assert main([old, new, "--classes", "US,us"]) == 0
+    assert "1 only h1" in capsys.readouterr().out
+
+
+def test_no_report_is_written_over_what_is_read(files, tmp_path, capsys):
+    new = shutil.copy(files["new"], tmp_path / "new.csv")
+    (tmp_path / "link.csv").symlink_to(new)
+    for name in (str(new), str(tmp_path / "link.csv")):
+        assert main([files["old"], str(new), "--json", name]) == 2
+        assert "that is a file that is read" in capsys.readouterr().err
+    policy = tmp_path / "compat.toml"
+    policy.write_text('promise = "nfr <= 90%"\naccepted = "accepted.csv"\n')
+    accept = ["--accept", "--reason", "x", "--expires", "2999-01-01", "--markdown", str(tmp_path / "accepted.csv")]
+    assert main(["gate", files["old"], str(new), "--policy", str(policy), *accept]) == 2
+    assert main(["gate", files["old"], str(new), "--policy", str(policy), "--junit", str(policy)]) == 2
+
+
+def test_what_is_suspicious_is_said(files, tmp_path, capsys):
+    seed = shutil.copy(files["new"], tmp_path / "seed.csv")
+    assert main([files["old"], files["new"], "--noise", str(seed)]) == 0
+    assert "is hardly another seed" in capsys.readouterr().out
+    strange = csv(tmp_path / "strange.csv", ["id", *range(SIZE)], ["pred", *[2] * SIZE])
+    assert main([files["old"], strange]) == 0
+    assert "The new model is right on no instance: look at how its labels are written" in capsys.readouterr().out
+
+
+def test_weights_of_any_size_are_weights(files, tmp_path, capsys):
+    found = []
+    for scale in (1.0, 1e300, 1e-300):
+        weights = csv(tmp_path / "w.csv", ["id", *range(SIZE)], ["w", *(scale * (1 + row % 3) for row in range(SIZE))])
+        assert main([files["old"], files["new"], "--data", weights, "--weight", "w", "--json", "-"]) == 0
+        found.append(json.loads(capsys.readouterr().out)["scores"]["nfr"]["value"])
+    np.testing.assert_allclose(found, found[0], rtol=1e-12)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from bc_core import ErrorOverlap, Promise, judge
 from bc_core.promise._keeper import Keeper, PromiseOptions, check_can_be_told
@@ -165,6 +166,53 @@ def test_the_better_of_the_weights_and_their_mean_is_what_a_look_has_shown():
         alone.look(overlap_of(flips), 0)
     assert alone.lambda_c == keeper.lambda_c
     assert "a mean of those until 4 steps" in str(keeper)
+
+
+def test_between_looks_at_the_mean_lambda_goes_by_what_it_spared_last():
+    multiplier, bound = Multiplier(), [log_bound(flips) for flips in (30, 24, 10, 16, 12)]
+    now, mean = (judge("nfr <= 2%", overlap_of(flips)) for flips in (30, 24))
+    multiplier.update(now, mean)
+    expected = 0.4 * min(bound[1], 0.5)
+    assert multiplier.lambda_c == pytest.approx(math.exp(expected))
+    saved = Multiplier()
+    saved.load_state_dict(json.loads(json.dumps(multiplier.state_dict())))
+    for each in (multiplier, saved):
+        each.update(judge("nfr <= 2%", overlap_of(10)))
+        less = bound[2] - (bound[0] - bound[1])
+        assert each.lambda_c == pytest.approx(math.exp(expected + 0.4 * max(less, -0.5) + less - bound[1]))
+    # Where the weights of now are the better, nothing is spared.
+    multiplier.update(*2 * [judge("nfr <= 2%", overlap_of(16))])
+    before = multiplier.lambda_c
+    multiplier.update(judge("nfr <= 2%", overlap_of(12)))
+    assert multiplier.lambda_c == pytest.approx(before * math.exp(0.4 * max(bound[4], -0.5) + bound[4] - bound[3]))
+
+
+def log_bound(flips):
+    """By which factor the bound of so many of 1000 is 0.85 of 2 %."""
+    return math.log(scipy.stats.beta.ppf(0.95, flips + 1, 1000 - flips) / 0.017)
+
+
+def test_the_mean_is_due_at_looks_that_double_and_unseen_at_others():
+    keeper, due, unseen = keeper_of(), [], []
+    for look in range(1, 36):
+        keeper.share_of_look(anew=look == 1)
+        due += [look] if keeper.mean_is_due else []
+        unseen += [look] if keeper.mean_is_unseen else []
+    assert due == [4, 8, 16, 32]
+    assert sorted({*due, *unseen, *(look + 1 for look in due)}) == list(range(2, 36))
+    assert not {*unseen} & {*due, *(look + 1 for look in due)}
+
+
+def test_the_mean_at_the_end_is_the_best_if_it_is():
+    for flips, repaired, is_best in ((60, 90, False), (9, 10, False), (9, 30, True), (5, 26, True)):
+        keeper = keeper_of()
+        keeper.look(overlap_of(4, repaired=20), 70)
+        keeper.look(overlap_of(5, repaired=10), 80)
+        weight = keeper.lambda_c
+        assert keeper.look_at_mean(overlap_of(flips, repaired=repaired)) == is_best
+        assert (keeper.best_is_mean, keeper.best_steps) == ((True, 80) if is_best else (False, 70))
+        assert keeper.verdict.overlap.accuracy_h2 == (0.9 + (repaired - flips if is_best else 16) / 1000)
+        assert keeper.lambda_c == weight
 
 
 def test_a_look_counts_in_the_mean_about_by_the_cube_of_its_number():

@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from backends import once
 from keras import layers, ops
 from user_models import data, net
 
@@ -76,6 +77,7 @@ class Own(keras.Model):
         return {"hidden": self.hidden}
 
 
+@once
 def test_subclassed_and_shared_layers():
     h1, h2 = Own(), Own()
     with pytest.raises(ValueError, match="h1 has no weights yet: call it once"):
@@ -93,6 +95,7 @@ def test_subclassed_and_shared_layers():
     assert all(np.array_equal(a, b) for a, b in zip(weights(h2), weights(h1), strict=True))
 
 
+@once
 def test_refuses_layers_that_compute_otherwise():
     def made(activation):
         return keras.Sequential([keras.Input((4,)), layers.Dense(5, activation=activation), layers.Dense(3)])
@@ -103,6 +106,7 @@ def test_refuses_layers_that_compute_otherwise():
         half(*(keras.Sequential([keras.Input((4,)), layers.Embedding(size, 3)]) for size in (10, 12)))
 
 
+@once
 def test_initialisers_names_and_dropout_are_no_other_architecture():
     h1, h2 = (
         keras.Sequential(
@@ -154,6 +158,7 @@ def test_statistics_leave_dropout_and_the_layer_as_they_were():
     assert (norm.momentum, norm.trainable, "call" in vars(norm)) == (0.7, False, False)
 
 
+@once
 def test_data_in_other_forms():
     h1, h2 = net(0), net(1)
     whole = interpolate(h1, h2, (X, Y), "nfr <= 99%", alphas=[0, 0.5]).trials
@@ -179,6 +184,7 @@ def test_projection_in_a_bc_model_is_seen_by_later_callbacks():
         ProjectionCallback(h1, held_out, "nfr <= 1%", every=0)
 
 
+@once
 def test_projection_is_of_the_averages_that_fit_ends_with():
     h1 = net(0)
     h1.compile("adam", "sparse_categorical_crossentropy")
@@ -193,6 +199,7 @@ def test_projection_is_of_the_averages_that_fit_ends_with():
     assert bc_keras.evaluate(h1, h2, held_out).comparison.overlap == callback.verdict.overlap
 
 
+@once
 def test_projection_asks_for_statistics_before_the_first_epoch():
     def made():
         return keras.Sequential([keras.Input((4,)), layers.BatchNormalization(), layers.Dense(3, activation="softmax")])
@@ -213,29 +220,34 @@ def test_projection_asks_for_statistics_before_the_first_epoch():
 LOADED = """
 import sys
 import keras, numpy as np
-model = keras.models.load_model(sys.argv[1])
+x = np.load("x.npy")
+for name in sys.argv[1:]:
+    model = keras.models.load_model(name + ".keras")
+    np.save(name + ".npy", model.predict(x, verbose=0))
 assert not any(name.startswith("bc_") for name in sys.modules)
-x = np.load(sys.argv[2])
-np.save(sys.argv[3], model.predict(x, verbose=0))
 """
 
 
-@pytest.mark.parametrize(
-    ("how", "setting"), [("probability", {"weight": 0.3}), ("logit", {"weight": 0.3}), ("gate", {"ratio": 1.1})]
-)
-def test_saved_and_loaded_by_a_process_without_this_package(tmp_path, how, setting):
-    found = blend(net(0), net(1, hidden=6), (X, Y), "nfr <= 99%", how=how, **setting)
-    found.model.save(tmp_path / "blend.keras")
+def test_saved_and_loaded_by_a_process_without_this_package(tmp_path):
+    settings = {"probability": {"weight": 0.3}, "logit": {"weight": 0.3}, "gate": {"ratio": 1.1}}
+    found = {
+        how: blend(net(0), net(1, hidden=6), (X, Y), "nfr <= 99%", how=how, **setting).model
+        for how, setting in settings.items()
+    }
+    for how, model in found.items():
+        model.save(tmp_path / f"{how}.keras")
     np.save(tmp_path / "x.npy", X)
-    paths = [str(tmp_path / name) for name in ("blend.keras", "x.npy", "answers.npy")]
     done = subprocess.run(
-        [sys.executable, "-c", LOADED, *paths], capture_output=True, text=True, cwd=tmp_path, check=False,
+        [sys.executable, "-c", LOADED, *found], capture_output=True, text=True, cwd=tmp_path, check=False,
         env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(np.load(paths[2]), found.model.predict(X, verbose=0), rtol=1e-5, atol=1e-6)
+    for how, model in found.items():
+        answers = np.load(tmp_path / f"{how}.npy")
+        np.testing.assert_allclose(answers, model.predict(X, verbose=0), rtol=1e-5, atol=1e-6)
 
 
+@once
 def test_is_frozen_and_shares_nothing():
     def made(seed):
         keras.utils.set_random_seed(seed)
@@ -257,6 +269,7 @@ def test_is_frozen_and_shares_nothing():
 @pytest.mark.parametrize("how", ["probability", "gate"])
 @pytest.mark.parametrize("first", [None, "softmax"])
 @pytest.mark.parametrize("second", [None, "softmax"])
+@once
 def test_forms_of_both_are_told_and_the_blend_has_h2s(how, first, second):
     h1, h2 = net(0, activation=first), net(1, activation=second)
     setting = {"ratio": 1.05} if how == "gate" else {"weight": 0.25}
@@ -273,6 +286,7 @@ def test_forms_of_both_are_told_and_the_blend_has_h2s(how, first, second):
 
 @pytest.mark.parametrize("activation", [None, "sigmoid"])
 @pytest.mark.parametrize("how", ["probability", "logit", "gate"])
+@once
 def test_binary_scores(activation, how):
     h1, h2 = (net(seed, classes=1, activation=activation) for seed in (0, 1))
     setting = {"ratio": 1.02} if how == "gate" else {"weight": 0.4}
@@ -295,6 +309,7 @@ def test_binary_scores(activation, how):
     assert found.overlap.h1_only_right == flips.sum()
 
 
+@once
 def test_several_inputs_by_name():
     def made(seed):
         keras.utils.set_random_seed(seed)
@@ -309,6 +324,7 @@ def test_several_inputs_by_name():
     np.testing.assert_allclose(found.model.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-6)
 
 
+@once
 def test_data_that_come_as_batches_are_asked_anew_and_count_the_same():
     h1, h2 = net(0), net(1)
     order = np.random.default_rng(0)
@@ -324,6 +340,7 @@ def test_data_that_come_as_batches_are_asked_anew_and_count_the_same():
     assert [trial.overlap for trial in plain.trials] == [trial.overlap for trial in mixed.trials]
 
 
+@once
 def test_refuses_what_is_no_network_with_known_ends():
     h2 = Own()
     h2(X[:1])
@@ -335,6 +352,7 @@ def test_refuses_what_is_no_network_with_known_ends():
     assert blend(net(0), keras.Model(x, h2(x)), (X, Y), "nfr <= 99%", weight=0.5).overlap.total == len(X)
 
 
+@once
 def test_distil_knows_the_form_of_a_blend():
     """A student of probabilities under a teacher of logits."""
     teacher = blended_model(net(0, activation=None), net(1, activation=None), weight=0.5)
@@ -344,6 +362,7 @@ def test_distil_knows_the_form_of_a_blend():
     assert np.isfinite(model.fit(X, Y, verbose=0).history["dissonance"][0])
 
 
+@once
 def test_distil_takes_another_loss():
     teacher = blended_model(net(0), net(1), weight=0.5)
     assert distil(teacher, net(2)).dissonance == "imitation"
@@ -354,6 +373,7 @@ def test_distil_takes_another_loss():
 # The start
 
 
+@once
 def test_names_are_those_of_the_user_or_class_and_place():
     net(5)  # moves Keras's own numbers
     h1, h2 = (
@@ -366,6 +386,7 @@ def test_names_are_those_of_the_user_or_class_and_place():
     assert report.unused == ("body/kernel", "body/bias")
 
 
+@once
 def test_a_network_inside_of_a_model_is_found():
     inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softmax")], name="backbone")
     x = keras.Input((4,))
@@ -374,6 +395,7 @@ def test_a_network_inside_of_a_model_is_found():
     assert report.copied == ("backbone/dense/kernel", "backbone/dense/bias")
 
 
+@once
 def test_an_optimizer_that_remembers_other_weights_is_refused():
     h1, h2 = net(0), net(1)
     h2.compile("adam", "sparse_categorical_crossentropy")
@@ -395,6 +417,7 @@ def test_an_optimizer_that_remembers_other_weights_is_refused():
         warm_start(averaged, h1)
 
 
+@once
 def test_what_is_loaded_is_not_started_again(tmp_path):
     h1 = net(0)
     model = BCModel(net(1), h1=h1, start_from="h1")
@@ -409,6 +432,7 @@ def test_what_is_loaded_is_not_started_again(tmp_path):
     assert not np.array_equal(weights(loaded)[0], weights(h1)[0])
 
 
+@once
 def test_every_point_of_a_sweep_starts_from_h1(tmp_path):
     h1 = net(0)
     found = bc_keras.sweep(
@@ -421,6 +445,7 @@ def test_every_point_of_a_sweep_starts_from_h1(tmp_path):
     assert {row["nfr"] for row in found.rows()} == {0.0}
 
 
+@once
 def test_classes_in_another_order_are_refused_and_the_remedy_works():
     h1, order = net(0), [2, 0, 1]
     model = BCModel(net(1), h1=h1, class_map=order)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from backends import once
 from keras import ops
 
 import bc_keras
 from bc_keras import BCCrossEntropyLoss, ModelComparison, bc_fit, evaluate, sweep
+
+pytestmark = once
 
 LAMBDA, RATE = 0.7, 0.05
 

@@ -7,11 +7,14 @@ import types
 import keras
 import numpy as np
 import pytest
+from backends import once
 from keras import layers
 from user_models import net
 from users_training import SPARSE, compiled, same_weights
 
 from bc_keras import BTC, BCModel, CompatibilityCallback, StoredOutputs, evaluate
+
+pytestmark = once
 
 # Models that prepare their inputs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from backends import once
 
 from bc_core.promise._keeper import Keeper
 from bc_core.promise._multiplier import Multiplier
@@ -88,6 +89,7 @@ def test_a_share_is_put_aside_at_random_and_is_not_trained_on():
     assert labels == {0, 1, 2}
 
 
+@once
 def test_validation_split_is_what_is_held_out():
     model, direct = wrapped(**PROMISE), wrapped(**PROMISE)
     one = fit(model, validation_split=0.25).history
@@ -96,6 +98,7 @@ def test_validation_split_is_what_is_held_out():
     assert one["lambda_c"] == pytest.approx(other["lambda_c"], rel=1e-9)
 
 
+@once
 def test_stored_outputs_answer_for_held_out_data_too():
     live = wrapped(**PROMISE)
     expected = fit(live, validation_data=HELD_OUT).history["lambda_c"]
@@ -108,6 +111,7 @@ def test_stored_outputs_answer_for_held_out_data_too():
 
 @pytest.mark.parametrize("is_stored", [True, False], ids=["both stored", "teacher stored"])
 @pytest.mark.parametrize("has_indices", [True, False], ids=["indices", "one-hot"])
+@once
 def test_rows_of_a_teacher_in_held_out_data_are_not_h1s(is_stored, has_indices):
     taught = net(5)
 
@@ -132,6 +136,7 @@ def test_rows_of_a_teacher_in_held_out_data_are_not_h1s(is_stored, has_indices):
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])
+@once
 def test_what_is_promised_is_of_the_averages_that_fit_ends_with(keep):
     def scores(told):
         return {name: told.overlap.score(name) for name in ("nfr", "pfr", "btc", "accuracy_h2")}
@@ -151,7 +156,7 @@ def test_what_is_promised_is_of_the_averages_that_fit_ends_with(keep):
 
 
 def test_looks_leave_the_training_of_averages_alone(monkeypatch):
-    monkeypatch.setattr(Multiplier, "update", lambda self, verdict: None)  # lambda_c stands still
+    monkeypatch.setattr(Multiplier, "update", lambda self, now, shown=None: None)  # lambda_c stands still
 
     def trained(**options):
         model = wrapped(**options)
@@ -162,12 +167,14 @@ def test_looks_leave_the_training_of_averages_alone(monkeypatch):
     # With "best" the mean of the weights is looked at too.
     expected = trained(lambda_c=1.0)
     for keep in ("last", "best"):
-        monkeypatch.setattr(Keeper, "look", lambda self, *counts: False)
+        for look in ("look", "look_at_mean"):
+            monkeypatch.setattr(Keeper, look, lambda self, *counts: False)
         got = trained(promise="nfr <= 5%", promise_options={"keep": keep, "every": 4, "start": 1.0})
         for value, wanted in zip(got, expected, strict=True):
             np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-6)
 
 
+@once
 def test_other_batches_than_arrays():
     class Batches(keras.utils.PyDataset):
         def __len__(self):
@@ -181,6 +188,7 @@ def test_other_batches_than_arrays():
     assert fit(one).history["lambda_c"] == pytest.approx(fit(other).history["lambda_c"], rel=1e-9)
 
 
+@once
 def test_a_second_fit_goes_on_with_lambda_and_compares_anew():
     model = wrapped(**PROMISE)
     first = fit(model, epochs=2, validation_data=HELD_OUT).history["lambda_c"][-1]
@@ -189,6 +197,7 @@ def test_a_second_fit_goes_on_with_lambda_and_compares_anew():
     assert evaluate(old(), model, HELD_OUT).comparison.overlap.nfr == model.promise.value
 
 
+@once
 def test_h2s_own_files_hold_nothing_of_it(tmp_path):
     model = wrapped(**PROMISE)
     fit(model, validation_data=HELD_OUT)
@@ -238,6 +247,7 @@ def test_a_share_of_what_cannot_be_divided_is_refused_with_a_remedy():
         fit(wrapped(**PROMISE, promise_data=0.001))
 
 
+@once
 def test_the_callback_has_its_own_every():
     with pytest.raises(ValueError, match=r"CompatibilityCallback\(every=...\)"):
         CompatibilityCallback(HELD_OUT, promise="nfr <= 20%", promise_options={"every": 5})
@@ -251,6 +261,7 @@ def test_the_callback_has_its_own_every():
 
 @pytest.mark.parametrize("how", ["model", "callback"])
 @pytest.mark.parametrize("keep", ["best", "last"])
+@once
 def test_the_verdict_is_of_the_weights_that_are_left_where_an_optimiser_averages_them(how, keep):
     options = {"promise": "nfr <= 8%", "promise_options": {"confidence": 0.9, "keep": keep}}
     callback = CompatibilityCallback(HELD_OUT, **options) if how == "callback" else None
@@ -262,6 +273,7 @@ def test_the_verdict_is_of_the_weights_that_are_left_where_an_optimiser_averages
     assert (verdict.value, verdict.overlap.accuracy_h2) == ((right_1 & ~right_2).mean(), right_2.mean())
 
 
+@once
 def test_a_promise_that_is_missed_names_the_way_back_where_there_is_one():
     for h1, there_is in ((old(), False), (net(seed=3), True)):
         weak = {"confidence": 0.9, "start": 0.01, "most": 0.01, "average": False}  # so that it is missed

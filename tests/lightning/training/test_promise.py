@@ -130,8 +130,8 @@ def test_h1_is_asked_once_about_held_out_data_of_their_own():
     shuffled = DataLoader(HELD_OUT, 200, shuffle=True)
     again = BCLightningModule(nn.Linear(4, 3), h1=h1, optimizer=torch.optim.Adam, **PROMISE, promise_data=shuffled)
     trainer_of(epochs=4).fit(again, loaders()[0])
-    # Before the first epoch, and at each look, but the first, of the mean of h2's weights too.
-    assert asked.count(200) == 1 + 4 + 3
+    # Before the first epoch, and at each look, of which the fourth is of the mean of h2's weights too.
+    assert asked.count(200) == 1 + 4 + 1
     assert again.promise.overlap.accuracy_h1 == module.promise.overlap.accuracy_h1
 
 
@@ -148,8 +148,9 @@ def test_looking_draws_no_random_numbers(monkeypatch):
     def sgd(parameters):
         return torch.optim.SGD(parameters, lr=0.1)
 
-    monkeypatch.setattr(Multiplier, "update", lambda self, verdict: None)  # lambda_c stays where it is
-    monkeypatch.setattr(Keeper, "look", lambda self, *counts: False)  # so do the weights
+    monkeypatch.setattr(Multiplier, "update", lambda self, now, shown=None: None)  # lambda_c stays where it is
+    for look in ("look", "look_at_mean"):
+        monkeypatch.setattr(Keeper, look, lambda self, *counts: False)  # so do the weights
     looked = weights(promise="nfr <= 2%", promise_options={"start": 2.0}, promise_data=DataLoader(HELD_OUT, 50))
     for name, value in weights(lambda_c=2.0).items():
         assert torch.equal(looked[name], value), name
@@ -182,6 +183,21 @@ def test_a_look_that_a_checkpoint_was_written_before_is_made_up_for(tmp_path):
     rest = fitted(tmp_path / "step=4.ckpt")
     assert lambda_of(rest) == lambda_of(whole) != saved["lambda_c"]
     assert str(rest.promise) == str(whole.promise)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_checkpoint_of_a_training_that_has_ended_is_gone_on_with(own, tmp_path):
+    def made():
+        return BCLightningModule(Classifier(), h1=old(), **PROMISE, promise_data=HELD_OUT if own else None)
+
+    module, trainer = made(), trainer_of(epochs=3)
+    trainer.fit(module, *loaders())
+    trainer.save_checkpoint(tmp_path / "ended.ckpt")
+    for epochs in (3, 5):
+        again = made()
+        trainer_of(epochs=epochs).fit(again, *loaders(), ckpt_path=tmp_path / "ended.ckpt")
+        verdict = again.promise
+        assert (verdict.value, verdict.overlap.accuracy_h2) == pytest.approx(counted(again))
 
 
 def test_a_checkpoint_of_another_promise_is_not_gone_on_with(tmp_path):
@@ -393,6 +409,10 @@ def test_a_promise_that_is_missed_names_the_way_back_where_there_is_one(recwarn)
         assert ("interpolate(h1, h2, held_out, promise=...)" in said[0]) == there_is
 
 
+def plain():
+    return nn.Linear(4, 3)
+
+
 class Doubled(Classifier):
     """A hook that changes batches."""
 
@@ -400,19 +420,27 @@ class Doubled(Classifier):
         return [2 * batch[0], batch[1]]
 
 
-@pytest.mark.parametrize("kind", [Classifier, Doubled])
+@pytest.mark.parametrize("kind", [Classifier, Doubled, plain])
 def test_the_mean_is_looked_at_where_validation_data_can_be_read_again(kind, caplog, monkeypatch):
-    looks, look = [], Keeper.look
+    looks, look, last = [], Keeper.look, Keeper.look_at_mean
 
     def noted(keeper, overlap, steps, of_mean=None):
         looks.append(of_mean)
         return look(keeper, overlap, steps, of_mean)
 
+    def noted_last(keeper, of_mean):
+        looks.append(of_mean)
+        return last(keeper, of_mean)
+
     monkeypatch.setattr(Keeper, "look", noted)
+    monkeypatch.setattr(Keeper, "look_at_mean", noted_last)
     caplog.set_level(logging.INFO)
-    module = BCLightningModule(kind(), h1=old(), promise="nfr <= 90%")
-    trainer_of(limit_val_batches=3).fit(module, *loaders())
-    assert [each is not None for each in looks] == ([False] * 3 if kind is Doubled else [False, True, True])
+    adam = {"optimizer": torch.optim.Adam} if kind is plain else {}
+    module = BCLightningModule(kind(), h1=old(), promise="nfr <= 90%", **adam)
+    expected = [False] * 3 + [True, False, False] + [True] * (kind is not Doubled)
+    trainer_of(limit_val_batches=3, epochs=6).fit(module, *loaders())
+    # At the fourth look, and when the training ends.
+    assert [each is not None for each in looks] == [each and kind is not Doubled for each in expected]
     assert {each.total for each in looks if each is not None} <= {150}
     assert ("mean of h2's weights is not looked at" in caplog.text) == (kind is Doubled)
 

@@ -6,12 +6,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from browser import console, opened, requests, violations, wait_until
+from browser import console, opened, requests, themed, violations, violations_in_both_themes, wait_until
 from notebook_page import ROOT, Notebook
 from PIL import Image
 from selenium.webdriver.common.by import By
 
-from bc_core import compare
+from bc_core import assert_compatible, compare
 from bc_tensorboard import ComparisonView, to_html
 
 pytestmark = pytest.mark.slow
@@ -124,7 +124,8 @@ def test_a_picture_that_a_limit_left_out_says_so_in_its_row(driver, tmp_path):
 
 
 def test_it_opens_on_the_pinned_run(driver, tmp_path):
-    path = to_html({name: comparison_of(i, step=i) for i, name in enumerate("abc")}, tmp_path / "pinned.html")
+    runs = {name: comparison_of(i, step=i) for i, name in enumerate("abc")}
+    path = to_html(runs, tmp_path / "pinned.html")
     chosen = lambda: driver.execute_script(f"{ROOT} return root.querySelector('.bc-picker input')?.value")  # noqa: E731
 
     def reopened(hash_=""):
@@ -145,6 +146,17 @@ def test_it_opens_on_the_pinned_run(driver, tmp_path):
     assert reopened("#run=b") == "b"
     driver.find_element(By.CSS_SELECTOR, ".bc-pin").click()
     assert reopened() == newest
+    best = max(runs, key=lambda name: runs[name].overlap.accuracy_h2)
+    assert reopened("#promise=nfr%20<=%2050%25") == best, "the most accurate that keeps it"
+
+    # Each of them is an update of another h1.
+    assert reopened("#run=b") == "b"
+    driver.find_element(By.XPATH, "//label[contains(., 'that of the chosen run only')]").click()
+    wait_until(lambda: "sameH1=1" in driver.current_url, what="a link that keeps the filter")
+    assert "1 of 3 points" in driver.find_element(By.CSS_SELECTOR, "[data-testid=sweep]").text
+    assert (
+        driver.find_elements(By.CSS_SELECTOR, ".bc-picker input")[1].get_attribute("placeholder") == "No other run fits"
+    )
 
 
 def test_the_update_to_take_is_the_most_accurate_that_keeps_the_promise(driver, tmp_path):
@@ -196,7 +208,7 @@ setTimeout(async () => {
 
 
 def test_what_is_listed_and_drawn_can_be_taken_away(driver, tmp_path):
-    comparison = comparison_of(0, name="update", step=3, class_names=["=HYPERLINK()", "b, c", 'd "e"', "f", "g"])
+    comparison = comparison_of(0, name="update", step=3, class_names=["=HYPERLINK()", "b, c", 'd "e"', "f", "g\x01"])
     opened(driver, to_html(comparison, tmp_path / "update.html", metadata=lambda i: f"text {i}"))
     wait_for_dashboard(driver)
     driver.find_element(By.CSS_SELECTOR, ".bc-venn-region[aria-label^='Only h2 wrong'] .bc-venn-hit").click()
@@ -206,7 +218,7 @@ def test_what_is_listed_and_drawn_can_be_taken_away(driver, tmp_path):
     name, content = driver.execute_async_script(SAVED, ".bc-take [title^='Save']")
     assert name == "update-test-instances.csv"
     rows = list(csv.reader(io.StringIO(content.encode("latin-1").decode(), newline="")))
-    names = ["'=HYPERLINK()", "b, c", 'd "e"', "f", "g"]
+    names = ["'=HYPERLINK()", "b, c", 'd "e"', "f", "g\x01"]
     assert rows[0] == ["id", "target", "h1", "h2", "region", "text"]
     wanted = []
     for row in flips:
@@ -223,6 +235,13 @@ def test_what_is_listed_and_drawn_can_be_taken_away(driver, tmp_path):
     (tmp_path / "venn.png").write_bytes(content.encode("latin-1"))
     assert pixels.shape[1] == 2 * int(picture.get("width"))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 5, "colours of the style sheet, not black shapes"
+    # What is drawn by tables is a picture too, with every name and number, and nothing that is there to be pressed.
+    drawn = [*names[1:4], "g\N{REPLACEMENT CHARACTER}"]
+    for panel, wanted in (("matrix", [str(len(flips)), *drawn]), ("classes", [*drawn, "100%"])):
+        _, content = driver.execute_async_script(SAVED, f"[data-testid={panel}] .bc-card-save [title*=SVG]")
+        words = " ".join(ElementTree.fromstring(content.encode("latin-1")).itertext())
+        assert [each for each in wanted if each not in words] == []
+        assert "Sort by" not in words
 
 
 def test_the_flips_of_either_of_two_updates_are_listed_by_a_click(driver, tmp_path):
@@ -312,7 +331,6 @@ def test_instances_as_pictures_and_one_of_them_over_steps_and_runs(driver, tmp_p
     driver.get(link)
     wait_until(lambda: (opened_instance(driver) or {}).get("story", "").startswith("Forgotten at step 3"))
     check_quiet(driver, address)
-    driver.execute_script("history.back()")
     driver.execute_script("document.querySelector('[data-testid=opened]').close()")
     wait_until(lambda: "instance=" not in driver.current_url, what="the address without the instance")
 
@@ -373,6 +391,21 @@ def test_names_without_a_space_widen_neither_page_nor_table(driver, tmp_path):
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 1280, **metrics})
 
 
+def test_what_a_gate_came_to_is_accessible_and_widens_nothing(driver, tmp_path):
+    update = compare(*np.random.default_rng(0).integers(0, 3, (3, 300)), class_names=["a", "b" * 200, HOSTILE])
+    report = assert_compatible(update, promise=["nfr <= 99%", "btc >= 10%"])
+    reports = {"x" * 200: report, "other": "y" * 200}
+    opened(driver, to_html(update, tmp_path / "gate.html", reports=reports))
+    wait_for_dashboard(driver)
+    assert violations_in_both_themes(driver) == []
+    metrics = {"height": 900, "deviceScaleFactor": 1, "mobile": False}
+    try:
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, **metrics})
+        assert driver.execute_script("return document.documentElement.scrollWidth") == 390
+    finally:
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 1280, **metrics})
+
+
 def test_hostile_names_run_nothing(driver, tmp_path):
     runs = {f"{HOSTILE} {i}": {HOSTILE: comparison_of(i)} for i in range(2)}
     address = opened(driver, to_html(runs, tmp_path / "a.html", title=HOSTILE, dissonance=HOSTILE))
@@ -386,18 +419,11 @@ def test_the_file_is_dark_where_the_system_is(driver, tmp_path):
     opened(driver, to_html(comparison_of(0), tmp_path / "a.html"))
     wait_for_dashboard(driver)
 
-    def prefer(theme):
-        features = [{"name": "prefers-color-scheme", "value": theme}]
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
     paper = "return getComputedStyle(document.querySelector('.bc-app')).backgroundColor"
-    try:
-        # It follows a system that changes while the page is open.
-        for theme, colour in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 24, 29)")):
-            prefer(theme)
+    # It follows a system that changes while the page is open.
+    for theme, colour in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 24, 29)")):
+        with themed(driver, theme):
             wait_until(lambda colour=colour: driver.execute_script(paper) == colour, what=f"the {theme} page")
-    finally:
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_the_policy_of_the_file_refuses_other_scripts(driver, tmp_path):

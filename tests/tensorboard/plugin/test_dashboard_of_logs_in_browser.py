@@ -6,6 +6,7 @@ import contextlib
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import console, require_browser, wait_until
 from dashboard_page import (
@@ -14,6 +15,7 @@ from dashboard_page import (
     Page,
     write_logs,
 )
+from selenium.webdriver.common.action_chains import ActionChains
 from tensorboard_process import tensorboard
 from warm_programs import run_program
 
@@ -90,11 +92,68 @@ def test_a_run_at_work_says_so_is_followed_and_gives_way_to_a_pinned_one(tmp_pat
         assert page.find(".bc-picker input").get_attribute("value") == "ended"
 
 
+class Newcomer:
+    """Who clicks with a pointer on what is on the screen, or is brought there by the wheel; clicks are counted."""
+
+    def __init__(self, page: Page) -> None:
+        self.page, self.clicks = page, 0
+
+    def arrive(self) -> None:
+        """Open the tab, of which nothing is known."""
+        self.page.open()
+        self.clicks = 0
+
+    def click(self, selector: str) -> None:
+        target = self.page.find(selector)
+        self.page.js("arguments[0].scrollIntoView({block: 'center'})", target)
+        ActionChains(self.page.driver).move_to_element(target).click().perform()
+        self.page.settle()
+        self.clicks += 1
+
+    def pick(self, field: int, run: str) -> None:
+        """Choose in the list of the first field, Run, or the second, Compare with."""
+        self.click(f".bc-picker:nth-of-type({field}) input")
+        self.click(f".bc-picker-row:has([title='{run}'])")
+
+
+def ask_what_newcomers_ask(page: Page, saved: dict[str, Comparison]) -> None:
+    """Which images broke, in which class, is imitation better, which lambda keeps a promise: three clicks each."""
+    name, imitation = "new-error-warm-4", "strict-imitation-warm-4"
+    broken = saved[name].negative_flips()
+    someone = Newcomer(page)
+    someone.arrive()
+    someone.pick(1, name)
+    # In which class is told by the first row of the matrix, without another click.
+    counts = np.bincount(broken.target, minlength=10)
+    worst = page.text("[data-testid=matrix] tbody th")
+    assert counts[int(worst)] == counts.max()
+    someone.click("[data-testid=venn] .bc-venn-region[aria-label^='Only h2 wrong'] text")
+    assert {int(row["Instance"]) for row in page.rows()} == set(broken.ids.tolist())
+    on_screen = "const r = arguments[0].getBoundingClientRect(); return r.top >= 0 && r.bottom <= innerHeight"
+    wait_until(lambda: page.js(on_screen, page.find(".bc-instances-table tbody img")), what="a picture on the screen")
+    assert someone.clicks == 3
+
+    someone.arrive()
+    assert page.find(".bc-picker input").get_attribute("value") == imitation, "the run that was written to last"
+    someone.pick(2, name)
+    fewer = len(saved[imitation].negative_flips()) - len(broken)
+    wanted = "as many" if fewer == 0 else f"{abs(fewer)} {'fewer' if fewer > 0 else 'more'}"
+    assert f"Run B breaks {wanted}" in page.text("[data-testid=compared]")
+    assert someone.clicks == 2
+
+    someone.arrive()
+    someone.click(".bc-promise input")
+    page.driver.switch_to.active_element.send_keys("nfr <= 1%")
+    wait_until(lambda: "nfr <= 1% for certain" in page.text(".bc-promise [role=status]"), what="the one to take")
+    assert someone.clicks == 1
+
+
 def test_the_demo_s_log_folder(tmp_path):
     """What `make demo` leaves, in its quick form: every panel, and the numbers of the saved comparisons."""
     require_browser()
     done = run_program(ROOT / "examples" / "mnist_update.py", "--quick", "--out", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo" / "report.html").stat().st_size < 500_000
     name = "new-error-cold-4"
     saved = Comparison.load(tmp_path / "demo" / "comparisons" / f"{name}.json")
     with opened(tmp_path / "demo" / "tensorboard", run=name, dataset="test") as page:
@@ -110,3 +169,5 @@ def test_the_demo_s_log_folder(tmp_path):
         page.js("document.querySelector('[data-testid=instances]').scrollIntoView()")
         wait_until(lambda: page.all("[data-testid=instances] img"), what="images")
         assert console(page.driver) == []
+        folder = tmp_path / "demo" / "comparisons"
+        ask_what_newcomers_ask(page, {path.stem: Comparison.load(path) for path in folder.glob("*.json")})

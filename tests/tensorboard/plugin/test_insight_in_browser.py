@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from browser import console, opened, violations, wait_until
+from browser import console, opened, violations_in_both_themes, wait_until
 from notebook_page import ROOT, Notebook
 from selenium.webdriver.common.by import By
 from tensorboard_process import tensorboard
@@ -125,6 +125,7 @@ def test_a_notebook_and_tensorboard_answer_the_same(driver, tmp_path):
     check_slices(driver, comparison, notebook.wait_until)
     check_thresholds(driver, notebook.wait_until)
     assert driver.execute_script("return errors") == []
+    assert violations_in_both_themes(driver, "#cell") == []
 
     summary.comparison(tmp_path / "logs" / "update", comparison)
     with tensorboard(tmp_path / "logs") as address:
@@ -179,4 +180,4 @@ def test_axe_finds_nothing_wrong_with_these_panels(driver, tmp_path):
     driver.get("about:blank")
     driver.get(f"{path.as_uri()}#run=a&other=b&sure2=0.5,1")
     wait_until(lambda: js(driver, "return !!root.querySelector('.bc-flips-whose')"), what="whose flips")
-    assert violations(driver) == []
+    assert violations_in_both_themes(driver) == []

@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from browser import console, wait_until
+from browser import console, themed, violations_in_both_themes, wait_until
 from invariance_updates import measured, predicted, served
 from notebook_page import ROOT, Notebook
 from selenium.webdriver.common.keys import Keys
@@ -101,12 +101,8 @@ def test_the_file_shows_totals_curves_layers_and_features(driver, tmp_path):
 def test_a_dark_system_gets_dark_cells(driver, tmp_path):
     opened(driver, to_html(None, tmp_path / "a.html", invariance=measured()))
     light = first_row(driver)
-    features = [{"name": "prefers-color-scheme", "value": "dark"}]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    try:
+    with themed(driver, "dark"):
         wait_until(lambda: not np.array_equal(light, first_row(driver)), what="dark cells")
-    finally:
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_kinds_of_transformations_are_chosen_and_those_without_a_size_stand_by_name(driver, tmp_path):
@@ -187,6 +183,7 @@ def test_the_view_of_a_notebook_gets_it_from_the_kernel(driver, tmp_path):
     view.replace(())
     view.add(compare([0, 1, 1], [0, 1, 0], [0, 0, 1], name="update", step=2), invariance=second)
     shows(second)
+    assert violations_in_both_themes(driver, "#cell") == []
     assert driver.execute_script("return errors") == []
 
 
@@ -230,6 +227,7 @@ def test_a_second_run_stands_beside_the_first(driver, tmp_path):
     shares = [f"{100 * update.table()[1]['accuracy_h2']:.1f}%" for update in (first, second)]
     assert rows[1] == f"Accuracy of h2 {shares[0]} {shares[1]}"
     assert console(driver) == []
+    assert violations_in_both_themes(driver) == []
 
     # A run without it says so, and the first stays.
     driver.get(f"{path.as_uri()}#run=a&other=bare")

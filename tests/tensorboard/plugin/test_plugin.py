@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from invariance_updates import measured
 from served_logs import (
     BASE,
     ORIGINALS,
@@ -27,6 +28,7 @@ from tensorboard.compat.proto.summary_pb2 import (
 )
 from tensorboard.util import tensor_util
 
+from bc_tensorboard import summary
 from bc_tensorboard.plugin import _plugin
 from bc_tensorboard.plugin._loader import KEPT_STEPS, PLUGIN_NAME
 from bc_tensorboard.writing._event_file import EventFile
@@ -87,6 +89,45 @@ def test_what_is_not_there_is_answered_with_advice(tmp_path, serve):
     for route in ("media", "image"):
         for query in ("run=run&dataset=train&id=1", "run=none&dataset=test&id=1", "run=run&dataset=test&id=1"):
             refused(client.get(f"{BASE}/{route}?{query}"), 404)
+
+
+ASKED = {"run": "run", "dataset": "test", "step": "0", "id": "1", "text": "e", "full": "1"}
+HOSTILE = [
+    "",
+    "\0",
+    "../../secret",
+    "/",
+    "NaN",
+    "-1",
+    "1e9",
+    "9" * 4000,
+    "9" * 5000,
+    "x" * 100_000,
+    "<script>alert(1)</script>",
+]
+
+
+@pytest.mark.parametrize("route", ["table", "invariance", "media", "image", "text", "search"])
+def test_whatever_is_asked_for_is_answered_or_refused(tmp_path, route):
+    log(tmp_path / "run", steps=(0,))
+    summary.invariance(tmp_path / "run", measured(), 0)
+    append_media(media_path(tmp_path / "run", "test"), [(1, "a text" * 100)], [(1, PNG)])
+    (tmp_path / "secret").write_text("secret")
+    client = local(tmp_path)
+    assert client.get(f"{BASE}/{route}", query_string=ASKED).status_code == 200
+    for name in ASKED:
+        for value in HOSTILE:
+            query = {**ASKED, name: value}
+            response = client.get(
+                f"{BASE}/{route}", query_string=query, headers={"Origin": "https://elsewhere.example"}
+            )
+            assert "Access-Control-Allow-Origin" not in response.headers
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            if response.status_code != 200:
+                assert len(refused(response, 400 if response.status_code == 400 else 404)) < 500
+                assert response.mimetype == "application/json"
+            assert str(tmp_path).encode() not in response.data
+            assert b"secret" not in response.data.replace(b"../../secret", b"")
 
 
 def test_every_step_is_kept_up_to_the_bound_and_beyond_it_each_step_has_its_table(tmp_path, serve):
@@ -152,7 +193,9 @@ def test_counts_that_are_no_counts_cost_only_their_step(tmp_path, serve):
     assert "2 steps left out" in index["warnings"][0]
 
 
-@pytest.mark.parametrize("route", ["index", "table", "media", "image", "text", "search", "static/index.js"])
+@pytest.mark.parametrize(
+    "route", ["index", "table", "media", "image", "text", "search", "invariance", "static/index.js"]
+)
 def test_only_reading_is_allowed(tmp_path, route):
     log(tmp_path / "run")
     client = local(tmp_path)

@@ -177,7 +177,7 @@ export function ClassBars(props: ClassBarsProps) {
               </th>
               <th
                 scope="col"
-                class="bc-number"
+                class="bc-number bc-bars-change"
                 title={accuracy ? "Accuracy of h2 less that of h1, in percentage points" : "Negative flips of this class"}
               >
                 {accuracy ? "h2 − h1" : "Flips"}

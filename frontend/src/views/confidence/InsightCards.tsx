@@ -16,7 +16,7 @@ export function InsightCards({ table, filter, card, choose }: InsightCardsProps)
   return (
     <>
       {table.slices.length > 0 && (
-        <Card name="slices" title="Slices" {...card}>
+        <Card name="slices" title="Slices" drawn {...card}>
           <Slices
             table={table}
             filter={filter}

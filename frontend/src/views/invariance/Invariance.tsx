@@ -178,6 +178,7 @@ export function Invariance({ place, loaded, epoch, theme, step, second, retry, o
     <Card
       name="invariance"
       title="Invariance under transformations"
+      drawn={update !== null}
       attempt={key}
       stale={stale}
       aside={

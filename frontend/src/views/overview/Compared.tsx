@@ -2,8 +2,9 @@ import { compareFlips, type FlipComparison } from "../../data/engine";
 import type { Difference } from "../../data/scores";
 import { accuracyDifference, joined } from "../../data/twoUpdates";
 import { count, intervalText, percent, signedPercent } from "../../layout/format";
-import type { Flips, Table } from "../../model";
+import type { Flips, Region, Table } from "../../model";
 import { Failed, Loading } from "../parts/States";
+import { type RegionInfo, VennDrawing } from "./VennDrawing";
 
 /** Two updates, instance by instance. */
 export interface Comparison {
@@ -37,6 +38,14 @@ export function verdict({ onlyA, onlyB, both, neither, low, high }: FlipComparis
     ? `${amount}; the interval excludes 0, so the data set tells them apart.`
     : `${amount}; the interval contains 0, so this data set does not tell them apart.`;
 }
+
+/** Whose negative flips lie where in the drawing. */
+const PLACES: Readonly<Record<Region, Flips>> = { progress: "a", common: "both", regress: "b" };
+const REGIONS: readonly RegionInfo[] = [
+  { region: "progress", title: "A only", explanation: "What h1 got right and run A alone gets wrong." },
+  { region: "common", title: "Both", explanation: "What h1 got right and both runs get wrong." },
+  { region: "regress", title: "B only", explanation: "What h1 got right and run B alone gets wrong." },
+];
 
 /** The steps where they differ, so that nobody takes the verdict for one about the same moment. */
 export function differentSteps([a, b]: readonly [number, number]): string | null {
@@ -72,33 +81,47 @@ export function Compared({ result, steps, error, onRetry, flips, onFlips }: Comp
   ];
   return (
     <div class="bc-compared" data-testid="compared">
-      <p>
-        <strong>{verdict(result.flips)}</strong>
-        {unlike !== null && ` ${unlike}`}
-      </p>
-      <p class="bc-note">
-        NFR of B − NFR of A: {points(signedPercent(0 - difference, 2))} percentage points (95% interval of the paired
-        difference: {points(intervalText(0 - high, 0 - low, 2))}). Accuracy of B − accuracy of A:{" "}
-        {points(signedPercent(accuracy.difference, 2))} ({points(intervalText(accuracy.low, accuracy.high, 2))}).
-      </p>
-      <div class="bc-controls" role="group" aria-label="Negative flips of the two runs: which are listed">
-        <span>Broken by</span>
-        {parts.map(([which, title, number]) => (
-          <button
-            key={which}
-            type="button"
-            class="bc-button"
-            aria-pressed={flips === which}
-            title={`List the instances that ${which === "both" ? "both runs break" : `run ${which.toUpperCase()} alone breaks`}`}
-            onClick={() => onFlips(flips === which ? null : which)}
-          >
-            {title}: {count(number)}
-          </button>
-        ))}
-        <span class="bc-note">
-          together {percent((onlyA + onlyB + both) / size)} of {count(size)}
-        </span>
+      <div class="bc-compared-words">
+        <p>
+          <strong>{verdict(result.flips)}</strong>
+          {unlike !== null && ` ${unlike}`}
+        </p>
+        <p class="bc-note">
+          NFR of B − NFR of A: {points(signedPercent(0 - difference, 2))} percentage points (95% interval of the paired
+          difference: {points(intervalText(0 - high, 0 - low, 2))}). Accuracy of B − accuracy of A:{" "}
+          {points(signedPercent(accuracy.difference, 2))} ({points(intervalText(accuracy.low, accuracy.high, 2))}).
+        </p>
+        <div class="bc-controls" role="group" aria-label="Negative flips of the two runs: which are listed">
+          <span>Broken by</span>
+          {parts.map(([which, title, number]) => (
+            <button
+              key={which}
+              type="button"
+              class="bc-button"
+              aria-pressed={flips === which}
+              title={`List the instances that ${which === "both" ? "both runs break" : `run ${which.toUpperCase()} alone breaks`}`}
+              onClick={() => onFlips(flips === which ? null : which)}
+            >
+              {title}: {count(number)}
+            </button>
+          ))}
+          <span class="bc-note">
+            together {percent((onlyA + onlyB + both) / size)} of {count(size)}
+          </span>
+        </div>
       </div>
+      {onlyA + onlyB + both > 0 && (
+        <VennDrawing
+          regions={REGIONS}
+          counts={{ progress: onlyA, common: both, regress: onlyB }}
+          total={size}
+          captions={[`Flips of A: ${count(onlyA + both)}`, `Flips of B: ${count(onlyB + both)}`]}
+          label={`Negative flips of the two runs as two circles. A only: ${count(onlyA)}; both: ${count(both)}; B only: ${count(onlyB)}.`}
+          selected={REGIONS.find(({ region }) => PLACES[region] === flips)?.region ?? null}
+          onToggle={(region) => onFlips(flips === PLACES[region] ? null : PLACES[region])}
+          most={8}
+        />
+      )}
     </div>
   );
 }

@@ -1,7 +1,8 @@
 import { Component, type ComponentChildren, type Ref, type RefObject } from "preact";
 import { useRef } from "preact/hooks";
 import { Failed } from "./States";
-import { fileName, pictureOf, pixels, save } from "./takeAway";
+import { pictureOf, pixels } from "./picture";
+import { fileName, save } from "./takeAway";
 
 interface GuardProps {
   /** A new value gives the card another try. */

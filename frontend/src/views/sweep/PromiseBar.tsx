@@ -1,9 +1,10 @@
-import { useContext, useEffect, useId, useMemo, useState } from "preact/hooks";
+import { useContext, useEffect, useId, useState } from "preact/hooks";
 import { bestOf, type Promised, readPromise, spelled, unfavourableBound, verdict, type Verdict } from "../../data/promise";
 import { value } from "../../data/scores";
 import { percent } from "../../layout/format";
+import type { Index, ViewState } from "../../model";
 import { MountId } from "../parts/mountId";
-import { distinct, type SweepPoint, titleOf } from "./sweepPoints";
+import { distinct, passes, sweepPoints, type SweepPoint, titleOf } from "./sweepPoints";
 
 export interface PromiseMade {
   readonly promise: Promised;
@@ -18,19 +19,23 @@ const CHOSEN_ON = ["val", "validation", "test", "testing"];
 const EXAMPLES = ["nfr <= 0.5%", "nfr <= 1%", "btc >= 98%", "btc >= 99%"];
 
 /** What a promise means for points; null where none is made, or none that can be read. */
-export function usePromise(points: readonly SweepPoint[], text: string): PromiseMade | null {
-  return useMemo(() => {
-    const promise = text.trim() === "" ? "" : readPromise(text);
-    if (typeof promise === "string") return null;
-    const verdicts = new Map(points.map((point) => [point.key, verdict(promise, point.cells)]));
-    const datasets = distinct(points.map((point) => point.ref.dataset));
-    const dataset = CHOSEN_ON.find((name) => datasets.includes(name)) ?? datasets[0] ?? null;
-    const best = bestOf(
-      promise,
-      points.filter((point) => point.ref.dataset === dataset),
-    );
-    return { promise, verdicts, dataset, best };
-  }, [points, text]);
+export function promiseOf(points: readonly SweepPoint[], text: string): PromiseMade | null {
+  const promise = text.trim() === "" ? "" : readPromise(text);
+  if (typeof promise === "string") return null;
+  const verdicts = new Map(points.map((point) => [point.key, verdict(promise, point.cells)]));
+  const datasets = distinct(points.map((point) => point.ref.dataset));
+  const dataset = CHOSEN_ON.find((name) => datasets.includes(name)) ?? datasets[0] ?? null;
+  const best = bestOf(
+    promise,
+    points.filter((point) => point.ref.dataset === dataset),
+  );
+  return { promise, verdicts, dataset, best };
+}
+
+/** The run to take by the promise of a state; null where there is no promise, or nobody keeps it. */
+export function bestRun(index: Index, state: ViewState): string | null {
+  const points = sweepPoints(index, null).filter((point) => passes(point, state));
+  return promiseOf(points, state.promise)?.best?.ref.run ?? null;
 }
 
 export interface PromiseBarProps {

@@ -224,16 +224,17 @@ export function Scatter(props: ScatterProps) {
     plot.top + 0.9 * em,
     plot.top + plot.height - 0.3 * em,
   );
-  /** A label stands at the end of its line where fewer marks are in the way. */
+  /** A label stands where on its line the fewest marks are in the way, at an end if possible. */
   const labelX = (text: string, baseline: number): number => {
     const length = textWidth(text, small);
     const left = plot.left + 0.4 * em;
     const right = Math.max(left, plot.left + plot.width - length - 0.6 * em);
+    const barrier = promised?.promise.score === xName ? [{ x: x(promised.promise.limit), y: baseline - 0.3 * em }] : [];
     const covered = (from: number): number =>
-      [...drawn.map(place), ...ofOld.map((old) => ({ x: x(old.x), y: y(old.y) }))].filter(
+      [...drawn.map(place), ...ofOld.map((old) => ({ x: x(old.x), y: y(old.y) })), ...barrier].filter(
         (at) => at.x > from - em && at.x < from + length + em && Math.abs(at.y - baseline + 0.3 * em) < em,
       ).length;
-    return covered(left) < covered(right) ? left : right;
+    return [right, left, (left + right) / 2].reduce((best, from) => (covered(from) < covered(best) ? from : best));
   };
   // Many marks of the usual size would be one stain.
   const r = (drawn.length > MANY_MARKS ? 0.26 : 0.42) * em;
@@ -276,7 +277,7 @@ export function Scatter(props: ScatterProps) {
   );
   const special = distinct([selected, hovered]).flatMap((key) => drawn.find((point) => point.key === key) ?? []);
   const bestPoint = drawn.find((point) => point.key === best);
-  const labels = xName === LAMBDA ? [] : lambdaLabels(drawn.filter(isInside), place, em);
+  const labels = xName === LAMBDA ? [] : lambdaLabels(drawn.filter(isInside), place, em, span[1]);
   const lambdaTicks = distinct(drawn.map(valueOf)).filter((tick) => x(tick) >= plot.left && x(tick) <= span[1]);
   const tipPoint = drawn.find((point) => point.key === hovered);
   const undrawn = points.length - drawn.length;

@@ -2,12 +2,12 @@ import { useMemo, useState } from "preact/hooks";
 import { value } from "../../data/scores";
 import { count, lambdaText, percent, shorten } from "../../layout/format";
 import type { Index, TableRef, ViewState } from "../../model";
-import { PromiseBar, usePromise } from "./PromiseBar";
+import { PromiseBar, promiseOf } from "./PromiseBar";
 import { Scatter } from "./Scatter";
 import { AxisPickers } from "./AxisPickers";
 import { setClass, markPath } from "../parts/marks";
 import { useSize } from "../parts/size";
-import { DATASET, H1, type Look, lookBy, LOSS, oldModelsAmong, titleOfLook } from "./looks";
+import { DATASET, H1, type Look, lookBy, LOSS, oldModelsAmong, runsOfOneH1, titleOfLook } from "./looks";
 import { SweepFilters } from "./SweepFilters";
 import {
   BEC,
@@ -171,24 +171,29 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
   const dissonances = useMemo(() => distinct(points.map((point) => point.dissonance)), [points]);
   const levels = useMemo(() => lambdas(points), [points]);
   const { datasets: chosenSets, dissonances: chosenDissonances, lambdaMin, lambdaMax } = state;
+  const isOneH1 = useMemo(() => oldModelsAmong(points) <= 1, [points]);
+  const ofThisH1 = useMemo(
+    () => (state.sameH1 && current !== null && !isOneH1 ? runsOfOneH1(points, current.run) : null),
+    [points, state.sameH1, current?.run, isOneH1],
+  );
   const shown = useMemo(
-    () => points.filter((point) => passes(point, state)),
-    [points, chosenSets, chosenDissonances, lambdaMin, lambdaMax],
+    () => points.filter((point) => passes(point, state) && (ofThisH1?.has(point.ref.run) ?? true)),
+    [points, chosenSets, chosenDissonances, lambdaMin, lambdaMax, ofThisH1],
   );
   const colour = useMemo(() => lookBy(state.colourBy, DATASET, points), [state.colourBy, points]);
   const shape = useMemo(() => lookBy(state.shapeBy, LOSS, points), [state.shapeBy, points]);
   // Among very many models in use only that of the run on show has a line and a point.
   const { lines, old } = useMemo(() => {
-    const all = referenceLines(points, chosenSets);
+    const all = referenceLines(ofThisH1 === null ? points : shown, chosenSets);
     const own = points.filter((point) => point.ref.run === current?.run && point.ref.dataset === current.dataset);
     const isMany = all.length > MOST_LINES && own.length > 0;
     return {
       lines: isMany ? referenceLines(own, chosenSets) : all,
       old: state.sweepX.map((x) => oldModels(isMany ? own : shown, x, state.sweepY)),
     };
-  }, [points, shown, chosenSets, current?.run, current?.dataset, state.sweepX, state.sweepY]);
+  }, [points, shown, ofThisH1, chosenSets, current?.run, current?.dataset, state.sweepX, state.sweepY]);
   const models = useMemo(() => oldModelsAmong(shown), [shown]);
-  const promised = usePromise(shown, state.promise);
+  const promised = useMemo(() => promiseOf(shown, state.promise), [shown, state.promise]);
   const best = promised?.best ?? null;
   const listed = useMemo(
     () =>
@@ -214,7 +219,7 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
 
   return (
     <div class="bc-sweep">
-      <SweepFilters isColoured={colour.by === DATASET} isShaped={shape.by === LOSS} datasets={datasets} dissonances={dissonances} lambdas={levels} state={state} onState={onState} />
+      <SweepFilters isColoured={colour.by === DATASET} isShaped={shape.by === LOSS} isOneH1={isOneH1} datasets={datasets} dissonances={dissonances} lambdas={levels} state={state} onState={onState} />
       <div class="bc-controls">
         <label class="bc-field bc-field-wide">
           <span>Point</span>
@@ -240,7 +245,7 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
           <button
             type="button"
             class="bc-link-button"
-            onClick={() => onState({ datasets: null, dissonances: null, lambdaMin: null, lambdaMax: null })}
+            onClick={() => onState({ datasets: null, dissonances: null, lambdaMin: null, lambdaMax: null, sameH1: false })}
           >
             show all
           </button>

@@ -59,7 +59,7 @@ export function rankTo(lambdas: readonly number[], wanted: number | null): numbe
   return Math.max(0, rank);
 }
 
-type Patch = Partial<Pick<ViewState, "datasets" | "dissonances" | "lambdaMin" | "lambdaMax">>;
+type Chosen = Pick<ViewState, "datasets" | "dissonances" | "lambdaMin" | "lambdaMax" | "sameH1">;
 
 export interface SweepFiltersProps {
   readonly datasets: readonly string[];
@@ -68,8 +68,10 @@ export interface SweepFiltersProps {
   /** Whether marks have the colour of their data set, and the shape of their dissonance. */
   readonly isColoured: boolean;
   readonly isShaped: boolean;
-  readonly state: Pick<ViewState, "datasets" | "dissonances" | "lambdaMin" | "lambdaMax">;
-  readonly onState: (patch: Patch) => void;
+  /** Whether all are updates of one h1. */
+  readonly isOneH1: boolean;
+  readonly state: Chosen;
+  readonly onState: (patch: Partial<Chosen>) => void;
 }
 
 export function SweepFilters(props: SweepFiltersProps) {
@@ -111,6 +113,19 @@ export function SweepFilters(props: SweepFiltersProps) {
           {picker("Smallest λ shown", from, (rank) => rank <= to, setFrom)}
           <span>to</span>
           {picker("Largest λ shown", to, (rank) => rank >= from, setTo)}
+        </fieldset>
+      )}
+      {!props.isOneH1 && (
+        <fieldset class="bc-options">
+          <legend>h1</legend>
+          <label class="bc-check">
+            <input
+              type="checkbox"
+              checked={state.sameH1}
+              onChange={(event) => onState({ sameH1: event.currentTarget.checked })}
+            />
+            <span>that of the chosen run only</span>
+          </label>
         </fieldset>
       )}
     </div>

@@ -20,6 +20,21 @@ function oldModelOf({ ref, accuracyH1 }: SweepPoint): string {
   return Number.isNaN(accuracyH1) ? "not stated" : `${ref.dataset} ${Number((100 * accuracyH1).toFixed(4))}%`;
 }
 
+/** The runs that are updates of the same h1 as this one: wherever both were compared, h1 is as accurate. */
+export function runsOfOneH1(points: readonly SweepPoint[], run: string): Set<string> {
+  const models = new Map<string, Map<string, string>>();
+  for (const point of points) {
+    const own = models.get(point.ref.run) ?? new Map<string, string>();
+    models.set(point.ref.run, own.set(point.ref.dataset, oldModelOf(point)));
+  }
+  const wanted = models.get(run) ?? new Map<string, string>();
+  const isOne = (own: ReadonlyMap<string, string>): boolean => {
+    const shared = [...own].filter(([dataset]) => wanted.has(dataset));
+    return shared.length > 0 && shared.every(([dataset, model]) => wanted.get(dataset) === model);
+  };
+  return new Set([...models].filter(([, own]) => isOne(own)).map(([name]) => name));
+}
+
 /** How many h1s there are, on the data set that has the most. */
 export function oldModelsAmong(points: readonly SweepPoint[]): number {
   const sets = new Map<string, Set<string>>();

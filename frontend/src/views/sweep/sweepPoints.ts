@@ -206,11 +206,12 @@ export function lambdaDomain(lambdas: readonly number[]): [number, number] {
 
 const MOST_LABELS = 60;
 
-/** Each point's lambda beside its mark, where that covers neither another mark nor another label. */
+/** Each point's lambda beside its mark and within the plot, where that covers neither another mark nor another label. */
 export function lambdaLabels(
   points: readonly SweepPoint[],
   place: (point: SweepPoint) => { x: number; y: number },
   em: number,
+  right: number,
 ): { key: string; text: string; at: { x: number; y: number } }[] {
   if (points.length > MOST_LABELS) return [];
   const marks = points.map(place);
@@ -218,8 +219,9 @@ export function lambdaLabels(
   points.forEach((point, i) => {
     if (point.lambda === null) return;
     const text = lambdaText(point.lambda);
-    const at = { x: marks[i]!.x + 0.65 * em, y: marks[i]!.y + 0.95 * em };
     const width = 0.6 * em * text.length;
+    const beside = marks[i]!.x + 0.65 * em;
+    const at = { x: beside + width > right ? marks[i]!.x - 0.65 * em - width : beside, y: marks[i]!.y + 0.95 * em };
     const covers = (other: { x: number; y: number }, reach: number): boolean =>
       other.x > at.x - reach && other.x < at.x + width + 0.3 * em && Math.abs(other.y - at.y + 0.3 * em) < 0.75 * em;
     const isTaken =
