@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo demo-keras test notebooks test-lowest test-fast test-frontend frontend lint bench
+.PHONY: demo demo-keras test test-bits notebooks test-lowest test-fast test-frontend frontend lint bench
 .PHONY: docs release types check-gpu clean
 
 # torch first and by its exact version: a range would let pip take a build with gigabytes of CUDA libraries.
@@ -45,13 +45,15 @@ NPM := cd frontend && npm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: $(VENV)/.dev  ## All tests, doctests and checks.
-	$(MAKE) --no-print-directory -j 2 lint test-frontend docs  # each keeps one core busy
+	$(MAKE) --no-print-directory -j 2 lint test-frontend docs test-bits  # each keeps one core busy
 	$(PYTEST) --ignore tests/keras --ignore bc_keras
 	KERAS_BACKEND=tensorflow $(PYTEST) $(KERAS_TESTS) bc_keras  # an example is run once, what it shows on each backend
 	KERAS_BACKEND=jax $(JAX_CACHE) $(PYTEST) $(KERAS_TESTS)
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/keras/test_written_before.py -k steps_it_took  # to the bit: as XLA compiles for users
 	KERAS_BACKEND=torch $(PYTEST) $(KERAS_TESTS)
 	$(MAKE) --no-print-directory test-lowest
+
+test-bits: $(VENV)/.dev  ## Trainings on JAX are those of before to the bit, as XLA compiles for users.
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/keras/test_written_before.py -k steps_it_took
 
 # What the promise of versions rests on: both names of Lightning, the losses, metrics, wrapped modules, LightningCLI.
 LOWEST_TESTS := $(addprefix tests/conformance/test_,losses.py evaluate.py bad_input.py) \
