@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from ddp_training import train_all
 from shared_by_workers import made_once
+from warm_programs import run_program
 
 from bc_core import Comparison
 from bc_core.losses._dissonances import DISSONANCES
@@ -43,9 +42,7 @@ EXACT = ("btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "accuracy_h1"
 def run(script, *options):
     # A seed that another test has set would be that of the samplers too.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PL_"))}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, str(script), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = run_program(script, *options, env=environment, processes=2)
     assert done.returncode == 0, done.stderr[-4000:]
     return done
 

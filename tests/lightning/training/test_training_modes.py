@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 import textwrap
 from types import SimpleNamespace
 
@@ -15,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from user_code import CLASSES, FEATURES, Net, UserModule, dataset, fit, loader, made, make_h1
+from warm_programs import run_program
 
 from bc_lightning import BCLightningModule, CompatibilityCallback, CompatibilityLoss, StoredOutputs, load_h1, unwrap
 from bc_lightning.training._wrapped import compatibilities_of
@@ -255,7 +254,8 @@ def test_a_plain_module_is_trained_by_the_package_of_the_caller(package, tmp_pat
         assert type(pickle.loads(pickle.dumps(module))) is type(copy.deepcopy(module)) is type(module)
         print("trained", "val_btc" in trainer.callback_metrics)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, capture_output=True, text=True)
+    (tmp_path / "program.py").write_text(textwrap.dedent(code))
+    done = run_program(tmp_path / "program.py", cwd=tmp_path)
     assert "trained True" in done.stdout, done.stderr[-3000:]
 
 
@@ -447,9 +447,9 @@ def test_the_callback_from_yaml_and_again_from_its_checkpoint(tmp_path):
     (tmp_path / "config.yaml").write_text(textwrap.dedent(CLI_CALLBACK))
     old = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3)).state_dict()
     torch.save({"state_dict": {f"net.layers.{name}": value for name, value in old.items()}}, tmp_path / "h1.ckpt")
-    command = [sys.executable, "program.py", "fit", "--config", "config.yaml", "--model.width", "12"]
+    command = ["program.py", "fit", "--config", "config.yaml", "--model.width", "12"]
     for more in ([], ["--ckpt_path", "saved/best.ckpt", "--trainer.max_epochs", "2"]):
-        done = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True)
+        done = run_program(*command, *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
         assert 0 <= float(done.stdout.split("btc ")[1].split()[0]) <= 1
 
@@ -467,9 +467,7 @@ def test_lightning_cli_from_yaml(kind, tmp_path):
     torch.manual_seed(0)
     old = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3)).state_dict()
     torch.save({"state_dict": {f"net.layers.{name}": value for name, value in old.items()}}, tmp_path / "h1.ckpt")
-    done = subprocess.run(
-        [sys.executable, "program.py", "fit", "--config", "config.yaml"], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = run_program("program.py", "fit", "--config", "config.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"lambda 5.0 {dissonance}" in done.stdout
     assert 0 <= float(done.stdout.split("btc ")[1].split()[0]) <= 1
