@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,10 +19,13 @@ from bc_lightning.training._loaders import items_of_pass, loader_of
 from bc_lightning.training._reader import BATCH_SIZE, Reader, evaluating, in_order, reading_of
 from bc_lightning.training._state import Compatibility
 
-if TYPE_CHECKING:
-    from bc_lightning.training._promise import Promised
-
 _BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+class Keeps(Protocol):
+    """Where targets and what h1 says of held-out data stay from one look to the next, if they come in one order."""
+
+    kept: tuple[Tensor, Tensor] | None
 
 
 def changed_batches(module: Any, trainer: Any) -> Iterator[str]:
@@ -33,12 +36,12 @@ def changed_batches(module: Any, trainer: Any) -> Iterator[str]:
             yield f"{owner.__name__}.{name}"
 
 
-def counts_of_held_out(module: Any, state: Compatibility, promised: Promised) -> ErrorOverlap:
+def counts_of_held_out(module: Any, state: Compatibility, promised: Keeps) -> ErrorOverlap:
     """Counts of both models on the held-out data, over all processes; h1 is asked once."""
     return over_processes(module, counts_of_this_process(module, state, promised))
 
 
-def counts_of_this_process(module: Any, state: Compatibility, promised: Promised) -> ErrorOverlap:
+def counts_of_this_process(module: Any, state: Compatibility, promised: Keeps) -> ErrorOverlap:
     loader, share = _share_of_data(module.trainer, state.options.promise_data)
     target, h1_labels = promised.kept or (None, None)
     found, instances = _read(module, state, loader, share, h1_labels)

@@ -18,9 +18,10 @@ STYLE = """
 .bc-gate div { overflow-x: auto }
 .bc-gate table { border-collapse: collapse; margin: 8px 0 16px }
 .bc-gate caption { text-align: left; font-weight: 600; padding: 4px 0 }
-.bc-gate p, .bc-gate li { overflow-wrap: anywhere }
+.bc-gate :is(p, li, td:nth-child(-n+2)) { overflow-wrap: anywhere }
+.bc-gate td:nth-child(-n+2) { min-width: 6em }
 .bc-gate th, .bc-gate td { text-align: left; padding: 3px 12px 3px 0; border-bottom: 1px solid #8884 }
-.bc-gate .number { text-align: right; font-variant-numeric: tabular-nums }
+.bc-gate td.number { min-width: 0; white-space: nowrap; text-align: right; font-variant-numeric: tabular-nums }
 .bc-gate summary { font-size: 17px; font-weight: 600; cursor: pointer; overflow-wrap: anywhere }
 .bc-gate details details summary { font-size: 14px }
 """
