@@ -92,11 +92,16 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, page, content=text))
     for path in (ROOT / "benchmarks" / "results").glob("*.png"):
         files.append(File.generated(config, f"results/{path.name}", abs_src_path=str(path)))
+    files.append(File.generated(config, "assets/site.css", abs_src_path=str(Path(__file__).with_name("site.css"))))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     here = page.file.src_uri
+    if here == "index.md":  # one heading: its table of contents would be an empty column beside the code
+        page.meta["hide"] = ["toc"]
+    if here.startswith("results/") or here == "changelog.md":  # the search shows what explains before what records
+        page.meta["search"] = {"boost": 0.5}
     source = SOURCES.get(here, f"docs/{here}")
 
     def place(link: str) -> str | None:
