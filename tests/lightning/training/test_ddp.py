@@ -13,6 +13,7 @@ from shared_by_workers import made_once
 from warm_programs import run_program
 
 from bc_core import Comparison
+from bc_core.losses._dissonances import DISSONANCES
 
 SCRIPT = Path(__file__).parents[1] / "ddp_training.py"
 WAYS = (
@@ -28,6 +29,8 @@ WAYS = (
     "--loss nll/logit_distance --accumulate 2",
     "--loss cross_entropy/where_h1_is_surer --normalization support",
     "--loss cross_entropy/where_h2_is_wrong --normalization support --stored",
+    "--loss cross_entropy/where_h2_is_right",
+    "--loss cross_entropy/recommended",
     "--loss cross_entropy/churn --stored",
     "--loss cross_entropy/anchor",
     "--loss cross_entropy/strict_imitation --promise validation",
@@ -71,6 +74,10 @@ def validated(tmp_path_factory):
 
     folder = made_once(tmp_path_factory, "validated by two processes", validate)
     return json.loads((folder / "said.json").read_text()), folder
+
+
+def test_every_dissonance_is_trained_by_two_processes():
+    assert {way.split()[1].partition("/")[2] for way in WAYS} == set(DISSONANCES)
 
 
 @pytest.mark.slow
