@@ -36,6 +36,19 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture
+def background_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps in the background train in a thread of this process: another takes longer to begin than they all take."""
+    from bc_core.sweep._engines import ENGINES
+    from bc_core.sweep._work import Work
+
+    def here(work: Work) -> None:
+        work.recipe.prepare(work.folder.path)
+        ENGINES["in_process"](work)
+
+    monkeypatch.setitem(ENGINES, "processes", here)
+
+
+@pytest.fixture
 def ctrl_c() -> Iterator[None]:
     """Ctrl-C as in a terminal; processes in the background begin with it ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -25,8 +25,11 @@ FOREIGN = {
     },
     # Keras itself imports pandas and matplotlib where they are installed.
     "bc_keras": {"torch", "pytorch_lightning", "lightning", "torchmetrics", "bc_lightning", "mlxtend"},
-    "bc_lightning": {"tensorflow", "keras", "jax", "bc_keras", "mlxtend"},
-    "bc_tensorboard": {"torch", "tensorflow", "keras", "jax", "tensorboard", "PIL", "anywidget"},
+    # What a notebook needs is imported where a view is shown.
+    "bc_lightning": {"tensorflow", "keras", "jax", "bc_keras", "mlxtend", "anywidget", "ipywidgets", "IPython"},
+    "bc_tensorboard": {
+        *("torch", "tensorflow", "keras", "jax", "tensorboard", "PIL", "anywidget", "ipywidgets", "IPython"),
+    },
     # pytest imports it in each run of each user.
     "bc_pytest": {"bc_core", "numpy", "scipy"},
 }

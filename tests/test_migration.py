@@ -82,8 +82,8 @@ def sections():
 
 SECTIONS = sections()
 ROWS = [(title, *row) for title, (_, rows) in SECTIONS.items() for row in rows]
-# Rows that start processes, or a server's client.
-SLOW = ("background=True", "mlflow=")
+# A row that starts a server's client.
+SLOW = ("mlflow=",)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -193,6 +193,7 @@ def run(code, scope):
     return eval(compiled, scope)
 
 
+@pytest.mark.usefixtures("background_here")
 @pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning", "ignore::DeprecationWarning:keras")
 @pytest.mark.parametrize(
     ("title", "there", "here"),

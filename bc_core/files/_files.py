@@ -66,6 +66,8 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException as error:
         with suppress(OSError):
             aside.unlink()
+        if isinstance(error, OSError) and error.filename == os.fspath(aside):
+            error.filename = str(path)  # nobody knows the other name
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             raise FullDiskError(
                 error.errno,

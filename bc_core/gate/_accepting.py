@@ -54,6 +54,8 @@ def refuse_careless(
         raise ValueError("--accept needs --reason TEXT and --expires DATE: why, and until when, the flips may be there")
     if path is None:
         raise ValueError("--accept writes the file that the policy names by `accepted`, or --accepted FILE: name one")
+    if not path.name.lower().endswith(".csv"):
+        raise ValueError(f"{path}: the list of accepted flips is a CSV, and its name must end in .csv")
     if not reason.strip():
         raise ValueError("--accept needs --reason TEXT: why the flips may be there")
     if expires < today:

@@ -394,7 +394,7 @@ class _Places:
         relation = self._connection.sql(f"select {selected} from {file.source}")
         # DuckDB 2 renamed it.
         reader = relation.to_arrow_reader if hasattr(relation, "to_arrow_reader") else relation.fetch_arrow_reader
-        kinds = [np.int64, *(column.kind for column in columns)]
+        kinds: list[type[np.integer[Any]]] = [np.int64, *(column.kind for column in columns)]
         for batch in reader(_BATCH):
             yield [_plain(column, kind) for column, kind in zip(batch.columns, kinds, strict=True)]
 

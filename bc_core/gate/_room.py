@@ -9,11 +9,14 @@ from pathlib import Path
 
 from bc_core.files._files import in_bytes
 from bc_core.gate._large_files import connected
-from bc_core.gate._origins import COLUMNAR, LEAST_BYTES, NotPlainError, origin_of
+from bc_core.gate._origins import COLUMNAR, JSON, LEAST_BYTES, TEXT, NotPlainError, origin_of
 from bc_core.predictions._columns import ColumnNames, keeping
+from bc_core.predictions._streams import chunks
+from bc_core.predictions._tables import Keep
 
 # What is held of a byte of text, and of a value, at the very least: twice as much was measured.
 _OF_TEXT, _OF_PACKED, _OF_NUMBER, _OF_NAME = 4, 12, 16, 60
+_ROWS = 50_000
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -26,14 +29,18 @@ def refuse_what_does_not_fit(paths: Sequence[str], said: ColumnNames, why: Seque
         why: What was asked that looks at instances one by one, for the message.
 
     Raises:
-        ValueError: They need more than there is.
+        ValueError: They need more than there is, or a line of text is damaged.
     """
     files = [path for path in paths if os.path.isfile(path)]
     free = _free()
     if free is None or sum(map(os.path.getsize, files)) < LEAST_BYTES:
         return
-    needed = sum(_needed(path, said, path == paths[1]) for path in files)
+    needed = sum(_needed(path, keeping(path, said, path == paths[1], path in paths[:2])) for path in files)
     if needed > free:
+        for path in files:  # a damaged line may be all that keeps them from being counted, and is named
+            if path.lower().endswith((*TEXT, *JSON)):
+                for _ in chunks(path, keeping(path, said, path == paths[1], path in paths[:2]), _ROWS):
+                    pass
         asked = f"{', '.join(why)} look at instances one by one" if why else "files of this kind are joined there"
         raise ValueError(
             f"{', '.join(paths)}: at least {in_bytes(needed)} of memory are needed, and {in_bytes(free)} are free, as "
@@ -42,7 +49,7 @@ def refuse_what_does_not_fit(paths: Sequence[str], said: ColumnNames, why: Seque
         )
 
 
-def _needed(path: str, said: ColumnNames, new: bool) -> int:
+def _needed(path: str, keep: Keep) -> int:
     size = os.path.getsize(path)
     if size < LEAST_BYTES:
         return 0
@@ -58,7 +65,7 @@ def _needed(path: str, said: ColumnNames, new: bool) -> int:
                 types = dict(zip(relation.columns, map(str, relation.types), strict=True))
             except duckdb.Error:
                 return 0
-        kept = keeping(path, said, new)(list(types))
+        kept = keep(list(types))
     except (ImportError, NotPlainError, ValueError):
         return 0  # reading it says what is wrong
     return int(rows) * sum(_OF_NAME if types[name] == "VARCHAR" else _OF_NUMBER for name in kept)

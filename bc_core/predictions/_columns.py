@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bc_core.predictions._right import Right
 from bc_core.predictions._tables import Keep, listed
@@ -71,6 +71,7 @@ class Roles:
         labels: Of the true labels, where an instance has several, each 0 or 1: a column each, or one of lists.
         label_prefix: What their names begin with; empty for a column of lists.
         scored: Whether `scores` are scores, and not labels of 0 and 1.
+        unused_id: Of ids that rows are not joined by, and must not contradict.
     """
 
     id: str | None
@@ -82,11 +83,12 @@ class Roles:
     labels: tuple[str, ...] = ()
     label_prefix: str = ""
     scored: bool = True
+    unused_id: str | None = None
 
     @property
     def names(self) -> list[str]:
         """All of them, once."""
-        named = [self.id, self.pred, *self.scores, self.target, *self.others, *self.labels]
+        named = [self.id, self.pred, *self.scores, self.target, *self.others, *self.labels, self.unused_id]
         return list(dict.fromkeys(name for name in named if name is not None))
 
 
@@ -103,6 +105,12 @@ def roles_of(path: str, names: Sequence[str], said: ColumnNames, new: bool = Fal
     Raises:
         ValueError: A column that was named, or one that is needed, is not there; or several could be meant.
     """
+    roles = _roles(path, names, said, new, predicts)
+    ids = [name for name in IDS if name in names and name not in roles.names] if said.by_position else []
+    return replace(roles, unused_id=ids[0]) if len(ids) == 1 else roles
+
+
+def _roles(path: str, names: Sequence[str], said: ColumnNames, new: bool, predicts: bool) -> Roles:
     right = said.right or Right()
     instance = None if said.by_position else _one(path, names, said.id, IDS, "--id")
     if instance is None and not said.by_position:

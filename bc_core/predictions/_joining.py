@@ -16,7 +16,14 @@ from bc_core.predictions._aligned import AlignedFile, Joined, Sure
 from bc_core.predictions._columns import ColumnNames, keeping, roles_of
 from bc_core.predictions._further_columns import further_columns
 from bc_core.predictions._graded import graded, one_filter
-from bc_core.predictions._labels import Labels, class_numbers, labels_of, target_of, top_k_labels
+from bc_core.predictions._labels import (
+    Labels,
+    class_numbers,
+    labels_of,
+    refuse_texts_where_numbers_are_true,
+    target_of,
+    top_k_labels,
+)
 from bc_core.predictions._multilabel import several_labels
 from bc_core.predictions._reading import read_table
 from bc_core.predictions._right import Right, first_names, of_lm_eval
@@ -99,6 +106,8 @@ def join(
             "or give the file that has it by --data"
         )
     every = [*labels, *(target for _, target in targets)]
+    if class_names is None:
+        refuse_texts_where_numbers_are_true(labels, [target for _, target in targets])
     numbers, names, num_classes = class_numbers(every, class_names)
     aligned = [values[file.rows] for values, file in zip(numbers, [*predicting, *(f for f, _ in targets)], strict=True)]
     truth = aligned[len(predicting) :]
@@ -142,6 +151,16 @@ def _by_position(files: Sequence[AlignedFile]) -> tuple[list[AlignedFile], NDArr
     sizes = {file.table.path: file.table.size for file in files}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"rows are joined by their order, and the files have different numbers of them: {sizes}")
+    named = [file for file in files if file.roles.unused_id is not None]
+    texts = [file.table.texts(file.roles.unused_id or "") for file in named]
+    for file, ids in zip(named[1:], texts[1:], strict=True):
+        if (differs := ids != texts[0]).any():
+            row = int(np.argmax(differs))
+            raise ValueError(
+                f"{named[0].table.path} and {file.table.path} have ids, and in {int(np.sum(differs))} rows other ones, "
+                f"such as {shown(texts[0][row])} and {shown(ids[row])} in {file.table.line_of(row)}: join them by "
+                "these, without --by-position, or leave the column out"
+            )
     return list(files), np.arange(files[0].table.size), {}
 
 

@@ -363,6 +363,32 @@ def refuse_numbers_among_names(columns: Sequence[tuple[str, str, Collection[str]
         raise _mixed(numbers[:2], names[:2], min(names[2]))
 
 
+def refuse_texts_where_numbers_are_true(predicted: Sequence[Labels], true: Sequence[Labels]) -> None:
+    """Refuse a prediction that is text, such as one damaged row of many, where all true labels are numbers.
+
+    Args:
+        predicted: What models predict, of files that say no types.
+        true: True labels.
+
+    Raises:
+        ValueError: There is one; its line is named.
+    """
+    if not all(each.values.dtype.kind != "O" or are_numbers(set(each.values.tolist())) for each in true):
+        return
+    for each in predicted:
+        if each.values.dtype.kind != "O" or not each.table.untyped:
+            continue
+        texts = {text for text in set(each.values.tolist()) if not _is_number(text)}
+        if texts and len(texts) < len(set(each.values.tolist())):
+            row = next(row for row, text in enumerate(each.values.tolist()) if text in texts)
+            raise each.table.fault(
+                each.name,
+                row,
+                f"is {shown(each.values[row])} among numbers, which all true labels are; name all classes by --classes "
+                "if that is one",
+            )
+
+
 def _is_number(text: str) -> bool:
     return are_numbers([text])
 

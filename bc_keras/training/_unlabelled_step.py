@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
@@ -22,14 +23,15 @@ from bc_keras.training._state import Compatibility
 def unlabelled_dissonance(model: Any, state: Compatibility, reading: Reading) -> Any:
     """Mean dissonance of the next unlabelled inputs, with gradients for h2.
 
-    h2 is run once more in training mode: its random layers draw anew, batch normalisation takes the statistics of
-    these rows, and those that it keeps for inference stay as they are.
+    h2 is run once more in training mode: its random layers draw numbers of their own, so that those of the labelled
+    batches are the same with it as without; batch normalisation takes the statistics of these rows, and those that it
+    keeps for inference stay as they are.
     """
     given, batch = state.unlabelled, state.step.given
     assert given is not None
     x = given.next_tensors() if batch is None else batch["unlabelled"]
     x = keras.tree.map_structure(_as_input, x)
-    with _statistics_kept(model):
+    with _statistics_kept(model), _random_numbers_kept(model):
         h2_output = only_tensor(model(x, training=True) if model._call_has_training_arg else model(x), "h2")
     if len(h2_output.shape) == 1:
         h2_output = ops.expand_dims(h2_output, -1)
@@ -86,3 +88,41 @@ def _statistics_kept(model: keras.Model) -> Iterator[None]:
     finally:
         for layer, momentum in kept:
             layer.momentum = momentum
+
+
+# Added to the seeds of random layers; any number that nobody adds to a seed of theirs.
+_OTHER_SEED = 0x5EED
+
+
+@contextmanager
+def _random_numbers_kept(model: keras.Model) -> Iterator[None]:
+    """Within it random layers draw from other seeds, and afterwards they draw as if it had not been."""
+    generators = [each for layer in model._flatten_layers() for each in getattr(layer, "_seed_generators", ())]
+    before = [generator.state.value * 1 for generator in generators]
+    try:
+        for generator, state in zip(generators, before, strict=True):
+            other = ops.convert_to_tensor(np.array([_OTHER_SEED, 0]), dtype=generator.state.dtype)
+            generator.state.assign(ops.add(state, other))
+        with _torch_kept():
+            yield
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            generator.state.assign(state)
+
+
+@contextmanager
+def _torch_kept() -> Iterator[None]:
+    """On torch a dropout without a seed draws from torch's own generators."""
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    import torch
+
+    if torch.compiler.is_compiling():
+        yield
+        return
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if in_use else []):
+        # Of the generator of the CPU, so that no device is waited for.
+        torch.manual_seed(int(torch.randint(2**62, ())))
+        yield

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from bc_core import Promise, PromiseVerdict
 from bc_core.reference._weights import check_start_from
@@ -88,11 +88,12 @@ class CompatibilityCallback(Callback):
         start_from: str | None = None,
         comparisons: LogComparisons | bool = True,
         promise: str | list[str] | Promise | None = None,
-        promise_data: Iterable[Any] | Dataset[Any] | None = None,
+        # Bare, as LightningCLI can make no Dataset[Any] out of a class_path.
+        promise_data: Iterable[Any] | Dataset | DataLoader | None = None,  # type: ignore[type-arg]
         promise_options: dict[str, Any] | None = None,
         teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         plain: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
-        unlabelled: Iterable[Any] | None = None,
+        unlabelled: Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
         unlabelled_weight: float = 1.0,
     ) -> None:
         if h1 is None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from bc_core import Promise, check_lambda
 from bc_core.losses._blends import PLAIN, check_scale_of_blend
@@ -173,11 +173,12 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         start_from: str | None = None,
         comparisons: LogComparisons | bool = True,
         promise: str | list[str] | Promise | None = None,
-        promise_data: Iterable[Any] | Dataset[Any] | None = None,
+        # Bare, as LightningCLI can make no Dataset[Any] out of a class_path.
+        promise_data: Iterable[Any] | Dataset | DataLoader | None = None,  # type: ignore[type-arg]
         promise_options: dict[str, Any] | None = None,
         teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         plain: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
-        unlabelled: Iterable[Any] | None = None,
+        unlabelled: Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
         unlabelled_weight: float = 1.0,
     ) -> None:
         pass
@@ -222,11 +223,11 @@ def _wrap(
     start_from: str | None = None,
     comparisons: LogComparisons | bool = True,
     promise: str | list[str] | Promise | None = None,
-    promise_data: Iterable[Any] | Dataset[Any] | None = None,
+    promise_data: Iterable[Any] | Dataset | DataLoader | None = None,  # type: ignore[type-arg]
     promise_options: dict[str, Any] | None = None,
     teacher: Any = None,
     plain: Any = None,
-    unlabelled: Iterable[Any] | None = None,
+    unlabelled: Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
     unlabelled_weight: float = 1.0,
 ) -> Any:
     _check_wrappable(model, log_prefix)

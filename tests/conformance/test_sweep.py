@@ -220,10 +220,11 @@ def _travelling_tests():
 
 @once
 @pytest.mark.usefixtures("_travelling_tests")
-@pytest.mark.parametrize("options", [{}, pytest.param({"engine": "processes", "workers": 2}, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("options", [{}, pytest.param({"engine": "processes", "workers": 1}, marks=pytest.mark.slow)])
 def test_an_error_in_one_point_is_reported_and_the_others_finish(side, h1, tmp_path, options):
     given = {"lambdas": [0, 1, 16], "losses": ["new_error"], "within": failing_above(5), **options}
-    for _ in range(2):
+    # A second time it is tried again, which is the same wherever it was tried.
+    for _ in range(1 if options else 2):
         with pytest.warns(RuntimeWarning, match="1 of 3 points failed.*no such epoch"):
             found = run(side, h1, tmp_path / "s", **given)
     assert [failure.point.lambda_c for failure in found.failures] == [16]

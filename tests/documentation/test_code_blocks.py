@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from blocks import PAGES, ROOT, blocks, scope_of
 
+from bc_core.sweep import _points
+
 BLOCKS = blocks()
 RUN = sorted({block.page for block in BLOCKS if block.why is None})
 
@@ -19,6 +21,8 @@ RUN = sorted({block.page for block in BLOCKS if block.why is None})
 @pytest.mark.filterwarnings("ignore")
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
+    # Sweeps over the lambdas of nobody's choice are of three points, not of fifteen.
+    monkeypatch.setattr(_points, "log_lambdas", lambda: [0.0, 4.0])
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     scopes = {}
     for block in BLOCKS:

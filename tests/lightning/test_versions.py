@@ -3,7 +3,6 @@
 import copy
 import importlib
 import pickle
-import subprocess
 import sys
 import textwrap
 import warnings
@@ -13,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from warm_programs import run_program
 
 from bc_core.invariance import TransformSet
 from bc_lightning import BCLightningModule, CompatibilityCallback, unwrap
@@ -198,16 +198,14 @@ def test_without_the_lightning_package(tmp_path):
     (tmp_path / "lightning.py").write_text("raise ImportError('not installed')")
     code = """
         import sys
-        sys.path.insert(0, ".")
         import bc_lightning, pytorch_lightning, torch
         assert "lightning.pytorch" not in sys.modules
         callback = bc_lightning.CompatibilityCallback(torch.nn.Linear(2, 2))
         assert type(callback).__mro__[1] is pytorch_lightning.Callback
         print("fine")
     """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], cwd=tmp_path, capture_output=True, text=True
-    )
+    (tmp_path / "program.py").write_text(textwrap.dedent(code))
+    done = run_program("program.py", cwd=tmp_path)
     assert done.stdout == "fine\n", done.stderr[-2000:]
 
 
@@ -310,8 +308,7 @@ def write_program(folder, package, config, model, first=""):
 def test_the_callback_in_a_program_with_lightning_cli(name, first, tmp_path):
     # Named in the YAML alone, or imported before the package of the Trainer, as sorted imports have it.
     arguments = write_program(tmp_path, name, "callback", "program.User", first)
-    command = [sys.executable, "-W", "ignore", "main.py", *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run_program("main.py", *arguments, cwd=tmp_path)
     assert "as by hand" in done.stdout, done.stderr[-3000:]
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import pickletools
-import subprocess
-import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -21,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from lightning_patterns import LIGHTNING_PATTERNS
 from public_module import Pattern
+from warm_programs import run_program
 
 from bc_lightning import BCLightningModule, CompatibilityCallback, unwrap
 
@@ -327,6 +325,7 @@ def test_checkpoints_load_in_a_process_without_the_package(tmp_path):
             trainer.save_checkpoint(tmp_path / f"{pattern.module.__name__}.ckpt")
     code = f"""
 import sys, inspect
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 for package in ("bc_core", "bc_lightning", "bc_keras", "bc_tensorboard"):
     sys.modules[package] = None
 from lightning_patterns import LIGHTNING_PATTERNS
@@ -336,9 +335,7 @@ for pattern in LIGHTNING_PATTERNS:
         known = {{"weights_only": False}} if "weights_only" in inspect.signature(load).parameters else {{}}
         print(len(load({str(tmp_path)!r} + "/" + pattern.module.__name__ + ".ckpt", **known).state_dict()))
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True
-    )
+    (tmp_path / "program.py").write_text(code)
+    result = run_program(tmp_path / "program.py")
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.split()) == len(names)

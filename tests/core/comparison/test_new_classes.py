@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from bc_core import Comparison, ErrorOverlap, compare
+from bc_core import Comparison, ErrorOverlap, assert_compatible, compare, judge
 
 TARGET = np.array([0, 0, 1, 1, 2, 2, 2])
 H1 = np.array([0, 1, 1, 1, 0, 1, 0])
@@ -68,3 +68,21 @@ def test_a_class_that_h1_is_right_about_is_not_new():
         compare(TARGET, H1, H2, num_classes=3, new_classes=[1])
     with pytest.raises(ValueError, match=r"numbers 0\.\.2"):
         compare(TARGET, H1, H2, num_classes=3, new_classes=[3])
+
+
+def test_scores_verdicts_and_the_gate_count_instances_of_new_classes_alike():
+    """Of each 10 instances 3 are of the new class, and of the other 7 one breaks: NFR is 1/10, and 1/7 without."""
+    target, h1, h2 = np.tile([0] * 7 + [2] * 3, 200), np.tile([0] * 10, 200), np.tile([0] * 6 + [1] + [2, 2, 1], 200)
+    comparison = compare(target, h1, h2, num_classes=3, new_classes=[2])
+    assert (comparison.overlap.nfr, comparison.known.nfr) == (0.1, pytest.approx(1 / 7))
+    assert comparison.overlap.btc == comparison.known.btc == pytest.approx(6 / 7)
+    # 11.5 % is above the bound of 200 in 2000, and far below 1/7.
+    for promise, verdict, word in (("nfr <= 11.5%", "pass", "met"), ("btc >= 87%", "inconclusive", "cannot be told")):
+        report = assert_compatible(comparison, promise=promise, inconclusive=True)
+        assert report.verdict == verdict
+        assert judge(promise, comparison.overlap).verdict == word
+    apart = report.to_dict()["new_classes"]
+    assert (apart["instances"], apart["h2_right"]) == (600, 400)
+    assert apart["scores_without"]["nfr"] == pytest.approx(1 / 7)
+    assert apart["scores_without"]["btc"] == pytest.approx(6 / 7)
+    assert judge("nfr <= 11.5%", comparison.known).verdict == "missed"

@@ -326,6 +326,7 @@ def test_wrong_lists_of_accepted_flips_are_bad_input(bad, capsys, row, message):
         (["--accept", "--reason", "x", "--expires", TOMORROW], "--accepted FILE: name one"),
         (["--accept", "--reason", " ", "--expires", TOMORROW, "--accepted", "a.csv"], "--accept needs --reason"),
         (["--accept", "--reason", "x", "--expires", YESTERDAY, "--accepted", "a.csv"], "that day has passed"),
+        (["--accept", "--reason", "x", "--expires", TOMORROW, "--accepted", "a.txt"], "must end in .csv"),
         (["--per-slice", "nfr <= 1%"], "--per-slice asks of the slices of --slice COLUMN"),
         (["--per-class", "nfr <= 1%", "--classes", "cat,dog"], "which is none of the classes 'cat', 'dog'"),
         (["--policy", "none.toml"], "none.toml: No such file"),

@@ -362,6 +362,12 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_tried(tmp_path, capsys,
     assert main(command) == 2
     said = capsys.readouterr().err
     assert "of memory are needed, and 20 kB are free, as weights look at instances one by one" in said
+    if new.endswith(".csv"):
+        whole = Path(new).read_text()
+        Path(new).write_text(whole.replace('"700","0"', '"700"'))
+        assert main(command) == 2
+        assert "new.csv, line 702: expected 2 fields" in capsys.readouterr().err
+        Path(new).write_text(whole)
     monkeypatch.setattr(_room, "_free", lambda: None)  # a system that does not say it
     assert main(command) == 0
 

@@ -105,7 +105,7 @@ def test_weights_of_a_policy_and_counts_do_not_go_together(files):
 @pytest.mark.parametrize(
     ("old", "new", "target", "rule", "message"),
     [
-        (["1.0", "2.0"], ["1", "unknown"], [1, 2], [], "the labels '1' and '1.0' are one number"),
+        (["1.0", "2.0"], ["1", "unknown"], [1, "unknown"], [], "the labels '1' and '1.0' are one number"),
         (
             [2**53 + 1, 2],
             [2**53, 2],
@@ -113,7 +113,8 @@ def test_weights_of_a_policy_and_counts_do_not_go_together(files):
             ["--right", "pred == target"],
             f"line 2: column 'pred' is {2**53 + 1}",
         ),
-        (["1_1", "2"], ["11", "2"], ["11", "2"], [], None),
+        (["1_1", "2"], ["11", "2"], ["11", "2"], [], "line 2: column 'pred' is '1_1' among numbers"),
+        (["11", "2"], ["1_1", "2"], ["1_1", "2"], [], None),
         (["NA", "2"], ["1", "2"], [1, 2], [], "old.csv, line 2: column 'pred' is 'NA' among numbers"),
         (["1_1", "2"], ["1_1", "2"], ["1_1", "2"], ["--right", "pred > 1"], "'1_1'"),
     ],
@@ -166,6 +167,9 @@ def test_a_module_that_ends_the_program_gives_no_verdict(files, tmp_path, capsys
         (["cat\u200b", "b"], ["cat", "b"], ["cat", "b"], [], "look alike"),
         (["Cat", "b"], ["cat", "b"], ["cat", "b"], [], "differ by case alone"),
         (["a", "b"], ["A", "b"], ["a", "B"], [], None),
+        ([0, 1], [0, "x"], [0, 1], [], "new.csv, line 3: column 'pred' is 'x' among numbers"),
+        ([0, 1], [0, "x"], [0, 1], ["--classes", "0,1,x"], None),
+        ([0, 1], [0, "x"], [0, "x"], [], None),
     ],
 )
 def test_labels_that_are_written_otherwise_are_no_mistakes(tmp_path, capsys, old, new, target, options, message):
@@ -214,3 +218,12 @@ def test_weights_of_any_size_are_weights(files, tmp_path, capsys):
         assert main([files["old"], files["new"], "--data", weights, "--weight", "w", "--json", "-"]) == 0
         found.append(json.loads(capsys.readouterr().out)["scores"]["nfr"]["value"])
     np.testing.assert_allclose(found, found[0], rtol=1e-12)
+
+
+def test_rows_that_have_other_ids_are_not_joined_by_their_order(tmp_path, capsys):
+    old = csv(tmp_path / "old.csv", ["id", 1, 2, 3], ["pred", 0, 1, 1], ["target", 0, 1, 1])
+    new = csv(tmp_path / "new.csv", ["sample_id", 2, 1, 3], ["pred", 1, 0, 1])
+    plain = csv(tmp_path / "plain.csv", ["pred", 0, 1, 1])
+    assert main([old, new, "--by-position"]) == 2
+    assert "in 2 rows other ones, such as '1' and '2' in line 2" in capsys.readouterr().err
+    assert main([old, plain, "--by-position"]) == 0

@@ -132,6 +132,33 @@ def test_random_layers_draw_anew_for_unlabelled_inputs():
     assert len(set(values["unlabelled_dissonance"])) == 3
 
 
+@pytest.mark.parametrize("dissonance", ["imitation", "new_error"])
+@pytest.mark.parametrize("seed", [None, 7], ids=["global seed", "own seed"])
+def test_without_a_weight_all_of_it_is_plain_training_with_its_dropout(dissonance, seed):
+    def net(number: int) -> Any:
+        keras.utils.set_random_seed(number)
+        layers = keras.layers
+        return keras.Sequential(
+            [layers.Input((FEATURES,)), layers.Dense(8), layers.Dropout(0.5, seed=seed), layers.Dense(CLASSES)]
+        )
+
+    def trained(wrapped: Any = None) -> Any:
+        h2 = net(0)
+        model = h2 if wrapped is None else wrapped(h2)
+        model.compile(keras.optimizers.Adam(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        keras.utils.set_random_seed(3)
+        model.fit(X, Y, batch_size=4, epochs=3, verbose=0)
+        return h2.get_weights()
+
+    who: dict[str, Any] = {"teacher": net(2), "plain": net(4)} if dissonance == "imitation" else {}
+    held = {"h1": net(1), "dissonance": dissonance, "unlabelled": MORE, "unlabelled_batch_size": 3, **who}
+    plain = trained()
+    for got, expected in zip(trained(lambda h2: BCModel(h2, lambda_c=0.0, **held)), plain, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    with_weight = trained(lambda h2: BCModel(h2, lambda_c=1.0, **held))
+    assert not np.array_equal(with_weight[0], plain[0])
+
+
 def test_structures_of_inputs_and_whole_numbers_are_taken():
     layers = keras.layers
     ids, numbers = layers.Input((2,), dtype="int32", name="ids"), layers.Input((FEATURES,), name="numbers")

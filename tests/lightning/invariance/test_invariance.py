@@ -1,7 +1,6 @@
 import gc
 import json
 import math
-import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from warm_programs import Program, run_program
 
 from bc_core.invariance import StreamingMoments
 from bc_lightning.invariance import (
@@ -386,8 +386,7 @@ def test_a_resnet_stays_within_its_bound(tmp_path):
     script.write_text(_RESNET)
 
     def run(max_memory):
-        command = [sys.executable, script, str(max_memory)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        done = run_program(script, str(max_memory))
         assert done.returncode == 0, done.stderr
         return map(int, done.stdout.split())
 
@@ -440,11 +439,7 @@ def in_process(rank, world, meeting_place):
 @pytest.mark.slow
 def test_processes_merge_to_the_result_of_all_samples(tmp_path):
     # The second holds one sample, which has no spread of its own, and the last holds none.
-    command = [sys.executable, str(Path(__file__)), str(tmp_path / "meeting")]
-    processes = [
-        subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for rank in range(3)
-    ]
+    processes = [Program(__file__, tmp_path / "meeting", str(rank)) for rank in range(3)]
     results = []
     for running in processes:
         out, err = running.communicate(timeout=240)

@@ -5,7 +5,6 @@ Run as a script, this file is one of the processes.
 
 import json
 import os
-import subprocess
 import sys
 import time
 from datetime import timedelta
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from warm_programs import Program
 
 WORLD_SIZE = 2
 SIZES_BY_RANK = ((16, 7, 33), (5,))
@@ -80,11 +80,7 @@ def process(rank, meeting_place):
 
 @pytest.mark.slow
 def test_the_value_is_that_of_all_instances_on_every_process(tmp_path):
-    command = [sys.executable, str(Path(__file__)), str(tmp_path / "meeting")]
-    processes = [
-        subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for rank in range(WORLD_SIZE)
-    ]
+    processes = [Program(__file__, tmp_path / "meeting", str(rank)) for rank in range(WORLD_SIZE)]
     results = []
     for running in processes:
         out, err = running.communicate(timeout=120)

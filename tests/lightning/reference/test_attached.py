@@ -16,7 +16,7 @@ from bc_lightning.reference._stored import store_outputs
 # Attaching
 
 
-@pytest.mark.parametrize(("num_workers", "context"), [(0, "fork"), (2, "fork"), (2, "spawn")])
+@pytest.mark.parametrize(("num_workers", "context"), [(0, "fork"), (2, "fork"), (1, "spawn")])
 def test_every_batch_brings_the_rows_of_its_items(stored, num_workers, context):
     generator = torch.Generator().manual_seed(0)
     loader = DataLoader(

@@ -307,7 +307,7 @@ def _travelling_tests():
 def test_processes_draw_the_same_split(tmp_path):
     pytest.importorskip("loky")
     here = run(Split(), tmp_path / "here")
-    there = run(Split(), tmp_path / "there", engine="processes", workers=2)
+    there = run(Split(), tmp_path / "there", engine="processes", workers=1)
     assert rows_of(there) == rows_of(here)
 
 

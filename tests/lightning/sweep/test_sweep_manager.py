@@ -139,8 +139,7 @@ class Failing(nn.Linear):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The sweep in .* ended:RuntimeWarning")
-def test_in_the_background_and_what_ends_it_is_not_a_status_of_zero(tmp_path):
+def test_in_the_background(tmp_path):
     manager = SweepManager(*arguments(tmp_path / "s"), lambda_c_stepsize=1.0)
     manager.start_sweep()
     assert manager.is_running()
@@ -152,6 +151,10 @@ def test_in_the_background_and_what_ends_it_is_not_a_status_of_zero(tmp_path):
     assert manager.get_sweep_status() == 1.0
     assert len(manager.get_sweep_summary()["data"]) == 8
 
+
+@pytest.mark.usefixtures("background_here")
+@pytest.mark.filterwarnings("ignore:The sweep in .* ended:RuntimeWarning")
+def test_what_ends_it_in_the_background_is_not_a_status_of_zero(tmp_path):
     given = arguments(tmp_path / "failing")
     given[3] = Failing(5, 3)
     failing = SweepManager(*given, lambda_c_stepsize=1.0)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from ddp_training import train_all
 from shared_by_workers import made_once
+from warm_programs import run_program
 
 from bc_core import Comparison
+from bc_core.losses._dissonances import DISSONANCES
 
 SCRIPT = Path(__file__).parents[1] / "ddp_training.py"
 WAYS = (
@@ -29,6 +29,8 @@ WAYS = (
     "--loss nll/logit_distance --accumulate 2",
     "--loss cross_entropy/where_h1_is_surer --normalization support",
     "--loss cross_entropy/where_h2_is_wrong --normalization support --stored",
+    "--loss cross_entropy/where_h2_is_right",
+    "--loss cross_entropy/recommended",
     "--loss cross_entropy/churn --stored",
     "--loss cross_entropy/anchor",
     "--loss cross_entropy/strict_imitation --promise validation",
@@ -40,9 +42,7 @@ EXACT = ("btc", "bec_given_h1_wrong", "bec_given_h2_wrong", "nfr", "accuracy_h1"
 def run(script, *options):
     # A seed that another test has set would be that of the samplers too.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PL_"))}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, str(script), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = run_program(script, *options, env=environment, processes=2)
     assert done.returncode == 0, done.stderr[-4000:]
     return done
 
@@ -74,6 +74,10 @@ def validated(tmp_path_factory):
 
     folder = made_once(tmp_path_factory, "validated by two processes", validate)
     return json.loads((folder / "said.json").read_text()), folder
+
+
+def test_every_dissonance_is_trained_by_two_processes():
+    assert {way.split()[1].partition("/")[2] for way in WAYS} == set(DISSONANCES)
 
 
 @pytest.mark.slow

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-import subprocess
-import sys
 import textwrap
 
 import pytest
@@ -21,6 +19,7 @@ from user_code import (
     make_trainer,
     same_weights,
 )
+from warm_programs import run_program
 
 from bc_lightning import (
     BCLightningModule,
@@ -42,7 +41,9 @@ class TestCheckpoints:
             assert not [key for key in checkpoint["state_dict"] if not key.startswith("net.layers")]
             print(checkpoint["hyper_parameters"], checkpoint["backward_compatibility"]["h1_fingerprint"])
         """
-        out = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+        (tmp_path / "program.py").write_text(textwrap.dedent(code))
+        out = run_program(tmp_path / "program.py")
+        assert out.returncode == 0, out.stderr
         assert "'width': 12" in out.stdout
         assert "sha256:" in out.stdout
         loaded = UserModule.load_from_checkpoint(tmp_path / "a.ckpt")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from sharded_training import CLASSES, FEATURES, data
 from torch import nn
 from user_code import UserModule, loader, made, make_trainer
+from warm_programs import run_program
 
 from bc_lightning import BCLightningModule, CompatibilityCallback
 
@@ -24,10 +22,7 @@ SCRIPT = Path(__file__).parents[1] / "sharded_training.py"
 @pytest.mark.parametrize("options", [["--package", "lightning.pytorch"], ["--package", "pytorch_lightning", "--whole"]])
 def test_fully_sharded_parameters(options, tmp_path):
     out = tmp_path / "found.pt"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, str(SCRIPT), "--out", str(out), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = run_program(SCRIPT, "--out", out, *options, processes=2)
     assert done.returncode == 0, done.stderr[-4000:]
     found = torch.load(out)
     for ours, by_hand in (("wrapped", "by hand"), ("resumed", "by hand, 3 epochs")):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 import textwrap
 from types import SimpleNamespace
 
@@ -13,8 +11,9 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 from user_code import CLASSES, FEATURES, Net, UserModule, dataset, fit, loader, made, make_h1
+from warm_programs import run_program
 
 from bc_lightning import BCLightningModule, CompatibilityCallback, CompatibilityLoss, StoredOutputs, load_h1, unwrap
 from bc_lightning.training._wrapped import compatibilities_of
@@ -255,7 +254,8 @@ def test_a_plain_module_is_trained_by_the_package_of_the_caller(package, tmp_pat
         assert type(pickle.loads(pickle.dumps(module))) is type(copy.deepcopy(module)) is type(module)
         print("trained", "val_btc" in trainer.callback_metrics)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, capture_output=True, text=True)
+    (tmp_path / "program.py").write_text(textwrap.dedent(code))
+    done = run_program(tmp_path / "program.py", cwd=tmp_path)
     assert "trained True" in done.stdout, done.stderr[-3000:]
 
 
@@ -389,6 +389,54 @@ CLI_CALLBACK = """
 
 
 @pytest.mark.slow
+def held_out(rows: int = 100) -> DataLoader:
+    return loader(dataset(rows))
+
+
+class OldNet(nn.Linear):
+    def __init__(self, seed: int = 0):
+        super().__init__(FEATURES, CLASSES)
+        with torch.no_grad():
+            self.weight.copy_(torch.randn(CLASSES, FEATURES, generator=torch.Generator().manual_seed(seed)))
+
+
+class OwnData(pl.LightningDataModule):
+    def train_dataloader(self):
+        return loader(dataset(20))
+
+
+def test_every_option_of_a_method_can_be_said_in_a_configuration(tmp_path):
+    from pytorch_lightning.cli import LightningCLI
+
+    def made_of(name, **init):
+        return {"class_path": f"{__name__}.{name}", "init_args": init}
+
+    said = {
+        "h1": made_of("OldNet", seed=1),
+        "loss": "focal_distillation",
+        "loss_options": {"beta": 2.0},
+        "promise": ["nfr <= 90%", "btc >= 1%"],
+        "promise_data": made_of("held_out", rows=60),
+        "promise_options": {"average": False, "most": 4.0},
+        "teacher": [[made_of("OldNet", seed=1), 0.5], [made_of("OldNet", seed=2), 0.5]],
+        "unlabelled": made_of("held_out", rows=8),
+        "unlabelled_weight": 0.5,
+        "class_map": {"map": list(range(CLASSES))},
+    }
+    trainer = {"accelerator": "cpu", "max_epochs": 1, "logger": False, "enable_checkpointing": False}
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": str(tmp_path)}
+    optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+    given = {"trainer": trainer | quiet, "model": {"model": made_of("OldNet"), "optimizer": optimizer, **said}}
+    cli = LightningCLI(BCLightningModule, OwnData, args=given, run=False, save_config_callback=None)
+    cli.trainer.fit(cli.model, cli.datamodule)
+    state = compatibilities_of(cli.model)[0]
+    assert cli.model.promise.overlap.total == 60
+    assert str(cli.model.promise.promise) == "nfr <= 0.9, btc >= 0.01"
+    assert state.loss.options["beta"] == 2.0
+    assert state.options.teacher is not None
+    assert cli.trainer.callback_metrics["train_unlabelled_dissonance"] > 0
+
+
 def test_the_callback_from_yaml_and_again_from_its_checkpoint(tmp_path):
     (tmp_path / "lightning_program.py").write_text(textwrap.dedent(CLI_MODULE))
     (tmp_path / "program.py").write_text(
@@ -399,9 +447,9 @@ def test_the_callback_from_yaml_and_again_from_its_checkpoint(tmp_path):
     (tmp_path / "config.yaml").write_text(textwrap.dedent(CLI_CALLBACK))
     old = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3)).state_dict()
     torch.save({"state_dict": {f"net.layers.{name}": value for name, value in old.items()}}, tmp_path / "h1.ckpt")
-    command = [sys.executable, "program.py", "fit", "--config", "config.yaml", "--model.width", "12"]
+    command = ["program.py", "fit", "--config", "config.yaml", "--model.width", "12"]
     for more in ([], ["--ckpt_path", "saved/best.ckpt", "--trainer.max_epochs", "2"]):
-        done = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True)
+        done = run_program(*command, *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
         assert 0 <= float(done.stdout.split("btc ")[1].split()[0]) <= 1
 
@@ -419,9 +467,7 @@ def test_lightning_cli_from_yaml(kind, tmp_path):
     torch.manual_seed(0)
     old = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3)).state_dict()
     torch.save({"state_dict": {f"net.layers.{name}": value for name, value in old.items()}}, tmp_path / "h1.ckpt")
-    done = subprocess.run(
-        [sys.executable, "program.py", "fit", "--config", "config.yaml"], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = run_program("program.py", "fit", "--config", "config.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"lambda 5.0 {dissonance}" in done.stdout
     assert 0 <= float(done.stdout.split("btc ")[1].split()[0]) <= 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from dashboard_page import (
 )
 from selenium.webdriver.common.action_chains import ActionChains
 from tensorboard_process import tensorboard
+from warm_programs import run_program
 
 from bc_core import Comparison
 from bc_tensorboard import summary
@@ -152,12 +151,8 @@ def ask_what_newcomers_ask(page: Page, saved: dict[str, Comparison]) -> None:
 def test_the_demo_s_log_folder(tmp_path):
     """What `make demo` leaves, in its quick form: every panel, and the numbers of the saved comparisons."""
     require_browser()
-    subprocess.run(
-        [sys.executable, ROOT / "examples" / "mnist_update.py", "--quick", "--out", tmp_path / "demo"],
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
+    done = run_program(ROOT / "examples" / "mnist_update.py", "--quick", "--out", tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "demo" / "report.html").stat().st_size < 500_000
     name = "new-error-cold-4"
     saved = Comparison.load(tmp_path / "demo" / "comparisons" / f"{name}.json")
