@@ -101,7 +101,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if here == "index.md":  # one heading: its table of contents would be an empty column beside the code
         page.meta["hide"] = ["toc"]
     if here.startswith("results/") or here == "changelog.md":  # the search shows what explains before what records
-        page.meta["search"] = {"boost": 0.5}
+        page.meta["search"] = {"boost": 0.1}
     source = SOURCES.get(here, f"docs/{here}")
 
     def place(link: str) -> str | None:
