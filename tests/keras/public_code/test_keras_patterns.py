@@ -41,11 +41,13 @@ KINDS_OF_OUTPUT = (
     "LabelSmoothing",
 )
 kinds_of_output = some(*KINDS_OF_OUTPUT)
-# What is weighted where is the same code on every backend: all of them where a step costs least.
-by_hand = (
+# What is weighted and counted where is the same code on every backend: all of them where a step costs least, or where
+# alone they run. Every one is trained on each, by the first test.
+NOT_ON_TORCH = [pattern.__name__ for pattern in HERE if "torch" not in pattern.backends]
+once_and_kinds = (
     every
     if keras.backend.backend() == "torch"
-    else some(*KINDS_OF_OUTPUT, "ClassWeights", "GradientAccumulation", "TransferLearning", "CompiledByXla")
+    else some(*KINDS_OF_OUTPUT, "ClassWeights", "GradientAccumulation", "TransferLearning", *NOT_ON_TORCH)
 )
 unaided = pytest.mark.parametrize(
     "pattern", [pattern for pattern in HERE if pattern.error], ids=lambda pattern: pattern.__name__
@@ -180,7 +182,7 @@ def scores_by_numpy(pattern: type[Program], h2: Any) -> dict[str, float]:
     }
 
 
-@every
+@once_and_kinds
 def test_logged_scores_are_those_of_plain_numpy(pattern):
     h2, _, logged = compatible(pattern)
     expected = scores_by_numpy(pattern, h2)
@@ -205,7 +207,7 @@ def test_the_callback_logs_the_same_scores_of_a_plain_model(pattern):
 # -- (4): files are the plain model's -------------------------------------------------------------------------------
 
 
-@every
+@once_and_kinds
 def test_weights_file_loads_in_the_plain_model(pattern, tmp_path):
     program = working(pattern)()
     h2, model, _ = compatible(pattern)
@@ -237,7 +239,7 @@ def weights_by_hand(pattern: type[Program]) -> np.ndarray:
     return (own * (1 + LAMBDA * right.reshape(own.shape))).astype("float32")
 
 
-@by_hand
+@once_and_kinds
 def test_training_is_keras_with_weights_of_one_and_lambda_where_h1_is_right(pattern):
     h2, _, _ = compatible(pattern)
     assert not equal_weights(h2, plain(pattern)[0]), "the penalty trained nothing"
