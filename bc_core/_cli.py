@@ -62,7 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "predict": (predict_parser, _predict),
         "threshold": (threshold_parser, _threshold),
     }.get(given[0] if given else "", (compare_parser, _show))
-    options = parser().parse_args(given if run is _show else given[1:])
+    command = parser()
+    # One line, as for all bad input: argparse would put thirty of flags before it.
+    command.error = lambda message: command.exit(_bad_input(f"{message} ({command.prog} --help)"))  # type: ignore[method-assign]
+    options = command.parse_args(given if run is _show else given[1:])
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # class names may hold what the terminal cannot show

@@ -161,7 +161,7 @@ def _share(text: str) -> float:
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a share such as 0.005 or 0.5%, got {text!r}") from None
     if not 0 <= value <= 1:
-        hint = f"; for percent write {number}%" if 1 < value <= 100 else ""
+        hint = f"; for percent write {number}%" if 1 < value <= 100 and not number.endswith("%") else ""
         raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, got {text!r}{hint}")
     return value
 

@@ -227,3 +227,23 @@ def test_rows_that_have_other_ids_are_not_joined_by_their_order(tmp_path, capsys
     assert main([old, new, "--by-position"]) == 2
     assert "in 2 rows other ones, such as '1' and '2' in line 2" in capsys.readouterr().err
     assert main([old, plain, "--by-position"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "the following arguments are required: OLD (bc-compare --help)"),
+        (["gate", "--nonsense", "a"], "unrecognized arguments: --nonsense (bc-compare gate --help)"),
+        (["a", "--max-nfr", "2"], "got '2'; for percent write 2% (bc-compare --help)"),
+        (["a", "--max-nfr", "200%"], "got '200%' (bc-compare --help)"),
+        (["a", "--max-nfr\nx", "1"], "unrecognized arguments: --max-nfr x 1 (bc-compare --help)"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_said_in_one_line(capsys, arguments, said):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("bc-compare: ")
+    assert lines[0].endswith(said)
