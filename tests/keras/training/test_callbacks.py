@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from backends import once
 from compared_models import CLASSES, ROWS, Pieces, compiled, data, deep_net, fit, net
 
 from bc_core import SCORES, ErrorOverlap, compare
@@ -103,6 +104,7 @@ class _Again:
 @pytest.mark.parametrize(
     "source", ["model", "scores", "scores in numpy", "labels", "rows", "row labels", "joined", "joined one-hot", "map"]
 )
+@once
 def test_h1_may_answer_in_many_ways(source):
     x, y = data()
     h1, h2 = net(), compiled(net())
@@ -127,6 +129,7 @@ def test_h1_may_answer_in_many_ways(source):
     assert callback.comparison.without_scores() == compare(y, h1_labels, labels_of(h2, x), num_classes=CLASSES, step=2)
 
 
+@once
 def test_a_bcmodel_brings_its_own_h1_and_lambda_c():
     x, y = data()
     h1, h2 = net(), net()
@@ -136,6 +139,7 @@ def test_a_bcmodel_brings_its_own_h1_and_lambda_c():
     assert callback.comparison.without_scores() == wanted
 
 
+@once
 def test_stored_outputs_come_with_the_labels():
     x, y = data()
     h1, h2 = net(), net()
@@ -153,6 +157,7 @@ def test_stored_outputs_come_with_the_labels():
             model.evaluate(*data_of_model, verbose=0, callbacks=[CompatibilityCallback((x, y), h1=given)])
 
 
+@once
 def test_a_plain_model_on_joined_labels_is_read_as_its_wrapped_loss_says():
     x, _ = data()
     y = (x[:, 0] > 0).astype("int64")
@@ -165,6 +170,7 @@ def test_a_plain_model_on_joined_labels_is_read_as_its_wrapped_loss_says():
     assert callback.comparison.without_scores() == compare(y, h1_labels, h2_labels, num_classes=2, step=1)
 
 
+@once
 def test_a_class_without_successor_is_an_error_of_h1():
     x, y = data()
     callback = CompatibilityCallback((x, y), h1=np.full(ROWS, -1))
@@ -175,6 +181,7 @@ def test_a_class_without_successor_is_an_error_of_h1():
 @pytest.mark.parametrize("from_logits", [False, True])
 @pytest.mark.parametrize("threshold", [None, 0.3])
 @pytest.mark.parametrize("multilabel", [False, True])
+@once
 def test_binary_scores_are_read_as_the_loss_reads_them(from_logits, threshold, multilabel):
     x, _ = data()
     units = 3 if multilabel else 1
@@ -208,6 +215,7 @@ def test_dense_outputs_count_every_position_and_leave_out_the_ignored_class():
     assert wanted.total == 6 * 20
 
 
+@once
 def test_several_inputs():
     x, y = data()
 
@@ -225,6 +233,7 @@ def test_several_inputs():
     )
 
 
+@once
 def test_ids_and_class_names_reach_the_comparison():
     x, y = data()
     ids = [f"image {number}" for number in range(ROWS)]
@@ -238,6 +247,7 @@ def test_ids_and_class_names_reach_the_comparison():
 # When it is compared ---------------------------------------------------------------------------------------------
 
 
+@once
 def test_of_arrays_h1_is_asked_once_and_of_other_data_in_every_pass():
     x, y = data()
     h1, asked = net(), []
@@ -254,6 +264,7 @@ def test_of_arrays_h1_is_asked_once_and_of_other_data_in_every_pass():
     assert len(asked) == pieces.reads == 1 + 4 * len(pieces)
 
 
+@once
 def test_every_and_always_the_last():
     x, y = data()
     callback = CompatibilityCallback((x, y), h1=net(), every=2)
@@ -337,11 +348,13 @@ class Endless(Pieces):
         ({"validation_data": 3}, TypeError, "Received: validation_data=int"),
     ],
 )
+@once
 def test_arguments_are_checked_when_the_callback_is_made(options, error, message):
     with pytest.raises(error, match=message):
         CompatibilityCallback(**{"validation_data": data(), "h1": net(), **options})
 
 
+@once
 def test_an_endless_dataset_is_refused():
     with pytest.raises(ValueError, match="must end"):
         CompatibilityCallback(as_tf(*data()).repeat(), h1=net())
@@ -363,6 +376,7 @@ def two_outputs():
         ({"validation_data": Pieces(np.zeros((10, 4)))}, "yield"),
     ],
 )
+@once
 def test_what_cannot_be_compared_is_refused_before_an_epoch_is_spent(options, message):
     callback = CompatibilityCallback(**{"validation_data": data(), "h1": net(), **options})
     seen = []
@@ -372,12 +386,14 @@ def test_what_cannot_be_compared_is_refused_before_an_epoch_is_spent(options, me
     assert seen == []
 
 
+@once
 def test_unbatched_data_are_refused():
     callback = CompatibilityCallback(_Again([(np.zeros(4), np.int64(1))]), h1=net())
     with pytest.raises(ValueError, match="must come in batches"):
         fit(compiled(net()), [callback])
 
 
+@once
 def test_an_h1_that_shares_weights_is_refused():
     h2 = compiled(net())
     for h1 in (h2, keras.Sequential([*h2.layers, keras.layers.Dense(CLASSES)])):
@@ -386,6 +402,7 @@ def test_an_h1_that_shares_weights_is_refused():
             fit(h2, [CompatibilityCallback(data(), h1=h1)])
 
 
+@once
 def test_a_loss_of_ones_own_does_not_say_what_binary_scores_are():
     x, _ = data()
     y = (x[:, :1] > 0).astype("float32")
