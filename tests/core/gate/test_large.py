@@ -189,6 +189,16 @@ def csv_of(path, separator=",", **columns):
     return str(path)
 
 
+def check_is_counted_alike(mine, theirs):
+    """What the engine counts is what is counted in memory."""
+    assert mine.comparison.overlap == theirs.comparison.overlap
+    assert mine.comparison.class_names == theirs.comparison.class_names
+    assert sorted(mine.comparison.instances.ids.tolist()) == sorted(theirs.comparison.instances.ids.tolist())
+    for name, column in mine.slices.items():
+        assert column.values == theirs.slices[name].values
+        np.testing.assert_array_equal(column.counts, theirs.slices[name].counts)
+
+
 @pytest.mark.parametrize(
     ("ids", "named", "name"),
     [
@@ -217,12 +227,7 @@ def test_csv_is_what_it_is_in_memory(tmp_path, ids, named, name):
     columns = ColumnNames(slices=("region", "age", "few"))
     mine = read_large(old, new, None, columns, None, "new", least_rows=0, least_bytes=0)
     theirs = read(Inputs(old, new, columns), 0.95).subject
-    assert mine.comparison.overlap == theirs.comparison.overlap
-    assert mine.comparison.class_names == theirs.comparison.class_names
-    assert sorted(mine.comparison.instances.ids.tolist()) == sorted(theirs.comparison.instances.ids.tolist())
-    for column, found in mine.slices.items():
-        assert found.values == theirs.slices[column].values
-        np.testing.assert_array_equal(found.counts, theirs.slices[column].counts)
+    check_is_counted_alike(mine, theirs)
     assert mine.unknown([str(key[7]), "x"]) == theirs.unknown([str(key[7]), "x"]) == ["x"]
 
 
@@ -320,12 +325,7 @@ def test_json_lines_are_what_they_are_in_memory(tmp_path, monkeypatch, form):
         old, new, None, columns, None, "new", least_rows=0, least_bytes=0, progress=lambda *far: told.append(far)
     )
     theirs = read(Inputs(old, new, columns), 0.95).subject
-    assert mine.comparison.overlap == theirs.comparison.overlap
-    assert mine.comparison.class_names == theirs.comparison.class_names
-    assert sorted(mine.comparison.instances.ids.tolist()) == sorted(theirs.comparison.instances.ids.tolist())
-    for name, column in mine.slices.items():
-        assert column.values == theirs.slices[name].values
-        np.testing.assert_array_equal(column.counts, theirs.slices[name].counts)
+    check_is_counted_alike(mine, theirs)
     assert mine.unknown([str(key[7]), "x"]) == ["x"]
     assert [far for far in told if far[0] == new and far[1] == SIZE]
 
