@@ -183,7 +183,7 @@ class KerasRecipe(Recipe):
     def _told_beside(self, name: str, given: Any) -> str:
         if name in self.references_beside:
             return self.references_beside[name].fingerprint
-        return told_of(given) if isinstance(given, float) else Data(name, as_data(given), self.h1).told
+        return told_of(given) if isinstance(given, float | str) else Data(name, as_data(given), self.h1).told
 
     def environment(self, threads: int) -> dict[str, str]:
         """Environment variables of a worker process that computes with so many threads."""

@@ -368,7 +368,7 @@ class BCModel(HeldSteps):
         # Keras divides a loss by the number of replicas, whose gradients are summed; a log shows the mean.
         values = [base, dissonance]
         if training and state.unlabelled is not None:
-            values.append(unlabelled_dissonance(self, state, reading))
+            values.append(unlabelled_dissonance(self, state, reading, x))
             state.step.has_gone_beyond = True
         for tracker, value in zip(state.trackers, values, strict=False):
             tracker.update_state(value * num_replicas(), sample_weight=batch_size)

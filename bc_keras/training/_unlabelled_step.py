@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
+from bc_core.losses._mixtures import says_not_mixed
 from bc_core.losses._options import Base
 from bc_keras.batches._labels import columns_of, is_float
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
@@ -18,10 +19,11 @@ from bc_keras.reference._reference import only_tensor
 from bc_keras.training._compiled_loss import DissonanceLoss, Reading
 from bc_keras.training._penalty import imitated
 from bc_keras.training._state import Compatibility
+from bc_keras.training._unlabelled import Mixtures
 
 
-def unlabelled_dissonance(model: Any, state: Compatibility, reading: Reading) -> Any:
-    """Mean dissonance of the next unlabelled inputs, with gradients for h2.
+def unlabelled_dissonance(model: Any, state: Compatibility, reading: Reading, x: Any) -> Any:
+    """Mean dissonance of the next unlabelled inputs, or of mixtures of the batch's inputs `x`, with gradients for h2.
 
     h2 is run once more in training mode: its random layers draw numbers of their own, so that those of the labelled
     batches are the same with it as without; batch normalisation takes the statistics of these rows, and those that it
@@ -29,9 +31,11 @@ def unlabelled_dissonance(model: Any, state: Compatibility, reading: Reading) ->
     """
     given, batch = state.unlabelled, state.step.given
     assert given is not None
-    x = given.next_tensors() if batch is None else batch["unlabelled"]
+    if isinstance(given, Mixtures):
+        _check_takes_floats(model)
+    x = given.inputs(x, None if batch is None else batch["unlabelled"])
     x = keras.tree.map_structure(_as_input, x)
-    with _statistics_kept(model), _random_numbers_kept(model):
+    with _statistics_kept(model), _random_numbers_kept(model), _no_mixed_numbers_of_rows(model, given):
         h2_output = only_tensor(model(x, training=True) if model._call_has_training_arg else model(x), "h2")
     if len(h2_output.shape) == 1:
         h2_output = ops.expand_dims(h2_output, -1)
@@ -70,6 +74,37 @@ def _loss(state: Compatibility, reading: Reading) -> DissonanceLoss:
         validate_args=False,  # values cannot be read inside a compiled step
     )
     return DissonanceLoss(criterion, state.compiled.facts.reduction)
+
+
+def _check_takes_floats(model: keras.Model) -> None:
+    """Refuse an h2 that makes whole numbers of what it is given, whatever that is."""
+    for each in keras.tree.flatten(getattr(model, "inputs", None) or []):
+        if "float" not in (dtype := keras.backend.standardize_dtype(each.dtype)):
+            raise TypeError(says_not_mixed(dtype))
+
+
+@contextmanager
+def _no_mixed_numbers_of_rows(model: keras.Model, given: Any) -> Iterator[None]:
+    """Within it an embedding refuses floats, which it would cut to whole numbers."""
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
+    if not isinstance(given, Mixtures):
+        layers = []
+
+    def refusing(call: Any) -> Any:
+        def checked(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            if "float" in (dtype := keras.backend.standardize_dtype(inputs.dtype)):
+                raise TypeError(f"{says_not_mixed(dtype)[:-1]}, for an embedding.")
+            return call(inputs, *args, **kwargs)
+
+        return checked
+
+    try:
+        for layer in layers:
+            layer.__dict__["call"] = refusing(layer.call)
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("call", None)
 
 
 @contextmanager

@@ -10,12 +10,13 @@ import keras
 from keras.src.backend.common import global_state  # public nowhere: which custom objects are in scope
 from keras.src.saving import serialization_lib
 
+from bc_core.losses._mixtures import MIXED
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import ModelLoss
 from bc_keras.reference._reference import Reference
 from bc_keras.training._saved_imitated import load_imitated, save_imitated
 from bc_keras.training._state import Compatibility
-from bc_keras.training._unlabelled import Unlabelled
+from bc_keras.training._unlabelled import Mixtures, Unlabelled
 
 _H1 = "h1.keras"
 
@@ -56,7 +57,12 @@ class WholeModel:
             "reference_from_logits": state.reference.from_logits,
             "had_teacher": state.teacher is not None,
             "had_plain": state.plain is not None,
-            "had_unlabelled": state.unlabelled is not None,
+            "had_unlabelled": isinstance(state.unlabelled, Unlabelled),
+            **(
+                {"unlabelled": MIXED, "unlabelled_weight": state.unlabelled.weight}
+                if isinstance(state.unlabelled, Mixtures)
+                else {}
+            ),
         }
 
     def get_compile_config(self) -> dict[str, Any]:

@@ -170,6 +170,8 @@ class LightningRecipe(Recipe):
     def _told_beside(self, name: str, given: Any) -> str:
         if name in self.references_beside:
             return self.references_beside[name].fingerprint
+        if isinstance(given, str):
+            return given
         with seeded(0):
             return in_short(given() if callable(given) and not hasattr(given, "__iter__") else given)
 

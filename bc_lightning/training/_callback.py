@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
@@ -93,7 +93,7 @@ class CompatibilityCallback(Callback):
         promise_options: dict[str, Any] | None = None,
         teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         plain: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
-        unlabelled: Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
+        unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
         unlabelled_weight: float = 1.0,
     ) -> None:
         if h1 is None:

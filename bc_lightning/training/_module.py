@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -178,7 +178,7 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         promise_options: dict[str, Any] | None = None,
         teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         plain: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
-        unlabelled: Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
+        unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
         unlabelled_weight: float = 1.0,
     ) -> None:
         pass
@@ -227,7 +227,7 @@ def _wrap(
     promise_options: dict[str, Any] | None = None,
     teacher: Any = None,
     plain: Any = None,
-    unlabelled: Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
+    unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
     unlabelled_weight: float = 1.0,
 ) -> Any:
     _check_wrappable(model, log_prefix)

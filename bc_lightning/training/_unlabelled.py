@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data.distributed import DistributedSampler
 
 from bc_core.losses._blends import H1, TEACHER
+from bc_core.losses._mixtures import MIXED
+from bc_core.losses._options import known
 from bc_core.reference._callable_fingerprint import is_same_h1
 from bc_lightning._user_module import class_of, lacks_forward
 from bc_lightning.batches._attached import Brought, split_batch
@@ -23,32 +25,38 @@ from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.losses._instance_terms import LossTerms
 from bc_lightning.reference._modules import answers_of
 from bc_lightning.reference._reference import Reference
+from bc_lightning.training._calls import Asked
 from bc_lightning.training._loaders import sampler_of
 from bc_lightning.training._step import Step
 from bc_lightning.training._tensors import mapped, tensors_in
 
 
 class Unlabelled:
-    """The loader of unlabelled inputs, as the user gave it, and what its batches count.
+    """The loader of unlabelled inputs, as the user gave it, or ``"mixed"``, and what its batches count.
 
     Args:
-        loader: a data loader, or another iterable of batches; begun anew whenever it has come to its end.
+        loader: a data loader, or another iterable of batches, begun anew whenever it has come to its end; or
+            ``"mixed"`` for mixtures of each training batch's own inputs.
         weight: what a mean over its instances counts beside lambda_c, >= 0.
 
     Raises:
         TypeError: it is no iterable, or an iterator, which can be read once.
-        ValueError: a weight that is none.
+        ValueError: a weight that is none, or another word.
     """
 
-    def __init__(self, loader: Iterable[Any], weight: float = 1.0) -> None:
-        if isinstance(loader, (Iterator, torch.utils.data.Dataset, str, Tensor)) or not hasattr(loader, "__iter__"):
+    def __init__(self, loader: Iterable[Any] | str, weight: float = 1.0) -> None:
+        if isinstance(loader, str):
+            known(loader, (MIXED,), "unlabelled")
+        elif isinstance(loader, (Iterator, torch.utils.data.Dataset, Tensor)) or not hasattr(loader, "__iter__"):
             raise TypeError(
                 "unlabelled must be a data loader, or a list of batches, that can be read again and again: "
-                f"torch.utils.data.DataLoader(dataset, batch_size=64, shuffle=True). Received: {type(loader).__name__}."
+                "torch.utils.data.DataLoader(dataset, batch_size=64, shuffle=True); or 'mixed'. "
+                f"Received: {type(loader).__name__}."
             )
         if isinstance(weight, bool) or not isinstance(cast("Any", weight), Real) or not 0 <= weight < float("inf"):
             raise ValueError(f"unlabelled_weight must be a number >= 0. Received: unlabelled_weight={weight!r}.")
         self.loader, self.weight = loader, float(weight)
+        self.is_mixed = isinstance(loader, str)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Unlabelled:
         return self
@@ -58,7 +66,7 @@ class Batches:
     """The batches of a run, without end, and the one that the present step has taken.
 
     Args:
-        given: the loader.
+        given: the loader, or that there is none.
         loss: of their instances.
         passes: how often it was begun before, in the training that goes on.
     """
@@ -115,20 +123,19 @@ def unlabelled_dissonance(step: Step) -> Tensor | None:
     if given is None or step.stage != "train" or given.weight == 0:
         return None
     module = cast("Any", step.module)
-    trainer = module._trainer
     if state.run.unlabelled is None:
         state.run.unlabelled = Batches(given, imitating(state.loss), state.unlabelled_passes)
-    ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-    position = None if step.position.batch_idx is None or trainer is None else (trainer.current_epoch, step.position)
-    batch, brought = split_batch(state.run.unlabelled.of(position, *ranks))
-    state.unlabelled_passes = state.run.unlabelled.passes
-    if trainer is not None:
-        batch = trainer.strategy.precision_plugin.convert_input(move_data_to_device(batch, module.device))
-    x = inputs_from_batch(batch, None if isinstance(batch, Tensor) else state.options.inputs)
-    if step.first:
-        _say_if_prepared(step)
-    answer = _answer(step, x, brought)
-    h2_output = _of_h2(step, x)
+    asked, brought = (step.mixed, None) if given.is_mixed else _of_loader(step, state.run.unlabelled)
+    size = None if not given.is_mixed or asked is None else len(next(tensors_in(asked[:2])))
+    if asked is None or size == 0:
+        return None
+    answer = _answer(step, asked, brought)
+    h2_output = _of_h2(step, asked)
+    if size is not None and len(h2_output) != size:
+        raise ValueError(
+            "unlabelled='mixed' mixes along the first axis of what h2 is called with, which must be that of the "
+            f"instances. Received: {size} entries along it, and {len(h2_output)} scores."
+        )
     if h2_output.ndim > 2 and state.run.class_axis == -1:
         h2_output = h2_output.movedim(-1, 1)
     # Each where the labelled batch has told.
@@ -138,9 +145,24 @@ def unlabelled_dissonance(step: Step) -> Tensor | None:
     answer = reference.map_classes(answer, h2_output.shape[1] if reference.class_map is not None else None)
     answer = reference.to_imitate(answer.to(h2_output.device), h2_output)
     terms = _terms(state.run.unlabelled.loss, h2_output, answer.to(h2_output.device))
-    if trainer is not None:
+    if module._trainer is not None:
         state.run.epoch("train").unlabelled.append(terms.dissonance.detach())
     return given.weight * terms.dissonance
+
+
+def _of_loader(step: Step, batches: Batches) -> tuple[Asked, Brought | None]:
+    """What h2 is called with of the next batch of the loader, and the rows that it brings."""
+    state, module = step.state, cast("Any", step.module)
+    trainer = module._trainer
+    ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+    position = None if step.position.batch_idx is None or trainer is None else (trainer.current_epoch, step.position)
+    batch, brought = split_batch(batches.of(position, *ranks))
+    state.unlabelled_passes = batches.passes
+    if trainer is not None:
+        batch = trainer.strategy.precision_plugin.convert_input(move_data_to_device(batch, module.device))
+    if step.first:
+        _say_if_prepared(step)
+    return Asked((inputs_from_batch(batch, None if isinstance(batch, Tensor) else state.options.inputs),), {}, False), brought
 
 
 def _terms(criterion: CompatibilityLoss, h2_output: Tensor, answer: Tensor) -> LossTerms:
@@ -156,7 +178,7 @@ def _terms(criterion: CompatibilityLoss, h2_output: Tensor, answer: Tensor) -> L
     return criterion.terms(h2_output, target, answer)
 
 
-def _answer(step: Step, x: Any, brought: Brought | None) -> Tensor:
+def _answer(step: Step, asked: Asked, brought: Brought | None) -> Tensor:
     reference = step.state.imitated
     if reference.is_stored:
         found = None if brought is None else brought.of(reference.fingerprint)
@@ -167,11 +189,12 @@ def _answer(step: Step, x: Any, brought: Brought | None) -> Tensor:
                 "model were stored for, store_outputs(model, unlabelled_set, ...).attach(unlabelled_set)."
             )
         return found.rows
+    args, kwargs = asked.args, asked.kwargs
     if step.run.copies_inputs:
-        x = mapped(x, torch.clone)
-    device = next((tensor.device for tensor in tensors_in(x)), torch.device("cpu"))
+        args, kwargs = mapped(args, torch.clone), mapped(kwargs, torch.clone)
+    device = next((tensor.device for tensor in tensors_in((args, kwargs))), torch.device("cpu"))
     with step.random_numbers_kept(device):
-        return reference.ask((x,), {}, networks=networks_of(step, reference))
+        return reference.ask(args, kwargs, asked.part, networks_of(step, reference))
 
 
 def networks_of(step: Step, reference: Reference) -> tuple[str, ...]:
@@ -179,22 +202,22 @@ def networks_of(step: Step, reference: Reference) -> tuple[str, ...]:
     return step.state.parts if not reference.answers_whole else ()
 
 
-def _of_h2(step: Step, x: Any) -> Tensor:
+def _of_h2(step: Step, asked: Asked) -> Tensor:
     """h2's scores, with gradients, from a call that is none of the step's own."""
     state, module = step.state, step.module
-    scores = state.scores
+    scores, args, kwargs = state.scores, asked.args, asked.kwargs
     with _beside_the_step(module), _statistics_kept(module):
         if callable(scores):
-            return scores_from_output(scores(module(x)), model="scores(h2's output)")
+            return scores_from_output(scores(module(*args, **kwargs)), model="scores(h2's output)")
         if not isinstance(scores, str):
-            return scores_from_output(module(x), model="h2")
-        if lacks_forward(module):
-            names = state.parts or (scores,)
-            output = module.get_submodule(names[0])(x)
+            return scores_from_output(module(*args, **kwargs), model="h2")
+        if asked.part or lacks_forward(module):
+            names = (not asked.part and state.parts) or (scores,)
+            output = module.get_submodule(names[0])(*args, **kwargs)
             for name in names[1:]:
                 output = module.get_submodule(name)(output)
             return scores_from_output(output, model="h2")
-        outputs = answers_of(module.get_submodule(scores), lambda: module(x))
+        outputs = answers_of(module.get_submodule(scores), lambda: module(*args, **kwargs))
         if len(outputs) != 1:
             raise RuntimeError(
                 f"h2's submodule {scores!r} was called {len(outputs)} times for unlabelled inputs, where its one "
@@ -240,16 +263,22 @@ def _say_if_prepared(step: Step) -> None:
 
 
 def check_unlabelled(given: Any, weight: float, imitated: Reference) -> Unlabelled | None:
-    """The loader of unlabelled inputs, if one was given.
+    """The unlabelled inputs, if there are any, and an answer to them.
 
     Raises:
-        ValueError: what is imitated gives labels only.
+        ValueError: what is imitated gives labels only, or stored outputs, of which none are of mixtures.
     """
     if given is None:
         return None
+    unlabelled = Unlabelled(given, weight)
     if imitated.labels_only:
         raise ValueError(
             "h1 is known by its predicted labels only, and on unlabelled inputs its probabilities are imitated. Give "
             "the model, or a teacher with a loss that imitates."
         )
-    return Unlabelled(given, weight)
+    if unlabelled.is_mixed and imitated.is_stored:
+        raise ValueError(
+            "Stored outputs hold no answer to mixed inputs: give the model itself as h1, or as teacher=model with a "
+            "loss that imitates."
+        )
+    return unlabelled
