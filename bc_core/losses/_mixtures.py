@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from numbers import Real
+from typing import Any, Final, cast
 
 MIXED: Final = "mixed"
 """What ``unlabelled=`` is given for mixtures of each batch's own inputs."""
@@ -12,6 +13,21 @@ MIXED: Final = "mixed"
 _BY_INSTANCE = (5**0.5 - 1) / 2
 BY_STEP = 2**0.5 - 1
 BY_PROCESS = 3**0.5 - 1
+
+
+LABELS: Final = 0.3
+"""The share of the labels in what h2 is taught of a mixture, by default; measured in `benchmarks/results`."""
+
+
+def checked_labels(share: float) -> float:
+    """The share of the labels in what h2 is taught of a mixture.
+
+    Raises:
+        ValueError: It is no share, or leaves nothing to h1.
+    """
+    if isinstance(share, bool) or not isinstance(cast("Any", share), Real) or not 0 <= share < 1:
+        raise ValueError(f"mixed_labels must be a number >= 0 and < 1. Received: mixed_labels={share!r}.")
+    return float(share)
 
 
 def first_share(step: int, process: int = 0) -> float:

@@ -80,7 +80,9 @@ def check_imitated(options: Options, imitated: Reference) -> None:
         check_scale_of_blend(options.dissonance_name, imitated.blend_name)
 
 
-def unlabelled_of(x: Any, weight: float, batch_size: int, imitated: Reference) -> Unlabelled | Mixtures | None:
+def unlabelled_of(
+    x: Any, weight: float, batch_size: int, labels: float, imitated: Reference
+) -> Unlabelled | Mixtures | None:
     """The unlabelled inputs, if there are any, and an answer to them."""
     if x is None:
         return None
@@ -96,7 +98,7 @@ def unlabelled_of(x: Any, weight: float, batch_size: int, imitated: Reference) -
             "h1 is known by its predicted labels only, and on unlabelled inputs its probabilities are imitated: pass a "
             "model of scores, or such a teacher."
         )
-    unlabelled = Mixtures(weight) if isinstance(x, str) else Unlabelled(x, weight, batch_size)
+    unlabelled = Mixtures(weight, labels) if isinstance(x, str) else Unlabelled(x, weight, batch_size)
     unlabelled.make_variables()
     return unlabelled
 

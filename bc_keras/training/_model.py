@@ -18,6 +18,7 @@ from keras import ops
 
 from bc_core import Promise
 from bc_core.losses._blends import H1
+from bc_core.losses._mixtures import LABELS
 from bc_core.losses._options import DissonanceName, Normalization
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._distribution import num_replicas
@@ -167,6 +168,7 @@ class BCModel(HeldSteps):
         unlabelled: Any = None,
         unlabelled_weight: float = 1.0,
         unlabelled_batch_size: int = 32,
+        mixed_labels: float = LABELS,
     ) -> None:
         pass
 
@@ -368,7 +370,7 @@ class BCModel(HeldSteps):
         # Keras divides a loss by the number of replicas, whose gradients are summed; a log shows the mean.
         values = [base, dissonance]
         if training and state.unlabelled is not None:
-            values.append(unlabelled_dissonance(self, state, reading, x))
+            values.append(unlabelled_dissonance(self, state, reading, x, target))
             state.step.has_gone_beyond = True
         for tracker, value in zip(state.trackers, values, strict=False):
             tracker.update_state(value * num_replicas(), sample_weight=batch_size)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from bc_core.losses._mixtures import BY_PROCESS, BY_STEP, first_share, says_not_mixed, shares
+from bc_core.losses._mixtures import BY_PROCESS, BY_STEP, MIXED, checked_labels, first_share, says_not_mixed, shares
 from bc_keras.losses._distribution import num_replicas, replica
 from bc_keras.reference._asked_items import ArrayItems
 
@@ -57,11 +57,10 @@ class Unlabelled:
         self._variables = keras.tree.map_structure(lambda array: _variable(array, array.dtype.name), self._arrays)
         self._start = _variable(0, "int32")
 
-    def inputs(self, x: Any, given: Any) -> Any:
+    def next_inputs(self, given: Any) -> Any:
         """The rows of a step, within it.
 
         Args:
-            x: inputs of the batch, which are others.
             given: `next_values` on JAX, else None.
         """
         if given is not None:
@@ -78,13 +77,14 @@ class Mixtures:
 
     Args:
         weight: what a mean over them counts beside lambda_c, >= 0.
+        labels: the share of the labels, mixed alike, in what h2 is taught of them.
 
     Raises:
-        ValueError: a weight that is none.
+        ValueError: a weight or a share that is none.
     """
 
-    def __init__(self, weight: float) -> None:
-        self.weight = checked_weight(weight)
+    def __init__(self, weight: float, labels: float) -> None:
+        self.weight, self.labels = checked_weight(weight), checked_labels(labels)
         self._steps = 0
         self._first: Any = None
 
@@ -98,31 +98,38 @@ class Mixtures:
         if self._first is None and keras.backend.backend() != "jax":
             self._first = _variable(first_share(0), "float32")
 
-    def inputs(self, x: Any, given: Any) -> Any:
-        """Each instance of a batch with its partner, one share for all of its arrays; within a step.
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of a `BCModel` that say it."""
+        return {"unlabelled": MIXED, "unlabelled_weight": self.weight, "mixed_labels": self.labels}
+
+    def next_share(self, size: Any, given: Any) -> Any:
+        """The share of each instance in the mixtures of a step, (N,); within it.
 
         Args:
-            x: inputs of the batch.
+            size: of the batch.
             given: `next_values` on JAX, else None.
-
-        Raises:
-            TypeError: inputs that are no floating numbers.
         """
-        leaves = keras.tree.flatten(x)
-        for leaf in leaves:
-            if "float" not in (dtype := keras.backend.standardize_dtype(leaf.dtype)):
-                raise TypeError(says_not_mixed(dtype))
         first = given
         if first is None:
             first = self._first.value + replica() * BY_PROCESS
             self._first.assign((self._first.value + BY_STEP) % 1.0)
-        share = shares(ops.cast(ops.arange(ops.shape(leaves[0])[0]), "float32"), first)
+        return shares(ops.cast(ops.arange(size), "float32"), first)
 
-        def with_partner(leaf: Any) -> Any:
-            weight = ops.reshape(ops.cast(share, leaf.dtype), (-1, *[1] * (len(leaf.shape) - 1)))
-            return weight * leaf + (1 - weight) * ops.flip(leaf, axis=0)
 
-        return keras.tree.map_structure(with_partner, x)
+def mixed(x: Any, share: Any) -> Any:
+    """Arrays of a batch, each instance with its partner, the batch in reverse.
+
+    Raises:
+        TypeError: they are no floating numbers.
+    """
+
+    def with_partner(leaf: Any) -> Any:
+        if "float" not in (dtype := keras.backend.standardize_dtype(leaf.dtype)):
+            raise TypeError(says_not_mixed(dtype))
+        weight = ops.reshape(ops.cast(share, leaf.dtype), (-1, *[1] * (len(leaf.shape) - 1)))
+        return weight * leaf + (1 - weight) * ops.flip(leaf, axis=0)
+
+    return keras.tree.map_structure(with_partner, x)
 
 
 def checked_weight(weight: float) -> float:

@@ -10,7 +10,6 @@ import keras
 from keras.src.backend.common import global_state  # public nowhere: which custom objects are in scope
 from keras.src.saving import serialization_lib
 
-from bc_core.losses._mixtures import MIXED
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import ModelLoss
 from bc_keras.reference._reference import Reference
@@ -58,11 +57,7 @@ class WholeModel:
             "had_teacher": state.teacher is not None,
             "had_plain": state.plain is not None,
             "had_unlabelled": isinstance(state.unlabelled, Unlabelled),
-            **(
-                {"unlabelled": MIXED, "unlabelled_weight": state.unlabelled.weight}
-                if isinstance(state.unlabelled, Mixtures)
-                else {}
-            ),
+            **(state.unlabelled.get_config() if isinstance(state.unlabelled, Mixtures) else {}),
         }
 
     def get_compile_config(self) -> dict[str, Any]:

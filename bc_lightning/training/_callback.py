@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bc_core import Promise, PromiseVerdict
+from bc_core.losses._mixtures import LABELS
 from bc_core.reference._weights import check_start_from
 from bc_lightning._packages import Callback
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
@@ -95,6 +96,7 @@ class CompatibilityCallback(Callback):
         plain: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
         unlabelled_weight: float = 1.0,
+        mixed_labels: float = LABELS,
     ) -> None:
         if h1 is None:
             raise TypeError("h1 is missing. Pass the model in use: CompatibilityCallback(h1=old_model).")
@@ -127,6 +129,7 @@ class CompatibilityCallback(Callback):
             "plain": plain,
             "unlabelled": unlabelled,
             "unlabelled_weight": unlabelled_weight,
+            "mixed_labels": mixed_labels,
         }
 
         self._entry: tuple[str, dict[str, Any]] | None = None

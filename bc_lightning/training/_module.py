@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from bc_core import Promise, check_lambda
 from bc_core.losses._blends import PLAIN, check_scale_of_blend
 from bc_core.losses._dissonances import DISSONANCES
+from bc_core.losses._mixtures import LABELS
 from bc_core.losses._options import check_known_scores, check_lambda_of, check_scale, known
 from bc_core.promise._keeper import PromiseOptions
 from bc_core.reference._weights import check_start_from
@@ -180,6 +181,7 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         plain: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
         unlabelled_weight: float = 1.0,
+        mixed_labels: float = LABELS,
     ) -> None:
         pass
 
@@ -229,6 +231,7 @@ def _wrap(
     plain: Any = None,
     unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
     unlabelled_weight: float = 1.0,
+    mixed_labels: float = LABELS,
 ) -> Any:
     _check_wrappable(model, log_prefix)
     _drop_rebound_forward(model)
@@ -293,7 +296,7 @@ def _wrap(
         promise_data,
         taught,
         unheld,
-        check_unlabelled(unlabelled, unlabelled_weight, taught or reference),
+        check_unlabelled(unlabelled, unlabelled_weight, mixed_labels, taught or reference),
     )
     state = Compatibility(options)
     if held_to is not None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data.distributed import DistributedSampler
 
 from bc_core.losses._blends import H1, TEACHER
-from bc_core.losses._mixtures import MIXED
+from bc_core.losses._mixtures import LABELS, MIXED, checked_labels
 from bc_core.losses._options import known
 from bc_core.reference._callable_fingerprint import is_same_h1
 from bc_lightning._user_module import class_of, lacks_forward
@@ -27,6 +27,7 @@ from bc_lightning.reference._modules import answers_of
 from bc_lightning.reference._reference import Reference
 from bc_lightning.training._calls import Asked
 from bc_lightning.training._loaders import sampler_of
+from bc_lightning.training._mixtures import Mixture
 from bc_lightning.training._step import Step
 from bc_lightning.training._tensors import mapped, tensors_in
 
@@ -38,13 +39,14 @@ class Unlabelled:
         loader: a data loader, or another iterable of batches, begun anew whenever it has come to its end; or
             ``"mixed"`` for mixtures of each training batch's own inputs.
         weight: what a mean over its instances counts beside lambda_c, >= 0.
+        labels: the share of the labels in what h2 is taught of mixtures.
 
     Raises:
         TypeError: it is no iterable, or an iterator, which can be read once.
-        ValueError: a weight that is none, or another word.
+        ValueError: a weight or a share that is none, or another word.
     """
 
-    def __init__(self, loader: Iterable[Any] | str, weight: float = 1.0) -> None:
+    def __init__(self, loader: Iterable[Any] | str, weight: float = 1.0, labels: float = LABELS) -> None:
         if isinstance(loader, str):
             known(loader, (MIXED,), "unlabelled")
         elif isinstance(loader, (Iterator, torch.utils.data.Dataset, Tensor)) or not hasattr(loader, "__iter__"):
@@ -56,7 +58,7 @@ class Unlabelled:
         if isinstance(weight, bool) or not isinstance(cast("Any", weight), Real) or not 0 <= weight < float("inf"):
             raise ValueError(f"unlabelled_weight must be a number >= 0. Received: unlabelled_weight={weight!r}.")
         self.loader, self.weight = loader, float(weight)
-        self.is_mixed = isinstance(loader, str)
+        self.is_mixed, self.labels = isinstance(loader, str), checked_labels(labels)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Unlabelled:
         return self
@@ -125,16 +127,16 @@ def unlabelled_dissonance(step: Step) -> Tensor | None:
     module = cast("Any", step.module)
     if state.run.unlabelled is None:
         state.run.unlabelled = Batches(given, imitating(state.loss), state.unlabelled_passes)
-    asked, brought = (step.mixed, None) if given.is_mixed else _of_loader(step, state.run.unlabelled)
-    size = None if not given.is_mixed or asked is None else len(next(tensors_in(asked[:2])))
-    if asked is None or size == 0:
+    mixture = step.mixture if given.is_mixed else None
+    if given.is_mixed and (mixture is None or not len(mixture.share)):
         return None
+    asked, brought = _of_loader(step, state.run.unlabelled) if mixture is None else (mixture.asked, None)
     answer = _answer(step, asked, brought)
     h2_output = _of_h2(step, asked)
-    if size is not None and len(h2_output) != size:
+    if mixture is not None and len(h2_output) != len(mixture.share):
         raise ValueError(
             "unlabelled='mixed' mixes along the first axis of what h2 is called with, which must be that of the "
-            f"instances. Received: {size} entries along it, and {len(h2_output)} scores."
+            f"instances. Received: {len(mixture.share)} entries along it, and {len(h2_output)} scores."
         )
     if h2_output.ndim > 2 and state.run.class_axis == -1:
         h2_output = h2_output.movedim(-1, 1)
@@ -144,10 +146,23 @@ def unlabelled_dissonance(step: Step) -> Tensor | None:
     reference = state.imitated
     answer = reference.map_classes(answer, h2_output.shape[1] if reference.class_map is not None else None)
     answer = reference.to_imitate(answer.to(h2_output.device), h2_output)
-    terms = _terms(state.run.unlabelled.loss, h2_output, answer.to(h2_output.device))
+    answer = answer.to(h2_output.device)
+    if mixture is not None and given.labels:
+        answer, h2_output = _with_labels(step, mixture, answer, h2_output)
+    terms = _terms(state.run.unlabelled.loss, h2_output, answer)
     if module._trainer is not None:
         state.run.epoch("train").unlabelled.append(terms.dissonance.detach())
     return given.weight * terms.dissonance
+
+
+def _with_labels(step: Step, mixture: Mixture, answer: Tensor, h2_output: Tensor) -> tuple[Tensor, Tensor]:
+    """What h2 is taught of mixtures, where a share of it is their labels, and h2's scores in the size of these."""
+    compared, given = cast("Any", step.compared), cast("Unlabelled", step.state.options.unlabelled)
+    if not answer.is_floating_point():
+        raise ValueError(_ONLY_LABELS)
+    if compared.resize is not None:
+        answer, h2_output = compared.resize(answer), compared.resize(h2_output)
+    return mixture.taught(cast("Any", step.run.unlabelled).loss, answer, compared.target, given.labels), h2_output
 
 
 def _of_loader(step: Step, batches: Batches) -> tuple[Asked, Brought | None]:
@@ -165,9 +180,12 @@ def _of_loader(step: Step, batches: Batches) -> tuple[Asked, Brought | None]:
     return Asked((inputs_from_batch(batch, None if isinstance(batch, Tensor) else state.options.inputs),), {}, False), brought
 
 
+_ONLY_LABELS = "h1 gives labels, and on unlabelled inputs its probabilities are imitated: give its scores."
+
+
 def _terms(criterion: CompatibilityLoss, h2_output: Tensor, answer: Tensor) -> LossTerms:
     if not answer.is_floating_point():
-        raise ValueError("h1 gives labels, and on unlabelled inputs its probabilities are imitated: give its scores.")
+        raise ValueError(_ONLY_LABELS)
     if criterion.base == "nll":
         h2_output, answer = (scores_from_output(each, "log_probabilities") for each in (h2_output, answer))
     if criterion.base == "binary_cross_entropy":
@@ -262,7 +280,7 @@ def _say_if_prepared(step: Step) -> None:
         )
 
 
-def check_unlabelled(given: Any, weight: float, imitated: Reference) -> Unlabelled | None:
+def check_unlabelled(given: Any, weight: float, labels: float, imitated: Reference) -> Unlabelled | None:
     """The unlabelled inputs, if there are any, and an answer to them.
 
     Raises:
@@ -270,7 +288,7 @@ def check_unlabelled(given: Any, weight: float, imitated: Reference) -> Unlabell
     """
     if given is None:
         return None
-    unlabelled = Unlabelled(given, weight)
+    unlabelled = Unlabelled(given, weight, labels)
     if imitated.labels_only:
         raise ValueError(
             "h1 is known by its predicted labels only, and on unlabelled inputs its probabilities are imitated. Give "

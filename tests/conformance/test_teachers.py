@@ -418,18 +418,19 @@ def test_a_plain_h2_is_known_again(side, tmp_path):
 # -- mixtures of a batch's own inputs ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("imitated", ["h1", "teacher"])
-def test_mixtures_of_the_batch_are_imitated_too(side, imitated):
+@pytest.mark.parametrize(("imitated", "labels"), [("h1", 0.0), ("teacher", 0.3)])
+def test_mixtures_of_the_batch_are_imitated_too(side, imitated, labels):
     """Two steps, in float64: each instance with its partner, the batch in reverse, with other shares in each step."""
     who = {"teacher": side.linear(weights(2))} if imitated == "teacher" else {}
-    options = {"lambda_c": 2.0, "unlabelled": "mixed", "unlabelled_weight": 0.5, "epochs": 2}
+    options = {"lambda_c": 2.0, "unlabelled": "mixed", "unlabelled_weight": 0.5, "mixed_labels": labels, "epochs": 2}
     logged, after = side.trained(side.linear(weights(3)), side.linear(weights(1)), "imitation", **options, **who)
     goal, w, x = weights(2 if who else 1).astype("float64"), weights(3).astype("float64"), X.astype("float64")
     for step in range(2):
         share = shares(np.arange(float(N)), first_share(step))[:, None]
         assert 0 <= share.min() < 0.1 < 0.9 < share.max() < 1
         mixed = share * x + (1 - share) * x[::-1]
-        p, q = softmax(mixed @ goal), softmax(mixed @ w)
+        of_labels = share * np.eye(CLASSES)[Y] + (1 - share) * np.eye(CLASSES)[Y][::-1]
+        p, q = (1 - labels) * softmax(mixed @ goal) + labels * of_labels, softmax(mixed @ w)
         dissonance = -(p * np.log(q)).sum(1).mean()
         slope = x.T @ (softmax(x @ w) - np.eye(CLASSES)[Y] + 2 * (softmax(x @ w) - softmax(x @ goal)))
         w = w - 0.1 * (slope + 2 * 0.5 * mixed.T @ (q - p)) / N
@@ -452,5 +453,7 @@ def test_what_cannot_be_mixed_is_refused(side, tmp_path):
         side.trained(h2, h1, "imitation", unlabelled="mixup")
     with pytest.raises(ValueError, match="unlabelled_weight must be a number >= 0"):
         side.trained(h2, h1, "imitation", unlabelled="mixed", unlabelled_weight=-1.0)
+    with pytest.raises(ValueError, match="mixed_labels must be a number >= 0 and < 1"):
+        side.trained(h2, h1, "imitation", unlabelled="mixed", mixed_labels=1.0)
     with pytest.raises(ValueError, match="Stored outputs hold no answer to mixed inputs"):
         side.trained(h2, side.store(h1, tmp_path / "h1"), "imitation", unlabelled="mixed")

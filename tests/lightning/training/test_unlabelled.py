@@ -323,6 +323,7 @@ def test_each_step_imitates_on_mixtures_of_its_own_inputs_too(kind):
     h1, start = net(1), net(2)
     ours, theirs = copy.deepcopy(start), copy.deepcopy(start)
     options: dict[str, Any] = {"loss": "imitation", "lambda_c": 2.0, "unlabelled": "mixed", "unlabelled_weight": 0.5}
+    options["mixed_labels"] = 0.0
     if kind == "plain":
         trainer = fitted(BCLightningModule(ours, h1, optimizer=lambda p: torch.optim.SGD(p, 0.1), **options), 3)
     elif kind == "callback":
@@ -392,6 +393,63 @@ def test_a_resumed_training_goes_on_with_the_next_shares(tmp_path):
     trained(second, 4, ckpt_path=tmp_path / "half.ckpt", weights_only=False)
     for one, other in zip(second.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("base", ["cross_entropy", "nll", "kl_divergence", "binary_cross_entropy"])
+def test_labels_are_mixed_by_every_base(base):
+    """Against the base's own loss with what h1 says and the labels, both as probabilities."""
+    binary, columns = base == "binary_cross_entropy", 1 if base == "binary_cross_entropy" else CLASSES
+    torch.manual_seed(4)
+    h1, h2 = (nn.Linear(FEATURES, columns) for _ in range(2))
+    target: Tensor = (Y > 0).float()[:, None] if binary else Y
+    labels = F.one_hot(Y, CLASSES).float()
+    if base == "kl_divergence":
+        target = labels = (labels + 0.1) / 1.3
+    x = mixture(0)
+    share = torch.tensor(shares(np.arange(float(N)), first_share(0)), dtype=torch.float32)[:, None]
+    labels = target if binary else labels
+    mixed = share * labels + (1 - share) * labels.flip(0)
+    said, z = h1(x), h2(x)
+    if binary:
+        expected = F.binary_cross_entropy_with_logits(z, 0.75 * said.sigmoid() + 0.25 * mixed)
+    else:
+        goal = 0.75 * said.softmax(1) + 0.25 * mixed
+        expected = (
+            F.kl_div(z.log_softmax(1), goal, reduction="batchmean") if base == "kl_divergence" else F.cross_entropy(z, goal)
+        )
+    options = {"base": base} | ({"from_logits": True} if binary else {})
+    module = BCLightningModule(
+        h2, h1, "imitation", loss_options=options, optimizer=lambda p: torch.optim.SGD(p, 0.0),
+        unlabelled="mixed", mixed_labels=0.25,
+    )  # fmt: skip
+    logged = fitted(module, 1, DataLoader(TensorDataset(X, target), batch_size=N)).callback_metrics
+    torch.testing.assert_close(logged["train_unlabelled_dissonance"], expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_pixels_without_a_label_are_taught_by_h1_alone():
+    """Scores of half the size of the masks, which the step enlarges, and one label of four ignored."""
+
+    class Pixels(Module):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return F.cross_entropy(F.interpolate(self(batch[0]), scale_factor=2), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.0)
+
+    torch.manual_seed(6)
+    h1, h2 = (nn.Conv2d(2, CLASSES, 1) for _ in range(2))
+    x, masks = torch.randn(4, 2, 3, 3), torch.randint(0, CLASSES, (4, 6, 6))
+    masks[0] = -100
+    module = BCLightningModule(Pixels(h2), Pixels(h1), "imitation", unlabelled="mixed", mixed_labels=0.25)
+    logged = fitted(module, 1, DataLoader(TensorDataset(x, masks), batch_size=4)).callback_metrics
+    share = torch.tensor(shares(np.arange(4.0), first_share(0)), dtype=torch.float32).view(4, 1, 1, 1)
+    x = share * x + (1 - share) * x.flip(0)
+    columns = F.one_hot(masks.clamp_min(0), CLASSES).movedim(-1, 1).float()
+    mixed = share * columns + (1 - share) * columns.flip(0)
+    said, z = (F.interpolate(net(x), scale_factor=2) for net in (h1, h2))
+    goal = said.softmax(1)
+    goal[1:3] = (0.75 * goal + 0.25 * mixed)[1:3]
+    torch.testing.assert_close(logged["train_unlabelled_dissonance"], F.cross_entropy(z, goal), rtol=1e-5, atol=1e-6)
 
 
 class Linear(nn.Module):
