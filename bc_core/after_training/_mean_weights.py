@@ -9,7 +9,9 @@ def checked_first_epoch(first_epoch: int | None) -> int | None:
     Raises:
         ValueError: It is no number of an epoch.
     """
-    if first_epoch is not None and (isinstance(first_epoch, bool) or not isinstance(first_epoch, int) or first_epoch < 0):
+    if first_epoch is not None and (
+        isinstance(first_epoch, bool) or not isinstance(first_epoch, int) or first_epoch < 0
+    ):
         raise ValueError(
             f"first_epoch must be the number of an epoch, from 0 on, or None for the later half of the epochs. "
             f"Received: first_epoch={first_epoch!r}."
@@ -51,4 +53,6 @@ def says_not_averaged(counted: int, first: int) -> str | None:
     """What is to be said when the training ends, if it is not as was asked for."""
     if counted:
         return None
-    return f"The training has ended before epoch {first}, from which on weights are averaged: h2 keeps its last weights."
+    return (
+        f"The training has ended before epoch {first}, from which on weights are averaged: h2 keeps its last weights."
+    )

@@ -259,7 +259,7 @@ class KerasRecipe(Recipe):
         """Who is imitated beside h1, and inputs without labels, as `BCModel` takes them."""
         given = self._beside_h1(point)
         if "unlabelled" in given:
-            given["unlabelled_weight"] = self.unlabelled_weight
+            given |= {"unlabelled_weight": self.unlabelled_weight, "mixed_labels": self.mixed_labels}
         for who in (who for who in self.references_beside if who in given):
             reference = given[who] = self.references_beside[who]
             if stored:

@@ -89,8 +89,9 @@ def unlabelled_of(
     if isinstance(x, str):
         known(x, (MIXED,), "unlabelled")
     if imitated.stored is not None:
+        kind = "mixed" if isinstance(x, str) else "unlabelled"
         raise ValueError(
-            f"Stored outputs hold no answer to {'mixed' if isinstance(x, str) else 'unlabelled'} inputs: pass the model itself as h1, or as the teacher of a "
+            f"Stored outputs hold no answer to {kind} inputs: pass the model itself as h1, or as the teacher of a "
             f"dissonance that imitates. Received: {imitated.stored!r}."
         )
     if getattr(imitated.h1, "labels_only", False):

@@ -113,8 +113,11 @@ class BCModel(HeldSteps):
         unlabelled: inputs without labels, an array or a structure of arrays as h2's layers take them, of which each
             training step takes some rows too, in their order and from the first again. h1, or the teacher, is asked
             about them, and h2, which is run once more, imitates the answer. Logged as ``unlabelled_dissonance``.
+            ``"mixed"`` takes mixtures of each batch's own inputs in place of others (mixup): floating numbers.
         unlabelled_weight: what the mean dissonance of these counts beside that of the batch, >= 0.
-        unlabelled_batch_size: how many rows a step takes.
+        unlabelled_batch_size: how many rows a step takes; of mixtures there are as many as instances.
+        mixed_labels: of mixtures, the share of their labels, mixed alike, in what h2 is taught; the rest is h1's
+            answer. 0 for that alone.
 
     Raises:
         TypeError: h1 is missing, or is nothing that answers; h2 has a ``train_step``, ``test_step`` or

@@ -65,9 +65,7 @@ def unlabelled_dissonance(model: Any, state: Compatibility, reading: Reading, x:
     return dissonance if state.compiled.loss_weight is None else dissonance * state.compiled.loss_weight
 
 
-def _with_labels(
-    answer: Any, target: Any, share: Any, labels: float, reading: Reading, facts: CompiledLoss
-) -> Any:
+def _with_labels(answer: Any, target: Any, share: Any, labels: float, reading: Reading, facts: CompiledLoss) -> Any:
     """What h2 is taught of mixtures, in the form of h1's scores: these, and a share of their labels, mixed alike."""
     answer = ops.cast(answer, "float64" if keras.config.floatx() == "float64" else "float32")
     if reading.binary:

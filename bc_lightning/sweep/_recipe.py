@@ -238,7 +238,7 @@ class LightningRecipe(Recipe):
         if "unlabelled" in beside:
             loader = beside["unlabelled"]
             beside["unlabelled"] = loader() if callable(loader) and not hasattr(loader, "__iter__") else loader
-            beside["unlabelled_weight"] = self.unlabelled_weight
+            beside |= {"unlabelled_weight": self.unlabelled_weight, "mixed_labels": self.mixed_labels}
         for who in (who for who in self.references_beside if who in beside):
             reference = self.references_beside[who]
             beside[who] = Reference.of(kept_beside[who], reference.class_map) if who in kept_beside else reference

@@ -53,8 +53,9 @@ class CompatibilityCallback(Callback):
         promise_options: as in `BCLightningModule`.
         teacher: what is imitated in place of h1.
         plain: what is imitated where h2 is right, as in `BCLightningModule`.
-        unlabelled: a loader of inputs without labels, on which h2 imitates too.
+        unlabelled: a loader of inputs without labels, or ``"mixed"``, on which h2 imitates too.
         unlabelled_weight: what these count.
+        mixed_labels: the share of the labels in what h2 is taught of mixtures.
 
     Attributes:
         promise: the `PromiseVerdict` of the training, None before the first look at held-out data.

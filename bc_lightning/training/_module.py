@@ -130,7 +130,11 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         unlabelled: a loader of inputs without labels, one batch of which each training step takes too; begun anew at
             its end. h1, or the teacher, is asked about it, and h2, which is run once more, imitates the answer.
             Logged as ``train_unlabelled_dissonance``.
+            ``"mixed"`` takes mixtures of each batch's own inputs in place of others (mixup): floating tensors, as h2
+            got them.
         unlabelled_weight: what the mean dissonance of unlabelled inputs counts beside that of the batch, >= 0.
+        mixed_labels: of mixtures, the share of their labels, mixed alike, in what h2 is taught; the rest is h1's
+            answer. 0 for that alone.
 
     Raises:
         TypeError: `model` is no module, is wrapped or compiled already, or has an optimiser of its own and gets one.

@@ -266,7 +266,9 @@ class Step:
     def _mixed_before(self) -> tuple[int, int]:
         """How many batches this training has mixed before this one, and which process works on it."""
         state, trainer = self.state, cast("Any", self.module)._trainer
-        position = None if self.position.batch_idx is None or trainer is None else (trainer.current_epoch, self.position)
+        position = (
+            None if self.position.batch_idx is None or trainer is None else (trainer.current_epoch, self.position)
+        )
         # Asked again about the same batch (LBFGS, two losses), the same mixtures.
         if position is None or position != self.run.mixed_at:
             self.run.mixed_at = position

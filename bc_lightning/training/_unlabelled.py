@@ -177,7 +177,9 @@ def _of_loader(step: Step, batches: Batches) -> tuple[Asked, Brought | None]:
         batch = trainer.strategy.precision_plugin.convert_input(move_data_to_device(batch, module.device))
     if step.first:
         _say_if_prepared(step)
-    return Asked((inputs_from_batch(batch, None if isinstance(batch, Tensor) else state.options.inputs),), {}, False), brought
+    return Asked(
+        (inputs_from_batch(batch, None if isinstance(batch, Tensor) else state.options.inputs),), {}, False
+    ), brought
 
 
 _ONLY_LABELS = "h1 gives labels, and on unlabelled inputs its probabilities are imitated: give its scores."

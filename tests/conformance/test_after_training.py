@@ -362,7 +362,11 @@ def test_statistics_are_those_of_the_mean(side):
     model = side.wrapped(h2, side.net(0, batch_norm=True))
     with pytest.raises(ValueError, match=r"keeps running statistics.*MeanWeights\(statistics=train_data\)"):
         side.fit(model, x, y, 2, [side.ours.MeanWeights()])
-    data = [(x[i : i + 50], y[i : i + 50]) for i in range(0, 200, 50)] if "KERAS_BACKEND" in os.environ else side.data(x, y, 50)
+    data = (
+        [(x[i : i + 50], y[i : i + 50]) for i in range(0, 200, 50)]
+        if "KERAS_BACKEND" in os.environ
+        else side.data(x, y, 50)
+    )
     side.fit(model, x, y, 2, [side.ours.MeanWeights(statistics=data)])
     for got, expected in zip(side.statistics(h2), side.statistics_of(h2, x, 50), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)

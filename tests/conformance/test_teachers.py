@@ -427,7 +427,8 @@ def test_mixtures_of_the_batch_are_imitated_too(side, imitated, labels):
     goal, w, x = weights(2 if who else 1).astype("float64"), weights(3).astype("float64"), X.astype("float64")
     for step in range(2):
         share = shares(np.arange(float(N)), first_share(step))[:, None]
-        assert 0 <= share.min() < 0.1 < 0.9 < share.max() < 1
+        assert 0 <= share.min() < 0.1
+        assert 0.9 < share.max() < 1
         mixed = share * x + (1 - share) * x[::-1]
         of_labels = share * np.eye(CLASSES)[Y] + (1 - share) * np.eye(CLASSES)[Y][::-1]
         p, q = (1 - labels) * softmax(mixed @ goal) + labels * of_labels, softmax(mixed @ w)

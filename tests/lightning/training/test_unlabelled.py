@@ -415,7 +415,9 @@ def test_labels_are_mixed_by_every_base(base):
     else:
         goal = 0.75 * said.softmax(1) + 0.25 * mixed
         expected = (
-            F.kl_div(z.log_softmax(1), goal, reduction="batchmean") if base == "kl_divergence" else F.cross_entropy(z, goal)
+            F.kl_div(z.log_softmax(1), goal, reduction="batchmean")
+            if base == "kl_divergence"
+            else F.cross_entropy(z, goal)
         )
     options = {"base": base} | ({"from_logits": True} if binary else {})
     module = BCLightningModule(
@@ -511,8 +513,6 @@ class Calling(Module):
     ],
 )
 def test_inputs_that_cannot_be_mixed_are_refused(kind, x, error, says):
-    module = BCLightningModule(
-        Calling(kind()), Calling(kind()), "imitation", unlabelled="mixed", target=1
-    )
+    module = BCLightningModule(Calling(kind()), Calling(kind()), "imitation", unlabelled="mixed", target=1)
     with pytest.raises(error, match=says):
         fitted(module, 1, DataLoader(TensorDataset(x, Y), batch_size=N))
