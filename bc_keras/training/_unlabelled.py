@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from numbers import Real
-from typing import Any, cast
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from bc_core.losses._mixtures import BY_PROCESS, BY_STEP, MIXED, checked_labels, first_share, says_not_mixed, shares
+from bc_core.losses._mixtures import (
+    BY_PROCESS,
+    BY_STEP,
+    MIXED,
+    checked_labels,
+    checked_weight,
+    first_share,
+    says_not_mixed,
+    shares,
+)
 from bc_keras.losses._distribution import num_replicas, replica
 from bc_keras.reference._asked_items import ArrayItems
 
@@ -22,7 +30,7 @@ class Unlabelled:
 
     Args:
         x: an array, or a structure of arrays, one row for each input.
-        weight: what a mean over its instances counts beside lambda_c, >= 0.
+        weight: what a mean over its instances counts beside lambda_c, >= 0; None for 1.
         batch_size: rows in a step (of each replica).
 
     Raises:
@@ -30,9 +38,9 @@ class Unlabelled:
         ValueError: a weight or a batch size that is none, or no rows.
     """
 
-    def __init__(self, x: Any, weight: float, batch_size: int) -> None:
+    def __init__(self, x: Any, weight: float | None, batch_size: int) -> None:
         items = ArrayItems(x, None, batch_size)
-        self.weight, self.batch_size, self.rows = checked_weight(weight), batch_size, len(items)
+        self.weight, self.batch_size, self.rows = checked_weight(x, weight), batch_size, len(items)
         self._arrays = keras.tree.map_structure(np.asarray, items.all_rows())
         for array in keras.tree.flatten(self._arrays):
             if array.dtype.kind not in "iufb":
@@ -76,15 +84,15 @@ class Mixtures:
     """Mixtures of each batch's own inputs, two by two, in place of inputs that somebody has kept.
 
     Args:
-        weight: what a mean over them counts beside lambda_c, >= 0.
+        weight: what a mean over them counts beside lambda_c, >= 0; None for 2.
         labels: the share of the labels, mixed alike, in what h2 is taught of them.
 
     Raises:
         ValueError: a weight or a share that is none.
     """
 
-    def __init__(self, weight: float, labels: float) -> None:
-        self.weight, self.labels = checked_weight(weight), checked_labels(labels)
+    def __init__(self, weight: float | None, labels: float) -> None:
+        self.weight, self.labels = checked_weight(MIXED, weight), checked_labels(labels)
         self._steps = 0
         self._first: Any = None
 
@@ -130,17 +138,6 @@ def mixed(x: Any, share: Any) -> Any:
         return weight * leaf + (1 - weight) * ops.flip(leaf, axis=0)
 
     return keras.tree.map_structure(with_partner, x)
-
-
-def checked_weight(weight: float) -> float:
-    """What unlabelled inputs count.
-
-    Raises:
-        ValueError: it is no such number.
-    """
-    if isinstance(weight, bool) or not isinstance(cast("Any", weight), Real) or not 0 <= weight < float("inf"):
-        raise ValueError(f"unlabelled_weight must be a number >= 0. Received: unlabelled_weight={weight!r}.")
-    return float(weight)
 
 
 def _variable(value: Any, dtype: str) -> keras.Variable:

@@ -133,6 +133,7 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
             ``"mixed"`` takes mixtures of each batch's own inputs in place of others (mixup): floating tensors, as h2
             got them.
         unlabelled_weight: what the mean dissonance of unlabelled inputs counts beside that of the batch, >= 0.
+            By default 1, and 2 of mixtures.
         mixed_labels: of mixtures, the share of their labels, mixed alike, in what h2 is taught; the rest is h1's
             answer. 0 for that alone.
 
@@ -184,7 +185,7 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         plain: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
-        unlabelled_weight: float = 1.0,
+        unlabelled_weight: float | None = None,
         mixed_labels: float = LABELS,
     ) -> None:
         pass
@@ -234,7 +235,7 @@ def _wrap(
     teacher: Any = None,
     plain: Any = None,
     unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
-    unlabelled_weight: float = 1.0,
+    unlabelled_weight: float | None = None,
     mixed_labels: float = LABELS,
 ) -> Any:
     _check_wrappable(model, log_prefix)

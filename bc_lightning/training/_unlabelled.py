@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from numbers import Real
 from typing import Any, cast
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data.distributed import DistributedSampler
 
 from bc_core.losses._blends import H1, TEACHER
-from bc_core.losses._mixtures import LABELS, MIXED, checked_labels
+from bc_core.losses._mixtures import LABELS, MIXED, checked_labels, checked_weight
 from bc_core.losses._options import known
 from bc_core.reference._callable_fingerprint import is_same_h1
 from bc_lightning._user_module import class_of, lacks_forward
@@ -38,7 +37,7 @@ class Unlabelled:
     Args:
         loader: a data loader, or another iterable of batches, begun anew whenever it has come to its end; or
             ``"mixed"`` for mixtures of each training batch's own inputs.
-        weight: what a mean over its instances counts beside lambda_c, >= 0.
+        weight: what a mean over its instances counts beside lambda_c, >= 0; None for 1, or 2 of mixtures.
         labels: the share of the labels in what h2 is taught of mixtures.
 
     Raises:
@@ -46,7 +45,7 @@ class Unlabelled:
         ValueError: a weight or a share that is none, or another word.
     """
 
-    def __init__(self, loader: Iterable[Any] | str, weight: float = 1.0, labels: float = LABELS) -> None:
+    def __init__(self, loader: Iterable[Any] | str, weight: float | None = None, labels: float = LABELS) -> None:
         if isinstance(loader, str):
             known(loader, (MIXED,), "unlabelled")
         elif isinstance(loader, (Iterator, torch.utils.data.Dataset, Tensor)) or not hasattr(loader, "__iter__"):
@@ -55,9 +54,7 @@ class Unlabelled:
                 "torch.utils.data.DataLoader(dataset, batch_size=64, shuffle=True); or 'mixed'. "
                 f"Received: {type(loader).__name__}."
             )
-        if isinstance(weight, bool) or not isinstance(cast("Any", weight), Real) or not 0 <= weight < float("inf"):
-            raise ValueError(f"unlabelled_weight must be a number >= 0. Received: unlabelled_weight={weight!r}.")
-        self.loader, self.weight = loader, float(weight)
+        self.loader, self.weight = loader, checked_weight(loader, weight)
         self.is_mixed, self.labels = isinstance(loader, str), checked_labels(labels)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Unlabelled:
@@ -282,7 +279,7 @@ def _say_if_prepared(step: Step) -> None:
         )
 
 
-def check_unlabelled(given: Any, weight: float, labels: float, imitated: Reference) -> Unlabelled | None:
+def check_unlabelled(given: Any, weight: float | None, labels: float, imitated: Reference) -> Unlabelled | None:
     """The unlabelled inputs, if there are any, and an answer to them.
 
     Raises:
