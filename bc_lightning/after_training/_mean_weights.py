@@ -91,7 +91,10 @@ class MeanWeights(Callback):
         if self._moving:
             nowhere = (None, None, None)
             reader = Reader(pl_module, pl_module, None, nowhere, reading_of(pl_module), None, None, None)
-            estimate(pl_module, self._moving.values(), _in_batches(self.statistics, BATCH_SIZE), reader)
+            precision = trainer.strategy.precision_plugin
+            batches = map(precision.convert_input, _in_batches(self.statistics, BATCH_SIZE))
+            with precision.forward_context():
+                estimate(pl_module, self._moving.values(), batches, reader)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds."""

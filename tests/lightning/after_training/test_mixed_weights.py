@@ -388,3 +388,12 @@ def test_frozen_statistics_stay_as_they_are():
     module.net = nn.Sequential(nn.BatchNorm1d(4).eval(), nn.Linear(4, 3))
     trainer(max_epochs=2, callbacks=[MeanWeights()]).fit(module, DataLoader(data(60), 20))
     torch.testing.assert_close(module.net[0].running_mean, torch.zeros(4), rtol=0, atol=0)
+
+
+def test_statistics_of_a_mean_are_read_in_the_precision_of_the_training():
+    module = Classifier()
+    module.net = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3))
+    train = data(60)
+    mean = MeanWeights(statistics=DataLoader(train, 60))
+    trainer(max_epochs=2, callbacks=[mean], precision="64-true").fit(module, DataLoader(train, 20))
+    torch.testing.assert_close(module.net[0].running_mean, train.tensors[0].double().mean(0))
