@@ -257,7 +257,9 @@ def test_numbers_of_words_are_not_mixed(cast, dtype, says):
     h2 = embedding(cast)
     with pytest.raises(TypeError, match=says):
         fitted(h2, embedding(cast), x=x, unlabelled="mixed")
-    assert h2.predict(x, verbose=0).shape == (N, CLASSES)
+    # On JAX a fit that fails in its step leaves a model without values, whatever has failed.
+    if keras.backend.backend() != "jax":
+        assert h2.predict(x, verbose=0).shape == (N, CLASSES)
 
 
 def test_a_saved_training_goes_on_with_mixtures(tmp_path):
