@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from crowd import Batch, Loss
 from torch import Tensor
 
+from bc_core.losses._mixtures import LABELS
 from bc_lightning import CompatibilityLoss
 
 PLAINS = 5  # the first is compared; the others are its noise floor, and what teachers are made of
@@ -87,6 +88,19 @@ def imitating_mixed(lambda_c: float, beside: Loss = plain) -> Loss:
     return loss
 
 
+def taught_on_mixed(dissonance: str, lambda_c: float) -> Loss:
+    """What ``unlabelled="mixed"`` adds by default, times lambda_c, to a loss of the library."""
+    beside = compatible(dissonance, lambda_c)
+
+    def loss(batch: Batch) -> Tensor:
+        assert batch.mixed is not None
+        target = batch.mixed.teacher.softmax(-1).lerp(batch.mixed.target, LABELS).flatten(0, 1)
+        of_mixed = F.cross_entropy(batch.mixed.h2.flatten(0, 1), target)
+        return beside(batch) + lambda_c * len(batch.h2) * of_mixed
+
+    return loss
+
+
 def on_mixed(loss: Loss, beside: Loss, weight: float = 2.0) -> Loss:
     """A loss of the batch, and one of mixed inputs with mixed labels (mixup)."""
 
@@ -122,6 +136,7 @@ def trained() -> list[Trained]:
     """All settings of all methods that train, but for plain training."""
     best: dict[str, Any] = {"mixes": True, "averaged": True, "interpolates": True}
     imitation, ldi = _of("imitation"), _of("logit_difference_inhibition")
+    mixed = (0.25, 0.5, 1.0)
     new_error, strict, lambdas = _of("new_error"), _of("strict_imitation"), (1.0, 4.0, 16.0)
     return [
         *_front("original: new error", _of("new_error", "support"), lambdas, lambdas),
@@ -139,6 +154,7 @@ def trained() -> list[Trained]:
         *_front("distilled blend", lambda _: compatible("imitation", 4.0), (0.4,), (0.4,), "alpha", teacher=0.4),
         # From here on inputs are mixed.
         *_front("plain on mixed inputs", lambda _: on_mixed(plain, plain), (0.0,), (0.0,), mixes=True),
+        *_front("recommended", lambda lambda_c: taught_on_mixed("imitation", lambda_c), mixed, mixed, **best),
         *_front("imitation on mixed inputs", imitating_mixed, (0.3, 1.0), mixes=True),
         *(
             Trained(

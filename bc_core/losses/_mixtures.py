@@ -15,25 +15,16 @@ BY_STEP = 2**0.5 - 1
 BY_PROCESS = 3**0.5 - 1
 
 
-LABELS: Final = 0.3
-"""The share of the labels in what h2 is taught of a mixture, by default; measured in `benchmarks/results`."""
+LABELS: Final = 0.5
+"""The share of the labels in what h2 is taught of a mixture, by default."""
 
 
-_WEIGHT = 2.0  # of mixtures, by default; measured too
-
-
-def checked_weight(unlabelled: object, weight: float | None) -> float:
+def checked_weight(weight: float) -> float:
     """What the mean over unlabelled inputs counts beside that over the batch.
-
-    Args:
-        unlabelled: what was given as these, ``"mixed"`` for one.
-        weight: what was said; None for 1, and 2 of mixtures.
 
     Raises:
         ValueError: It is no such number.
     """
-    if weight is None:
-        return _WEIGHT if isinstance(unlabelled, str) else 1.0
     if isinstance(weight, bool) or not isinstance(cast("Any", weight), Real) or not 0 <= weight < float("inf"):
         raise ValueError(f"unlabelled_weight must be a number >= 0. Received: unlabelled_weight={weight!r}.")
     return float(weight)

@@ -16,7 +16,7 @@ from bc_core.comparison._evaluation import performance
 from bc_core.losses._blends import PLAIN as PLAIN_H2
 from bc_core.losses._blends import TEACHER, check_imitates
 from bc_core.losses._dissonances import DISSONANCES
-from bc_core.losses._mixtures import LABELS, checked_weight
+from bc_core.losses._mixtures import LABELS
 from bc_core.losses._options import check_lambda_of, labels_suffice
 from bc_core.promise._keeper import Keeper, PromiseOptions
 from bc_core.sweep._folder import DATASETS, LOSS, Report, Trained
@@ -119,7 +119,7 @@ class Recipe(ABC):
         teacher: Any = None,
         plain: Any = None,
         unlabelled: Any = None,
-        unlabelled_weight: float | None = None,
+        unlabelled_weight: float = 1.0,
         mixed_labels: float = LABELS,
     ) -> None:
         if store_h1 not in (True, False, "auto"):
@@ -211,7 +211,7 @@ class Recipe(ABC):
         """What was given beside h1, and nothing of what was not."""
         told = {name: self._told_beside(name, given) for name, given in self.beside.items() if given is not None}
         if self.beside["unlabelled"] is not None:
-            told["unlabelled_weight"] = f"{checked_weight(self.beside['unlabelled'], self.unlabelled_weight):g}"
+            told["unlabelled_weight"] = f"{self.unlabelled_weight:g}"
             if isinstance(self.beside["unlabelled"], str):
                 told["mixed_labels"] = f"{self.mixed_labels:g}"
         if self.promise_options:

@@ -81,7 +81,7 @@ def check_imitated(options: Options, imitated: Reference) -> None:
 
 
 def unlabelled_of(
-    x: Any, weight: float | None, batch_size: int, labels: float, imitated: Reference
+    x: Any, weight: float, batch_size: int, labels: float, imitated: Reference
 ) -> Unlabelled | Mixtures | None:
     """The unlabelled inputs, if there are any, and an answer to them."""
     if x is None:

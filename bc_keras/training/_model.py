@@ -114,8 +114,7 @@ class BCModel(HeldSteps):
             training step takes some rows too, in their order and from the first again. h1, or the teacher, is asked
             about them, and h2, which is run once more, imitates the answer. Logged as ``unlabelled_dissonance``.
             ``"mixed"`` takes mixtures of each batch's own inputs in place of others (mixup): floating numbers.
-        unlabelled_weight: what the mean dissonance of these counts beside that of the batch, >= 0. Defaults to `None`,
-            1, and 2 of mixtures.
+        unlabelled_weight: what the mean dissonance of these counts beside that of the batch, >= 0.
         unlabelled_batch_size: how many rows a step takes; of mixtures there are as many as instances.
         mixed_labels: of mixtures, the share of their labels, mixed alike, in what h2 is taught; the rest is h1's
             answer. 0 for that alone.
@@ -170,7 +169,7 @@ class BCModel(HeldSteps):
         teacher: keras.Model | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         plain: keras.Model | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         unlabelled: Any = None,
-        unlabelled_weight: float | None = None,
+        unlabelled_weight: float = 1.0,
         unlabelled_batch_size: int = 32,
         mixed_labels: float = LABELS,
     ) -> None:

@@ -30,7 +30,7 @@ class Unlabelled:
 
     Args:
         x: an array, or a structure of arrays, one row for each input.
-        weight: what a mean over its instances counts beside lambda_c, >= 0; None for 1.
+        weight: what a mean over its instances counts beside lambda_c, >= 0.
         batch_size: rows in a step (of each replica).
 
     Raises:
@@ -38,9 +38,9 @@ class Unlabelled:
         ValueError: a weight or a batch size that is none, or no rows.
     """
 
-    def __init__(self, x: Any, weight: float | None, batch_size: int) -> None:
+    def __init__(self, x: Any, weight: float, batch_size: int) -> None:
         items = ArrayItems(x, None, batch_size)
-        self.weight, self.batch_size, self.rows = checked_weight(x, weight), batch_size, len(items)
+        self.weight, self.batch_size, self.rows = checked_weight(weight), batch_size, len(items)
         self._arrays = keras.tree.map_structure(np.asarray, items.all_rows())
         for array in keras.tree.flatten(self._arrays):
             if array.dtype.kind not in "iufb":
@@ -84,15 +84,15 @@ class Mixtures:
     """Mixtures of each batch's own inputs, two by two, in place of inputs that somebody has kept.
 
     Args:
-        weight: what a mean over them counts beside lambda_c, >= 0; None for 2.
+        weight: what a mean over them counts beside lambda_c, >= 0.
         labels: the share of the labels, mixed alike, in what h2 is taught of them.
 
     Raises:
         ValueError: a weight or a share that is none.
     """
 
-    def __init__(self, weight: float | None, labels: float) -> None:
-        self.weight, self.labels = checked_weight(MIXED, weight), checked_labels(labels)
+    def __init__(self, weight: float, labels: float) -> None:
+        self.weight, self.labels = checked_weight(weight), checked_labels(labels)
         self._steps = 0
         self._first: Any = None
 

@@ -30,7 +30,7 @@ def wrap(
     teacher: Any = None,
     plain: Any = None,
     unlabelled: Any = None,
-    unlabelled_weight: float | None = None,
+    unlabelled_weight: float = 1.0,
     unlabelled_batch_size: int = 32,
     mixed_labels: float = LABELS,
     **kwargs: Any,

@@ -53,7 +53,7 @@ def sweep(
     teacher: Any = None,
     plain: Any = None,
     unlabelled: Any = None,
-    unlabelled_weight: float | None = None,
+    unlabelled_weight: float = 1.0,
     mixed_labels: float = LABELS,
     evaluate_on_train: bool = True,
     store_h1: bool | str = "auto",

@@ -96,7 +96,7 @@ class CompatibilityCallback(Callback):
         teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         plain: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
-        unlabelled_weight: float | None = None,
+        unlabelled_weight: float = 1.0,
         mixed_labels: float = LABELS,
     ) -> None:
         if h1 is None:

@@ -133,7 +133,6 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
             ``"mixed"`` takes mixtures of each batch's own inputs in place of others (mixup): floating tensors, as h2
             got them.
         unlabelled_weight: what the mean dissonance of unlabelled inputs counts beside that of the batch, >= 0.
-            By default 1, and 2 of mixtures.
         mixed_labels: of mixtures, the share of their labels, mixed alike, in what h2 is taught; the rest is h1's
             answer. 0 for that alone.
 
@@ -185,7 +184,7 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         plain: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
-        unlabelled_weight: float | None = None,
+        unlabelled_weight: float = 1.0,
         mixed_labels: float = LABELS,
     ) -> None:
         pass
@@ -235,7 +234,7 @@ def _wrap(
     teacher: Any = None,
     plain: Any = None,
     unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
-    unlabelled_weight: float | None = None,
+    unlabelled_weight: float = 1.0,
     mixed_labels: float = LABELS,
 ) -> Any:
     _check_wrappable(model, log_prefix)

@@ -37,7 +37,7 @@ class Unlabelled:
     Args:
         loader: a data loader, or another iterable of batches, begun anew whenever it has come to its end; or
             ``"mixed"`` for mixtures of each training batch's own inputs.
-        weight: what a mean over its instances counts beside lambda_c, >= 0; None for 1, or 2 of mixtures.
+        weight: what a mean over its instances counts beside lambda_c, >= 0.
         labels: the share of the labels in what h2 is taught of mixtures.
 
     Raises:
@@ -45,7 +45,7 @@ class Unlabelled:
         ValueError: a weight or a share that is none, or another word.
     """
 
-    def __init__(self, loader: Iterable[Any] | str, weight: float | None = None, labels: float = LABELS) -> None:
+    def __init__(self, loader: Iterable[Any] | str, weight: float = 1.0, labels: float = LABELS) -> None:
         if isinstance(loader, str):
             known(loader, (MIXED,), "unlabelled")
         elif isinstance(loader, (Iterator, torch.utils.data.Dataset, Tensor)) or not hasattr(loader, "__iter__"):
@@ -54,7 +54,7 @@ class Unlabelled:
                 "torch.utils.data.DataLoader(dataset, batch_size=64, shuffle=True); or 'mixed'. "
                 f"Received: {type(loader).__name__}."
             )
-        self.loader, self.weight = loader, checked_weight(loader, weight)
+        self.loader, self.weight = loader, checked_weight(weight)
         self.is_mixed, self.labels = isinstance(loader, str), checked_labels(labels)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Unlabelled:
@@ -279,7 +279,7 @@ def _say_if_prepared(step: Step) -> None:
         )
 
 
-def check_unlabelled(given: Any, weight: float | None, labels: float, imitated: Reference) -> Unlabelled | None:
+def check_unlabelled(given: Any, weight: float, labels: float, imitated: Reference) -> Unlabelled | None:
     """The unlabelled inputs, if there are any, and an answer to them.
 
     Raises:

@@ -439,8 +439,8 @@ def test_mixtures_of_the_batch_are_imitated_too(side, imitated, labels):
     np.testing.assert_allclose(logged["unlabelled_dissonance"], dissonance, rtol=1e-4)
 
 
-def test_mixtures_count_twice_with_a_share_of_their_labels_unless_said_otherwise(side):
-    h1, said = side.linear(weights(1)), {"unlabelled_weight": 2.0, "mixed_labels": 0.3}
+def test_mixtures_count_once_with_half_of_it_their_labels_unless_said_otherwise(side):
+    h1, said = side.linear(weights(1)), {"unlabelled_weight": 1.0, "mixed_labels": 0.5}
     found = [
         side.trained(side.linear(weights(3)), h1, "new_error", unlabelled="mixed", **options)[1]
         for options in ({}, said)

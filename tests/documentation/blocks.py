@@ -197,7 +197,6 @@ BESIDE = {
     ("docs/gate.md", "torch"): gate_files,
     ("docs/dashboard.md", "keras"): a_wrapped_model,
     ("docs/invariance.md", "keras"): a_nested_model,
-    ("docs/methods.md", "keras"): lambda scope: {"y": np.eye(CLASSES, dtype=np.float32)[scope["y"]]},
 }
 
 
