@@ -18,7 +18,6 @@ from scipy.stats import t as student
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
-MADE = "<!-- made by benchmarks/tradeoff.py: -->"
 CONFIRMED = "<!-- made by benchmarks/tradeoff.py --confirm: -->"
 UNTIL = "<!-- until here -->"
 LOSSES = (0.0, 0.25, 0.5, 1.0)  # points of accuracy against plain training
@@ -251,13 +250,13 @@ def as_they_are(found: dict[tuple[str, str], dict[str, list[Setting]]]) -> list[
     return [*lines, ""]
 
 
-def fill_docs(found: dict[tuple[str, str], dict[str, list[Setting]]], made: str = MADE) -> None:
+def fill_docs(found: dict[tuple[str, str], dict[str, list[Setting]]]) -> None:
     """A table of docs/methods.md: of some methods the shares at no loss and at half a point."""
     columns = list(found)
     lines = ["| method | " + " | ".join(name.partition("/")[0] for name, _ in columns) + " |"]
     lines.append("|---" * (1 + len(columns)) + "|")
     for method in DOCS_METHODS:
-        if made == CONFIRMED and not any(method in found[key] for key in columns):
+        if not any(method in found[key] for key in columns):
             continue
         cells = []
         for key in columns:
@@ -269,10 +268,10 @@ def fill_docs(found: dict[tuple[str, str], dict[str, list[Setting]]], made: str 
             cells.append(" / ".join(f"{share:.2f}" for share in shares) if method in found[key] else "")
         mark = " †" if method.startswith(NOT_ONE_NETWORK) else ""
         lines.append(f"| {method}{mark} | {' | '.join(cells)} |")
-    before, _, rest = DOCS.read_text(encoding="utf-8").partition(made)
+    before, _, rest = DOCS.read_text(encoding="utf-8").partition(CONFIRMED)
     after = rest.partition(UNTIL)[2]
     table = "\n".join(lines)
-    DOCS.write_text(f"{before}{made}\n\n{table}\n\n{UNTIL}{after}", encoding="utf-8")
+    DOCS.write_text(f"{before}{CONFIRMED}\n\n{table}\n\n{UNTIL}{after}", encoding="utf-8")
 
 
 def page(rows: list[dict[str, Any]]) -> str:
@@ -364,11 +363,9 @@ def confirmed_page(found: dict[tuple[str, str], dict[str, list[Setting]]]) -> st
 def write_page(rows: list[dict[str, Any]], confirmed: bool = False) -> None:
     """results/tradeoff.md and its picture, or results/tradeoff_confirmed.md; and the table in the docs."""
     found = grouped(rows)
-    in_docs = {key: found[key] for key in IN_DOCS if key in found}
     if confirmed:
         (RESULTS / "tradeoff_confirmed.md").write_text(confirmed_page(found), encoding="utf-8")
-        fill_docs(in_docs, CONFIRMED)
+        fill_docs({key: found[key] for key in IN_DOCS if key in found})
         return
     (RESULTS / "tradeoff.md").write_text(page(rows), encoding="utf-8")
     picture(rows, RESULTS / "tradeoff.png")
-    fill_docs(in_docs)

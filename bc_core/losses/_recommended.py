@@ -17,11 +17,11 @@ class Recommendation(NamedTuple):
         start_from: ``"h1"`` for a start from h1's weights, None for h2's own.
         dissonance: by name; ``loss=`` in Lightning, ``dissonance=`` in Keras.
         lambda_c: its weight, to begin with; more of it breaks less and costs accuracy.
-        mixed_inputs: whether h2 learns from mixed inputs too (mixup), about which h1 is asked while h2 trains.
-        averaged: whether h2's weights are means over the later half of the epochs.
+        mixed_inputs: whether h2 learns from mixed inputs too: ``unlabelled="mixed"`` on both sides.
+        averaged: whether h2's weights are means over the later half of the epochs: the callback ``MeanWeights``.
         then: what to do with the trained h2: ``"interpolate"``, ``"blend"``, or None.
         reason: why.
-        measured: what it did in `benchmarks/results/tradeoff.md`.
+        measured: what it did in `benchmarks/results/tradeoff.md`, or `tradeoff_confirmed.md`.
     """
 
     start_from: Literal["h1"] | None
@@ -90,14 +90,16 @@ _SAID = {
     "warm": _Said(
         "h1's answer to mixed inputs is none that it learned by heart; averaged weights lack the noise of the last "
         "steps, which is flips; and from a start at h1 the way back to it is open, as far as a promise asks.",
-        "Share of plain training's negative flips, before `interpolate` (points of accuracy lost): MNIST-5k 0.39 "
-        "(0.1), letter 0.34 (0.3), Adult 0.43 (0.2), COMPAS 0.67 (0.4).",
+        "Share of plain training's negative flips, before `interpolate` (points of accuracy lost), on seeds that "
+        "nothing was chosen on: MNIST-5k 0.41 (0.1), letter 0.32 (-0.1), Adult 0.41 (0.5), COMPAS 0.66 (0.7), satimage 0.47 "
+        "(0.9), magic 0.41 (1.7).",
     ),
     "cold": _Said(
         "h1's weights are of no use here, but what it says of mixed inputs is, and averaged weights flip less. Where "
         "both models may be asked, a blend is far ahead.",
-        "Share of the flips (points lost): from fresh weights Adult 0.41 (0.3), COMPAS 0.62 (0.4); with new features "
-        "Adult 0.47 (0.5), COMPAS 0.55 (1.9); MNIST-5k from a perceptron to convolutions 0.75 (1.3).",
+        "Share of the flips (points lost): from fresh weights MNIST-5k 0.51 (0.6), letter 0.46 (0.4), Adult 0.41 "
+        "(0.3), COMPAS 0.62 (0.4); with new features Adult 0.48 (0.5), COMPAS 0.55 (1.9); MNIST-5k from a perceptron to "
+        "convolutions 0.68 (1.0).",
     ),
     "stored": _Said(
         "Stored outputs say nothing of mixed inputs; imitation on every instance stays safe where labels are noisy.",
