@@ -91,15 +91,15 @@ _SAID = {
         "h1's answer to mixed inputs is none that it learned by heart; averaged weights lack the noise of the last "
         "steps, which is flips; and from a start at h1 the way back to it is open, as far as a promise asks.",
         "Share of plain training's negative flips, before `interpolate` (points of accuracy lost), on seeds that "
-        "nothing was chosen on: MNIST-5k 0.41 (0.1), letter 0.32 (-0.1), Adult 0.41 (0.5), COMPAS 0.66 (0.7), satimage 0.47 "
-        "(0.9), magic 0.41 (1.7).",
+        "nothing was chosen on: MNIST-5k 0.41 (0.1), letter 0.32 (-0.1), Adult 0.41 (0.5), COMPAS 0.66 (0.7), "
+        "satimage 0.47 (0.9), magic 0.41 (1.7).",
     ),
     "cold": _Said(
         "h1's weights are of no use here, but what it says of mixed inputs is, and averaged weights flip less. Where "
         "both models may be asked, a blend is far ahead.",
         "Share of the flips (points lost): from fresh weights MNIST-5k 0.51 (0.6), letter 0.46 (0.4), Adult 0.41 "
-        "(0.3), COMPAS 0.62 (0.4); with new features Adult 0.48 (0.5), COMPAS 0.55 (1.9); MNIST-5k from a perceptron to "
-        "convolutions 0.68 (1.0).",
+        "(0.3), COMPAS 0.62 (0.4); with new features Adult 0.48 (0.5), COMPAS 0.55 (1.9); MNIST-5k from a perceptron "
+        "to convolutions 0.68 (1.0).",
     ),
     "stored": _Said(
         "Stored outputs say nothing of mixed inputs; imitation on every instance stays safe where labels are noisy.",
