@@ -3,6 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from backends import once_but
 from keras import ops
 from user_models import CLASSES, data, net
 
@@ -61,7 +62,7 @@ def both_trainings(case, weighted, eagerly):
     return plain, joined
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", once_but([True], [False, True]))
 @pytest.mark.parametrize("case", CASES)
 def test_training_is_that_of_the_ordinary_model(case, weighted):
     plain, joined = both_trainings(case, weighted, eagerly=True)
