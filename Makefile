@@ -40,7 +40,8 @@ demo-keras: $(VENV)/.demo-keras  ## The same in Keras.
 # tests/conformance is of Keras where KERAS_BACKEND is set, and of Lightning else.
 KERAS_TESTS := tests/keras tests/conformance
 # Many tests have XLA compile one and the same small program, which runs for less time than it takes to be made fast.
-JAX_CACHE := XLA_FLAGS=--xla_backend_optimization_level=0 JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/.jax-cache JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
+JAX_CACHE := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false" \
+	JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/.jax-cache JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 # The dashboard is written in TypeScript and its build is committed: only changing it needs Node.js (20 or later).
 NPM := cd frontend && npm
