@@ -58,10 +58,10 @@ test-packages: $(VENV)/.dev  ## What needs no Keras, and the doctests.
 test-tensorflow: $(VENV)/.dev  ## Keras on TensorFlow; an example is run once, what it shows on each backend.
 	KERAS_BACKEND=tensorflow $(PYTEST) $(KERAS_TESTS) bc_keras
 
-test-jax: $(VENV)/.dev
+test-jax: $(VENV)/.dev  ## Keras on JAX, where XLA compiles in a hurry.
 	KERAS_BACKEND=jax $(JAX_CACHE) $(PYTEST) $(KERAS_TESTS)
 
-test-torch: $(VENV)/.dev
+test-torch: $(VENV)/.dev  ## Keras on torch.
 	KERAS_BACKEND=torch $(PYTEST) $(KERAS_TESTS)
 
 test-bits: $(VENV)/.dev  ## Trainings on JAX are those of before to the bit, as XLA compiles for users.
