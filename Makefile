@@ -40,7 +40,7 @@ demo-keras: $(VENV)/.demo-keras  ## The same in Keras.
 # tests/conformance is of Keras where KERAS_BACKEND is set, and of Lightning else.
 KERAS_TESTS := tests/keras tests/conformance
 # Many tests have XLA compile one and the same small program, which runs for less time than it takes to be made fast.
-JAX_CACHE := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false" \
+JAX_CACHE := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_llvm_disable_expensive_passes=true" \
 	JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/.jax-cache JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 # The dashboard is written in TypeScript and its build is committed: only changing it needs Node.js (20 or later).
@@ -52,7 +52,8 @@ test: $(VENV)/.dev  ## All tests, doctests and checks.
 	$(MAKE) --no-print-directory -j 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) \
 		lint test-frontend docs test-bits test-packages test-jax test-tensorflow test-torch test-lowest
 
-test-packages: $(VENV)/.dev  ## What needs no Keras, and the doctests.
+# With npm, since pages are checked with axe-core.
+test-packages: $(VENV)/.dev $(if $(shell command -v npm),frontend/node_modules/.installed)  ## What needs no Keras, and the doctests.
 	$(PYTEST) --ignore tests/keras --ignore bc_keras
 
 test-tensorflow: $(VENV)/.dev  ## Keras on TensorFlow; an example is run once, what it shows on each backend.
