@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Of what comes with the packages a third is ever imported, and compiled then.
+# Of what comes with the packages a third is ever imported, and compiled then: once, and not by every process.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := -m pip install --disable-pip-version-check -q --no-compile
 PIP := $(BIN)/python $(INSTALL) -c constraints.txt
 
