@@ -2,10 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+# Of what comes with the packages a third is ever imported, and compiled then: once, and not by every process.
+unexport PYTHONDONTWRITEBYTECODE
+INSTALL := -m pip install --disable-pip-version-check -q --no-compile
+PIP := $(BIN)/python $(INSTALL) -c constraints.txt
 
-.PHONY: demo demo-keras test test-bits notebooks test-lowest test-fast test-frontend frontend lint bench
-.PHONY: docs release types check-gpu clean
+.PHONY: demo demo-keras test test-packages test-tensorflow test-jax test-torch test-bits test-lowest test-fast
+.PHONY: test-frontend frontend notebooks lint bench docs release types check-gpu clean
 
 # torch first and by its exact version: a range would let pip take a build with gigabytes of CUDA libraries.
 $(VENV)/.python: constraints.txt
@@ -38,22 +41,36 @@ demo-keras: $(VENV)/.demo-keras  ## The same in Keras.
 # tests/conformance is of Keras where KERAS_BACKEND is set, and of Lightning else.
 KERAS_TESTS := tests/keras tests/conformance
 # Many tests have XLA compile one and the same small program, which runs for less time than it takes to be made fast.
-JAX_CACHE := XLA_FLAGS=--xla_backend_optimization_level=0 JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/.jax-cache JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
-	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+# AVX has no multiplication and addition in one, which would be used in one of two programs that must agree to the bit.
+IN_HASTE := --xla_backend_optimization_level=0 $(if $(filter x86_64,$(shell uname -m)),\
+	--xla_cpu_use_fusion_emitters=false --xla_llvm_disable_expensive_passes=true --xla_cpu_max_isa=AVX)
+JAX_CACHE := XLA_FLAGS="$(strip $(IN_HASTE))" JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/.jax-cache \
+	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 # The dashboard is written in TypeScript and its build is committed: only changing it needs Node.js (20 or later).
 NPM := cd frontend && npm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
+# Two at a time: where tests of one wait, for a browser or a process, those of the other go on. Each says all at its end.
 test: $(VENV)/.dev  ## All tests, doctests and checks.
-	$(MAKE) --no-print-directory -j 2 lint test-frontend docs test-bits  # each keeps one core busy
-	$(PYTEST) --ignore tests/keras --ignore bc_keras
-	KERAS_BACKEND=tensorflow $(PYTEST) $(KERAS_TESTS) bc_keras  # an example is run once, what it shows on each backend
-	KERAS_BACKEND=jax $(JAX_CACHE) $(PYTEST) $(KERAS_TESTS)
-	KERAS_BACKEND=torch $(PYTEST) $(KERAS_TESTS)
-	$(MAKE) --no-print-directory test-lowest
+	$(MAKE) --no-print-directory -j 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) \
+		lint test-frontend docs test-bits test-packages test-jax test-tensorflow test-torch test-lowest
 
-test-bits: $(VENV)/.dev  ## Trainings on JAX are those of before to the bit, as XLA compiles for users.
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/keras/test_written_before.py -k steps_it_took
+# With npm, since pages are checked with axe-core.
+test-packages: $(VENV)/.dev $(if $(shell command -v npm),frontend/node_modules/.installed)  ## What needs no Keras, and the doctests.
+	$(PYTEST) --ignore tests/keras --ignore bc_keras
+
+test-tensorflow: $(VENV)/.dev  ## Keras on TensorFlow; an example is run once, what it shows on each backend.
+	KERAS_BACKEND=tensorflow $(PYTEST) $(KERAS_TESTS) bc_keras
+
+test-jax: $(VENV)/.dev  ## Keras on JAX, where XLA compiles in a hurry.
+	KERAS_BACKEND=jax $(JAX_CACHE) $(PYTEST) $(KERAS_TESTS)
+
+test-torch: $(VENV)/.dev  ## Keras on torch.
+	KERAS_BACKEND=torch $(PYTEST) $(KERAS_TESTS)
+
+test-bits: $(VENV)/.dev  ## Trainings on JAX are those of before, and of plain Keras, to the bit, as XLA compiles for users.
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/keras/test_written_before.py tests/keras/training/test_model.py \
+		tests/keras/training/test_users_model.py -k "steps_it_took or lambda_0"
 
 # What the promise of versions rests on: both names of Lightning, the losses, metrics, wrapped modules, LightningCLI.
 LOWEST_TESTS := $(addprefix tests/conformance/test_,losses.py evaluate.py bad_input.py) \
@@ -69,8 +86,8 @@ LOWEST := .venv-lowest$(TORCH)
 $(LOWEST)/.installed: $(VENV)/.dev constraints-lowest.txt
 	rm -rf $(LOWEST)
 	$(BIN)/python -m venv $(LOWEST)
-	$(if $(TORCH),$(LOWEST)/bin/python -m pip install --disable-pip-version-check -q torch==$(TORCH))
-	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -q --no-deps -r constraints-lowest.txt
+	$(if $(TORCH),$(LOWEST)/bin/python $(INSTALL) torch==$(TORCH))
+	$(LOWEST)/bin/python $(INSTALL) --no-deps -r constraints-lowest.txt
 	path() { $$1/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }; \
 		path $(VENV) > "$$(path $(LOWEST))/rest.pth"
 	touch $@
@@ -140,7 +157,7 @@ bench: $(VENV)/.dev  ## Side by side with the alternatives, which are installed 
 # In environments of their own: neither needs a framework, and the docs are read without importing anything.
 $(VENV)-docs/.installed: constraints.txt setup.cfg
 	$(PYTHON) -m venv $(VENV)-docs
-	$(VENV)-docs/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[docs]"
+	$(VENV)-docs/bin/python $(INSTALL) -c constraints.txt -e ".[docs]"
 	touch $@
 
 # Not --quiet, with which MkDocs sees no warning, and so counts none as an error.

@@ -59,7 +59,7 @@ def start_browser(width: int = 1280, height: int = 900, dark: bool = False) -> w
     return driver
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 30, what: str = "") -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 120, what: str = "") -> Any:
     """Ask again until the answer is true, and return it."""
     end = time.monotonic() + seconds
     while True:

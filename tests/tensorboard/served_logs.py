@@ -86,7 +86,7 @@ def rust_provider(logdir):
     ingester.start()
     try:
         # The server answers at once and reads meanwhile.
-        state, deadline = None, time.monotonic() + 20
+        state, deadline = None, time.monotonic() + 60
         while time.monotonic() < deadline:
             runs = ingester.data_provider.list_tensors(None, experiment_id="", plugin_name=PLUGIN_NAME)
             if runs and runs == state:

@@ -135,7 +135,7 @@ def test_of_a_step_that_is_logged_twice_the_default_reader_shows_the_last(tmp_pa
     ingester.start()
     try:
         data, asked = ingester.data_provider, {"experiment_id": "", "plugin_name": "backward_compatibility"}
-        counts, deadline = [], time.monotonic() + 20
+        counts, deadline = [], time.monotonic() + 60
         while len(counts) < 2 and time.monotonic() < deadline:  # it answers at once and reads meanwhile
             runs = data.read_tensors(None, **asked, downsample=1000)
             counts = runs.get("run", {}).get(TAGS[0], ())
