@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from bc_core.predictions._columns import Roles
 from bc_core.predictions._csv_files import separator_of
 from bc_core.predictions._engine_files import literal, quoted
-from bc_core.predictions._streams import chunks
+from bc_core.predictions._reading import chunks
 from bc_core.predictions._tables import Keep, Progress
 from bc_core.predictions._text_files import open_text
 
@@ -114,15 +113,9 @@ def _copy_json(path: str, copy: str, keep: Keep, progress: Progress) -> None:
         ends = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
         return pa.ListArray.from_arrays(pa.array(ends), pa.array(values.ravel()))
 
-    kept: list[str] = []
-
-    def of_the_first(names: Sequence[str]) -> Sequence[str]:
-        kept.extend(keep(names) if not kept else ())
-        return kept
-
     writer, size = None, 0
     try:
-        for part in chunks(path, of_the_first, _ROWS):
+        for part in chunks(path, keep, _ROWS):
             table = pa.table({name: column(values) for name, values in part.columns.items()})
             writer = parquet.ParquetWriter(copy, table.schema) if writer is None else writer
             if table.schema != writer.schema:
