@@ -233,7 +233,7 @@ def _scores(comparison: Comparison | Counted, rows: Rows | None, confidence: flo
     evidence = None if rows is None else rows.part()
     lines = []
     for name in SCORES:
-        if evidence is None or evidence.plain:
+        if evidence is None or evidence.rows is None:
             above, below = (float(count) for count in overlap._ratio(name))
             low, high = overlap.interval(name, confidence)
         else:
