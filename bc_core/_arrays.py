@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from array import array as stdlib_array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import fields
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -226,6 +227,26 @@ def _as_texts(values: Any) -> list[str] | None:
             return None
         values = [value.decode("utf-8") if isinstance(value, bytes) else value for value in array.ravel().tolist()]
     return list(values) if values and all(isinstance(value, str) for value in values) else None
+
+
+class EqualByFields:
+    """A dataclass of which fields may hold arrays, alone or by name: equal where all of these are."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        names = [each.name for each in fields(cast("Any", self))]
+        return all(_are_same(getattr(self, name), getattr(other, name)) for name in names)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _are_same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return type(a) is type(b) and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_are_same(value, b[name]) for name, value in a.items())
+    return bool(a == b)
 
 
 def text_objects(texts: Any) -> NDArray[Any]:

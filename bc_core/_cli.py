@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from bc_core._texts import one_line
 from bc_core.comparison._comparison import Comparison
 from bc_core.counting._scores import SCORES
 from bc_core.files._files import write_whole
@@ -28,7 +29,7 @@ from bc_core.gate._request import (
     this_day,
     write,
 )
-from bc_core.gate._shown import one_line, terminal
+from bc_core.gate._shown import terminal
 from bc_core.gate._threshold_command import as_json as curve_as_json
 from bc_core.gate._threshold_command import as_markdown as curve_as_markdown
 from bc_core.gate._threshold_command import as_text, curve_of, verdict_of

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bc_core._texts import listed, shown
 from bc_core.files._files import write_whole
 from bc_core.predictions._reading import read_table
-from bc_core.predictions._tables import listed, shown
 from bc_core.predictions._text_files import open_text
 
 _HEADER = ("id", "reason", "expires")

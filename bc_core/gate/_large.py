@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._texts import listed, shown
 from bc_core.comparison._comparison import Comparison
 from bc_core.comparison._error_instances import ErrorInstances
 from bc_core.comparison._sliced import SliceCounts
@@ -37,7 +38,7 @@ from bc_core.predictions._engine_files import quoted
 from bc_core.predictions._further_columns import FILES, contradiction, refuse_no_such_file
 from bc_core.predictions._labels import refuse_look_alikes, refuse_numbers_among_names
 from bc_core.predictions._right import first_names, of_lm_eval
-from bc_core.predictions._tables import Progress, listed, shown
+from bc_core.predictions._tables import Progress
 from bc_core.slices._columns import CUTS, MOST_VALUES, SliceColumn, range_names
 from bc_core.slices._metadata import MOST_COLUMNS, MOST_TEXTS
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._texts import listed, shown
 from bc_core.gate._origins import TEXT, NotPlainError, origin_of, typed
 from bc_core.predictions._columns import ColumnNames, Roles, keeping, roles_of
 from bc_core.predictions._engine_files import damaged, engine, quoted
-from bc_core.predictions._tables import Progress, listed, shown
+from bc_core.predictions._tables import Progress
 from bc_core.slices._columns import MOST_VALUES
 
 MEMORY = "1GB"

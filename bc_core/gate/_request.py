@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
 from bc_core._pages import to_tensorboard
+from bc_core._texts import listed
 from bc_core.comparison._compare import compare
 from bc_core.comparison._comparison import Comparison
 from bc_core.comparison._confidence import Said
@@ -35,7 +36,7 @@ from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._joining import id_texts, join
 from bc_core.predictions._reading import FORMATS
 from bc_core.predictions._right import Right
-from bc_core.predictions._tables import Progress, listed
+from bc_core.predictions._tables import Progress
 from bc_core.slices._columns import SliceColumn
 from bc_core.slices._metadata import MOST_COLUMNS
 from bc_core.slices._search import find_slices

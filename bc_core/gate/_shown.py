@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from bc_core._texts import one_line
 from bc_core.comparison._shown import new_in_words
 from bc_core.gate._checks import Check
 from bc_core.gate._judging import Counted
@@ -127,11 +128,6 @@ def junit(report: Report) -> str:
     output.text = _xml(terminal(report))
     ElementTree.indent(suite)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
-
-
-def one_line(text: object) -> str:
-    """Keep a name from breaking a line or moving a terminal's cursor."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
 
 
 def _parts_are(report: Report) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from bc_core._texts import listed
 from bc_core.predictions._right import Right
-from bc_core.predictions._tables import Keep, listed
+from bc_core.predictions._tables import Keep
 
 IDS = ("id", "instance_id", "example_id", "sample_id")
 PREDICTIONS = ("pred", "prediction", "predicted", "predicted_label", "y_pred")

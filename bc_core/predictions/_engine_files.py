@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
-from bc_core.predictions._tables import Keep, Table, listed
+from bc_core._texts import listed
+from bc_core.predictions._tables import Keep, Table
 
 _INSTALL = "pip install 'backward-compat-ml[files]', or convert it to CSV"
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
+from bc_core._texts import listed, shown
 from bc_core.predictions._aligned import AlignedFile, Joined, Sure
 from bc_core.predictions._columns import ColumnNames, keeping, roles_of
 from bc_core.predictions._further_columns import further_columns
@@ -27,7 +28,7 @@ from bc_core.predictions._labels import (
 from bc_core.predictions._multilabel import several_labels
 from bc_core.predictions._reading import read_table
 from bc_core.predictions._right import Right, first_names, of_lm_eval
-from bc_core.predictions._tables import Progress, listed, shown
+from bc_core.predictions._tables import Progress
 
 _FEW = 5
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
-from bc_core.predictions._tables import Keep, Table, pieces, shown
+from bc_core._texts import shown
+from bc_core.predictions._tables import Keep, Table, pieces
 from bc_core.predictions._text_files import open_text
 
 _KINDS = {str: "text", bool: "true or false", int: "whole numbers", float: "numbers", list: "lists"}

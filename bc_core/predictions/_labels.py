@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
+from bc_core._texts import listed, shown
 from bc_core.counting._overlap import MOST_CLASSES
 from bc_core.predictions._columns import Roles
 from bc_core.predictions._right import Right
-from bc_core.predictions._tables import Table, are_numbers, listed, number_of, shown
+from bc_core.predictions._tables import Table, are_numbers, number_of
 
 _ROUNDED_SUM = 1e-2
 # As pandas, R and SQL write it.

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._texts import listed, shown
 from bc_core.predictions._aligned import AlignedFile, Joined, LabelRights
 from bc_core.predictions._labels import lists, threshold_as_scores
 from bc_core.predictions._right import Right
-from bc_core.predictions._tables import Table, listed, shown
+from bc_core.predictions._tables import Table
 
 # With more sets of labels than this, instances are shown as right or wrong.
 _MOST_SETS = 200

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
+from bc_core._texts import listed
 from bc_core.files._archives import read_archive
 from bc_core.files._files import in_bytes
-from bc_core.predictions._tables import Keep, Table, listed
+from bc_core.predictions._tables import Keep, Table
 
 _MOST_BYTES = 2**32
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
+from bc_core._texts import listed, shown
 
 # Of the names of a file's columns, those that are to be kept.
 Keep = Callable[[Sequence[str]], Sequence[str]]
 # Told of a file how far it is: so many rows, or what else says it.
 Progress = Callable[[str, "int | str"], None]
-_SHOWN = 5
 _Row = TypeVar("_Row")
 
 
@@ -141,16 +141,3 @@ def are_numbers(texts: Iterable[str]) -> bool:
     except ValueError:
         return False
     return True
-
-
-def listed(values: Sequence[Any]) -> str:
-    """Some of many, for a message."""
-    texts = ", ".join(shown(value) for value in values[:_SHOWN])
-    return f"{texts}, ... ({len(values)} in all)" if len(values) > _SHOWN else texts or "none"
-
-
-def shown(value: Any) -> str:
-    """A value in one short line."""
-    value = value.item() if isinstance(value, np.generic) else value
-    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bc_core import Comparison, ErrorInstances, ErrorOverlap
 from bc_core._arrays import first_duplicate
+from bc_core._texts import shown
 from bc_core.counting._scores import count_cells
 from bc_tensorboard.plugin._original_entries import (
     NEW_ERROR,
@@ -31,7 +32,6 @@ from bc_tensorboard.plugin._original_entries import (
     lambda_of,
     part,
     read_json,
-    shown,
     whole,
 )
 
