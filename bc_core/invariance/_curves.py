@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bc_core._figure import DARK, LIGHT, Theme, dress, percent
+from bc_core._figure import DARK, LIGHT, Theme, dress, finish, new_figure, percent
 from bc_core.invariance._charts import (
     CONSISTENCY_SCORES,
     Group,
@@ -24,9 +24,7 @@ from bc_core.invariance._drawing import (
     H2,
     KINDS,
     WORSE,
-    finish,
     legend,
-    new_figure,
     short,
 )
 

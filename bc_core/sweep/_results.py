@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bc_core._extras import need
 from bc_core._pages import to_html
 from bc_core.comparison._comparison import Comparison
 from bc_core.counting._overlap import ErrorOverlap
@@ -159,8 +159,7 @@ class SweepResults:
         """
         rows = self.rows(dataset)
         columns = ["loss", "lambda_c", "seed", "dataset", *SCORE_COLUMNS, "negative_flips", "instances", "seconds"]
-        table: pd.DataFrame = _pandas().DataFrame(rows, columns=None if rows else columns)
-        return table
+        return _frame(rows, None if rows else columns)
 
     def comparison(
         self,
@@ -280,8 +279,7 @@ class SweepResults:
         rows = front(
             means_over_seeds(self.rows(self._choosing_dataset(dataset)), score, performance), score, performance
         )
-        frame: pd.DataFrame = _pandas().DataFrame(rows)
-        return frame
+        return _frame(rows)
 
     def best(
         self,
@@ -473,10 +471,8 @@ class SweepResults:
         )
 
 
-def _pandas() -> Any:
-    try:
-        return importlib.import_module("pandas")
-    except ImportError as error:
-        raise ImportError(
-            'The table needs pandas: pip install "backward-compat-ml[sweep]". rows() needs none.'
-        ) from error
+def _frame(rows: list[dict[str, Any]], columns: list[str] | None = None) -> pd.DataFrame:
+    need("sweep", "A table, unlike rows(),", "pandas")
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=columns)
