@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._numbers import check_count
+
 Where = str | int | Callable[[Any], Any]
 
 
@@ -125,8 +127,7 @@ def rows_of(batch_size: int, columns: int) -> int:
         >>> rows_of(256, columns=5), rows_of(2, columns=5)
         (51, 1)
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size: expected a whole number of inputs >= 1, got {batch_size!r}")
+    check_count(batch_size, "batch_size")
     return max(1, batch_size // columns)
 
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import numpy as np
 
 from bc_core import Comparison
+from bc_core._numbers import check_count
 from bc_core.comparison._comparison import Id
 from bc_core.invariance import InvarianceUpdate
 from bc_tensorboard._plugin_name import PLUGIN_NAME
@@ -107,9 +108,9 @@ def comparison(
     _check_comparison(comparison)
     comparison = dataclasses.replace(comparison, step=_checked_step(step, comparison))
     _check_names(dataset, dissonance)
-    _check_count(image_size, "image_size", 1)
-    _check_count(max_images, "max_images", 0)
-    _check_count(full_size, "full_size", 0)
+    check_count(image_size, "image_size")
+    check_count(max_images, "max_images", 0)
+    check_count(full_size, "full_size", 0)
     add, run = _destination(writer)
     run = folder if folder is not None else run
     if run is not None and "://" in os.fspath(run):
@@ -412,11 +413,6 @@ def _check_names(dataset: Any, dissonance: Any) -> None:
         raise ValueError(f"dataset: expected a name that is valid Unicode, got {dataset!r}") from None
     if not (dissonance is None or isinstance(dissonance, str)):
         raise ValueError(f"dissonance: expected a text such as 'new error', or None, got {dissonance!r}")
-
-
-def _check_count(value: Any, name: str, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
 
 
 def _checked_step(step: Any, comparison: Comparison) -> int:
