@@ -37,7 +37,7 @@ def new_figure(theme: Theme, width: float, height: float) -> Figure:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    need("plot", "A picture", "matplotlib")
+    need("sweep", "A picture", "matplotlib")
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor=theme.paper)
