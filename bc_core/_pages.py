@@ -8,7 +8,6 @@ comparisons, as `Comparison` or as `SweepResults.comparisons` gives them, a path
 from __future__ import annotations
 
 import os
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ def to_html(comparisons: Any, path: str | os.PathLike[str], options: dict[str, A
         >>> "to_html" in entry_points(group=GROUP).names
         True
     """
+    from importlib.metadata import entry_points  # with a parser of e-mail
+
     for entry in entry_points(group=GROUP, name="to_html"):
         written: Path = entry.load()(comparisons, path, **options)
         return written
@@ -43,6 +44,8 @@ def to_tensorboard(folder: str | os.PathLike[str], comparison: Any) -> None:
         ImportError: Nothing that is installed does that, or TensorBoard is not installed.
         OSError: It cannot be written.
     """
+    from importlib.metadata import entry_points
+
     for entry in entry_points(group=GROUP, name="to_tensorboard"):
         entry.load()(folder, comparison)
         return

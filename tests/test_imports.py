@@ -22,6 +22,8 @@ FOREIGN = {
     "bc_core": {
         *("torch", "tensorflow", "keras", "jax", "pytorch_lightning", "torchmetrics"),
         *("pandas", "matplotlib", "mlflow", "ray", "loky", "tqdm"),
+        # Of the standard library, what takes as long as all of this package's own files.
+        *("scipy", "importlib.metadata", "xml"),
     },
     # Keras itself imports pandas and matplotlib where they are installed.
     "bc_keras": {"torch", "pytorch_lightning", "lightning", "torchmetrics", "bc_lightning", "mlxtend"},

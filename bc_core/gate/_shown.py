@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from xml.etree import ElementTree
 
 from bc_core._texts import one_line
 from bc_core.comparison._shown import new_in_words
@@ -107,6 +106,8 @@ def markdown(report: Report) -> str:
 
 def junit(report: Report) -> str:
     """One test case a check: a failure where it fails, an error where it is inconclusive."""
+    from xml.etree import ElementTree
+
     checks = () if report.judgement is None else report.judgement.checks
     counts = {verdict: sum(check.verdict == verdict for check in checks) for verdict in MARKS}
     suite = ElementTree.Element(

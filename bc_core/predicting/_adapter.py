@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -135,6 +134,8 @@ def open_model(model: str, settings: ModelSettings, adapter: str | None = None) 
         ImportError: What opens it is not installed.
         OSError: It cannot be read.
     """
+    from importlib.metadata import entry_points  # with a parser of e-mail
+
     if adapter is not None and ":" in adapter:
         settings.say(f"{adapter} is imported, and opens the model: what is in that module runs")
         opened: Predictor = imported(adapter, "--adapter")(model, settings)

@@ -5,14 +5,14 @@ import csv
 import datetime
 import json
 import re
-from importlib.metadata import EntryPoint
+from importlib import metadata
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from bc_core import Comparison, _pages, compare
+from bc_core import Comparison, compare
 from bc_core._cli import main
 
 SIZE = 6000
@@ -422,11 +422,11 @@ def test_a_run_of_tensorboard_is_written_by_whoever_says_so_in_its_metadata(bad,
     settings = configparser.ConfigParser()
     settings.read(Path(__file__).parents[3] / "setup.cfg")  # the installed copy of it may be older
     value = re.search(r"to_tensorboard = (\S+)", settings["options.entry_points"]["bc_core.pages"])[1]
-    monkeypatch.setattr(_pages, "entry_points", lambda **wanted: [EntryPoint(value=value, **wanted)])
+    monkeypatch.setattr(metadata, "entry_points", lambda **wanted: [metadata.EntryPoint(value=value, **wanted)])
     assert main([bad.old, bad.new, "--tensorboard", str(bad.folder / "run")]) == 0
     events = EventAccumulator(str(bad.folder / "run"), {"tensors": 0}).Reload()
     assert events.PluginTagToContent("backward_compatibility")
-    monkeypatch.setattr(_pages, "entry_points", lambda **wanted: [])
+    monkeypatch.setattr(metadata, "entry_points", lambda **wanted: [])
     assert main([bad.old, bad.new, "--tensorboard", str(bad.folder / "run")]) == 2
     assert "Nothing that is installed logs to TensorBoard" in capsys.readouterr().err
 
