@@ -20,25 +20,12 @@ MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "❔"}
 
 def terminal(report: Report) -> str:
     """Checks first, then scores, worst classes and slices, new mistakes."""
-    overlap = report.comparison.overlap
     lines = []
     if report.verdict is not None and report.judgement is not None:
         lines += [_check_line(check) for check in _worst_first(report.judgement.checks)]
         lines += [f"{report.verdict.upper()}: {_tally(report.judgement.checks)}", ""]
     title = f"Comparison {report.comparison.name!r}" if report.comparison.name is not None else "Comparison"
-    lines += [
-        title,
-        f"{overlap.total} instances, {overlap.num_classes} class{'es' * (overlap.num_classes != 1)}",
-        f"{overlap.both_right} both right, {overlap.h1_only_right} only h1 (negative flips), "
-        f"{overlap.h2_only_right} only h2 (positive flips), {overlap.both_wrong} both wrong",
-        f"{'score':<20}  {'estimate':>8}  {f'{100 * report.confidence:g}% interval':<18}  counts",
-    ]
-    for line in report.scores:
-        if not line.below:
-            lines.append(f"{line.title:<20}  {'-':>8}  {'undefined':<18}  0 / 0")
-            continue
-        interval = f"{line.low:.2%} to {line.high:.2%}"
-        lines.append(f"{line.title:<20}  {line.value:>8.2%}  {interval:<18}  {line.above:.10g} / {line.below:.10g}")
+    lines += [title, *report.comparison.overlap._told(report.scores, report.confidence)]
     lines += _told_parts(f"Worst {_parts_are(report)}", report.classes) + _told_parts("Worst slices", report.slices)
     if report.found:
         lines.append("Slices that were looked for, tried on the half that took no part in finding them")
