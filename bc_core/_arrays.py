@@ -188,26 +188,20 @@ def check_unique_ids(ids: Sequence[Any], name: str) -> None:
         Traceback (most recent call last):
         ValueError: ids must be unique, one for each instance. Received: 1 more than once, 1 of 2 different ids. ...
     """
-    counts = Counter(ids)
-    if len(counts) == len(ids):
+    several = twins(ids)
+    if not several:
         return
-    several = [instance for instance, count in counts.items() if count > 1]
     shown = ", ".join(map(repr, several[:5]))
     raise ValueError(
         f"{name} must be unique, one for each instance. Received: {shown} more than once, {len(several)} of "
-        f"{len(counts)} different ids. Do batches overlap? Name each instance once, or leave ids out, of a list of "
+        f"{len(set(ids))} different ids. Do batches overlap? Name each instance once, or leave ids out, of a list of "
         "batches with [(x, y) for ids, x, y in batches]: instances are then named by their position."
     )
 
 
-def first_duplicate(values: Iterable[Any]) -> Any:
-    """The first value that was there before, None if there is none; in one pass, however many there are."""
-    seen = set()
-    for value in values:
-        if value in seen:
-            return value
-        seen.add(value)
-    return None
+def twins(values: Iterable[Any]) -> list[Any]:
+    """Those that are there more than once, in the order in which they came."""
+    return [value for value, count in Counter(values).items() if count > 1]
 
 
 def _tensor_of_objects(values: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import EqualByFields, first_duplicate, text_objects
+from bc_core._arrays import EqualByFields, text_objects, twins
 from bc_core._pages import to_html
 from bc_core.comparison._comparison_extras import extras_to_json
 from bc_core.comparison._comparison_file import packed, unpacked
@@ -480,6 +480,6 @@ def checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
     names = tuple(str(name) for name in class_names)
     if not names:
         raise ValueError("class_names: expected at least one name, got none")
-    if (twice := first_duplicate(names)) is not None:
-        raise ValueError(f"class_names: expected every name once, got {twice!r} twice")
+    if twice := twins(names):
+        raise ValueError(f"class_names: expected every name once, got {twice[0]!r} twice")
     return names

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import EqualByFields, first_duplicate, id_array, text_objects, to_numpy
+from bc_core._arrays import EqualByFields, id_array, text_objects, to_numpy, twins
 from bc_core.comparison._confidence import millionths, of_millionths
 
 CONFIDENCES = ("h1_confidence", "h2_confidence", "h1_of_truth", "h2_of_truth")
@@ -144,4 +144,4 @@ def refuse_duplicates(ids: NDArray[Any], where: str, advice: str = "; pass uniqu
         unique = len(np.unique(ids))
     if unique == len(ids):
         return
-    raise ValueError(f"{where}: the id {first_duplicate(ids.tolist())!r} comes twice{advice}")
+    raise ValueError(f"{where}: the id {twins(ids.tolist())[0]!r} comes twice{advice}")

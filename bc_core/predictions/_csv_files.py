@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import text_objects
+from bc_core._arrays import text_objects, twins
 from bc_core._texts import listed, shown
 from bc_core.predictions._tables import Keep, Table, pieces
 from bc_core.predictions._text_files import open_text
@@ -59,8 +59,7 @@ def _names(path: str, rows: Iterator[list[str]]) -> list[str]:
     names = next(rows, [])
     if not any(names):
         raise ValueError(f"{path}: empty; expected a first line with the names of columns")
-    if len(set(names)) < len(names):
-        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice := twins(names):
         raise ValueError(f"{path}: columns must have names of their own, and {listed(twice)} come more than once")
     return names
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import text_objects
+from bc_core._arrays import text_objects, twins
 from bc_core._texts import listed, shown
 from bc_core.predictions._aligned import AlignedFile, Joined, Sure
 from bc_core.predictions._columns import ColumnNames, keeping, roles_of
@@ -228,13 +227,12 @@ def _refuse_twins(file: AlignedFile, ids: NDArray[Any]) -> None:
             return
     elif len(np.unique(ids)) == len(ids):
         return
-    counts = Counter(ids.tolist())
-    twins = [value for value, count in counts.items() if count > 1]
-    rows = np.flatnonzero(ids == twins[0])[:2].tolist()
+    several = twins(ids.tolist())
+    rows = np.flatnonzero(ids == several[0])[:2].tolist()
     where = " and ".join(file.table.line_of(row) for row in rows)
     raise ValueError(
-        f"{file.table.path}: {len(twins)} id{'s come' if len(twins) > 1 else ' comes'} more than once: "
-        f"{listed(twins)}; the first at {where}. One row for each instance is wanted"
+        f"{file.table.path}: {len(several)} id{'s come' if len(several) > 1 else ' comes'} more than once: "
+        f"{listed(several)}; the first at {where}. One row for each instance is wanted"
     )
 
 
