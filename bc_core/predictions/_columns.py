@@ -211,7 +211,7 @@ def _listed_or_prefixed(
     what: str = "labels",
 ) -> tuple[tuple[str, ...], str]:
     """A column of lists, or several whose names begin alike, and how they begin; nothing where there is none."""
-    if said in names:
+    if said is not None and said in names:
         return (said,), ""
     if said is not None:
         prefix = said.removesuffix("*")
@@ -221,7 +221,7 @@ def _listed_or_prefixed(
                 f"{path}: no column {said!r}, nor two whose names begin so (of {option}); it has {listed(names)}"
             )
         return columns, prefix
-    found = [((name,), "") for name in usual if name in names]
+    found: list[tuple[tuple[str, ...], str]] = [((name,), "") for name in usual if name in names]
     several = ((tuple(name for name in names if name.startswith(prefix)), prefix) for prefix in prefixes)
     found += [(columns, prefix) for columns, prefix in several if len(columns) > 1]
     if len(found) > 1:

@@ -128,7 +128,7 @@ def _draw_losses(
 ) -> list[_Mark]:
     """The lines, their bars and points; returns what is to be labelled."""
     losses = list(dict.fromkeys(row["loss"] for row in known))
-    on_front = {(row["score_x"], row["score_y"]) for row in _places(best, score, performance)}
+    on_front = {(row[score], row[performance]) for row in best}
     at_zero = list(dict.fromkeys(row["loss"] for row in known if row["lambda_c"] == 0))
     marks: list[_Mark] = []
     shared: set[tuple[float, float, float]] = set()
@@ -175,10 +175,6 @@ def _draw_losses(
 def _by_what_it_was_held_to(row: dict[str, Any]) -> dict[str, Any]:
     """A row whose loss tells that promises moved its lambda_c: its points are no line over lambda_c."""
     return row if row.get("promise") is None else row | {"loss": f"{row['loss']}, promised"}
-
-
-def _places(best: Sequence[dict[str, Any]], score: str, performance: str) -> list[dict[str, float]]:
-    return [{"score_x": row[score], "score_y": row[performance]} for row in best]
 
 
 def _is_shared(

@@ -425,7 +425,7 @@ class SweepResults:
         if found:
             seeds = ", ".join(str(point.seed) for point in found)
             raise KeyError(f"{loss} with {told} has the seeds {seeds}: say which, seed=...")
-        values: list[Any] = sorted({value for point in mine if (value := held_to(point)) is not None})  # type: ignore[type-var]
+        values: list[Any] = sorted({value for point in mine if (value := held_to(point)) is not None})
         known = ", ".join(map(repr, values)) or "none"
         if promise is None:
             known = f"the losses {', '.join(map(repr, self.losses))}, of this one lambda_c = {known}"
