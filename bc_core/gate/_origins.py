@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bc_core.predictions._columns import Roles
 from bc_core.predictions._csv_files import separator_of
-from bc_core.predictions._engine_files import literal, quoted
+from bc_core.predictions._engine_files import literal, quoted, text
 from bc_core.predictions._reading import chunks
 from bc_core.predictions._tables import Keep, Progress
 from bc_core.predictions._text_files import open_text
@@ -71,11 +71,7 @@ def origin_of(
 
 
 def _parquet(path: str) -> str:
-    return f"read_parquet({_text(literal(path))})"
-
-
-def _text(text: str) -> str:
-    return "'{}'".format(text.replace("'", "''"))
+    return f"read_parquet({text(literal(path))})"
 
 
 def _copy(connection: Any, path: str, copy: str, keep: Keep) -> None:
@@ -88,12 +84,12 @@ def _copy(connection: Any, path: str, copy: str, keep: Keep) -> None:
         names = next(csv.reader([first], delimiter=separator, strict=True), [])
     if len(set(names)) < len(names) or not all(names) or "\n" in first[:-1]:
         raise NotPlainError
-    columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
+    columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name in names)
     kept = ", ".join(map(quoted, keep(names)))
     options = f"""header=true, auto_detect=false, delim='{separator}', quote='"', escape='"', columns={{{columns}}}"""
     try:
         connection.execute(
-            f"copy (select {kept} from read_csv({_text(literal(path))}, {options})) to {_text(copy)} (format parquet)"
+            f"copy (select {kept} from read_csv({text(literal(path))}, {options})) to {text(copy)} (format parquet)"
         )
     except duckdb.Error as error:
         raise NotPlainError from error

@@ -92,6 +92,15 @@ class Roles:
         named = [self.id, self.pred, *self.scores, self.target, *self.others, *self.labels, self.unused_id]
         return list(dict.fromkeys(name for name in named if name is not None))
 
+    @property
+    def classes(self) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+        """Columns of class scores that begin alike, by class, and the names of these; None where they are numbers."""
+        names = tuple(name.removeprefix(self.prefix) for name in self.scores)
+        numbers = tuple(map(str, range(len(names))))
+        if set(names) == set(numbers):
+            return tuple(self.scores[names.index(number)] for number in numbers), None
+        return self.scores, names
+
 
 def roles_of(path: str, names: Sequence[str], said: ColumnNames, new: bool = False, predicts: bool = True) -> Roles:
     """Find the columns of a file.

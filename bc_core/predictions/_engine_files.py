@@ -108,6 +108,11 @@ def damaged(path: str, error: Exception) -> ValueError:
     return ValueError(f"{path}: not a Parquet file, or a damaged one ({_first_line(error)})")
 
 
+def text(value: str) -> str:
+    """A text in SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def quoted(name: str) -> str:
     """A column's name in SQL."""
     return '"' + name.replace('"', '""') + '"'

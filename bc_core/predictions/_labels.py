@@ -163,11 +163,8 @@ def _scores(
     if not roles.scores:
         return None, None
     if roles.prefix:
-        names = tuple(name.removeprefix(roles.prefix) for name in roles.scores)
-        scores = np.stack([table.numbers(name) for name in roles.scores], axis=1)
-        if set(names) == {str(number) for number in range(len(names))}:
-            return scores[:, [names.index(str(number)) for number in range(len(names))]], None
-        return scores, names
+        columns, names = roles.classes
+        return np.stack([table.numbers(name) for name in columns], axis=1), names
     scores = lists(table, roles.scores[0])
     if class_names is not None and len(class_names) != scores.shape[1]:
         raise ValueError(
