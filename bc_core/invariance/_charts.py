@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from bc_core.invariance._layer_measures import Floats, LayerMeasures, Level, Statistic
+from bc_core.invariance._accumulator import Floats
+from bc_core.invariance._layer_measures import LayerMeasures, Level, Statistic
 
 if TYPE_CHECKING:
     from bc_core.invariance._result import InvarianceResult

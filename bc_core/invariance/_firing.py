@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from bc_core.invariance._accumulator import Floats
 
 # By how much an activation may differ in batches of other sizes, as a share of the largest.
 _ROUNDING = 1e-5

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bc_core._figure import DARK, LIGHT, Theme, finish, new_figure
+from bc_core.invariance._accumulator import Floats
 from bc_core.invariance._charts import Order, heat_difference, heat_row, scale_end, told_size
 from bc_core.invariance._drawing import BETTER, H1, H2, KINDS, WORSE, short
-from bc_core.invariance._layer_measures import Floats, Level, Statistic
+from bc_core.invariance._layer_measures import Level, Statistic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core.counting._intervals import checked_confidence
-from bc_core.invariance._layer_measures import Floats, Statistic, Summary
+from bc_core.invariance._accumulator import Floats
+from bc_core.invariance._layer_measures import Statistic, Summary
 
 # Entries of intermediate arrays, 8 bytes each.
 _BLOCK = 1 << 22
