@@ -65,9 +65,7 @@ def label_array(values: Any, name: str) -> NDArray[Any]:
         ValueError: If there is no label, the shape is another one, or a float is NaN, infinite or not whole.
         TypeError: If the labels are neither numbers nor text.
     """
-    array = to_numpy(values, name)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
+    array = flat(to_numpy(values, name))
     if array.ndim != 1:
         advice = (
             "pass one label per instance, e.g. scores.argmax(axis=1)"
@@ -90,6 +88,11 @@ def label_array(values: Any, name: str) -> NDArray[Any]:
         f"{name}: expected labels that are integers, bools or text, got dtype {array.dtype}; "
         "convert them to one of those first"
     )
+
+
+def flat(array: NDArray[Any]) -> NDArray[Any]:
+    """A column of shape (N, 1) as (N,); all else as it is."""
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
 def _true_labels(values: Any, name: str) -> NDArray[Any]:
@@ -162,9 +165,7 @@ def id_array(values: Any, name: str) -> NDArray[Any]:
     texts = _as_texts(values)
     if texts is not None:
         return text_objects(texts)
-    array = to_numpy(values, name)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
+    array = flat(to_numpy(values, name))
     if array.ndim != 1:
         raise ValueError(f"{name}: expected ids of shape (N,), got shape {array.shape}; pass one id per instance")
     if array.dtype.kind == "U":

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import EqualByFields, to_numpy
+from bc_core._arrays import EqualByFields, flat, to_numpy
 from bc_core.counting._overlap import ErrorOverlap
 
 # Probabilities are kept as millionths, so that a file gives back what was put in.
@@ -82,8 +82,7 @@ def said_by(
     size = len(pred)
     if given.dtype.kind not in "fiu":
         raise ValueError(f"{name}: expected probabilities, got {given.dtype}")
-    if given.ndim == 2 and given.shape[1] == 1:
-        given = given[:, 0]
+    given = flat(given)
     wanted = (size, num_classes)
     if given.shape != wanted and not (num_classes == 2 and given.shape == (size,)):
         of_binary = f" or ({size},), the probability of class 1" if num_classes == 2 else ""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._arrays import flat
 from bc_core._numbers import check_count
 
 Where = str | int | Callable[[Any], Any]
@@ -148,10 +149,8 @@ def class_numbers(target: NDArray[Any], rows: int) -> NDArray[np.int64]:
         >>> class_numbers(np.array([[0.0, 1.0], [1.0, 0.0]]), 2), class_numbers(np.array([[1.0], [0.0]]), 2)
         (array([1, 0]), array([1, 0]))
     """
-    classes = target
-    if classes.ndim == 2 and classes.shape[1] == 1:
-        classes = classes[:, 0]
-    elif classes.ndim == 2 and (np.abs(classes.sum(axis=1, dtype=np.float64) - 1) < 1e-3).all():
+    classes = flat(target)
+    if classes.ndim == 2 and (np.abs(classes.sum(axis=1, dtype=np.float64) - 1) < 1e-3).all():
         classes = classes.argmax(axis=1)
     if classes.shape != (rows,) or (classes.dtype.kind == "f" and (classes != np.rint(classes)).any()):
         raise ValueError(
