@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -135,3 +135,9 @@ class AlignedFile:
         """As they were read."""
         assert self.roles.id is not None
         return self.table.column(self.roles.id)
+
+
+def without_scores(files: Sequence[AlignedFile]) -> ValueError:
+    """That there is a threshold, and nothing to put it to."""
+    paths = ", ".join(file.table.path for file in files)
+    return ValueError(f"{paths}: labels and no scores to put a threshold to; name them by --scores")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects, twins
 from bc_core._texts import listed, shown
-from bc_core.predictions._aligned import AlignedFile, Joined, Sure
+from bc_core.predictions._aligned import AlignedFile, Joined, Sure, without_scores
 from bc_core.predictions._columns import ColumnNames, keeping, roles_of
 from bc_core.predictions._further_columns import further_columns
 from bc_core.predictions._graded import graded, one_filter
@@ -86,18 +86,13 @@ def join(
         files.append(_opened(data, "data", said, progress))
     files, ids, unmatched = _by_position(files) if said.by_position else _matched(files, allow_unmatched)
 
-    if right.graded:
-        return replace(graded(files, ids, right), columns=further_columns(files, ids, said), unmatched=unmatched)
-    if right.multilabel:
-        found = several_labels(files, ids, right, class_names)
+    if right.graded or right.multilabel:
+        found = graded(files, ids, right) if right.graded else several_labels(files, ids, right, class_names)
         return replace(found, columns=further_columns(files, ids, said), unmatched=unmatched)
     predicting = [file for file in files if file.what != "data"]
     labels = [labels_of(file.table, file.roles, class_names, right, file.what == "new") for file in predicting]
     if right.binary and not any(each.thresholded for each in labels):
-        raise ValueError(
-            f"{', '.join(file.table.path for file in predicting)}: labels and no scores to put a threshold to"
-            "; name them by --scores"
-        )
+        raise without_scores(predicting)
     targets = [(file, target_of(file.table, file.roles.target)) for file in files if file.roles.target is not None]
     if not targets:
         where = f" {said.target!r}" if said.target else ""
