@@ -20,6 +20,7 @@ from bc_core import LinearLambda
 from bc_keras import new_error, strict_imitation
 from bc_keras.after_training._blend import blend, blended_model, distil
 from bc_keras.after_training._interpolate import interpolate
+from bc_keras.after_training._mean_weights import MeanWeights
 from bc_keras.after_training._projection import ProjectionCallback
 from bc_keras.evaluation._evaluate import evaluate
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
@@ -86,6 +87,7 @@ __all__ = [
     "FrozenH1Check",
     "LambdaScheduler",
     "LinearLambda",
+    "MeanWeights",
     "ModelComparison",
     "NegativeFlipImpact",
     "NegativeFlipRate",

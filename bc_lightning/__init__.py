@@ -10,6 +10,7 @@ from bc_lightning import functional, metrics, new_error, strict_imitation
 from bc_lightning.after_training._blend import blend, distil
 from bc_lightning.after_training._blended_model import blended_model
 from bc_lightning.after_training._interpolate import interpolate
+from bc_lightning.after_training._mean_weights import MeanWeights
 from bc_lightning.after_training._projection import ProjectionCallback
 from bc_lightning.evaluation._evaluate import evaluate
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
@@ -62,6 +63,7 @@ __all__ = [
     "IncompatibilityByClass",
     "LinearLambda",
     "LogComparisons",
+    "MeanWeights",
     "ModelComparison",
     "NegativeFlipImpact",
     "NegativeFlipRate",

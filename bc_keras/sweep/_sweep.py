@@ -10,6 +10,7 @@ import keras
 
 from bc_core import Sweep, Tracker
 from bc_core.comparison._comparison import Metadata
+from bc_core.losses._mixtures import LABELS
 from bc_core.sweep._running import sweep_by
 from bc_keras.sweep._recipe import KerasRecipe, Loss
 from bc_tensorboard.writing._sweep_log import trackers_of
@@ -41,7 +42,8 @@ def sweep(
     teacher: Any = None,
     plain: Any = None,
     unlabelled: Any = None,
-    unlabelled_weight: float = 1.0,
+    unlabelled_weight: float | None = None,
+    mixed_labels: float = LABELS,
     evaluate_on_train: bool = True,
     store_h1: bool | str = "auto",
     save_models: bool = True,
@@ -107,9 +109,10 @@ def sweep(
         teacher: what is imitated in place of h1, by the losses that imitate: a model, or a blend
             ``[(model, weight), ...]``. Its outputs are kept like h1's, once for all points.
         plain: what is imitated where h2 is right, the same; see `BCModel`.
-        unlabelled: inputs without labels, as in `BCModel`; h2 imitates on these too, so whoever is imitated is asked in
-            every step of all points but plain training.
+        unlabelled: inputs without labels, or ``"mixed"``, as in `BCModel`; h2 imitates on these too, so whoever is
+            imitated is asked in every step of all points but plain training.
         unlabelled_weight: what these count.
+        mixed_labels: the share of the labels in what h2 is taught of mixtures.
         evaluate_on_train: whether the models are compared on the training data too.
         store_h1: whether h1's outputs are read back while training. "auto" does for arrays and for data sets of
             `tf.data` that stay the same, and asks h1 in every step for others. In evaluation h1's kept answers are

@@ -10,7 +10,8 @@ import numpy as np
 from keras import ops
 
 from bc_core.losses._blends import check_imitates, check_scale_of_blend
-from bc_core.losses._options import check_known_scores, check_scale
+from bc_core.losses._mixtures import MIXED
+from bc_core.losses._options import check_known_scores, check_scale, known
 from bc_keras.batches._labels import check_is_classification
 from bc_keras.reference._blend import Blend
 from bc_keras.reference._reference import Reference
@@ -20,7 +21,7 @@ from bc_keras.training._penalty import check_rows, reading_by, target_and_stored
 from bc_keras.training._preparation import check_same_preparation, has_own
 from bc_keras.training._score_scale import Seen, check_scales
 from bc_keras.training._state import Compatibility, Options
-from bc_keras.training._unlabelled import Unlabelled
+from bc_keras.training._unlabelled import Mixtures, Unlabelled
 
 _STEPS = ("train_step", "test_step")
 # What a step calls, directly or by Keras's own step, so that the penalty is a part of its loss.
@@ -79,13 +80,18 @@ def check_imitated(options: Options, imitated: Reference) -> None:
         check_scale_of_blend(options.dissonance_name, imitated.blend_name)
 
 
-def unlabelled_of(x: Any, weight: float, batch_size: int, imitated: Reference) -> Unlabelled | None:
+def unlabelled_of(
+    x: Any, weight: float | None, batch_size: int, labels: float, imitated: Reference
+) -> Unlabelled | Mixtures | None:
     """The unlabelled inputs, if there are any, and an answer to them."""
     if x is None:
         return None
+    if isinstance(x, str):
+        known(x, (MIXED,), "unlabelled")
     if imitated.stored is not None:
+        kind = "mixed" if isinstance(x, str) else "unlabelled"
         raise ValueError(
-            "Stored outputs hold no answer to unlabelled inputs: pass the model itself as h1, or as the teacher of a "
+            f"Stored outputs hold no answer to {kind} inputs: pass the model itself as h1, or as the teacher of a "
             f"dissonance that imitates. Received: {imitated.stored!r}."
         )
     if getattr(imitated.h1, "labels_only", False):
@@ -93,7 +99,7 @@ def unlabelled_of(x: Any, weight: float, batch_size: int, imitated: Reference) -
             "h1 is known by its predicted labels only, and on unlabelled inputs its probabilities are imitated: pass a "
             "model of scores, or such a teacher."
         )
-    unlabelled = Unlabelled(x, weight, batch_size)
+    unlabelled = Mixtures(weight, labels) if isinstance(x, str) else Unlabelled(x, weight, batch_size)
     unlabelled.make_variables()
     return unlabelled
 

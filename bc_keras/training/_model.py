@@ -18,6 +18,7 @@ from keras import ops
 
 from bc_core import Promise
 from bc_core.losses._blends import H1
+from bc_core.losses._mixtures import LABELS
 from bc_core.losses._options import DissonanceName, Normalization
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._distribution import num_replicas
@@ -112,8 +113,12 @@ class BCModel(HeldSteps):
         unlabelled: inputs without labels, an array or a structure of arrays as h2's layers take them, of which each
             training step takes some rows too, in their order and from the first again. h1, or the teacher, is asked
             about them, and h2, which is run once more, imitates the answer. Logged as ``unlabelled_dissonance``.
-        unlabelled_weight: what the mean dissonance of these counts beside that of the batch, >= 0.
-        unlabelled_batch_size: how many rows a step takes.
+            ``"mixed"`` takes mixtures of each batch's own inputs in place of others (mixup): floating numbers.
+        unlabelled_weight: what the mean dissonance of these counts beside that of the batch, >= 0. Defaults to `None`,
+            1, and 2 of mixtures.
+        unlabelled_batch_size: how many rows a step takes; of mixtures there are as many as instances.
+        mixed_labels: of mixtures, the share of their labels, mixed alike, in what h2 is taught; the rest is h1's
+            answer. 0 for that alone.
 
     Raises:
         TypeError: h1 is missing, or is nothing that answers; h2 has a ``train_step``, ``test_step`` or
@@ -165,8 +170,9 @@ class BCModel(HeldSteps):
         teacher: keras.Model | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         plain: keras.Model | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         unlabelled: Any = None,
-        unlabelled_weight: float = 1.0,
+        unlabelled_weight: float | None = None,
         unlabelled_batch_size: int = 32,
+        mixed_labels: float = LABELS,
     ) -> None:
         pass
 
@@ -368,7 +374,7 @@ class BCModel(HeldSteps):
         # Keras divides a loss by the number of replicas, whose gradients are summed; a log shows the mean.
         values = [base, dissonance]
         if training and state.unlabelled is not None:
-            values.append(unlabelled_dissonance(self, state, reading))
+            values.append(unlabelled_dissonance(self, state, reading, x, target))
             state.step.has_gone_beyond = True
         for tracker, value in zip(state.trackers, values, strict=False):
             tracker.update_state(value * num_replicas(), sample_weight=batch_size)

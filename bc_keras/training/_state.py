@@ -36,7 +36,7 @@ from bc_keras.training._compile_arguments import overlap_metrics
 from bc_keras.training._compiled_loss import CompiledLoss, DissonanceLoss
 from bc_keras.training._jax_step import reading
 from bc_keras.training._output_watch import OutputWatch
-from bc_keras.training._unlabelled import Unlabelled
+from bc_keras.training._unlabelled import Mixtures, Unlabelled
 
 if TYPE_CHECKING:
     from bc_keras.training._promise import Promised
@@ -291,7 +291,7 @@ class Compatibility:
         promised: Promised | None = None,
         teacher: Reference | None = None,
         plain: Reference | None = None,
-        unlabelled: Unlabelled | None = None,
+        unlabelled: Unlabelled | Mixtures | None = None,
     ) -> None:
         self.reference = reference
         self.teacher = teacher
@@ -395,7 +395,7 @@ class Compatibility:
         def values() -> dict[str, Any]:
             return {
                 "lambda_c": self._lambda_c.value,
-                **({"unlabelled": self.unlabelled.next_rows()} if trains and self.unlabelled is not None else {}),
+                **({"unlabelled": self.unlabelled.next_values()} if trains and self.unlabelled is not None else {}),
                 **{name: [None if each is None else each.value for each in foreign[name]] for name in foreign},
             }
 

@@ -15,7 +15,7 @@ from bc_keras.losses._losses import ModelLoss
 from bc_keras.reference._reference import Reference
 from bc_keras.training._saved_imitated import load_imitated, save_imitated
 from bc_keras.training._state import Compatibility
-from bc_keras.training._unlabelled import Unlabelled
+from bc_keras.training._unlabelled import Mixtures, Unlabelled
 
 _H1 = "h1.keras"
 
@@ -56,7 +56,8 @@ class WholeModel:
             "reference_from_logits": state.reference.from_logits,
             "had_teacher": state.teacher is not None,
             "had_plain": state.plain is not None,
-            "had_unlabelled": state.unlabelled is not None,
+            "had_unlabelled": isinstance(state.unlabelled, Unlabelled),
+            **(state.unlabelled.get_config() if isinstance(state.unlabelled, Mixtures) else {}),
         }
 
     def get_compile_config(self) -> dict[str, Any]:

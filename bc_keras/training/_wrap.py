@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from bc_core.losses._blends import PLAIN, TEACHER, told_of
+from bc_core.losses._mixtures import LABELS
 from bc_core.reference._weights import check_start_from
 from bc_keras.losses._losses import ModelLoss
 from bc_keras.reference._reference import Reference
@@ -29,8 +30,9 @@ def wrap(
     teacher: Any = None,
     plain: Any = None,
     unlabelled: Any = None,
-    unlabelled_weight: float = 1.0,
+    unlabelled_weight: float | None = None,
     unlabelled_batch_size: int = 32,
+    mixed_labels: float = LABELS,
     **kwargs: Any,
 ) -> Any:
     """Make `h2` an instance of a class made from `door` and its own."""
@@ -51,7 +53,8 @@ def wrap(
     for each in (taught or reference, unheld):
         if each is not None:
             check_imitated(options, each)
-    beyond = unlabelled_of(unlabelled, unlabelled_weight, unlabelled_batch_size, taught or reference)
+    how = (unlabelled_weight, unlabelled_batch_size, mixed_labels)
+    beyond = unlabelled_of(unlabelled, *how, taught or reference)
     before = type(h2)
     user_class = before if (held := compatibility_of(h2)) is None else held.user_class
     object.__setattr__(h2, "__class__", user_class)

@@ -197,7 +197,7 @@ def _given(loader: Any) -> Any:
 
 def _is_loader(data: Any) -> bool:
     return isinstance(data, DataLoader) or (
-        hasattr(data, "__iter__") and not isinstance(data, torch.utils.data.Dataset)
+        hasattr(data, "__iter__") and not isinstance(data, (str, torch.utils.data.Dataset))
     )
 
 

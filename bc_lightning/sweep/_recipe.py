@@ -170,6 +170,8 @@ class LightningRecipe(Recipe):
     def _told_beside(self, name: str, given: Any) -> str:
         if name in self.references_beside:
             return self.references_beside[name].fingerprint
+        if isinstance(given, str):
+            return given
         with seeded(0):
             return in_short(given() if callable(given) and not hasattr(given, "__iter__") else given)
 
@@ -236,7 +238,7 @@ class LightningRecipe(Recipe):
         if "unlabelled" in beside:
             loader = beside["unlabelled"]
             beside["unlabelled"] = loader() if callable(loader) and not hasattr(loader, "__iter__") else loader
-            beside["unlabelled_weight"] = self.unlabelled_weight
+            beside |= {"unlabelled_weight": self.unlabelled_weight, "mixed_labels": self.mixed_labels}
         for who in (who for who in self.references_beside if who in beside):
             reference = self.references_beside[who]
             beside[who] = Reference.of(kept_beside[who], reference.class_map) if who in kept_beside else reference

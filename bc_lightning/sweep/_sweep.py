@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bc_core import Sweep, Tracker
 from bc_core.comparison._comparison import Metadata
+from bc_core.losses._mixtures import LABELS
 from bc_core.sweep._running import sweep_by
 from bc_lightning.sweep._recipe import LightningRecipe, Loss
 from bc_tensorboard.writing._sweep_log import trackers_of
@@ -52,7 +53,8 @@ def sweep(
     teacher: Any = None,
     plain: Any = None,
     unlabelled: Any = None,
-    unlabelled_weight: float = 1.0,
+    unlabelled_weight: float | None = None,
+    mixed_labels: float = LABELS,
     evaluate_on_train: bool = True,
     store_h1: bool | str = "auto",
     save_models: bool = True,
@@ -119,9 +121,11 @@ def sweep(
         teacher: what is imitated in place of h1, by the losses that imitate: a model, or a blend
             ``[(model, weight), ...]``. Its outputs are kept like h1's, once for all points.
         plain: what is imitated where h2 is right, the same; see `BCLightningModule`.
-        unlabelled: a loader of inputs without labels, or a function that makes one; h2 imitates on these too, so
-            whoever is imitated is asked in every step of all points but plain training.
+        unlabelled: a loader of inputs without labels, or a function that makes one, or ``"mixed"`` for mixtures of the
+            training inputs; h2 imitates on these too, so whoever is imitated is asked in every step of all points but
+            plain training.
         unlabelled_weight: what these count.
+        mixed_labels: the share of the labels in what h2 is taught of mixtures.
         evaluate_on_train: whether the models are compared on the training data too.
         store_h1: whether h1's outputs are kept and read back while training. "auto" keeps them where each item of
             a data set is always the same and reaches the model as it is, and asks h1 in every step where not.

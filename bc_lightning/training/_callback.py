@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bc_core import Promise, PromiseVerdict
+from bc_core.losses._mixtures import LABELS
 from bc_core.reference._weights import check_start_from
 from bc_lightning._packages import Callback
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
@@ -52,8 +53,9 @@ class CompatibilityCallback(Callback):
         promise_options: as in `BCLightningModule`.
         teacher: what is imitated in place of h1.
         plain: what is imitated where h2 is right, as in `BCLightningModule`.
-        unlabelled: a loader of inputs without labels, on which h2 imitates too.
+        unlabelled: a loader of inputs without labels, or ``"mixed"``, on which h2 imitates too.
         unlabelled_weight: what these count.
+        mixed_labels: the share of the labels in what h2 is taught of mixtures.
 
     Attributes:
         promise: the `PromiseVerdict` of the training, None before the first look at held-out data.
@@ -93,8 +95,9 @@ class CompatibilityCallback(Callback):
         promise_options: dict[str, Any] | None = None,
         teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         plain: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
-        unlabelled: Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
-        unlabelled_weight: float = 1.0,
+        unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
+        unlabelled_weight: float | None = None,
+        mixed_labels: float = LABELS,
     ) -> None:
         if h1 is None:
             raise TypeError("h1 is missing. Pass the model in use: CompatibilityCallback(h1=old_model).")
@@ -127,6 +130,7 @@ class CompatibilityCallback(Callback):
             "plain": plain,
             "unlabelled": unlabelled,
             "unlabelled_weight": unlabelled_weight,
+            "mixed_labels": mixed_labels,
         }
 
         self._entry: tuple[str, dict[str, Any]] | None = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from bc_core import Promise, check_lambda
 from bc_core.losses._blends import PLAIN, check_scale_of_blend
 from bc_core.losses._dissonances import DISSONANCES
+from bc_core.losses._mixtures import LABELS
 from bc_core.losses._options import check_known_scores, check_lambda_of, check_scale, known
 from bc_core.promise._keeper import PromiseOptions
 from bc_core.reference._weights import check_start_from
@@ -129,7 +130,12 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         unlabelled: a loader of inputs without labels, one batch of which each training step takes too; begun anew at
             its end. h1, or the teacher, is asked about it, and h2, which is run once more, imitates the answer.
             Logged as ``train_unlabelled_dissonance``.
+            ``"mixed"`` takes mixtures of each batch's own inputs in place of others (mixup): floating tensors, as h2
+            got them.
         unlabelled_weight: what the mean dissonance of unlabelled inputs counts beside that of the batch, >= 0.
+            By default 1, and 2 of mixtures.
+        mixed_labels: of mixtures, the share of their labels, mixed alike, in what h2 is taught; the rest is h1's
+            answer. 0 for that alone.
 
     Raises:
         TypeError: `model` is no module, is wrapped or compiled already, or has an optimiser of its own and gets one.
@@ -178,8 +184,9 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         promise_options: dict[str, Any] | None = None,
         teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         plain: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
-        unlabelled: Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
-        unlabelled_weight: float = 1.0,
+        unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
+        unlabelled_weight: float | None = None,
+        mixed_labels: float = LABELS,
     ) -> None:
         pass
 
@@ -227,8 +234,9 @@ def _wrap(
     promise_options: dict[str, Any] | None = None,
     teacher: Any = None,
     plain: Any = None,
-    unlabelled: Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
-    unlabelled_weight: float = 1.0,
+    unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
+    unlabelled_weight: float | None = None,
+    mixed_labels: float = LABELS,
 ) -> Any:
     _check_wrappable(model, log_prefix)
     _drop_rebound_forward(model)
@@ -293,7 +301,7 @@ def _wrap(
         promise_data,
         taught,
         unheld,
-        check_unlabelled(unlabelled, unlabelled_weight, taught or reference),
+        check_unlabelled(unlabelled, unlabelled_weight, mixed_labels, taught or reference),
     )
     state = Compatibility(options)
     if held_to is not None:

@@ -35,7 +35,7 @@ from bc_lightning.training._loaders import (
 )
 from bc_lightning.training._refused_steps import GIVE_ITSELF
 from bc_lightning.training._state import Compatibility, Epoch, Position, Run
-from bc_lightning.training._step import Step
+from bc_lightning.training._step import Compared, Step
 from bc_lightning.training._target import check_not_swapped, target_of
 from bc_lightning.training._tensors import tensors_in
 
@@ -62,6 +62,7 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     step.check_stored(number)
     h2_output, resize = step.resized(number, h2_output)
     target = target_of(step, number, h2_output)
+    step.compared = Compared(target, resize)
     _check_rows_fit(step, number, target)
     axis = _class_axis(step, number, h2_output, target)
     h2_output = _classes_second(step, h2_output, step.calls[number].output if resize is None else h2_output, axis)

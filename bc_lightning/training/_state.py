@@ -64,6 +64,12 @@ class Options:
     unlabelled: Unlabelled | None = None
 
     @property
+    def mixes(self) -> bool:
+        """Whether the inputs of each training batch are mixed."""
+        given = self.unlabelled
+        return given is not None and given.is_mixed and given.weight > 0 and not self.lambda_is_zero
+
+    @property
     def moves_lambda(self) -> bool:
         """Whether lambda_c is a tensor that a schedule or a promise fills."""
         return self.schedule is not None or self.promise is not None
@@ -164,6 +170,8 @@ class Run:
     # Said once a run.
     unnamed: set[str] = field(default_factory=set)
     unlabelled: Batches | None = None
+    # The batch whose inputs were mixed last.
+    mixed_at: Any = None
 
     def epoch(self, stage: Stage) -> Epoch:
         """The epoch that is under way in a stage; outside of a Trainer there is no hook that begins it."""
@@ -185,6 +193,8 @@ class Compatibility:
         self.promised: Promised | None = None
         # How often this training has begun to read the loader of unlabelled inputs; goes into checkpoints.
         self.unlabelled_passes = 0
+        # How many batches it has mixed; so too.
+        self.batches_mixed = 0
         self.moves_along = True
         # While our own values are logged, under the names that are refused to others.
         self.logging = False
@@ -277,6 +287,7 @@ class Compatibility:
             "validation_epochs": self.epochs_begun.get("val", 0),
             **promised,
             **({} if self.options.unlabelled is None else {"unlabelled_passes": self.unlabelled_passes}),
+            **({} if not self.options.mixes else {"batches_mixed": self.batches_mixed}),
         }
 
     def resume(self, entry: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
@@ -286,6 +297,7 @@ class Compatibility:
         if self.promised is not None and "promise" in entry:
             self.promised.load_state_dict(entry["promise"], checkpoint)
         self.unlabelled_passes = int(entry.get("unlabelled_passes", 0))
+        self.batches_mixed = int(entry.get("batches_mixed", 0))
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle is of the model; a run is the Trainer's.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from bc_lightning.batches._model_outputs import inputs_from_batch, scores_from_o
 from bc_lightning.training._calls import Asked, Call
 from bc_lightning.training._compiling import eager, is_compiling
 from bc_lightning.training._loss_watch import LossWatch
+from bc_lightning.training._mixtures import Mixture, mixed
 from bc_lightning.training._refused_steps import GIVE_ITSELF, captures_message, features_message
 from bc_lightning.training._state import Compatibility, Position, Scores, Stage
 from bc_lightning.training._tensors import Members, mapped, place_of, storage_of, tensors_in, version_of
@@ -39,6 +40,13 @@ def is_inside_of_a_mode(depth: int) -> bool:
     return any(not isinstance(mode, LossWatch) for mode in _get_current_function_mode_stack()[depth:])  # type: ignore[no-untyped-call]
 
 
+class Compared(NamedTuple):
+    """What a penalty was computed of: the target, and what has changed the scores' size to its, if anything."""
+
+    target: Tensor
+    resize: Callable[[Tensor], Tensor] | None
+
+
 class Step:
     """What one batch captures, from the beginning of the user's step to its end."""
 
@@ -56,6 +64,9 @@ class Step:
         # While h2 is called for another end than the step's own.
         self.aside = False
         self.given_to_h2: Call | None = None
+        # Mixtures of this batch's inputs, where they are asked for; what was compared of it, to be mixed alike.
+        self.mixture: Mixture | None = None
+        self.compared: Compared | None = None
         self.found = state.found_in(stage)
         self.scores: Scores = state.options.scores if self.found is None else self.found.scores
         self.calls: list[Call] = []
@@ -232,6 +243,9 @@ class Step:
         kept = [tensor.clone() for tensor in tensors] if look else []
         device = tensors[0].device if tensors else torch.device("cpu")
         changed = asked.is_changed
+        if self.state.options.mixes and self.stage == "train":
+            # Before h1, which may change what it is given.
+            self.mixture = mixed(asked, *self._mixed_before())
         with self.random_numbers_kept(device):
             self.answers[number] = {
                 name: reference.ask(asked.args, asked.kwargs, asked.part, self._networks_of(reference, asked))
@@ -248,6 +262,18 @@ class Step:
             pairs = [*zip(tensors, kept, strict=True), *zip(tensors_in(asked.given), kept, strict=False)]
             self.run.copies_inputs |= not all(torch.equal(one, other) for one, other in pairs)
         return self.answers[number]
+
+    def _mixed_before(self) -> tuple[int, int]:
+        """How many batches this training has mixed before this one, and which process works on it."""
+        state, trainer = self.state, cast("Any", self.module)._trainer
+        position = (
+            None if self.position.batch_idx is None or trainer is None else (trainer.current_epoch, self.position)
+        )
+        # Asked again about the same batch (LBFGS, two losses), the same mixtures.
+        if position is None or position != self.run.mixed_at:
+            self.run.mixed_at = position
+            state.batches_mixed += 1
+        return state.batches_mixed - 1, 0 if trainer is None else trainer.global_rank
 
     @contextmanager
     def _watch_paused(self) -> Iterator[None]:

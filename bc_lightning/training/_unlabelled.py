@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from numbers import Real
 from typing import Any, cast
 
 import torch
@@ -15,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data.distributed import DistributedSampler
 
 from bc_core.losses._blends import H1, TEACHER
+from bc_core.losses._mixtures import LABELS, MIXED, checked_labels, checked_weight
+from bc_core.losses._options import known
 from bc_core.reference._callable_fingerprint import is_same_h1
 from bc_lightning._user_module import class_of, lacks_forward
 from bc_lightning.batches._attached import Brought, split_batch
@@ -23,32 +24,38 @@ from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.losses._instance_terms import LossTerms
 from bc_lightning.reference._modules import answers_of
 from bc_lightning.reference._reference import Reference
+from bc_lightning.training._calls import Asked
 from bc_lightning.training._loaders import sampler_of
+from bc_lightning.training._mixtures import Mixture
 from bc_lightning.training._step import Step
 from bc_lightning.training._tensors import mapped, tensors_in
 
 
 class Unlabelled:
-    """The loader of unlabelled inputs, as the user gave it, and what its batches count.
+    """The loader of unlabelled inputs, as the user gave it, or ``"mixed"``, and what its batches count.
 
     Args:
-        loader: a data loader, or another iterable of batches; begun anew whenever it has come to its end.
-        weight: what a mean over its instances counts beside lambda_c, >= 0.
+        loader: a data loader, or another iterable of batches, begun anew whenever it has come to its end; or
+            ``"mixed"`` for mixtures of each training batch's own inputs.
+        weight: what a mean over its instances counts beside lambda_c, >= 0; None for 1, or 2 of mixtures.
+        labels: the share of the labels in what h2 is taught of mixtures.
 
     Raises:
         TypeError: it is no iterable, or an iterator, which can be read once.
-        ValueError: a weight that is none.
+        ValueError: a weight or a share that is none, or another word.
     """
 
-    def __init__(self, loader: Iterable[Any], weight: float = 1.0) -> None:
-        if isinstance(loader, (Iterator, torch.utils.data.Dataset, str, Tensor)) or not hasattr(loader, "__iter__"):
+    def __init__(self, loader: Iterable[Any] | str, weight: float | None = None, labels: float = LABELS) -> None:
+        if isinstance(loader, str):
+            known(loader, (MIXED,), "unlabelled")
+        elif isinstance(loader, (Iterator, torch.utils.data.Dataset, Tensor)) or not hasattr(loader, "__iter__"):
             raise TypeError(
                 "unlabelled must be a data loader, or a list of batches, that can be read again and again: "
-                f"torch.utils.data.DataLoader(dataset, batch_size=64, shuffle=True). Received: {type(loader).__name__}."
+                "torch.utils.data.DataLoader(dataset, batch_size=64, shuffle=True); or 'mixed'. "
+                f"Received: {type(loader).__name__}."
             )
-        if isinstance(weight, bool) or not isinstance(cast("Any", weight), Real) or not 0 <= weight < float("inf"):
-            raise ValueError(f"unlabelled_weight must be a number >= 0. Received: unlabelled_weight={weight!r}.")
-        self.loader, self.weight = loader, float(weight)
+        self.loader, self.weight = loader, checked_weight(loader, weight)
+        self.is_mixed, self.labels = isinstance(loader, str), checked_labels(labels)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Unlabelled:
         return self
@@ -58,7 +65,7 @@ class Batches:
     """The batches of a run, without end, and the one that the present step has taken.
 
     Args:
-        given: the loader.
+        given: the loader, or that there is none.
         loss: of their instances.
         passes: how often it was begun before, in the training that goes on.
     """
@@ -115,20 +122,19 @@ def unlabelled_dissonance(step: Step) -> Tensor | None:
     if given is None or step.stage != "train" or given.weight == 0:
         return None
     module = cast("Any", step.module)
-    trainer = module._trainer
     if state.run.unlabelled is None:
         state.run.unlabelled = Batches(given, imitating(state.loss), state.unlabelled_passes)
-    ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-    position = None if step.position.batch_idx is None or trainer is None else (trainer.current_epoch, step.position)
-    batch, brought = split_batch(state.run.unlabelled.of(position, *ranks))
-    state.unlabelled_passes = state.run.unlabelled.passes
-    if trainer is not None:
-        batch = trainer.strategy.precision_plugin.convert_input(move_data_to_device(batch, module.device))
-    x = inputs_from_batch(batch, None if isinstance(batch, Tensor) else state.options.inputs)
-    if step.first:
-        _say_if_prepared(step)
-    answer = _answer(step, x, brought)
-    h2_output = _of_h2(step, x)
+    mixture = step.mixture if given.is_mixed else None
+    if given.is_mixed and (mixture is None or not len(mixture.share)):
+        return None
+    asked, brought = _of_loader(step, state.run.unlabelled) if mixture is None else (mixture.asked, None)
+    answer = _answer(step, asked, brought)
+    h2_output = _of_h2(step, asked)
+    if mixture is not None and len(h2_output) != len(mixture.share):
+        raise ValueError(
+            "unlabelled='mixed' mixes along the first axis of what h2 is called with, which must be that of the "
+            f"instances. Received: {len(mixture.share)} entries along it, and {len(h2_output)} scores."
+        )
     if h2_output.ndim > 2 and state.run.class_axis == -1:
         h2_output = h2_output.movedim(-1, 1)
     # Each where the labelled batch has told.
@@ -137,15 +143,48 @@ def unlabelled_dissonance(step: Step) -> Tensor | None:
     reference = state.imitated
     answer = reference.map_classes(answer, h2_output.shape[1] if reference.class_map is not None else None)
     answer = reference.to_imitate(answer.to(h2_output.device), h2_output)
-    terms = _terms(state.run.unlabelled.loss, h2_output, answer.to(h2_output.device))
-    if trainer is not None:
+    answer = answer.to(h2_output.device)
+    if mixture is not None and given.labels:
+        answer, h2_output = _with_labels(step, mixture, answer, h2_output)
+    terms = _terms(state.run.unlabelled.loss, h2_output, answer)
+    if module._trainer is not None:
         state.run.epoch("train").unlabelled.append(terms.dissonance.detach())
     return given.weight * terms.dissonance
 
 
+def _with_labels(step: Step, mixture: Mixture, answer: Tensor, h2_output: Tensor) -> tuple[Tensor, Tensor]:
+    """What h2 is taught of mixtures, where a share of it is their labels, and h2's scores in the size of these."""
+    compared, given = cast("Any", step.compared), cast("Unlabelled", step.state.options.unlabelled)
+    if not answer.is_floating_point():
+        raise ValueError(_ONLY_LABELS)
+    if compared.resize is not None:
+        answer, h2_output = compared.resize(answer), compared.resize(h2_output)
+    return mixture.taught(cast("Any", step.run.unlabelled).loss, answer, compared.target, given.labels), h2_output
+
+
+def _of_loader(step: Step, batches: Batches) -> tuple[Asked, Brought | None]:
+    """What h2 is called with of the next batch of the loader, and the rows that it brings."""
+    state, module = step.state, cast("Any", step.module)
+    trainer = module._trainer
+    ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+    position = None if step.position.batch_idx is None or trainer is None else (trainer.current_epoch, step.position)
+    batch, brought = split_batch(batches.of(position, *ranks))
+    state.unlabelled_passes = batches.passes
+    if trainer is not None:
+        batch = trainer.strategy.precision_plugin.convert_input(move_data_to_device(batch, module.device))
+    if step.first:
+        _say_if_prepared(step)
+    return Asked(
+        (inputs_from_batch(batch, None if isinstance(batch, Tensor) else state.options.inputs),), {}, False
+    ), brought
+
+
+_ONLY_LABELS = "h1 gives labels, and on unlabelled inputs its probabilities are imitated: give its scores."
+
+
 def _terms(criterion: CompatibilityLoss, h2_output: Tensor, answer: Tensor) -> LossTerms:
     if not answer.is_floating_point():
-        raise ValueError("h1 gives labels, and on unlabelled inputs its probabilities are imitated: give its scores.")
+        raise ValueError(_ONLY_LABELS)
     if criterion.base == "nll":
         h2_output, answer = (scores_from_output(each, "log_probabilities") for each in (h2_output, answer))
     if criterion.base == "binary_cross_entropy":
@@ -156,7 +195,7 @@ def _terms(criterion: CompatibilityLoss, h2_output: Tensor, answer: Tensor) -> L
     return criterion.terms(h2_output, target, answer)
 
 
-def _answer(step: Step, x: Any, brought: Brought | None) -> Tensor:
+def _answer(step: Step, asked: Asked, brought: Brought | None) -> Tensor:
     reference = step.state.imitated
     if reference.is_stored:
         found = None if brought is None else brought.of(reference.fingerprint)
@@ -167,11 +206,12 @@ def _answer(step: Step, x: Any, brought: Brought | None) -> Tensor:
                 "model were stored for, store_outputs(model, unlabelled_set, ...).attach(unlabelled_set)."
             )
         return found.rows
+    args, kwargs = asked.args, asked.kwargs
     if step.run.copies_inputs:
-        x = mapped(x, torch.clone)
-    device = next((tensor.device for tensor in tensors_in(x)), torch.device("cpu"))
+        args, kwargs = mapped(args, torch.clone), mapped(kwargs, torch.clone)
+    device = next((tensor.device for tensor in tensors_in((args, kwargs))), torch.device("cpu"))
     with step.random_numbers_kept(device):
-        return reference.ask((x,), {}, networks=networks_of(step, reference))
+        return reference.ask(args, kwargs, asked.part, networks_of(step, reference))
 
 
 def networks_of(step: Step, reference: Reference) -> tuple[str, ...]:
@@ -179,22 +219,22 @@ def networks_of(step: Step, reference: Reference) -> tuple[str, ...]:
     return step.state.parts if not reference.answers_whole else ()
 
 
-def _of_h2(step: Step, x: Any) -> Tensor:
+def _of_h2(step: Step, asked: Asked) -> Tensor:
     """h2's scores, with gradients, from a call that is none of the step's own."""
     state, module = step.state, step.module
-    scores = state.scores
+    scores, args, kwargs = state.scores, asked.args, asked.kwargs
     with _beside_the_step(module), _statistics_kept(module):
         if callable(scores):
-            return scores_from_output(scores(module(x)), model="scores(h2's output)")
+            return scores_from_output(scores(module(*args, **kwargs)), model="scores(h2's output)")
         if not isinstance(scores, str):
-            return scores_from_output(module(x), model="h2")
-        if lacks_forward(module):
-            names = state.parts or (scores,)
-            output = module.get_submodule(names[0])(x)
+            return scores_from_output(module(*args, **kwargs), model="h2")
+        if asked.part or lacks_forward(module):
+            names = (not asked.part and state.parts) or (scores,)
+            output = module.get_submodule(names[0])(*args, **kwargs)
             for name in names[1:]:
                 output = module.get_submodule(name)(output)
             return scores_from_output(output, model="h2")
-        outputs = answers_of(module.get_submodule(scores), lambda: module(x))
+        outputs = answers_of(module.get_submodule(scores), lambda: module(*args, **kwargs))
         if len(outputs) != 1:
             raise RuntimeError(
                 f"h2's submodule {scores!r} was called {len(outputs)} times for unlabelled inputs, where its one "
@@ -239,17 +279,23 @@ def _say_if_prepared(step: Step) -> None:
         )
 
 
-def check_unlabelled(given: Any, weight: float, imitated: Reference) -> Unlabelled | None:
-    """The loader of unlabelled inputs, if one was given.
+def check_unlabelled(given: Any, weight: float | None, labels: float, imitated: Reference) -> Unlabelled | None:
+    """The unlabelled inputs, if there are any, and an answer to them.
 
     Raises:
-        ValueError: what is imitated gives labels only.
+        ValueError: what is imitated gives labels only, or stored outputs, of which none are of mixtures.
     """
     if given is None:
         return None
+    unlabelled = Unlabelled(given, weight, labels)
     if imitated.labels_only:
         raise ValueError(
             "h1 is known by its predicted labels only, and on unlabelled inputs its probabilities are imitated. Give "
             "the model, or a teacher with a loss that imitates."
         )
-    return Unlabelled(given, weight)
+    if unlabelled.is_mixed and imitated.is_stored:
+        raise ValueError(
+            "Stored outputs hold no answer to mixed inputs: give the model itself as h1, or as teacher=model with a "
+            "loss that imitates."
+        )
+    return unlabelled

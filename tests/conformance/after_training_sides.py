@@ -86,14 +86,25 @@ class LightningSide:
         h2.eval()
         return callback
 
-    def fit(self, wrapped, x, y, epochs=1):
+    def fit(self, wrapped, x, y, epochs=1, callbacks=()):
         import pytorch_lightning as pl
 
         trainer = pl.Trainer(
             max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, accelerator="cpu",
+            enable_model_summary=False, accelerator="cpu", callbacks=list(callbacks),
         )  # fmt: skip
         trainer.fit(wrapped.train(), self.data(x, y))
+
+    def after_each_epoch(self, look, stop_after=None):
+        """A callback that looks at the module, and may stop the training."""
+        import pytorch_lightning as pl
+
+        class Looking(pl.Callback):
+            def on_train_epoch_end(self, trainer, pl_module):
+                look()
+                trainer.should_stop = trainer.current_epoch + 1 == stop_after
+
+        return Looking()
 
     def wrapped(self, h2, h1, **options):
         return self.ours.BCLightningModule(h2, h1=h1, optimizer=self.torch.optim.Adam, **options)
@@ -163,9 +174,17 @@ class KerasSide:
         h2.fit(x, y, batch_size=100, epochs=epochs, verbose=0, callbacks=[callback])
         return callback
 
-    def fit(self, wrapped, x, y, epochs=1):
+    def fit(self, wrapped, x, y, epochs=1, callbacks=()):
         self.keras.utils.set_random_seed(0)  # of the order
-        wrapped.fit(x, y, epochs=epochs, verbose=0)
+        wrapped.fit(x, y, epochs=epochs, verbose=0, callbacks=list(callbacks))
+
+    def after_each_epoch(self, look, stop_after=None):
+        class Looking(self.keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                look()
+                self.model.stop_training = epoch + 1 == stop_after
+
+        return Looking()
 
     def wrapped(self, h2, h1, **options):
         made = self.ours.BCModel(h2, h1=h1, **options)

@@ -339,3 +339,53 @@ def test_start_from_is_h1_or_nothing(side, pair, start_from):
 def test_start_from_needs_weights(side, pair):
     with pytest.raises(TypeError, match="h1 must be a"):
         side.wrapped(side.net(1), functools.partial(side.probabilities, pair[0]), start_from="h1")
+
+
+# Means of weights
+
+
+@pytest.mark.parametrize(("first", "kept_from"), [(None, 2), (4, 4)])
+def test_a_training_ends_with_the_mean_of_its_later_weights(side, first, kept_from):
+    h2 = side.net(1)
+    model = side.wrapped(h2, side.net(0))
+    seen = []
+    looking = side.after_each_epoch(lambda: seen.append(kept(h2, side)))
+    side.fit(model, *arrays(60), 5, [side.ours.MeanWeights(first), looking])
+    assert len(seen) == 5
+    for got, *each in zip(kept(h2, side), *seen[kept_from:], strict=True):
+        np.testing.assert_allclose(got, np.mean(each, axis=0, dtype="float64"), rtol=1e-6, atol=1e-7)
+
+
+def test_statistics_are_those_of_the_mean(side):
+    x, y = arrays(200)
+    h2 = side.net(1, batch_norm=True)
+    model = side.wrapped(h2, side.net(0, batch_norm=True))
+    with pytest.raises(ValueError, match=r"keeps running statistics.*MeanWeights\(statistics=train_data\)"):
+        side.fit(model, x, y, 2, [side.ours.MeanWeights()])
+    data = (
+        [(x[i : i + 50], y[i : i + 50]) for i in range(0, 200, 50)]
+        if "KERAS_BACKEND" in os.environ
+        else side.data(x, y, 50)
+    )
+    side.fit(model, x, y, 2, [side.ours.MeanWeights(statistics=data)])
+    for got, expected in zip(side.statistics(h2), side.statistics_of(h2, x, 50), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_epochs_that_do_not_come_are_told(side):
+    h2 = side.net(1)
+    model = side.wrapped(h2, side.net(0))
+    with pytest.raises(ValueError, match="would average nothing: the training has 2 epochs"):
+        side.fit(model, *arrays(60), 2, [side.ours.MeanWeights(2)])
+    with pytest.raises(ValueError, match="first_epoch must be the number of an epoch"):
+        side.ours.MeanWeights(-1)
+    last = []
+    looking = side.after_each_epoch(lambda: last.append(kept(h2, side)), stop_after=1)
+    with pytest.warns(UserWarning, match="ended before epoch 2, from which on weights are averaged"):
+        side.fit(model, *arrays(60), 4, [side.ours.MeanWeights(), looking])
+    same_weights(kept(h2, side), last[-1])
+
+
+def same_weights(ours, theirs):
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)

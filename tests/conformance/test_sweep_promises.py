@@ -124,9 +124,10 @@ def test_a_teacher_that_nobody_imitates_is_refused(side, h1, tmp_path):
         run(side, h1, tmp_path / "s", losses="new_error", teacher=h1)
 
 
-def test_unlabelled_inputs_take_part_in_all_points_but_plain_training(side, h1, tmp_path):
+@pytest.mark.parametrize("mixed", [False, True])
+def test_unlabelled_inputs_take_part_in_all_points_but_plain_training(side, h1, tmp_path, mixed):
     x = arrays(16, 9)[0]
-    unlabelled = x if side.name == "keras" else side.loader((x,))
+    unlabelled = "mixed" if mixed else x if side.name == "keras" else side.loader((x,))
     given = {"losses": "new_error", "lambdas": [0, 1]}
     found, without = (
         run(side, h1, tmp_path / name, unlabelled=one, **given)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bc_core import ClassMap
+from bc_core.losses._mixtures import first_share, shares
 
 N, CLASSES = 24, 3
 GENERATOR = np.random.default_rng(5)
@@ -52,8 +53,17 @@ class Lightning:
         data = self.torch.utils.data.TensorDataset(self.torch.tensor(X[:n]), self.torch.tensor(Y[:n]))
         return self.package.store_outputs(h1, data, path)
 
-    def trained(self, h2: Any, h1: Any, dissonance: str, attached: Any = None, lambda_c: float = 1.0, **options: Any):
-        """One step with the whole data for a batch: what is logged, and h2's weights after it."""
+    def trained(
+        self,
+        h2: Any,
+        h1: Any,
+        dissonance: str,
+        attached: Any = None,
+        lambda_c: float = 1.0,
+        epochs: int = 1,
+        **options: Any,
+    ):
+        """Steps with the whole data for a batch: what is logged, and h2's weights after them."""
         import pytorch_lightning as pl
 
         torch = self.torch
@@ -64,7 +74,7 @@ class Lightning:
             h2, h1=h1, loss=dissonance, lambda_c=lambda_c, optimizer=lambda p: torch.optim.SGD(p, 0.1), **options
         )
         quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-        trainer = pl.Trainer(max_epochs=1, **quiet)
+        trainer = pl.Trainer(max_epochs=epochs, **quiet)
         trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=N))
         logged = {name.removeprefix("train_"): float(value) for name, value in trainer.callback_metrics.items()}
         return logged, h2.weight.detach().numpy().T
@@ -93,14 +103,23 @@ class Keras:
     def store(self, h1: Any, path: Path, n: int = N) -> Any:
         return self.package.store_outputs(h1, X[:n], path, y=Y[:n], verbose=0)
 
-    def trained(self, h2: Any, h1: Any, dissonance: str, attached: Any = None, lambda_c: float = 1.0, **options: Any):
+    def trained(
+        self,
+        h2: Any,
+        h1: Any,
+        dissonance: str,
+        attached: Any = None,
+        lambda_c: float = 1.0,
+        epochs: int = 1,
+        **options: Any,
+    ):
         data = (X, Y) if attached is None else attached(X, Y)
         model = self.package.BCModel(h2, h1=h1, dissonance=dissonance, lambda_c=lambda_c, **options)
         loss = self.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(
             self.keras.optimizers.SGD(0.1), loss=loss, metrics=[self.package.BTC(), self.package.NegativeFlipRate()]
         )
-        history = model.fit(*data, batch_size=N, verbose=0, shuffle=False).history
+        history = model.fit(*data, batch_size=N, epochs=epochs, verbose=0, shuffle=False).history
         return {name: values[-1] for name, values in history.items()}, model.get_weights()[0]
 
 
@@ -394,3 +413,57 @@ def test_a_plain_h2_is_known_again(side, tmp_path):
     plain = side.store(side.linear(weights(2)), tmp_path / "plain")
     with pytest.raises(ValueError, match="plain"):
         side.trained(side.linear(weights(3)), rows, "imitation", rows.attach, plain=plain)
+
+
+# -- mixtures of a batch's own inputs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("imitated", "labels"), [("h1", 0.0), ("teacher", 0.3)])
+def test_mixtures_of_the_batch_are_imitated_too(side, imitated, labels):
+    """Two steps, in float64: each instance with its partner, the batch in reverse, with other shares in each step."""
+    who = {"teacher": side.linear(weights(2))} if imitated == "teacher" else {}
+    options = {"lambda_c": 2.0, "unlabelled": "mixed", "unlabelled_weight": 0.5, "mixed_labels": labels, "epochs": 2}
+    logged, after = side.trained(side.linear(weights(3)), side.linear(weights(1)), "imitation", **options, **who)
+    goal, w, x = weights(2 if who else 1).astype("float64"), weights(3).astype("float64"), X.astype("float64")
+    for step in range(2):
+        share = shares(np.arange(float(N)), first_share(step))[:, None]
+        assert 0 <= share.min() < 0.1
+        assert 0.9 < share.max() < 1
+        mixed = share * x + (1 - share) * x[::-1]
+        of_labels = share * np.eye(CLASSES)[Y] + (1 - share) * np.eye(CLASSES)[Y][::-1]
+        p, q = (1 - labels) * softmax(mixed @ goal) + labels * of_labels, softmax(mixed @ w)
+        dissonance = -(p * np.log(q)).sum(1).mean()
+        slope = x.T @ (softmax(x @ w) - np.eye(CLASSES)[Y] + 2 * (softmax(x @ w) - softmax(x @ goal)))
+        w = w - 0.1 * (slope + 2 * 0.5 * mixed.T @ (q - p)) / N
+    np.testing.assert_allclose(after, w, **ROUNDING)
+    np.testing.assert_allclose(logged["unlabelled_dissonance"], dissonance, rtol=1e-4)
+
+
+def test_mixtures_count_twice_with_a_share_of_their_labels_unless_said_otherwise(side):
+    h1, said = side.linear(weights(1)), {"unlabelled_weight": 2.0, "mixed_labels": 0.3}
+    found = [
+        side.trained(side.linear(weights(3)), h1, "new_error", unlabelled="mixed", **options)[1]
+        for options in ({}, said)
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+def test_mixtures_cost_nothing_without_a_weight(side):
+    h1 = side.linear(weights(1))
+    found = [
+        side.trained(side.linear(weights(3)), h1, "new_error", lambda_c=0.0, **options)[1]
+        for options in ({}, {"unlabelled": "mixed"})
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+def test_what_cannot_be_mixed_is_refused(side, tmp_path):
+    h1, h2 = side.linear(weights(1)), side.linear(weights(3))
+    with pytest.raises(ValueError, match="Unknown unlabelled: 'mixup'. Known: 'mixed'"):
+        side.trained(h2, h1, "imitation", unlabelled="mixup")
+    with pytest.raises(ValueError, match="unlabelled_weight must be a number >= 0"):
+        side.trained(h2, h1, "imitation", unlabelled="mixed", unlabelled_weight=-1.0)
+    with pytest.raises(ValueError, match="mixed_labels must be a number >= 0 and < 1"):
+        side.trained(h2, h1, "imitation", unlabelled="mixed", mixed_labels=1.0)
+    with pytest.raises(ValueError, match="Stored outputs hold no answer to mixed inputs"):
+        side.trained(h2, side.store(h1, tmp_path / "h1"), "imitation", unlabelled="mixed")

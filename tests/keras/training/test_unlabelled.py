@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from bc_core.losses._mixtures import first_share, shares
 from bc_keras import BCModel, StoredOutputs, unwrap
 
 N, FEATURES, CLASSES = 12, 5, 3
@@ -37,7 +38,7 @@ def linear(w: np.ndarray, activation: str | None = None) -> Any:
 def fitted(h2: Any, h1: Any, epochs: int = 1, rate: float = 0.1, x: Any = X, y: Any = Y, **options: Any) -> Any:
     model = BCModel(h2, h1=h1, **{"dissonance": "imitation", **options})
     model.compile(keras.optimizers.SGD(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return model.fit(x, y, batch_size=N, epochs=epochs, verbose=0).history
+    return model.fit(x, y, batch_size=N, epochs=epochs, shuffle=False, verbose=0).history
 
 
 def divergence(p: np.ndarray, z: np.ndarray) -> float:
@@ -208,3 +209,98 @@ def test_nothing_of_it_is_a_part_of_h2(tmp_path):
     model.save(tmp_path / "h2.keras")
     assert unwrap(model) is h2
     assert type(keras.models.load_model(tmp_path / "h2.keras")) is keras.Sequential
+
+
+# -- mixtures of the batch's own inputs --------------------------------------------------------------------------------
+
+
+def test_structures_are_mixed_with_one_share_for_all_of_their_arrays():
+    layers = keras.layers
+
+    def net(seed: int) -> Any:
+        keras.utils.set_random_seed(seed)
+        one, other = layers.Input((FEATURES,), name="one"), layers.Input((2, 2), name="other")
+        return keras.Model(
+            {"one": one, "other": other}, layers.Dense(CLASSES)(layers.Concatenate()([one, layers.Flatten()(other)]))
+        )
+
+    x = {"one": X, "other": np.random.default_rng(5).normal(size=(N, 2, 2)).astype("float32")}
+    h1, h2 = net(1), net(2)
+    history = fitted(h2, h1, 2, x=x, unlabelled="mixed", mixed_labels=0.0, rate=0.0)
+    for step, logged in enumerate(history["unlabelled_dissonance"]):
+        share = shares(np.arange(float(N)), first_share(step)).astype("float32")
+        mixed = {}
+        for name, each in x.items():
+            weight = share.reshape(-1, *[1] * (each.ndim - 1))
+            mixed[name] = weight * each + (1 - weight) * each[::-1]
+        expected = divergence(softmax(h1.predict(mixed, verbose=0)), h2.predict(mixed, verbose=0))
+        np.testing.assert_allclose(logged, expected, rtol=1e-4)
+
+
+def embedding(cast: bool) -> Any:
+    layers = keras.layers
+    ids = layers.Input((2,), dtype="int32" if cast else "float32")
+    return keras.Model(ids, layers.Dense(CLASSES)(layers.Flatten()(layers.Embedding(4, 3)(ids))))
+
+
+@pytest.mark.parametrize(
+    ("cast", "dtype", "says"),
+    [
+        (True, "int32", "Received: inputs of type int32"),
+        # Cut to whole numbers by the model, or by its embedding, without a word.
+        (True, "float32", "Received: inputs of type int32"),
+        (False, "float32", "of type float32, for an embedding"),
+    ],
+)
+def test_numbers_of_words_are_not_mixed(cast, dtype, says):
+    x = (np.arange(2 * N).reshape(N, 2) % 4).astype(dtype)
+    h2 = embedding(cast)
+    with pytest.raises(TypeError, match=says):
+        fitted(h2, embedding(cast), x=x, unlabelled="mixed")
+    # On JAX a fit that fails in its step leaves a model without values, whatever has failed.
+    if keras.backend.backend() != "jax":
+        assert h2.predict(x, verbose=0).shape == (N, CLASSES)
+
+
+def test_a_saved_training_goes_on_with_mixtures(tmp_path):
+    model = BCModel(linear(weights(2)), h1=linear(weights(1)), unlabelled="mixed", unlabelled_weight=0.5)
+    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.save(tmp_path / "model.keras", with_h1=True)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for each in (model, loaded):
+        assert "unlabelled_dissonance" in each.fit(X, Y, batch_size=N, shuffle=False, verbose=0).history
+    np.testing.assert_array_equal(model.get_weights()[0], loaded.get_weights()[0])
+
+
+@pytest.mark.parametrize(
+    ("base", "logits"),
+    [("sparse", True), ("sparse", False), ("one-hot", False), ("binary", True), ("binary", False), ("hinge", True)],
+)
+def test_labels_are_mixed_in_every_form(base, logits):
+    """h1's scores are logits or probabilities; the target is a class, a row, a label of two or a sign."""
+    two = base in ("binary", "hinge")
+    activation = None if logits else "sigmoid" if two else "softmax"
+    h1, h2 = (linear(weights(seed, 1 if two else CLASSES), activation) for seed in (1, 2))
+    y = {"sparse": Y, "one-hot": np.eye(CLASSES)[Y], "binary": Y > 0, "hinge": np.where(Y > 0, 1, -1)}[base]
+    losses = keras.losses
+    loss = {
+        "sparse": losses.SparseCategoricalCrossentropy(from_logits=logits),
+        "one-hot": losses.CategoricalCrossentropy(from_logits=logits),
+        "binary": losses.BinaryCrossentropy(from_logits=logits),
+        "hinge": losses.Hinge(),
+    }[base]
+    options = {"from_logits": logits, "h1_from_logits": logits} if base == "hinge" else {}
+    model = BCModel(h2, h1=h1, dissonance="imitation", unlabelled="mixed", mixed_labels=0.25, **options)
+    model.compile(keras.optimizers.SGD(0.0), loss)
+    logged = model.fit(X, y.astype("float32"), batch_size=N, shuffle=False, verbose=0).history["unlabelled_dissonance"]
+    share = shares(np.arange(float(N)), first_share(0))[:, None]
+    x = share * X + (1 - share) * X[::-1]
+    columns = (Y > 0).astype("float64")[:, None] if two else np.eye(CLASSES)[Y]
+    said, z = (x @ weights(seed, 1 if two else CLASSES) for seed in (1, 2))
+    if two:
+        said, q = (1 / (1 + np.exp(-each)) for each in (said, z))
+        goal = 0.75 * said + 0.25 * (share * columns + (1 - share) * columns[::-1])
+        expected = -(goal * np.log(q) + (1 - goal) * np.log(1 - q)).mean()
+    else:
+        expected = divergence(0.75 * softmax(said) + 0.25 * (share * columns + (1 - share) * columns[::-1]), z)
+    np.testing.assert_allclose(logged, [expected], rtol=1e-4)

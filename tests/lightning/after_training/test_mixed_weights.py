@@ -9,7 +9,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bc_lightning import BCLightningModule, ProjectionCallback, Reference, blend, evaluate, interpolate, warm_start
+from bc_lightning import (
+    BCLightningModule,
+    MeanWeights,
+    ProjectionCallback,
+    Reference,
+    blend,
+    evaluate,
+    interpolate,
+    warm_start,
+)
 from bc_lightning.after_training._mixture import Mixture, copy_of
 from bc_lightning.training._wrapped import compatibilities_of
 
@@ -357,3 +366,34 @@ def test_classes_in_another_order_are_refused_and_the_remedy_works():
         right_1, right_2 = reordered(x).argmax(1) == y, found.model(x).argmax(1) == y
     assert found.promise.value == pytest.approx((right_1 & ~right_2).float().mean().item())
     assert blend(Reference(reordered), module, data(), "nfr <= 99%", weight=1.0).promise.value == 0
+
+
+def test_a_mean_of_weights_goes_on_where_a_checkpoint_was_written(tmp_path):
+    loader = DataLoader(data(60), 20)
+
+    def trained(module, epochs, **options):
+        saving = pl.callbacks.ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+        run = trainer(max_epochs=epochs, callbacks=[MeanWeights(1), saving], enable_checkpointing=True)
+        run.fit(module, loader, loader, **options)
+        return module.net.weight
+
+    whole = trained(Classifier(1), 5)
+    # Written when the mean was of two epochs of four.
+    resumed = trained(Classifier(2), 5, ckpt_path=tmp_path / "epoch=2.ckpt")
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+def test_frozen_statistics_stay_as_they_are():
+    module = Classifier()
+    module.net = nn.Sequential(nn.BatchNorm1d(4).eval(), nn.Linear(4, 3))
+    trainer(max_epochs=2, callbacks=[MeanWeights()]).fit(module, DataLoader(data(60), 20))
+    torch.testing.assert_close(module.net[0].running_mean, torch.zeros(4), rtol=0, atol=0)
+
+
+def test_statistics_of_a_mean_are_read_in_the_precision_of_the_training():
+    module = Classifier()
+    module.net = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3))
+    train = data(60)
+    mean = MeanWeights(statistics=DataLoader(train, 60))
+    trainer(max_epochs=2, callbacks=[mean], precision="64-true").fit(module, DataLoader(train, 20))
+    torch.testing.assert_close(module.net[0].running_mean, train.tensors[0].double().mean(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import types
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from bc_core.losses._mixtures import first_share, shares
 from bc_lightning import BCLightningModule, CompatibilityCallback, CompatibilityLoss, store_outputs, unwrap
 
 N, FEATURES, CLASSES = 12, 5, 3
@@ -306,3 +308,211 @@ def test_classes_of_h1_stand_where_the_labelled_batch_has_told(length):
     hand.configure_optimizers().step()
     for ours, by_hand_ in zip(h2.parameters(), hand.parameters(), strict=True):
         torch.testing.assert_close(ours, by_hand_)
+
+
+# -- mixtures of the batch's own inputs --------------------------------------------------------------------------------
+
+
+def mixture(step: int, x: Tensor = X) -> Tensor:
+    share = torch.tensor(shares(np.arange(float(len(x))), first_share(step)), dtype=torch.float32)[:, None]
+    return share * x + (1 - share) * x.flip(0)
+
+
+@pytest.mark.parametrize("kind", ["plain", "callback", "manual", "headed"])
+def test_each_step_imitates_on_mixtures_of_its_own_inputs_too(kind):
+    h1, start = net(1), net(2)
+    ours, theirs = copy.deepcopy(start), copy.deepcopy(start)
+    options: dict[str, Any] = {"loss": "imitation", "lambda_c": 2.0, "unlabelled": "mixed", "unlabelled_weight": 0.5}
+    options["mixed_labels"] = 0.0
+    if kind == "plain":
+        trainer = fitted(BCLightningModule(ours, h1, optimizer=lambda p: torch.optim.SGD(p, 0.1), **options), 3)
+    elif kind == "callback":
+        trainer = fitted(Module(ours), 3, callbacks=[CompatibilityCallback(h1, **options)])
+    else:
+        user = Headed(ours) if kind == "headed" else Module(ours, manual=kind == "manual")
+        old = {"headed": lambda: Headed(h1)}.get(kind, lambda: h1)()
+        trainer = fitted(BCLightningModule(user, old, **options), 3)
+    by_hand(theirs, h1, [mixture(step) for step in range(3)], 2.0, 0.5, new_error=False)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert "train_unlabelled_dissonance" in trainer.callback_metrics
+
+
+class OfParts(Module):
+    """Calls h2 with what it prepares itself, in a structure, and asks again after the step like LBFGS."""
+
+    asked: ClassVar[list[Tensor]] = []
+
+    def forward(self, parts: dict[str, Any]) -> Any:
+        if self.training:
+            self.asked.append(parts["x"][0].detach().clone())
+        return self.network(parts["x"][0] + parts["more"])
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x = batch[0] * 2
+        return F.cross_entropy(self({"x": [x], "more": x / 2, "scale": 1.0}), batch[1])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.LBFGS(self.parameters(), max_iter=2, lr=0.1)
+
+
+def test_structures_are_mixed_with_one_share_as_h2_got_them_and_alike_for_all_closures_of_a_step():
+    OfParts.asked = []
+    torch.manual_seed(3)
+    fitted(BCLightningModule(OfParts(net(2)), OfParts(net(1)), "imitation", unlabelled="mixed"), 2)
+    mixtures = OfParts.asked[1::2]
+    per_step = len(mixtures) // 2
+    assert per_step > 1
+    for number, got in enumerate(mixtures):
+        torch.testing.assert_close(got, mixture(number // per_step, 2 * X), rtol=1e-5, atol=1e-6)
+
+
+def test_users_random_numbers_are_drawn_as_if_nothing_were_mixed():
+    def drawn(**options: Any) -> Tensor:
+        h1, h2 = net(1), net(2)
+        torch.manual_seed(7)
+        module = BCLightningModule(h2, h1, "imitation", optimizer=lambda p: torch.optim.SGD(p, 0.1), **options)
+        fitted(module, 2, DataLoader(TensorDataset(X, Y), batch_size=4, shuffle=True))
+        return torch.rand(3)
+
+    torch.testing.assert_close(drawn(unlabelled="mixed"), drawn(), rtol=0, atol=0)
+
+
+def test_a_resumed_training_goes_on_with_the_next_shares(tmp_path):
+    def trained(network: nn.Module, epochs: int, **options: Any) -> pl.Trainer:
+        module = BCLightningModule(
+            network, net(1), "imitation", optimizer=lambda p: torch.optim.SGD(p, 0.1), unlabelled="mixed"
+        )
+        trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", **QUIET)
+        trainer.fit(module, LABELLED, **options)
+        return trainer
+
+    whole, first, second = net(2), net(2), net(3)
+    trained(whole, 4)
+    trained(first, 2).save_checkpoint(tmp_path / "half.ckpt")
+    trained(second, 4, ckpt_path=tmp_path / "half.ckpt", weights_only=False)
+    for one, other in zip(second.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("base", ["cross_entropy", "nll", "kl_divergence", "binary_cross_entropy"])
+def test_labels_are_mixed_by_every_base(base):
+    """Against the base's own loss with what h1 says and the labels, both as probabilities."""
+    binary, columns = base == "binary_cross_entropy", 1 if base == "binary_cross_entropy" else CLASSES
+    torch.manual_seed(4)
+    h1, h2 = (nn.Linear(FEATURES, columns) for _ in range(2))
+    target: Tensor = (Y > 0).float()[:, None] if binary else Y
+    labels = F.one_hot(Y, CLASSES).float()
+    if base == "kl_divergence":
+        target = labels = (labels + 0.1) / 1.3
+    x = mixture(0)
+    share = torch.tensor(shares(np.arange(float(N)), first_share(0)), dtype=torch.float32)[:, None]
+    labels = target if binary else labels
+    mixed = share * labels + (1 - share) * labels.flip(0)
+    said, z = h1(x), h2(x)
+    if binary:
+        expected = F.binary_cross_entropy_with_logits(z, 0.75 * said.sigmoid() + 0.25 * mixed)
+    else:
+        goal = 0.75 * said.softmax(1) + 0.25 * mixed
+        expected = (
+            F.kl_div(z.log_softmax(1), goal, reduction="batchmean")
+            if base == "kl_divergence"
+            else F.cross_entropy(z, goal)
+        )
+    options = {"base": base} | ({"from_logits": True} if binary else {})
+    module = BCLightningModule(
+        h2, h1, "imitation", loss_options=options, optimizer=lambda p: torch.optim.SGD(p, 0.0),
+        unlabelled="mixed", mixed_labels=0.25,
+    )  # fmt: skip
+    logged = fitted(module, 1, DataLoader(TensorDataset(X, target), batch_size=N)).callback_metrics
+    torch.testing.assert_close(logged["train_unlabelled_dissonance"], expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_pixels_without_a_label_are_taught_by_h1_alone():
+    """Scores of half the size of the masks, which the step enlarges, and one label of four ignored."""
+
+    class Pixels(Module):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return F.cross_entropy(F.interpolate(self(batch[0]), scale_factor=2), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.0)
+
+    torch.manual_seed(6)
+    h1, h2 = (nn.Conv2d(2, CLASSES, 1) for _ in range(2))
+    x, masks = torch.randn(4, 2, 3, 3), torch.randint(0, CLASSES, (4, 6, 6))
+    masks[0] = -100
+    module = BCLightningModule(Pixels(h2), Pixels(h1), "imitation", unlabelled="mixed", mixed_labels=0.25)
+    logged = fitted(module, 1, DataLoader(TensorDataset(x, masks), batch_size=4)).callback_metrics
+    share = torch.tensor(shares(np.arange(4.0), first_share(0)), dtype=torch.float32).view(4, 1, 1, 1)
+    x = share * x + (1 - share) * x.flip(0)
+    columns = F.one_hot(masks.clamp_min(0), CLASSES).movedim(-1, 1).float()
+    mixed = share * columns + (1 - share) * columns.flip(0)
+    said, z = (F.interpolate(net(x), scale_factor=2) for net in (h1, h2))
+    goal = said.softmax(1)
+    goal[1:3] = (0.75 * goal + 0.25 * mixed)[1:3]
+    torch.testing.assert_close(logged["train_unlabelled_dissonance"], F.cross_entropy(z, goal), rtol=1e-5, atol=1e-6)
+
+
+class Linear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(FEATURES, CLASSES)
+
+    def called(self, x: Tensor) -> tuple[Any, ...]:
+        """What the step calls it with."""
+        return (x,)
+
+
+class Ids(Linear):
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.layer(F.one_hot(ids, FEATURES).float().mean(1))
+
+
+class Shared(Linear):
+    """Given what is no instance's beside its input."""
+
+    def called(self, x: Tensor) -> tuple[Any, ...]:
+        return x, torch.ones(1, FEATURES)
+
+    def forward(self, x: Any, scale: Tensor) -> Tensor:
+        return self.layer(x * scale)
+
+
+class Wrapped(Linear):
+    def called(self, x: Tensor) -> tuple[Any, ...]:
+        return (types.SimpleNamespace(x=x),)
+
+    def forward(self, x: Any) -> Tensor:
+        return self.layer(x.x)
+
+
+class Transposed(Linear):
+    def called(self, x: Tensor) -> tuple[Any, ...]:
+        return (x.T,)
+
+    def forward(self, x: Any) -> Tensor:
+        return self.layer(x.T)
+
+
+class Calling(Module):
+    def forward(self, *args: Any) -> Any:
+        return self.network(*args)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return F.cross_entropy(self(*self.network.called(batch[0])), batch[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "x", "error", "says"),
+    [
+        (Ids, torch.ones(N, 2, dtype=torch.long), TypeError, "must be floating numbers.*token ids.*torch.int64"),
+        (Shared, X, ValueError, "must have an entry for each instance"),
+        (Wrapped, X, TypeError, "h2 is called with SimpleNamespace"),
+        (Transposed, X, ValueError, "5 entries along it, and 12 scores"),
+    ],
+)
+def test_inputs_that_cannot_be_mixed_are_refused(kind, x, error, says):
+    module = BCLightningModule(Calling(kind()), Calling(kind()), "imitation", unlabelled="mixed", target=1)
+    with pytest.raises(error, match=says):
+        fitted(module, 1, DataLoader(TensorDataset(x, Y), batch_size=N))

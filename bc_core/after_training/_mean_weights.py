@@ -1,0 +1,58 @@
+"""Which epochs' weights go into the mean that a training ends with, and what is said of it."""
+
+from __future__ import annotations
+
+
+def checked_first_epoch(first_epoch: int | None) -> int | None:
+    """The argument of both callbacks.
+
+    Raises:
+        ValueError: It is no number of an epoch.
+    """
+    if first_epoch is not None and (
+        isinstance(first_epoch, bool) or not isinstance(first_epoch, int) or first_epoch < 0
+    ):
+        raise ValueError(
+            f"first_epoch must be the number of an epoch, from 0 on, or None for the later half of the epochs. "
+            f"Received: first_epoch={first_epoch!r}."
+        )
+    return first_epoch
+
+
+def first_of(first_epoch: int | None, epochs: int | None) -> int:
+    """The first epoch whose weights count, of a training of so many.
+
+    Raises:
+        ValueError: There is no half, as nobody said how many epochs there will be, or the training ends before.
+    """
+    if epochs is None or epochs < 1:
+        if first_epoch is None:
+            raise ValueError(
+                "MeanWeights averages over the later half of the epochs, and this training has no number of epochs: "
+                "say from which epoch on, MeanWeights(first_epoch=...)."
+            )
+        return first_epoch
+    first = epochs // 2 if first_epoch is None else first_epoch
+    if first >= epochs:
+        raise ValueError(
+            f"MeanWeights(first_epoch={first}) would average nothing: the training has {epochs} epochs, from 0 on."
+        )
+    return first
+
+
+def says_no_statistics(layer: str, kind: str) -> str:
+    """What is missing where a network keeps running statistics."""
+    return (
+        f"{layer!r} ({kind}) keeps running statistics, and those of the trained networks are not of the activations of "
+        "their mean: give training data, MeanWeights(statistics=train_data); a few thousand instances will do. "
+        "Received: statistics=None."
+    )
+
+
+def says_not_averaged(counted: int, first: int) -> str | None:
+    """What is to be said when the training ends, if it is not as was asked for."""
+    if counted:
+        return None
+    return (
+        f"The training has ended before epoch {first}, from which on weights are averaged: h2 keeps its last weights."
+    )

@@ -1,0 +1,86 @@
+"""Mixtures of the inputs of a batch, about which h1 is asked: how much of which instance is in each."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any, Final, cast
+
+MIXED: Final = "mixed"
+"""What ``unlabelled=`` is given for mixtures of each batch's own inputs."""
+
+# Fractions of multiples of such numbers lie evenly over 0 to 1 and never repeat. So shares need no generator, and
+# whatever is drawn beside them is drawn as if they were not.
+_BY_INSTANCE = (5**0.5 - 1) / 2
+BY_STEP = 2**0.5 - 1
+BY_PROCESS = 3**0.5 - 1
+
+
+LABELS: Final = 0.3
+"""The share of the labels in what h2 is taught of a mixture, by default; measured in `benchmarks/results`."""
+
+
+_WEIGHT = 2.0  # of mixtures, by default; measured too
+
+
+def checked_weight(unlabelled: object, weight: float | None) -> float:
+    """What the mean over unlabelled inputs counts beside that over the batch.
+
+    Args:
+        unlabelled: what was given as these, ``"mixed"`` for one.
+        weight: what was said; None for 1, and 2 of mixtures.
+
+    Raises:
+        ValueError: It is no such number.
+    """
+    if weight is None:
+        return _WEIGHT if isinstance(unlabelled, str) else 1.0
+    if isinstance(weight, bool) or not isinstance(cast("Any", weight), Real) or not 0 <= weight < float("inf"):
+        raise ValueError(f"unlabelled_weight must be a number >= 0. Received: unlabelled_weight={weight!r}.")
+    return float(weight)
+
+
+def checked_labels(share: float) -> float:
+    """The share of the labels in what h2 is taught of a mixture.
+
+    Raises:
+        ValueError: It is no share, or leaves nothing to h1.
+    """
+    if isinstance(share, bool) or not isinstance(cast("Any", share), Real) or not 0 <= share < 1:
+        raise ValueError(f"mixed_labels must be a number >= 0 and < 1. Received: mixed_labels={share!r}.")
+    return float(share)
+
+
+def first_share(step: int, process: int = 0) -> float:
+    """The share of the first instance of a batch.
+
+    Args:
+        step: how many batches were mixed before.
+        process: which of the processes, or replicas, works on it.
+    """
+    return (step * BY_STEP + process * BY_PROCESS) % 1.0
+
+
+def shares(positions: Any, first: Any) -> Any:
+    """How much of each instance is in the mixture of it and its partner, the batch in reverse; 0 to 1.
+
+    Args:
+        positions: 0, 1, 2, ... for the instances of the batch; an array of floats of any framework.
+        first: the share of the first.
+
+    Example:
+        >>> import numpy as np
+        >>> shares(np.arange(4.0), first_share(step=0)).round(2).tolist()
+        [0.0, 0.62, 0.24, 0.85]
+        >>> shares(np.arange(4.0), first_share(step=1)).round(2).tolist()
+        [0.41, 0.03, 0.65, 0.27]
+    """
+    return (positions * _BY_INSTANCE + first) % 1.0
+
+
+def says_not_mixed(dtype: object) -> str:
+    """What is wrong with inputs that are no measured quantities."""
+    return (
+        "unlabelled='mixed' mixes the inputs of each batch, which must be floating numbers: there is nothing between "
+        "two token ids or categories, so for these give inputs without labels, unlabelled=...; pixels in whole "
+        f"numbers become floats in the data. Received: inputs of type {dtype}."
+    )
