@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from array import array as stdlib_array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import fields
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,9 +65,7 @@ def label_array(values: Any, name: str) -> NDArray[Any]:
         ValueError: If there is no label, the shape is another one, or a float is NaN, infinite or not whole.
         TypeError: If the labels are neither numbers nor text.
     """
-    array = to_numpy(values, name)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
+    array = flat(to_numpy(values, name))
     if array.ndim != 1:
         advice = (
             "pass one label per instance, e.g. scores.argmax(axis=1)"
@@ -89,6 +88,11 @@ def label_array(values: Any, name: str) -> NDArray[Any]:
         f"{name}: expected labels that are integers, bools or text, got dtype {array.dtype}; "
         "convert them to one of those first"
     )
+
+
+def flat(array: NDArray[Any]) -> NDArray[Any]:
+    """A column of shape (N, 1) as (N,); all else as it is."""
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
 def _true_labels(values: Any, name: str) -> NDArray[Any]:
@@ -161,9 +165,7 @@ def id_array(values: Any, name: str) -> NDArray[Any]:
     texts = _as_texts(values)
     if texts is not None:
         return text_objects(texts)
-    array = to_numpy(values, name)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
+    array = flat(to_numpy(values, name))
     if array.ndim != 1:
         raise ValueError(f"{name}: expected ids of shape (N,), got shape {array.shape}; pass one id per instance")
     if array.dtype.kind == "U":
@@ -187,26 +189,20 @@ def check_unique_ids(ids: Sequence[Any], name: str) -> None:
         Traceback (most recent call last):
         ValueError: ids must be unique, one for each instance. Received: 1 more than once, 1 of 2 different ids. ...
     """
-    counts = Counter(ids)
-    if len(counts) == len(ids):
+    several = twins(ids)
+    if not several:
         return
-    several = [instance for instance, count in counts.items() if count > 1]
     shown = ", ".join(map(repr, several[:5]))
     raise ValueError(
         f"{name} must be unique, one for each instance. Received: {shown} more than once, {len(several)} of "
-        f"{len(counts)} different ids. Do batches overlap? Name each instance once, or leave ids out, of a list of "
+        f"{len(set(ids))} different ids. Do batches overlap? Name each instance once, or leave ids out, of a list of "
         "batches with [(x, y) for ids, x, y in batches]: instances are then named by their position."
     )
 
 
-def first_duplicate(values: Iterable[Any]) -> Any:
-    """The first value that was there before, None if there is none; in one pass, however many there are."""
-    seen = set()
-    for value in values:
-        if value in seen:
-            return value
-        seen.add(value)
-    return None
+def twins(values: Iterable[Any]) -> list[Any]:
+    """Those that are there more than once, in the order in which they came."""
+    return [value for value, count in Counter(values).items() if count > 1]
 
 
 def _tensor_of_objects(values: Any) -> Any:
@@ -226,6 +222,26 @@ def _as_texts(values: Any) -> list[str] | None:
             return None
         values = [value.decode("utf-8") if isinstance(value, bytes) else value for value in array.ravel().tolist()]
     return list(values) if values and all(isinstance(value, str) for value in values) else None
+
+
+class EqualByFields:
+    """A dataclass of which fields may hold arrays, alone or by name: equal where all of these are."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        names = [each.name for each in fields(cast("Any", self))]
+        return all(_are_same(getattr(self, name), getattr(other, name)) for name in names)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _are_same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return type(a) is type(b) and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_are_same(value, b[name]) for name, value in a.items())
+    return bool(a == b)
 
 
 def text_objects(texts: Any) -> NDArray[Any]:

@@ -6,22 +6,22 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from bc_core._texts import one_line
 from bc_core.comparison._comparison import Comparison
 from bc_core.counting._scores import SCORES
 from bc_core.files._files import write_whole
 from bc_core.gate._accepting import blessing, refuse_careless
 from bc_core.gate._options import compare_parser, gate_parser, threshold_parser
-from bc_core.gate._policy import policy_of, read_policy, right_of
+from bc_core.gate._policy import COLUMNS, RIGHT, policy_of, read_policy, right_of
 from bc_core.gate._report import Report
 from bc_core.gate._request import (
     Inputs,
     Outputs,
-    as_json,
     found_policy,
     merged,
     read,
@@ -29,7 +29,7 @@ from bc_core.gate._request import (
     this_day,
     write,
 )
-from bc_core.gate._shown import junit, markdown, one_line, terminal
+from bc_core.gate._shown import terminal
 from bc_core.gate._threshold_command import as_json as curve_as_json
 from bc_core.gate._threshold_command import as_markdown as curve_as_markdown
 from bc_core.gate._threshold_command import as_text, curve_of, verdict_of
@@ -108,22 +108,19 @@ def _show(options: argparse.Namespace) -> tuple[int, str]:
     return _STATUS[made.verdict], _written(made, options)
 
 
-_OF_FILES = (
-    *("data", "id", "by_position", "allow_unmatched", "pred", "new_pred", "scores", "target", "classes"),
-    *("noise", "slice", "weight", "cluster", "columns_from"),
-)
+_OF_FILES = (*COLUMNS, "data", "allow_unmatched", "classes", "noise", "slice")
 
 
 def _refuse_of_files(options: argparse.Namespace) -> None:
     """Refuse flags that a saved comparison would not heed."""
-    if said := [f"--{name.replace('_', '-')}" for name in _OF_FILES if getattr(options, name)]:
+    if said := [f"--{name.replace('_', '-')}" for name in _said(options, _OF_FILES)]:
         raise ValueError(
             f"{options.file}: a saved comparison does not heed {', '.join(said)}; give the two files of predictions"
         )
 
 
 def _show_saved(options: argparse.Namespace) -> tuple[int, str]:
-    if said := [name for name, value in _right_flags(options).items() if value is not None and value is not False]:
+    if said := _said(options, RIGHT):
         raise ValueError(f"{options.file}: a saved comparison has judged what is right; take out {', '.join(said)}")
     _refuse_of_files(options)
     found = read(Inputs(options.file, new_classes=tuple(listed_names(options.new_classes) or ())), options.confidence)
@@ -136,8 +133,8 @@ def _show_saved(options: argparse.Namespace) -> tuple[int, str]:
             verdicts.append(verdict)
             lines.append(line)
     text = "\n".join(lines)
-    if _outputs(options) is not None:
-        text = _written(report(found, options.confidence), options, text)
+    if _outputs(options) != Outputs():
+        text = write(report(found, options.confidence), _outputs(options)) or text
     return FAIL if "fail" in verdicts else INCONCLUSIVE if "inconclusive" in verdicts else PASS, text
 
 
@@ -256,10 +253,10 @@ class _Progress:
 
 def _refuse_overwriting(options: argparse.Namespace, others: Sequence[str | os.PathLike[str] | None] = ()) -> None:
     """Refuse a report that would be written over what is read."""
-    read_from = [options.file, options.new, options.data, *(options.noise or ()), *others]
+    read_from = [options.file, options.new, options.data, *(getattr(options, "noise", None) or ()), *others]
     known = {os.path.realpath(path) for path in read_from if path is not None}
     for name in ("json", "html", "markdown", "junit", "save"):
-        path = getattr(options, name)
+        path = getattr(options, name, None)
         if path not in (None, "-") and os.path.realpath(path) in known:
             raise ValueError(f"--{name} {path}: that is a file that is read; give the report another name")
 
@@ -281,21 +278,17 @@ def _inputs(
 
 
 def _columns(options: argparse.Namespace) -> ColumnNames:
-    named = {key: value for key, value in _column_flags(options).items() if value}
-    right = {key: value for key, value in _right_flags(options).items() if value is not None and value is not False}
     return ColumnNames(
-        **named, slices=tuple(dict.fromkeys(listed_names(options.slice) or ())), right=right_of(right, "flags")
+        **_said(options, COLUMNS),
+        slices=tuple(dict.fromkeys(listed_names(getattr(options, "slice", None)) or ())),
+        right=right_of(_said(options, RIGHT), "flags"),
     )
 
 
-def _right_flags(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("threshold", "new_threshold", "top_k", "multilabel", "correct", "filter")
-    return {"rule": options.right, **{name: getattr(options, name) for name in names}}
-
-
-def _column_flags(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("id", "pred", "new_pred", "scores", "target", "weight", "cluster", "by_position", "columns_from")
-    return {name: getattr(options, name) for name in names}
+def _said(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Of some options those that were said; a command need not have all of them."""
+    given = {name: getattr(options, name, None) for name in names}
+    return {name: value for name, value in given.items() if value is not None and value is not False}
 
 
 def _flags(options: argparse.Namespace) -> dict[str, Any]:
@@ -306,35 +299,25 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("--least is of --per-class and --per-slice: say one too, or write `least` in the policy")
     least = {} if options.least is None else {"least": options.least}
     return {
-        **{key: getattr(options, key) for key in ("promise", "min_gain", "non_inferiority", "confidence")},
-        "critical": options.critical,
-        "accepted": options.accepted,
+        **_said(options, ("promise", "min_gain", "non_inferiority", "confidence", "critical", "accepted")),
         "classes": listed_names(options.classes),
         "new_classes": listed_names(options.new_classes),
         "per_class": {"promise": options.per_class, **least} if options.per_class else None,
         "per_slice": [{"column": c, "promise": options.per_slice, **least} for c in columns]
         if options.per_slice
         else None,
-        "columns": {name: value or None for name, value in _column_flags(options).items()},
-        "right": _right_flags(options),
+        "columns": _said(options, COLUMNS),
+        "right": _said(options, RIGHT),
     }
 
 
-def _outputs(options: argparse.Namespace) -> Outputs | None:
-    names = ("json", "html", "markdown", "junit", "tensorboard", "save")
-    given = {name: getattr(options, name) for name in names}
-    return Outputs(**given) if any(given.values()) else None
+def _outputs(options: argparse.Namespace) -> Outputs:
+    return Outputs(**_said(options, [each.name for each in fields(Outputs)]))
 
 
 def _printed_for_programs(options: argparse.Namespace) -> bool:
     return "-" in (options.json, options.markdown, options.junit)
 
 
-def _written(made: Report, options: argparse.Namespace, text: str | None = None) -> str:
-    outputs = _outputs(options)
-    if outputs is not None:
-        write(made, outputs)
-        for path, printed in ((outputs.json, as_json), (outputs.markdown, markdown), (outputs.junit, junit)):
-            if path == "-":
-                return printed(made).rstrip("\n")
-    return terminal(made) if text is None else text
+def _written(made: Report, options: argparse.Namespace) -> str:
+    return write(made, _outputs(options)) or terminal(made)

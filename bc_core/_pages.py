@@ -26,15 +26,8 @@ def to_html(comparisons: Any, path: str | os.PathLike[str], options: dict[str, A
         >>> "to_html" in entry_points(group=GROUP).names
         True
     """
-    from importlib.metadata import entry_points  # with a parser of e-mail
-
-    for entry in entry_points(group=GROUP, name="to_html"):
-        written: Path = entry.load()(comparisons, path, **options)
-        return written
-    raise ImportError(
-        f"Nothing that is installed writes pages: no package has the entry point to_html of {GROUP}. Install "
-        "backward-compat-ml again, in a checkout by pip install -e ."
-    )
+    written: Path = _entry("to_html", "writes pages")(comparisons, path, **options)
+    return written
 
 
 def to_tensorboard(folder: str | os.PathLike[str], comparison: Any) -> None:
@@ -44,12 +37,15 @@ def to_tensorboard(folder: str | os.PathLike[str], comparison: Any) -> None:
         ImportError: Nothing that is installed does that, or TensorBoard is not installed.
         OSError: It cannot be written.
     """
-    from importlib.metadata import entry_points
+    _entry("to_tensorboard", "logs to TensorBoard")(folder, comparison)
 
-    for entry in entry_points(group=GROUP, name="to_tensorboard"):
-        entry.load()(folder, comparison)
-        return
+
+def _entry(name: str, does: str) -> Any:
+    from importlib.metadata import entry_points  # with a parser of e-mail
+
+    for entry in entry_points(group=GROUP, name=name):
+        return entry.load()
     raise ImportError(
-        f"Nothing that is installed logs to TensorBoard: no package has the entry point to_tensorboard of {GROUP}. "
-        "Install backward-compat-ml again, in a checkout by pip install -e ."
+        f"Nothing that is installed {does}: no package has the entry point {name} of {GROUP}. Install "
+        "backward-compat-ml again, in a checkout by pip install -e ."
     )

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
 
 from bc_core.after_training._results import Blend, Price
-from bc_core.after_training._walk import DEFAULT_ALPHAS, checked_confidence, walk
+from bc_core.after_training._walk import DEFAULT_ALPHAS, walk
+from bc_core.counting._intervals import checked_confidence
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.losses._blends import blended as mean_of
 from bc_core.losses._operations import Array, Operations

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from bc_core._numbers import check_count
 from bc_core.after_training._results import Interpolation
 from bc_core.after_training._walk import (
     Trial,
     checked_alphas,
-    checked_confidence,
-    checked_max_trials,
     refine,
     smallest_share,
     walk,
 )
+from bc_core.counting._intervals import checked_confidence
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.promise._grammar import Promise
 from bc_core.promise._verdict import PromiseVerdict, judge
@@ -65,7 +65,7 @@ def interpolate_by(
     """Choose a mixture of weights under a promise; see `bc_lightning.interpolate`."""
     promise, settings = Promise.of(promise), checked_alphas(alphas)
     checked_confidence(confidence)
-    checked_max_trials(max_trials)
+    check_count(max_trials, "max_trials")
     if by_layer:
         # Each trial with shares of its own may seem to keep the promise by luck; the first sequence is one more.
         confidence = 1 - (1 - confidence) / (max_trials + 1)

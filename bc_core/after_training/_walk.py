@@ -177,25 +177,3 @@ def checked_alphas(alphas: Iterable[float] | None) -> tuple[float, ...]:
     if not given or not all(0 <= alpha <= 1 for alpha in given):
         raise ValueError(f"alphas must be shares of h1 from 0 (h2) to 1 (h1), at least one. Received: {alphas!r}.")
     return tuple(sorted(set(given), reverse=True))
-
-
-def checked_confidence(confidence: float) -> float:
-    """A confidence.
-
-    Raises:
-        ValueError: It does not lie between 0 and 1.
-    """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, such as 0.95. Received: confidence={confidence!r}.")
-    return confidence
-
-
-def checked_max_trials(max_trials: int) -> int:
-    """A number of trials.
-
-    Raises:
-        ValueError: It is no whole number of at least 1.
-    """
-    if isinstance(max_trials, bool) or not isinstance(max_trials, int) or max_trials < 1:
-        raise ValueError(f"max_trials must be a whole number >= 1. Received: max_trials={max_trials!r}.")
-    return max_trials

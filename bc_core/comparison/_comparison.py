@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import first_duplicate, text_objects
+from bc_core._arrays import EqualByFields, text_objects, twins
 from bc_core._pages import to_html
 from bc_core.comparison._comparison_extras import extras_to_json
 from bc_core.comparison._comparison_file import packed, unpacked
@@ -54,7 +54,7 @@ class ClassFlips:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(EqualByFields):
     """h1 and h2 on one data set: counts of all instances, and a table of those that either got wrong.
 
     `compare` builds one; `save` and `load` keep it; `+` merges two shards of a data set.
@@ -442,15 +442,6 @@ class Comparison:
         # sum() starts from the number 0.
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Comparison):
-            return NotImplemented
-        captions = ("overlap", "class_names", "name", "step", "lambda_c", "new_classes", "instances")
-        fields = (*captions, "slices", "found_slices", "confidence")
-        return all(getattr(self, name) == getattr(other, name) for name in fields)
-
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         overlap = self.overlap
         return (
@@ -489,6 +480,6 @@ def checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
     names = tuple(str(name) for name in class_names)
     if not names:
         raise ValueError("class_names: expected at least one name, got none")
-    if (twice := first_duplicate(names)) is not None:
-        raise ValueError(f"class_names: expected every name once, got {twice!r} twice")
+    if twice := twins(names):
+        raise ValueError(f"class_names: expected every name once, got {twice[0]!r} twice")
     return names

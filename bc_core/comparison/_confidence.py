@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import to_numpy
+from bc_core._arrays import EqualByFields, flat, to_numpy
 from bc_core.counting._overlap import ErrorOverlap
 
 # Probabilities are kept as millionths, so that a file gives back what was put in.
@@ -82,8 +82,7 @@ def said_by(
     size = len(pred)
     if given.dtype.kind not in "fiu":
         raise ValueError(f"{name}: expected probabilities, got {given.dtype}")
-    if given.ndim == 2 and given.shape[1] == 1:
-        given = given[:, 0]
+    given = flat(given)
     wanted = (size, num_classes)
     if given.shape != wanted and not (num_classes == 2 and given.shape == (size,)):
         of_binary = f" or ({size},), the probability of class 1" if num_classes == 2 else ""
@@ -151,7 +150,7 @@ def _refuse_others(strange: NDArray[np.bool_], name: str, pred: NDArray[Any], wh
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class Calibration(EqualByFields):
     """How often two models are right, by how sure they are of their answers, over all instances.
 
     Attributes:
@@ -214,16 +213,9 @@ class Calibration:
     def __add__(self, other: Calibration) -> Calibration:
         return Calibration(self.counts + other.counts, self.sums + other.sums)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Calibration):
-            return NotImplemented
-        return np.array_equal(self.counts, other.counts) and np.array_equal(self.sums, other.sums)
-
-    __hash__ = None  # type: ignore[assignment]
-
 
 @dataclass(frozen=True, eq=False)
-class ThresholdCounts:
+class ThresholdCounts(EqualByFields):
     """All instances of two binary models, counted by what they score, so that each can be read at another threshold.
 
     The bins begin at every percent and at both thresholds in use: at these the counts are exact, between them there are
@@ -300,14 +292,6 @@ class ThresholdCounts:
                 f"{self.in_use[1]:g}), and not at {threshold:g}; the nearest is {self.edges[place]:g}"
             )
         return place
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ThresholdCounts):
-            return NotImplemented
-        same = self.edges == other.edges and self.in_use == other.in_use
-        return same and np.array_equal(self.counts, other.counts)
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 class Confidence(NamedTuple):

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import first_duplicate, id_array, text_objects, to_numpy
+from bc_core._arrays import EqualByFields, id_array, text_objects, to_numpy, twins
 from bc_core.comparison._confidence import millionths, of_millionths
 
 CONFIDENCES = ("h1_confidence", "h2_confidence", "h1_of_truth", "h2_of_truth")
 
 
 @dataclass(frozen=True, eq=False)
-class ErrorInstances:
+class ErrorInstances(EqualByFields):
     """A table, by columns, of instances that h1 or h2 got wrong; iterating yields its rows as dictionaries.
 
     Attributes:
@@ -119,16 +119,6 @@ class ErrorInstances:
         }
         return (dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True))
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ErrorInstances):
-            return NotImplemented
-        if self.slices.keys() != other.slices.keys():
-            return False
-        mine, theirs = ({**table._columns(), **table.slices} for table in (self, other))
-        return all(_same(column, theirs[name]) for name, column in mine.items())
-
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         return f"ErrorInstances({len(self)} rows)"
 
@@ -145,12 +135,6 @@ def merged_confidences(a: ErrorInstances, b: ErrorInstances) -> dict[str, NDArra
     }
 
 
-def _same(a: NDArray[Any] | None, b: NDArray[Any] | None) -> bool:
-    if a is None or b is None:
-        return a is b
-    return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
-
-
 def refuse_duplicates(ids: NDArray[Any], where: str, advice: str = "; pass unique ids") -> None:
     if ids.dtype.kind == "O":
         unique = len(set(ids.tolist()))
@@ -160,4 +144,4 @@ def refuse_duplicates(ids: NDArray[Any], where: str, advice: str = "; pass uniqu
         unique = len(np.unique(ids))
     if unique == len(ids):
         return
-    raise ValueError(f"{where}: the id {first_duplicate(ids.tolist())!r} comes twice{advice}")
+    raise ValueError(f"{where}: the id {twins(ids.tolist())[0]!r} comes twice{advice}")

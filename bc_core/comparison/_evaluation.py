@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bc_core._arrays import to_numpy
+from bc_core._texts import shown
 from bc_core.comparison._comparison import Comparison
 
 
@@ -84,7 +85,7 @@ def performance(value: Any, name: str, *, stacklevel: int = 2) -> float:
         axes = f" of shape {tuple(value.shape)}" if getattr(value, "shape", ()) else ""
         raise TypeError(
             f"performance_metric must return one number for {name} (a float, an int, a numpy scalar, or a tensor "
-            f"without axes; reduce several values, as with .mean()). Received: {_shown(value)} "
+            f"without axes; reduce several values, as with .mean()). Received: {shown(value, 80)} "
             f"({type(value).__name__}{axes})."
         )
     if math.isnan(number):
@@ -117,11 +118,6 @@ def _number(value: Any) -> float | None:
         except (TypeError, ValueError):
             return None
     return float(array) if array.dtype.kind in "iuf" else None
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _finite(value: float) -> float | None:

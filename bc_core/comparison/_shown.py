@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
+from bc_core._texts import one_line
 from bc_core.counting._scores import SCORES
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def in_words(comparison: Comparison, confidence: float) -> str:
     title += f", lambda_c {comparison.lambda_c:g}" if comparison.lambda_c is not None else ""
     lines = [title, comparison.overlap.summary(confidence)]
     if comparison.new_classes:
-        names = ", ".join(_one_line(comparison.labels[c]) for c in comparison.new_classes)
+        names = ", ".join(one_line(comparison.labels[c]) for c in comparison.new_classes)
         lines.append(f"Classes that h1 did not know: {names}")
         lines.append(f"  {comparison.new.total} instances, of which h2 gets {comparison.new.h2_only_right} right")
         lines.append("Without these")
@@ -29,14 +30,14 @@ def in_words(comparison: Comparison, confidence: float) -> str:
     if worst:
         lines.append("Classes that lost most")
         lines += [
-            f"  {_one_line(flips.label)}: {flips.negative_flips} of {flips.total} instances broke, "
+            f"  {one_line(flips.label)}: {flips.negative_flips} of {flips.total} instances broke, "
             f"{flips.positive_flips} repaired ({flips.share:.1%} of all negative flips)"
             for flips in worst
         ]
     if comparison.found_slices:
         lines.append("Slices that lost most, on the half of the instances that took no part in finding them")
         lines += [
-            f"  {_one_line(found.name)}: {found.negative_flips} of {found.total} instances broke "
+            f"  {one_line(found.name)}: {found.negative_flips} of {found.total} instances broke "
             f"({found.low:.1%} to {found.high:.1%})"
             for found in comparison.found_slices[:_MOST_SLICES]
         ]
@@ -74,15 +75,10 @@ def new_in_words(comparison: Comparison) -> str:
     """
     if not comparison.new_classes:
         return ""
-    names = ", ".join(_one_line(comparison.labels[c]) for c in comparison.new_classes)
+    names = ", ".join(one_line(comparison.labels[c]) for c in comparison.new_classes)
     new, known = comparison.new, comparison.known
     right = f": h2 is right on {new.accuracy_h2:.2%}" if new.total else ""
     return (
         f"{new.total} instances of classes that h1 did not know ({names}){right}. Without them h1 is right on "
         f"{known.accuracy_h1:.2%}, h2 on {known.accuracy_h2:.2%}, and {known.nfr:.2%} break"
     )
-
-
-def _one_line(label: object) -> str:
-    """Keep a class name from breaking a line or moving a terminal's cursor."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(label))

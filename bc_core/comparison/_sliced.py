@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._arrays import EqualByFields
 from bc_core.comparison._error_instances import ErrorInstances
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import count_cells
@@ -18,7 +19,7 @@ from bc_core.slices._search import FoundSlice, find_slices
 
 
 @dataclass(frozen=True, eq=False)
-class SliceCounts:
+class SliceCounts(EqualByFields):
     """All instances, counted by the slices of one column of metadata.
 
     Attributes:
@@ -32,14 +33,6 @@ class SliceCounts:
     values: tuple[str, ...]
     counts: NDArray[np.int64]
     is_cut: bool = False
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, SliceCounts):
-            return NotImplemented
-        same = (self.column, self.values, self.is_cut) == (other.column, other.values, other.is_cut)
-        return same and np.array_equal(self.counts, other.counts)
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 class Sliced(NamedTuple):

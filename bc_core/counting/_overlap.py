@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from bc_core._arrays import INT64_MAX, matching_labels, to_numpy
 from bc_core.counting._intervals import Method, Side, clopper_pearson_interval, wilson_interval
-from bc_core.counting._scores import SCORES, bec_name, count_cells, named_score, score_from_counts, score_terms
+from bc_core.counting._score_lines import ScoreLine, score_lines
+from bc_core.counting._scores import bec_name, count_cells, named_score, score_from_counts, score_terms
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 
@@ -381,23 +382,16 @@ class ErrorOverlap:
             NFI                     66.67%  48.78% to 80.77%    20 / 30
             ...
         """
-        lines = [
+        return "\n".join(self._told(score_lines(self._ratio, confidence), confidence))
+
+    def _told(self, scores: Iterable[ScoreLine], confidence: float) -> list[str]:
+        return [
             f"{self.total} instances, {self.num_classes} class{'es' * (self.num_classes != 1)}",
             f"{self.both_right} both right, {self.h1_only_right} only h1 (negative flips), "
             f"{self.h2_only_right} only h2 (positive flips), {self.both_wrong} both wrong",
             f"{'score':<20}  {'estimate':>8}  {f'{100 * confidence:g}% interval':<18}  counts",
+            *map(str, scores),
         ]
-        for score in SCORES.values():
-            successes, trials = self._ratio(score.name)
-            if trials == 0:
-                lines.append(f"{score.title:<20}  {'-':>8}  {'undefined':<18}  0 / 0")
-                continue
-            low, high = self.interval(score.name, confidence)
-            lines.append(
-                f"{score.title:<20}  {successes / trials:>8.2%}  {f'{low:.2%} to {high:.2%}':<18}  "
-                f"{successes} / {trials}"
-            )
-        return "\n".join(lines)
 
     def of_classes(self, classes: Sequence[int]) -> ErrorOverlap:
         """The counts of the instances of some true classes; those of the others are 0.

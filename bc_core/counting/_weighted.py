@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bc_core.counting._intervals import Method, Side, checked_confidence, checked_side, wilson_of_share
+from bc_core.counting._intervals import (
+    Method,
+    Side,
+    checked_confidence,
+    checked_side,
+    exact_lower,
+    exact_upper,
+    wilson_of_share,
+)
 
 
 class WeightedShare(NamedTuple):
@@ -134,14 +142,8 @@ def _few_groups(groups: int) -> float:
 
 def exact_bounds(share: float, trials: float, error: float) -> tuple[float, float]:
     """Bounds of Clopper and Pearson at a chance of error each, for trials that need not be a whole number."""
-    if not trials:
-        return 0.0, 1.0
-    from scipy.special import betaincinv
-
     successes = share * trials
-    low = float(betaincinv(successes, trials - successes + 1, error)) if share > 0 else 0.0
-    high = float(betaincinv(successes + 1, trials - successes, 1 - error)) if share < 1 else 1.0
-    return low, high
+    return (exact_lower(successes, trials, error), exact_upper(successes, trials, error)) if trials else (0.0, 1.0)
 
 
 def wilson_bounds(share: float, trials: float, error: float) -> tuple[float, float]:

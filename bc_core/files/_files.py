@@ -44,6 +44,23 @@ def is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
+@contextmanager
+def told_of_a_full_disk(message: str, path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say what there was no room for, and what to do.
+
+    Raises:
+        FullDiskError: In place of an error for want of space, whoever raised it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        # TensorFlow and HDF5 have errors of their own.
+        number = error.errno if isinstance(error, OSError) and error.errno else errno.ENOSPC
+        raise FullDiskError(number, message, os.fspath(path)) from error
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file aside, then rename it: it appears whole or not at all, and an older one is replaced or stays.
 
@@ -57,25 +74,22 @@ def write_whole(path: Path, content: bytes) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with open(aside, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, target)
-    except BaseException as error:
-        with suppress(OSError):
-            aside.unlink()
-        if isinstance(error, OSError) and error.filename == os.fspath(aside):
-            error.filename = str(path)  # nobody knows the other name
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            raise FullDiskError(
-                error.errno,
-                f"No space is left to write {in_bytes(len(content))}; what was there before is kept. Make room, then "
-                "write it again",
-                str(path),
-            ) from error
-        raise
+    said = (
+        f"No space is left to write {in_bytes(len(content))}; what was there before is kept. Make room, then write it"
+    )
+    with told_of_a_full_disk(f"{said} again", path):
+        try:
+            with open(aside, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, target)
+        except BaseException as error:
+            with suppress(OSError):
+                aside.unlink()
+            if isinstance(error, OSError) and error.filename == os.fspath(aside):
+                error.filename = str(path)  # nobody knows the other name
+            raise
 
 
 def is_left_aside(name: str, of: Iterable[str]) -> bool:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bc_core._arrays import twins
+from bc_core._texts import listed, shown
 from bc_core.files._files import write_whole
 from bc_core.predictions._reading import read_table
-from bc_core.predictions._tables import listed, shown
 from bc_core.predictions._text_files import open_text
 
 _HEADER = ("id", "reason", "expires")
@@ -104,7 +105,5 @@ def refuse_unknown(unknown: Callable[[Sequence[str]], list[str]] | None, ids: Se
 
 
 def _refuse_twins(path: Path, ids: list[str]) -> None:
-    if len(set(ids)) < len(ids):
-        seen: set[str] = set()
-        twins = [value for value in ids if value in seen or seen.add(value)]  # type: ignore[func-returns-value]
-        raise ValueError(f"{path}: ids must be there once, and {listed(twins)} come more than once")
+    if several := twins(ids):
+        raise ValueError(f"{path}: ids must be there once, and {listed(several)} come more than once")

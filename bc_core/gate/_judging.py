@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._texts import listed
 from bc_core.comparison._comparison import Comparison
 from bc_core.comparison._error_instances import ErrorInstances
 from bc_core.counting._overlap import ErrorOverlap
@@ -20,7 +21,6 @@ from bc_core.gate._id_files import AcceptedFlip, read_accepted, read_ids, refuse
 from bc_core.gate._policy import Bounds, PerPart, Policy
 from bc_core.predictions._aligned import LabelRights, Told
 from bc_core.predictions._joining import id_texts
-from bc_core.predictions._tables import listed
 from bc_core.slices._columns import SliceColumn
 
 

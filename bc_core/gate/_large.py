@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._texts import listed, shown
 from bc_core.comparison._comparison import Comparison
 from bc_core.comparison._error_instances import ErrorInstances
 from bc_core.comparison._sliced import SliceCounts
@@ -33,11 +34,11 @@ from bc_core.gate._large_files import (
 )
 from bc_core.gate._origins import COLUMNAR, JSON, LEAST_BYTES, TEXT, NotPlainError, origin_of
 from bc_core.predictions._columns import ColumnNames
-from bc_core.predictions._engine_files import quoted
+from bc_core.predictions._engine_files import quoted, text
 from bc_core.predictions._further_columns import FILES, contradiction, refuse_no_such_file
 from bc_core.predictions._labels import refuse_look_alikes, refuse_numbers_among_names
 from bc_core.predictions._right import first_names, of_lm_eval
-from bc_core.predictions._tables import Progress, listed, shown
+from bc_core.predictions._tables import Progress
 from bc_core.slices._columns import CUTS, MOST_VALUES, SliceColumn, range_names
 from bc_core.slices._metadata import MOST_COLUMNS, MOST_TEXTS
 
@@ -239,8 +240,7 @@ class _Query:
         )
 
     def _enumerate(self, name: str, texts: Sequence[str]) -> None:
-        values = ", ".join("'{}'".format(text.replace("'", "''")) for text in texts)
-        self._run(f"create type {name} as enum ({values})")
+        self._run(f"create type {name} as enum ({', '.join(map(text, texts))})")
 
     def _holders(self, name: str) -> list[LargeFile]:
         """The files that have a column, of which the last counts, as where they are joined in memory."""

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._texts import listed, shown
 from bc_core.gate._origins import TEXT, NotPlainError, origin_of, typed
 from bc_core.predictions._columns import ColumnNames, Roles, keeping, roles_of
-from bc_core.predictions._engine_files import damaged, engine, quoted
-from bc_core.predictions._tables import Progress, listed, shown
+from bc_core.predictions._engine_files import damaged, engine, quoted, text
+from bc_core.predictions._tables import Progress
 from bc_core.slices._columns import MOST_VALUES
 
 MEMORY = "1GB"
@@ -151,16 +152,12 @@ def labelled(connection: Any, file: LargeFile, class_names: Sequence[str] | None
     """
     if file.roles.pred is not None or not file.roles.scores:
         return file
-    roles, columns = file.roles, [quoted(name) for name in file.roles.scores]
+    roles = file.roles
     if roles.prefix:
-        names = [name.removeprefix(roles.prefix) for name in roles.scores]
-        if set(names) == set(map(str, range(len(names)))):
-            columns, named = [columns[names.index(str(number))] for number in range(len(names))], None
-        else:
-            named = names
-        scores, size = f"[{', '.join(f'{column}::double' for column in columns)}]", len(columns)
+        columns, named = roles.classes
+        scores, size = f"[{', '.join(f'{quoted(column)}::double' for column in columns)}]", len(columns)
     else:
-        (scores,), named = columns, None if class_names is None else list(class_names)
+        scores, named = quoted(roles.scores[0]), None if class_names is None else tuple(class_names)
         size = connection.execute(f"select len({scores}) from {file.origin} limit 1").fetchall()[0][0]
     bad = f"{scores} is null or len({scores}) <> {size} or list_count({scores}) <> {size}"
     query = f"select count(*) from {file.origin} where {bad} or not isfinite(list_sum({scores})::double)"
@@ -172,8 +169,7 @@ def labelled(connection: Any, file: LargeFile, class_names: Sequence[str] | None
     if named is None:
         label, kind = f"{best} - 1", "INTEGER"
     else:
-        texts = ", ".join("'{}'".format(name.replace("'", "''")) for name in named)
-        label, kind = f"([{texts}])[{best}]", "VARCHAR"
+        label, kind = f"([{', '.join(map(text, named))}])[{best}]", "VARCHAR"
     made = "bc label of scores"
     origin = f"(select *, {label} as {quoted(made)} from {file.origin})"
     return replace(file, origin=origin, types={**file.types, made: kind}, roles=replace(roles, pred=made), classes=size)

@@ -95,10 +95,6 @@ def threshold_parser() -> argparse.ArgumentParser:
     parser.add_argument("--html", metavar="FILE", help="the curve as a page of one file")
     parser.add_argument("--markdown", metavar="FILE", help="a pull request's summary; - prints it")
     _add_columns(parser)
-    parser.set_defaults(
-        slice=None, weight=None, cluster=None, right=None, new_threshold=None, top_k=None, multilabel=False
-    )
-    parser.set_defaults(correct=None, filter=None, columns_from=None, noise=None, junit=None, save=None)
     return parser
 
 
@@ -139,6 +135,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     right.add_argument("--multilabel", action="store_true", help="all of several labels are right, each 0 or 1")
     right.add_argument(
         "--right",
+        dest="rule",
         metavar="RULE",
         help='such as "abs(pred - target) <= 2"; or module:function, which is imported and run',
     )

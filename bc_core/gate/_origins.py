@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 
 from bc_core.predictions._columns import Roles
 from bc_core.predictions._csv_files import separator_of
-from bc_core.predictions._engine_files import literal, quoted
-from bc_core.predictions._streams import chunks
+from bc_core.predictions._engine_files import literal, quoted, text
+from bc_core.predictions._reading import chunks
 from bc_core.predictions._tables import Keep, Progress
 from bc_core.predictions._text_files import open_text
 
@@ -72,11 +71,7 @@ def origin_of(
 
 
 def _parquet(path: str) -> str:
-    return f"read_parquet({_text(literal(path))})"
-
-
-def _text(text: str) -> str:
-    return "'{}'".format(text.replace("'", "''"))
+    return f"read_parquet({text(literal(path))})"
 
 
 def _copy(connection: Any, path: str, copy: str, keep: Keep) -> None:
@@ -89,12 +84,12 @@ def _copy(connection: Any, path: str, copy: str, keep: Keep) -> None:
         names = next(csv.reader([first], delimiter=separator, strict=True), [])
     if len(set(names)) < len(names) or not all(names) or "\n" in first[:-1]:
         raise NotPlainError
-    columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
+    columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name in names)
     kept = ", ".join(map(quoted, keep(names)))
     options = f"""header=true, auto_detect=false, delim='{separator}', quote='"', escape='"', columns={{{columns}}}"""
     try:
         connection.execute(
-            f"copy (select {kept} from read_csv({_text(literal(path))}, {options})) to {_text(copy)} (format parquet)"
+            f"copy (select {kept} from read_csv({text(literal(path))}, {options})) to {text(copy)} (format parquet)"
         )
     except duckdb.Error as error:
         raise NotPlainError from error
@@ -114,15 +109,9 @@ def _copy_json(path: str, copy: str, keep: Keep, progress: Progress) -> None:
         ends = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
         return pa.ListArray.from_arrays(pa.array(ends), pa.array(values.ravel()))
 
-    kept: list[str] = []
-
-    def of_the_first(names: Sequence[str]) -> Sequence[str]:
-        kept.extend(keep(names) if not kept else ())
-        return kept
-
     writer, size = None, 0
     try:
-        for part in chunks(path, of_the_first, _ROWS):
+        for part in chunks(path, keep, _ROWS):
             table = pa.table({name: column(values) for name, values in part.columns.items()})
             writer = parquet.ParquetWriter(copy, table.schema) if writer is None else writer
             if table.schema != writer.schema:

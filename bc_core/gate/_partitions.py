@@ -15,7 +15,7 @@ from bc_core.comparison._compare import compare
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import count_cells
 from bc_core.gate._judging import Counted, Subject
-from bc_core.slices._columns import SliceColumn, range_names
+from bc_core.slices._columns import SliceColumn, coded_texts, range_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,15 +177,12 @@ def _counted(
             raise ValueError(f"edges of {column!r}: its values are no numbers")
         if not len(ordered) or (np.diff(ordered) <= 0).any():
             raise ValueError(f"edges of {column!r}: expected numbers in rising order, got {list(cuts)}")
-        texts, codes = list(range_names(ordered)), np.searchsorted(ordered, values.astype(np.float64), side="right")
+        texts, codes = range_names(ordered), np.searchsorted(ordered, values.astype(np.float64), side="right")
     else:
         found = values.tolist()
         if missing := sum(value is None or str(value) in ("", "nan", "<NA>") for value in found):
             raise ValueError(f"{column}: {missing} values are missing")
-        names = [str(value) for value in found]
-        texts = sorted(set(names))
-        known = {text: code for code, text in enumerate(texts)}
-        codes = np.fromiter((known[name] for name in names), np.intp, len(names))
+        texts, codes = coded_texts([str(value) for value in found])
     counts = count_cells(right[0], right[1], codes, max(1, len(texts)))
     return {text: counts[code] for code, text in enumerate(texts) if counts[code].any()}
 

@@ -18,7 +18,7 @@ from bc_core.promise._grammar import Promise
 TABLE = "bc-compare"
 _LEAST = 30
 _BOUNDS = ("promise", "min_gain", "non_inferiority")
-_COLUMNS = ("id", "pred", "new_pred", "scores", "target", "weight", "cluster", "by_position", "columns_from")
+COLUMNS = ("id", "pred", "new_pred", "scores", "target", "weight", "cluster", "by_position", "columns_from")
 _KEYS = (
     *_BOUNDS,
     "confidence",
@@ -31,7 +31,7 @@ _KEYS = (
     "columns",
     "right",
 )
-_RIGHT: dict[str, tuple[tuple[type, ...], str]] = {
+RIGHT: dict[str, tuple[tuple[type, ...], str]] = {
     "threshold": ((int, float), "a number"),
     "new_threshold": ((int, float), "a number"),
     "top_k": ((int,), "a whole number"),
@@ -152,7 +152,7 @@ def policy_of(keys: Mapping[str, Any], where: str) -> Policy:
     """
     _known(keys, _KEYS, where)
     columns = _table(keys, "columns", where)
-    _known(columns, _COLUMNS, f"{where}, columns")
+    _known(columns, COLUMNS, f"{where}, columns")
     for key, value in columns.items():
         if not isinstance(value, bool if key == "by_position" else str):
             raise ValueError(f"{where}, columns: {key} must be {_kind(key)}, got {value!r}")
@@ -187,9 +187,9 @@ def right_of(keys: Mapping[str, Any], where: str) -> Right | None:
     Raises:
         ValueError: A key is unknown, of another type, or contradicts another one.
     """
-    _known(keys, _RIGHT, where)
+    _known(keys, RIGHT, where)
     for key, value in keys.items():
-        kinds, told = _RIGHT[key]
+        kinds, told = RIGHT[key]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise ValueError(f"{where}: {key} must be {told}, got {value!r}")
     if not keys:

@@ -14,42 +14,17 @@ from bc_core.comparison._comparison import Comparison
 from bc_core.counting._intervals import wilson_interval
 from bc_core.counting._noise import NoiseFloor
 from bc_core.counting._overlap import Verdict
+from bc_core.counting._score_lines import ScoreLine, score_lines
 from bc_core.counting._scores import SCORES
 from bc_core.counting._several import benjamini_hochberg
-from bc_core.counting._weighted import chance_of_so_many, wilson_bounds
+from bc_core.counting._weighted import chance_of_so_many
 from bc_core.gate._checks import whole_verdict
-from bc_core.gate._evidence import Rows
+from bc_core.gate._evidence import Evidence
 from bc_core.gate._judging import Counted, Judgement, Subject
 from bc_core.slices._search import FoundSlice
 
 FORMAT, VERSION = "backward-compat-report", 1
 MISTAKES = 10
-
-
-@dataclass(frozen=True)
-class ScoreLine:
-    """A score over all instances, with its interval.
-
-    Attributes:
-        name: A key of `SCORES`.
-        value: The score; nan where nothing is below the fraction bar.
-        low: Lower bound.
-        high: Upper bound.
-        above: Instances above the fraction bar; of weighted or clustered ones, an effective number.
-        below: Instances below it.
-    """
-
-    name: str
-    value: float
-    low: float
-    high: float
-    above: float
-    below: float
-
-    @property
-    def title(self) -> str:
-        """What it is called."""
-        return SCORES[self.name].title
 
 
 @dataclass(frozen=True)
@@ -213,9 +188,10 @@ def report_of(
         names = [name for column in subject.slices.values() for name in column.names]
         counts = np.concatenate([column.counts for column in subject.slices.values()])
         slice_parts = _parts(names, counts, overlap.nfr, confidence)
+    evidence = Evidence(overlap.counts.sum(axis=0)) if subject.rows is None else subject.rows.part()
     return Report(
         comparison,
-        tuple(_scores(comparison, subject.rows, confidence)),
+        tuple(score_lines(evidence.ratio, confidence)),
         tuple(class_parts),
         tuple(slice_parts),
         tuple(_mistakes(subject, sureness)),
@@ -226,21 +202,6 @@ def report_of(
         tuple(notes),
         labels is not None,
     )
-
-
-def _scores(comparison: Comparison | Counted, rows: Rows | None, confidence: float) -> list[ScoreLine]:
-    overlap = comparison.overlap
-    evidence = None if rows is None else rows.part()
-    lines = []
-    for name in SCORES:
-        if evidence is None or evidence.plain:
-            above, below = (float(count) for count in overlap._ratio(name))
-            low, high = overlap.interval(name, confidence)
-        else:
-            above, below = evidence.ratio(name)
-            low, high = wilson_bounds(above / below if below else math.nan, below, (1 - confidence) / 2)
-        lines.append(ScoreLine(name, above / below if below else math.nan, low, high, above, below))
-    return lines
 
 
 def _parts(names: Sequence[str], counts: NDArray[np.int64], rate: float, confidence: float) -> list[PartLine]:

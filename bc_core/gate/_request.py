@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
 from bc_core._pages import to_tensorboard
+from bc_core._texts import listed
 from bc_core.comparison._compare import compare
 from bc_core.comparison._comparison import Comparison
 from bc_core.comparison._confidence import Said
@@ -35,7 +36,7 @@ from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._joining import id_texts, join
 from bc_core.predictions._reading import FORMATS
 from bc_core.predictions._right import Right
-from bc_core.predictions._tables import Progress, listed
+from bc_core.predictions._tables import Progress
 from bc_core.slices._columns import SliceColumn
 from bc_core.slices._metadata import MOST_COLUMNS
 from bc_core.slices._search import find_slices
@@ -335,8 +336,8 @@ class Outputs:
     save: str | None = None
 
 
-def write(found: Report, outputs: Outputs) -> None:
-    """Write a report; `-` is for whoever prints.
+def write(found: Report, outputs: Outputs) -> str | None:
+    """Write a report; returns that whose path is `-`, to be printed.
 
     Raises:
         ValueError: A path has another ending.
@@ -346,8 +347,11 @@ def write(found: Report, outputs: Outputs) -> None:
     paths = [path for path in vars(outputs).values() if path is not None]
     if len(set(paths)) < len(paths):
         raise ValueError(f"two reports of one name: {', '.join(paths)}")
+    printed = None
     for path, made in ((outputs.json, as_json), (outputs.markdown, markdown), (outputs.junit, junit)):
-        if path is not None and path != "-":
+        if path == "-":
+            printed = made(found).rstrip("\n")
+        elif path is not None:
             write_whole(Path(path), made(found).encode("utf-8", "backslashreplace"))
     comparison = found.comparison
     assert isinstance(comparison, Comparison)  # counts alone come from a cluster, not from a command line
@@ -357,6 +361,7 @@ def write(found: Report, outputs: Outputs) -> None:
         comparison.save(outputs.save)
     if outputs.tensorboard is not None:
         to_tensorboard(outputs.tensorboard, comparison if comparison.step is not None else replace(comparison, step=0))
+    return printed
 
 
 def as_json(found: Report) -> str:
@@ -371,14 +376,12 @@ def merged(keys: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
         **{key: value for key, value in flags.items() if value is not None and key not in ("columns", "right")},
     }
     for table in ("columns", "right"):
-        said = {key: value for key, value in flags.get(table, {}).items() if value is not None and value is not False}
-        if said:
-            result[table] = {**(result.get(table) or {}), **said}
-    if "min_gain" in flags or "non_inferiority" in flags:
-        given = {key for key in ("min_gain", "non_inferiority") if flags.get(key) is not None}
-        if given:
-            for other in {"min_gain", "non_inferiority"} - given:
-                result.pop(other, None)
+        if flags[table]:
+            result[table] = {**(result.get(table) or {}), **flags[table]}
+    bounds = {"min_gain", "non_inferiority"}  # of one number, so that one takes the place of the other
+    if bounds & set(flags):
+        for other in bounds - set(flags):
+            result.pop(other, None)
     return result
 
 

@@ -11,7 +11,7 @@ from bc_core.files._files import in_bytes
 from bc_core.gate._large_files import connected
 from bc_core.gate._origins import COLUMNAR, JSON, LEAST_BYTES, TEXT, NotPlainError, origin_of
 from bc_core.predictions._columns import ColumnNames, keeping
-from bc_core.predictions._streams import chunks
+from bc_core.predictions._reading import chunks
 from bc_core.predictions._tables import Keep
 
 # What is held of a byte of text, and of a value, at the very least: twice as much was measured.

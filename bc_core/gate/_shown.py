@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from bc_core._texts import one_line
 from bc_core.comparison._shown import new_in_words
 from bc_core.gate._checks import Check
 from bc_core.gate._judging import Counted
@@ -19,25 +20,12 @@ MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "❔"}
 
 def terminal(report: Report) -> str:
     """Checks first, then scores, worst classes and slices, new mistakes."""
-    overlap = report.comparison.overlap
     lines = []
     if report.verdict is not None and report.judgement is not None:
         lines += [_check_line(check) for check in _worst_first(report.judgement.checks)]
         lines += [f"{report.verdict.upper()}: {_tally(report.judgement.checks)}", ""]
     title = f"Comparison {report.comparison.name!r}" if report.comparison.name is not None else "Comparison"
-    lines += [
-        title,
-        f"{overlap.total} instances, {overlap.num_classes} class{'es' * (overlap.num_classes != 1)}",
-        f"{overlap.both_right} both right, {overlap.h1_only_right} only h1 (negative flips), "
-        f"{overlap.h2_only_right} only h2 (positive flips), {overlap.both_wrong} both wrong",
-        f"{'score':<20}  {'estimate':>8}  {f'{100 * report.confidence:g}% interval':<18}  counts",
-    ]
-    for line in report.scores:
-        if not line.below:
-            lines.append(f"{line.title:<20}  {'-':>8}  {'undefined':<18}  0 / 0")
-            continue
-        interval = f"{line.low:.2%} to {line.high:.2%}"
-        lines.append(f"{line.title:<20}  {line.value:>8.2%}  {interval:<18}  {line.above:.10g} / {line.below:.10g}")
+    lines += [title, *report.comparison.overlap._told(report.scores, report.confidence)]
     lines += _told_parts(f"Worst {_parts_are(report)}", report.classes) + _told_parts("Worst slices", report.slices)
     if report.found:
         lines.append("Slices that were looked for, tried on the half that took no part in finding them")
@@ -62,31 +50,21 @@ def markdown(report: Report) -> str:
     ]
     if report.judgement is not None:
         checks = _worst_first(report.judgement.checks)
-        lines += ["", "| | where | wanted | measured |", "|---|---|---|---|"]
-        lines += [
-            f"| {MARKS[check.verdict]} | {_cell(check.scope)} | {_cell(check.wanted)} | {_cell(_measured(check))} |"
-            for check in checks[:_FEW_CHECKS]
-        ]
+        lines += _table(
+            ("", "where", "wanted", "measured"),
+            ((MARKS[check.verdict], check.scope, check.wanted, _measured(check)) for check in checks[:_FEW_CHECKS]),
+        )
         if len(checks) > _FEW_CHECKS:
             lines += ["", f"{len(checks)} checks in all: {_tally(checks)}."]
-    lines += ["", f"| score | estimate | {100 * report.confidence:g} % interval |", "|---|---|---|"]
-    lines += [
-        f"| {line.title} | {line.value:.2%} | {line.low:.2%} to {line.high:.2%} |"
-        for line in report.scores
-        if line.below
-    ]
-    worst = [*_broken(report.classes), *_broken(report.slices)]
-    if worst:
-        lines += [
-            "",
-            f"| worst {_parts_are(report)} and slices | broke | of | rate |",
-            "|---|---|---|---|",
-        ]
-        lines += [
-            f"| {_cell(part.name)} | {part.negative_flips} | {part.total} | {part.rate:.2%} ({part.low:.2%} to "
-            f"{part.high:.2%}) |"
-            for part in worst
-        ]
+    lines += _table(
+        ("score", "estimate", f"{100 * report.confidence:g} % interval"),
+        ((s.title, f"{s.value:.2%}", f"{s.low:.2%} to {s.high:.2%}") for s in report.scores if s.below),
+    )
+    if worst := [*_broken(report.classes), *_broken(report.slices)]:
+        lines += _table(
+            (f"worst {_parts_are(report)} and slices", "broke", "of", "rate"),
+            ((p.name, p.negative_flips, p.total, f"{p.rate:.2%} ({p.low:.2%} to {p.high:.2%})") for p in worst),
+        )
     if report.found:
         lines += [
             "",
@@ -128,11 +106,6 @@ def junit(report: Report) -> str:
     output.text = _xml(terminal(report))
     ElementTree.indent(suite)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
-
-
-def one_line(text: object) -> str:
-    """Keep a name from breaking a line or moving a terminal's cursor."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
 
 
 def _parts_are(report: Report) -> str:
@@ -218,7 +191,13 @@ def _further(report: Report) -> list[str]:
     return lines
 
 
-def _cell(text: str) -> str:
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """A table of Markdown, with an empty line before it."""
+    lines = [f"| {' | '.join(map(_cell, row))} |" for row in (head, *rows)]
+    return ["", lines[0], f"|{'---|' * len(head)}", *lines[1:]]
+
+
+def _cell(text: object) -> str:
     """Text that a table or a list of Markdown shows as it is."""
     escaped = re.sub(r"([\\`*_{}\[\]<>#|~@!&])", r"\\\1", one_line(text))
     return escaped.replace("\\@", "@\u200b")  # a name in data must not call anybody

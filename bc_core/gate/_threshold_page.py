@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._texts import in_html
 from bc_core.counting._intervals import wilson_interval
 from bc_core.counting._scores import SCORES
 from bc_core.gate._threshold_command import SHOWN, told_of, verdict_of
@@ -77,13 +77,13 @@ def threshold_page(curve: ThresholdCurve, name: str, confidence: float) -> str:
         f"<h2>Accuracy{'; what is below is cut off' if float(accuracy.min()) < floor else ''}</h2>",
         _picture(curve, both, (floor, min(1.0, max(float(accuracy.max()), old) + 0.02)), "Accuracy over the threshold"),
     ]
-    said = "".join(f"<p>{html.escape(line)}</p>" for line in told_of(curve))
+    said = "".join(f"<p>{in_html(line)}</p>" for line in told_of(curve))
     verdict = verdict_of(curve)
     heading = title if verdict is None else f"{verdict.capitalize()}: {title}"
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{in_html(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body><main><h1>{_text(heading)}</h1>"
+        f"<style>{_STYLE}</style></head><body><main><h1>{in_html(heading)}</h1>"
         f"<p>{total} instances; h2 says class 1 where its score is at least the threshold.</p>{said}"
         f"{''.join(pictures)}{_table(curve)}</main></body></html>\n"
     )
@@ -139,9 +139,9 @@ def _picture(
     for line in [*lines, *marked]:
         ends_at = place_of_line + _STROKE
         parts.append(f'<line class="curve {line.style}" x1="{place_of_line}" x2="{ends_at}" y1="14" y2="14"/>')
-        parts.append(f'<text x="{ends_at + 6}" y="18">{_text(line.told)}</text>')
+        parts.append(f'<text x="{ends_at + 6}" y="18">{in_html(line.told)}</text>')
         place_of_line = ends_at + 24 + _LETTER * len(line.told)
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_text(told)}">{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{in_html(told)}">{"".join(parts)}</svg>'
 
 
 def _ticks(low: float, high: float) -> Iterator[float]:
@@ -154,7 +154,7 @@ def _ticks(low: float, high: float) -> Iterator[float]:
 
 def _table(curve: ThresholdCurve) -> str:
     scores = [curve.score(score) for score in SHOWN]
-    head = "".join(f"<th>{_text(SCORES[score].title)}</th>" for score in SHOWN)
+    head = "".join(f"<th>{in_html(SCORES[score].title)}</th>" for score in SHOWN)
     rows = "".join(
         f"<tr><td>{threshold:.6g}</td>{''.join(f'<td>{score[place]:.2%}</td>' for score in scores)}</tr>"
         for place, threshold in enumerate(curve.thresholds.tolist())
@@ -163,7 +163,3 @@ def _table(curve: ThresholdCurve) -> str:
         f"<details><summary>All {len(curve.thresholds)} thresholds</summary>"
         f"<table><tr><th>threshold</th>{head}</tr>{rows}</table></details>"
     )
-
-
-def _text(text: str) -> str:
-    return html.escape("".join(char if char.isprintable() else repr(char)[1:-1] for char in text))

@@ -54,23 +54,18 @@ class TileBackend(Protocol):
 
     def tile(self, activation: Any, rows: int, columns: int) -> Any:
         """(rows * columns, ...) as (rows, columns, K), in float32 or float64."""
-        ...
 
     def shift(self, tile: Any) -> Any:
         """Column shifts (m, K) from the first tile, tile[0] + mean_i(tile - tile[0]), in the tile's type."""
-        ...
 
     def sums(self, tile: Any, shift: Any) -> TileSums:
         """Sums of one tile, in the tile's type or a wider one."""
-        ...
 
     def add(self, totals: TileSums | None, sums: TileSums) -> TileSums:
         """Add in float64, on the device or on the host; may change `totals` in place. None: the first tile."""
-        ...
 
     def host(self, array: Any) -> Floats:
         """An array as float64 of numpy."""
-        ...
 
 
 class NumpyBackend:

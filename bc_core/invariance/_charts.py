@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence, ValuesView
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from bc_core.counting._overlap import ErrorOverlap
-from bc_core.invariance._layer_measures import Floats, LayerMeasures, Level, Statistic, Summary
+from bc_core.invariance._accumulator import Floats
+from bc_core.invariance._layer_measures import LayerMeasures, Level, Statistic
+
+if TYPE_CHECKING:
+    from bc_core.invariance._result import InvarianceResult
+    from bc_core.invariance._update import InvarianceUpdate
 
 Order = Literal["sorted", "index"]
 
@@ -33,49 +37,6 @@ CONSISTENCY_SCORES = {
     "consistency_h2": "accuracy_h2",
     "negative_flip_rate": "nfr",
 }
-
-
-class Measured(Protocol):
-    """What charts read of an `InvarianceResult`."""
-
-    kind: Any
-    transforms: tuple[str, ...]
-
-    @property
-    def samples(self) -> int: ...
-    @property
-    def layer_names(self) -> tuple[str, ...]: ...
-    def values(self) -> ValuesView[LayerMeasures]: ...
-    def __getitem__(self, name: str) -> LayerMeasures: ...
-    def __contains__(self, name: object) -> bool: ...
-
-
-class Compared(Protocol):
-    """What charts read of an `InvarianceUpdate`."""
-
-    @property
-    def transforms(self) -> tuple[str, ...]: ...
-    @property
-    def sizes(self) -> tuple[float, ...]: ...
-    @property
-    def identity(self) -> int: ...
-    @property
-    def samples(self) -> int: ...
-    @property
-    def consistency(self) -> tuple[ErrorOverlap, ...]: ...
-    @property
-    def overlaps(self) -> tuple[ErrorOverlap, ...] | None: ...
-    @property
-    def h1(self) -> Measured | None: ...
-    @property
-    def h2(self) -> Measured | None: ...
-    @property
-    def statistic(self) -> Statistic: ...
-    @property
-    def how(self) -> Summary: ...
-    @property
-    def confidence(self) -> float: ...
-    def depth_table(self) -> list[dict[str, Any]]: ...
 
 
 class Group(NamedTuple):
@@ -102,7 +63,7 @@ class Point(NamedTuple):
     high: float
 
 
-def told_size(measured: Measured) -> str:
+def told_size(measured: InvarianceResult) -> str:
     """How much was measured, for a title."""
     return f"{measured.samples:,} samples × {len(measured.transforms)} transformations"
 
@@ -146,7 +107,7 @@ def transformation_groups(names: Sequence[str], sizes: Sequence[float], identity
     return sorted(groups, key=lambda group: not group.kind)
 
 
-def curve(update: Compared, score: str, confidence: float = 0.95) -> list[Point]:
+def curve(update: InvarianceUpdate, score: str, confidence: float = 0.95) -> list[Point]:
     """A score of each transformation, with its Wilson interval.
 
     Args:

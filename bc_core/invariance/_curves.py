@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bc_core._figure import DARK, LIGHT, Theme, dress, percent
+from bc_core._figure import DARK, LIGHT, Theme, dress, finish, new_figure, percent
 from bc_core.invariance._charts import (
     CONSISTENCY_SCORES,
-    Compared,
     Group,
     Point,
     curve,
@@ -25,15 +24,15 @@ from bc_core.invariance._drawing import (
     H2,
     KINDS,
     WORSE,
-    finish,
     legend,
-    new_figure,
     short,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from bc_core.invariance._update import InvarianceUpdate
 
 
 class _Line(NamedTuple):
@@ -76,7 +75,7 @@ _PANELS = (
 )
 
 
-def depth(update: Compared, path: str | os.PathLike[str] | None = None, dark: bool = False) -> Figure:
+def depth(update: InvarianceUpdate, path: str | os.PathLike[str] | None = None, dark: bool = False) -> Figure:
     """Draw NV of every layer of h1 and h2 over depth, and the difference with its paired interval below.
 
     Args:
@@ -154,7 +153,7 @@ def _draw_depths(axes: Axes, theme: Theme, table: Sequence[dict[str, Any]], same
 
 
 def curves(
-    update: Compared,
+    update: InvarianceUpdate,
     path: str | os.PathLike[str] | None = None,
     dark: bool = False,
     *,

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from bc_core.invariance._accumulator import Floats
 
 # By how much an activation may differ in batches of other sizes, as a share of the largest.
 _ROUNDING = 1e-5
@@ -24,17 +24,14 @@ class FiringBackend(Protocol):
 
     def largest(self, kept: Any | None, values: Any, count: int) -> Any:
         """The `count` largest, at most, of `kept` and `values` (r, K) along axis 0, largest first."""
-        ...
 
     def firing(self, tile: Any, threshold: Any, identity: int) -> tuple[Any, Any]:
         """Of a tile (r, m, K): (sum_i f_i sum_{j != identity} f_ij, sum_i f_i), each (K,); f_ij = 1[a_ij > threshold],
         f_i that of the identity.
         """  # noqa: D205
-        ...
 
     def host(self, array: Any) -> Floats:
         """An array as float64 of numpy."""
-        ...
 
 
 class NumpyFiring:

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bc_core._figure import DARK, LIGHT, Theme
-from bc_core.invariance._charts import Measured, Order, heat_difference, heat_row, scale_end, told_size
-from bc_core.invariance._drawing import BETTER, H1, H2, KINDS, WORSE, finish, new_figure, short
-from bc_core.invariance._layer_measures import Floats, Level, Statistic
+from bc_core._figure import DARK, LIGHT, Theme, finish, new_figure
+from bc_core.invariance._accumulator import Floats
+from bc_core.invariance._charts import Order, heat_difference, heat_row, scale_end, told_size
+from bc_core.invariance._drawing import BETTER, H1, H2, KINDS, WORSE, short
+from bc_core.invariance._layer_measures import Level, Statistic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from bc_core.invariance._result import InvarianceResult
 
 # On light, on dark: dead units, and the middle of the scale of differences.
 _DEAD = ("#c3c8cf", "#4b525d")
@@ -31,7 +34,7 @@ class _Fonts(NamedTuple):
 
 
 def heat_map(
-    result: Measured,
+    result: InvarianceResult,
     path: str | os.PathLike[str] | None = None,
     dark: bool = False,
     *,
@@ -79,8 +82,8 @@ def heat_map(
 
 
 def heat_maps(
-    h1: Measured,
-    h2: Measured,
+    h1: InvarianceResult,
+    h2: InvarianceResult,
     path: str | os.PathLike[str] | None = None,
     dark: bool = False,
     *,

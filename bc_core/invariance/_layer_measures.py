@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bc_core.invariance._accumulator import Moments, unit_blocks
+from bc_core.invariance._accumulator import Floats, Moments, unit_blocks
 from bc_core.invariance._distributions import f_upper_tail
 
-Floats = NDArray[np.float64]
 Statistic = Literal["std", "var"]
 Summary = Literal["ratio_of_means", "mean_of_ratios"]
 Level = Literal["unit", "feature"]

@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from bc_core.invariance._accumulator import Floats
 from bc_core.invariance._distributions import f_limit
-from bc_core.invariance._layer_measures import Floats, Kind, LayerMeasures, Statistic, Summary
+from bc_core.invariance._layer_measures import Kind, LayerMeasures, Statistic, Summary
 from bc_core.invariance._result import InvarianceResult
 
 Family = Literal["all", "layer"]

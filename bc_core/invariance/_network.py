@@ -10,8 +10,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from bc_core.invariance._accumulator import Moments, StreamingMoments, accumulator_bytes, in_groups
-from bc_core.invariance._layer_measures import Floats, LayerMeasures
+from bc_core.invariance._accumulator import Floats, Moments, StreamingMoments, accumulator_bytes, in_groups
+from bc_core.invariance._layer_measures import LayerMeasures
 from bc_core.invariance._layers import Choice, Finder, Layer, LayerChoice
 from bc_core.invariance._probes import Probes
 from bc_core.invariance._resampling import DataFormat, SpatialOps

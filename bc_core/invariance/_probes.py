@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core.invariance._layer_measures import Floats, Statistic, Summary
+from bc_core.counting._intervals import checked_confidence
+from bc_core.invariance._accumulator import Floats
+from bc_core.invariance._layer_measures import Statistic, Summary
 
 # Entries of intermediate arrays, 8 bytes each.
 _BLOCK = 1 << 22
@@ -34,7 +36,8 @@ class Probes:
 
     Example:
         >>> import numpy as np
-        >>> from bc_core.invariance import Probes
+        >>> from bc_core.counting._intervals import checked_confidence
+    from bc_core.invariance import Probes
         >>> probes = Probes(units=2)
         >>> tile = np.arange(24.0).reshape(2, 3, 4)  # r, m, K
         >>> probes.add("fc", tile[:, :, probes.choose("fc", 4)])
@@ -91,7 +94,8 @@ class Interval(NamedTuple):
     """Lower and upper bound.
 
     Example:
-        >>> from bc_core.invariance import Interval
+        >>> from bc_core.counting._intervals import checked_confidence
+    from bc_core.invariance import Interval
         >>> Interval(0.25, 0.5).high
         0.5
     """
@@ -135,7 +139,8 @@ def nv_influence(
 
     Example:
         >>> import numpy as np
-        >>> from bc_core.invariance._probes import nv_influence
+        >>> from bc_core.counting._intervals import checked_confidence
+    from bc_core.invariance._probes import nv_influence
         >>> a = np.array([[0.0, 2.0], [1.0, 3.0]])[:, :, None]
         >>> nv_influence(a, "var")
         (4.0, array([0., 0.]))
@@ -207,14 +212,14 @@ def paired_intervals(
 
     Example:
         >>> import numpy as np
-        >>> from bc_core.invariance._probes import paired_intervals
+        >>> from bc_core.counting._intervals import checked_confidence
+    from bc_core.invariance._probes import paired_intervals
         >>> rng = np.random.default_rng(0)
         >>> a = rng.normal(size=(100, 1, 20)) + 0.3 * rng.normal(size=(100, 4, 20))
         >>> paired_intervals(a, a, (0.27, 0.27)).difference
         Interval(low=0.0, high=0.0)
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a number between 0 and 1 such as 0.95, got {confidence!r}")
+    checked_confidence(confidence)
     sizes = {len(found) for found in (h1, h2) if found is not None}
     if len(sizes) != 1:
         raise ValueError(f"expected activations of h1 and h2 for the same samples, got {sorted(sizes)} of them")

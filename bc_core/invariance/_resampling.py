@@ -35,31 +35,21 @@ class SpatialOps(Protocol):
 
     def shape(self, x: Any) -> tuple[int, ...]:
         """Shape of an array."""
-        ...
 
     def reshape(self, x: Any, shape: tuple[int, ...]) -> Any:
         """`x` with another shape."""
-        ...
 
     def take(self, x: Any, indices: NDArray[np.int64], axis: int) -> Any:
         """Entries of `x` at `indices`, shape (P,), along `axis`."""
-        ...
 
     def scale(self, x: Any, weights: NDArray[np.float32]) -> Any:
         """`x * weights`, broadcast from the right, in the type of `x`."""
-        ...
-
-    def add(self, a: Any, b: Any) -> Any:
-        """`a + b`."""
-        ...
 
     def stack(self, xs: Sequence[Any], axis: int) -> Any:
         """Arrays of one shape along a new axis."""
-        ...
 
     def split(self, x: Any, axis: int) -> list[Any]:
         """The entries of `x` along `axis`, without it."""
-        ...
 
 
 class NumpySpatial:
@@ -89,10 +79,6 @@ class NumpySpatial:
         if x.dtype.kind in "iub":
             raise TypeError(f"{NEEDS_FLOATS}. Received: {x.dtype}.")
         return x * weights.astype(x.dtype, copy=False)
-
-    def add(self, a: Any, b: Any) -> Any:
-        """`a + b`."""
-        return a + b
 
     def stack(self, xs: Sequence[Any], axis: int) -> Any:
         """Arrays of one shape along a new axis."""
@@ -271,7 +257,7 @@ def resample(x: Any, plan: Plan, data_format: DataFormat, ops: SpatialOps) -> An
         part = ops.take(flat, indices, axis)
         if plan.weights is not None:
             part = ops.scale(part, plan.weights[number] if first else plan.upright[number])
-        total = part if total is None else ops.add(total, part)
+        total = part if total is None else total + part
     return ops.reshape(total, shape)
 
 

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._arrays import flat
+from bc_core._numbers import check_count
+
 Where = str | int | Callable[[Any], Any]
 
 
@@ -125,8 +128,7 @@ def rows_of(batch_size: int, columns: int) -> int:
         >>> rows_of(256, columns=5), rows_of(2, columns=5)
         (51, 1)
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size: expected a whole number of inputs >= 1, got {batch_size!r}")
+    check_count(batch_size, "batch_size")
     return max(1, batch_size // columns)
 
 
@@ -147,10 +149,8 @@ def class_numbers(target: NDArray[Any], rows: int) -> NDArray[np.int64]:
         >>> class_numbers(np.array([[0.0, 1.0], [1.0, 0.0]]), 2), class_numbers(np.array([[1.0], [0.0]]), 2)
         (array([1, 0]), array([1, 0]))
     """
-    classes = target
-    if classes.ndim == 2 and classes.shape[1] == 1:
-        classes = classes[:, 0]
-    elif classes.ndim == 2 and (np.abs(classes.sum(axis=1, dtype=np.float64) - 1) < 1e-3).all():
+    classes = flat(target)
+    if classes.ndim == 2 and (np.abs(classes.sum(axis=1, dtype=np.float64) - 1) < 1e-3).all():
         classes = classes.argmax(axis=1)
     if classes.shape != (rows,) or (classes.dtype.kind == "f" and (classes != np.rint(classes)).any()):
         raise ValueError(

@@ -27,8 +27,6 @@ from bc_core.invariance._result import InvarianceResult
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_RATES = {"consistency_h1": "accuracy_h1", "consistency_h2": "accuracy_h2", "negative_flip_rate": "nfr"}
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class InvarianceUpdate:
@@ -105,11 +103,11 @@ class InvarianceUpdate:
         Raises:
             ValueError: If there is no such rate.
         """
-        if name not in _RATES:
-            raise ValueError(f"name: expected one of {', '.join(_RATES)}, got {name!r}")
         kept_h1, kept_h2 = (kept[:, self._others] for kept in self._kept)
-        pairs = {"consistency_h1": kept_h1, "consistency_h2": kept_h2, "negative_flip_rate": kept_h1 & ~kept_h2}[name]
-        return clustered_interval(pairs.mean(axis=1), confidence)
+        pairs = {"consistency_h1": kept_h1, "consistency_h2": kept_h2, "negative_flip_rate": kept_h1 & ~kept_h2}
+        if name not in pairs:
+            raise ValueError(f"name: expected one of {', '.join(pairs)}, got {name!r}")
+        return clustered_interval(pairs[name].mean(axis=1), confidence)
 
     def table(self, confidence: float = 0.95) -> list[dict[str, Any]]:
         """One row for each transformation, in order: a curve over angle or shift.

@@ -8,6 +8,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
+from bc_core._numbers import check_count
 from bc_core.invariance._transform_set import check_identity
 from bc_core.invariance._update import InvarianceUpdate
 
@@ -44,8 +45,7 @@ def check_watch(
             f"{unknown[0]} is no option of compare_invariance{f'; perhaps {near[0]}' if near else ''}. It takes "
             f"{', '.join(list(known)[4:])}."
         )
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"every must be a whole number of epochs, at least 1. Received: every={every!r}.")
+    check_count(every, "every")
 
 
 def logged(update: InvarianceUpdate, prefix: str) -> dict[str, float]:

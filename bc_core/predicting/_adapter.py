@@ -73,7 +73,6 @@ class Predictor(Protocol):
         Returns:
             B labels or numbers, shape (B,) or (B, 1); or class scores, shape (B, C).
         """
-        ...
 
 
 class Adapter(Protocol):
@@ -91,7 +90,6 @@ class Adapter(Protocol):
 
     def __call__(self, model: str, settings: ModelSettings, /) -> Predictor:
         """Open the model at a path or address."""
-        ...
 
 
 def kind_of(model: str) -> str:

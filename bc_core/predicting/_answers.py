@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import to_numpy
+from bc_core._arrays import flat, to_numpy
 from bc_core.predictions._tables import Table
 
 
@@ -34,8 +34,7 @@ def checked_answer(output: Any, table: Table, model: str) -> NDArray[Any]:
         raise ValueError(f"{model}: {error}") from None
     if array.dtype.kind == "O" and all(isinstance(each, str) for each in array.ravel().tolist()):
         array = array.astype(str)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
+    array = flat(array)
     if array.ndim not in (1, 2) or len(array) != table.size or array.dtype.kind not in "biufU":
         raise ValueError(
             f"{model}: expected one label, number or row of scores for each of {table.size} instances, got "

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._texts import listed
 from bc_core.predicting._adapter import Batch
 from bc_core.predictions._columns import ColumnNames, roles_of
-from bc_core.predictions._tables import Table, listed
+from bc_core.predictions._tables import Table
 
 
 @dataclass(frozen=True)

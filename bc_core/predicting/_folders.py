@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bc_core._arrays import text_objects
+from bc_core._texts import listed
 from bc_core.predicting._adapter import kind_of
-from bc_core.predictions._streams import chunks, columns_of
-from bc_core.predictions._tables import Keep, Table, listed
+from bc_core.predictions._reading import chunks, columns_of
+from bc_core.predictions._tables import Keep, Table
 from bc_core.predictions._text_files import open_text
 
 TEXTS = (".txt",)

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from bc_core._texts import shown
 from bc_core.files._files import in_bytes
 from bc_core.predicting._adapter import Batch, ModelSettings, Predictor
-from bc_core.predictions._tables import shown
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 # An endpoint that asks for more is asked again by another run.

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bc_core._texts import listed
 from bc_core.files._files import locked
 from bc_core.predicting._adapter import ModelSettings, Predictor, open_model
 from bc_core.predicting._answers import answer_columns, checked_answer, same_answer
 from bc_core.predicting._data import Asked, DataColumns, found_columns
 from bc_core.predicting._folders import data_chunks, data_columns, folder_of, refuse_images
 from bc_core.predicting._partial import FORMATS, Partial
-from bc_core.predictions._tables import Table, listed
+from bc_core.predictions._tables import Table
 
 BATCH = 256
 _FIRST = 16

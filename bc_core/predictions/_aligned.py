@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core.counting._scores import count_cells
 from bc_core.predictions._columns import Roles
 from bc_core.predictions._tables import Table
 
@@ -32,9 +33,7 @@ class LabelRights:
     @property
     def counts(self) -> NDArray[np.int64]:
         """Shape (L, 2, 2), instances by label and by who is right."""
-        cells = self.h1_right.astype(np.intp) * 2 + self.h2_right
-        counts = [np.bincount(column, minlength=4).reshape(2, 2) for column in cells.T]
-        return np.asarray(counts, np.int64)
+        return np.concatenate([count_cells(h1, h2) for h1, h2 in zip(self.h1_right.T, self.h2_right.T, strict=True)])
 
 
 class Sure(NamedTuple):
@@ -136,3 +135,9 @@ class AlignedFile:
         """As they were read."""
         assert self.roles.id is not None
         return self.table.column(self.roles.id)
+
+
+def without_scores(files: Sequence[AlignedFile]) -> ValueError:
+    """That there is a threshold, and nothing to put it to."""
+    paths = ", ".join(file.table.path for file in files)
+    return ValueError(f"{paths}: labels and no scores to put a threshold to; name them by --scores")

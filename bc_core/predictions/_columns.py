@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from bc_core._texts import listed
 from bc_core.predictions._right import Right
-from bc_core.predictions._tables import Keep, listed
+from bc_core.predictions._tables import Keep
 
 IDS = ("id", "instance_id", "example_id", "sample_id")
 PREDICTIONS = ("pred", "prediction", "predicted", "predicted_label", "y_pred")
@@ -90,6 +91,15 @@ class Roles:
         """All of them, once."""
         named = [self.id, self.pred, *self.scores, self.target, *self.others, *self.labels, self.unused_id]
         return list(dict.fromkeys(name for name in named if name is not None))
+
+    @property
+    def classes(self) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+        """Columns of class scores that begin alike, by class, and the names of these; None where they are numbers."""
+        names = tuple(name.removeprefix(self.prefix) for name in self.scores)
+        numbers = tuple(map(str, range(len(names))))
+        if set(names) == set(numbers):
+            return tuple(self.scores[names.index(number)] for number in numbers), None
+        return self.scores, names
 
 
 def roles_of(path: str, names: Sequence[str], said: ColumnNames, new: bool = False, predicts: bool = True) -> Roles:
@@ -183,7 +193,7 @@ def _several_labels(
     """Columns of 0 and 1, or of scores, one a label; or one of lists."""
     if pred is not None or scores is None:
         found = _listed_or_prefixed(path, names, pred, PREDICTIONS, LABEL_PREFIXES, "--pred")
-        if found is not None:
+        if found[0]:
             return found
     columns, prefix = _scores(path, names, scores)
     if not columns:
@@ -197,14 +207,22 @@ def _several_labels(
 def _labels(path: str, names: Sequence[str], target: str | None) -> tuple[tuple[str, ...], str]:
     here = target is None or target in names or any(name.startswith(target.removesuffix("*")) for name in names)
     # Where they are in another file, that is seen to when they are joined.
-    found = _listed_or_prefixed(path, names, target, TARGETS, TARGET_PREFIXES, "--target") if here else None
-    return found or ((), "")
+    return _listed_or_prefixed(path, names, target, TARGETS, TARGET_PREFIXES, "--target") if here else ((), "")
 
 
 def _listed_or_prefixed(
-    path: str, names: Sequence[str], said: str | None, usual: Sequence[str], prefixes: Sequence[str], option: str
-) -> tuple[tuple[str, ...], str] | None:
-    if said is not None and said not in names:
+    path: str,
+    names: Sequence[str],
+    said: str | None,
+    usual: Sequence[str],
+    prefixes: Sequence[str],
+    option: str,
+    what: str = "labels",
+) -> tuple[tuple[str, ...], str]:
+    """A column of lists, or several whose names begin alike, and how they begin; nothing where there is none."""
+    if said is not None and said in names:
+        return (said,), ""
+    if said is not None:
         prefix = said.removesuffix("*")
         columns = tuple(name for name in names if name.startswith(prefix))
         if len(columns) < 2:
@@ -212,15 +230,13 @@ def _listed_or_prefixed(
                 f"{path}: no column {said!r}, nor two whose names begin so (of {option}); it has {listed(names)}"
             )
         return columns, prefix
-    several = [(tuple(name for name in names if name.startswith(prefix)), prefix) for prefix in prefixes]
-    several = [(columns, prefix) for columns, prefix in several if len(columns) > 1]
-    single = _one(path, names, said, usual, option)
-    if said is None and len(several) + (single is not None) > 1:
-        both = [*([single] if single else []), *(f"{prefix}*" for _, prefix in several)]
-        raise ValueError(f"{path}: labels may be {' or '.join(both)}; say which by {option}")
-    if single is not None:
-        return (single,), ""
-    return several[0] if several else None
+    found: list[tuple[tuple[str, ...], str]] = [((name,), "") for name in usual if name in names]
+    several = ((tuple(name for name in names if name.startswith(prefix)), prefix) for prefix in prefixes)
+    found += [(columns, prefix) for columns, prefix in several if len(columns) > 1]
+    if len(found) > 1:
+        both = [f"{prefix}*" if prefix else columns[0] for columns, prefix in found]
+        raise ValueError(f"{path}: {what} may be {' or '.join(both)}; say which by {option}")
+    return found[0] if found else ((), "")
 
 
 def listed_names(texts: Sequence[str] | None) -> list[str] | None:
@@ -249,22 +265,4 @@ def _one(path: str, names: Sequence[str], said: str | None, usual: Sequence[str]
 def _scores(
     path: str, names: Sequence[str], said: str | None, usual: Sequence[str] = SCORES
 ) -> tuple[tuple[str, ...], str]:
-    if said is not None:
-        if said in names:
-            return (said,), ""
-        prefix = said.removesuffix("*")
-        columns = tuple(name for name in names if name.startswith(prefix))
-        if len(columns) < 2:
-            raise ValueError(
-                f"{path}: no column {said!r}, nor two whose names begin so (of --scores); it has {listed(names)}"
-            )
-        return columns, prefix
-    single = [name for name in usual if name in names]
-    several = [(tuple(n for n in names if n.startswith(prefix)), prefix) for prefix in SCORE_PREFIXES]
-    several = [(columns, prefix) for columns, prefix in several if len(columns) > 1]
-    if len(single) + len(several) > 1:
-        both = [*single, *(f"{prefix}*" for _, prefix in several)]
-        raise ValueError(f"{path}: class scores may be {' or '.join(both)}; say which by --scores")
-    if single:
-        return (single[0],), ""
-    return several[0] if several else ((), "")
+    return _listed_or_prefixed(path, names, said, usual, SCORE_PREFIXES, "--scores", "class scores")

@@ -1,15 +1,17 @@
-"""Parquet and Arrow files, read by DuckDB and pyarrow, which are imported only for them."""
+"""Parquet and Arrow files, read by pyarrow, or where they are large by DuckDB; both are imported only for them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
-from bc_core.predictions._tables import Keep, Progress, Table, listed
+from bc_core._texts import listed
+from bc_core.predictions._tables import Keep, Table
 
 _INSTALL = "pip install 'backward-compat-ml[files]', or convert it to CSV"
 
@@ -27,63 +29,45 @@ def engine(path: str) -> Any:
     return duckdb
 
 
-def read_parquet(path: str, keep: Keep, progress: Progress) -> Table:
-    """Read a Parquet file.
+def arrow_chunks(path: str, keep: Keep, size: int, skip: int = 0) -> Iterator[Table]:
+    """Read a Parquet file, or an Arrow IPC file or stream.
+
+    Args:
+        path: The file.
+        keep: Which columns.
+        size: Rows of a chunk at the most.
+        skip: Rows at the beginning that are left out.
 
     Raises:
-        ValueError: It is damaged, or a column is of a kind that says nothing here.
-        ImportError: DuckDB is not installed.
-        OSError: It cannot be read.
-    """
-    duckdb = engine(path)
-    with open(path, "rb"):
-        pass  # an error of the system's own, where there is no such file
-    try:
-        with duckdb.connect() as connection:
-            relation = connection.read_parquet(literal(path))
-            names = _kept(path, keep, relation.columns)
-            found = relation.project(", ".join(map(quoted, names))).fetchnumpy()
-    except duckdb.Error as error:
-        raise damaged(path, error) from error
-    return _table(path, {name: found[name] for name in names}, progress)
-
-
-def read_arrow(path: str, keep: Keep, progress: Progress) -> Table:
-    """Read an Arrow IPC file or stream.
-
-    Raises:
-        ValueError: It is damaged, or a column is of a kind that says nothing here.
+        ValueError: It is damaged, a value is missing, or a column is of a kind that says nothing here.
         ImportError: pyarrow is not installed.
         OSError: It cannot be read.
     """
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise ImportError(f"{path}: Arrow files are read by pyarrow, which is not installed: {_INSTALL}") from error
-    with open(path, "rb"):
-        pass
-    try:
-        with pa.memory_map(path) as source:
-            try:
-                table = pa.ipc.open_file(source).read_all()
-            except pa.ArrowInvalid:
-                source.seek(0)
-                table = pa.ipc.open_stream(source).read_all()
-            names = _kept(path, keep, table.column_names)
-            found = {name: _of_arrow(path, name, table[name]) for name in names}
-    except pa.ArrowException as error:
-        raise ValueError(f"{path}: not an Arrow file, or a damaged one ({_first_line(error)})") from error
-    return _table(path, found, progress)
+    done = 0
+    for names, batch in _batches(path, keep, size):
+        here = max(0, skip - done)
+        begin, done = done + here, done + batch.num_rows
+        if begin < done:
+            rest = batch.slice(here)
+            columns = {name: _column(path, name, rest.column(name), begin) for name in names}
+            yield Table(path, columns, rest.num_rows, line_of=partial(_row_of, begin))
 
 
-def arrow_batches(path: str, keep: Keep, size: int) -> Iterator[tuple[list[str], Any]]:
-    """Names of the columns to keep, and record batches of `size` rows at most, of a Parquet or Arrow file.
+def _row_of(before: int, row: int) -> str:
+    return f"row {before + row}"
 
-    Raises:
-        ValueError: It is damaged.
-        ImportError: pyarrow is not installed.
-        OSError: It cannot be read.
-    """
+
+def _column(path: str, name: str, column: Any, before: int) -> NDArray[Any]:
+    if column.null_count:
+        first = next(row for row, value in enumerate(column.is_null()) if value.as_py())
+        raise ValueError(f"{path}, row {before + first}: column {name!r} is missing")
+    if str(column.type).startswith("decimal"):
+        column = column.cast("float64")
+    return _plain(path, name, column.to_numpy(zero_copy_only=False))
+
+
+def _batches(path: str, keep: Keep, size: int) -> Iterator[tuple[list[str], Any]]:
+    """Names of the columns to keep, and record batches of `size` rows at most."""
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -114,22 +98,6 @@ def arrow_batches(path: str, keep: Keep, size: int) -> Iterator[tuple[list[str],
         raise ValueError(f"{path}: not a file of its kind, or a damaged one ({_first_line(error)})") from error
 
 
-def column_table(path: str, names: Sequence[str], batch: Any, before: int) -> Table:
-    """A record batch as columns, of a file that has `before` rows before it.
-
-    Raises:
-        ValueError: A value is missing, or a column is of a kind that says nothing here.
-    """
-    columns = {}
-    for name in names:
-        column = batch.column(name)
-        if column.null_count:
-            first = next(row for row, value in enumerate(column.is_null()) if value.as_py())
-            raise ValueError(f"{path}, row {before + first}: column {name!r} is missing")
-        columns[name] = _plain(path, name, column.to_numpy(zero_copy_only=False))
-    return Table(path, columns, batch.num_rows, line_of=lambda row: f"row {before + row}")
-
-
 def literal(path: str) -> str:
     """A path that stands for one file, where DuckDB would look for several that match."""
     return "".join(f"[{char}]" if char in "*?[" else char for char in path)
@@ -140,16 +108,14 @@ def damaged(path: str, error: Exception) -> ValueError:
     return ValueError(f"{path}: not a Parquet file, or a damaged one ({_first_line(error)})")
 
 
+def text(value: str) -> str:
+    """A text in SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def quoted(name: str) -> str:
     """A column's name in SQL."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def _of_arrow(path: str, name: str, column: Any) -> Any:
-    if column.null_count:
-        first = next(row for row, value in enumerate(column.is_null()) if value.as_py())
-        raise ValueError(f"{path}, row {first}: column {name!r} is missing")
-    return column.combine_chunks().to_numpy(zero_copy_only=False)
 
 
 def _kept(path: str, keep: Keep, names: list[str]) -> list[str]:
@@ -158,20 +124,7 @@ def _kept(path: str, keep: Keep, names: list[str]) -> list[str]:
     return list(keep(names))
 
 
-def _table(path: str, found: dict[str, Any], progress: Progress) -> Table:
-    size = max(map(len, found.values()), default=0)
-    if not size:
-        raise ValueError(f"{path}: empty")
-    columns = {name: _plain(path, name, values) for name, values in found.items()}
-    progress(path, size)
-    return Table(path, columns, size)
-
-
 def _plain(path: str, name: str, values: Any) -> NDArray[Any]:
-    if isinstance(values, np.ma.MaskedArray):
-        if (missing := np.ma.getmaskarray(values)).any():
-            raise ValueError(f"{path}, row {int(missing.argmax())}: column {name!r} is missing")
-        values = values.data
     kind = values.dtype.kind
     if kind == "u":
         if values.size and int(values.max()) > np.iinfo(np.int64).max:
@@ -183,8 +136,6 @@ def _plain(path: str, name: str, values: Any) -> NDArray[Any]:
 
 
 def _of_objects(path: str, name: str, values: list[Any]) -> NDArray[Any]:
-    for row in _missing(values):
-        raise ValueError(f"{path}, row {row}: column {name!r} is missing")
     if values and all(isinstance(value, (bytes, bytearray)) for value in values):
         try:  # text of writers that do not say that it is
             values = [value.decode("utf-8") for value in values]
@@ -202,10 +153,6 @@ def _of_objects(path: str, name: str, values: list[Any]) -> NDArray[Any]:
             f"{type(values[0]).__name__ if values else 'nothing'}"
         )
     return rows
-
-
-def _missing(values: list[Any]) -> Iterator[int]:
-    return (row for row, value in enumerate(values) if value is None)
 
 
 def _first_line(error: Exception) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._texts import listed, shown
 from bc_core.predictions._aligned import AlignedFile, Column
 from bc_core.predictions._columns import ColumnNames
-from bc_core.predictions._tables import listed, shown
 
 FILES = ("old", "new", "data")
 

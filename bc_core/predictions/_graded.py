@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._texts import listed, shown
 from bc_core._user_functions import imported
 from bc_core.predictions._aligned import AlignedFile, Column, Joined, Told
 from bc_core.predictions._right import Right
-from bc_core.predictions._tables import Table, are_numbers, listed, shown
+from bc_core.predictions._tables import Table, are_numbers
 
 CLASSES = ("right", "wrong")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import text_objects
-from bc_core.predictions._aligned import AlignedFile, Joined, Sure
+from bc_core._arrays import text_objects, twins
+from bc_core._texts import listed, shown
+from bc_core.predictions._aligned import AlignedFile, Joined, Sure, without_scores
 from bc_core.predictions._columns import ColumnNames, keeping, roles_of
 from bc_core.predictions._further_columns import further_columns
 from bc_core.predictions._graded import graded, one_filter
@@ -27,7 +27,7 @@ from bc_core.predictions._labels import (
 from bc_core.predictions._multilabel import several_labels
 from bc_core.predictions._reading import read_table
 from bc_core.predictions._right import Right, first_names, of_lm_eval
-from bc_core.predictions._tables import Progress, listed, shown
+from bc_core.predictions._tables import Progress
 
 _FEW = 5
 
@@ -86,18 +86,13 @@ def join(
         files.append(_opened(data, "data", said, progress))
     files, ids, unmatched = _by_position(files) if said.by_position else _matched(files, allow_unmatched)
 
-    if right.graded:
-        return replace(graded(files, ids, right), columns=further_columns(files, ids, said), unmatched=unmatched)
-    if right.multilabel:
-        found = several_labels(files, ids, right, class_names)
+    if right.graded or right.multilabel:
+        found = graded(files, ids, right) if right.graded else several_labels(files, ids, right, class_names)
         return replace(found, columns=further_columns(files, ids, said), unmatched=unmatched)
     predicting = [file for file in files if file.what != "data"]
     labels = [labels_of(file.table, file.roles, class_names, right, file.what == "new") for file in predicting]
     if right.binary and not any(each.thresholded for each in labels):
-        raise ValueError(
-            f"{', '.join(file.table.path for file in predicting)}: labels and no scores to put a threshold to"
-            "; name them by --scores"
-        )
+        raise without_scores(predicting)
     targets = [(file, target_of(file.table, file.roles.target)) for file in files if file.roles.target is not None]
     if not targets:
         where = f" {said.target!r}" if said.target else ""
@@ -227,13 +222,12 @@ def _refuse_twins(file: AlignedFile, ids: NDArray[Any]) -> None:
             return
     elif len(np.unique(ids)) == len(ids):
         return
-    counts = Counter(ids.tolist())
-    twins = [value for value, count in counts.items() if count > 1]
-    rows = np.flatnonzero(ids == twins[0])[:2].tolist()
+    several = twins(ids.tolist())
+    rows = np.flatnonzero(ids == several[0])[:2].tolist()
     where = " and ".join(file.table.line_of(row) for row in rows)
     raise ValueError(
-        f"{file.table.path}: {len(twins)} id{'s come' if len(twins) > 1 else ' comes'} more than once: "
-        f"{listed(twins)}; the first at {where}. One row for each instance is wanted"
+        f"{file.table.path}: {len(several)} id{'s come' if len(several) > 1 else ' comes'} more than once: "
+        f"{listed(several)}; the first at {where}. One row for each instance is wanted"
     )
 
 

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
+from bc_core._texts import listed, shown
 from bc_core.counting._overlap import MOST_CLASSES
 from bc_core.predictions._columns import Roles
 from bc_core.predictions._right import Right
-from bc_core.predictions._tables import Table, are_numbers, listed, number_of, shown
+from bc_core.predictions._tables import Table, are_numbers, number_of
 
 _ROUNDED_SUM = 1e-2
 # As pandas, R and SQL write it.
@@ -162,11 +163,8 @@ def _scores(
     if not roles.scores:
         return None, None
     if roles.prefix:
-        names = tuple(name.removeprefix(roles.prefix) for name in roles.scores)
-        scores = np.stack([table.numbers(name) for name in roles.scores], axis=1)
-        if set(names) == {str(number) for number in range(len(names))}:
-            return scores[:, [names.index(str(number)) for number in range(len(names))]], None
-        return scores, names
+        columns, names = roles.classes
+        return np.stack([table.numbers(name) for name in columns], axis=1), names
     scores = lists(table, roles.scores[0])
     if class_names is not None and len(class_names) != scores.shape[1]:
         raise ValueError(

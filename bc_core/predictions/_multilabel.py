@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core.predictions._aligned import AlignedFile, Joined, LabelRights
+from bc_core._texts import listed, shown
+from bc_core.predictions._aligned import AlignedFile, Joined, LabelRights, without_scores
 from bc_core.predictions._labels import lists, threshold_as_scores
 from bc_core.predictions._right import Right
-from bc_core.predictions._tables import Table, listed, shown
+from bc_core.predictions._tables import Table
 
 # With more sets of labels than this, instances are shown as right or wrong.
 _MOST_SETS = 200
@@ -58,10 +59,7 @@ def several_labels(
     answers = []
     thresholded = right.threshold is not None or right.new_threshold is not None
     if thresholded and not any(file.roles.scored for file in predicting):
-        raise ValueError(
-            f"{', '.join(file.table.path for file in predicting)}: labels and no scores to put a threshold to"
-            "; name them by --scores"
-        )
+        raise without_scores(predicting)
     for file in predicting:
         own, values = _matrix(file.table, file.roles.scores, file.roles.prefix, class_names)
         if file.roles.scored:

@@ -1,30 +1,41 @@
-"""`read_table`: a file of predictions of whatever format its name says."""
+"""`read_table`: a file of predictions of whatever format its name says; `chunks`: some of its rows at a time."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from bc_core.predictions._csv_files import csv_chunks
+from bc_core.predictions._engine_files import arrow_chunks
+from bc_core.predictions._json_files import json_chunks
+from bc_core.predictions._npz_files import npz_chunks, read_npz
+from bc_core.predictions._tables import Keep, Progress, Table, joined
 
-from bc_core._arrays import text_objects
-from bc_core.files._archives import read_archive
-from bc_core.predictions._csv_files import read_csv
-from bc_core.predictions._engine_files import read_arrow, read_parquet
-from bc_core.predictions._json_files import read_json_lines
-from bc_core.predictions._tables import Keep, Progress, Table, listed
+_CHUNK = 50_000
 
-_READERS = {
-    ".csv": read_csv,
-    ".tsv": read_csv,
-    ".jsonl": read_json_lines,
-    ".ndjson": read_json_lines,
-    ".parquet": read_parquet,
-    ".arrow": read_arrow,
-    ".feather": read_arrow,
+
+class _Format(NamedTuple):
+    """How files of a format are read, and what is said of one without rows."""
+
+    chunks: Callable[[str, Keep, int, int], Iterator[Table]]
+    empty: str
+
+
+_CSV = _Format(csv_chunks, "no row below the names of columns")
+_JSON = _Format(json_chunks, "empty; expected one JSON object a line")
+_ARROW = _Format(arrow_chunks, "empty")
+_FORMATS = {
+    ".csv": _CSV,
+    ".tsv": _CSV,
+    ".jsonl": _JSON,
+    ".ndjson": _JSON,
+    ".parquet": _ARROW,
+    ".arrow": _ARROW,
+    ".feather": _ARROW,
+    ".npz": _Format(npz_chunks, "empty"),
 }
-FORMATS = (*_READERS, ".npz")
+FORMATS = tuple(_FORMATS)
 
 
 def read_table(
@@ -53,62 +64,69 @@ def read_table(
         ...     read_table(path).columns["id"].tolist()
         ['007', '8']
     """
-    text = os.fspath(path)
-    name = text.lower().removesuffix(".gz")
-    for ending, reader in _READERS.items():
-        if name.endswith(ending):
-            return reader(text, keep, progress)
-    if name.endswith(".npz"):
-        return _read_npz(text, keep)
-    raise ValueError(f"{text}: expected a name that ends in {', '.join(FORMATS)} (the first four also with .gz)")
+    text, found = os.fspath(path), _format_of(path)
+    if found.chunks is npz_chunks:
+        return read_npz(text, keep)
+    parts, size = [], 0
+    for part in found.chunks(text, keep, _CHUNK, 0):
+        parts.append(part)
+        size += part.size
+        progress(text, size)
+    if not parts:
+        raise ValueError(f"{text}: {found.empty}")
+    return joined(parts)
 
 
-def _read_npz(path: str, keep: Keep) -> Table:
-    try:
-        arrays = read_archive(path)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    columns = {name: plain_array(path, name, arrays[name]) for name in keep(list(arrays))}
-    sizes = {name: len(column) for name, column in columns.items()}
-    if not sizes or not max(sizes.values()):
-        raise ValueError(f"{path}: empty; it has the arrays {listed(list(arrays))}")
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"{path}: expected arrays of one length, got {sizes}")
-    return Table(path, columns, next(iter(sizes.values())))
-
-
-def plain_array(path: str, name: str, array: NDArray[Any], flat: bool = True) -> NDArray[Any]:
-    """An array as a column: numbers, or text as dtype object holding `str`.
+def chunks(path: str | os.PathLike[str], keep: Keep, size: int, skip: int = 0) -> Iterator[Table]:
+    r"""Read a file of data, some rows at a time; nothing in it is executed or unpickled.
 
     Args:
-        path: The file, for messages.
-        name: Its name there.
-        array: What was read.
-        flat: Whether it must hold one value an instance, or one row.
+        path: As for `read_table`.
+        keep: Of the names of its columns, those to keep.
+        size: Rows of a chunk, but for the last.
+        skip: Rows at the beginning that are left out.
 
     Raises:
-        ValueError: It holds something else.
+        ValueError: The name ends otherwise, or the content is damaged or not as it should be; the place is named.
+        ImportError: What reads Parquet or Arrow is not installed.
+        OSError: It cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from bc_core.predictions._reading import chunks
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "data.csv")
+        ...     _ = path.write_text("id,x\na,1\nb,2\nc,3\n")
+        ...     [part.columns["x"].tolist() for part in chunks(path, lambda names: ["x"], size=2)]
+        [[1, 2], [3]]
     """
-    if flat and array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if (
-        (flat and array.ndim not in (1, 2))
-        or array.dtype.kind not in "biufUS"
-        or (array.dtype.kind in "US" and array.ndim > 1)
-    ):
-        raise ValueError(
-            f"{path}: the array {name!r} must hold one number or text per instance, or rows of class scores, got "
-            f"{array.dtype} of shape {array.shape}"
-        )
-    if array.dtype.kind == "S":
-        try:
-            array = np.char.decode(array, "utf-8")
-        except UnicodeDecodeError:
-            raise ValueError(f"{path}: the array {name!r} holds text that is not UTF-8") from None
-    if array.dtype.kind == "U":
-        return text_objects(array.tolist())
-    if array.dtype.kind == "u":
-        if array.size and int(array.max()) > np.iinfo(np.int64).max:
-            raise ValueError(f"{path}: the array {name!r} must hold numbers below 2**63")
-        return array.astype(np.int64)
-    return array
+    return _format_of(path).chunks(os.fspath(path), keep, size, skip)
+
+
+def columns_of(path: str | os.PathLike[str]) -> Sequence[str]:
+    """Names of the columns of a file of data.
+
+    Raises:
+        ValueError: It is damaged.
+        ImportError: What reads Parquet or Arrow is not installed.
+        OSError: It cannot be read.
+    """
+    found: list[str] = []
+
+    def keep(names: Sequence[str]) -> Sequence[str]:
+        found.extend(names)
+        return ()
+
+    next(chunks(path, keep, 1), None)
+    return found
+
+
+def _format_of(path: str | os.PathLike[str]) -> _Format:
+    name = os.fspath(path).lower().removesuffix(".gz")
+    for ending, found in _FORMATS.items():
+        if name.endswith(ending):
+            return found
+    raise ValueError(
+        f"{os.fspath(path)}: expected a name that ends in {', '.join(FORMATS)} (the first four also with .gz)"
+    )

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bc_core._arrays import text_objects
+from bc_core._texts import listed, shown
 
 # Of the names of a file's columns, those that are to be kept.
 Keep = Callable[[Sequence[str]], Sequence[str]]
 # Told of a file how far it is: so many rows, or what else says it.
 Progress = Callable[[str, "int | str"], None]
-_SHOWN = 5
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,39 @@ class Table:
         return np.asarray(found)
 
 
+def joined(parts: Sequence[Table]) -> Table:
+    """Chunks of one file as one table.
+
+    Raises:
+        ValueError: A column is of several types.
+    """
+    columns = {name: _whole(name, parts) for name in parts[0].columns}
+    ends, lines = np.cumsum([part.size for part in parts]), [part.line_of for part in parts]
+
+    def line_of(row: int) -> str:
+        place = int(np.searchsorted(ends, row, side="right"))
+        return lines[place](row - (int(ends[place - 1]) if place else 0))
+
+    return Table(parts[0].path, columns, int(ends[-1]), parts[0].untyped, line_of)
+
+
+def _whole(name: str, parts: Sequence[Table]) -> NDArray[Any]:
+    chunks = [part.columns[name] for part in parts]
+    kinds = {chunk.dtype.kind for chunk in chunks}
+    if len(kinds) > 1 and parts[0].untyped:
+        chunks = [part.texts(name) for part in parts]
+    elif (len(kinds) > 1 and kinds != {"i", "f"}) or len({chunk.shape[1:] for chunk in chunks}) > 1:
+        raise ValueError(f"{parts[0].path}: column {name!r} must be of one type, and lists in it of one length")
+    return np.concatenate(chunks)
+
+
+def pieces(rows: Iterable[_Row], size: int) -> Iterator[list[_Row]]:
+    """So many at a time."""
+    iterator = iter(rows)
+    while piece := list(islice(iterator, size)):
+        yield piece
+
+
 def number_of(text: str) -> float:
     """The number that a text is; `1_0`, which Python takes for 10, is a name.
 
@@ -106,16 +141,3 @@ def are_numbers(texts: Iterable[str]) -> bool:
     except ValueError:
         return False
     return True
-
-
-def listed(values: Sequence[Any]) -> str:
-    """Some of many, for a message."""
-    texts = ", ".join(shown(value) for value in values[:_SHOWN])
-    return f"{texts}, ... ({len(values)} in all)" if len(values) > _SHOWN else texts or "none"
-
-
-def shown(value: Any) -> str:
-    """A value in one short line."""
-    value = value.item() if isinstance(value, np.generic) else value
-    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -8,6 +8,8 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._arrays import flat
+
 Kind = Literal["logits", "probabilities", "log_probabilities"]
 
 _ROUNDED_SUM = 1e-2
@@ -44,8 +46,7 @@ def name_of_table(outputs: NDArray[Any]) -> str:
 def _labels_of_table(table: NDArray[Any], kind: Kind | None) -> NDArray[Any]:
     if kind is not None:
         raise ValueError(f"kind={kind!r} is for scores, but the predictions are integers of type {table.dtype}")
-    if table.ndim == 2 and table.shape[1] == 1:
-        table = table[:, 0]
+    table = flat(table)
     if table.ndim != 1 or table.dtype.kind not in "iu":
         raise ValueError(
             f"labels must be integers of shape (N,), got {table.dtype} of shape {table.shape}; "

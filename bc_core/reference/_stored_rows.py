@@ -10,15 +10,15 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core.files._files import FullDiskError, in_bytes, is_full_disk, is_left_aside, locked, write_whole
+from bc_core.files._files import in_bytes, is_left_aside, locked, told_of_a_full_disk, write_whole
 from bc_core.reference._callable_fingerprint import is_same_h1, is_sure, says_by_name
 from bc_core.reference._row_checksums import CheckedRows, DamagedRowsError, row_checksums
 from bc_core.reference._row_files import ArrayFile, create_array, open_array, size_of_array
@@ -253,22 +253,19 @@ class RowFolder:
         }
         arrays = {name: (np.dtype(kind), size) for name, (kind, size) in kinds.items()}
         # Aside: for want of room, nothing that was there is lost.
-        try:
-            for name, (kind, size) in arrays.items():
-                create_array(self.path / (name + _ASIDE), kind, size)
-        except BaseException as error:
-            for name in arrays:
-                with suppress(OSError):
-                    (self.path / (name + _ASIDE)).unlink(missing_ok=True)
-            if not isinstance(error, OSError) or not is_full_disk(error):
+        needed = in_bytes(sum(size_of_array(kind, size) for kind, size in arrays.values()))
+        said = f"h1's outputs for {items} items need {needed}, and there is no room for them on the disk"
+        with told_of_a_full_disk(
+            f"{said}; what was there before is kept. Make room, or give a folder on another disk", self.path
+        ):
+            try:
+                for name, (kind, size) in arrays.items():
+                    create_array(self.path / (name + _ASIDE), kind, size)
+            except BaseException:
+                for name in arrays:
+                    with suppress(OSError):
+                        (self.path / (name + _ASIDE)).unlink(missing_ok=True)
                 raise
-            needed = sum(size_of_array(kind, size) for kind, size in arrays.values())
-            raise FullDiskError(
-                error.errno,
-                f"h1's outputs for {items} items need {in_bytes(needed)}, and there is no room for them on the disk; "
-                "what was there before is kept. Make room, or give a folder on another disk",
-                str(self.path),
-            ) from error
         # The header first: without one, a folder is taken for unfinished, never for another h1's outputs.
         (self.path / _HEADER).unlink(missing_ok=True)
         for name in arrays:
@@ -392,19 +389,12 @@ class RowWriter:
             finally:
                 self._files = {}
 
-    @contextmanager
-    def _telling_of_a_full_disk(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if not is_full_disk(error):
-                raise
-            raise FullDiskError(
-                error.errno,
-                "no space is left for h1's outputs; the rows that are done are kept. Make room, then call "
-                "store_outputs again with the same arguments",
-                str(self._path),
-            ) from error
+    def _telling_of_a_full_disk(self) -> AbstractContextManager[None]:
+        return told_of_a_full_disk(
+            "no space is left for h1's outputs; the rows that are done are kept. Make room, then call store_outputs "
+            "again with the same arguments",
+            self._path,
+        )
 
 
 def check_rows(rows: NDArray[Any], indices: NDArray[np.int64], row: tuple[int, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._arrays import text_objects, to_numpy
+from bc_core._arrays import flat, text_objects, to_numpy
 from bc_core.slices._columns import MOST_VALUES, coded_numbers, coded_texts
 
 # A column of more texts than this describes single instances, such as paths do.
@@ -172,9 +172,7 @@ def _is_column(values: Any) -> bool:
 
 def _plain_column(name: str, values: Any) -> NDArray[Any]:
     """Numbers as they are, with NaN where one is missing; all else as dtype object holding `str`."""
-    array = _converted(values, name)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
+    array = flat(_converted(values, name))
     if array.ndim != 1:
         raise ValueError(f"metadata: expected a value per instance in the column {name!r}, got shape {array.shape}")
     if array.dtype.kind in "iu":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -20,7 +19,7 @@ import numpy as np
 
 from bc_core.comparison._comparison import Comparison
 from bc_core.counting._overlap import ErrorOverlap
-from bc_core.files._files import FullDiskError, is_full_disk, is_left_aside, locked, write_whole
+from bc_core.files._files import is_left_aside, locked, told_of_a_full_disk, write_whole
 from bc_core.losses._schedules import check_lambda
 from bc_core.promise._verdict import PromiseVerdict, Word
 from bc_core.reference._callable_fingerprint import is_same_h1
@@ -296,27 +295,17 @@ class SweepFolder:
                     shares += min(1.0, max(0.0, float((running / _PROGRESS).read_text())))
         return shares
 
-    @contextmanager
-    def telling_of_a_full_disk(self, what: str) -> Iterator[None]:
+    def telling_of_a_full_disk(self, what: str) -> AbstractContextManager[None]:
         """Say what there was no room for, and that nothing is lost.
 
         Raises:
             FullDiskError: In place of an error for want of space, whoever raised it.
         """
-        try:
-            yield
-        except Exception as error:
-            if not is_full_disk(error):
-                raise
-            # TensorFlow and HDF5 have errors of their own.
-            number = error.errno if isinstance(error, OSError) and error.errno else errno.ENOSPC
-            needed = f" ({error.strerror} - {error.filename})" if isinstance(error, FullDiskError) else ""
-            raise FullDiskError(
-                number,
-                f"No space is left for {what}{needed}. The finished points are kept: make room, then call again with "
-                "the same folder to go on",
-                os.fspath(self.path),
-            ) from error
+        return told_of_a_full_disk(
+            f"No space is left for {what}. The finished points are kept: make room, then call again with the same "
+            "folder to go on",
+            self.path,
+        )
 
     def _check_h1(self, point: Point, comparisons: Mapping[str, Comparison]) -> None:
         """h1 and the data are the same for all points of a seed, whatever h2 is: so are h1's right answers by class."""

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bc_core._extras import need
 from bc_core.counting._scores import SCORES
 from bc_core.sweep._folder import Failure, comparison_name
 from bc_core.sweep._mlflow_runs import Runs, known_name, said
@@ -70,10 +71,8 @@ class MLflowTracker(Tracker):
         if mlflow is None or mlflow is False:
             return None
         options = _checked(mlflow)
-        try:
-            module = importlib.import_module("mlflow")
-        except ImportError as error:
-            raise ImportError('Tracking needs MLflow: pip install "backward-compat-ml[mlflow]".') from error
+        need("mlflow", "Tracking", "mlflow")
+        module = importlib.import_module("mlflow")
         # Settled here, as workers in other processes have settings of their own.
         uri = options.get("tracking_uri")
         uri = module.get_tracking_uri() if uri is None else os.fspath(uri)

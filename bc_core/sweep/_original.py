@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from bc_core.comparison._comparison import Comparison
 from bc_core.files._files import is_left_aside, write_whole
 from bc_core.sweep._folder import json_number
-from bc_core.sweep._points import Point
+
+if TYPE_CHECKING:
+    from bc_core.sweep._results import SweepResults
 
 # Names of the losses there, and which of ours they are.
 _DISSONANCES = {"new_error": "new-error", "strict_imitation": "strict-imitation"}
 _DATASETS = {"train": "training", "test": "testing"}
 
 
-class Results(Protocol):
-    """What is written of `SweepResults`, which documents it."""
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def points(self) -> Sequence[Point]: ...
-    @property
-    def unfinished(self) -> Sequence[Point]: ...
-    @property
-    def losses(self) -> Sequence[str]: ...
-    @property
-    def datasets(self) -> Sequence[str]: ...
-    def rows(self) -> Sequence[dict[str, Any]]: ...
-    def comparison(self, loss: str, lambda_c: float, seed: int, dataset: str) -> Comparison: ...
-
-
-def write_original(results: Results, folder: Path, seed: int | None) -> Path:
+def write_original(results: SweepResults, folder: Path, seed: int | None) -> Path:
     """Write the files; the summary last, as it stands for a whole sweep."""
     seeds = sorted({point.seed for point in results.points})
     if seed is None and len(seeds) > 1:
@@ -79,7 +62,7 @@ class Entries:
         seed: Which one; by default the first.
     """
 
-    def __init__(self, results: Results, seed: int | None = None) -> None:
+    def __init__(self, results: SweepResults, seed: int | None = None) -> None:
         self._results = results
         # There a point is a lambda_c; promises have no place.
         plan = [point for point in [*results.points, *results.unfinished] if point.promise is None]

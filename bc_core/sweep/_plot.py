@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core._figure import DARK, DPI, LIGHT, Theme, dress, percent, png
+from bc_core._figure import DARK, LIGHT, Theme, dress, finish, new_figure, percent
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import SCORES
 from bc_core.sweep._choice import front
@@ -74,15 +72,8 @@ def tradeoff(
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            'The picture of a sweep needs matplotlib: pip install "backward-compat-ml[sweep]".'
-        ) from error
-
     theme = DARK if dark else LIGHT
-    figure = Figure(figsize=(8, 5), dpi=100, layout="constrained", facecolor=theme.paper)
+    figure = new_figure(theme, 8, 5)
     axes = figure.subplots()
     _dress(axes, theme, score, performance, _DATASET_NAMES.get(dataset, f"data set {dataset!r}"))
 
@@ -113,13 +104,7 @@ def tradeoff(
         labelcolor=theme.ink,
     )
     _label(figure, axes, theme, marks, told)
-    # So that a notebook shows it, which knows figures of pyplot only.
-    figure.__dict__["_repr_png_"] = partial(png, figure)
-    if path is not None:
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(target, dpi=DPI)
-    return figure
+    return finish(figure, path)
 
 
 def _dress(axes: Axes, theme: Theme, score: str, performance: str, where: str) -> None:
@@ -143,7 +128,7 @@ def _draw_losses(
 ) -> list[_Mark]:
     """The lines, their bars and points; returns what is to be labelled."""
     losses = list(dict.fromkeys(row["loss"] for row in known))
-    on_front = {(row["score_x"], row["score_y"]) for row in _places(best, score, performance)}
+    on_front = {(row[score], row[performance]) for row in best}
     at_zero = list(dict.fromkeys(row["loss"] for row in known if row["lambda_c"] == 0))
     marks: list[_Mark] = []
     shared: set[tuple[float, float, float]] = set()
@@ -190,10 +175,6 @@ def _draw_losses(
 def _by_what_it_was_held_to(row: dict[str, Any]) -> dict[str, Any]:
     """A row whose loss tells that promises moved its lambda_c: its points are no line over lambda_c."""
     return row if row.get("promise") is None else row | {"loss": f"{row['loss']}, promised"}
-
-
-def _places(best: Sequence[dict[str, Any]], score: str, performance: str) -> list[dict[str, float]]:
-    return [{"score_x": row[score], "score_y": row[performance]} for row in best]
 
 
 def _is_shared(

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bc_core._extras import need
 from bc_core.sweep._folder import SweepFolder
 from bc_core.sweep._points import Point
 from bc_core.sweep._recipe import Recipe
-from bc_core.sweep._work import Work, error_of, imported
+from bc_core.sweep._work import Work, error_of
 
 # How often the process that waits for others looks whether it shall stop.
 _LOOK_SECONDS = 0.2
@@ -94,7 +95,8 @@ def in_processes(work: Work) -> None:
     Raises:
         FullDiskError: No further point could be kept.
     """
-    loky = imported("loky", "Several processes need")
+    need("sweep", "A sweep in several processes", "loky", "cloudpickle")
+    loky = importlib.import_module("loky")
     folder, tried = str(work.folder.path), dict.fromkeys(work.points, 0)
     waiting, workers = list(work.points), work.workers
     with _pickled(work.recipe) as pickled:
@@ -163,7 +165,7 @@ def _before_exit(call: Callable[[], object]) -> None:
 @contextlib.contextmanager
 def _pickled(recipe: Recipe) -> Iterator[str]:
     """The recipe in a file, so that its data sets are written once and not with every point."""
-    cloudpickle = imported("cloudpickle", "Several processes need")
+    cloudpickle = importlib.import_module("cloudpickle")
     directory = tempfile.mkdtemp(prefix="bc-sweep-")
     try:
         path = Path(directory) / "recipe.pkl"

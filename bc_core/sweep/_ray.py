@@ -10,12 +10,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from bc_core._extras import need
 from bc_core.sweep._folder import SweepFolder
 from bc_core.sweep._points import Point
 from bc_core.sweep._recipe import Recipe
-from bc_core.sweep._work import PointDone, Work, error_of, imported
+from bc_core.sweep._work import PointDone, Work, error_of
 
-_NEED = 'engine="ray" needs'
 # In a worker: what it made of the object that holds it.
 _RECIPES: dict[str, Recipe] = {}
 _QUIET = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
@@ -28,7 +28,8 @@ def by_ray(work: Work) -> None:
         FullDiskError: No further point could be kept.
         KeyboardInterrupt: The user stopped the sweep.
     """
-    ray, tune = imported("ray", _NEED), imported("ray.tune", _NEED)
+    need("sweep", 'engine="ray"', "ray", "cloudpickle")
+    ray, tune = importlib.import_module("ray"), importlib.import_module("ray.tune")
     started = not ray.is_initialized()
     if started:
         ray.init(**{**_QUIET, **work.options.get("init", {})})
@@ -72,7 +73,7 @@ def by_ray(work: Work) -> None:
 
 def _traveller(ray: Any, work: Work, threads: int) -> Callable[[], Recipe]:
     """A function that makes the recipe again in a worker, once, and prepares it where the caller did not."""
-    content = ray.put(imported("cloudpickle", _NEED).dumps(work.recipe))
+    content = ray.put(importlib.import_module("cloudpickle").dumps(work.recipe))
     environment, places = work.recipe.environment(threads), list(sys.path)
     path, prepare = work.folder.path, work.prepare
 

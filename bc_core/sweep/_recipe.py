@@ -161,17 +161,13 @@ class Recipe(ABC):
         """Losses by the names that they have in the table."""
         if isinstance(losses, str):
             losses = [losses]
-        if not isinstance(losses, Mapping | Sequence):
+        if not isinstance(losses, Mapping | Sequence) or not all(isinstance(name, str) for name in losses):
             raise TypeError(f"losses must be names, or a dictionary of names and losses. Received: losses={losses!r}.")
         if not losses:
             raise ValueError("losses must name at least one loss. Received: none.")
         given = dict(losses) if isinstance(losses, Mapping) else {name: name for name in losses}
-        for name, loss in given.items():
-            if not isinstance(name, str):
-                raise TypeError(
-                    f"losses must be names, or a dictionary of names and losses. Received: losses={losses!r}."
-                )
-            names = (*DISSONANCES, *known)
+        names = (*DISSONANCES, *known)
+        for loss in given.values():
             if isinstance(loss, str) and loss not in names:
                 near = difflib.get_close_matches(loss, names, n=1)
                 raise ValueError(

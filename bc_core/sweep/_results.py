@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bc_core._extras import need
 from bc_core._pages import to_html
 from bc_core.comparison._comparison import Comparison
 from bc_core.counting._overlap import ErrorOverlap
@@ -159,8 +159,7 @@ class SweepResults:
         """
         rows = self.rows(dataset)
         columns = ["loss", "lambda_c", "seed", "dataset", *SCORE_COLUMNS, "negative_flips", "instances", "seconds"]
-        table: pd.DataFrame = _pandas().DataFrame(rows, columns=None if rows else columns)
-        return table
+        return _frame(rows, None if rows else columns)
 
     def comparison(
         self,
@@ -280,8 +279,7 @@ class SweepResults:
         rows = front(
             means_over_seeds(self.rows(self._choosing_dataset(dataset)), score, performance), score, performance
         )
-        frame: pd.DataFrame = _pandas().DataFrame(rows)
-        return frame
+        return _frame(rows)
 
     def best(
         self,
@@ -411,36 +409,28 @@ class SweepResults:
     def _find(self, loss: str, lambda_c: float | None, seed: int | None, promise: str | None) -> Point:
         if (lambda_c is None) == (promise is None):
             raise TypeError(f"Say lambda_c or promise. Received: lambda_c={lambda_c!r}, promise={promise!r}.")
-        if promise is not None:
-            return self._find_promised(loss, str(Promise.of(promise)), seed)
-        [weight] = checked_lambdas([lambda_c])  # type: ignore[list-item]
-        there = [(name, point) for name, point in self._unpromised() if name == loss and point.lambda_c == weight]
-        found = [point for _, point in there if seed in (None, point.seed)]
+        wanted: float | str = checked_lambdas([lambda_c])[0] if lambda_c is not None else str(Promise.of(promise or ""))
+
+        def held_to(point: Point) -> float | str | None:
+            """Its promise or its lambda_c, whichever was asked for; None where it was trained by the other."""
+            if promise is not None:
+                return point.promise
+            return point.lambda_c if point.promise is None else None
+
+        mine = [point for name, point in self._by_loss() if name == loss]
+        found = [point for point in mine if held_to(point) == wanted and seed in (None, point.seed)]
         if len(found) == 1:
             return found[0]
+        told = f"lambda_c = {wanted!r}" if promise is None else f"the promise {wanted!r}"
         if found:
             seeds = ", ".join(str(point.seed) for point in found)
-            raise KeyError(f"{loss} with lambda_c = {weight:g} has the seeds {seeds}: say which, seed=...")
-        known = sorted({point.lambda_c for name, point in self._unpromised() if name == loss})
-        raise KeyError(
-            f"no finished point of loss {loss!r} with lambda_c = {weight!r}"
-            + ("" if seed is None else f" and seed {seed}")
-            + f"; finished are the losses {', '.join(map(repr, self.losses))}"
-            + (f", of this one lambda_c = {', '.join(f'{value!r}' for value in known)}" if known else "")
-        )
-
-    def _unpromised(self) -> list[tuple[str, Point]]:
-        return [(loss, point) for loss, point in self._by_loss() if point.promise is None]
-
-    def _find_promised(self, loss: str, promise: str, seed: int | None) -> Point:
-        points = [point for point in self.points if point.promise is not None and point.loss == loss]
-        found = [point for point in points if point.promise == promise and seed in (None, point.seed)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise KeyError(f"{loss} with the promise {promise!r} has several seeds: say which, seed=...")
-        there = ", ".join(sorted({repr(point.promise) for point in points})) or "none"
-        raise KeyError(f"no finished point of loss {loss!r} with the promise {promise!r}; finished are {there}")
+            raise KeyError(f"{loss} with {told} has the seeds {seeds}: say which, seed=...")
+        values: list[Any] = sorted({value for point in mine if (value := held_to(point)) is not None})
+        known = ", ".join(map(repr, values)) or "none"
+        if promise is None:
+            known = f"the losses {', '.join(map(repr, self.losses))}, of this one lambda_c = {known}"
+        with_seed = "" if seed is None else f" and seed {seed}"
+        raise KeyError(f"no finished point of loss {loss!r} with {told}{with_seed}; finished are {known}")
 
     def _check_any(self) -> None:
         if not self.points:
@@ -473,10 +463,8 @@ class SweepResults:
         )
 
 
-def _pandas() -> Any:
-    try:
-        return importlib.import_module("pandas")
-    except ImportError as error:
-        raise ImportError(
-            'The table needs pandas: pip install "backward-compat-ml[sweep]". rows() needs none.'
-        ) from error
+def _frame(rows: list[dict[str, Any]], columns: list[str] | None = None) -> pd.DataFrame:
+    need("sweep", "A table, unlike rows(),", "pandas")
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=columns)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
+from bc_core._numbers import check_count
 from bc_core.sweep._engines import ENGINES, Engine
 from bc_core.sweep._folder import SweepFolder
 from bc_core.sweep._points import Point, checked_lambdas, checked_seeds, planned
@@ -279,8 +280,7 @@ def _workers(workers: int | None, engine: Engine) -> int:
     if workers is None:
         # One after the other is what a person expects who has not asked for more.
         return 1 if engine != "ray" else max(1, (os.cpu_count() or 1))
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ValueError(f"workers must be a number of at least 1. Received: workers={workers!r}.")
+    check_count(workers, "workers")
     if engine == "in_process" and workers > 1:
         raise ValueError(f"workers are for engine='processes' or 'ray'. Received: workers={workers!r}.")
     return workers

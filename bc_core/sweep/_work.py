@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,15 +60,3 @@ def error_of(recipe: Recipe, folder: SweepFolder, point: Point) -> Exception | N
     except Exception as error:
         return error
     return None
-
-
-def imported(name: str, need: str) -> Any:
-    """A package that an engine needs.
-
-    Raises:
-        ImportError: It is not installed; says what to install.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f'{need} {name}: pip install "backward-compat-ml[sweep]".') from error

@@ -7,12 +7,13 @@ from typing import Any
 
 import keras
 
+from bc_core._numbers import check_count
 from bc_core.after_training._interpolating import check_projectable, project_by
-from bc_core.after_training._walk import checked_alphas, checked_confidence
+from bc_core.after_training._walk import checked_alphas
+from bc_core.counting._intervals import checked_confidence
 from bc_core.promise._grammar import Promise
 from bc_core.promise._verdict import PromiseVerdict
 from bc_keras.after_training._mixture import Mixture
-from bc_keras.training._telling import check_count
 from bc_keras.training._warm_start import weights_behind
 
 

@@ -12,6 +12,7 @@ import keras
 
 from bc_core import Evaluation
 from bc_core._arrays import to_numpy
+from bc_core._numbers import check_count
 from bc_core.comparison._comparison import Metadata
 from bc_core.comparison._evaluation import performance
 from bc_core.slices._metadata import metadata_columns
@@ -21,7 +22,6 @@ from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs
 from bc_keras.training._compared_data import Advice, AskedData, ComparedData, HowToRead
 from bc_keras.training._model import BCModel
-from bc_keras.training._telling import check_count
 
 _ADVICE = Advice(
     h1="evaluate(old_model, h2, data)",

@@ -187,10 +187,6 @@ class KerasSpatial:
             raise TypeError(f"{NEEDS_FLOATS}. Received: {keras.backend.standardize_dtype(x.dtype)}.")
         return x * self._as_tensor(x, weights, keras.backend.standardize_dtype(x.dtype))
 
-    def add(self, a: Any, b: Any) -> Any:
-        """`a + b`."""
-        return a + b
-
     def stack(self, xs: Sequence[Any], axis: int) -> Any:
         """Tensors of one shape along a new axis."""
         return ops.stack(list(xs), axis=axis)

@@ -10,9 +10,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from bc_core._numbers import check_count
 from bc_keras.reference._shared_variables import changing_variables
 from bc_keras.training._model import BCModel
-from bc_keras.training._telling import check_count, say
+from bc_keras.training._telling import say
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")

@@ -1,17 +1,11 @@
-"""What callbacks check of their arguments, and how they say something."""
+"""How callbacks say something."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
 
 import keras
-
-
-def check_count(value: Any, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number >= 1. Received: {name}={value!r}.")
 
 
 def say(text: str) -> None:

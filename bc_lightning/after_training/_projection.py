@@ -7,8 +7,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from bc_core._numbers import check_count
 from bc_core.after_training._interpolating import check_projectable, project_by
-from bc_core.after_training._walk import checked_alphas, checked_confidence
+from bc_core.after_training._walk import checked_alphas
+from bc_core.counting._intervals import checked_confidence
 from bc_core.promise._grammar import Promise
 from bc_core.promise._verdict import PromiseVerdict
 from bc_lightning._packages import Callback
@@ -71,8 +73,7 @@ class ProjectionCallback(Callback):
             raise TypeError(
                 "data is missing: pass validation data that took no part in the training. Received: data=None."
             )
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be a whole number of epochs >= 1. Received: every={every!r}.")
+        check_count(every, "every")
         self.h1, self.data, self.statistics, self.every, self.reading = h1, data, statistics, every, reading
         self.promise, self.confidence = Promise.of(promise), checked_confidence(confidence)
         self.alphas = sorted({0.0, *checked_alphas(alphas), 1.0})

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bc_core import Comparison, Evaluation
+from bc_core._numbers import check_count
 from bc_core.comparison._comparison import Metadata
 from bc_core.comparison._evaluation import performance
 from bc_core.slices._metadata import metadata_columns
@@ -223,6 +224,5 @@ def _in_batches(data: Any, batch_size: int) -> Any:
         )
     if not isinstance(data, Dataset):
         return data
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number >= 1. Received: batch_size={batch_size!r}.")
+    check_count(batch_size, "batch_size")
     return DataLoader(data, batch_size=batch_size)

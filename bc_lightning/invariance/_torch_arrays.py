@@ -148,10 +148,6 @@ class TorchSpatial:
             raise TypeError(f"{NEEDS_FLOATS}. Received: {x.dtype}.")
         return x * self._on(x.device, x.dtype, weights)
 
-    def add(self, a: Tensor, b: Tensor) -> Tensor:
-        """`a + b`."""
-        return a + b
-
     def stack(self, xs: Sequence[Tensor], axis: int) -> Tensor:
         """Tensors of one shape along a new axis."""
         return torch.stack(list(xs), axis)

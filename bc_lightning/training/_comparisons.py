@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bc_core import Comparison, ErrorInstances, ErrorOverlap
 from bc_core._arrays import id_array
+from bc_core._numbers import check_count
 from bc_core.comparison._compare import metadata_of
 from bc_core.comparison._comparison import checked_names
 from bc_core.comparison._confidence import Said
@@ -87,8 +88,7 @@ class LogComparisons:
     settings: Mapping[str, str | float] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
-            raise ValueError(f"every must be a whole number >= 1. Received: every={self.every!r}.")
+        check_count(self.every, "every")
         if self.class_names is not None:
             object.__setattr__(self, "class_names", checked_names(self.class_names))
         for name in ("images", "metadata"):
@@ -97,9 +97,7 @@ class LogComparisons:
                 if source is not None and (name == "images" or Columns.of(source) is None):
                     by_id(source, name)
         for name, least in (("image_size", 1), ("max_images", 0), ("full_size", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number >= {least}. Received: {name}={value!r}.")
+            check_count(getattr(self, name), name, least)
         told_of_training(self.settings, None)
         if self.directory is not None:
             os.fspath(self.directory)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bc_core._numbers import check_count
 from bc_core.files._files import write_whole
 from bc_tensorboard.pages._reports import STYLE, reports_section
 from bc_tensorboard.plugin._collection import Collection, Dissonance, Settings, Texts
@@ -99,8 +100,7 @@ def to_html(
         raise ValueError(f"{path}: expected a name that ends in .html, so that a browser opens it")
     counts = {"max_images": max_images, "full_size": full_size, "max_full_bytes": max_full_bytes}
     for name, number in counts.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise ValueError(f"{name}: expected a number of at least 0, got {number!r}")
+        check_count(number, name, 0)
     collection = Collection(image_size)
     if comparisons is not None:
         collection.add(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bc_core._texts import in_html
 from bc_core.counting._scores import SCORES
 
 _MARKS = {"pass": "\N{CHECK MARK}", "fail": "\N{BALLOT X}", "inconclusive": "?"}
@@ -42,8 +42,8 @@ def reports_section(reports: Any) -> str:
 
 def _report(title: str, report: Mapping[str, Any] | str) -> str:
     if isinstance(report, str):
-        heading = f"{_MARKS['fail']} {_text(title)}: not judged"
-        return f"<details open><summary>{heading}</summary><p>{_text(report)}</p></details>"
+        heading = f"{_MARKS['fail']} {in_html(title)}: not judged"
+        return f"<details open><summary>{heading}</summary><p>{in_html(report)}</p></details>"
     verdict = report["verdict"]
     told = f"{_MARKS[verdict]} {verdict}" if verdict is not None else "What changed"
     heading = f"{told}: {title}" if title else told
@@ -68,12 +68,12 @@ def _report(title: str, report: Mapping[str, Any] | str) -> str:
         _parts("Worst slices", "slice", report["slices"], percent),
         _found(report["found_slices"], percent),
     ]
-    notes = "".join(f"<li>{_text(note)}</li>" for note in report["notes"])
+    notes = "".join(f"<li>{in_html(note)}</li>" for note in report["notes"])
     opened = "" if verdict == "pass" and title else " open"
     # The dashboard below has these too; they are for who reads without JavaScript, or has one page for many tests.
     more = f"<details><summary>Scores, classes and slices</summary>{''.join(tables[1:])}</details>"
     body = f"<p>{counts}</p>{tables[0]}<ul>{notes}</ul>{more}"
-    return f"<details{opened}><summary>{_text(heading)}</summary>{body}</details>"
+    return f"<details{opened}><summary>{in_html(heading)}</summary>{body}</details>"
 
 
 def _check(check: Mapping[str, Any]) -> Sequence[str]:
@@ -120,17 +120,17 @@ def _table(title: str, names: Sequence[str], rows: Iterable[Sequence[str]]) -> s
     cells = list(rows)
     if not cells:
         return ""
-    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in names)
+    head = "".join(f'<th scope="col">{in_html(name)}</th>' for name in names)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in cells[:_MOST_ROWS])
     left = f"<p>The first {_MOST_ROWS} of {len(cells)}.</p>" if len(cells) > _MOST_ROWS else ""
     # A table that is wider than the page is scrolled, by keys too.
-    frame = f'<div tabindex="0" role="group" aria-label="{_text(title)}">'
-    return f"{frame}<table><caption>{_text(title)}</caption><tr>{head}</tr>{body}</table></div>{left}"
+    frame = f'<div tabindex="0" role="group" aria-label="{in_html(title)}">'
+    return f"{frame}<table><caption>{in_html(title)}</caption><tr>{head}</tr>{body}</table></div>{left}"
 
 
 def _cell(text: str) -> str:
     number = _NUMBER.fullmatch(text)
-    return f'<td class="number">{text}</td>' if number else f"<td>{_text(text)}</td>"
+    return f'<td class="number">{text}</td>' if number else f"<td>{in_html(text)}</td>"
 
 
 def _share(value: float | None, digits: int = 2) -> str:
@@ -139,8 +139,3 @@ def _share(value: float | None, digits: int = 2) -> str:
 
 def _interval(line: Mapping[str, Any]) -> str:
     return f"{_share(line['low'])} to {_share(line['high'])}"
-
-
-def _text(text: object) -> str:
-    # What cannot be shown, such as marks that turn the direction of writing, is spelled out.
-    return html.escape("".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
 from bc_core import Comparison
+from bc_core._numbers import check_count
 from bc_core.comparison._comparison import Id
 from bc_tensorboard.writing._by_id import TextsById, by_id
 from bc_tensorboard.writing._format import encode_comparison
@@ -85,8 +86,7 @@ class Collection:
     """
 
     def __init__(self, image_size: int = 96) -> None:
-        if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
-            raise ValueError(f"image_size: expected a number of pixels, got {image_size!r}")
+        check_count(image_size, "image_size")
         self.image_size = image_size
         self._series: dict[tuple[str, str], ShownSeries] = {}
         self._unnamed = 0

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bc_core._texts import shown
+
 NEW_ERROR, STRICT_IMITATION = "new error", "strict imitation"
 TRAINING, TESTING = "training", "testing"
 
@@ -95,9 +97,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"expected a JSON object, got {shown(content)}")
     return content
-
-
-def shown(value: object) -> str:
-    """A value as a message shows it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bc_core import Comparison, ErrorInstances, ErrorOverlap
-from bc_core._arrays import first_duplicate
+from bc_core._arrays import twins
+from bc_core._texts import shown
 from bc_core.counting._scores import count_cells
 from bc_tensorboard.plugin._original_entries import (
     NEW_ERROR,
@@ -31,7 +32,6 @@ from bc_tensorboard.plugin._original_entries import (
     lambda_of,
     part,
     read_json,
-    shown,
     whole,
 )
 
@@ -391,8 +391,8 @@ def _numbered(labels: Iterable[Label]) -> tuple[dict[Label, int], tuple[str, ...
     if all(label == number for label, number in numbers.items()):
         return numbers, None
     names = tuple(map(str, found))
-    if (twice := first_duplicate(names)) is not None:
-        raise ValueError(f"the class {twice} is a number in one place and a text in another")
+    if twice := twins(names):
+        raise ValueError(f"the class {twice[0]} is a number in one place and a text in another")
     return numbers, names
 
 

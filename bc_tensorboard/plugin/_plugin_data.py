@@ -57,34 +57,26 @@ class LoggedComparisons:
     def series(self, ctx: Any, experiment: str) -> tuple[list[Series], list[str]]:
         """List the runs and data sets with the counts of every step, and what had to be left out."""
         asked = {"ctx": ctx, "experiment_id": experiment, "plugin_name": PLUGIN_NAME}
-        warnings: list[str] = []
-        described = {}
-        for run, tags in (self._provider.list_tensors(**asked) or {}).items():
-            for tag, tensors in tags.items():
-                dataset = _dataset_of(tag)
-                if dataset is None:
-                    continue
-                content = _content(tensors.plugin_content)
-                if content is None:
-                    warnings.append(f"Run {run}, data set {dataset}: {_NEWER}")
-                    continue
-                described[run, tag] = {
+        described, warnings = _described(self._provider.list_tensors(**asked), "counts")
+        counts = (self._provider.read_tensors(**asked, downsample=ALL_STEPS) or {}) if described else {}
+        series = []
+        for (run, tag), (dataset, content) in described.items():
+            steps, damaged = _steps(counts.get(run, {}).get(tag, ()))
+            if damaged:
+                warnings.append(
+                    f"Run {run}, data set {dataset}: {damaged} steps left out, as their counts are not five "
+                    "numbers; the event file is damaged"
+                )
+            series.append(
+                {
                     "run": run,
                     "dataset": dataset,
                     "dissonance": _text_or_none(content.get("dissonance")),
                     "num_classes": _count_or_zero(content.get("num_classes")),
                     **_training_of(content),
+                    "steps": steps,
                 }
-        counts = (self._provider.read_tensors(**asked, downsample=ALL_STEPS) or {}) if described else {}
-        series = []
-        for (run, tag), entry in described.items():
-            steps, damaged = _steps(counts.get(run, {}).get(tag, ()))
-            if damaged:
-                warnings.append(
-                    f"Run {run}, data set {entry['dataset']}: {damaged} steps left out, as their counts are not five "
-                    "numbers; the event file is damaged"
-                )
-            series.append({**entry, "steps": steps})
+            )
         return series, warnings
 
     def has(self, ctx: Any, experiment: str, run: str, dataset: str) -> bool:
@@ -104,30 +96,21 @@ class LoggedComparisons:
     def invariance_series(self, ctx: Any, experiment: str) -> tuple[list[Series], list[str]]:
         """List the runs and data sets that have invariance updates, with their steps, and what had to be left out."""
         asked = {"ctx": ctx, "experiment_id": experiment, "plugin_name": PLUGIN_NAME}
-        warnings: list[str] = []
-        described = {}
-        for run, tags in (self._provider.list_blob_sequences(**asked) or {}).items():
-            for tag, blobs in tags.items():
-                dataset = _dataset_of(tag, INVARIANCE)
-                if dataset is None:
-                    continue
-                if _content(blobs.plugin_content) is None:
-                    warnings.append(f"Invariance of run {run}, data set {dataset}: {_NEWER}")
-                    continue
-                described[run, tag] = {"run": run, "dataset": dataset}
+        described, warnings = _described(self._provider.list_blob_sequences(**asked), INVARIANCE)
         if not described:
             return [], warnings
         only = provider.RunTagFilter(runs={run for run, _ in described}, tags={tag for _, tag in described})
         data = self._provider.read_blob_sequences(**asked, downsample=ALL_STEPS, run_tag_filter=only) or {}
         series = []
-        for (run, tag), entry in described.items():
+        for (run, tag), (dataset, _) in described.items():
             # Of several records of one step a provider reads the first.
             steps: dict[int, float] = {}
             for datum in data.get(run, {}).get(tag, ()):
                 if datum.values:
                     steps.setdefault(int(datum.step), float(datum.wall_time))
             if steps:
-                series.append({**entry, "steps": [[step, steps[step]] for step in sorted(steps)]})
+                rows = [[step, steps[step]] for step in sorted(steps)]
+                series.append({"run": run, "dataset": dataset, "steps": rows})
         return series, warnings
 
     def _blob(self, ctx: Any, experiment: str, run: str, dataset: str, part: str, step: int) -> bytes | None:
@@ -419,9 +402,21 @@ def _tag(dataset: str, part: str) -> str:
     return f"{PLUGIN_NAME}/{quote(dataset, safe='')}/{part}"
 
 
-def _dataset_of(tag: str, part: str = "counts") -> str | None:
+def _described(listed: Any, part: str) -> tuple[dict[tuple[str, str], tuple[str, dict[str, Any]]], list[str]]:
+    """What a provider lists of a part, by run and tag: its data set and what it says of itself; and what is newer."""
+    described, warnings = {}, []
     start, end = f"{PLUGIN_NAME}/", f"/{part}"
-    return unquote(tag[len(start) : -len(end)]) if tag.startswith(start) and tag.endswith(end) else None
+    for run, tags in (listed or {}).items():
+        for tag, entry in tags.items():
+            if not (tag.startswith(start) and tag.endswith(end)):
+                continue
+            dataset, content = unquote(tag[len(start) : -len(end)]), _content(entry.plugin_content)
+            if content is None:
+                what = "Invariance of run" if part == INVARIANCE else "Run"
+                warnings.append(f"{what} {run}, data set {dataset}: {_NEWER}")
+            else:
+                described[run, tag] = dataset, content
+    return described, warnings
 
 
 def _one(experiment: str, run: str, tag: str) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import zlib
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bc_core.invariance import InvarianceResult, InvarianceUpdate
+from bc_core.invariance._accumulator import Floats
 from bc_core.invariance._charts import Order, heat_difference, heat_row, scale_end, transformation_groups
 
 VERSION = 1
@@ -20,8 +20,6 @@ _DEAD = 255
 _STEPS = 254
 # Cells of all rows together, which bounds the document however many layers there are.
 _MOST_CELLS = 60_000
-
-Floats = NDArray[np.float64]
 
 
 def encode_invariance(update: InvarianceUpdate, order: Order = "sorted") -> bytes:

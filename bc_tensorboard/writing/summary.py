@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bc_core import Comparison
 from bc_core.comparison._comparison import Id
@@ -171,43 +172,18 @@ def comparison_pb(
         >>> [value.tag for value in summary.comparison_pb(compare([0], [0], [0])).value]
         ['backward_compatibility/test/counts', 'backward_compatibility/test/table']
     """
-    from tensorboard.compat.proto.summary_pb2 import (
-        DATA_CLASS_BLOB_SEQUENCE,
-        DATA_CLASS_TENSOR,
-        Summary,
-        SummaryMetadata,
-    )
-    from tensorboard.util.tensor_util import make_tensor_proto
-
     _check_comparison(comparison)
     _check_names(dataset, dissonance)
     content = {
-        "version": VERSION,
-        "dataset": dataset,
         "dissonance": dissonance,
         "num_classes": comparison.overlap.num_classes,
         **told_of_training(settings, performance),
     }
-    plugin = SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=json.dumps(content).encode("ascii"))
     weight = math.nan if comparison.lambda_c is None else comparison.lambda_c
     # Counts are exact in float64 up to 2**53.
     counts = np.array([*comparison.overlap.counts.sum(axis=0).ravel(), weight], dtype=np.float64)
     table = encode_comparison(comparison, dataset=dataset, dissonance=dissonance, metadata=metadata)
-    values = (
-        ("counts", DATA_CLASS_TENSOR, counts),
-        ("table", DATA_CLASS_BLOB_SEQUENCE, np.array([table], dtype=object)),
-    )
-    start = f"{PLUGIN_NAME}/{quote(dataset, safe='')}"
-    return Summary(
-        value=[
-            Summary.Value(
-                tag=f"{start}/{name}",
-                tensor=make_tensor_proto(tensor),
-                metadata=SummaryMetadata(plugin_data=plugin, data_class=data_class),
-            )
-            for name, data_class, tensor in values
-        ]
-    )
+    return _summary(dataset, content, {"counts": counts, "table": table})
 
 
 def invariance(
@@ -273,21 +249,34 @@ def invariance_pb(
         >>> [value.tag for value in summary.invariance_pb(update).value]
         ['backward_compatibility/test/invariance']
     """
-    from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_BLOB_SEQUENCE, Summary, SummaryMetadata
-    from tensorboard.util.tensor_util import make_tensor_proto
-
     check_update(update)
     _check_names(dataset, None)
-    content = json.dumps({"version": VERSION, "dataset": dataset}).encode("ascii")
-    plugin = SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=content)
-    blob = np.array([encode_invariance(update, order)], dtype=object)
+    return _summary(dataset, {}, {"invariance": encode_invariance(update, order)})
+
+
+def _summary(dataset: str, content: Mapping[str, Any], values: Mapping[str, NDArray[np.float64] | bytes]) -> Summary:
+    """Numbers and blobs of a data set by name, each of which describes itself."""
+    from tensorboard.compat.proto.summary_pb2 import (
+        DATA_CLASS_BLOB_SEQUENCE,
+        DATA_CLASS_TENSOR,
+        Summary,
+        SummaryMetadata,
+    )
+    from tensorboard.util.tensor_util import make_tensor_proto
+
+    described = json.dumps({"version": VERSION, "dataset": dataset, **content}).encode("ascii")
+    plugin = SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=described)
     return Summary(
         value=[
             Summary.Value(
-                tag=f"{PLUGIN_NAME}/{quote(dataset, safe='')}/invariance",
-                tensor=make_tensor_proto(blob),
-                metadata=SummaryMetadata(plugin_data=plugin, data_class=DATA_CLASS_BLOB_SEQUENCE),
+                tag=f"{PLUGIN_NAME}/{quote(dataset, safe='')}/{name}",
+                tensor=make_tensor_proto(np.array([value], dtype=object) if isinstance(value, bytes) else value),
+                metadata=SummaryMetadata(
+                    plugin_data=plugin,
+                    data_class=DATA_CLASS_BLOB_SEQUENCE if isinstance(value, bytes) else DATA_CLASS_TENSOR,
+                ),
             )
+            for name, value in values.items()
         ]
     )
 

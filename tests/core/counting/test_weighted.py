@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import binom
 
 from bc_core import clopper_pearson_interval, weighted_share, wilson_interval
-from bc_core.counting._weighted import chance_of_so_few, chance_of_so_many
+from bc_core.counting._weighted import chance_of_so_few, chance_of_so_many, exact_bounds
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 20), (3, 100), (20, 20), (81, 263)])
@@ -105,3 +105,12 @@ def test_without_weights_both_methods_are_those_of_counts():
         assert (found.low, found.high) == pytest.approx(interval(7, 300), rel=1e-9)
     with pytest.raises(ValueError, match="method: expected 'wilson' or 'clopper_pearson', got 'wald'"):
         weighted_share(above, method="wald")
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "error"), [(1000, 478_758_672, 0.05), (999, 310_049_810, 0.05), (4, 18_550, 1e-6)]
+)
+def test_bounds_are_exact_where_the_inverse_of_scipy_is_not(successes, trials, error):
+    low, high = exact_bounds(successes / trials, trials, error)
+    assert binom.sf(successes - 1, trials, low) == pytest.approx(error, rel=1e-3)
+    assert binom.cdf(successes, trials, high) == pytest.approx(error, rel=1e-3)

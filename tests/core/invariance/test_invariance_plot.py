@@ -251,7 +251,7 @@ def test_transformations_without_a_size_stand_by_name():
 
 
 def test_without_matplotlib_it_is_said_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     for draw in (lambda: heat_map(result()), lambda: depth(measured()), lambda: curves(update())):
         with pytest.raises(ImportError, match=r"backward-compat-ml\[sweep\]"):
             draw()

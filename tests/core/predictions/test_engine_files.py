@@ -1,6 +1,7 @@
-"""Parquet by DuckDB and Arrow by pyarrow, both of the extra `files`."""
+"""Parquet and Arrow, by pyarrow, and where they are large by DuckDB: both of the extra `files`."""
 
 import builtins
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -81,6 +82,19 @@ def test_what_is_missing_is_refused_with_its_place(tmp_path, ending, columns, me
     with pytest.raises(ValueError, match=message) as caught:
         read_table(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_a_score_that_is_missing_in_a_list_is_no_0(tmp_path, ending):
+    old = write(tmp_path / f"old.{ending}", {**COLUMNS, "scores": [[0.8, 0.2], [0.1, 0.9], [None, 0.6]]})
+    with pytest.raises(ValueError, match="row 2: column 'scores' holds NaN or infinity"):
+        join(old, old)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_decimals_are_numbers(tmp_path, ending):
+    column = pa.array([Decimal("0.25"), Decimal("1.5")], pa.decimal128(6, 2))
+    assert read_table(write(tmp_path / f"a.{ending}", {"x": column})).numbers("x").tolist() == [0.25, 1.5]
 
 
 @pytest.mark.parametrize("ending", ["parquet", "arrow"])
