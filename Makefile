@@ -50,9 +50,9 @@ JAX_CACHE := XLA_FLAGS="$(strip $(IN_HASTE))" JAX_COMPILATION_CACHE_DIR=$(abspat
 NPM := cd frontend && npm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Two at a time: where tests of one wait, for a browser or a process, those of the other go on. Each says all at its end.
+# Two at a time: where tests of one wait, for a browser or a process, those of the other go on.
 test: $(VENV)/.dev  ## All tests, doctests and checks.
-	$(MAKE) --no-print-directory -j 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) \
+	$(MAKE) --no-print-directory -j 2 \
 		lint test-frontend docs test-bits test-packages test-jax test-tensorflow test-torch test-lowest
 
 # With npm, since pages are checked with axe-core.
