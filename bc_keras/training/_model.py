@@ -373,7 +373,7 @@ class BCModel(HeldSteps):
         for tracker, value in zip(state.trackers, values, strict=False):
             tracker.update_state(value * num_replicas(), sample_weight=batch_size)
         # Here and not in compute_metrics, where h1 would have to be asked again.
-        update_metrics(batch, compiled, options)
+        update_metrics(batch, state, state.metrics_of(training))
         if training and state.unlabelled is not None:
             dissonance = dissonance + state.unlabelled.weight * values[-1]
         return base + ops.cast(state.weight, base.dtype) * dissonance

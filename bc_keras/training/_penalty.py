@@ -27,6 +27,7 @@ from bc_keras.batches._labels import (
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._instance_terms import Counted
 from bc_keras.losses._losses import ModelLoss
+from bc_keras.metrics._overlap import OverlapMetric
 from bc_keras.reference._blend import as_logits
 from bc_keras.reference._reference import Reference
 from bc_keras.training._compiled_loss import BaseLoss, DissonanceLoss, Reading
@@ -346,11 +347,12 @@ def _check_takes_from_base(criterion: CompatibilityLoss, compiled: Compiled) -> 
         )
 
 
-def update_metrics(batch: AnsweredBatch, compiled: Compiled, options: Options) -> None:
-    """Count a batch in the compiled metrics of this package."""
+def update_metrics(batch: AnsweredBatch, state: Compatibility, metrics: list[tuple[OverlapMetric, bool]]) -> None:
+    """Count a batch in metrics of this package."""
+    compiled, options = state.compiled, state.options
     ignored = compiled.facts.ignore_class
     read: dict[float, Labels] = {}
-    for metric, weighted in compiled.metrics:
+    for metric, weighted in metrics:
         if metric.multilabel and not batch.reading.multilabel:
             raise ValueError(
                 f"The metric {metric.name!r} is multilabel and the model is not: pass BCModel(..., "

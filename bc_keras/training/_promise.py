@@ -6,10 +6,11 @@ import dataclasses
 import inspect
 import json
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from bc_core.promise._keeper import Keeper, PromiseOptions, check_can_be_told
 from bc_core.reference._weights import have_one_architecture, shapes_of
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
+from bc_keras.training._preparation import has_own
 from bc_keras.training._state import Compatibility
 from bc_keras.training._telling import say
 from bc_keras.training._warm_start import SEPARATOR, named_weights, weights_behind
@@ -45,7 +47,7 @@ class Promised:
         # The mean of those that were looked at.
         self.mean: Weights | None = None
         # What tells the weights of the last look from others.
-        self.seen: list[float] | None = None
+        self.seen: list[int] | None = None
 
     def weigh(self, dissonance: str) -> None:
         """Take what lambda_c is the weight of, which may have a largest one."""
@@ -74,8 +76,8 @@ class Promised:
             overlap: counts of h1 and h2 as it is.
             count: counts of them when it is called, with other weights.
         """
-        self.seen = _told_by(model)
         now, of_mean = model.get_weights(), None
+        self.seen = _told_by(now)
         if self.keeper.options.averages:
             self.take_in(now)
             if self.keeper.mean_is_due:
@@ -126,7 +128,7 @@ class Promised:
 
     def is_unseen(self, model: keras.Model) -> bool:
         """Whether the weights are others than at the last look; at the end an optimiser may put an average there."""
-        return self.seen is not None and self.seen != _told_by(model)
+        return self.seen is not None and self.seen != _told_by(model.get_weights())
 
     def end(self, model: keras.Model, state: Compatibility, count: Callable[[], ErrorOverlap]) -> None:
         """Go back to the weights that kept the promise best, and say what came of it.
@@ -182,10 +184,9 @@ def _steps(model: keras.Model) -> int:
     return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
 
 
-def _told_by(model: keras.Model) -> list[float]:
-    """A few numbers by which weights are told from others."""
-    numbers = [np.asarray(each, "float64") for each in model.get_weights()]
-    return [float(np.nan_to_num(value)) for each in numbers for value in (each.sum(), np.square(each).sum())]
+def _told_by(weights: Weights) -> list[int]:
+    """A number for each by which weights are told from others."""
+    return [zlib.crc32(np.ascontiguousarray(each).reshape(-1).view(np.uint8)) for each in weights]
 
 
 def _lies_between(model: keras.Model, state: Compatibility) -> bool:
@@ -202,10 +203,14 @@ def _lies_between(model: keras.Model, state: Compatibility) -> bool:
     return have_one_architecture(first, second, SEPARATOR)
 
 
+def _optimizer_of(model: keras.Model) -> Any:
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
 @contextmanager
 def as_fit_ends(model: keras.Model) -> Iterator[None]:
     """Within it the weights are those with which ``fit`` would end: of an optimizer with ``use_ema`` its averages."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = _optimizer_of(model)
     if optimizer.use_ema and hasattr(model, "jax_state_sync"):
         model.jax_state_sync()  # within an epoch the compiled step keeps the state to itself
     if not optimizer.use_ema or not _steps(model):
@@ -223,19 +228,34 @@ def as_fit_ends(model: keras.Model) -> Iterator[None]:
             variable.assign(value)
 
 
+class _Validation(NamedTuple):
+    """What a validation of ``fit`` has counted, and of which weights."""
+
+    overlap: ErrorOverlap
+    weights: list[int]
+
+
 class PromiseLooks(keras.callbacks.Callback):
     """Looks at held-out data while a `BCModel` is trained; before all callbacks of the user's, which may save.
 
+    Where ``fit`` validates on the same data, and with the same weights, the look is what its steps have counted.
+
     Args:
         state: what the model is held to.
+        promised: what it has come to.
         data: held-out data.
+        is_validated: whether ``fit`` validates on them.
     """
 
-    def __init__(self, state: Compatibility, promised: Promised, data: Any) -> None:
+    def __init__(self, state: Compatibility, promised: Promised, data: Any, is_validated: bool = False) -> None:
         super().__init__()
         self._state, self._promised, self._data = state, promised, data
+        self._is_validated = is_validated
         self._asked: AskedData | None = None
         self._steps_before = 0
+        self._validation: _Validation | None = None
+        # How many instances there are, and how many h1 gets right.
+        self._known: tuple[int, int] | None = None
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Look once, so that data that could never show it are refused before an epoch is spent."""
@@ -243,12 +263,12 @@ class PromiseLooks(keras.callbacks.Callback):
         compared = ComparedData(ValidationData(self._data, batch_size), None, HowToRead())
         self._asked = AskedData(compared, self.model)
         if self._promised.keeper.steps is None:
-            check_can_be_told(self._promised.keeper.options, self._asked.compare().overlap)
+            check_can_be_told(self._promised.keeper.options, self._count())
         self._promised.begin(self.model, self._state)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Count from here."""
-        self._steps_before = _steps(self.model)
+        self._steps_before, self._validation = _steps(self.model), None
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Look, where every so many steps were asked for."""
@@ -257,10 +277,16 @@ class PromiseLooks(keras.callbacks.Callback):
         if every is not None and steps // every > (keeper.steps or 0) // every:
             self._look()
 
+    def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Take what a validation has counted, if it is of the weights with which ``fit`` would end."""
+        held_out = self._state.held_out
+        if self._is_validated and held_out is not None and not _optimizer_of(self.model).use_ema:
+            self._validation = _Validation(held_out.overlap(), _told_by(self.model.get_weights()))
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Look, unless the epoch's last step was followed by it."""
         if _steps(self.model) != self._promised.keeper.steps:
-            self._look()
+            self._look(self._validated())
         if logs is not None:
             logs.update(self._promised.logged())
 
@@ -271,13 +297,32 @@ class PromiseLooks(keras.callbacks.Callback):
         self._promised.end(self.model, self._state, self._count)
         self._asked = None
 
-    def _look(self) -> None:
+    def _look(self, overlap: ErrorOverlap | None = None) -> None:
         with as_fit_ends(self.model):
-            self._promised.look(self.model, self._state, self._count(), self._count)
+            overlap = self._count() if overlap is None else overlap
+            self._promised.look(self.model, self._state, overlap, self._count)
+
+    def _validated(self) -> ErrorOverlap | None:
+        """What the validation of this epoch has counted, if it is what a look would show."""
+        found = self._validation
+        if found is None or _known_of(found.overlap) != self._known:
+            return None  # it has read other rows: fewer steps, or data that come anew
+        return found.overlap if found.weights == _told_by(self.model.get_weights()) else None
 
     def _count(self) -> ErrorOverlap:
         assert self._asked is not None
-        return self._asked.compare().overlap
+        overlap = self._asked.compare().overlap
+        self._known = _known_of(overlap)
+        return overlap
+
+
+def _known_of(overlap: ErrorOverlap) -> tuple[int, int]:
+    return overlap.total, overlap.both_right + overlap.h1_only_right
+
+
+def _measures_by_its_own(state: Compatibility) -> bool:
+    """Whether h2 may answer otherwise where ``fit`` validates than where it is asked, by code of the user's."""
+    return any(has_own(state.user_class, name) for name in ("evaluate", "test_step", "predict", "predict_step"))
 
 
 def take_promise(
@@ -321,7 +366,9 @@ def looking_at_held_out(
         return args, kwargs, []
     given = inspect.signature(fit).bind_partial(*args, **kwargs)
     held_out = put_aside(state.promised, given.arguments)
-    return given.args, given.kwargs, [PromiseLooks(state, state.promised, held_out)]
+    by_fit = state.promised.data is None or state.promised.data is given.arguments.get("validation_data")
+    looks = PromiseLooks(state, state.promised, held_out, by_fit and not _measures_by_its_own(state))
+    return given.args, given.kwargs, [looks]
 
 
 def put_aside(promised: Promised, given: dict[str, Any]) -> Any:

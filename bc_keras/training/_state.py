@@ -28,7 +28,7 @@ from bc_core.losses._options import (
 )
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
-from bc_keras.metrics._overlap import OverlapMetric
+from bc_keras.metrics._overlap import ErrorOverlapMetric, OverlapMetric
 from bc_keras.reference._blend import gives_logits
 from bc_keras.reference._last_activation import activation_of
 from bc_keras.reference._reference import Reference
@@ -302,6 +302,8 @@ class Compatibility:
         self.user_class = user_class
         self.compiled = compiled
         self.promised = promised
+        # Of held-out data on which fit validates: counts of both models, by the steps that evaluate.
+        self.held_out = None if promised is None else ErrorOverlapMetric(name="held_out")
         # A variable: a number would be frozen into the compiled step.
         self._lambda_c = keras.Variable(
             options.lambda_c, dtype="float32", trainable=False, aggregation="only_first_replica", name="lambda_c"
@@ -318,6 +320,16 @@ class Compatibility:
     def tracked(self) -> tuple[str, ...]:
         """The names of what is logged beside the user's metrics."""
         return TRACKERS if self.unlabelled is None else (*TRACKERS, UNLABELLED)
+
+    @property
+    def counting(self) -> list[keras.metrics.Metric]:
+        """What begins anew with each epoch and validation."""
+        return [*self.trackers, *([] if self.held_out is None else [self.held_out])]
+
+    def metrics_of(self, training: bool) -> list[tuple[OverlapMetric, bool]]:
+        """What counts a batch, and whether it is weighted."""
+        held_out = [] if training or self.held_out is None else [(self.held_out, False)]
+        return [*self.compiled.metrics, *held_out]
 
     @property
     def imitated(self) -> Reference:
