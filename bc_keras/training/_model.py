@@ -45,7 +45,7 @@ from bc_keras.training._made_class import whole_class
 from bc_keras.training._output_watch import Looking, looked_at
 from bc_keras.training._penalty import answered, dissonance_of, reading_by, target_and_stored, update_metrics
 from bc_keras.training._preparation import has_own
-from bc_keras.training._promise import looking_at_held_out
+from bc_keras.training._promise_looks import looking_at_held_out
 from bc_keras.training._state import Compatibility, Compiled
 from bc_keras.training._unlabelled_step import unlabelled_dissonance
 from bc_keras.training._whole_model import MissingUnlabelled, missing_h1, missing_imitated, scope_of_loading
@@ -303,13 +303,14 @@ class BCModel(HeldSteps):
             return super().fit(*args, **kwargs)  # Keras says what is missing
         given = dict(zip(("x", "y"), args, strict=False)) | kwargs
         validation = given.get("validation_data")
-        check_data(self, state, given.get("x"), given.get("y"))
+        are_checked = check_data(self, state, given.get("x"), given.get("y"))
         if validation is not None:
-            check_data(self, state, *(validation[:2] if isinstance(validation, tuple) else [validation]))
+            pair = validation[:2] if isinstance(validation, tuple) else [validation]
+            are_checked = check_data(self, state, *pair)
         check_own_loss(self, state)
         if not has_own(state.user_class, "fit"):  # it may prepare the inputs
             check_h1_answers(state, given.get("x"), given.get("batch_size") or 32)
-        args, kwargs, looks = looking_at_held_out(state, super().fit, args, kwargs)
+        args, kwargs, looks = looking_at_held_out(state, super().fit, args, kwargs, are_checked)
         return looked_at(super().fit, args, kwargs, self._looking(), *looks)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
