@@ -374,7 +374,7 @@ class BCModel(HeldSteps):
         for tracker, value in zip(state.trackers, values, strict=False):
             tracker.update_state(value * num_replicas(), sample_weight=batch_size)
         # Here and not in compute_metrics, where h1 would have to be asked again.
-        update_metrics(batch, state, state.metrics_of(training))
+        update_metrics(batch, compiled, options, None if training else state.held_out)
         if training and state.unlabelled is not None:
             dissonance = dissonance + state.unlabelled.weight * values[-1]
         return base + ops.cast(state.weight, base.dtype) * dissonance

@@ -61,7 +61,12 @@ class Promised:
         state.lambda_c = self.keeper.lambda_c
 
     def look(
-        self, model: keras.Model, state: Compatibility, overlap: ErrorOverlap, count: Callable[[], ErrorOverlap]
+        self,
+        model: keras.Model,
+        state: Compatibility,
+        overlap: ErrorOverlap,
+        count: Callable[[], ErrorOverlap],
+        now: Weights | None = None,
     ) -> dict[str, float]:
         """Take what held-out data show, and return what is logged.
 
@@ -70,8 +75,9 @@ class Promised:
             state: what it is held to.
             overlap: counts of h1 and h2 as it is.
             count: counts of them when it is called, with other weights.
+            now: h2's weights, where they are at hand.
         """
-        now, of_mean = model.get_weights(), None
+        now, of_mean = model.get_weights() if now is None else now, None
         self.seen = told_by(now)
         if self.keeper.options.averages:
             self.take_in(now)

@@ -52,8 +52,7 @@ class PromiseLooks(keras.callbacks.Callback):
     """Looks at held-out data while a `BCModel` is trained; before all callbacks of the user's, which may save.
 
     Where ``fit`` validates on the same data, and with the same weights, the look is what its steps have counted. Where
-    steps are compiled, the step that validates also counts what there is to count besides, instead of one more that
-    would have to be compiled.
+    a step takes long to compile, that one also counts before the first epoch and at the mean of weights.
 
     Args:
         state: what the model is held to.
@@ -102,7 +101,7 @@ class PromiseLooks(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Look, unless the epoch's last step was followed by it."""
         if steps_of(self.model) != self._promised.keeper.steps:
-            self._look(self._validated())
+            self._look(takes_validation=True)
         if logs is not None:
             logs.update(self._promised.logged())
 
@@ -113,17 +112,17 @@ class PromiseLooks(keras.callbacks.Callback):
         self._promised.end(self.model, self._state, self._count)
         self._asked = None
 
-    def _look(self, overlap: ErrorOverlap | None = None) -> None:
+    def _look(self, takes_validation: bool = False) -> None:
         with as_fit_ends(self.model):
-            overlap = self._count() if overlap is None else overlap
-            self._promised.look(self.model, self._state, overlap, self._count)
-
-    def _validated(self) -> ErrorOverlap | None:
-        """What the validation of this epoch has counted, if it is what a look would show."""
-        found = self._validation
-        if found is None or _known_of(found.overlap) != self._known:
-            return None  # it has read other rows: fewer steps, or data that come anew
-        return found.overlap if found.weights == told_by(self.model.get_weights()) else None
+            now = self.model.get_weights()
+            seen = told_by(now)
+            found = self._validation if takes_validation else None
+            # With other counts of h1 it has read other rows: fewer steps, or data that come anew.
+            if found is None or found.weights != seen or _known_of(found.overlap) != self._known:
+                overlap = self._count()
+            else:
+                overlap = found.overlap
+            self._promised.look(self.model, self._state, overlap, self._count, now)
 
     def _count(self) -> ErrorOverlap:
         assert self._asked is not None
@@ -166,9 +165,7 @@ def _known_of(overlap: ErrorOverlap) -> tuple[int, int]:
 
 def _is_counted_by_steps(model: keras.Model, state: Compatibility, held_out: HeldOut) -> bool:
     """Whether the compiled step that validates shows all that asking both models would."""
-    if not (held_out.is_validated and held_out.are_checked) or model.run_eagerly:
-        return False
-    if keras.backend.backend() == "torch" and not model.jit_compile:
+    if not (held_out.is_validated and held_out.are_checked and model.jit_compile) or model.run_eagerly:
         return False
     replicas = getattr(getattr(model, "distribute_strategy", None), "num_replicas_in_sync", 1)
     if replicas > 1 or keras.distribution.distribution() is not None:

@@ -28,12 +28,13 @@ from bc_core.losses._options import (
 )
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
-from bc_keras.metrics._overlap import ErrorOverlapMetric, OverlapMetric
+from bc_keras.metrics._overlap import OverlapMetric
 from bc_keras.reference._blend import gives_logits
 from bc_keras.reference._last_activation import activation_of
 from bc_keras.reference._reference import Reference
 from bc_keras.training._compile_arguments import overlap_metrics
 from bc_keras.training._compiled_loss import CompiledLoss, DissonanceLoss
+from bc_keras.training._held_out_counts import HeldOutCounts
 from bc_keras.training._jax_step import reading
 from bc_keras.training._output_watch import OutputWatch
 from bc_keras.training._unlabelled import Unlabelled
@@ -303,7 +304,7 @@ class Compatibility:
         self.compiled = compiled
         self.promised = promised
         # Of held-out data on which fit validates: counts of both models, by the steps that evaluate.
-        self.held_out = None if promised is None else ErrorOverlapMetric(name="held_out")
+        self.held_out = None if promised is None else HeldOutCounts()
         # A variable: a number would be frozen into the compiled step.
         self._lambda_c = keras.Variable(
             options.lambda_c, dtype="float32", trainable=False, aggregation="only_first_replica", name="lambda_c"
@@ -325,11 +326,6 @@ class Compatibility:
     def counting(self) -> list[keras.metrics.Metric]:
         """What begins anew with each epoch and validation."""
         return [*self.trackers, *([] if self.held_out is None else [self.held_out])]
-
-    def metrics_of(self, training: bool) -> list[tuple[OverlapMetric, bool]]:
-        """What counts a batch, and whether it is weighted."""
-        held_out = [] if training or self.held_out is None else [(self.held_out, False)]
-        return [*self.compiled.metrics, *held_out]
 
     @property
     def imitated(self) -> Reference:
