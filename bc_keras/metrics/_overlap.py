@@ -45,7 +45,7 @@ def target_and_h1(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
     return target, h1_output
 
 
-def _count_dtype() -> str:
+def count_dtype() -> str:
     """The widest integers there are: JAX has none of 64 bits unless it was told so."""
     if keras.backend.backend() != "jax":
         return "int64"
@@ -108,7 +108,7 @@ class OverlapMetric(keras.metrics.Metric):
         shape = (2, 2) if num_classes is None else (self._rows, 2, 2)
         # A ratio of counts needs more than half precision, whatever the result is cast to.
         self._sum_dtype = "float64" if self.dtype == "float64" else "float32"
-        self.counts = self.add_variable(shape, "zeros", dtype=_count_dtype(), name="counts")
+        self.counts = self.add_variable(shape, "zeros", dtype=count_dtype(), name="counts")
         self.weighted_counts = self.add_variable(shape, "zeros", dtype=self._sum_dtype, name="weighted_counts")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:

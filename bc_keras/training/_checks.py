@@ -138,8 +138,12 @@ def _gather(function: Any, seen: set[CodeType]) -> None:
 # The data
 
 
-def check_data(model: Any, state: Compatibility, x: Any, y: Any = None) -> None:
-    """Refuse data without instances, and labels that h2 has no score for; JAX and XLA would train on without a word."""
+def check_data(model: Any, state: Compatibility, x: Any, y: Any = None) -> bool:
+    """Refuse data without instances, and labels that h2 has no score for; JAX and XLA would train on without a word.
+
+    Returns:
+        Whether all labels were seen to be classes of h2.
+    """
     if is_empty(x if y is None else y):
         raise ValueError(
             "The data must hold at least one instance: look at what has selected them. Received: none, in "
@@ -149,19 +153,20 @@ def check_data(model: Any, state: Compatibility, x: Any, y: Any = None) -> None:
         shape = model.output_shape
         classes = shape[-1] if len(shape) > 1 else 1
     except (AttributeError, ValueError, TypeError):
-        return  # a subclassed h2 that was not called yet
+        return False  # a subclassed h2 that was not called yet
     if not isinstance(y, np.ndarray) or y.dtype.kind not in "iuf" or classes is None:
-        return
+        return False
     if state.has_stored:
         # Here already: on TensorFlow a step that failed while it was traced cannot be traced again.
         target_and_stored(state.references, y, np.empty((1, *[1] * (len(shape) - 2), classes)))
-        return
+        return False
     facts = state.compiled.facts
     check_is_classification(y, shape, facts.is_distance)
     if facts.binary and facts.from_keras and not (y.min() >= 0 and y.max() <= 1):
         raise ValueError(f"Binary targets must lie in 0..1. Received: values from {y.min()} to {y.max()}.")
     if not facts.sparse or not (y.ndim == len(shape) - 1 or y.shape[-1] == 1):
-        return  # a loss of the user's own may have its own marks
+        # A loss of the user's own may have its own marks.
+        return facts.from_keras and (facts.binary or facts.sparse is False) and bool(np.isfinite(y).all())
     outside = (y < 0) | (y >= classes) | (y != np.rint(y))
     if facts.ignore_class is not None:
         outside &= y != facts.ignore_class
@@ -170,6 +175,7 @@ def check_data(model: Any, state: Compatibility, x: Any, y: Any = None) -> None:
             f"The target must hold class indices in 0..{classes - 1}, the classes that h2 scores. Received: "
             f"label {y[outside][0]} at index {int(np.argwhere(outside)[0][0])}."
         )
+    return True
 
 
 def is_empty(data: Any) -> bool:

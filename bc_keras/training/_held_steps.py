@@ -64,13 +64,13 @@ class HeldSteps(keras.Model):
     def metrics_variables(self) -> list[Any]:
         """Those of your metrics, and of what is noted beside them; on JAX they are a part of a step's state."""
         state = self._compatibility
-        beside = (*state.trackers, state.training_watch, state.testing_watch)
+        beside = (*state.counting, state.training_watch, state.testing_watch)
         return [*super().metrics_variables, *(variable for each in beside for variable in each.variables)]
 
     def reset_metrics(self) -> None:
         """Begin to count anew."""
         super().reset_metrics()
-        for tracker in self._compatibility.trackers:
+        for tracker in self._compatibility.counting:
             tracker.reset_state()
 
     def get_metrics_result(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ from bc_keras.training._made_class import whole_class
 from bc_keras.training._output_watch import Looking, looked_at
 from bc_keras.training._penalty import answered, dissonance_of, reading_by, target_and_stored, update_metrics
 from bc_keras.training._preparation import has_own
-from bc_keras.training._promise import looking_at_held_out
+from bc_keras.training._promise_looks import looking_at_held_out
 from bc_keras.training._state import Compatibility, Compiled
 from bc_keras.training._unlabelled_step import unlabelled_dissonance
 from bc_keras.training._whole_model import MissingUnlabelled, missing_h1, missing_imitated, scope_of_loading
@@ -308,13 +308,14 @@ class BCModel(HeldSteps):
             return super().fit(*args, **kwargs)  # Keras says what is missing
         given = dict(zip(("x", "y"), args, strict=False)) | kwargs
         validation = given.get("validation_data")
-        check_data(self, state, given.get("x"), given.get("y"))
+        are_checked = check_data(self, state, given.get("x"), given.get("y"))
         if validation is not None:
-            check_data(self, state, *(validation[:2] if isinstance(validation, tuple) else [validation]))
+            pair = validation[:2] if isinstance(validation, tuple) else [validation]
+            are_checked = check_data(self, state, *pair)
         check_own_loss(self, state)
         if not has_own(state.user_class, "fit"):  # it may prepare the inputs
             check_h1_answers(state, given.get("x"), given.get("batch_size") or 32)
-        args, kwargs, looks = looking_at_held_out(state, super().fit, args, kwargs)
+        args, kwargs, looks = looking_at_held_out(state, super().fit, args, kwargs, are_checked)
         return looked_at(super().fit, args, kwargs, self._looking(), *looks)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
@@ -378,7 +379,7 @@ class BCModel(HeldSteps):
         for tracker, value in zip(state.trackers, values, strict=False):
             tracker.update_state(value * num_replicas(), sample_weight=batch_size)
         # Here and not in compute_metrics, where h1 would have to be asked again.
-        update_metrics(batch, compiled, options)
+        update_metrics(batch, compiled, options, None if training else state.held_out)
         if training and state.unlabelled is not None:
             dissonance = dissonance + state.unlabelled.weight * values[-1]
         return base + ops.cast(state.weight, base.dtype) * dissonance

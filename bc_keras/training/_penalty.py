@@ -30,6 +30,7 @@ from bc_keras.losses._losses import ModelLoss
 from bc_keras.reference._blend import as_logits
 from bc_keras.reference._reference import Reference
 from bc_keras.training._compiled_loss import BaseLoss, DissonanceLoss, Reading
+from bc_keras.training._held_out_counts import HeldOutCounts
 from bc_keras.training._score_scale import reading_of, said_by, says_of
 from bc_keras.training._state import Compatibility, Compiled, Options
 from bc_keras.training._weighted_loss import weighted_loss
@@ -346,23 +347,37 @@ def _check_takes_from_base(criterion: CompatibilityLoss, compiled: Compiled) -> 
         )
 
 
-def update_metrics(batch: AnsweredBatch, compiled: Compiled, options: Options) -> None:
-    """Count a batch in the compiled metrics of this package."""
-    ignored = compiled.facts.ignore_class
+def update_metrics(
+    batch: AnsweredBatch, compiled: Compiled, options: Options, held_out: HeldOutCounts | None = None
+) -> None:
+    """Count a batch in the compiled metrics of this package, and in what a promise goes by."""
     read: dict[float, Labels] = {}
+
+    def labels_at(threshold: float | None) -> Labels:
+        threshold = options.threshold if threshold is None else threshold
+        if threshold not in read:
+            read[threshold] = _labels(batch, compiled, threshold)
+        return read[threshold]
+
+    if held_out is not None:
+        labels = labels_at(None)
+        held_out.update_labels(labels, _counted(batch, compiled.facts.ignore_class, labels))
     for metric, weighted in compiled.metrics:
         if metric.multilabel and not batch.reading.multilabel:
             raise ValueError(
                 f"The metric {metric.name!r} is multilabel and the model is not: pass BCModel(..., "
                 "multilabel=True), which tells every metric. Received: multilabel=True in the metric."
             )
-        threshold = options.threshold if metric.threshold is None else metric.threshold
-        if threshold not in read:
-            read[threshold] = _labels(batch, compiled, threshold)
-        labels, counted = read[threshold], batch.mask
-        if ignored is not None and metric.ignore_class is None:
-            counted = labels.target != ignored
-            if batch.mask is not None:
-                mask = ops.cast(entries_of(batch.mask, counted, "The mask"), "bool")
-                counted = ops.logical_and(counted, mask)
-        metric.update_labels(labels, batch.sample_weight if weighted else None, counted)
+        labels = labels_at(metric.threshold)
+        ignored = compiled.facts.ignore_class if metric.ignore_class is None else None
+        metric.update_labels(labels, batch.sample_weight if weighted else None, _counted(batch, ignored, labels))
+
+
+def _counted(batch: AnsweredBatch, ignored: int | None, labels: Labels) -> Any:
+    """Which labels count: those that are neither masked nor to be ignored; None for all."""
+    if ignored is None:
+        return batch.mask
+    counted = labels.target != ignored
+    if batch.mask is None:
+        return counted
+    return ops.logical_and(counted, ops.cast(entries_of(batch.mask, counted, "The mask"), "bool"))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,13 @@ import keras
 import numpy as np
 
 from bc_core import ErrorOverlap
-from bc_core.promise._keeper import Keeper, PromiseOptions, check_can_be_told
+from bc_core.promise._keeper import Keeper, PromiseOptions
 from bc_core.reference._weights import have_one_architecture, shapes_of
 from bc_keras.batches._validation_data import ValidationData
-from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
 from bc_keras.training._state import Compatibility
 from bc_keras.training._telling import say
 from bc_keras.training._warm_start import SEPARATOR, named_weights, weights_behind
 
-# Rows at a time; they are only read.
-_BATCH_SIZE = 256
 _STATE, _WEIGHTS, _MEAN = "promise.json", "promise.npz", "promise_mean.npz"
 
 Weights = list[np.ndarray[Any, Any]]
@@ -45,7 +42,7 @@ class Promised:
         # The mean of those that were looked at.
         self.mean: Weights | None = None
         # What tells the weights of the last look from others.
-        self.seen: list[float] | None = None
+        self.seen: list[int] | None = None
 
     def weigh(self, dissonance: str) -> None:
         """Take what lambda_c is the weight of, which may have a largest one."""
@@ -57,14 +54,19 @@ class Promised:
         """A fit begins: with the best weights of the training that it goes on with, or none yet."""
         self.weigh(state.options.dissonance_name)
         if self.keeper.best_steps is not None and self.weights is None:
-            if self.keeper.best_steps == _steps(model) and not self.keeper.best_is_mean:
+            if self.keeper.best_steps == steps_of(model) and not self.keeper.best_is_mean:
                 self.weights = model.get_weights()
             else:
                 self.keeper.forget_best()
         state.lambda_c = self.keeper.lambda_c
 
     def look(
-        self, model: keras.Model, state: Compatibility, overlap: ErrorOverlap, count: Callable[[], ErrorOverlap]
+        self,
+        model: keras.Model,
+        state: Compatibility,
+        overlap: ErrorOverlap,
+        count: Callable[[], ErrorOverlap],
+        now: Weights | None = None,
     ) -> dict[str, float]:
         """Take what held-out data show, and return what is logged.
 
@@ -73,14 +75,15 @@ class Promised:
             state: what it is held to.
             overlap: counts of h1 and h2 as it is.
             count: counts of them when it is called, with other weights.
+            now: h2's weights, where they are at hand.
         """
-        self.seen = _told_by(model)
-        now, of_mean = model.get_weights(), None
+        now, of_mean = model.get_weights() if now is None else now, None
+        self.seen = told_by(now)
         if self.keeper.options.averages:
             self.take_in(now)
             if self.keeper.mean_is_due:
                 of_mean = self._of_mean(model, now, count)
-        if self.keeper.look(overlap, _steps(model), of_mean) and self.keeper.options.keep == "best":
+        if self.keeper.look(overlap, steps_of(model), of_mean) and self.keeper.options.keep == "best":
             self.weights = self.mean if self.keeper.best_is_mean else now
         state.lambda_c = self.keeper.lambda_c
         return self.logged()
@@ -126,7 +129,7 @@ class Promised:
 
     def is_unseen(self, model: keras.Model) -> bool:
         """Whether the weights are others than at the last look; at the end an optimiser may put an average there."""
-        return self.seen is not None and self.seen != _told_by(model)
+        return self.seen is not None and self.seen != told_by(model.get_weights())
 
     def end(self, model: keras.Model, state: Compatibility, count: Callable[[], ErrorOverlap]) -> None:
         """Go back to the weights that kept the promise best, and say what came of it.
@@ -178,14 +181,13 @@ def _set_to(model: keras.Model, weights: Weights | None, before: Weights) -> Ite
         model.set_weights(before)
 
 
-def _steps(model: keras.Model) -> int:
+def steps_of(model: keras.Model) -> int:
     return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
 
 
-def _told_by(model: keras.Model) -> list[float]:
-    """A few numbers by which weights are told from others."""
-    numbers = [np.asarray(each, "float64") for each in model.get_weights()]
-    return [float(np.nan_to_num(value)) for each in numbers for value in (each.sum(), np.square(each).sum())]
+def told_by(weights: Weights) -> list[int]:
+    """A number for each by which weights are told from others."""
+    return [zlib.crc32(np.ascontiguousarray(each).reshape(-1).view(np.uint8)) for each in weights]
 
 
 def _lies_between(model: keras.Model, state: Compatibility) -> bool:
@@ -202,13 +204,17 @@ def _lies_between(model: keras.Model, state: Compatibility) -> bool:
     return have_one_architecture(first, second, SEPARATOR)
 
 
+def optimizer_of(model: keras.Model) -> Any:
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
 @contextmanager
 def as_fit_ends(model: keras.Model) -> Iterator[None]:
     """Within it the weights are those with which ``fit`` would end: of an optimizer with ``use_ema`` its averages."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = optimizer_of(model)
     if optimizer.use_ema and hasattr(model, "jax_state_sync"):
         model.jax_state_sync()  # within an epoch the compiled step keeps the state to itself
-    if not optimizer.use_ema or not _steps(model):
+    if not optimizer.use_ema or not steps_of(model):
         yield
         return
     present = [keras.ops.convert_to_numpy(variable).copy() for variable in model.trainable_variables]
@@ -221,63 +227,6 @@ def as_fit_ends(model: keras.Model) -> Iterator[None]:
     finally:
         for variable, value in zip(model.trainable_variables, present, strict=True):
             variable.assign(value)
-
-
-class PromiseLooks(keras.callbacks.Callback):
-    """Looks at held-out data while a `BCModel` is trained; before all callbacks of the user's, which may save.
-
-    Args:
-        state: what the model is held to.
-        data: held-out data.
-    """
-
-    def __init__(self, state: Compatibility, promised: Promised, data: Any) -> None:
-        super().__init__()
-        self._state, self._promised, self._data = state, promised, data
-        self._asked: AskedData | None = None
-        self._steps_before = 0
-
-    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Look once, so that data that could never show it are refused before an epoch is spent."""
-        batch_size = _BATCH_SIZE if isinstance(self._data, tuple | list) else None
-        compared = ComparedData(ValidationData(self._data, batch_size), None, HowToRead())
-        self._asked = AskedData(compared, self.model)
-        if self._promised.keeper.steps is None:
-            check_can_be_told(self._promised.keeper.options, self._asked.compare().overlap)
-        self._promised.begin(self.model, self._state)
-
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Count from here."""
-        self._steps_before = _steps(self.model)
-
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Look, where every so many steps were asked for."""
-        keeper, steps = self._promised.keeper, self._steps_before + batch + 1
-        every = keeper.options.every
-        if every is not None and steps // every > (keeper.steps or 0) // every:
-            self._look()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Look, unless the epoch's last step was followed by it."""
-        if _steps(self.model) != self._promised.keeper.steps:
-            self._look()
-        if logs is not None:
-            logs.update(self._promised.logged())
-
-    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Go back to the best weights, and say the verdict."""
-        if self._promised.is_unseen(self.model):
-            self._look()
-        self._promised.end(self.model, self._state, self._count)
-        self._asked = None
-
-    def _look(self) -> None:
-        with as_fit_ends(self.model):
-            self._promised.look(self.model, self._state, self._count(), self._count)
-
-    def _count(self) -> ErrorOverlap:
-        assert self._asked is not None
-        return self._asked.compare().overlap
 
 
 def take_promise(
@@ -311,70 +260,3 @@ def take_promise(
     promised.go_on(None if before is None else before.promised)
     # Where it begins depends on the dissonance, which is not known yet.
     return promised, (0.0, *args[1:]), others
-
-
-def looking_at_held_out(
-    state: Compatibility, fit: Callable[..., Any], args: Any, kwargs: Any
-) -> tuple[Any, Any, list[PromiseLooks]]:
-    """The arguments of a ``fit``, less what is put aside of them, and who looks at that."""
-    if state.promised is None:
-        return args, kwargs, []
-    given = inspect.signature(fit).bind_partial(*args, **kwargs)
-    held_out = put_aside(state.promised, given.arguments)
-    return given.args, given.kwargs, [PromiseLooks(state, state.promised, held_out)]
-
-
-def put_aside(promised: Promised, given: dict[str, Any]) -> Any:
-    """Held-out data for a ``fit`` with these arguments, of which a share is taken out of `given`.
-
-    Raises:
-        ValueError: there are none.
-        TypeError: a share of data that cannot be divided here.
-    """
-    if isinstance(promised.data, float):
-        return _share_of(given, promised.data)
-    if promised.data is not None:
-        return promised.data
-    if given.get("validation_data") is not None:
-        return given["validation_data"]
-    if given.get("validation_split"):
-        if given.get("validation_freq", 1) != 1 or not _are_arrays(given):
-            raise TypeError("A promise with validation_split needs x and y as arrays: pass validation_data instead.")
-        first = int(np.floor(len(given["y"]) * (1 - given["validation_split"])))
-        return tuple(_rows(given[name], slice(first, None)) for name in ("x", "y"))
-    raise ValueError(
-        "A promise is kept on held-out data, and there are none: fit(..., validation_data=(x, y)), or "
-        "BCModel(..., promise_data=(x, y)), or promise_data=0.1 for a share of fit's arrays."
-    )
-
-
-def _share_of(given: dict[str, Any], share: float) -> Any:
-    if not _are_arrays(given):
-        raise TypeError(
-            "A share of the training data is put aside where fit is given arrays x and y. Of other data take it "
-            "yourself, held_out = dataset.take(20) and dataset.skip(20), and pass it by promise_data=held_out. "
-            f"Received: promise_data={share!r}, x={type(given.get('x')).__name__}."
-        )
-    rows = len(given["y"])
-    # At random, as arrays may be sorted, and always the same, so that a training that is resumed has not seen them.
-    order = np.random.default_rng(0).permutation(rows)
-    held, rest = np.split(order, [round(share * rows)])
-    if not len(held) or not len(rest):
-        raise ValueError(f"promise_data={share!r} of {rows} instances leaves none held out, or none to train on.")
-    held.sort()
-    rest.sort()
-    aside = tuple(_rows(given[name], held) for name in ("x", "y"))
-    for name in ("x", "y", "sample_weight"):
-        if given.get(name) is not None:
-            given[name] = _rows(given[name], rest)
-    return aside
-
-
-def _are_arrays(given: Mapping[str, Any]) -> bool:
-    parts = keras.tree.flatten([given.get("x"), given.get("y")])
-    return given.get("y") is not None and all(hasattr(part, "shape") and hasattr(part, "__getitem__") for part in parts)
-
-
-def _rows(arrays: Any, rows: Any) -> Any:
-    take: Callable[[Any], Any] = lambda leaf: np.asarray(keras.ops.convert_to_numpy(leaf))[rows]  # noqa: E731
-    return keras.tree.map_structure(take, arrays)

@@ -34,6 +34,7 @@ from bc_keras.reference._last_activation import activation_of
 from bc_keras.reference._reference import Reference
 from bc_keras.training._compile_arguments import overlap_metrics
 from bc_keras.training._compiled_loss import CompiledLoss, DissonanceLoss
+from bc_keras.training._held_out_counts import HeldOutCounts
 from bc_keras.training._jax_step import reading
 from bc_keras.training._output_watch import OutputWatch
 from bc_keras.training._unlabelled import Mixtures, Unlabelled
@@ -302,6 +303,8 @@ class Compatibility:
         self.user_class = user_class
         self.compiled = compiled
         self.promised = promised
+        # Of held-out data on which fit validates: counts of both models, by the steps that evaluate.
+        self.held_out = None if promised is None else HeldOutCounts()
         # A variable: a number would be frozen into the compiled step.
         self._lambda_c = keras.Variable(
             options.lambda_c, dtype="float32", trainable=False, aggregation="only_first_replica", name="lambda_c"
@@ -318,6 +321,11 @@ class Compatibility:
     def tracked(self) -> tuple[str, ...]:
         """The names of what is logged beside the user's metrics."""
         return TRACKERS if self.unlabelled is None else (*TRACKERS, UNLABELLED)
+
+    @property
+    def counting(self) -> list[keras.metrics.Metric]:
+        """What begins anew with each epoch and validation."""
+        return [*self.trackers, *([] if self.held_out is None else [self.held_out])]
 
     @property
     def imitated(self) -> Reference:
