@@ -458,7 +458,7 @@ def test_bad_callbacks_are_refused(ours):
         (ValueError, "identity", lambda: callback(h1, given, C4[1:])),
         (TypeError, "data", lambda: callback(h1, 3, C4)),
         (TypeError, "an iterator cannot be", lambda: callback(h1, iter(ours.batches(x, y, 7)), C4)),
-        (ValueError, "every must be.*at least 1", lambda: callback(h1, given, C4, every=0)),
+        (ValueError, "every must be a whole number >= 1", lambda: callback(h1, given, C4, every=0)),
         (TypeError, "confidenc is no option of compare_invariance; perhaps confidence",
          lambda: callback(h1, given, C4, confidenc=0.9)),
     ):  # fmt: skip
