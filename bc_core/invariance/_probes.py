@@ -36,8 +36,7 @@ class Probes:
 
     Example:
         >>> import numpy as np
-        >>> from bc_core.counting._intervals import checked_confidence
-    from bc_core.invariance import Probes
+        >>> from bc_core.invariance import Probes
         >>> probes = Probes(units=2)
         >>> tile = np.arange(24.0).reshape(2, 3, 4)  # r, m, K
         >>> probes.add("fc", tile[:, :, probes.choose("fc", 4)])
@@ -94,8 +93,7 @@ class Interval(NamedTuple):
     """Lower and upper bound.
 
     Example:
-        >>> from bc_core.counting._intervals import checked_confidence
-    from bc_core.invariance import Interval
+        >>> from bc_core.invariance import Interval
         >>> Interval(0.25, 0.5).high
         0.5
     """
@@ -139,8 +137,7 @@ def nv_influence(
 
     Example:
         >>> import numpy as np
-        >>> from bc_core.counting._intervals import checked_confidence
-    from bc_core.invariance._probes import nv_influence
+        >>> from bc_core.invariance._probes import nv_influence
         >>> a = np.array([[0.0, 2.0], [1.0, 3.0]])[:, :, None]
         >>> nv_influence(a, "var")
         (4.0, array([0., 0.]))
@@ -212,8 +209,7 @@ def paired_intervals(
 
     Example:
         >>> import numpy as np
-        >>> from bc_core.counting._intervals import checked_confidence
-    from bc_core.invariance._probes import paired_intervals
+        >>> from bc_core.invariance._probes import paired_intervals
         >>> rng = np.random.default_rng(0)
         >>> a = rng.normal(size=(100, 1, 20)) + 0.3 * rng.normal(size=(100, 4, 20))
         >>> paired_intervals(a, a, (0.27, 0.27)).difference

@@ -187,7 +187,7 @@ def steps_of(model: keras.Model) -> int:
 
 def told_by(weights: Weights) -> list[int]:
     """A number for each by which weights are told from others."""
-    return [zlib.crc32(np.ascontiguousarray(each).reshape(-1).view(np.uint8)) for each in weights]
+    return [zlib.crc32(np.ascontiguousarray(each).reshape(-1).view(np.uint8).data) for each in weights]
 
 
 def _lies_between(model: keras.Model, state: Compatibility) -> bool:
