@@ -3,6 +3,7 @@
     python benchmarks/update_data.py FOLDER                      # once: data files out of packages
     UPDATE_DATA=FOLDER python benchmarks/promises.py run         # resumable; a line of results for each training
     python benchmarks/promises.py cost                           # one training with a promise, and one with lambda_c
+    KERAS_BACKEND=jax python benchmarks/promises.py cost --keras # the same in Keras, by backend
     python benchmarks/promises.py report                         # writes results/promises.md
 
 Three updates by more data (`update_data.py`), three promises each, ten seeds. lambda_c is moved by the `Keeper` that
@@ -201,7 +202,6 @@ def rows_of() -> list[dict[str, Any]]:
 def cost(rounds: int) -> None:
     """Whole trainings of Lightning that take turns; both validate on the same data after each epoch."""
     import pytorch_lightning as pl
-    from interleaved import timed
     from torch.utils.data import DataLoader, TensorDataset
 
     from bc_lightning import BCLightningModule
@@ -230,15 +230,59 @@ def cost(rounds: int) -> None:
 
         return fit
 
+    _keep_times("Lightning", training, {"promise_data": held_out}, rounds)
+
+
+def cost_in_keras(rounds: int) -> None:
+    """The same of Keras, on one backend."""
+    import keras
+    import numpy as np
+
+    from bc_keras import BCModel
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(5000, 784)).astype("float32"), draw.integers(10, size=5000)
+    train, held_out = (x[:4000], y[:4000]), (x[4000:], y[4000:])
+
+    def net() -> keras.Model:
+        relu, softmax = keras.layers.Dense(256, "relu"), keras.layers.Dense(10, "softmax")
+        return keras.Sequential([keras.Input((784,)), relu, softmax])
+
+    h1 = net()
+
+    def training(**options: Any) -> Callable[[], None]:
+        validated = None if "promise_data" in options else held_out
+
+        def fit() -> None:
+            model = BCModel(net(), h1=h1, dissonance="imitation", **options)
+            model.compile("adam", "sparse_categorical_crossentropy")
+            model.fit(*train, batch_size=100, epochs=5, verbose=0, validation_data=validated)
+
+        return fit
+
+    _keep_times(f"Keras on {backend}", training, {"promise_data": held_out}, rounds)
+
+
+def _keep_times(side: str, training: Callable[..., Callable[[], None]], own: dict[str, Any], rounds: int) -> None:
+    """Time trainings in turns, and write the seconds of all but the first of each."""
+    from interleaved import timed
+
     promise = {"promise": "nfr <= 5%, btc >= 10%", "promise_options": {"most": 2.0}}
     rivals = {
         "lambda_c": training(lambda_c=1.0),
         "promise on the validation data": training(**promise),
-        "promise on held-out data, none validated": training(**promise, promise_data=held_out),
+        "promise on held-out data, none validated": training(**promise, **own),
     }
     times = timed(rivals, rounds, warm_up=1)
-    told = {name: values[1:] for name, values in times.items()}
-    COST.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    kept = json.loads(COST.read_text(encoding="utf-8")) if COST.exists() else {}
+    kept[side] = {name: values[1:] for name, values in times.items()}
+    COST.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 # -- what was found -----------------------------------------------------------------------------------------------
@@ -277,22 +321,23 @@ def report() -> None:
     lines += ["|---:|" + "---:|" * 2 * len(PROMISES)]
     lines += [_of_fixed(value, rows) for value in GRID]
     if COST.exists():
-        times = json.loads(COST.read_text(encoding="utf-8"))
-        plain = statistics.median(times["lambda_c"])
         lines += [
             "",
             "## What it costs",
             "",
-            "Whole trainings of a second that took turns: medians, their ratio, and the median of the ratios within a "
-            "round. All validate on the 1,000 held-out rows after each of 5 epochs of 4,000; the last looks at them by "
-            "itself instead.",
+            "Whole trainings that took turns, with all that they compile: medians, their ratio, and the median of the "
+            "ratios within a round. All validate on the 1,000 held-out rows after each of 5 epochs of 4,000; the last "
+            "looks at them by itself instead.",
             "",
+            "| side | training | seconds | ratio | by round |",
+            "|---|---|---:|---:|---:|",
         ]
-        lines += ["| training | seconds | ratio | by round |", "|---|---:|---:|---:|"]
-        for variant, values in times.items():
-            median = statistics.median(values)
-            within = statistics.median(a / b for a, b in zip(values, times["lambda_c"], strict=True))
-            lines.append(f"| {variant} | {median:.2f} | {median / plain:.3f} | {within:.3f} |")
+        for side, times in json.loads(COST.read_text(encoding="utf-8")).items():
+            plain = statistics.median(times["lambda_c"])
+            for variant, values in times.items():
+                median = statistics.median(values)
+                within = statistics.median(a / b for a, b in zip(values, times["lambda_c"], strict=True))
+                lines.append(f"| {side} | {variant} | {median:.2f} | {median / plain:.3f} | {within:.3f} |")
     REPORT.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(REPORT.read_text(encoding="utf-8"))
 
@@ -366,9 +411,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "cost", "report"])
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--keras", action="store_true", help="cost: of Keras, on the backend of KERAS_BACKEND")
     arguments = parser.parse_args()
     if arguments.what == "cost":
-        cost(arguments.rounds)
+        (cost_in_keras if arguments.keras else cost)(arguments.rounds)
     elif arguments.what == "run":
         run()
     else:
