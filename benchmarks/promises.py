@@ -233,7 +233,7 @@ def cost(rounds: int) -> None:
     _keep_times("Lightning", training, {"promise_data": held_out}, rounds)
 
 
-def cost_in_keras(rounds: int) -> None:
+def cost_in_keras(rounds: int, epochs: int) -> None:
     """The same of Keras, on one backend."""
     import keras
     import numpy as np
@@ -262,11 +262,11 @@ def cost_in_keras(rounds: int) -> None:
         def fit() -> None:
             model = BCModel(net(), h1=h1, dissonance="imitation", **options)
             model.compile("adam", "sparse_categorical_crossentropy")
-            model.fit(*train, batch_size=100, epochs=5, verbose=0, validation_data=validated)
+            model.fit(*train, batch_size=100, epochs=epochs, verbose=0, validation_data=validated)
 
         return fit
 
-    _keep_times(f"Keras on {backend}", training, {"promise_data": held_out}, rounds)
+    _keep_times(f"Keras on {backend}, {epochs} epochs", training, {"promise_data": held_out}, rounds)
 
 
 def _keep_times(side: str, training: Callable[..., Callable[[], None]], own: dict[str, Any], rounds: int) -> None:
@@ -326,8 +326,8 @@ def report() -> None:
             "## What it costs",
             "",
             "Whole trainings that took turns, with all that they compile: medians, their ratio, and the median of the "
-            "ratios within a round. All validate on the 1,000 held-out rows after each of 5 epochs of 4,000; the last "
-            "looks at them by itself instead.",
+            "ratios within a round. All validate on the 1,000 held-out rows after each epoch of 4,000 (5 where nothing "
+            "else is said); the last looks at them by itself instead.",
             "",
             "| side | training | seconds | ratio | by round |",
             "|---|---|---:|---:|---:|",
@@ -412,9 +412,10 @@ def main() -> None:
     parser.add_argument("what", choices=["run", "cost", "report"])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--keras", action="store_true", help="cost: of Keras, on the backend of KERAS_BACKEND")
+    parser.add_argument("--epochs", type=int, default=5, help="of Keras")
     arguments = parser.parse_args()
     if arguments.what == "cost":
-        (cost_in_keras if arguments.keras else cost)(arguments.rounds)
+        cost_in_keras(arguments.rounds, arguments.epochs) if arguments.keras else cost(arguments.rounds)
     elif arguments.what == "run":
         run()
     else:
