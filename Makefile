@@ -48,6 +48,8 @@ JAX_CACHE := XLA_FLAGS="$(strip $(IN_HASTE))" JAX_COMPILATION_CACHE_DIR=$(abspat
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 # The dashboard is written in TypeScript and its build is committed: only changing it needs Node.js (20 or later).
 NPM := cd frontend && npm
+# Installed once, by whichever part comes first: the make that test-frontend calls does not know of the others.
+PACKAGES_OF_NODE := $(if $(shell command -v npm),frontend/node_modules/.installed)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Two at a time: where tests of one wait, for a browser or a process, those of the other go on.
@@ -56,7 +58,7 @@ test: $(VENV)/.dev  ## All tests, doctests and checks.
 		lint test-frontend docs test-bits test-packages test-jax test-tensorflow test-torch test-lowest
 
 # With npm, since pages are checked with axe-core.
-test-packages: $(VENV)/.dev $(if $(shell command -v npm),frontend/node_modules/.installed)  ## What needs no Keras, and the doctests.
+test-packages: $(VENV)/.dev $(PACKAGES_OF_NODE)  ## What needs no Keras, and the doctests.
 	$(PYTEST) --ignore tests/keras --ignore bc_keras
 
 test-tensorflow: $(VENV)/.dev  ## Keras on TensorFlow; an example is run once, what it shows on each backend.
@@ -103,7 +105,7 @@ test-fast: $(VENV)/.dev  ## Without the tests that start processes or train for 
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow" $(KERAS_TESTS) bc_keras
 
 # Without Node.js these are left out, except in CI, where that is a failure.
-test-frontend: $(VENV)/.dev  ## Types and unit tests of the dashboard, and whether its committed build is that of its source.
+test-frontend: $(VENV)/.dev $(PACKAGES_OF_NODE)  ## Types and unit tests of the dashboard, and whether its committed build is that of its source.
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(VENV)/.frontend-tests; \
 	elif [ -n "$$CI" ]; then echo "npm is missing: CI checks the dashboard with it"; exit 1; \
 	else echo "npm is missing: the dashboard's own tests are left out (everything else runs)"; fi

@@ -16,8 +16,8 @@ from bc_keras.metrics._overlap import count_dtype
 class HeldOutCounts(keras.metrics.Metric):
     """How many instances there are, how many h1 gets right, how many h2, and how many both.
 
-    What an `OverlapMetric` counts, by a third of the operations: a step is compiled for a few validations alone. It is
-    no metric of the model's: nothing of it is logged or saved.
+    What an `OverlapMetric` counts, without classes, weights and cells, as whoever trains waits for what is compiled of
+    it. It is no metric of the model's: nothing of it is logged or saved.
     """
 
     def __init__(self) -> None:

@@ -263,15 +263,17 @@ class Step:
             self.run.copies_inputs |= not all(torch.equal(one, other) for one, other in pairs)
         return self.answers[number]
 
+    @property
+    def moment(self) -> Any:
+        """Tells this batch from the others of the run; the same where it comes again (LBFGS, two losses). Or None."""
+        trainer = cast("Any", self.module)._trainer
+        return None if self.position.batch_idx is None or trainer is None else (trainer.current_epoch, self.position)
+
     def _mixed_before(self) -> tuple[int, int]:
         """How many batches this training has mixed before this one, and which process works on it."""
-        state, trainer = self.state, cast("Any", self.module)._trainer
-        position = (
-            None if self.position.batch_idx is None or trainer is None else (trainer.current_epoch, self.position)
-        )
-        # Asked again about the same batch (LBFGS, two losses), the same mixtures.
-        if position is None or position != self.run.mixed_at:
-            self.run.mixed_at = position
+        state, trainer, moment = self.state, cast("Any", self.module)._trainer, self.moment
+        if moment is None or moment != self.run.mixed_at:
+            self.run.mixed_at = moment
             state.batches_mixed += 1
         return state.batches_mixed - 1, 0 if trainer is None else trainer.global_rank
 

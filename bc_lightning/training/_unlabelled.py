@@ -167,8 +167,7 @@ def _of_loader(step: Step, batches: Batches) -> tuple[Asked, Brought | None]:
     state, module = step.state, cast("Any", step.module)
     trainer = module._trainer
     ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-    position = None if step.position.batch_idx is None or trainer is None else (trainer.current_epoch, step.position)
-    batch, brought = split_batch(batches.of(position, *ranks))
+    batch, brought = split_batch(batches.of(step.moment, *ranks))
     state.unlabelled_passes = batches.passes
     if trainer is not None:
         batch = trainer.strategy.precision_plugin.convert_input(move_data_to_device(batch, module.device))

@@ -10,6 +10,7 @@ from backends import once
 from bc_core.promise._keeper import Keeper
 from bc_core.promise._multiplier import Multiplier
 from bc_keras import BCModel, CompatibilityCallback, LambdaScheduler, LinearLambda, StoredOutputs, evaluate, unwrap
+from bc_keras.training._promise_looks import PromiseLooks
 
 # Whether small nets on little data keep theirs is not what is asked here.
 pytestmark = pytest.mark.filterwarnings("ignore:Promise .* missed")
@@ -282,3 +283,91 @@ def test_a_promise_that_is_missed_names_the_way_back_where_there_is_one():
             fit(model, epochs=1)
         said = [str(each.message) for each in told if "missed" in str(each.message)]
         assert ("interpolate(h1, h2, held_out, promise=...)" in said[0]) == there_is
+
+
+# Looks that take no part in which weights there are.
+STEADY = {"promise": "nfr <= 20%", "promise_options": {"confidence": 0.9, "average": False, "keep": "last"}}
+
+
+def trained(compiled=None, optimizer=None, callbacks=(), ignore_class=None, **more):
+    model = wrapped(**STEADY, promise_data=more.pop("promise_data", None))
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=ignore_class)
+    model.compile(optimizer, loss, **(compiled or {}))
+    return model, fit(model, *callbacks, epochs=4, **more).history
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """How often held-out data were read for a look alone."""
+    count, found = PromiseLooks._count, []
+
+    def counted(self):
+        found.append(None)
+        return count(self)
+
+    monkeypatch.setattr(PromiseLooks, "_count", counted)
+    return found
+
+
+def marked():
+    target = HELD_OUT[1].copy()
+    target[::7] = -1
+    return HELD_OUT[0], target
+
+
+class Nudge(keras.callbacks.Callback):
+    """Other weights after the validation than before."""
+
+    def on_test_end(self, logs=None):
+        self.model.set_weights([weight + 0.05 for weight in self.model.get_weights()])
+
+
+# How `fit` is called, and how often held-out data are read besides: once before the first of four epochs, at least.
+WAYS = {
+    "as it is": ({}, 1),
+    "jit": ({"compiled": {"jit_compile": True}}, 1),
+    "no jit": ({"compiled": {"jit_compile": False}}, 1),
+    "eager": ({"compiled": {"run_eagerly": True}}, 1),
+    "a last batch that is smaller": ({"validation_batch_size": 64}, 1),
+    "weights of instances": ({"validation_data": (*HELD_OUT, np.linspace(0, 2, 200))}, 1),
+    "labels to ignore": ({"validation_data": marked(), "ignore_class": -1}, 1),
+    "the first batches alone": ({"validation_steps": 2}, 5),
+    "every second epoch": ({"validation_freq": 2}, 3),
+    "other rows": ({"validation_data": data(200, 2), "promise_data": HELD_OUT}, 5),
+    "averages of the optimizer": ({"use_ema": True}, 5),
+    "weights that a callback changes": ({"callbacks": [Nudge]}, 5),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_look_shows_what_a_pass_of_its_own_does(way, passes):
+    given, wanted = WAYS[way]
+    # torch compiles a step for minutes; on the others an eager one is slow, and the code that it runs is torch's too.
+    if way == ("jit" if keras.backend.backend() == "torch" else "eager"):
+        pytest.skip("slow")
+    given = {"validation_data": HELD_OUT} | given
+
+    def run(**changed):
+        now = given | changed
+        now["callbacks"] = [each() for each in now.pop("callbacks", [])]
+        ema = {"use_ema": now.pop("use_ema", False)}
+        return trained(optimizer=keras.optimizers.SGD(0.3, **ema, ema_momentum=0.5), **now)
+
+    model, logs = run()
+    assert len(passes) == wanted
+    held_out = given.get("promise_data") or given["validation_data"][:2]
+    other, others = run(promise_data=tuple(np.array(part) for part in held_out))
+    assert logs["promise_nfr"] == others["promise_nfr"]
+    assert logs["lambda_c"] == others["lambda_c"]
+    for first, second in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    if way not in ("labels to ignore", "weights that a callback changes"):
+        assert model.promise.value == evaluate(old(), model, held_out).comparison.overlap.nfr
+
+
+@once
+def test_the_mean_of_weights_is_looked_at_besides(passes):
+    model = wrapped(**PROMISE)
+    fit(model, epochs=4, validation_data=HELD_OUT)
+    assert len(passes) == 2  # before the first epoch, and the mean after the fourth
+    assert model.promise.value == evaluate(old(), model, HELD_OUT).comparison.overlap.nfr
