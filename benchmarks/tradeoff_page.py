@@ -332,7 +332,8 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
             style = ":" if method.startswith(NOT_ONE_NETWORK) else "--" if method.startswith("original") else "-"
             panel.plot(*zip(*points, strict=True), style, marker=".", label=method, linewidth=1)
         panel.plot(plain.test.accuracy.mean(), plain.test.nfr.mean(), "k*", label="plain")
-        panel.set_xlim(plain.test.accuracy.mean() - 2, plain.test.accuracy.mean() + 1)
+        # Weights that are averaged may gain more than a point.
+        panel.set_xlim(plain.test.accuracy.mean() - 2, max(plain.test.accuracy.mean() + 1, panel.dataLim.xmax + 0.1))
         panel.set_title(f"{name}, {start}", fontsize=9)
         panel.legend(fontsize=5)
         panel.tick_params(labelsize=7)
