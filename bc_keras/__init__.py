@@ -61,8 +61,8 @@ from bc_keras.training._lambda_scheduler import LambdaScheduler
 from bc_keras.training._made_class import unwrap
 from bc_keras.training._model import BCModel
 from bc_keras.training._original import BCNewErrorCompatibilityModel, bc_fit
-from bc_keras.training._plain_models import OnTarget, TargetLoss
 from bc_keras.training._warm_start import warm_start
+from bc_keras.training.compiled._plain_models import OnTarget, TargetLoss
 
 __all__ = [
     "BEC",

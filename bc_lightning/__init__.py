@@ -42,9 +42,9 @@ from bc_lightning.reference._stored import StoredOutputs, store_outputs
 from bc_lightning.sweep._sweep import sweep
 from bc_lightning.training._callback import CompatibilityCallback
 from bc_lightning.training._checkpoint import load_h1
-from bc_lightning.training._comparisons import LogComparisons
 from bc_lightning.training._module import BCLightningModule, unwrap
 from bc_lightning.training._warm_start import warm_start
+from bc_lightning.training.comparisons._comparisons import LogComparisons
 
 __all__ = [
     "BEC",

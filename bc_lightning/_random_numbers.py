@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 
-from bc_core._random_numbers import python_and_numpy_kept
+from bc_core._random_numbers import python_and_numpy_kept, python_and_numpy_state
 
 
 @contextmanager
@@ -39,3 +40,10 @@ def seeded(seed: int) -> Iterator[None]:
         np.random.seed(seed)  # noqa: NPY002
         torch.manual_seed(seed)
         yield
+
+
+def generators_state(closely: bool) -> tuple[Any, ...]:
+    """Where the generators of random numbers stand; those of Python and NumPy take longer to ask."""
+    cuda = torch.cuda.default_generators if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    state: tuple[Any, ...] = (torch.get_rng_state().numpy().tobytes(), *(each.get_offset() for each in cuda))
+    return (*state, python_and_numpy_state()) if closely else state

@@ -19,11 +19,11 @@ from bc_keras.after_training._mixture import asked_about, check_classes, copied
 from bc_keras.batches._labels import is_binary
 from bc_keras.reference._blend import as_logits
 from bc_keras.reference._reference import Reference, only_tensor
-from bc_keras.training._answers import predict
 from bc_keras.training._model import BCModel
 from bc_keras.training._preparation import has_own
-from bc_keras.training._score_scale import Seen, says_of
 from bc_keras.training._warm_start import weights_behind
+from bc_keras.training.compiled._score_scale import Seen, says_of
+from bc_keras.training.data._answers import predict
 
 _TIMES = 5
 _ROWS = 1024

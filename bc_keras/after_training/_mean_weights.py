@@ -15,7 +15,7 @@ from bc_core.after_training._mean_weights import (
 )
 from bc_keras.after_training._mixture import _batches_of
 from bc_keras.after_training._statistics import estimate
-from bc_keras.training._promise import Weights, _toward
+from bc_keras.training.promise._promise import Weights, _toward
 
 
 class MeanWeights(keras.callbacks.Callback):

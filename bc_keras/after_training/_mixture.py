@@ -19,9 +19,9 @@ from bc_keras.after_training._statistics import estimate
 from bc_keras.batches._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.reference._reference import Reference
-from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
 from bc_keras.training._state import compatibility_of
 from bc_keras.training._warm_start import SEPARATOR, named_layers, named_weights, weights_behind
+from bc_keras.training.data._compared_data import AskedData, ComparedData, HowToRead
 
 _STATISTICS = ("moving_mean", "moving_variance")
 # What a config holds that is of no matter to what a layer computes.

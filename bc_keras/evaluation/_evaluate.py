@@ -20,8 +20,8 @@ from bc_keras.batches._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs
-from bc_keras.training._compared_data import Advice, AskedData, ComparedData, HowToRead
 from bc_keras.training._model import BCModel
+from bc_keras.training.data._compared_data import Advice, AskedData, ComparedData, HowToRead
 
 _ADVICE = Advice(
     h1="evaluate(old_model, h2, data)",

@@ -21,8 +21,8 @@ from bc_keras.invariance._naming import in_names_of
 from bc_keras.invariance._network import KerasNetwork, plain
 from bc_keras.invariance._rows import KerasRows
 from bc_keras.reference._reference import Reference
-from bc_keras.training._compiled_loss import CompiledLoss
 from bc_keras.training._model import BCModel
+from bc_keras.training.compiled._compiled_loss import CompiledLoss
 
 
 def compare_invariance(

@@ -38,11 +38,11 @@ from bc_keras.sweep._arguments import as_data, checked_compile, checked_fit, tol
 from bc_keras.sweep._data import Data, joined_batches
 from bc_keras.sweep._remade import MODEL_FILE, check_copied, packed, remade, unpacked
 from bc_keras.sweep._told import special, told_of
-from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
 from bc_keras.training._made_class import unwrap
 from bc_keras.training._model import BCModel
-from bc_keras.training._score_scale import says_of
 from bc_keras.training._warm_start import warm_start
+from bc_keras.training.compiled._score_scale import says_of
+from bc_keras.training.data._compared_data import AskedData, ComparedData, HowToRead
 
 # Rows at a time where the caller gave no batch_size; Keras's own 32 spends its time on the calls.
 _BATCH_SIZE = 256

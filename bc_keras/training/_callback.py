@@ -14,11 +14,11 @@ from bc_core import SCORES, Comparison, ErrorOverlap, Promise, PromiseVerdict
 from bc_core._numbers import check_count
 from bc_core.files._failed_writes import told_of
 from bc_keras.batches._validation_data import ValidationData
-from bc_keras.training._compared_data import AskedData, ComparedData, HowToRead
 from bc_keras.training._model import BCModel
-from bc_keras.training._promise import as_fit_ends, take_promise
 from bc_keras.training._state import Compatibility, compatibility_of
 from bc_keras.training._telling import say
+from bc_keras.training.data._compared_data import AskedData, ComparedData, HowToRead
+from bc_keras.training.promise._promise import as_fit_ends, take_promise
 from bc_tensorboard import summary
 from bc_tensorboard.writing._by_id import by_id
 from bc_tensorboard.writing._event_file import EventFile

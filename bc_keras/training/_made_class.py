@@ -10,9 +10,9 @@ import keras
 from keras.src import api_export  # public nowhere: under which name a class is saved
 from keras.src.saving import object_registration  # likewise
 
-from bc_keras.training._compile_arguments import compile_without_ours
 from bc_keras.training._state import compatibility_of
-from bc_keras.training._whole_model import WholeModel
+from bc_keras.training.compiled._compile_arguments import compile_without_ours
+from bc_keras.training.files._whole_model import WholeModel
 
 
 @functools.cache

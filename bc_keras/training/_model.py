@@ -27,30 +27,30 @@ from bc_keras.metrics._overlap import OverlapMetric, check_names, fed_by_model
 from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
-from bc_keras.training._checks import (
-    HOW_TO_STEP,
-    check_data,
-    check_h1_answers,
-    check_own_loss,
-)
-from bc_keras.training._compile_arguments import (
+from bc_keras.training._made_class import whole_class
+from bc_keras.training._preparation import has_own
+from bc_keras.training._state import Compatibility, Compiled
+from bc_keras.training._wrap import wrap
+from bc_keras.training.compiled._compile_arguments import (
     base_in_compile,
     by_name,
     made_metric,
     overlap_metrics,
     without_ours,
 )
-from bc_keras.training._compiled_loss import BaseLoss, Reading, check_target_form
-from bc_keras.training._held_steps import HeldSteps
-from bc_keras.training._made_class import whole_class
-from bc_keras.training._output_watch import Looking, looked_at
-from bc_keras.training._penalty import answered, dissonance_of, reading_by, target_and_stored, update_metrics
-from bc_keras.training._preparation import has_own
-from bc_keras.training._promise_looks import looking_at_held_out
-from bc_keras.training._state import Compatibility, Compiled
-from bc_keras.training._unlabelled_step import unlabelled_dissonance
-from bc_keras.training._whole_model import MissingUnlabelled, missing_h1, missing_imitated, scope_of_loading
-from bc_keras.training._wrap import wrap
+from bc_keras.training.compiled._compiled_loss import BaseLoss, Reading, check_target_form
+from bc_keras.training.compiled._output_watch import Looking, looked_at
+from bc_keras.training.files._whole_model import MissingUnlabelled, missing_h1, missing_imitated, scope_of_loading
+from bc_keras.training.promise._promise_looks import looking_at_held_out
+from bc_keras.training.step._checks import (
+    HOW_TO_STEP,
+    check_data,
+    check_h1_answers,
+    check_own_loss,
+)
+from bc_keras.training.step._held_steps import HeldSteps
+from bc_keras.training.step._penalty import answered, dissonance_of, reading_by, target_and_stored, update_metrics
+from bc_keras.training.step._unlabelled_step import unlabelled_dissonance
 
 
 @keras.saving.register_keras_serializable(package="bc_keras")

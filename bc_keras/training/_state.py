@@ -32,15 +32,15 @@ from bc_keras.metrics._overlap import OverlapMetric
 from bc_keras.reference._blend import gives_logits
 from bc_keras.reference._last_activation import activation_of
 from bc_keras.reference._reference import Reference
-from bc_keras.training._compile_arguments import overlap_metrics
-from bc_keras.training._compiled_loss import CompiledLoss, DissonanceLoss
-from bc_keras.training._held_out_counts import HeldOutCounts
-from bc_keras.training._jax_step import reading
-from bc_keras.training._output_watch import OutputWatch
-from bc_keras.training._unlabelled import Mixtures, Unlabelled
+from bc_keras.training.beside._held_out_counts import HeldOutCounts
+from bc_keras.training.beside._jax_step import reading
+from bc_keras.training.beside._unlabelled import Mixtures, Unlabelled
+from bc_keras.training.compiled._compile_arguments import overlap_metrics
+from bc_keras.training.compiled._compiled_loss import CompiledLoss, DissonanceLoss
+from bc_keras.training.compiled._output_watch import OutputWatch
 
 if TYPE_CHECKING:
-    from bc_keras.training._promise import Promised
+    from bc_keras.training.promise._promise import Promised
 
 TRACKERS = ("base_loss", "dissonance")
 UNLABELLED = "unlabelled_dissonance"

@@ -13,11 +13,11 @@ from bc_core.losses._mixtures import LABELS
 from bc_core.reference._weights import check_start_from
 from bc_keras.losses._losses import ModelLoss
 from bc_keras.reference._reference import Reference
-from bc_keras.training._checks import check_beside, check_h2, check_imitated, imitated_reference, unlabelled_of
 from bc_keras.training._made_class import forget_functions, made_class
-from bc_keras.training._promise import take_promise
 from bc_keras.training._state import Compatibility, Compiled, compatibility_of, options_of
 from bc_keras.training._warm_start import started
+from bc_keras.training.promise._promise import take_promise
+from bc_keras.training.step._checks import check_beside, check_h2, check_imitated, imitated_reference, unlabelled_of
 
 
 def wrap(

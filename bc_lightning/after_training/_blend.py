@@ -22,8 +22,8 @@ from bc_lightning.batches._model_outputs import scores_from_output
 from bc_lightning.evaluation._evaluate import _in_batches, evaluate
 from bc_lightning.reference._reference import Reference
 from bc_lightning.training._module import BCLightningModule, unwrap
-from bc_lightning.training._reader import BATCH_SIZE, Reader, evaluating, reading_of, trained_with
 from bc_lightning.training._warm_start import weights_behind
+from bc_lightning.training.data._reader import BATCH_SIZE, Reader, evaluating, reading_of, trained_with
 
 _TIMES = 5
 

@@ -20,7 +20,7 @@ from bc_core.after_training._mean_weights import (
 from bc_lightning._packages import Callback
 from bc_lightning.after_training._statistics import estimate, layers_with_statistics
 from bc_lightning.evaluation._evaluate import _in_batches
-from bc_lightning.training._reader import BATCH_SIZE, Reader, reading_of
+from bc_lightning.training.data._reader import BATCH_SIZE, Reader, reading_of
 
 
 class MeanWeights(Callback):

@@ -18,8 +18,8 @@ from bc_lightning.after_training._statistics import estimate, layers_with_statis
 from bc_lightning.evaluation._evaluate import _in_batches, evaluate
 from bc_lightning.reference._reference import Reference
 from bc_lightning.training._module import unwrap
-from bc_lightning.training._reader import BATCH_SIZE, Reader, reading_of, trained_with
 from bc_lightning.training._warm_start import network_of, tensors_of, weights_behind
+from bc_lightning.training.data._reader import BATCH_SIZE, Reader, reading_of, trained_with
 
 _COUNTS = "num_batches_tracked"
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from bc_lightning.training._reader import Reader, evaluating
+from bc_lightning.training.data._reader import Reader, evaluating
 
 
 def layers_with_statistics(module: nn.Module) -> dict[str, _NormBase]:

@@ -19,7 +19,7 @@ from bc_core.comparison._comparison import Metadata
 from bc_core.comparison._evaluation import performance
 from bc_core.slices._metadata import metadata_columns
 from bc_lightning.reference._reference import Reference
-from bc_lightning.training._reader import (
+from bc_lightning.training.data._reader import (
     BATCH_SIZE,
     Reader,
     Scores,

@@ -20,7 +20,7 @@ from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning.invariance._compare import compare_invariance
 from bc_lightning.invariance._rows import TorchRows, few_of
 from bc_lightning.reference._reference import Reference
-from bc_lightning.training._comparisons import tensorboard_loggers
+from bc_lightning.training.comparisons._comparisons import tensorboard_loggers
 
 
 class InvarianceCallback(Callback):

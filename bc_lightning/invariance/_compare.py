@@ -18,7 +18,7 @@ from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning.invariance._network import TorchNetwork
 from bc_lightning.invariance._rows import TorchRows
 from bc_lightning.reference._reference import Reference
-from bc_lightning.training._reader import evaluating, reading_of, trained_with
+from bc_lightning.training.data._reader import evaluating, reading_of, trained_with
 
 
 def compare_invariance(

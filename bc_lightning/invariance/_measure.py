@@ -16,7 +16,7 @@ from bc_core.invariance._rows import Where, rows_of
 from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning.invariance._network import TorchNetwork
 from bc_lightning.invariance._rows import TorchRows
-from bc_lightning.training._reader import evaluating
+from bc_lightning.training.data._reader import evaluating
 
 
 def measure(

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from bc_core._arrays import to_numpy
 from bc_core.invariance._rows import Piece, Rows, Where, class_numbers
 from bc_lightning.batches._model_outputs import _describe, _part, inputs_from_batch, target_from_batch
-from bc_lightning.training._reader import in_order
+from bc_lightning.training.data._reader import in_order
 
 
 class TorchRows(Rows):

@@ -9,7 +9,7 @@ import torch
 
 from bc_core.comparison._comparison import Metadata
 from bc_lightning.evaluation._evaluate import compared
-from bc_lightning.training._reader import Where
+from bc_lightning.training.data._reader import Where
 from bc_tensorboard.original._widgets import ComparedModels, warn_of_unused
 
 

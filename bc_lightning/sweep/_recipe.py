@@ -45,10 +45,10 @@ from bc_lightning.training._module import (
     criterion_of,
     unwrap,
 )
-from bc_lightning.training._reader import evaluating
 from bc_lightning.training._references import reference_for
 from bc_lightning.training._state import compatibilities_of
 from bc_lightning.training._warm_start import warm_start
+from bc_lightning.training.data._reader import evaluating
 
 # What a reference to h1 is made with.
 _OF_H1 = ("scores", "h1_scores", "class_map")

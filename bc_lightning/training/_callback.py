@@ -18,12 +18,12 @@ from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.losses._losses import ModelLoss
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._stored import StoredOutputs
-from bc_lightning.training._comparisons import LogComparisons
 from bc_lightning.training._module import BCLightningModule, criterion_of, promised_by, unwrap
-from bc_lightning.training._promise import Promised
 from bc_lightning.training._state import STAGES, Compatibility, compatibilities_of
 from bc_lightning.training._warm_start import weights_behind
 from bc_lightning.training._wrapped import key_of
+from bc_lightning.training.comparisons._comparisons import LogComparisons
+from bc_lightning.training.promise._promise import Promised
 
 
 class CompatibilityCallback(Callback):

@@ -13,20 +13,20 @@ from torch import Tensor
 
 from bc_lightning._packages import logged_name
 from bc_lightning._user_module import class_of
-from bc_lightning.training._comparisons import (
+from bc_lightning.training._state import UNLABELLED, Compatibility, Epoch, Stage
+from bc_lightning.training.comparisons._comparisons import (
     EpochInstances,
     LogComparisons,
     comparison_of,
     gathered,
     tensorboard_loggers,
 )
-from bc_lightning.training._compiling import eager
-from bc_lightning.training._epoch_counts import Columns
-from bc_lightning.training._epoch_record import of_new_classes
-from bc_lightning.training._penalty import raise_what_was_noticed
-from bc_lightning.training._promise import log_promise, look_at_validation
-from bc_lightning.training._state import UNLABELLED, Compatibility, Epoch, Stage
-from bc_lightning.training._written_comparisons import write
+from bc_lightning.training.comparisons._epoch_counts import Columns
+from bc_lightning.training.comparisons._epoch_record import of_new_classes
+from bc_lightning.training.comparisons._written_comparisons import write
+from bc_lightning.training.promise._promise import log_promise, look_at_validation
+from bc_lightning.training.step._penalty import raise_what_was_noticed
+from bc_lightning.training.watching._compiling import eager
 
 
 def begin_epoch(module: Any, state: Compatibility, stage: Stage) -> None:

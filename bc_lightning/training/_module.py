@@ -34,15 +34,15 @@ from bc_lightning.losses._losses import MODEL_LOSSES, ModelLoss
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._shared_parameters import check_no_shared_parameters
 from bc_lightning.reference._stored import StoredOutputs
-from bc_lightning.training._comparisons import LogComparisons
-from bc_lightning.training._held_out import check_promise_data
 from bc_lightning.training._made_class import made_class, plain_classifier_class
-from bc_lightning.training._promise import Promised
 from bc_lightning.training._references import check_blend_of_probabilities, imitated_reference, reference_for
 from bc_lightning.training._state import STAGES, Compatibility, Options, Scores, Stage, WhichCall, compatibilities_of
-from bc_lightning.training._unlabelled import check_unlabelled
 from bc_lightning.training._warm_start import started
 from bc_lightning.training._wrapped import CompatibleStep
+from bc_lightning.training.comparisons._comparisons import LogComparisons
+from bc_lightning.training.promise._held_out import check_promise_data
+from bc_lightning.training.promise._promise import Promised
+from bc_lightning.training.step._unlabelled import check_unlabelled
 
 
 class _Door(type):

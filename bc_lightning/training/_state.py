@@ -1,8 +1,8 @@
 """What a wrapped module carries beside itself, by its life: what was said, a run, a stage's epoch.
 
 Each object is made by the hook that begins its life and dropped by the one that ends it; what a batch captures is in
-`bc_lightning.training._step`. Nothing here is an nn.Module or hangs on one, so nothing of it reaches a checkpoint, a
-copy or an exported model but the plain values of `Compatibility.checkpoint_entry`.
+`bc_lightning.training.step._step`. Nothing here is an nn.Module or hangs on one, so nothing of it reaches a
+checkpoint, a copy or an exported model but the plain values of `Compatibility.checkpoint_entry`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import Tensor
 from bc_core.losses._blends import H1, PLAIN, TEACHER
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.reference._reference import Reference
-from bc_lightning.training._calls import Call
-from bc_lightning.training._comparisons import EpochInstances, LogComparisons
-from bc_lightning.training._epoch_record import LOGGED_NAMES, NEW_CLASSES_NAMES, EpochRecord
-from bc_lightning.training._moved_rows import AsBrought
+from bc_lightning.training.comparisons._comparisons import EpochInstances, LogComparisons
+from bc_lightning.training.comparisons._epoch_record import LOGGED_NAMES, NEW_CLASSES_NAMES, EpochRecord
+from bc_lightning.training.watching._calls import Call
+from bc_lightning.training.watching._moved_rows import AsBrought
 
 if TYPE_CHECKING:
     from bc_core.promise._keeper import PromiseOptions
-    from bc_lightning.training._promise import Promised
-    from bc_lightning.training._step import Step
-    from bc_lightning.training._unlabelled import Batches, Unlabelled
+    from bc_lightning.training.promise._promise import Promised
+    from bc_lightning.training.step._step import Step
+    from bc_lightning.training.step._unlabelled import Batches, Unlabelled
 
 Stage = Literal["train", "val", "test"]
 STAGES: tuple[Stage, ...] = ("train", "val", "test")

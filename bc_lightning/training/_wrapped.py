@@ -16,20 +16,20 @@ from bc_core.reference._callable_fingerprint import is_same_h1, is_sure, says_by
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._attached import split_batch
 from bc_lightning.losses._instance_terms import LossTerms
-from bc_lightning.training import _promise
-from bc_lightning.training._compiling import eager, in_backward
 from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
-from bc_lightning.training._hooks import CallHook, ModuleCalls
-from bc_lightning.training._incoming import check_same_imitated, incoming
-from bc_lightning.training._loaders import check_collates
-from bc_lightning.training._penalty import UnknownAxisError, penalty_terms, raise_what_was_noticed
-from bc_lightning.training._refused_steps import captures_message, whole_graph_message
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage, compatibilities_of
-from bc_lightning.training._step import HANDED_OVER, Step
 from bc_lightning.training._strategies import check_strategy
-from bc_lightning.training._target import check_compiled, check_takes_from_base, is_unseen
-from bc_lightning.training._tensors import has_label_loss, leads_to
-from bc_lightning.training._unlabelled import unlabelled_dissonance
+from bc_lightning.training.data._loaders import check_collates
+from bc_lightning.training.promise import _promise
+from bc_lightning.training.step._hooks import CallHook, ModuleCalls
+from bc_lightning.training.step._incoming import check_same_imitated, incoming
+from bc_lightning.training.step._penalty import UnknownAxisError, penalty_terms, raise_what_was_noticed
+from bc_lightning.training.step._refused_steps import captures_message, whole_graph_message
+from bc_lightning.training.step._step import HANDED_OVER, Step
+from bc_lightning.training.step._target import check_compiled, check_takes_from_base, is_unseen
+from bc_lightning.training.step._unlabelled import unlabelled_dissonance
+from bc_lightning.training.watching._compiling import eager, in_backward
+from bc_lightning.training.watching._tensors import has_label_loss, leads_to
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

@@ -308,7 +308,7 @@ sys.path.insert(0, {folder!r})
 from user_models import data, net
 from bc_keras.batches._attached import join_reference
 from bc_keras.metrics import BTC, ErrorOverlapMetric
-from bc_keras.training._plain_models import OnTarget, TargetLoss
+from bc_keras.training.compiled._plain_models import OnTarget, TargetLoss
 
 x, y = data(90)
 h1 = net(1)

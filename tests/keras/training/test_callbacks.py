@@ -12,7 +12,7 @@ from bc_keras.reference._reference import Reference
 from bc_keras.reference._stored import StoredOutputs
 from bc_keras.training._callback import CompatibilityCallback
 from bc_keras.training._model import BCModel
-from bc_keras.training._plain_models import TargetLoss
+from bc_keras.training.compiled._plain_models import TargetLoss
 
 BACKEND = keras.backend.backend()
 

@@ -255,7 +255,7 @@ HEADS = {
 
 @pytest.mark.parametrize("head", list(HEADS))
 def test_last_activations(head):
-    from bc_keras.training._score_scale import activation_of
+    from bc_keras.training.compiled._score_scale import activation_of
 
     make, expected = HEADS[head]
     assert activation_of(functional(make())) is expected
@@ -380,7 +380,7 @@ def test_a_clean_fit_after_a_broken_one_goes_through():
 
 
 def test_nothing_is_waited_for_between_looks(monkeypatch):
-    from bc_keras.training import _output_watch
+    from bc_keras.training.compiled import _output_watch
 
     looks = []
     monkeypatch.setattr(_output_watch.OutputWatch, "look", lambda self: looks.append(self.name))

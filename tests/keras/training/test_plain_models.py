@@ -11,7 +11,7 @@ from bc_core import ErrorOverlap
 from bc_keras.batches._attached import join_reference
 from bc_keras.metrics import BTC, NegativeFlipRate
 from bc_keras.metrics._overlap import fed_by_model
-from bc_keras.training._plain_models import OnTarget, TargetLoss
+from bc_keras.training.compiled._plain_models import OnTarget, TargetLoss
 
 
 def squared_distance(y_true, y_pred):

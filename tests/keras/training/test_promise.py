@@ -10,7 +10,7 @@ from backends import once
 from bc_core.promise._keeper import Keeper
 from bc_core.promise._multiplier import Multiplier
 from bc_keras import BCModel, CompatibilityCallback, LambdaScheduler, LinearLambda, StoredOutputs, evaluate, unwrap
-from bc_keras.training._promise_looks import PromiseLooks
+from bc_keras.training.promise._promise_looks import PromiseLooks
 
 # Whether small nets on little data keep theirs is not what is asked here.
 pytestmark = pytest.mark.filterwarnings("ignore:Promise .* missed")

@@ -10,7 +10,7 @@ from keras import ops
 from user_models import CLASSES, data, net
 
 from bc_keras import BCModel, CompatibilityLoss
-from bc_keras.training._weighted_loss import _by_instance
+from bc_keras.training.compiled._weighted_loss import _by_instance
 
 SPARSE = keras.losses.sparse_categorical_crossentropy
 

@@ -14,10 +14,10 @@ from user_code import fit, loader
 
 from bc_core import error_compatibility_score, trust_compatibility_score
 from bc_lightning import BCLightningModule, CompatibilityLoss
-from bc_lightning.training._penalty import raise_what_was_noticed
 from bc_lightning.training._state import Run
-from bc_lightning.training._target import notice
-from bc_lightning.training._tensors import other_labels
+from bc_lightning.training.step._penalty import raise_what_was_noticed
+from bc_lightning.training.step._target import notice
+from bc_lightning.training.watching._tensors import other_labels
 
 N, C = 8, 3
 

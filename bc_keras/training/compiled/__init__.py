@@ -1,0 +1,1 @@
+"""What a compile said, and how outputs are read by it."""

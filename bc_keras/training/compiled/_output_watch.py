@@ -1,0 +1,207 @@
+"""Whether the outputs of a training are what they are taken for: noted inside the compiled step, looked at outside."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import keras
+from keras import ops
+
+from bc_keras.batches._labels import ROUNDING, is_float, says_no_classifier
+from bc_keras.losses._distribution import num_replicas
+from bc_keras.training.compiled._compiled_loss import Reading
+from bc_keras.training.compiled._score_scale import Seen, check_scales
+
+# A look waits for the step, so it is taken after the first batch, after so many, and at the end of the epoch.
+_EVERY = 100
+
+
+class OutputWatch(keras.metrics.Metric):
+    """Notes on h1's and h2's outputs that no step waits for; nothing of it is logged or saved.
+
+    Sums of what each step saw, float32. `steps`: all of them, and those before the first NaN or infinity of h1, and of
+    h2.
+    `scales`: steps in which h1's scores left 0..1, in which its rows did not sum to 1, the number of h1's scores, steps
+    in which h2's scores left 0..1, and steps with targets of a regression.
+    """
+
+    def __init__(self, name: str, consequence: str) -> None:
+        super().__init__(name=name)
+        self.consequence = consequence
+        self.steps = self.add_variable((3,), "zeros", dtype="float32", name="steps")
+        self.scales = self.add_variable((5,), "zeros", dtype="float32", name="scales")
+        self._reading: Reading | None = None
+        self._replicas = 1
+        self._who = "h1"
+        self._has_looked = False
+
+    def note(
+        self, target: Any, h1_output: Any, h2_output: Any, reading: Reading, is_live: bool, taught: Any = None
+    ) -> None:
+        """Note what a batch shows, inside or outside a compiled step.
+
+        Args:
+            target: labels of the batch.
+            h1_output: h1's scores or labels.
+            h2_output: h2's scores.
+            reading: how they are read.
+            is_live: whether h1 was asked now; rows that came with the labels hold NaN where there is no prediction.
+            taught: scores of the teacher.
+        """
+        self._reading, self._replicas = reading, num_replicas()
+        h1_output, h2_output = (ops.stop_gradient(each) for each in (h1_output, h2_output))
+        before, notes = self.steps.value, [ops.ones((), "float32")]
+        if taught is not None:
+            self._who = "h1 or the teacher"
+        of_h1 = ([h1_output] if is_live and is_float(h1_output) else []) + ([] if taught is None else [taught])
+        for number, outputs in enumerate((of_h1, [h2_output] if is_float(h2_output) else []), 1):
+            is_clean = before[0] == before[number]
+            for output in outputs:
+                is_clean = ops.logical_and(is_clean, ops.all(ops.isfinite(output)))
+            notes.append(ops.cast(is_clean, "float32"))
+        self.steps.assign_add(ops.stack(notes))
+        if not self._is_settled():
+            self._note_scales(target, h1_output, h2_output, reading)
+
+    def _note_scales(self, target: Any, h1_output: Any, h2_output: Any, reading: Reading) -> None:
+        notes = [ops.zeros((), "float32")] * 5
+        if reading.h1_scale_matters and is_float(h1_output):
+            notes[:3] = _notes_on(h1_output)
+        if reading.h2_scale_matters:
+            notes[3] = _notes_on(h2_output)[0]
+        if reading.is_distance and reading.binary and is_float(target):
+            classes = ops.logical_or(target == 0, ops.abs(target) == 1)
+            notes[4] = ops.cast(ops.any(ops.logical_not(classes)), "float32")
+        self.scales.assign_add(ops.stack(notes))
+
+    def _is_settled(self) -> bool:
+        """Whether what scores are was looked at: eager steps leave it out then, compiled ones do it in passing."""
+        if keras.backend.backend() != "torch":
+            return False
+        import torch
+
+        return not torch.compiler.is_compiling() and self._has_looked
+
+    def update_state(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the model notes what it sees itself."""
+
+    def result(self) -> dict[str, Any]:
+        """Nothing to log."""
+        return {}
+
+    def reset_state(self) -> None:
+        """Nothing: Keras resets metrics at the beginning of every epoch and validation."""
+
+    def forget(self) -> None:
+        """Begin anew."""
+        for variable in (self.steps, self.scales):
+            variable.assign(ops.zeros(variable.shape, "float32"))
+        self._has_looked = False
+
+    def look(self) -> None:
+        """Wait for the last step, and refuse what was seen since `forget`.
+
+        Raises:
+            ValueError: h1 or h2 gave NaN or infinity, or scores that cannot be what they are read as.
+        """
+        if self._reading is None:
+            return
+        steps, *clean = ops.convert_to_numpy(self.steps).tolist()
+        h1_outside, no_sums, entries, h2_outside, numbers = ops.convert_to_numpy(self.scales).tolist()
+        self._has_looked = True
+        try:
+            if numbers:
+                raise says_no_classifier("that are neither 0 nor 1")
+            for model, clean_steps in zip(("h1", "h2"), clean, strict=True):
+                if clean_steps < steps:
+                    self._refuse(model, int(steps), int(clean_steps))
+            h1 = Seen(int(entries), h1_outside > 0, entries > 0 and not (h1_outside or no_sums), _told(h1_outside))
+            check_scales(self._reading, h1, Seen(int(entries), h2_outside > 0, False, _told(h2_outside)))
+        except ValueError:
+            self.forget()
+            raise
+
+    def _refuse(self, model: str, steps: int, clean: int) -> None:
+        who = self._who if model == "h1" else model
+        when = f"first in step {clean + 1} of {steps}" if self._replicas == 1 else "in one of the steps"
+        causes = {
+            "h1": "for inputs that h1 cannot take, such as NaN or a row of nothing",
+            "h2": "for a diverged or half-loaded h2 (take a smaller learning rate), for inputs that are NaN",
+        }
+        raise ValueError(
+            f"{who} must give finite scores, and has given NaN or infinity, {self.consequence}: look "
+            f"{causes[model]}, and for half precision that overflows. Received: NaN or infinity from {who}, {when}."
+        )
+
+    def save_own_variables(self, store: Any) -> None:
+        """Nothing to save."""
+
+    def load_own_variables(self, store: Any) -> None:
+        """Nothing to load."""
+
+
+def _notes_on(scores: Any) -> tuple[Any, Any, Any]:
+    """Whether scores leave 0..1, whether rows do not sum to 1, and how many they are; NaN counts for neither."""
+    scores = ops.cast(scores, "float32")
+    outside = ops.any(ops.logical_or(scores < -ROUNDING, scores > 1 + ROUNDING))
+    sums = ops.any(ops.abs(ops.sum(scores, axis=-1) - 1) > ROUNDING)
+    notes = outside, sums, ops.size(scores)
+    return tuple(ops.cast(each, "float32") for each in notes)
+
+
+def _told(outside: float) -> str:
+    return "values outside of 0..1" if outside else "values in 0..1"
+
+
+class Looking(keras.callbacks.Callback):
+    """Looks at what the steps have noted."""
+
+    def __init__(self, training: OutputWatch, testing: OutputWatch) -> None:
+        super().__init__()
+        self._training, self._testing = training, testing
+        self._batches = 0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begin anew."""
+        self._training.forget()
+        self._batches = 0
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look, where the batch before was the first or the hundredth; at its end Keras would wait for its logs."""
+        if self._batches == 1 or (self._batches and self._batches % _EVERY == 0):
+            self._look(self._training)
+        self._batches += 1
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at the whole epoch."""
+        self._look(self._training)
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begin anew, once what the training noted was seen."""
+        if self._batches:
+            self._look(self._training)
+        self._testing.forget()
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Look at the whole evaluation."""
+        self._look(self._testing)
+
+    def _look(self, watch: OutputWatch) -> None:
+        if hasattr(self.model, "jax_state_sync"):
+            # Within an epoch the compiled step keeps the state to itself.
+            self.model.jax_state_sync()
+        watch.look()
+
+
+def looked_at(method: Any, args: Any, kwargs: Any, looking: Looking, *others: keras.callbacks.Callback) -> Any:
+    """Call ``fit`` or ``evaluate`` with callbacks of ours before all others, which may save what is of no use."""
+    given = inspect.signature(method).bind_partial(*args, **kwargs)
+    callbacks = given.arguments.get("callbacks")
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        given.arguments["callbacks"] = [looking, *others, *(keras.tree.flatten(callbacks) if callbacks else [])]
+    elif not any(isinstance(each, Looking) for each in callbacks.callbacks):
+        for own in (looking, *others):
+            own.set_model(callbacks.model)
+        callbacks.callbacks[:0] = [looking, *others]
+    return method(*given.args, **given.kwargs)

@@ -1,0 +1,1 @@
+"""Data sets, and what both models say of them."""

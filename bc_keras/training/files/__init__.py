@@ -1,0 +1,1 @@
+"""A wrapped model in one file with its h1."""

@@ -1,0 +1,1 @@
+"""One step: what is refused before it, the penalty, inputs without labels."""

@@ -1,0 +1,1 @@
+"""What an epoch is compared by, and where that is written."""

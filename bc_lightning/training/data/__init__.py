@@ -1,0 +1,1 @@
+"""Loaders and data sets, and what both models say of them."""

@@ -1,0 +1,111 @@
+"""Mixtures of a training batch's own inputs, two by two, about which h1 or the teacher is asked."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bc_core.losses._mixtures import first_share, says_not_mixed, shares
+from bc_lightning.losses._compatibility_loss import CompatibilityLoss
+from bc_lightning.training.watching._calls import Asked
+from bc_lightning.training.watching._tensors import mapped, tensors_in
+
+
+class Mixture(NamedTuple):
+    """Mixtures of a batch's instances, each with its partner, the batch in reverse.
+
+    Attributes:
+        asked: what the models are called with to be asked about them.
+        share: of each instance in its mixture, (N,).
+    """
+
+    asked: Asked
+    share: Tensor
+
+    def of(self, values: Tensor) -> Tensor:
+        """Values of the instances, (N, ...), mixed alike."""
+        return _mixed(values, self.share)
+
+    def taught(self, criterion: CompatibilityLoss, answer: Tensor, target: Tensor, labels: float) -> Tensor:
+        """Scores of what h2 is taught: what h1 says of the mixtures, and a share of their labels, mixed alike.
+
+        Args:
+            criterion: whose base reads the scores.
+            answer: h1's scores of the mixtures, classes on axis 1; for ``base="nll"`` logits do too.
+            target: of the instances, as the base takes it.
+            labels: the share of the labels.
+        """
+        answer = answer.to(torch.promote_types(answer.dtype, torch.float32))
+        if criterion.base == "binary_cross_entropy":
+            is_logits = criterion.options.get("from_logits", True)
+            said = answer.sigmoid() if is_logits else answer
+            blend = said.lerp(self.of(target.reshape(answer.shape).to(said.dtype)), labels)
+            return blend.logit(_ROUNDING) if is_logits else blend
+        said = answer.softmax(1)
+        if target.is_floating_point():
+            return _logarithm(said.lerp(self.of(target.to(said.dtype)), labels))
+        known = target != criterion.options.get("ignore_index", -100)
+        columns = F.one_hot(torch.where(known, target, 0), answer.shape[1]).movedim(-1, 1).to(said.dtype)
+        both = (known & known.flip(0)).unsqueeze(1)
+        # Of an instance without a label h1 alone can tell.
+        return _logarithm(torch.where(both, said.lerp(self.of(columns), labels), said))
+
+
+# Of probabilities in single precision.
+_ROUNDING = 1e-7
+
+
+def _logarithm(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+
+
+def _mixed(values: Tensor, share: Tensor) -> Tensor:
+    return values.flip(0).lerp(values, share.to(values.dtype).view(-1, *[1] * (values.ndim - 1)))
+
+
+def mixed(asked: Asked, step: int, process: int) -> Mixture:
+    """Mixtures of what h2 was called with, one share of an instance for all of its tensors.
+
+    Args:
+        asked: what h2 was called with.
+        step: how many batches were mixed before.
+        process: which of the processes works on it.
+
+    Raises:
+        TypeError: inputs that are no floating tensors.
+        ValueError: tensors that do not have an entry for each instance.
+    """
+    tensors = [tensor for tensor in tensors_in(asked[:2]) if tensor.ndim]
+    sizes = {len(tensor) for tensor in tensors}
+    if len(sizes) > 1:
+        raise ValueError(
+            "unlabelled='mixed' mixes all tensors that h2 is called with, so each must have an entry for each instance "
+            f"of the batch. Received: tensors of shape {[tuple(tensor.shape) for tensor in tensors]}."
+        )
+    reached: list[Tensor] = []
+
+    def with_partner(tensor: Tensor) -> Tensor:
+        if not tensor.ndim:
+            return tensor
+        if not tensor.is_floating_point():
+            raise TypeError(says_not_mixed(tensor.dtype))
+        reached.append(tensor)
+        if share.device != tensor.device:
+            raise ValueError(f"The inputs of a batch lie on several devices: {share.device} and {tensor.device}.")
+        return _mixed(tensor, share)
+
+    share = torch.empty(0)
+    if tensors:
+        positions = torch.arange(len(tensors[0]), dtype=torch.float32, device=tensors[0].device)
+        share = shares(positions, first_share(step, process))
+    made = Asked(mapped(asked.args, with_partner), mapped(asked.kwargs, with_partner), asked.part)
+    if len(reached) != len(tensors) or not reached:
+        raise TypeError(
+            "unlabelled='mixed' mixes tensors, also in tuples, lists and dictionaries, and h2 is called with "
+            f"{', '.join(type(each).__name__ for each in (*asked.args, *asked.kwargs.values())) or 'nothing'}. Give "
+            f"inputs without labels instead: unlabelled=loader."
+        )
+    return Mixture(made, share)

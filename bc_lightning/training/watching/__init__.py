@@ -1,0 +1,1 @@
+"""What is seen of tensors while somebody's step runs."""
