@@ -85,13 +85,6 @@ class PromiseLooks(keras.callbacks.Callback):
         """Count from here."""
         self._steps_before, self._validation = steps_of(self.model), None
 
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Look, where every so many steps were asked for."""
-        keeper, steps = self._promised.keeper, self._steps_before + batch + 1
-        every = keeper.options.every
-        if every is not None and steps // every > (keeper.steps or 0) // every:
-            self._look()
-
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Take what a validation has counted, if it is of the weights with which ``fit`` would end."""
         counts = self._state.held_out
@@ -148,6 +141,20 @@ class PromiseLooks(keras.callbacks.Callback):
                 variable.assign(value)
 
 
+class LooksBySteps(PromiseLooks):
+    """The same, within epochs too.
+
+    Apart, since where any callback listens to batches Keras reads their logs after each, which waits for the device.
+    """
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Look, where every so many steps were asked for."""
+        keeper, steps = self._promised.keeper, self._steps_before + batch + 1
+        every = keeper.options.every
+        if every is not None and steps // every > (keeper.steps or 0) // every:
+            self._look()
+
+
 def _copied(variable: Any) -> Any:
     return np.array(keras.ops.convert_to_numpy(variable))
 
@@ -196,7 +203,8 @@ def looking_at_held_out(
         are_checked and isinstance(data, tuple | list) and _are_of_numpy(data),
         said.get("validation_batch_size") or said.get("batch_size"),
     )
-    return given.args, given.kwargs, [PromiseLooks(state, state.promised, held_out)]
+    looks = PromiseLooks if state.promised.keeper.options.every is None else LooksBySteps
+    return given.args, given.kwargs, [looks(state, state.promised, held_out)]
 
 
 def _are_of_numpy(data: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -371,3 +373,28 @@ def test_the_mean_of_weights_is_looked_at_besides(passes):
     fit(model, epochs=4, validation_data=HELD_OUT)
     assert len(passes) == 2  # before the first epoch, and the mean after the fourth
     assert model.promise.value == evaluate(old(), model, HELD_OUT).comparison.overlap.nfr
+
+
+class Listener(keras.callbacks.Callback):
+    """In which thread Keras tells of batches: in that of the training where it waits for each one's logs."""
+
+    async_safe = True
+
+    def __init__(self):
+        super().__init__()
+        self.threads = set()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.threads.add(threading.current_thread())
+
+
+@pytest.mark.parametrize("every", [None, 2])
+def test_no_step_waits_for_its_logs_unless_looks_are_within_epochs(every):
+    listener, alone = Listener(), Listener()
+    plain = net()
+    plain.compile("sgd", "sparse_categorical_crossentropy")
+    fit(plain, alone, validation_data=HELD_OUT)
+    fit(wrapped(promise="nfr <= 20%", promise_options={"every": every}), listener, validation_data=HELD_OUT)
+    wanted = alone.threads if every is None else {threading.current_thread()}
+    waits, wanted = ({each is threading.current_thread() for each in threads} for threads in (listener.threads, wanted))
+    assert waits == wanted
