@@ -8,8 +8,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from bc_core import SCORES, Comparison, ErrorOverlap, Promise, PromiseVerdict
 from bc_core._numbers import check_count
 from bc_core.files._failed_writes import told_of
@@ -18,7 +16,7 @@ from bc_keras.training._model import BCModel
 from bc_keras.training._state import Compatibility, compatibility_of
 from bc_keras.training._telling import say
 from bc_keras.training.data._compared_data import AskedData, ComparedData, HowToRead
-from bc_keras.training.promise._promise import as_fit_ends, take_promise
+from bc_keras.training.promise._promise import KeepsPromise, as_fit_ends, take_promise
 from bc_tensorboard import summary
 from bc_tensorboard.writing._by_id import by_id
 from bc_tensorboard.writing._event_file import EventFile
@@ -27,7 +25,7 @@ from bc_tensorboard.writing._training import told_of_training
 _RUN = "compatibility"
 
 
-class CompatibilityCallback(keras.callbacks.Callback):
+class CompatibilityCallback(KeepsPromise):
     """Compare the model with h1 on validation data while it is trained, with any Keras model.
 
     At the end of an epoch each model is asked once about all the data, and every score of `bc_core.SCORES` goes into
@@ -227,10 +225,13 @@ class CompatibilityCallback(keras.callbacks.Callback):
         """Compare after an epoch that a later callback made the last."""
         if self._epoch is not None and self._epoch not in self.history:
             self._compare_after(self._epoch)
-        if self._promised is not None:
-            if self._promised.is_unseen(self.model):
-                self._promised.look(self.model, self._held_to(), self._count(), self._count)
-            self._promised.end(self.model, self._held_to(), self._count)
+        self._settle()
+        if not self._keeps:  # else it is asked again behind the callbacks that come after this one
+            self._asked = None
+
+    def _finish(self) -> None:
+        """Say the verdict."""
+        super()._finish()
         self._asked = None
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:

@@ -315,8 +315,8 @@ class BCModel(HeldSteps):
         check_own_loss(self, state)
         if not has_own(state.user_class, "fit"):  # it may prepare the inputs
             check_h1_answers(state, given.get("x"), given.get("batch_size") or 32)
-        args, kwargs, looks = looking_at_held_out(state, super().fit, args, kwargs, are_checked)
-        return looked_at(super().fit, args, kwargs, self._looking(), *looks)
+        args, kwargs, looks, last = looking_at_held_out(state, super().fit, args, kwargs, are_checked)
+        return looked_at(super().fit, args, kwargs, self._looking(), *looks, last=last)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate, as your model's ``evaluate``."""

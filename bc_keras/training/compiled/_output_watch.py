@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -194,14 +195,28 @@ class Looking(keras.callbacks.Callback):
         watch.look()
 
 
-def looked_at(method: Any, args: Any, kwargs: Any, looking: Looking, *others: keras.callbacks.Callback) -> Any:
+def callbacks_of(given: Any) -> list[keras.callbacks.Callback]:
+    """The callbacks that a ``fit`` was given."""
+    if isinstance(given, keras.callbacks.CallbackList):
+        return list(given.callbacks)
+    return list(keras.tree.flatten(given)) if given else []
+
+
+def looked_at(
+    method: Any,
+    args: Any,
+    kwargs: Any,
+    looking: Looking,
+    *others: keras.callbacks.Callback,
+    last: Sequence[keras.callbacks.Callback] = (),
+) -> Any:
     """Call ``fit`` or ``evaluate`` with callbacks of ours before all others, which may save what is of no use."""
     given = inspect.signature(method).bind_partial(*args, **kwargs)
     callbacks = given.arguments.get("callbacks")
     if not isinstance(callbacks, keras.callbacks.CallbackList):
-        given.arguments["callbacks"] = [looking, *others, *(keras.tree.flatten(callbacks) if callbacks else [])]
+        given.arguments["callbacks"] = [looking, *others, *callbacks_of(callbacks), *last]
     elif not any(isinstance(each, Looking) for each in callbacks.callbacks):
-        for own in (looking, *others):
+        for own in (looking, *others, *last):
             own.set_model(callbacks.model)
-        callbacks.callbacks[:0] = [looking, *others]
+        callbacks.callbacks[:] = [looking, *others, *callbacks.callbacks, *last]
     return method(*given.args, **given.kwargs)

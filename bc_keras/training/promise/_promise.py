@@ -6,7 +6,7 @@ import dataclasses
 import json
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -131,12 +131,11 @@ class Promised:
         """Whether the weights are others than at the last look; at the end an optimiser may put an average there."""
         return self.seen is not None and self.seen != told_by(model.get_weights())
 
-    def end(self, model: keras.Model, state: Compatibility, count: Callable[[], ErrorOverlap]) -> None:
-        """Go back to the weights that kept the promise best, and say what came of it.
+    def settle(self, model: keras.Model, count: Callable[[], ErrorOverlap]) -> None:
+        """Go back to the weights that kept the promise best.
 
         Args:
             model: h2.
-            state: what it is held to.
             count: as in `look`.
         """
         if (
@@ -147,12 +146,67 @@ class Promised:
             self.weights = self.mean
         if self.weights is not None:
             model.set_weights(self.weights)
+        self.seen = told_by(model.get_weights())
+
+    def finish(self, model: keras.Model, state: Compatibility) -> None:
+        """Say what came of it."""
         self.weights = self.mean = None
         verdict, line = self.keeper.verdict, self.keeper.said(can_interpolate=_lies_between(model, state))
         if verdict is not None and verdict.verdict == "missed":
             warnings.warn(line, stacklevel=2)
         else:
             say(line)
+
+
+class KeepsPromise(keras.callbacks.Callback):
+    """A callback that looks at held-out data, and with which a training ends with the best weights."""
+
+    _promised: Promised | None
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether it was given a promise."""
+        return self._promised is not None
+
+    def _held_to(self) -> Compatibility:
+        raise NotImplementedError
+
+    def _count(self) -> ErrorOverlap:
+        """Counts on the held-out data, of the weights of now."""
+        raise NotImplementedError
+
+    def _settle(self) -> None:
+        """Look at the weights that a training ends with, unless they were, and go back to the best."""
+        if self._promised is None:
+            return
+        if self._promised.is_unseen(self.model):
+            _separate(self.model)
+            self._promised.look(self.model, self._held_to(), self._count(), self._count)
+        self._promised.settle(self.model, self._count)
+
+    def _finish(self) -> None:
+        """Say the verdict."""
+        if self._promised is not None:
+            self._promised.finish(self.model, self._held_to())
+
+
+class AfterAll(keras.callbacks.Callback):
+    """Behind all other callbacks, which may put other weights into h2 as the training ends: an average, earlier ones.
+
+    Args:
+        keeping: who keeps a promise in this ``fit``.
+    """
+
+    def __init__(self, keeping: list[KeepsPromise]) -> None:
+        super().__init__()
+        self._keeping = keeping
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Look at what was not looked at, and say the verdict of the weights that are left."""
+        for each in self._keeping:
+            if each._promised is not None and each._promised.is_unseen(self.model):
+                each._settle()
+            each._finish()
 
 
 def _loaded(path: Path) -> Weights | None:
@@ -219,14 +273,19 @@ def as_fit_ends(model: keras.Model) -> Iterator[None]:
         return
     present = [keras.ops.convert_to_numpy(variable).copy() for variable in model.trainable_variables]
     optimizer.finalize_variable_values(model.trainable_variables)
-    for variable in model.trainable_variables:
-        # Of its own: on JAX the step that predicts takes what it reads, and the averages with it.
-        variable.assign(keras.ops.convert_to_numpy(variable).copy())
+    _separate(model)
     try:
         yield
     finally:
         for variable, value in zip(model.trainable_variables, present, strict=True):
             variable.assign(value)
+
+
+def _separate(model: keras.Model) -> None:
+    """Have weights of their own, not an optimizer's averages: on JAX the step that predicts takes what it reads."""
+    if optimizer_of(model).use_ema:
+        for variable in model.trainable_variables:
+            variable.assign(keras.ops.convert_to_numpy(variable).copy())
 
 
 def take_promise(

@@ -15,8 +15,17 @@ from bc_core.promise._keeper import check_can_be_told
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.training._preparation import has_own
 from bc_keras.training._state import Compatibility
+from bc_keras.training.compiled._output_watch import callbacks_of
 from bc_keras.training.data._compared_data import AskedData, ComparedData, HowToRead
-from bc_keras.training.promise._promise import Promised, as_fit_ends, optimizer_of, steps_of, told_by
+from bc_keras.training.promise._promise import (
+    AfterAll,
+    KeepsPromise,
+    Promised,
+    as_fit_ends,
+    optimizer_of,
+    steps_of,
+    told_by,
+)
 
 # Rows at a time where models are asked, at most; they are only read.
 _BATCH_SIZE = 256
@@ -48,7 +57,7 @@ class HeldOut:
     batch_size: int | None
 
 
-class PromiseLooks(keras.callbacks.Callback):
+class PromiseLooks(KeepsPromise):
     """Looks at held-out data while a `BCModel` is trained; before all callbacks of the user's, which may save.
 
     Where ``fit`` validates on the same data, and with the same weights, the look is what its steps have counted. Where
@@ -62,7 +71,8 @@ class PromiseLooks(keras.callbacks.Callback):
 
     def __init__(self, state: Compatibility, promised: Promised, held_out: HeldOut) -> None:
         super().__init__()
-        self._state, self._promised, self._held_out = state, promised, held_out
+        self._state, self._held_out = state, held_out
+        self._promised: Promised = promised
         self._asked: AskedData | None = None
         self._goes_by_steps = False
         self._steps_before = 0
@@ -99,11 +109,16 @@ class PromiseLooks(keras.callbacks.Callback):
             logs.update(self._promised.logged())
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Go back to the best weights, and say the verdict."""
-        if self._promised.is_unseen(self.model):
-            self._look()
-        self._promised.end(self.model, self._state, self._count)
+        """Go back to the best weights, which other callbacks may save."""
+        self._settle()
+
+    def _finish(self) -> None:
+        """Say the verdict."""
+        super()._finish()
         self._asked = None
+
+    def _held_to(self) -> Compatibility:
+        return self._state
 
     def _look(self, takes_validation: bool = False) -> None:
         with as_fit_ends(self.model):
@@ -182,8 +197,8 @@ def _is_counted_by_steps(model: keras.Model, state: Compatibility, held_out: Hel
 
 def looking_at_held_out(
     state: Compatibility, fit: Callable[..., Any], args: Any, kwargs: Any, are_checked: bool
-) -> tuple[Any, Any, list[PromiseLooks]]:
-    """The arguments of a ``fit``, less what is put aside of them, and who looks at that.
+) -> tuple[Any, Any, list[PromiseLooks], list[AfterAll]]:
+    """The arguments of a ``fit``, less what is put aside of them, who looks at that, and who ends it.
 
     Args:
         state: what the model is held to.
@@ -192,10 +207,12 @@ def looking_at_held_out(
         kwargs: those by name.
         are_checked: whether all labels that it validates on were seen to be classes of h2.
     """
-    if state.promised is None:
-        return args, kwargs, []
     given = inspect.signature(fit).bind_partial(*args, **kwargs)
-    data, said = put_aside(state.promised, given.arguments), given.arguments
+    said = given.arguments
+    keeping = [each for each in callbacks_of(said.get("callbacks")) if isinstance(each, KeepsPromise) and each._keeps]
+    if state.promised is None:
+        return args, kwargs, [], [AfterAll(keeping)] if keeping else []
+    data = put_aside(state.promised, said)
     held_out = HeldOut(
         data,
         (state.promised.data is None or state.promised.data is said.get("validation_data"))
@@ -203,8 +220,10 @@ def looking_at_held_out(
         are_checked and isinstance(data, tuple | list) and _are_of_numpy(data),
         said.get("validation_batch_size") or said.get("batch_size"),
     )
-    looks = PromiseLooks if state.promised.keeper.options.every is None else LooksBySteps
-    return given.args, given.kwargs, [looks(state, state.promised, held_out)]
+    looks = (PromiseLooks if state.promised.keeper.options.every is None else LooksBySteps)(
+        state, state.promised, held_out
+    )
+    return given.args, given.kwargs, [looks], [AfterAll([looks, *keeping])]
 
 
 def _are_of_numpy(data: Any) -> bool:

@@ -11,7 +11,16 @@ from backends import once
 
 from bc_core.promise._keeper import Keeper
 from bc_core.promise._multiplier import Multiplier
-from bc_keras import BCModel, CompatibilityCallback, LambdaScheduler, LinearLambda, StoredOutputs, evaluate, unwrap
+from bc_keras import (
+    BCModel,
+    CompatibilityCallback,
+    LambdaScheduler,
+    LinearLambda,
+    MeanWeights,
+    StoredOutputs,
+    evaluate,
+    unwrap,
+)
 from bc_keras.training.promise._promise_looks import PromiseLooks
 
 # Whether small nets on little data keep theirs is not what is asked here.
@@ -274,6 +283,47 @@ def test_the_verdict_is_of_the_weights_that_are_left_where_an_optimiser_averages
     (x, y), verdict = HELD_OUT, (callback or model).promise
     right_1, right_2 = (each.predict(x, verbose=0).argmax(1) == y for each in (old(), unwrap(model)))
     assert (verdict.value, verdict.overlap.accuracy_h2) == ((right_1 & ~right_2).mean(), right_2.mean())
+
+
+class Wander(keras.callbacks.Callback):
+    """Other weights than the last of the training, as a mean or the restoring of earlier ones puts there."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.share = share
+
+    def on_train_end(self, logs=None):
+        mixed = [self.share * (weight + 0.5) + (1 - self.share) * weight for weight in self.model.get_weights()]
+        self.model.set_weights(mixed)
+
+
+def restored():
+    return keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True)
+
+
+def check_verdict_behind(others, how="model", keep="best", use_ema=True):
+    options = {"promise": "nfr <= 8%", "promise_options": {"confidence": 0.9, "keep": keep}}
+    callback = CompatibilityCallback(HELD_OUT, **options) if how == "callback" else None
+    model = wrapped(**({} if callback else options))
+    ema = {"use_ema": True, "ema_momentum": 0.9} if use_ema else {}
+    model.compile(keras.optimizers.SGD(0.1, **ema), "sparse_categorical_crossentropy")
+    fit(model, *([callback] if callback else []), *others, validation_data=HELD_OUT, epochs=4)
+    (x, y), verdict = HELD_OUT, (callback or model).promise
+    right_1, right_2 = (each.predict(x, verbose=0).argmax(1) == y for each in (old(), unwrap(model)))
+    assert (verdict.value, verdict.overlap.accuracy_h2) == ((right_1 & ~right_2).mean(), right_2.mean())
+
+
+@pytest.mark.parametrize("how", ["model", "callback"])
+@pytest.mark.parametrize("keep", ["best", "last"])
+@once
+def test_the_verdict_is_of_the_weights_that_callbacks_behind_it_leave(how, keep):
+    check_verdict_behind([restored()], how, keep, use_ema=False)
+    check_verdict_behind([Wander(0.3)], how, keep, use_ema=False)
+    check_verdict_behind([Wander(4), MeanWeights(0, statistics=TRAIN[0])], how, keep)
+
+
+def test_the_verdict_is_of_a_mean_that_is_put_there_after_an_optimisers():
+    check_verdict_behind([MeanWeights(statistics=TRAIN[0])])
 
 
 @once
