@@ -32,9 +32,17 @@ from update_data import UPDATES
 
 LINES = Path(__file__).parent / "results" / "tradeoff.jsonl"
 CONFIRMED = LINES.with_name("tradeoff_confirmed.jsonl")
-WHOLE = ("mnist/more data", "letter/more data", "adult/more data", "compas/more data")  # run with every setting
+# Run with every setting.
+WHOLE = (
+    "mnist/more data",
+    "letter/more data",
+    "adult/more data",
+    "compas/more data",
+    "adult/features",
+    "compas/features",
+)
 FIRST_UNSEEN = 20  # methods and settings were searched for on seeds before
-TO_CONFIRM = ("original", "recommended", "new error")
+TO_CONFIRM = ("original", "recommended", "new error", "focal distillation")
 UNSEARCHED = ("satimage/more data", "magic/more data")  # these were never searched on
 AT_ONCE = 120  # members of a crowd; more do not make it faster
 

@@ -142,7 +142,8 @@ def trained() -> list[Trained]:
         *_front("original: new error", _of("new_error", "support"), lambdas, lambdas),
         *_front("original: strict imitation", _of("strict_imitation", "support"), lambdas, lambdas),
         *_front("new error", new_error, (0.25, *lambdas), (0.25, 1.0, 4.0), averaged=True, interpolates=True),
-        *_front("strict imitation", strict, lambdas),
+        *_front("strict imitation", strict, lambdas, averaged=True),
+        *_front("imitation", imitation, (0.5, 1.0, 2.0, 4.0), averaged=True),
         *_front("churn", _of("churn"), (0.3, 0.5, 0.7), (0.5,), averaged=True, interpolates=True),
         *_front("focal distillation", _of("focal_distillation"), (0.1, 0.3, 1.0), averaged=True, interpolates=True),
         *_front("logit distance", _of("logit_distance"), (0.03, 0.1, 0.3), averaged=True, interpolates=True),
@@ -154,7 +155,9 @@ def trained() -> list[Trained]:
         *_front("distilled blend", lambda _: compatible("imitation", 4.0), (0.4,), (0.4,), "alpha", teacher=0.4),
         # From here on inputs are mixed.
         *_front("plain on mixed inputs", lambda _: on_mixed(plain, plain), (0.0,), (0.0,), mixes=True),
-        *_front("recommended", lambda lambda_c: taught_on_mixed("imitation", lambda_c), mixed, mixed, **best),
+        *_front(
+            "recommended", lambda lambda_c: taught_on_mixed("imitation", lambda_c), (*mixed, 2.0, 4.0), mixed, **best
+        ),
         *_front("imitation on mixed inputs", imitating_mixed, (0.3, 1.0), mixes=True),
         *(
             Trained(

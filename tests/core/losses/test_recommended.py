@@ -11,8 +11,8 @@ from bc_core.losses._dissonances import DISSONANCES, RECOMMENDED
 from bc_core.losses._options import check_lambda_of, labels_suffice
 
 SHAPES = [
-    dict(zip(("same_architecture", "h1", "new_classes", "two_networks"), values, strict=True))
-    for values in itertools.product((True, False), ("model", "stored", "labels"), (True, False), (True, False))
+    dict(zip(("same_architecture", "h1", "new_classes", "two_networks", "table"), values, strict=True))
+    for values in itertools.product((True, False), ("model", "stored", "labels"), *3 * [(True, False)])
     if not (values[3] and values[1] != "model")
 ]
 
