@@ -56,3 +56,19 @@ def says_not_averaged(counted: int, first: int) -> str | None:
     return (
         f"The training has ended before epoch {first}, from which on weights are averaged: h2 keeps its last weights."
     )
+
+
+def says_begun_late(first: int, begun_at: int | None, counted: int) -> str | None:
+    """What is to be said when the training ends, if weights that should have counted were not seen.
+
+    Args:
+        first: the epoch from which on weights count.
+        begun_at: that from which on they were seen.
+        counted: how many epochs are in the mean.
+    """
+    if begun_at is None or begun_at <= first:
+        return None
+    return (
+        f"Weights were to be averaged from epoch {first} on, and were seen from epoch {begun_at} on, as the training "
+        f"was taken up there: h2 has the mean of {counted} epochs."
+    )

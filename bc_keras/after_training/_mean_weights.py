@@ -10,6 +10,7 @@ import keras
 from bc_core.after_training._mean_weights import (
     checked_first_epoch,
     first_of,
+    says_begun_late,
     says_no_statistics,
     says_not_averaged,
 )
@@ -79,12 +80,8 @@ class MeanWeights(keras.callbacks.Callback):
         if (said := says_not_averaged(self._counted, first)) is not None:
             warnings.warn(said, stacklevel=2)
             return
-        if self._begun_at is not None and self._begun_at > first:
-            warnings.warn(
-                f"Weights were to be averaged from epoch {first} on, and this fit has begun at epoch "
-                f"{self._begun_at}: h2 has the mean of {self._counted} epochs.",
-                stacklevel=2,
-            )
+        if (said := says_begun_late(first, self._begun_at, self._counted)) is not None:
+            warnings.warn(said, stacklevel=2)
         self.model.set_weights(self._mean)
         self._mean = None
         if layers := self._with_statistics():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from bc_core.after_training._mean_weights import (
     checked_first_epoch,
     first_of,
+    says_begun_late,
     says_no_statistics,
     says_not_averaged,
 )
@@ -28,8 +29,9 @@ class MeanWeights(Callback):
 
     The last weights of a training carry the noise of its last batches, and that noise is flips. The training itself is
     not touched: steps, validation and checkpoints are of the weights as they move, and when it ends the module has
-    their mean. Checkpoints hold the mean so far beside them, so a resumed training ends with the same. Works with any
-    LightningModule, also one that `BCLightningModule` made.
+    their mean. Checkpoints hold the mean so far beside them, so a resumed training ends with the same; one that is
+    resumed for more epochs averages over the later half of all of them. Works with any LightningModule, also one that
+    `BCLightningModule` made. Buffers other than running statistics stay as the last epoch has left them.
 
     Args:
         first_epoch: The first epoch, from 0 on, whose weights count. By default that of the later half.
@@ -38,7 +40,8 @@ class MeanWeights(Callback):
 
     Raises:
         ValueError: A number that is none; when training begins: no number of epochs to halve, an epoch that does not
-            come, or running statistics without `statistics`.
+            come, running statistics without `statistics`, or a callback of Lightning's that ends it with an average of
+            its own.
         TypeError: When training begins: weights that are sharded over processes.
 
     Reference:
@@ -52,23 +55,48 @@ class MeanWeights(Callback):
 
     def __init__(self, first_epoch: int | None = None, *, statistics: Any = None) -> None:
         self.first_epoch, self.statistics = checked_first_epoch(first_epoch), statistics
-        # By name; and of how many epochs.
-        self._mean: dict[str, Tensor] = {}
-        self._counted = 0
+        self._forget()
         # Layers whose statistics the training moves, by name.
         self._moving: dict[str, _NormBase] = {}
+
+    def _forget(self) -> None:
+        # By name; of how many epochs, and since which.
+        self._mean: dict[str, Tensor] = {}
+        self._counted = 0
+        self._since: int | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Begin anew; what a checkpoint says comes later."""
         if stage == "fit":
-            self._mean, self._counted = {}, 0
+            self._forget()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse what could not be averaged, before an epoch is spent."""
-        self._first(trainer)
+        if self._since is not None and self._since < self._first(trainer):
+            # Resumed for more epochs, of which these are no later half.
+            self._forget()
+        for other in cast("Any", trainer).callbacks:
+            if _AVERAGING & {kind.__name__ for kind in type(other).__mro__}:
+                raise ValueError(
+                    f"MeanWeights and {type(other).__name__} each end the training with an average of their own, and "
+                    f"whichever comes last has its way: leave one of them out."
+                )
+        self._check_statistics(_moving(pl_module))
+
+    def _check_statistics(self, layers: dict[str, _NormBase]) -> None:
         if self.statistics is None:
-            for name, layer in _moving(pl_module).items():
+            for name, layer in layers.items():
                 raise ValueError(says_no_statistics(name, type(layer).__name__))
+
+    def _check_same(self, module: nn.Module) -> None:
+        changed = set(self._mean) ^ {name for name, _ in module.named_parameters()}
+        if self._counted > 1 and self._mean and changed:
+            raise ValueError(
+                f"h2's parameters are others than in epoch {self._since}, from which on they are averaged, as where "
+                f"layers are pruned or parametrized while it trains: average from an epoch on since which they stay, "
+                f"MeanWeights(first_epoch=...), and put a callback that makes others when the training ends behind "
+                f"MeanWeights. Received: {min(changed)!r} in one of them alone."
+            )
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -76,18 +104,29 @@ class MeanWeights(Callback):
         """Take the weights in after the last batch of an epoch, before it is validated and saved."""
         if not trainer.is_last_batch or trainer.current_epoch < self._first(trainer):
             return
-        self._counted += 1
         self._moving = _moving(pl_module)
-        for name, now in pl_module.state_dict().items():
+        # Some begin to move late, as where layers are unfrozen.
+        self._check_statistics(self._moving)
+        self._counted += 1
+        self._since = trainer.current_epoch if self._since is None else self._since
+        self._check_same(pl_module)
+        for name, now in pl_module.named_parameters():
             self._mean[name] = _toward(self._mean.get(name), now, 1 / self._counted)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the module the mean."""
-        if (said := says_not_averaged(self._counted, self._first(trainer))) is not None:
+        first = self._first(trainer)
+        if (said := says_not_averaged(self._counted, first)) is not None:
             rank_zero_warn(said)
             return
-        pl_module.load_state_dict(self._mean)
-        self._mean = {}
+        if (said := says_begun_late(first, self._since, self._counted)) is not None:
+            rank_zero_warn(said)
+        self._check_same(pl_module)
+        with torch.no_grad():
+            for name, now in pl_module.named_parameters():
+                now.copy_(self._mean[name])
+        # A checkpoint that is written from here on has the mean for its weights.
+        self._forget()
         if self._moving:
             nowhere = (None, None, None)
             reader = Reader(pl_module, pl_module, None, nowhere, reading_of(pl_module), None, None, None)
@@ -98,14 +137,21 @@ class MeanWeights(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds."""
-        return {"mean": self._mean, "counted": self._counted}
+        return {"mean": self._mean, "counted": self._counted, "since": self._since}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the training that wrote it stood."""
         self._mean, self._counted = dict(state_dict["mean"]), state_dict["counted"]
+        # A checkpoint of before has none.
+        self._since = state_dict.get("since")
 
     def _first(self, trainer: pl.Trainer) -> int:
-        return first_of(self.first_epoch, trainer.max_epochs)
+        # Of a trial run that is not asked which epochs it has.
+        return 0 if trainer.fast_dev_run else first_of(self.first_epoch, trainer.max_epochs)
+
+
+# Lightning's callbacks that put an average in the weights' place when the training ends; of either of its packages.
+_AVERAGING = {"StochasticWeightAveraging", "WeightAveraging"}
 
 
 def _moving(module: nn.Module) -> dict[str, _NormBase]:
