@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -75,12 +76,11 @@ class MeanWeights(Callback):
         if self._since is not None and self._since < self._first(trainer):
             # Resumed for more epochs, of which these are no later half.
             self._forget()
-        for other in cast("Any", trainer).callbacks:
-            if _AVERAGING & {kind.__name__ for kind in type(other).__mro__}:
-                raise ValueError(
-                    f"MeanWeights and {type(other).__name__} each end the training with an average of their own, and "
-                    f"whichever comes last has its way: leave one of them out."
-                )
+        for other in averaging(each for each in cast("Any", trainer).callbacks if each is not self):
+            raise ValueError(
+                f"MeanWeights and {other} each end the training with an average of their own, and whichever comes last "
+                f"has its way: leave one of them out."
+            )
         self._check_statistics(_moving(pl_module))
 
     def _check_statistics(self, layers: dict[str, _NormBase]) -> None:
@@ -135,6 +135,11 @@ class MeanWeights(Callback):
             with precision.forward_context():
                 estimate(pl_module, self._moving.values(), batches, reader)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Do it also where a training was resumed that had ended, of which Lightning says no end."""
+        if self._counted:
+            self.on_train_end(trainer, pl_module)
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds."""
         return {"mean": self._mean, "counted": self._counted, "since": self._since}
@@ -150,8 +155,13 @@ class MeanWeights(Callback):
         return 0 if trainer.fast_dev_run else first_of(self.first_epoch, trainer.max_epochs)
 
 
-# Lightning's callbacks that put an average in the weights' place when the training ends; of either of its packages.
-_AVERAGING = {"StochasticWeightAveraging", "WeightAveraging"}
+def averaging(callbacks: Iterable[Any]) -> Iterator[str]:
+    """What those are called that put an average in the weights' place when a training ends: ours and Lightning's."""
+    known = {MeanWeights.__name__, "StochasticWeightAveraging", "WeightAveraging"}
+    for callback in callbacks:
+        # By name, as there are two packages of Lightning.
+        if known & {kind.__name__ for kind in type(callback).__mro__}:
+            yield type(callback).__name__
 
 
 def _moving(module: nn.Module) -> dict[str, _NormBase]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
+from torch import Tensor
 
 from bc_core._numbers import check_count
 from bc_core.after_training._interpolating import check_projectable, project_by
@@ -14,8 +16,10 @@ from bc_core.counting._intervals import checked_confidence
 from bc_core.promise._grammar import Promise
 from bc_core.promise._verdict import PromiseVerdict
 from bc_lightning._packages import Callback
+from bc_lightning.after_training._mean_weights import averaging
 from bc_lightning.after_training._mixture import Mixture
 from bc_lightning.training._warm_start import weights_behind
+from bc_lightning.training.promise._promise import told_by
 
 
 class ProjectionCallback(Callback):
@@ -42,8 +46,9 @@ class ProjectionCallback(Callback):
 
     Raises:
         TypeError: h1 has no weights, or the data are missing.
-        ValueError: A promise, alphas or number that can't be; when training begins: what `interpolate` refuses, and a
-            promise that h1 itself does not keep for certain on these data, as then no step back would do.
+        ValueError: A promise, alphas or number that can't be; when training begins: what `interpolate` refuses, a
+            promise that h1 itself does not keep for certain on these data, as then no step back would do, and a
+            callback behind this one that ends the training with an average.
 
     Reference:
         Schumann et al., "Backward Compatibility During Data Updates by Weight Interpolation", EACL 2024, with a bound.
@@ -79,10 +84,17 @@ class ProjectionCallback(Callback):
         self.alphas = sorted({0.0, *checked_alphas(alphas), 1.0})
         self.verdict: PromiseVerdict | None = None
         self.history: list[float] = []
-        self._projected_at = 0  # step
+        # What tells the weights that it has left from others.
+        self._left: Tensor | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse what could not be projected, before an epoch is spent."""
+        callbacks = cast("Any", trainer).callbacks
+        for other in averaging(callbacks[callbacks.index(self) :]):
+            raise ValueError(
+                f"{other} puts an average in the weights' place when the training ends, of which nobody would know "
+                f"whether it keeps the promise: give it before, callbacks=[{other}(...), ProjectionCallback(...)]."
+            )
         mixture = self._mixture(pl_module)
         mixture.check_statistics()
         check_projectable(mixture, self.promise, self.confidence)
@@ -96,14 +108,14 @@ class ProjectionCallback(Callback):
             pl_module.log("projected_alpha", share, on_step=False, on_epoch=True, batch_size=1)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After steps that no epoch's end came behind, or another epoch than one of `every`."""
-        if trainer.global_step != self._projected_at:
+        """After steps that no epoch's end came behind, another epoch than one of `every`, or an average."""
+        if self._left is None or not torch.equal(self._left, cast("Tensor", told_by(pl_module))):
             self._project(trainer, pl_module)
 
     def _project(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float:
         share, self.verdict = project_by(self._mixture(pl_module), self.alphas, self.promise, self.confidence)
         self.history.append(share)
-        self._projected_at = trainer.global_step
+        self._left = told_by(pl_module)
         return share
 
     def _mixture(self, pl_module: Any) -> Mixture:

@@ -58,7 +58,8 @@ class CompatibilityCallback(Callback):
         mixed_labels: the share of the labels in what h2 is taught of mixtures.
 
     Attributes:
-        promise: the `PromiseVerdict` of the training, None before the first look at held-out data.
+        promise: the `PromiseVerdict` of the training, None before the first look at held-out data and where it was
+            broken off.
 
     Raises:
         TypeError: an argument or option that does not exist, or h1 is missing.
@@ -142,9 +143,9 @@ class CompatibilityCallback(Callback):
 
     @property
     def promise(self) -> PromiseVerdict | None:
-        """Whether the promise was kept, None before the first look at held-out data."""
+        """Whether the promise was kept; None before the first look at held-out data, and where training broke off."""
         promised = self._promised if self._state is None else self._state.promised
-        return None if promised is None else promised.keeper.verdict
+        return None if promised is None else promised.verdict(under_way=self._state is not None)
 
     @property
     def state_key(self) -> str:

@@ -106,6 +106,9 @@ class CompatibleStep:
     def on_fit_end(self) -> None:
         super().on_fit_end()  # type: ignore[misc]
         trainer = cast("Any", self).trainer
+        if trainer.fit_loop.skip:
+            # Resumed where it had ended, so that Lightning trains nothing and says no end.
+            _promise.end_training(self)
         if trainer.num_training_batches == 0 and trainer.limit_train_batches:
             raise ValueError(
                 "The training data are empty: the loader gives no batch, so nothing was trained. Expected at least "

@@ -19,7 +19,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from bc_core import ErrorOverlap
+from bc_core import ErrorOverlap, PromiseVerdict
 from bc_core.promise._keeper import Keeper, PromiseOptions, check_can_be_told
 from bc_core.reference._weights import have_one_architecture, shapes_of
 from bc_lightning._packages import logged_name
@@ -47,6 +47,8 @@ class Promised:
 
     def __init__(self, options: PromiseOptions, dissonance: str) -> None:
         self.keeper = Keeper(options, dissonance)
+        # Whether the training has ended, with the weights that the verdict is of.
+        self.ended = False
         self.weights: Weights | None = None
         # The mean of those that were looked at; and whether validation data can be read once more for it, None before
         # it was due.
@@ -59,6 +61,10 @@ class Promised:
         self.seen: Tensor | None = None
         # Targets and what h1 says of held-out data that come in one order, of this process's share of them.
         self.kept: tuple[Tensor, Tensor] | None = None
+
+    def verdict(self, under_way: bool) -> PromiseVerdict | None:
+        """Of the weights that the training ends with; None of one that was broken off, which it left as they were."""
+        return self.keeper.verdict if under_way or self.ended else None
 
     def go_on(self, module: nn.Module, steps: int) -> None:
         """Compare with the weights of now, if they are the best, else with none from before."""
@@ -102,11 +108,12 @@ class VerdictOf:
         self._before = owner
 
     def __get__(self, module: Any, owner: type[Any]) -> Any:
-        """The verdict of the training, None before the first look at held-out data."""
+        """The verdict of the training; None before the first look at held-out data, and where it was broken off."""
         if module is None:
             return self
         for _, promised in _held_to(module):
-            return promised.keeper.verdict
+            state = None if module._trainer is None else module._trainer.state
+            return promised.verdict(state is not None and state.fn == "fit" and state.status == "running")
         found = getattr(super(self._before, module), "promise", self)
         return nn.Module.__getattr__(module, "promise") if found is self else found
 
@@ -127,7 +134,9 @@ def begin_training(module: Any) -> None:
         elif not state.run.resumed:
             # The same Trainer goes on, from the weights that its last fit has ended with.
             promised.go_on(module, steps)
-        cast("Tensor", state.loss.lambda_c).fill_(cast("Promised", state.promised).keeper.lambda_c)
+        goes_on = cast("Promised", state.promised)
+        goes_on.ended = False
+        cast("Tensor", state.loss.lambda_c).fill_(goes_on.keeper.lambda_c)
 
 
 def check_held_out(module: Any) -> None:
@@ -184,7 +193,7 @@ def note_validated(module: Any) -> None:
     for state, promised in _held_to(module):
         trainer = module.trainer
         if state.options.promise_data is None and trainer.state.fn == "fit" and not trainer.sanity_checking:
-            promised.seen = _told_by(module)
+            promised.seen = told_by(module)
             promised.validated = _copied(module.state_dict()) if promised.keeper.options.keep == "best" else None
 
 
@@ -239,6 +248,9 @@ def end_training(module: Any) -> None:
     """Go back to the weights that kept the promise best, and say what came of it."""
     look_now(module)
     for state, promised in _held_to(module):
+        if promised.ended:
+            continue
+        promised.ended = True
         if _is_unseen(module, promised) and state.options.promise_data is not None:
             # A callback has changed them at the very end, to their average for one.
             _look(module, state, promised, counts_of_held_out(module, state, promised))
@@ -266,7 +278,7 @@ def _say_if_replaced(module: Any, promised: Promised) -> None:
 
 def _is_unseen(module: Any, promised: Promised) -> bool:
     """Whether the weights of now are others than those of the last look."""
-    now = None if promised.seen is None else _told_by(module)
+    now = None if promised.seen is None else told_by(module)
     if now is None:
         return False
     # All processes do the same, also where each holds a part of the weights.
@@ -274,7 +286,7 @@ def _is_unseen(module: Any, promised: Promised) -> bool:
     return bool(module.trainer.strategy.reduce_boolean_decision(unseen, all=False))
 
 
-def _told_by(module: nn.Module) -> Tensor | None:
+def told_by(module: nn.Module) -> Tensor | None:
     """A few numbers by which weights are told from others; None where they are sharded."""
     tensors = [value for value in _tensors_of(module) if value.numel()]
     if any(isinstance(value, DTensor) for value in tensors):
@@ -309,7 +321,7 @@ def _look(
 ) -> None:
     keeper, now, of_mean = promised.keeper, validated, None
     if state.options.promise_data is not None:
-        promised.seen = _told_by(module)
+        promised.seen = told_by(module)
     if keeper.options.keep == "best" and now is None:
         now = _copied(module.state_dict())
     if keeper.options.averages and now is not None and promised.rereads is not False:

@@ -18,11 +18,13 @@ class Mixture(NamedTuple):
     """Mixtures of a batch's instances, each with its partner, the batch in reverse.
 
     Attributes:
-        asked: what the models are called with to be asked about them.
+        asked: what h1, or who is imitated, is called with to be asked about them.
+        own: what h2 is; the same, unless h1 was said to take something else.
         share: of each instance in its mixture, (N,).
     """
 
     asked: Asked
+    own: Asked
     share: Tensor
 
     def of(self, values: Tensor) -> Tensor:
@@ -66,11 +68,12 @@ def _mixed(values: Tensor, share: Tensor) -> Tensor:
     return values.flip(0).lerp(values, share.to(values.dtype).view(-1, *[1] * (values.ndim - 1)))
 
 
-def mixed(asked: Asked, step: int, process: int) -> Mixture:
-    """Mixtures of what h2 was called with, one share of an instance for all of its tensors.
+def mixed(asked: Asked, own: Asked, step: int, process: int) -> Mixture:
+    """Mixtures of what h1 and h2 are called with, one share of an instance for all of its tensors.
 
     Args:
-        asked: what h2 was called with.
+        asked: what h1 is called with.
+        own: what h2 is called with.
         step: how many batches were mixed before.
         process: which of the processes works on it.
 
@@ -78,13 +81,24 @@ def mixed(asked: Asked, step: int, process: int) -> Mixture:
         TypeError: inputs that are no floating tensors.
         ValueError: tensors that do not have an entry for each instance.
     """
-    tensors = [tensor for tensor in tensors_in(asked[:2]) if tensor.ndim]
+    calls = {id(each): each for each in (asked, own)}
+    tensors = [tensor for each in calls.values() for tensor in tensors_in(each[:2]) if tensor.ndim]
     sizes = {len(tensor) for tensor in tensors}
     if len(sizes) > 1:
         raise ValueError(
-            "unlabelled='mixed' mixes all tensors that h2 is called with, so each must have an entry for each instance "
-            f"of the batch. Received: tensors of shape {[tuple(tensor.shape) for tensor in tensors]}."
+            "unlabelled='mixed' mixes all tensors that h2 and h1 are called with, so each must have an entry for each "
+            f"instance of the batch. Received: tensors of shape {[tuple(tensor.shape) for tensor in tensors]}."
         )
+    share = torch.empty(0)
+    if tensors:
+        positions = torch.arange(len(tensors[0]), dtype=torch.float32, device=tensors[0].device)
+        share = shares(positions, first_share(step, process))
+    made = {key: _mixed_call(each, share) for key, each in calls.items()}
+    return Mixture(made[id(asked)], made[id(own)], share)
+
+
+def _mixed_call(asked: Asked, share: Tensor) -> Asked:
+    tensors = [tensor for tensor in tensors_in(asked[:2]) if tensor.ndim]
     reached: list[Tensor] = []
 
     def with_partner(tensor: Tensor) -> Tensor:
@@ -97,10 +111,6 @@ def mixed(asked: Asked, step: int, process: int) -> Mixture:
             raise ValueError(f"The inputs of a batch lie on several devices: {share.device} and {tensor.device}.")
         return _mixed(tensor, share)
 
-    share = torch.empty(0)
-    if tensors:
-        positions = torch.arange(len(tensors[0]), dtype=torch.float32, device=tensors[0].device)
-        share = shares(positions, first_share(step, process))
     made = Asked(mapped(asked.args, with_partner), mapped(asked.kwargs, with_partner), asked.part)
     if len(reached) != len(tensors) or not reached:
         raise TypeError(
@@ -108,4 +118,4 @@ def mixed(asked: Asked, step: int, process: int) -> Mixture:
             f"{', '.join(type(each).__name__ for each in (*asked.args, *asked.kwargs.values())) or 'nothing'}. Give "
             f"inputs without labels instead: unlabelled=loader."
         )
-    return Mixture(made, share)
+    return made

@@ -42,6 +42,15 @@ def features_message(name: str, shape: tuple[int, ...] | None = None) -> str:
     )
 
 
+def whole_message(name: str) -> str:
+    """Why h2 can't be asked about inputs without labels where its step computes with several of its parts."""
+    return (
+        f"Submodule {name!r} is called with what another part of h2 computes, so it is not known how h2 answers for "
+        f"other inputs than the batch's: unlabelled= needs a module whose forward does all of it, and whose step calls "
+        f"that, self(x)."
+    )
+
+
 def whole_graph_message(module: nn.Module, stage: str) -> str:
     """Why a part of a step that calls h2 can't be compiled with ``fullgraph=True``."""
     return (

@@ -20,7 +20,7 @@ from bc_lightning._user_module import class_of, lacks_forward, of_one_kind, only
 from bc_lightning.batches._model_outputs import inputs_from_batch, scores_from_output, target_from_batch
 from bc_lightning.training._state import Compatibility, Position, Scores, Stage
 from bc_lightning.training.step._mixtures import Mixture, mixed
-from bc_lightning.training.step._refused_steps import GIVE_ITSELF, captures_message, features_message
+from bc_lightning.training.step._refused_steps import GIVE_ITSELF, captures_message, features_message, whole_message
 from bc_lightning.training.watching._calls import Asked, Call
 from bc_lightning.training.watching._compiling import eager, is_compiling
 from bc_lightning.training.watching._loss_watch import LossWatch
@@ -247,7 +247,7 @@ class Step:
         changed = asked.is_changed
         if self.state.options.mixes and self.stage == "train":
             # Before h1, which may change what it is given.
-            self.mixture = mixed(asked, *self._mixed_before())
+            self.mixture = mixed(asked, self._own_of(number, asked), *self._mixed_before())
         with self.random_numbers_kept(device):
             self.answers[number] = {
                 name: reference.ask(asked.args, asked.kwargs, asked.part, self._networks_of(reference, asked))
@@ -317,10 +317,22 @@ class Step:
         """What a call of h2 was given, and what the calls around it and of parts before it were."""
         return (self.asked[number], *self.around, *self.enclosing.values(), *(asked for asked, _ in self.begun))
 
+    def _own_of(self, number: int, asked: Asked) -> Asked:
+        """What h2 itself was called with, where h1 is asked something else."""
+        if self._inputs is None:
+            return asked
+        try:
+            return self._what_h2_got(number)
+        except ValueError:
+            raise ValueError(whole_message(str(self.scores))) from None
+
     def _what_to_ask(self, number: int) -> Asked:
         """What h2 was asked is what h1 is asked, unless the caller says otherwise with `inputs`."""
         if self._inputs is not None:
             return self.to_ask((self._inputs,), {}, part=False)
+        return self._what_h2_got(number)
+
+    def _what_h2_got(self, number: int) -> Asked:
         if not isinstance(self.scores, str):
             return self.asked[number]
         if number in self.enclosing:

@@ -26,6 +26,7 @@ from bc_lightning.reference._modules import answers_of
 from bc_lightning.reference._reference import Reference
 from bc_lightning.training.data._loaders import sampler_of
 from bc_lightning.training.step._mixtures import Mixture
+from bc_lightning.training.step._refused_steps import whole_message
 from bc_lightning.training.step._step import Step
 from bc_lightning.training.watching._calls import Asked
 from bc_lightning.training.watching._tensors import mapped, tensors_in
@@ -127,9 +128,14 @@ def unlabelled_dissonance(step: Step) -> Tensor | None:
     mixture = step.mixture if given.is_mixed else None
     if given.is_mixed and (mixture is None or not len(mixture.share)):
         return None
-    asked, brought = _of_loader(step, state.run.unlabelled) if mixture is None else (mixture.asked, None)
+    brought = None
+    if mixture is None:
+        asked, brought = _of_loader(step, state.run.unlabelled)
+        own = asked
+    else:
+        asked, own = mixture.asked, mixture.own
     answer = _answer(step, asked, brought)
-    h2_output = _of_h2(step, asked)
+    h2_output = _of_h2(step, own)
     if mixture is not None and len(h2_output) != len(mixture.share):
         raise ValueError(
             "unlabelled='mixed' mixes along the first axis of what h2 is called with, which must be that of the "
@@ -159,7 +165,7 @@ def _with_labels(step: Step, mixture: Mixture, answer: Tensor, h2_output: Tensor
         raise ValueError(_ONLY_LABELS)
     if compared.resize is not None:
         answer, h2_output = compared.resize(answer), compared.resize(h2_output)
-    return mixture.taught(cast("Any", step.run.unlabelled).loss, answer, compared.target, given.labels), h2_output
+    return mixture.taught(step.state.loss, answer, compared.target, given.labels), h2_output
 
 
 def _of_loader(step: Step, batches: Batches) -> tuple[Asked, Brought | None]:
@@ -229,6 +235,9 @@ def _of_h2(step: Step, asked: Asked) -> Tensor:
             return scores_from_output(module(*args, **kwargs), model="h2")
         if asked.part or lacks_forward(module):
             names = (not asked.part and state.parts) or (scores,)
+            given = step.given_to_h2
+            if names == (scores,) and given is not None and any(x.requires_grad for x in tensors_in(given[:2])):
+                raise ValueError(whole_message(scores))
             output = module.get_submodule(names[0])(*args, **kwargs)
             for name in names[1:]:
                 output = module.get_submodule(name)(output)

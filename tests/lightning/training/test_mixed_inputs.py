@@ -1,0 +1,125 @@
+"""Mixed inputs where h1 takes something else than h2, where labels are ignored, and of modules without a whole."""
+
+from __future__ import annotations
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from bc_lightning import BCLightningModule
+
+N, FEATURES, CLASSES = 12, 5, 3
+QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+DRAW = torch.Generator().manual_seed(0)
+X, Y = torch.randn(N, FEATURES, generator=DRAW), torch.randint(0, CLASSES, (N,), generator=DRAW)
+
+
+def fitted(module, x=X, y=Y):
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", **QUIET)
+    trainer.fit(module, DataLoader(TensorDataset(x, y), N))
+    return trainer.callback_metrics
+
+
+def mixture(values):
+    """As the docs have it: golden-ratio shares of the first batch, and the batch in reverse."""
+    share = (torch.arange(len(values), dtype=torch.float64) * ((5**0.5 - 1) / 2) % 1).float()
+    share = share.view(-1, *[1] * (values.ndim - 1))
+    return share * values + (1 - share) * values.flip(0)
+
+
+class Prepared(pl.LightningModule):
+    """Prepares its input in the step; h1 does so by itself."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.given = []
+
+    def forward(self, x):
+        self.given.append(x.detach().clone())
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self((batch[0] - 3) * 2), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
+def test_h1_and_h2_are_each_asked_about_mixtures_of_what_they_take():
+    torch.manual_seed(0)
+    module, net, asked = Prepared(nn.Linear(FEATURES, CLASSES)), nn.Linear(FEATURES, CLASSES), []
+
+    def old(x):
+        asked.append(x.clone())
+        return net((x - 3) * 2)
+
+    wrapped = BCLightningModule(module, old, "imitation", inputs=0, unlabelled="mixed", mixed_labels=0)
+    logged = fitted(wrapped)["train_unlabelled_dissonance"]
+    torch.testing.assert_close(asked[1], mixture(X))
+    torch.testing.assert_close(module.given[1], mixture((X - 3) * 2))
+    said, z = net((mixture(X) - 3) * 2), module.net(mixture((X - 3) * 2))
+    torch.testing.assert_close(logged, F.cross_entropy(z, said.softmax(1)).detach())
+
+
+@pytest.mark.parametrize("ignored", [255, 0])
+def test_another_label_than_torchs_may_be_the_one_that_is_ignored(ignored):
+    """Where 0 is ignored, classes are counted from 0 all the same."""
+
+    class Pixels(Prepared):
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0]), batch[1], ignore_index=ignored)
+
+    torch.manual_seed(1)
+    h1, h2 = (nn.Conv2d(2, CLASSES, 1) for _ in range(2))
+    x, masks = torch.randn(N, 2, 4, 4), torch.randint(0, CLASSES, (N, 4, 4))
+    masks[::5] = ignored
+    module = BCLightningModule(Pixels(h2), h1, "imitation", unlabelled="mixed", loss_options={"ignore_index": ignored})
+    logged = fitted(module, x, masks)["train_unlabelled_dissonance"]
+    known = masks != ignored
+    labels = mixture(F.one_hot(masks.where(known, 0), CLASSES).movedim(-1, 1).float())
+    said, both = h1(mixture(x)).softmax(1), (known & known.flip(0)).unsqueeze(1)
+    expected = F.cross_entropy(h2(mixture(x)), torch.where(both, said / 2 + labels / 2, said))
+    torch.testing.assert_close(logged, expected.detach())
+
+
+class Parts(pl.LightningModule):
+    """Without a forward its step calls a body and a head, with something between."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head, self.scale = (nn.Linear(FEATURES, n) for n in (FEATURES, CLASSES, 1))
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self.head(self.body(batch[0]).relu()), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
+class Whole(Parts):
+    def forward(self, x):
+        return self.head(self.body(x).relu())
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize("unlabelled", ["mixed", [X]])
+def test_a_module_without_a_whole_is_refused_and_the_remedy_works(unlabelled):
+    torch.manual_seed(2)
+    old = Parts()
+    options = {"scores": "head", "inputs": 0, "unlabelled": unlabelled, "mixed_labels": 0, "loss": "imitation"}
+
+    def h1(x):
+        return old.head(old.body(x).relu())
+
+    with pytest.raises(ValueError, match=r"'head' is called with what another part.*needs a module whose forward"):
+        fitted(BCLightningModule(Parts(), h1, **options))
+    module = Whole()
+    logged = fitted(BCLightningModule(module, h1, **options))["train_unlabelled_dissonance"]
+    x = mixture(X) if unlabelled == "mixed" else X
+    torch.testing.assert_close(logged, F.cross_entropy(module(x), h1(x).softmax(1)).detach())
