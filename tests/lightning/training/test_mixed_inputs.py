@@ -108,6 +108,7 @@ class Whole(Parts):
         return F.cross_entropy(self(batch[0]), batch[1])
 
 
+@pytest.mark.filterwarnings("ignore:.*calls h2 with something else")
 @pytest.mark.parametrize("unlabelled", ["mixed", [X]])
 def test_a_module_without_a_whole_is_refused_and_the_remedy_works(unlabelled):
     torch.manual_seed(2)
