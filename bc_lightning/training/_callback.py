@@ -23,7 +23,6 @@ from bc_lightning.training._state import STAGES, Compatibility, compatibilities_
 from bc_lightning.training._warm_start import weights_behind
 from bc_lightning.training._wrapped import key_of
 from bc_lightning.training.comparisons._comparisons import LogComparisons
-from bc_lightning.training.promise._promise import Promised
 
 
 class CompatibilityCallback(Callback):
@@ -135,16 +134,16 @@ class CompatibilityCallback(Callback):
         }
 
         self._entry: tuple[str, dict[str, Any]] | None = None
-        # While the module is wrapped: what it is held to, the module, and its validation epochs until then.
+        # While the module is wrapped: what it is held to; what it was held to last, and the module.
         self._state: Compatibility | None = None
+        self._last: Compatibility | None = None
         self._trained: weakref.ref[Any] | None = None
-        self._epochs_begun: dict[str, int] = {}
-        self._promised: Promised | None = None
 
     @property
     def promise(self) -> PromiseVerdict | None:
         """Whether the promise was kept; None before the first look at held-out data, and where training broke off."""
-        promised = self._promised if self._state is None else self._state.promised
+        held_to = self._state or self._last
+        promised = None if held_to is None else held_to.promised
         return None if promised is None else promised.verdict(under_way=self._state is not None)
 
     @property
@@ -160,25 +159,24 @@ class CompatibilityCallback(Callback):
             start_from = self.start_from if starts else None
             module = BCLightningModule(pl_module, self.h1, start_from=start_from, **self.options)
             self._state = state = compatibilities_of(module)[-1]
-            if is_known:
-                # The same module again, as when fit goes on: it counts its epochs on.
-                state.epochs_begun = self._epochs_begun
-                state.promised = self._promised
-            self._trained, self._epochs_begun = weakref.ref(pl_module), state.epochs_begun
+            if is_known and self._last is not None:
+                # The same module again, as when fit goes on.
+                state.go_on_from(self._last)
+            self._trained, self._last = weakref.ref(pl_module), state
             self._entry = key_of(state), state.checkpoint_entry()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Make the module the user's own again, if it was wrapped here."""
         states = compatibilities_of(pl_module)
         if self._state is not None and self._state in states:
-            self._epochs_begun = self._state.epochs_begun
-            self._promised = self._state.promised
             self._entry = key_of(self._state), self._state.checkpoint_entry()
             if len(states) > 1:
                 # Another callback holds the module to its own h1, and unwraps it when it ends.
                 states.remove(self._state)
             else:
                 unwrap(pl_module)
+            # The run is the Trainer's; what the training has come to stays.
+            self._state.begin_run()
         self._state = None
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

@@ -252,6 +252,16 @@ class Compatibility:
         """What was found in the steps of a stage, or else in training; they may call other parts of h2."""
         return self.found.get(stage, self.found.get("train"))
 
+    def begin_training(self) -> None:
+        """Forget what an earlier training has counted."""
+        self.epochs_begun = {}
+        self.unlabelled_passes = self.batches_mixed = 0
+
+    def go_on_from(self, before: Compatibility) -> None:
+        """Count on where another has counted to, to whom the same module was held."""
+        self.epochs_begun, self.promised = before.epochs_begun, before.promised
+        self.unlabelled_passes, self.batches_mixed = before.unlabelled_passes, before.batches_mixed
+
     def begin_run(self) -> None:
         """Forget what an earlier run has left, however it ended."""
         self.run = Run()

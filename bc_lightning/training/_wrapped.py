@@ -94,7 +94,7 @@ class CompatibleStep:
     def on_fit_start(self) -> None:
         for state in self._compatibilities:
             if not state.run.resumed and cast("Any", self).trainer.global_step == 0:
-                state.epochs_begun = {}
+                state.begin_training()
         _promise.begin_training(self)
         say_what_is_not_trained(cast("nn.Module", self))
         super().on_fit_start()  # type: ignore[misc]

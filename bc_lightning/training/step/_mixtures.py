@@ -87,7 +87,8 @@ def mixed(asked: Asked, own: Asked, step: int, process: int) -> Mixture:
     if len(sizes) > 1:
         raise ValueError(
             "unlabelled='mixed' mixes all tensors that h2 and h1 are called with, so each must have an entry for each "
-            f"instance of the batch. Received: tensors of shape {[tuple(tensor.shape) for tensor in tensors]}."
+            f"instance of the batch; where they have not, give inputs without labels, unlabelled=loader. Received: "
+            f"tensors of shape {[tuple(tensor.shape) for tensor in tensors]}."
         )
     share = torch.empty(0)
     if tensors:

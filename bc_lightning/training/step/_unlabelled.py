@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
@@ -179,9 +179,20 @@ def _of_loader(step: Step, batches: Batches) -> tuple[Asked, Brought | None]:
         batch = trainer.strategy.precision_plugin.convert_input(move_data_to_device(batch, module.device))
     if step.first:
         _say_if_prepared(step)
-    return Asked(
-        (inputs_from_batch(batch, None if isinstance(batch, Tensor) else state.options.inputs),), {}, False
-    ), brought
+    return _called_with(step, batch), brought
+
+
+def _called_with(step: Step, batch: Any) -> Asked:
+    """What of a batch h2 is called with: as many elements, or the entries, that the step calls it with."""
+    inputs, scores, given = step.state.options.inputs, step.state.scores, step.given_to_h2
+    if inputs is None and given is not None and (not isinstance(scores, str) or lacks_forward(step.module)):
+        if isinstance(batch, Mapping) and given.kwargs and not given.args:
+            entries = {name: batch[name] for name in given.kwargs if name in batch}
+            if entries:
+                return Asked((), entries, False)
+        if isinstance(batch, (tuple, list)) and 1 < len(given.args) <= len(batch) and not given.kwargs:
+            return Asked(tuple(batch[: len(given.args)]), {}, False)
+    return Asked((inputs_from_batch(batch, None if isinstance(batch, Tensor) else inputs),), {}, False)
 
 
 _ONLY_LABELS = "h1 gives labels, and on unlabelled inputs its probabilities are imitated: give its scores."

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bc_lightning import BCLightningModule
+from bc_lightning import BCLightningModule, CompatibilityCallback
 
 N, FEATURES, CLASSES = 12, 5, 3
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
@@ -124,3 +124,82 @@ def test_a_module_without_a_whole_is_refused_and_the_remedy_works(unlabelled):
     logged = fitted(BCLightningModule(module, h1, **options))["train_unlabelled_dissonance"]
     x = mixture(X) if unlabelled == "mixed" else X
     torch.testing.assert_close(logged, F.cross_entropy(module(x), h1(x).softmax(1)).detach())
+
+
+def plain(seed):
+    torch.manual_seed(seed)
+    return nn.Linear(FEATURES, CLASSES)
+
+
+class Trained(Prepared):
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize("door", [True, False])
+def test_a_fit_that_goes_on_mixes_the_next_shares_and_a_new_training_the_first(door):
+    loader, h1 = DataLoader(TensorDataset(X, Y), 5), plain(1)
+    options = {"h1": h1, "loss": "imitation", "unlabelled": "mixed"}
+
+    def fits(module, callbacks, *epochs):
+        trainer = pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=callbacks, **QUIET)
+        for each in epochs:
+            trainer.fit_loop.max_epochs = each
+            trainer.fit(module, loader)
+        return module.net.weight.detach().clone()
+
+    def made():
+        module = Trained(plain(2))
+        callbacks = [] if door else [CompatibilityCallback(**options)]
+        return (BCLightningModule(module, **options) if door else module), callbacks
+
+    whole = fits(*made(), 4)
+    module, callbacks = made()
+    torch.testing.assert_close(fits(module, callbacks, 2, 4), whole, rtol=0, atol=0)
+    module.net.load_state_dict(plain(2).state_dict())
+    torch.testing.assert_close(fits(module, callbacks, 4), whole, rtol=0, atol=0)
+
+
+class Texts(pl.LightningModule):
+    """Of token ids, called with entries or with several elements of a batch."""
+
+    def __init__(self, seed, by_name=True):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.table, self.layer = nn.Embedding(7, 4), nn.Linear(4, CLASSES)
+        self.by_name = by_name
+
+    def forward(self, ids, mask):
+        return self.layer((self.table(ids) * mask.unsqueeze(-1)).sum(1))
+
+    def training_step(self, batch, batch_idx):
+        if not self.by_name:
+            return F.cross_entropy(self(batch[0], batch[1]), batch[2])
+        return F.cross_entropy(self(ids=batch["ids"], mask=batch["mask"]), batch["labels"])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_token_ids_are_refused_and_the_loader_that_is_named_instead_works(by_name):
+    draw = torch.Generator().manual_seed(3)
+    ids, mask, more = torch.randint(7, (N, 6), generator=draw), torch.ones(N, 6), torch.randint(7, (4, 6))
+    rows = [{"ids": ids[i], "mask": mask[i], "labels": Y[i]} for i in range(N)]
+    loader = DataLoader(rows if by_name else TensorDataset(ids, mask, Y), N)
+
+    def fitted_with(unlabelled):
+        module = Texts(0, by_name)
+        wrapped = BCLightningModule(module, Texts(1), "imitation", unlabelled=unlabelled, target=None if by_name else 2)
+        trainer = pl.Trainer(max_epochs=1, accelerator="cpu", **QUIET)
+        trainer.fit(wrapped, loader)
+        return trainer.callback_metrics["train_unlabelled_dissonance"]
+
+    with pytest.raises(TypeError, match="nothing between two token ids.*give inputs without labels"):
+        fitted_with("mixed")
+    batch = {"ids": more, "mask": mask[:4], "id": torch.arange(4)} if by_name else (more, mask[:4], torch.arange(4))
+    said, z = Texts(1)(more, mask[:4]), Texts(0)(more, mask[:4])
+    torch.testing.assert_close(fitted_with([batch]), F.cross_entropy(z, said.softmax(1)).detach())
