@@ -152,7 +152,7 @@ class MeanWeights(Callback):
 
     def _first(self, trainer: pl.Trainer) -> int:
         # Of a trial run that is not asked which epochs it has.
-        return 0 if trainer.fast_dev_run else first_of(self.first_epoch, trainer.max_epochs)
+        return 0 if cast("Any", trainer).fast_dev_run else first_of(self.first_epoch, trainer.max_epochs)
 
 
 def averaging(callbacks: Iterable[Any]) -> Iterator[str]:
