@@ -57,8 +57,8 @@ class CompatibilityCallback(Callback):
         mixed_labels: the share of the labels in what h2 is taught of mixtures.
 
     Attributes:
-        promise: the `PromiseVerdict` of the training, None before the first look at held-out data and where it was
-            broken off.
+        promise: the `PromiseVerdict` of the training; None before the first look at held-out data, and where the last
+            weights were not looked at, as when the training was broken off.
 
     Raises:
         TypeError: an argument or option that does not exist, or h1 is missing.
@@ -141,7 +141,7 @@ class CompatibilityCallback(Callback):
 
     @property
     def promise(self) -> PromiseVerdict | None:
-        """Whether the promise was kept; None before the first look at held-out data, and where training broke off."""
+        """Whether the promise was kept; None where the weights were not looked at, as before the first look."""
         held_to = self._state or self._last
         promised = None if held_to is None else held_to.promised
         return None if promised is None else promised.verdict(under_way=self._state is not None)

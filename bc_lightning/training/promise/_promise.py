@@ -47,8 +47,8 @@ class Promised:
 
     def __init__(self, options: PromiseOptions, dissonance: str) -> None:
         self.keeper = Keeper(options, dissonance)
-        # Whether the training has ended, with the weights that the verdict is of.
-        self.ended = False
+        # Whether the training has ended, and whether with other weights than the verdict is of.
+        self.ended = self.unseen = False
         self.weights: Weights | None = None
         # The mean of those that were looked at; and whether validation data can be read once more for it, None before
         # it was due.
@@ -63,8 +63,8 @@ class Promised:
         self.kept: tuple[Tensor, Tensor] | None = None
 
     def verdict(self, under_way: bool) -> PromiseVerdict | None:
-        """Of the weights that the training ends with; None of one that was broken off, which it left as they were."""
-        return self.keeper.verdict if under_way or self.ended else None
+        """Of the weights that the training ends with; None where these were not looked at, or it was broken off."""
+        return self.keeper.verdict if under_way or (self.ended and not self.unseen) else None
 
     def go_on(self, module: nn.Module, steps: int) -> None:
         """Compare with the weights of now, if they are the best, else with none from before."""
@@ -108,7 +108,7 @@ class VerdictOf:
         self._before = owner
 
     def __get__(self, module: Any, owner: type[Any]) -> Any:
-        """The verdict of the training; None before the first look at held-out data, and where it was broken off."""
+        """The verdict of the training; None where its last weights were not looked at, as when it was broken off."""
         if module is None:
             return self
         for _, promised in _held_to(module):
@@ -135,7 +135,7 @@ def begin_training(module: Any) -> None:
             # The same Trainer goes on, from the weights that its last fit has ended with.
             promised.go_on(module, steps)
         goes_on = cast("Promised", state.promised)
-        goes_on.ended = False
+        goes_on.ended = goes_on.unseen = False
         cast("Tensor", state.loss.lambda_c).fill_(goes_on.keeper.lambda_c)
 
 
@@ -259,11 +259,11 @@ def end_training(module: Any) -> None:
         _look_at_mean_last(module, state, promised)
         if promised.weights is not None:
             module.load_state_dict(promised.weights)
-        unseen = promised.weights is None and _is_unseen(module, promised)
+        promised.unseen = promised.weights is None and _is_unseen(module, promised)
         promised.weights = promised.validated = promised.mean = None
         verdict = promised.keeper.verdict
         say = rank_zero_warn if verdict is not None and verdict.verdict == "missed" else rank_zero_info
-        say(promised.keeper.said(unseen, _lies_between(module, state)))
+        say(promised.keeper.said(promised.unseen, _lies_between(module, state)))
 
 
 def _say_if_replaced(module: Any, promised: Promised) -> None:

@@ -384,10 +384,12 @@ def test_weights_that_were_not_looked_at_are_not_said_to_be(caplog):
         trainer_of(AtTheEnd()).fit(module, *loaders())
         assert said in caplog.text
         assert bool((module.net[-1].weight == 0).all()) == (keep == "last")
+        assert (module.promise is None) == (keep == "last")
         caplog.clear()
     module = BCLightningModule(Classifier(), h1=old(), promise="nfr <= 90%", promise_options={"keep": "last"})
     trainer_of(max_steps=8).fit(module, *loaders())
     assert "after 6 steps, and the weights have changed since" in caplog.text
+    assert module.promise is None
 
 
 def test_a_promise_that_is_missed_names_the_way_back_where_there_is_one(recwarn):
