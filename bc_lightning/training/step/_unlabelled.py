@@ -29,7 +29,7 @@ from bc_lightning.training.step._mixtures import Mixture
 from bc_lightning.training.step._refused_steps import whole_message
 from bc_lightning.training.step._step import Step
 from bc_lightning.training.watching._calls import Asked
-from bc_lightning.training.watching._tensors import mapped, tensors_in
+from bc_lightning.training.watching._tensors import mapped, storage_of, tensors_in
 
 
 class Unlabelled:
@@ -183,16 +183,20 @@ def _of_loader(step: Step, batches: Batches) -> tuple[Asked, Brought | None]:
 
 
 def _called_with(step: Step, batch: Any) -> Asked:
-    """What of a batch h2 is called with: as many elements, or the entries, that the step calls it with."""
+    """What of a batch h2 is called with: as many elements, or the entries, as the step calls it with, labels aside."""
     inputs, scores, given = step.state.options.inputs, step.state.scores, step.given_to_h2
     if inputs is None and given is not None and (not isinstance(scores, str) or lacks_forward(step.module)):
-        if isinstance(batch, Mapping) and given.kwargs and not given.args:
-            entries = {name: batch[name] for name in given.kwargs if name in batch}
-            if entries:
-                return Asked((), entries, False)
-        if isinstance(batch, (tuple, list)) and 1 < len(given.args) <= len(batch) and not given.kwargs:
-            return Asked(tuple(batch[: len(given.args)]), {}, False)
+        named = [name for name, value in given.kwargs.items() if not _is_target(step, value)]
+        if isinstance(batch, Mapping) and not given.args and any(name in batch for name in named):
+            return Asked((), {name: batch[name] for name in named if name in batch}, False)
+        several = sum(not _is_target(step, value) for value in given.args)
+        if isinstance(batch, (tuple, list)) and 1 < several <= len(batch) and not given.kwargs:
+            return Asked(tuple(batch[:several]), {}, False)
     return Asked((inputs_from_batch(batch, None if isinstance(batch, Tensor) else inputs),), {}, False)
+
+
+def _is_target(step: Step, value: Any) -> bool:
+    return isinstance(value, Tensor) and storage_of(value) == step.target_storage
 
 
 _ONLY_LABELS = "h1 gives labels, and on unlabelled inputs its probabilities are imitated: give its scores."

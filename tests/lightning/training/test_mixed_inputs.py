@@ -172,13 +172,14 @@ class Texts(pl.LightningModule):
         self.table, self.layer = nn.Embedding(7, 4), nn.Linear(4, CLASSES)
         self.by_name = by_name
 
-    def forward(self, ids, mask):
+    def forward(self, ids, mask, labels=None):
+        assert labels is None or len(labels) == N
         return self.layer((self.table(ids) * mask.unsqueeze(-1)).sum(1))
 
     def training_step(self, batch, batch_idx):
         if not self.by_name:
-            return F.cross_entropy(self(batch[0], batch[1]), batch[2])
-        return F.cross_entropy(self(ids=batch["ids"], mask=batch["mask"]), batch["labels"])
+            return F.cross_entropy(self(*batch), batch[2])
+        return F.cross_entropy(self(**batch), batch["labels"])
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.0)
@@ -200,6 +201,7 @@ def test_token_ids_are_refused_and_the_loader_that_is_named_instead_works(by_nam
 
     with pytest.raises(TypeError, match="nothing between two token ids.*give inputs without labels"):
         fitted_with("mixed")
-    batch = {"ids": more, "mask": mask[:4], "id": torch.arange(4)} if by_name else (more, mask[:4], torch.arange(4))
+    # What the step calls labels are none of unlabelled inputs.
+    batch = {"ids": more, "mask": mask[:4], "labels": Y[:4]} if by_name else (more, mask[:4], Y[:4])
     said, z = Texts(1)(more, mask[:4]), Texts(0)(more, mask[:4])
     torch.testing.assert_close(fitted_with([batch]), F.cross_entropy(z, said.softmax(1)).detach())
