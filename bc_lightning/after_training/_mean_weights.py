@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -20,9 +22,10 @@ from bc_core.after_training._mean_weights import (
     says_not_averaged,
 )
 from bc_lightning._packages import Callback
+from bc_lightning._random_numbers import random_numbers_kept
 from bc_lightning.after_training._statistics import estimate, layers_with_statistics
 from bc_lightning.evaluation._evaluate import _in_batches
-from bc_lightning.training.data._reader import BATCH_SIZE, Reader, reading_of
+from bc_lightning.training.data._reader import BATCH_SIZE, Reader, evaluating, reading_of
 
 
 class MeanWeights(Callback):
@@ -37,11 +40,12 @@ class MeanWeights(Callback):
     Args:
         first_epoch: The first epoch, from 0 on, whose weights count. By default that of the later half.
         statistics: Training data for running statistics (BatchNorm's), as in `interpolate`: those of the trained
-            networks are not of the mean's activations.
+            networks are not of the mean's activations. One batch is read before the first epoch, to see that it can be.
+        inputs: Where the network's input is in a batch of these, as in `evaluate`.
 
     Raises:
         ValueError: A number that is none; when training begins: no number of epochs to halve, an epoch that does not
-            come, running statistics without `statistics`, or a callback of Lightning's that ends it with an average of
+            come, running statistics without `statistics` or with such as cannot be read, or a callback of Lightning's that ends it with an average of
             its own.
         TypeError: When training begins: weights that are sharded over processes.
 
@@ -54,8 +58,14 @@ class MeanWeights(Callback):
         >>> trainer = pl.Trainer(max_epochs=20, callbacks=[MeanWeights()], logger=False)
     """
 
-    def __init__(self, first_epoch: int | None = None, *, statistics: Any = None) -> None:
-        self.first_epoch, self.statistics = checked_first_epoch(first_epoch), statistics
+    def __init__(
+        self,
+        first_epoch: int | None = None,
+        *,
+        statistics: Any = None,
+        inputs: str | int | Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.first_epoch, self.statistics, self.inputs = checked_first_epoch(first_epoch), statistics, inputs
         self._forget()
         # Layers whose statistics the training moves, by name.
         self._moving: dict[str, _NormBase] = {}
@@ -81,7 +91,21 @@ class MeanWeights(Callback):
                 f"MeanWeights and {other} each end the training with an average of their own, and whichever comes last "
                 f"has its way: leave one of them out."
             )
-        self._check_statistics(_moving(pl_module))
+        moving = _moving(pl_module)
+        self._check_statistics(moving)
+        if moving and not hasattr(self.statistics, "__next__"):
+            with random_numbers_kept(), evaluating(pl_module), self._read(trainer, pl_module) as (reader, batches):
+                for batch in itertools.islice(batches, 1):
+                    reader.ask_h2(batch)
+
+    @contextmanager
+    def _read(self, trainer: pl.Trainer, module: nn.Module) -> Iterator[tuple[Reader, Iterator[Any]]]:
+        """What asks the network about the batches of `statistics`, in the training's precision."""
+        places = (None, self.inputs, None)
+        reader = Reader(module, module, None, places, reading_of(module), None, None, None)
+        precision = trainer.strategy.precision_plugin
+        with precision.forward_context():
+            yield reader, map(precision.convert_input, _in_batches(self.statistics, BATCH_SIZE))
 
     def _check_statistics(self, layers: dict[str, _NormBase]) -> None:
         if self.statistics is None:
@@ -128,11 +152,7 @@ class MeanWeights(Callback):
         # A checkpoint that is written from here on has the mean for its weights.
         self._forget()
         if self._moving:
-            nowhere = (None, None, None)
-            reader = Reader(pl_module, pl_module, None, nowhere, reading_of(pl_module), None, None, None)
-            precision = trainer.strategy.precision_plugin
-            batches = map(precision.convert_input, _in_batches(self.statistics, BATCH_SIZE))
-            with precision.forward_context():
+            with self._read(trainer, pl_module) as (reader, batches):
                 estimate(pl_module, self._moving.values(), batches, reader)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

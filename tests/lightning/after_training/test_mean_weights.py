@@ -125,6 +125,52 @@ def test_statistics_that_begin_to_move_late_are_asked_for_in_the_first_epoch_tha
     torch.testing.assert_close(module.net[0].running_mean, data().tensors[0].mean(0))
 
 
+class Named(pl.LightningModule):
+    """Trains on batches with names, and is called with two of their entries."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.layer = nn.BatchNorm1d(4), nn.Linear(4, 3)
+
+    def forward(self, x, scale):
+        return self.layer(self.norm(x * scale))
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(x=batch["x"], scale=batch["scale"]), batch["y"])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_statistics_that_cannot_be_read_are_refused_before_an_epoch_and_the_remedy_works():
+    x, y = data().tensors
+    rows = [{"x": x[i], "scale": torch.full((1,), 2.0), "y": y[i]} for i in range(len(x))]
+
+    def fitted_with(*callbacks):
+        module = Named()
+        trainer = pl.Trainer(max_epochs=2, accelerator="cpu", callbacks=list(callbacks), **QUIET)
+        torch.manual_seed(5)
+        trainer.fit(module, DataLoader(rows, 8, shuffle=True))
+        return module, torch.rand(2)
+
+    statistics = DataLoader(rows, len(rows), shuffle=True)
+    began = Kept()
+    with pytest.raises(ValueError, match="cannot tell which part of the batch.*a function of the batch"):
+        fitted_with(MeanWeights(statistics=statistics), began)
+    assert not began.seen
+    read = {"statistics": statistics, "inputs": lambda batch: {"x": batch["x"], "scale": batch["scale"]}}
+    module, _ = fitted_with(MeanWeights(**read), began)
+    torch.testing.assert_close(module.norm.running_mean, 2 * x.mean(0))
+    # Reading ahead draws nothing from the training's generators: its epochs come as without it.
+    plain = Kept()
+    torch.manual_seed(0)
+    fitted_with(plain)
+    again = Kept()
+    torch.manual_seed(0)
+    fitted_with(MeanWeights(**read), again)
+    torch.testing.assert_close(again.seen, plain.seen, rtol=0, atol=0)
+
+
 def test_a_trial_run_has_one_epoch_whatever_was_asked_for():
     module = Module()
     _, seen = fitted(module, 1, MeanWeights(5), fast_dev_run=True)
