@@ -45,8 +45,8 @@ class MeanWeights(Callback):
 
     Raises:
         ValueError: A number that is none; when training begins: no number of epochs to halve, an epoch that does not
-            come, running statistics without `statistics` or with such as cannot be read, or a callback of Lightning's that ends it with an average of
-            its own.
+            come, running statistics without `statistics` or with such as cannot be read, or a callback of Lightning's
+            that ends it with an average of its own. While it trains: parameters that come or go.
         TypeError: When training begins: weights that are sharded over processes.
 
     Reference:
