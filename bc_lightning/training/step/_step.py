@@ -273,9 +273,9 @@ class Step:
 
     def _mixed_before(self) -> tuple[int, int]:
         """How many batches this training has mixed before this one, and which process works on it."""
-        state, trainer, moment = self.state, cast("Any", self.module)._trainer, self.moment
-        if moment is None or moment != self.run.mixed_at:
-            self.run.mixed_at = moment
+        state, trainer = self.state, cast("Any", self.module)._trainer
+        if self.moment is None or self.moment != self.run.mixed_at:
+            self.run.mixed_at = self.moment
             state.batches_mixed += 1
         return state.batches_mixed - 1, 0 if trainer is None else trainer.global_rank
 
@@ -328,9 +328,7 @@ class Step:
 
     def _what_to_ask(self, number: int) -> Asked:
         """What h2 was asked is what h1 is asked, unless the caller says otherwise with `inputs`."""
-        if self._inputs is not None:
-            return self.to_ask((self._inputs,), {}, part=False)
-        return self._what_h2_got(number)
+        return self._what_h2_got(number) if self._inputs is None else self.to_ask((self._inputs,), {}, part=False)
 
     def _what_h2_got(self, number: int) -> Asked:
         if not isinstance(self.scores, str):
