@@ -79,6 +79,7 @@ class Found:
         if ids is None and not counted.all():
             ids = np.arange(len(target))
         columns = Columns.of(metadata, len(target), self.ids or ())
+        told: Any = metadata if columns is None else columns.among(counted)
         return compare(
             target[counted],
             h1[counted],
@@ -86,7 +87,7 @@ class Found:
             ids=None if ids is None else ids[counted],
             num_classes=self.num_classes,
             class_names=class_names,
-            metadata=metadata if columns is None else columns.among(counted),
+            metadata=told,
             name=name,
             lambda_c=lambda_c,
             h1_scores=said["h1"],
