@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _NormBase
 
+from bc_core._numbers import check_count
 from bc_core.after_training._mean_weights import (
-    checked_first_epoch,
     first_of,
     says_no_statistics,
     says_not_averaged,
@@ -51,7 +51,9 @@ class MeanWeights(Callback):
     """
 
     def __init__(self, first_epoch: int | None = None, *, statistics: Any = None) -> None:
-        self.first_epoch, self.statistics = checked_first_epoch(first_epoch), statistics
+        if first_epoch is not None:
+            check_count(first_epoch, "first_epoch", 0)
+        self.first_epoch, self.statistics = first_epoch, statistics
         # By name; and of how many epochs.
         self._mean: dict[str, Tensor] = {}
         self._counted = 0
