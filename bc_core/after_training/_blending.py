@@ -44,8 +44,10 @@ DEFAULT_RATIOS = (
 )
 
 
-def blended(ops: Operations, how: How, setting: float, logits_1: Array, logits_2: Array) -> Array:
-    """Scores of a blend, whose softmax are its probabilities.
+def blended(
+    ops: Operations, how: How, setting: float, logits_1: Array, logits_2: Array, each_alone: bool = False
+) -> Array:
+    """Scores of a blend, whose softmax are its probabilities; or whose logistic functions, each alone.
 
     Args:
         ops: Operations of the framework.
@@ -55,6 +57,7 @@ def blended(ops: Operations, how: How, setting: float, logits_1: Array, logits_2
         setting: The share of h1, or the ratio.
         logits_1: h1's scores, whose softmax are its probabilities.
         logits_2: h2's.
+        each_alone: Whether each score is one of its own, of class 1 against class 0, as those of binary models.
 
     Example:
         >>> import numpy as np
@@ -66,13 +69,18 @@ def blended(ops: Operations, how: How, setting: float, logits_1: Array, logits_2
         >>> np.exp(blended(NumpyOperations(), "gate", 2.0, np.log(p1), np.log(p2))).round(3)
         array([[0.6, 0.4]])
     """
+    if how == "gate" and each_alone:
+        # The larger of both probabilities is that of the score's size.
+        sure_1, sure_2 = (-ops.softplus(-ops.relu(each) - ops.relu(-each)) for each in (logits_1, logits_2))
+        return ops.where(sure_2 - sure_1 > math.log(setting), logits_2, logits_1)
     if how == "gate":
         logs_1, logs_2 = ops.log_softmax(logits_1), ops.log_softmax(logits_2)
         is_surer = ops.max(logs_2) - ops.max(logs_1) > math.log(setting)
         return ops.where(ops.over_classes(is_surer), logs_2, logs_1)
     if how == "probability" and setting in (0, 1):
-        return ops.log_softmax(logits_1 if setting == 1 else logits_2)
-    return mean_of((logits_1, logits_2), (setting, 1 - setting), how, ops, each_alone=False)
+        alone = logits_1 if setting == 1 else logits_2
+        return alone if each_alone else ops.log_softmax(alone)
+    return mean_of((logits_1, logits_2), (setting, 1 - setting), how, ops, each_alone)
 
 
 def settings_of(

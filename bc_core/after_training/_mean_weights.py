@@ -3,22 +3,6 @@
 from __future__ import annotations
 
 
-def checked_first_epoch(first_epoch: int | None) -> int | None:
-    """The argument of both callbacks.
-
-    Raises:
-        ValueError: It is no number of an epoch.
-    """
-    if first_epoch is not None and (
-        isinstance(first_epoch, bool) or not isinstance(first_epoch, int) or first_epoch < 0
-    ):
-        raise ValueError(
-            f"first_epoch must be the number of an epoch, from 0 on, or None for the later half of the epochs. "
-            f"Received: first_epoch={first_epoch!r}."
-        )
-    return first_epoch
-
-
 def first_of(first_epoch: int | None, epochs: int | None) -> int:
     """The first epoch whose weights count, of a training of so many.
 

@@ -14,7 +14,7 @@ from bc_core.comparison._confidence import MODELS, Confidence, Said, counted_con
 from bc_core.comparison._error_instances import CONFIDENCES, ErrorInstances, refuse_duplicates
 from bc_core.comparison._sliced import Sliced, sliced_by
 from bc_core.counting._overlap import ErrorOverlap
-from bc_core.slices._metadata import described, metadata_columns
+from bc_core.slices._metadata import Columns
 
 
 def compare(
@@ -126,17 +126,18 @@ def compare(
         refuse_duplicates(all_ids, "ids")
         error_ids = all_ids[errors]
     labels = None if class_names is None else tuple(class_names)
-    columns = metadata_columns(metadata, error_ids.tolist() if error_ids.dtype.kind == "O" else ())
-    sliced = Sliced() if columns is None else sliced_by(columns, truth.astype(np.int64), h1, h2, overlap, labels)
+    columns = Columns.of(metadata, size, error_ids.tolist() if error_ids.dtype.kind == "O" else ())
+    classes = labels or tuple(map(str, range(overlap.num_classes)))
+    sliced = Sliced() if columns is None else sliced_by(columns, truth.astype(np.int64), h1, h2, classes)
     confidence, sure = _confidence((h1_scores, h2_scores), truth, (h1, h2), overlap.num_classes, threshold)
     instances = ErrorInstances(
         error_ids,
         truth[errors].astype(np.int64),
         h1[errors].astype(np.int64),
         h2[errors].astype(np.int64),
-        metadata_of(metadata, errors, error_ids, size) if columns is None else described(sliced.texts, errors),
+        metadata_of(metadata, errors, error_ids, size) if columns is None else columns.describe(errors),
         **{name: values[errors] for name, values in sure.items()},
-        slices={column.column: codes[errors] for column, codes in zip(sliced.counts, sliced.codes, strict=True)},
+        slices={} if columns is None else {column.name: column.codes[errors] for column in columns.sliced},
     )
     return Comparison(
         overlap,

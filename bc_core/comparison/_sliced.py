@@ -13,8 +13,8 @@ from bc_core._arrays import EqualByFields
 from bc_core.comparison._error_instances import ErrorInstances
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import count_cells
-from bc_core.slices._columns import SliceColumn, counted
-from bc_core.slices._metadata import CodedColumn, coded_columns
+from bc_core.slices._columns import counted
+from bc_core.slices._metadata import Columns
 from bc_core.slices._search import FoundSlice, find_slices
 
 
@@ -40,51 +40,43 @@ class Sliced(NamedTuple):
 
     Attributes:
         counts: All instances by slice, of each column that makes slices.
-        codes: Slice of each instance, by column.
         found: Slices in which more breaks.
-        texts: Columns that describe single instances.
     """
 
     counts: tuple[SliceCounts, ...] = ()
-    codes: tuple[NDArray[np.intp], ...] = ()
     found: tuple[FoundSlice, ...] = ()
-    texts: Sequence[CodedColumn] = ()
 
 
 def sliced_by(
-    columns: Mapping[str, Any],
+    columns: Columns,
     target: NDArray[np.int64],
     h1_pred: NDArray[np.int64],
     h2_pred: NDArray[np.int64],
-    overlap: ErrorOverlap,
-    class_names: Sequence[str] | None,
+    classes: Sequence[str],
+    search: bool = True,
 ) -> Sliced:
-    """Slice all instances by columns of metadata, and look for the slices in which more breaks.
+    """Count all instances by slice, and look for the slices in which more breaks.
 
     Args:
-        columns: Values by name of the column.
+        columns: Of these instances.
         target: Shape (N,), true class numbers.
         h1_pred: Shape (N,), what h1 predicts.
         h2_pred: Shape (N,), what h2 predicts.
-        overlap: Counts of all instances.
-        class_names: Name of each class.
-
-    Raises:
-        ValueError: A column has another number of values or holds lists, or there are very many columns.
+        classes: Name of each class; the classes are searched as a column is.
+        search: Whether to look for slices: not where others have more of the instances.
     """
-    coded, texts = coded_columns(columns, len(target))
-    h1_right, h2_right = h1_pred == target, h2_pred == target
-    slices = [counted(each.name, each.values, each.codes, h1_right, h2_right) for each in coded]
-    labels = class_names if class_names is not None else [str(number) for number in range(overlap.num_classes)]
-    classes = SliceColumn("class", tuple(labels), overlap.counts, target[h1_right & ~h2_right], target)
-    # Where a column has that name, it is meant by it.
-    searched = slices if "class" in columns else [*slices, classes]
-    found = find_slices(searched, h1_right, h2_right) if slices else []
+    right = h1_pred == target, h2_pred == target
+    slices = [counted(each.name, each.values, each.codes, *right) for each in columns.sliced]
     counts = tuple(
         SliceCounts(each.column, each.values, each.counts, column.is_cut)
-        for each, column in zip(slices, coded, strict=True)
+        for each, column in zip(slices, columns.sliced, strict=True)
     )
-    return Sliced(counts, tuple(column.codes for column in coded), tuple(found), texts)
+    if not slices or not search:
+        return Sliced(counts)
+    if all(each.column != "class" for each in slices) and all(each.name != "class" for each in columns.texts):
+        # Where a column has that name, it is meant by it.
+        slices.append(counted("class", tuple(classes), target.astype(np.intp), *right))
+    return Sliced(counts, tuple(find_slices(slices, *right)))
 
 
 def check_slices(slices: Sequence[SliceCounts], table: ErrorInstances, overlap: ErrorOverlap) -> None:

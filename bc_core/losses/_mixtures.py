@@ -5,6 +5,8 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any, Final, cast
 
+from bc_core.losses._operations import Array, Operations
+
 MIXED: Final = "mixed"
 """What ``unlabelled=`` is given for mixtures of each batch's own inputs."""
 
@@ -66,6 +68,30 @@ def shares(positions: Any, first: Any) -> Any:
         [0.41, 0.03, 0.65, 0.27]
     """
     return (positions * _BY_INSTANCE + first) % 1.0
+
+
+def taught(ops: Operations, said: Array, labels: Array, share: float, known: Array | None = None) -> Array:
+    """Probabilities that h2 is taught of mixtures: what h1 says of them, and a share of their labels.
+
+    Args:
+        ops: operations of the framework.
+        said: h1's probabilities of the mixtures.
+        labels: those of the instances, as probabilities, mixed as they are.
+        share: of the labels.
+        known: where both instances have a label, of others h1 alone can tell; None: everywhere.
+
+    Example:
+        >>> import numpy as np
+        >>> from bc_core.losses._operations import NumpyOperations
+        >>> taught(NumpyOperations(), np.array([0.2, 0.8]), np.array([1.0, 0.0]), 0.5).tolist()
+        [0.6, 0.4]
+    """
+    blend = (1 - share) * said + share * labels
+    return blend if known is None else ops.where(known, blend, said)
+
+
+ROUNDING: Final = 1e-7
+"""What a probability in single precision keeps to 0 and 1, where a logit is made of it."""
 
 
 def says_not_mixed(dtype: object) -> str:

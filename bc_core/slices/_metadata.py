@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from copy import copy
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,32 +47,6 @@ def metadata_columns(metadata: Any, ids: Sequence[Any] = ()) -> dict[str, Any] |
     if names is None or callable(names) or not hasattr(metadata, "__getitem__"):
         return None
     return {str(name): metadata[name] for name in names}
-
-
-def columns_that_count(columns: Mapping[str, Any], counted: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-    """Columns of metadata without the instances that do not count.
-
-    Args:
-        columns: Values of all instances, in the order of the data, by name of the column.
-        counted: Shape (N,), which of them count.
-
-    Raises:
-        ValueError: A column has another number of values.
-
-    Example:
-        >>> import numpy as np
-        >>> from bc_core.slices._metadata import columns_that_count
-        >>> columns_that_count({"country": ["de", "fr", "it"]}, np.array([True, False, True]))["country"].tolist()
-        ['de', 'it']
-    """
-    plain = {name: _plain_column(name, values) for name, values in columns.items()}
-    for name, values in plain.items():
-        if len(values) != len(counted):
-            raise ValueError(
-                f"metadata: expected a value for each of the {len(counted)} instances, in the order of the data, got "
-                f"{len(values)} in the column {name!r}"
-            )
-    return {name: values[counted] for name, values in plain.items()}
 
 
 class CodedColumn:
@@ -127,43 +102,103 @@ class CodedColumn:
             self.codes[~known] = len(self.values)
             self.values = (*self.values, MISSING)
 
+    def among(self, rows: NDArray[Any]) -> CodedColumn:
+        """The column of some instances, in the slices that it has over all."""
+        part = copy(self)
+        part._given = self._given[rows]
+        part.codes = self.codes[rows] if self.values else self.codes
+        return part
+
     def texts(self, rows: NDArray[np.intp]) -> list[str]:
         """What the column says of some instances."""
         return [str(value) for value in self._given[rows].tolist()]
 
 
-def coded_columns(columns: Mapping[str, Any], size: int) -> tuple[list[CodedColumn], list[CodedColumn]]:
-    """Those columns that make slices, and those that are texts of single instances.
+class Columns(NamedTuple):
+    """Columns of metadata over a data set, in its order, cut into slices by all of it.
 
-    Args:
-        columns: Values by name of the column.
-        size: Number of instances.
+    So a slice is the same one in every comparison on the data set, whichever of its instances that counts.
 
-    Raises:
-        ValueError: A column has another number of values or holds lists, or there are very many columns.
+    Attributes:
+        sliced: Those that make slices.
+        texts: Those that describe single instances.
+        size: How many instances the data set has.
     """
-    if len(columns) > MOST_COLUMNS:
-        raise ValueError(
-            f"metadata: expected at most {MOST_COLUMNS} columns, got {len(columns)}; choose those by which instances "
-            "are to be told apart"
-        )
-    coded = [CodedColumn(name, values) for name, values in columns.items()]
-    for column in coded:
-        if len(column) != size:
+
+    sliced: Sequence[CodedColumn]
+    texts: Sequence[CodedColumn]
+    size: int
+
+    @classmethod
+    def of(cls, metadata: Any, size: int | None = None, ids: Sequence[Any] = ()) -> Columns | None:
+        """What a caller gave, if it is columns, or is these.
+
+        Args:
+            metadata: As `metadata_columns` takes it.
+            size: How many instances there are. Default: as many as the first column has values.
+            ids: Ids of instances.
+
+        Raises:
+            ValueError: A column has another number of values or holds lists, or there are very many columns.
+
+        Example:
+            >>> import numpy as np
+            >>> from bc_core.slices._metadata import Columns
+            >>> columns = Columns.of({"country": ["de", "fr", "it"], "age": [20, 30, 40]})
+            >>> country, age = columns.among(np.array([True, False, True])).sliced
+            >>> country.values, country.codes.tolist()
+            (('de', 'fr', 'it'), [0, 2])
+        """
+        if isinstance(metadata, cls):
+            return metadata
+        given = metadata_columns(metadata, ids)
+        if given is None:
+            return None
+        if len(given) > MOST_COLUMNS:
             raise ValueError(
-                f"metadata: expected a value per instance ({size}) in the column {column.name!r}, got {len(column)}"
+                f"metadata: expected at most {MOST_COLUMNS} columns, got {len(given)}; choose those by which instances "
+                "are to be told apart"
             )
-    return [column for column in coded if column.values], [column for column in coded if not column.values]
+        coded = [CodedColumn(name, values) for name, values in given.items()]
+        size = len(coded[0]) if size is None else size
+        for column in coded:
+            _check_size(size, len(column), column.name)
+        return cls([each for each in coded if each.values], [each for each in coded if not each.values], size)
+
+    def knows(self, ids: NDArray[Any]) -> bool:
+        """Whether these are places in the data set."""
+        return ids.dtype.kind == "i" and (not len(ids) or bool(ids.min() >= 0 and ids.max() < self.size))
+
+    def among(self, rows: NDArray[Any]) -> Columns:
+        """The columns of some instances.
+
+        Args:
+            rows: Places in the data set, or shape (N,), which of its instances.
+
+        Raises:
+            ValueError: Which of another number of instances.
+        """
+        if rows.dtype == bool:
+            _check_size(len(rows), self.size, (*self.sliced, *self.texts)[0].name)
+            rows = np.flatnonzero(rows)
+        return Columns([each.among(rows) for each in self.sliced], [each.among(rows) for each in self.texts], len(rows))
+
+    def describe(self, rows: NDArray[np.intp]) -> NDArray[Any] | None:
+        """What the columns of texts say of some instances, as one text each; None without such columns."""
+        if not self.texts:
+            return None
+        if len(self.texts) == 1:
+            return text_objects(self.texts[0].texts(rows))
+        told = [[f"{column.name}: {text}" if text else "" for text in column.texts(rows)] for column in self.texts]
+        return text_objects([", ".join(filter(None, parts)) for parts in zip(*told, strict=True)])
 
 
-def described(texts: Sequence[CodedColumn], rows: NDArray[np.intp]) -> NDArray[Any] | None:
-    """What columns of texts say of some instances, as one text each; None without columns."""
-    if not texts:
-        return None
-    if len(texts) == 1:
-        return text_objects(texts[0].texts(rows))
-    told = [[f"{column.name}: {text}" if text else "" for text in column.texts(rows)] for column in texts]
-    return text_objects([", ".join(filter(None, parts)) for parts in zip(*told, strict=True)])
+def _check_size(expected: int, got: int, name: str) -> None:
+    if got != expected:
+        raise ValueError(
+            f"metadata: expected a value for each of the {expected} instances, in the order of the data, got {got} in "
+            f"the column {name!r}"
+        )
 
 
 def _is_column(values: Any) -> bool:

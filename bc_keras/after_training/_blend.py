@@ -272,13 +272,11 @@ class _Answers:
 def _mixed_in_numpy(how: How, setting: float, form: Form, first: Any, second: Any) -> Any:
     given = ((first, form.h1_from_logits), (second, form.from_logits))
     logits = [as_logits(scores, is_logits, form.binary, np) for scores, is_logits in given]
-    if form.binary:
-        two = [np.stack([np.zeros_like(z), z], -1) for z in logits]
-        scores = blended(NumpyOperations(), how, setting, *two)
-        logit = scores[..., 1] - scores[..., 0]
-        return logit if form.from_logits else NumpyOperations().sigmoid(logit)
-    scores = blended(NumpyOperations(), how, setting, *logits)
-    return scores if form.from_logits else NumpyOperations().softmax(scores)
+    numpy = NumpyOperations()
+    scores = blended(numpy, how, setting, *logits, each_alone=form.binary)
+    if form.from_logits:
+        return scores
+    return numpy.sigmoid(scores) if form.binary else numpy.softmax(scores)
 
 
 def _made(h1: Any, h2: Any, how: How, setting: float, form: Form) -> keras.Model:
@@ -292,11 +290,9 @@ def _made(h1: Any, h2: Any, how: How, setting: float, form: Form) -> keras.Model
     scores = []
     for model, from_logits in zip(copies, (form.h1_from_logits, form.from_logits), strict=True):
         output = ops.cast(only_tensor(model(inputs, training=False), model.name), "float32")
-        output = as_logits(output, from_logits, form.binary)
-        scores.append(ops.stack([ops.zeros_like(output), output], -1) if form.binary else output)
-    mixed = blended(over_classes, how, setting, *scores)
+        scores.append(as_logits(output, from_logits, form.binary))
+    mixed = blended(over_classes, how, setting, *scores, each_alone=form.binary)
     if form.binary:
-        mixed = mixed[..., 1] - mixed[..., 0]
         mixed = mixed if form.from_logits else ops.sigmoid(mixed)
     else:
         # A layer by whose name the form is known again; logarithms of probabilities are logits.

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
+from bc_core._numbers import check_count
 from bc_core.after_training._mean_weights import (
-    checked_first_epoch,
     first_of,
     says_begun_late,
     says_no_statistics,
@@ -51,7 +51,9 @@ class MeanWeights(keras.callbacks.Callback):
 
     def __init__(self, first_epoch: int | None = None, *, statistics: Any = None) -> None:
         super().__init__()
-        self.first_epoch, self.statistics = checked_first_epoch(first_epoch), statistics
+        if first_epoch is not None:
+            check_count(first_epoch, "first_epoch", 0)
+        self.first_epoch, self.statistics = first_epoch, statistics
         self._mean: Weights | None = None
         self._counted = 0
         self._begun_at: int | None = None

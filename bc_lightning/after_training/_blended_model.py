@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bc_core.after_training._blending import How, blended, check_setting
-from bc_lightning._torch_operations import TorchOperations, over_two_classes
+from bc_lightning._torch_operations import TorchOperations
 from bc_lightning.batches._model_outputs import scores_from_output
 from bc_lightning.reference._modules import device_of_module, move
 
@@ -132,19 +132,13 @@ class BlendedModel(nn.Module):
             )
         form = self.form
         in_logits = form.h2_from_logits if form.returns_logits is None else form.returns_logits
-        if form.multilabel or first.ndim == 1 or first.shape[1] == 1:
-            two = (_two_classes(_logits(z, given, binary=True)) for z, given in self._with_form(first, second))
-            logs = blended(over_two_classes, self.how, self.setting, *two)
-            logit: Tensor = logs[..., 1] - logs[..., 0]
-            return logit if in_logits else logit.sigmoid()
+        alone = form.multilabel or first.ndim == 1 or first.shape[1] == 1
         ops = TorchOperations(form.class_axis)
-        scores: Tensor = blended(
-            ops, self.how, self.setting, *(_logits(z, g) for z, g in self._with_form(first, second))
-        )
-        return scores if in_logits else ops.softmax(scores)
-
-    def _with_form(self, first: Tensor, second: Tensor) -> tuple[tuple[Tensor, bool], tuple[Tensor, bool]]:
-        return (first, self.form.h1_from_logits), (second, self.form.h2_from_logits)
+        logits = _logits(first, form.h1_from_logits, alone), _logits(second, form.h2_from_logits, alone)
+        scores: Tensor = blended(ops, self.how, self.setting, *logits, each_alone=alone)
+        if in_logits:
+            return scores
+        return scores.sigmoid() if alone else ops.softmax(scores)
 
     @staticmethod
     def _of(model: nn.Module, pick: Any, called: str, args: Any, kwargs: Any) -> Tensor:
@@ -158,11 +152,7 @@ class BlendedModel(nn.Module):
         return f"how={self.how!r}, {'ratio' if self.how == 'gate' else 'weight'}={self.setting:g}"
 
 
-def _two_classes(logit: Tensor) -> Tensor:
-    return torch.stack((torch.zeros_like(logit), logit), -1)
-
-
-def _logits(scores: Tensor, from_logits: bool, binary: bool = False) -> Tensor:
+def _logits(scores: Tensor, from_logits: bool, binary: bool) -> Tensor:
     if from_logits:
         return scores
     tiny = torch.finfo(scores.dtype).tiny

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _NormBase
 
+from bc_core._numbers import check_count
 from bc_core.after_training._mean_weights import (
-    checked_first_epoch,
     first_of,
     says_begun_late,
     says_no_statistics,
@@ -65,7 +65,9 @@ class MeanWeights(Callback):
         statistics: Any = None,
         inputs: str | int | Callable[[Any], Any] | None = None,
     ) -> None:
-        self.first_epoch, self.statistics, self.inputs = checked_first_epoch(first_epoch), statistics, inputs
+        if first_epoch is not None:
+            check_count(first_epoch, "first_epoch", 0)
+        self.first_epoch, self.statistics, self.inputs = first_epoch, statistics, inputs
         self._forget()
         # Layers whose statistics the training moves, by name.
         self._moving: dict[str, _NormBase] = {}

@@ -24,6 +24,8 @@ from bc_lightning.training._warm_start import weights_behind
 from bc_lightning.training._wrapped import key_of
 from bc_lightning.training.comparisons._comparisons import LogComparisons
 
+_OWN = ("self", "h1", "start_from", "__class__")
+
 
 class CompatibilityCallback(Callback):
     """Train and evaluate any LightningModule against h1, by adding one entry to ``Trainer(callbacks=[...])``.
@@ -99,6 +101,8 @@ class CompatibilityCallback(Callback):
         unlabelled_weight: float = 1.0,
         mixed_labels: float = LABELS,
     ) -> None:
+        # All but what is said of the callback itself; before there are other names.
+        options: dict[str, Any] = {name: each for name, each in locals().items() if name not in _OWN}
         if h1 is None:
             raise TypeError("h1 is missing. Pass the model in use: CompatibilityCallback(h1=old_model).")
         # Made here once, so that a mistake is reported where it was made and not when training begins.
@@ -109,30 +113,7 @@ class CompatibilityCallback(Callback):
             weights_behind(h1, "h1")
         self.h1 = h1
         self.start_from = start_from
-        self.options: dict[str, Any] = {
-            "loss": loss,
-            "lambda_c": lambda_c,
-            "loss_options": loss_options,
-            "scores": scores,
-            "h1_scores": h1_scores,
-            "target": target,
-            "class_axis": class_axis,
-            "call": call,
-            "inputs": inputs,
-            "class_map": class_map,
-            "stages": stages,
-            "log_prefix": log_prefix,
-            "comparisons": comparisons,
-            "promise": promise,
-            "promise_data": promise_data,
-            "promise_options": promise_options,
-            "teacher": teacher,
-            "plain": plain,
-            "unlabelled": unlabelled,
-            "unlabelled_weight": unlabelled_weight,
-            "mixed_labels": mixed_labels,
-        }
-
+        self.options = options
         self._entry: tuple[str, dict[str, Any]] | None = None
         # While the module is wrapped: what it is held to; what it was held to last, and the module.
         self._state: Compatibility | None = None

@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from bc_core.slices._metadata import Columns
 from bc_lightning._packages import logged_name
 from bc_lightning._user_module import class_of
 from bc_lightning.training._state import UNLABELLED, Compatibility, Epoch, Stage
@@ -21,7 +22,6 @@ from bc_lightning.training.comparisons._comparisons import (
     gathered,
     tensorboard_loggers,
 )
-from bc_lightning.training.comparisons._epoch_counts import Columns
 from bc_lightning.training.comparisons._epoch_record import of_new_classes
 from bc_lightning.training.comparisons._written_comparisons import write
 from bc_lightning.training.promise._promise import log_promise, look_at_validation
@@ -109,7 +109,8 @@ def _write_comparison(
     if trainer.sanity_checking:
         return
     columns = Columns.of(comparisons.metadata)
-    rows, nameable, problem, over_all = gathered(instances, columns)
+    classes = comparisons.class_names or list(map(str, range(len(counts))))
+    rows, nameable, problem, over_all = gathered(instances, columns, classes)
     # Outside of fit the Trainer counts no steps; a checkpoint that it loaded says at which one it was saved.
     outside = trainer.state.fn != "fit" and run.checkpoint_step is not None
     step = cast("int", run.checkpoint_step) if outside else trainer.global_step

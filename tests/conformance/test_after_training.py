@@ -377,7 +377,7 @@ def test_epochs_that_do_not_come_are_told(side):
     model = side.wrapped(h2, side.net(0))
     with pytest.raises(ValueError, match="would average nothing: the training has 2 epochs"):
         side.fit(model, *arrays(60), 2, [side.ours.MeanWeights(2)])
-    with pytest.raises(ValueError, match="first_epoch must be the number of an epoch"):
+    with pytest.raises(ValueError, match="first_epoch must be a whole number >= 0"):
         side.ours.MeanWeights(-1)
     last = []
     looking = side.after_each_epoch(lambda: last.append(kept(h2, side)), stop_after=1)

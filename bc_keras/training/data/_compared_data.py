@@ -14,7 +14,7 @@ from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks 
 from bc_core import Comparison, compare
 from bc_core._arrays import id_array, to_numpy
 from bc_core.losses._blends import check_kind_of_blend
-from bc_core.slices._metadata import columns_that_count, metadata_columns
+from bc_core.slices._metadata import Columns
 from bc_keras.batches._attached import HOW_TO_ATTACH, HOW_TO_ATTACH_STORED, split_reference
 from bc_keras.batches._labels import (
     Labels,
@@ -106,7 +106,8 @@ class ComparedData:
         self.how = how
         self.ids = ids if callable(ids) else _checked_ids(ids, data)
         self.class_names = class_names
-        self.columns = metadata_columns(metadata, () if self.ids is None or callable(self.ids) else self.ids.tolist())
+        known = () if self.ids is None or callable(self.ids) else self.ids.tolist()
+        self.columns = Columns.of(metadata, data.length, known)
         if metadata is not None and self.columns is None:
             by_id(metadata, "metadata")
         self.metadata = metadata
@@ -231,7 +232,7 @@ class AskedData:
         columns = self._given.columns
         if columns is None:
             return None if self._given.metadata is None else TextsById(self._given.metadata)
-        return columns_that_count(columns, counted)
+        return columns.among(counted)
 
     def _read(self, batch: Batch, gathered: _Pass) -> None:
         """Gather true and predicted classes of a batch and which of them are not masked, as numpy arrays."""

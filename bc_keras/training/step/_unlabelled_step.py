@@ -11,8 +11,9 @@ import numpy as np
 from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 
-from bc_core.losses._mixtures import says_not_mixed
+from bc_core.losses._mixtures import ROUNDING, says_not_mixed, taught
 from bc_core.losses._options import Base
+from bc_keras._keras_operations import over_classes
 from bc_keras.batches._labels import TINY, columns_of, is_float, target_classes
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.reference._reference import only_tensor
@@ -68,37 +69,30 @@ def unlabelled_dissonance(model: Any, state: Compatibility, reading: Reading, x:
 def _with_labels(answer: Any, target: Any, share: Any, labels: float, reading: Reading, facts: CompiledLoss) -> Any:
     """What h2 is taught of mixtures, in the form of h1's scores: these, and a share of their labels, mixed alike."""
     answer = ops.cast(answer, "float64" if keras.config.floatx() == "float64" else "float32")
+    columns, both = target, None
     if reading.binary:
         said = ops.sigmoid(answer) if reading.h1_from_logits else answer
-        columns = ops.cast(ops.reshape(target, ops.shape(said)), said.dtype)
         # Of a hinge, which has -1 for 0.
-        columns, known = ops.maximum(columns, 0.0), None
+        columns = ops.maximum(ops.cast(ops.reshape(target, ops.shape(said)), said.dtype), 0.0)
     else:
         said = ops.softmax(answer, axis=-1) if reading.h1_from_logits else answer
-        columns, known = target, None
         if len(target.shape) != len(said.shape) or target.shape[-1] != said.shape[-1]:
             shape = tuple(said.shape)[:-1]
             classes = target_classes(target, shape, said.shape[-1])
             if facts.ignore_class is not None:
                 known = ops.expand_dims(classes != facts.ignore_class, -1)
+                both = ops.logical_and(known, ops.flip(known, axis=0))
                 # An ignored label may lie outside of the classes.
                 classes = ops.where(classes != facts.ignore_class, classes, 0)
             columns = ops.one_hot(classes, said.shape[-1], dtype=said.dtype)
         columns = ops.cast(columns, said.dtype)
-    blend = (1 - labels) * said + labels * mixed(columns, share)
-    if known is not None:
-        # Of an instance without a label h1 alone can tell.
-        blend = ops.where(ops.logical_and(known, ops.flip(known, axis=0)), blend, said)
+    blend = taught(over_classes, said, mixed(columns, share), labels, both)
     if not reading.h1_from_logits:
         return blend
     if reading.binary:
-        blend = ops.clip(blend, _ROUNDING, 1 - _ROUNDING)
+        blend = ops.clip(blend, ROUNDING, 1 - ROUNDING)
         return ops.log(blend) - ops.log(1 - blend)
     return ops.log(ops.maximum(blend, TINY))
-
-
-# Of probabilities in single precision.
-_ROUNDING = 1e-7
 
 
 def _as_input(value: Any) -> Any:

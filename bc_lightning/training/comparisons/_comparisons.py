@@ -20,9 +20,9 @@ from bc_core.comparison._compare import metadata_of
 from bc_core.comparison._comparison import checked_names
 from bc_core.comparison._confidence import Said
 from bc_core.comparison._error_instances import CONFIDENCES
-from bc_core.slices._metadata import CodedColumn
+from bc_core.slices._metadata import Columns
 from bc_lightning.batches._model_outputs import _part
-from bc_lightning.training.comparisons._epoch_counts import Columns, EpochCounts, together
+from bc_lightning.training.comparisons._epoch_counts import EpochCounts, together
 from bc_lightning.training.comparisons._sureness import Sureness
 from bc_tensorboard.writing._by_id import TextsById, by_id
 from bc_tensorboard.writing._training import told_of_training
@@ -234,12 +234,12 @@ class EpochInstances:
                 model.add(scores, answers, labels.target, outputs.binary, outputs.from_logits)
 
     def errors(
-        self, names: NDArray[Any] | None, columns: Columns | None = None, alone: bool = True
+        self, names: NDArray[Any] | None, columns: Columns | None, classes: Sequence[str], alone: bool = True
     ) -> tuple[_Rows, EpochCounts | None]:
         """Read the labels back, once an epoch, and keep what either model got wrong, numbered if names is None.
 
-        With it come counts over all instances, None where there are none: of slices by `columns`, and of how sure the
-        models are; `alone` where no other process has more of them.
+        With it come counts over all instances, None where there are none: of slices by `columns` and `classes`, and of
+        how sure the models are; `alone` where no other process has more of them.
         """
         if not self.batches:
             return _Rows.none(), None
@@ -261,17 +261,16 @@ class EpochInstances:
                 f"{instance}, label {label}"
                 for instance, label in zip(ids.tolist(), (wrong % entries).tolist(), strict=True)
             )
-        codes: list[tuple[CodedColumn, NDArray[np.intp]]] = []
+        own, codes = None, []
         if columns is not None and names is not None and entries == 1 and columns.knows(names):
-            codes = [(column, column.codes[names]) for column in columns.sliced]
-        own = [(column, of_all[counted]) for column, of_all in codes]
+            own, codes = columns.among(names[counted]), [each.codes[names[wrong]] for each in columns.sliced]
         counts = EpochCounts.of(
-            target[counted], (h1[counted], h2[counted]), (said[0], said[1]), self.threshold, own, alone
+            target[counted], (h1[counted], h2[counted]), (said[0], said[1]), self.threshold, own, classes, alone
         )
         known = [Said.nothing(int(counted.sum())) if each is None else each for each in said]
         sure = np.full((len(target), 4), np.nan)
+        slices = np.stack(codes, axis=1) if codes else np.empty((len(wrong), 0), int)
         sure[counted] = np.stack([known[0].answer, known[1].answer, known[0].truth, known[1].truth], axis=1)
-        slices = np.stack([of_all[wrong] for _, of_all in codes], axis=1) if codes else np.empty((len(wrong), 0), int)
         return _Rows(ids, target[wrong], h1[wrong], h2[wrong], sure[wrong], slices), counts
 
 
@@ -352,8 +351,8 @@ class Gathered(NamedTuple):
     counts: EpochCounts = EpochCounts()
 
 
-def gathered(instances: EpochInstances, columns: Columns | None = None) -> Gathered:
-    """Bring all processes' rows to the first, a chunk at a time."""
+def gathered(instances: EpochInstances, columns: Columns | None, classes: Sequence[str]) -> Gathered:
+    """Bring all processes' rows to the first, a chunk at a time; what is counted is by columns and classes."""
     names, problem, world, distributed = None, None, _world_size(), torch.distributed
     try:
         if instances.is_nameable and instances.ids:
@@ -363,7 +362,7 @@ def gathered(instances: EpochInstances, columns: Columns | None = None) -> Gathe
     if world == 1:
         if problem:
             return Gathered(None, instances.is_nameable, problem)
-        rows, counts = instances.errors(names, columns)
+        rows, counts = instances.errors(names, columns, classes)
         return Gathered(rows, instances.is_nameable, None, together([counts]))
     first = distributed.get_rank() == 0
     # Told to all, since what follows is something that they do together.
@@ -372,7 +371,7 @@ def gathered(instances: EpochInstances, columns: Columns | None = None) -> Gathe
     problem, nameable = next((text for text, _ in states if text), None), all(able for _, able in states)
     if problem:
         return Gathered(None, nameable, problem if first else None)
-    rows, counts = instances.errors(names if nameable else None, columns, alone=False)
+    rows, counts = instances.errors(names if nameable else None, columns, classes, alone=False)
     told: list[Any] = [None] * world
     distributed.all_gather_object(told, (len(rows.ids), counts))
     sizes = [size for size, _ in told]

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bc_core import Comparison, compare
 from bc_core._arrays import id_array
 from bc_core.comparison._comparison import Metadata
-from bc_core.slices._metadata import columns_that_count, metadata_columns
+from bc_core.slices._metadata import Columns
 from bc_lightning.losses._instance_terms import Labels
 from bc_lightning.training.comparisons._sureness import Sureness
 
@@ -79,6 +78,8 @@ class Found:
         ids = None if self.ids is None else id_array(self.ids, "ids")
         if ids is None and not counted.all():
             ids = np.arange(len(target))
+        columns = Columns.of(metadata, len(target), self.ids or ())
+        told: Any = metadata if columns is None else columns.among(counted)
         return compare(
             target[counted],
             h1[counted],
@@ -86,18 +87,10 @@ class Found:
             ids=None if ids is None else ids[counted],
             num_classes=self.num_classes,
             class_names=class_names,
-            metadata=_those(metadata, counted, self.ids),
+            metadata=told,
             name=name,
             lambda_c=lambda_c,
             h1_scores=said["h1"],
             h2_scores=said["h2"],
             threshold=self.threshold,
         )
-
-
-def _those(metadata: Metadata | None, counted: NDArray[np.bool_], ids: list[Any] | None) -> Metadata | None:
-    """Columns of metadata without the instances that do not count; anything else as it is."""
-    columns = metadata_columns(metadata, [] if ids is None else ids)
-    if columns is None:
-        return metadata
-    return columns_that_count(columns, counted)

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bc_core.losses._mixtures import first_share, says_not_mixed, shares
+from bc_core.losses._mixtures import ROUNDING, first_share, says_not_mixed, shares, taught
+from bc_lightning._torch_operations import over_classes
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.training.watching._calls import Asked
 from bc_lightning.training.watching._tensors import mapped, tensors_in
@@ -41,27 +42,20 @@ class Mixture(NamedTuple):
             labels: the share of the labels.
         """
         answer = answer.to(torch.promote_types(answer.dtype, torch.float32))
-        if criterion.base == "binary_cross_entropy":
-            is_logits = criterion.options.get("from_logits", True)
-            said = answer.sigmoid() if is_logits else answer
-            blend = said.lerp(self.of(target.reshape(answer.shape).to(said.dtype)), labels)
-            return blend.logit(_ROUNDING) if is_logits else blend
-        said = answer.softmax(1)
-        if target.is_floating_point():
-            return _logarithm(said.lerp(self.of(target.to(said.dtype)), labels))
-        known = target != criterion.options.get("ignore_index", -100)
-        columns = F.one_hot(torch.where(known, target, 0), answer.shape[1]).movedim(-1, 1).to(said.dtype)
-        both = (known & known.flip(0)).unsqueeze(1)
-        # Of an instance without a label h1 alone can tell.
-        return _logarithm(torch.where(both, said.lerp(self.of(columns), labels), said))
-
-
-# Of probabilities in single precision.
-_ROUNDING = 1e-7
-
-
-def _logarithm(probabilities: Tensor) -> Tensor:
-    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+        binary, both = criterion.base == "binary_cross_entropy", None
+        is_logits = not binary or criterion.options.get("from_logits", True)
+        if binary:
+            said, target = answer.sigmoid() if is_logits else answer, target.reshape(answer.shape)
+        else:
+            said = answer.softmax(1)
+            if not target.is_floating_point():
+                known = target != criterion.options.get("ignore_index", -100)
+                target = F.one_hot(torch.where(known, target, 0), answer.shape[1]).movedim(-1, 1)
+                both = (known & known.flip(0)).unsqueeze(1)
+        blend: Tensor = taught(over_classes, said, self.of(target.to(said.dtype)), labels, both)
+        if not is_logits:
+            return blend
+        return blend.logit(ROUNDING) if binary else blend.clamp_min(torch.finfo(blend.dtype).tiny).log()
 
 
 def _mixed(values: Tensor, share: Tensor) -> Tensor:

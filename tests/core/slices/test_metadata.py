@@ -121,7 +121,7 @@ def test_values_of_all_kinds(values, names, codes):
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"a value per instance \(2\) in the column 'c', got 3"):
+    with pytest.raises(ValueError, match="each of the 2 instances, in the order of the data, got 3 in the column 'c'"):
         compare([0, 1], [0, 1], [0, 0], metadata={"c": [1, 2, 3]})
     with pytest.raises(ValueError, match="at most 40 columns, got 41"):
         compare([0], [0], [0], metadata={f"c{i}": [1] for i in range(41)})

@@ -326,3 +326,15 @@ def test_nan_that_is_masked_is_nobodys_prediction():
     x[1, 0] = np.nan
     with pytest.raises(ValueError, match=r"h2 must give finite scores.*first at index \(1, 0\)"):
         evaluate(h1, h2, (x, labels))
+
+
+def test_ranges_of_a_column_are_of_the_whole_data_set_also_where_some_instances_do_not_count():
+    x = np.random.default_rng(0).normal(size=(100, 3)).astype("float32")
+    y, ages = np.arange(100) % 3, np.arange(100.0)
+    y[:30] = 255
+    h1, h2 = (keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, "softmax")]) for _ in range(2))
+    h2.compile(loss=keras.losses.SparseCategoricalCrossentropy(ignore_class=255))
+    (column,) = evaluate(h1, h2, (x, y), metadata={"age": ages}).comparison.slices
+    edges = np.quantile(ages, (0.2, 0.4, 0.6, 0.8))
+    assert column.values[1] == f"{edges[0]:.6g} to {edges[1]:.6g}"
+    assert column.counts.sum(axis=(1, 2)).tolist() == [0, 10, 20, 20, 20]

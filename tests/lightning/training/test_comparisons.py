@@ -6,6 +6,7 @@ import json
 import warnings
 from collections import UserDict
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, T
 from user_code import CLASSES, FEATURES, UserModule, dataset, fit, loader, made, make_h1, make_trainer
 
 from bc_core import Comparison, compare
-from bc_lightning import BCLightningModule, CompatibilityCallback, LogComparisons, store_outputs
+from bc_lightning import BCLightningModule, CompatibilityCallback, LogComparisons, evaluate, store_outputs
 from bc_tensorboard.writing._media import read_media
 
 NAMES = ("ant", "bee", "cat")
@@ -94,6 +95,25 @@ def test_they_say_how_sure_the_models_are_and_how_slices_fare(tmp_path):
     assert found.instances.metadata[0] == f"photo {found.instances.ids[0]}"
 
 
+def test_their_slices_are_those_of_evaluate_and_ranges_are_of_the_whole_data_set(tmp_path):
+    val, h1, ages = dataset(2000, seed=1), make_h1(), np.arange(2000.0)
+    # Of labels that do not count; with these left out before, the ranges would begin elsewhere.
+    val.tensors[1][:900] = -100
+    metadata = {"age": ages, "half": ["first"] * 900 + ["second"] * 1100}
+    options = LogComparisons(directory=tmp_path / "files", metadata=metadata)
+    module = BCLightningModule(made(UserModule), h1=h1, comparisons=options)
+    fit(module, tmp_path, val=loader(val), max_epochs=1)
+    (found,) = saved(tmp_path / "files").values()
+    wanted = evaluate(h1, module, val, metadata=metadata).comparison
+    assert found.slices == wanted.slices
+    assert found.found_slices == wanted.found_slices
+    assert any(column == "class" for each in found.found_slices for column, _ in each.conditions)
+    edges = [0, *np.quantile(ages, (0.2, 0.4, 0.6, 0.8)), 2000]
+    held = [sum(low <= age < high and age >= 900 for age in ages) for low, high in pairwise(edges)]
+    assert found.slices[0].counts.sum(axis=(1, 2)).tolist() == held == [0, 0, 300, 400, 400]
+    assert found.slices[1].counts.sum(axis=(1, 2)).tolist() == [0, 1100]
+
+
 def test_columns_of_metadata_need_places_in_the_data_set(tmp_path):
     options = LogComparisons(
         ids=lambda batch: [f"item {row.sum():.6f}" for row in batch[0]],
@@ -105,7 +125,7 @@ def test_columns_of_metadata_need_places_in_the_data_set(tmp_path):
         fit(module, tmp_path, val=loader(dataset(50, seed=1)), max_epochs=1)
     (found,) = saved(tmp_path / "files").values()
     assert found.slices == ()
-    with pytest.raises(ValueError, match=r"a value per instance \(2\)"):
+    with pytest.raises(ValueError, match="a value for each of the 2 instances"):
         LogComparisons(metadata={"a": [1, 2], "b": [1]})
 
 
