@@ -151,10 +151,15 @@ class KerasSide:
             each.assign(value)
 
     def probabilities(self, model, x):
-        return model.predict(x, verbose=0)
+        return model.predict(x, batch_size=1000, verbose=0)
+
+    def compiled(self, model):
+        model.compile(self.keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+        # Else the first step makes its variables, and then TensorFlow traces it twice.
+        model.optimizer.build(model.trainable_variables)
 
     def trained(self, model, x, y, epochs):
-        model.compile(self.keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+        self.compiled(model)
         model.fit(x, y, batch_size=len(x), epochs=epochs, verbose=0)
         return model
 
@@ -169,8 +174,8 @@ class KerasSide:
         return [self.keras.ops.convert_to_numpy(each) for each in (layer.moving_mean, layer.moving_variance)]
 
     def projected(self, h1, h2, x, y, validation, promise, epochs):
-        callback = self.ours.ProjectionCallback(h1, validation, promise)
-        h2.compile(self.keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+        callback = self.ours.ProjectionCallback(h1, validation, promise, batch_size=1000)
+        self.compiled(h2)
         h2.fit(x, y, batch_size=100, epochs=epochs, verbose=0, callbacks=[callback])
         return callback
 
@@ -193,6 +198,6 @@ class KerasSide:
 
     def distilled(self, blend, student, lambda_c, x, y, epochs):
         model = self.ours.distil(blend, student, lambda_c=lambda_c)
-        model.compile(self.keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+        self.compiled(model)
         self.fit(model, x, y, epochs)
         return self.ours.unwrap(model)

@@ -1,15 +1,12 @@
 """After training, in Keras alone: its names and files, models of every kind, compiled steps and optimizers."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 from backends import once
 from keras import layers, ops
 from user_models import data, net
+from warm_programs import run_program
 
 import bc_keras
 from bc_keras import BCModel, ProjectionCallback, blend, blended_model, distil, interpolate, warm_start
@@ -237,10 +234,7 @@ def test_saved_and_loaded_by_a_process_without_this_package(tmp_path):
     for how, model in found.items():
         model.save(tmp_path / f"{how}.keras")
     np.save(tmp_path / "x.npy", X)
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED, *found], capture_output=True, text=True, cwd=tmp_path, check=False,
-        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
-    )  # fmt: skip
+    done = run_program("-c", LOADED, *found, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for how, model in found.items():
         answers = np.load(tmp_path / f"{how}.npy")

@@ -2,8 +2,6 @@
 
 import math
 import pickle
-import subprocess
-import sys
 import textwrap
 
 import keras
@@ -13,6 +11,7 @@ from keras import layers as L
 from keras import ops
 from measured import assert_same, definition
 from measured_layers import BACKEND, C4, D4, FIVE, activations, images, one_layer, small_net
+from warm_programs import run_program
 
 from bc_core.invariance import LayerMeasures, Moments, StreamingMoments, make_tile
 from bc_core.invariance._network import Measurement
@@ -167,9 +166,7 @@ def test_a_model_on_several_replicas_is_measured_as_any(tmp_path):
             assert np.allclose(c[name].tv_std, b[name].tv_std, rtol=1e-5), name
         print("same")
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=200, cwd=tmp_path
-    )
+    done = run_program("-c", textwrap.dedent(code), cwd=tmp_path)
     assert done.stdout.strip().endswith("same"), done.stderr[-2000:]
 
 

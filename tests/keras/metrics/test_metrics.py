@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from keras import ops
 from keras.src.backend import set_keras_mask
 from user_models import CLASSES, data, net
+from warm_programs import run_program
 
 from bc_core import ErrorOverlap, score_from_counts
 from bc_keras.batches._attached import join_reference
@@ -354,7 +353,7 @@ def test_two_devices_count_what_one_counts():
         code = WORKER.format(folder=str(Path(__file__).parents[1]), scope=scope)
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
     environment = {**os.environ, "XLA_FLAGS": flags}
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    run = run_program("-c", code, env=environment)
     assert run.returncode == 0, run.stderr[-3000:]
     got = json.loads(run.stdout.splitlines()[-1])
     _, y = data(90)

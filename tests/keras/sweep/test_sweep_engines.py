@@ -5,9 +5,7 @@ Also a program of its own, a sweep on MNIST, so that it can be killed.
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
 import sys
 import time
 from importlib.util import find_spec
@@ -16,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from warm_programs import Program
 
 from bc_core import SweepFailedError, SweepResults
 from bc_keras import BCModel, sweep
@@ -151,16 +150,12 @@ def test_killed_three_times_it_ends_with_the_undisturbed_table(tmp_path):
     for kill in range(3):
         options = ["processes", "2"] if kill == 1 else []
         before, deadline = finished(folder), time.time() + 120
-        with open(tmp_path / "output.txt", "w") as output:
-            process = subprocess.Popen(
-                [sys.executable, __file__, str(folder), *options], stdout=output, stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "KERAS_BACKEND": BACKEND},
-            )  # fmt: skip
+        process = Program(__file__, folder, *options)
         while time.time() < deadline and process.poll() is None and finished(folder) == before:
             time.sleep(0.05)
         # A point takes a fraction of a second.
         time.sleep(rng.random() / 4)
-        assert process.poll() is None, (tmp_path / "output.txt").read_text()
+        assert process.poll() is None, process.communicate()
         process.kill()
         process.wait()
     assert 3 <= finished(folder) < 11

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from distributed_training import train
+from warm_programs import run_program
 
 BACKEND = keras.backend.backend()
 SCRIPT = Path(__file__).parents[1] / "distributed_training.py"
@@ -37,13 +35,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(folder), json.dumps(RECIPES)],
-        env={**os.environ, "KERAS_BACKEND": BACKEND, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_program(SCRIPT, folder, json.dumps(RECIPES))
     assert done.returncode == 0, done.stderr[-3000:]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a promise that is missed

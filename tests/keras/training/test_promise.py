@@ -52,7 +52,9 @@ def old():
 
 def wrapped(h1=None, **options):
     model = BCModel(net(), h1=old() if h1 is None else h1, dissonance="imitation", **options)
-    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    # By its name the metric would be made in the first step, and TensorFlow traces a step that makes variables twice.
+    metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=metrics)
     return model
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 from user_models import data, net
+from warm_programs import run_program
 from wrapped_models import SPARSE, fitted, sgd, weights
 
 from bc_keras import (
@@ -161,7 +160,7 @@ def test_a_checkpoint_needs_the_package_for_h1_alone(tmp_path):
         "print('h2 is there')\n"
         "keras.models.load_model('whole.keras')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = run_program("-c", code, cwd=tmp_path)
     assert done.stdout.endswith("h2 is there\n"), done.stderr[-2000:]
     assert "bc_keras" in done.stderr.splitlines()[-1], done.stderr[-2000:]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 from keras import layers, ops
 from user_models import data, net
 from users_training import SPARSE, compiled, fit, layered, same_weights
+from warm_programs import run_program
 
 from bc_keras import BTC, BCModel, NegativeFlipRate, OnTarget, StoredOutputs, unwrap
 
@@ -352,7 +351,7 @@ def test_checkpoints_load_without_the_package(tmp_path):
         "assert (model.predict(data['x'], verbose=0) == data['expected']).all() and model.compiled\n"
         "model.fit(data['x'], np.zeros(16), verbose=0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = run_program("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
