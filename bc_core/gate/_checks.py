@@ -96,7 +96,7 @@ class Question:
             relation = "at least" if self.bound.higher_is_better else "at most"
             return f"{SCORES[self.bound.score].title} {relation} {_percent(self.bound.limit)}"
         if self.margin:
-            return f"accuracy not worse by {_percent(-self.bound)} or more"
+            return f"change of accuracy above {_percent(self.bound)}"
         return f"accuracy gains at least {_percent(self.bound)}"
 
     def found(self, confidence: float) -> Callable[[float], Found]:

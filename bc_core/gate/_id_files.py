@@ -55,9 +55,14 @@ def read_accepted(path: Path) -> list[AcceptedFlip]:
     """The accepted flips of a CSV of the columns id, reason and expires (a date such as 2027-03-31).
 
     Raises:
-        ValueError: A column is missing, a reason empty, a date none, or an id comes twice.
+        ValueError: It is not there, a column is missing, a reason empty, a date none, or an id comes twice.
         OSError: It cannot be read.
     """
+    if not path.exists():
+        raise ValueError(
+            f"{path}, the list of accepted flips, is not there. `bc-compare gate ... --accept --reason TEXT --expires DAY` "
+            f"begins it; where no flip is accepted leave it out of the policy."
+        )
     with open_text(str(path)) as file:
         text = file.read()
     if text.strip() == ",".join(_HEADER):

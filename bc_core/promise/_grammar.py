@@ -78,6 +78,8 @@ def constraint_of(text: str) -> Constraint:
         meant = f"{score} {wanted} {match[3]}{match[4]}"
         raise ValueError(f'Write "{meant}": it is decided on a bound, which has to keep the limit. Received: {text!r}.')
     limit = value / 100 if match[4] else value
+    if limit == 1 and sign == "<=" and not match[4]:
+        raise ValueError(f'{text!r} is 100%, which every model keeps: write "{score} <= 1%" for one per cent.')
     if not 0 <= limit <= 1:
         raise ValueError(f"{text!r}: the limit must be a share from 0 to 1, or 0% to 100%.")
     return Constraint(score, limit)
