@@ -24,7 +24,8 @@ def layers_with_statistics(module: nn.Module) -> dict[str, _NormBase]:
 def estimate(module: nn.Module, layers: Iterable[_NormBase], data: Iterable[Any], reader: Reader) -> None:
     """Estimate running statistics anew, as the mean over the batches of one pass.
 
-    As `torch.optim.swa_utils.update_bn`, but dropout stays off, as it is where the network serves.
+    As `torch.optim.swa_utils.update_bn`, but dropout stays off, as it is where the network serves, and layers that the
+    pass does not reach (a head of the training's alone, a teacher beside the network) keep what they have.
 
     Args:
         module: The network.
@@ -37,6 +38,7 @@ def estimate(module: nn.Module, layers: Iterable[_NormBase], data: Iterable[Any]
     """
     layers = list(layers)
     momenta = [layer.momentum for layer in layers]
+    kept = [[tensor.clone() for tensor in layer.buffers(recurse=False)] for layer in layers]
     batches = 0
     with evaluating(module):
         for layer in layers:
@@ -48,8 +50,11 @@ def estimate(module: nn.Module, layers: Iterable[_NormBase], data: Iterable[Any]
                 reader.ask_h2(batch)
                 batches += 1
         finally:
-            for layer, momentum in zip(layers, momenta, strict=True):
+            for layer, momentum, before in zip(layers, momenta, kept, strict=True):
                 layer.momentum = momentum
+                if not layer.num_batches_tracked:
+                    for tensor, value in zip(layer.buffers(recurse=False), before, strict=True):
+                        tensor.copy_(value)
     if not batches:
         raise ValueError(
             "statistics must hold at least one batch of training inputs, as running statistics are estimated from "

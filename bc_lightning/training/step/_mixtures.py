@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from bc_core.losses._mixtures import ROUNDING, first_share, says_not_mixed, shares, taught
 from bc_lightning._torch_operations import over_classes
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.training.watching._calls import Asked
-from bc_lightning.training.watching._tensors import mapped, tensors_in
+from bc_lightning.training.watching._tensors import mapped, storage_of, tensors_in
 
 
 class Mixture(NamedTuple):
@@ -114,3 +115,38 @@ def _mixed_call(asked: Asked, share: Tensor) -> Asked:
             f"inputs without labels instead: unlabelled=loader."
         )
     return made
+
+
+_CASTS = {"long", "int", "short", "to", "type", "type_as"}
+_LOOK_UPS = {"embedding", "embedding_bag", "one_hot", "__getitem__", "index_select"}
+
+
+class NoCategories(TorchFunctionMode):
+    """Within it a model that is asked about mixtures may not look up what it cuts to whole numbers: categories.
+
+    Those come as floats where they stand in one table with measured columns. Reads values, so for a first batch.
+
+    Raises:
+        TypeError: it does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # By storage, and kept for as long as others could get the same.
+        self._cut: dict[int, Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """See what a function of torch's makes of its arguments."""
+        name, given = getattr(func, "__name__", ""), list(tensors_in((args, kwargs or {})))
+        of_cut = any(storage_of(each) in self._cut for each in given)
+        if name in _LOOK_UPS and of_cut:
+            raise TypeError(says_not_mixed("float that are cut to whole numbers, to be looked up"))
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor) and made.dtype in _WHOLE and given:
+            cut = name in _CASTS and given[0].is_floating_point() and bool((made != given[0]).any())
+            if cut or of_cut:
+                self._cut[storage_of(made)] = made
+        return made
+
+
+_WHOLE = (torch.int64, torch.int32, torch.int16)

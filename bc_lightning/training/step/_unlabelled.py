@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -25,7 +25,7 @@ from bc_lightning.losses._instance_terms import LossTerms
 from bc_lightning.reference._modules import answers_of
 from bc_lightning.reference._reference import Reference
 from bc_lightning.training.data._loaders import sampler_of
-from bc_lightning.training.step._mixtures import Mixture
+from bc_lightning.training.step._mixtures import Mixture, NoCategories
 from bc_lightning.training.step._refused_steps import whole_message
 from bc_lightning.training.step._step import Step
 from bc_lightning.training.watching._calls import Asked
@@ -134,8 +134,9 @@ def unlabelled_dissonance(step: Step) -> Tensor | None:
         own = asked
     else:
         asked, own = mixture.asked, mixture.own
-    answer = _answer(step, asked, brought)
-    h2_output = _of_h2(step, own)
+    with NoCategories() if mixture is not None and step.first and not step.compiled else nullcontext():
+        answer = _answer(step, asked, brought)
+        h2_output = _of_h2(step, own)
     if mixture is not None and len(h2_output) != len(mixture.share):
         raise ValueError(
             "unlabelled='mixed' mixes along the first axis of what h2 is called with, which must be that of the "

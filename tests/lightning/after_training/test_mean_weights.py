@@ -171,6 +171,32 @@ def test_statistics_that_cannot_be_read_are_refused_before_an_epoch_and_the_reme
     torch.testing.assert_close(again.seen, plain.seen, rtol=0, atol=0)
 
 
+def test_statistics_of_layers_that_the_network_does_not_call_stay():
+    class Taught(Module):
+        """With a teacher beside its network, which only the training calls."""
+
+        def __init__(self):
+            super().__init__(nn.BatchNorm1d(4), nn.Linear(4, 3))
+            self.teacher = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+        def forward(self, x):
+            return self.net(x)
+
+        def training_step(self, batch, batch_idx):
+            said = self.teacher(batch[0]).detach().softmax(1)
+            return F.cross_entropy(self(batch[0]), batch[1]) + F.cross_entropy(self(batch[0]), said)
+
+    class Moved(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            self.last = pl_module.teacher[0].running_mean.clone()
+
+    module, moved = Taught(), Moved()
+    fitted(module, 2, MeanWeights(statistics=DataLoader(data(), 24)), moved)
+    assert moved.last.abs().max() > 0
+    torch.testing.assert_close(module.teacher[0].running_mean, moved.last, rtol=0, atol=0)
+    torch.testing.assert_close(module.net[0].running_mean, data().tensors[0].mean(0))
+
+
 def test_a_trial_run_has_one_epoch_whatever_was_asked_for():
     module = Module()
     _, seen = fitted(module, 1, MeanWeights(5), fast_dev_run=True)

@@ -205,3 +205,49 @@ def test_token_ids_are_refused_and_the_loader_that_is_named_instead_works(by_nam
     batch = {"ids": more, "mask": mask[:4], "labels": Y[:4]} if by_name else (more, mask[:4], Y[:4])
     said, z = Texts(1)(more, mask[:4]), Texts(0)(more, mask[:4])
     torch.testing.assert_close(fitted_with([batch]), F.cross_entropy(z, said.softmax(1)).detach())
+
+
+class Table(pl.LightningModule):
+    """Of a table of floats, whose first column is a category."""
+
+    def __init__(self, look_up):
+        super().__init__()
+        self.look_up, self.table, self.layer = look_up, nn.Embedding(4, 2), nn.Linear(FEATURES + 1, CLASSES)
+
+    def forward(self, x):
+        return self.layer(torch.cat([self.look_up(self.table, x[:, 0]), x[:, 1:]], 1))
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize(
+    "look_up",
+    [
+        lambda table, column: table(column.long()),
+        lambda table, column: table(column.to(torch.int64) % 4),
+        lambda table, column: F.one_hot(column.int().long(), 4)[:, :2].float(),
+        lambda table, column: table.weight[column.type(torch.long)],
+    ],
+)
+@pytest.mark.parametrize("who", ["h1", "h2"])
+def test_categories_in_a_table_of_floats_are_refused(look_up, who):
+    x = torch.cat([torch.randint(4, (N, 1), generator=DRAW).float(), X[:, 1:]], 1)
+    linear = nn.Linear(FEATURES, CLASSES)
+    module = Table(look_up) if who == "h2" else Trained(linear)
+    old = Table(look_up) if who == "h1" else linear
+    with pytest.raises(TypeError, match="nothing between.*categories.*cut to whole numbers"):
+        fitted(BCLightningModule(module, old, "imitation", unlabelled="mixed"), x)
+
+
+def test_look_ups_of_places_and_of_bins_are_none_of_categories():
+    """Places do not depend on the input; a bin is what a measured number lies in, by a function that says so."""
+
+    def look_up(table, column):
+        return table(torch.arange(2)).sum() * table(torch.bucketize(column, torch.tensor([-1.0, 0.0, 1.0])))
+
+    logged = fitted(BCLightningModule(Table(look_up), Table(look_up), "imitation", unlabelled="mixed"))
+    assert "train_unlabelled_dissonance" in logged
