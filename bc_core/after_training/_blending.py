@@ -45,7 +45,7 @@ DEFAULT_RATIOS = (
 
 
 def blended(
-    ops: Operations, how: How, setting: float, logits_1: Array, logits_2: Array, each_alone: bool = False
+    ops: Operations, how: How, setting: float, logits_1: Array, logits_2: Array, *, each_alone: bool = False
 ) -> Array:
     """Scores of a blend, whose softmax are its probabilities; or whose logistic functions, each alone.
 
