@@ -16,7 +16,7 @@ from bc_keras.reference._reference import Reference
 from bc_keras.training._made_class import forget_functions, made_class
 from bc_keras.training._state import Compatibility, Compiled, compatibility_of, options_of
 from bc_keras.training._warm_start import started
-from bc_keras.training.promise._promise import take_promise
+from bc_keras.training.promise._promise import Promised, take_promise
 from bc_keras.training.step._checks import check_beside, check_h2, check_imitated, imitated_reference, unlabelled_of
 
 
@@ -44,6 +44,7 @@ def wrap(
     promised, args, kwargs = take_promise(args, kwargs, compatibility_of(h2))
     options = options_of(door, *args, **kwargs)
     if promised is not None:
+        _check_goes_on(promised, compatibility_of(h2), options.dissonance_name)
         promised.weigh(options.dissonance_name)
         options = dataclasses.replace(options, lambda_c=promised.keeper.lambda_c)
     of_loss = options.loss.reference.class_map if isinstance(options.loss, ModelLoss) else None
@@ -82,3 +83,12 @@ def wrap(
     object.__setattr__(h2, "__class__", made_class(door, user_class))
     forget_functions(h2)
     return h2
+
+
+def _check_goes_on(promised: Promised, before: Compatibility | None, dissonance: str) -> None:
+    """Refuse to take up a training by another dissonance, of which its lambda_c is not the weight."""
+    if before is not None and promised.keeper.steps is not None and before.options.dissonance_name != dissonance:
+        raise ValueError(
+            f"The training that is taken up was held to its promise by dissonance={before.options.dissonance_name!r}: "
+            f"say it again, or begin anew with BCModel(unwrap(model), ...). Received: dissonance={dissonance!r}."
+        )

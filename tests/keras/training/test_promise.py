@@ -212,6 +212,20 @@ def test_a_second_fit_goes_on_with_lambda_and_compares_anew():
 
 
 @once
+def test_a_training_is_taken_up_by_the_same_dissonance():
+    held_to = PROMISE | {"promise_data": HELD_OUT}
+    model = wrapped(**held_to)
+    fit(model)
+    with pytest.raises(ValueError, match="'imitation': say it again, or begin anew"):
+        BCModel(model, h1=model.h1, **held_to)
+    before = model.lambda_c
+    assert before != 2
+    again = BCModel(model, h1=model.h1, dissonance=model.dissonance, **held_to)
+    assert again.lambda_c == before
+    assert BCModel(unwrap(again), h1=old(), **held_to).lambda_c == 2
+
+
+@once
 def test_h2s_own_files_hold_nothing_of_it(tmp_path):
     model = wrapped(**PROMISE)
     fit(model, validation_data=HELD_OUT)
