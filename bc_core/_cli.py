@@ -164,7 +164,8 @@ def _gate(options: argparse.Namespace) -> tuple[int, str]:
     text = _written(made, options)
     # The list changes last: not before all that could be wrong is known, nor for an update that is not let through.
     if made.verdict == "fail":
-        said = f"Nothing is accepted, as the update fails all the same: {blessed.path} stays as it was"
+        stays = f"{blessed.path} stays as it was"
+        said = f"Nothing is accepted, as the update fails even if today's flips were, as shown here: {stays}"
     else:
         blessed.write()
         said = f"Accepted until {options.expires}: {blessed}"

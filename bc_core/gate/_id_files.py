@@ -60,8 +60,8 @@ def read_accepted(path: Path) -> list[AcceptedFlip]:
     """
     if not path.exists():
         raise ValueError(
-            f"{path}, the list of accepted flips, is not there. --accept --reason TEXT --expires DAY begins it; where no "
-            f"flip is accepted leave it out of the policy."
+            f"{path}, the list of accepted flips, is not there. --accept --reason TEXT --expires DAY begins it; where "
+            f"no flip is accepted leave it out of the policy."
         )
     with open_text(str(path)) as file:
         text = file.read()
