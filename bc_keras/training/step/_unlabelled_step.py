@@ -16,7 +16,8 @@ from bc_core.losses._options import Base
 from bc_keras._keras_operations import over_classes
 from bc_keras.batches._labels import TINY, columns_of, is_float, target_classes
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
-from bc_keras.reference._reference import Reference, only_tensor
+from bc_keras.reference._blend import Member
+from bc_keras.reference._reference import only_tensor
 from bc_keras.training._state import Compatibility
 from bc_keras.training.beside._unlabelled import Mixtures, mixed
 from bc_keras.training.compiled._compiled_loss import CompiledLoss, DissonanceLoss, Reading
@@ -121,7 +122,7 @@ def _loss(state: Compatibility, reading: Reading) -> DissonanceLoss:
     return DissonanceLoss(criterion, state.compiled.facts.reduction)
 
 
-def _networks_behind(reference: Reference) -> Iterator[Any]:
+def _networks_behind(reference: Member) -> Iterator[Any]:
     """The networks that answer for h1 or a teacher."""
     if reference.mixed is not None:
         for member in reference.mixed.members:
@@ -179,7 +180,8 @@ def _statistics_kept(model: keras.Model) -> Iterator[None]:
     """Within it batch normalisation keeps its statistics for inference, and a stateful layer where it stands."""
     layers = model._flatten_layers()
     kept = [(layer, layer.momentum) for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
-    states = [each for layer in layers if getattr(layer, "stateful", False) for each in layer.non_trainable_variables]
+    stateful = [layer for layer in layers if getattr(layer, "stateful", False)]
+    states = keras.tree.flatten([getattr(layer, "states", None) or [] for layer in stateful])
     before = [each.value * 1 for each in states]
     try:
         for layer, _ in kept:
