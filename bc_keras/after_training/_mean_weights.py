@@ -25,8 +25,8 @@ class MeanWeights(keras.callbacks.Callback):
     not touched: steps, validation and the files of other callbacks are of the weights as they move, and when ``fit``
     ends the model has their mean, also in place of the average of an optimizer's ``use_ema``. Works with any Keras
     model, `BCModel` too. A ``fit`` that begins at a later epoch (``initial_epoch``, `BackupAndRestore`) has seen no
-    weights of those before, and says so if they should have counted. Put it last: a callback behind it that sets weights
-    when ``fit`` ends, such as ``EarlyStopping(restore_best_weights=True)``, sets them over the mean.
+    weights of those before, and says so if they should have counted. Put it last: a callback behind it that sets
+    weights when ``fit`` ends, such as ``EarlyStopping(restore_best_weights=True)``, sets them over the mean.
 
     Args:
         first_epoch: the first epoch, from 0 on, whose weights count. By default that of the later half.
