@@ -14,8 +14,7 @@ from bc_core.after_training._mean_weights import (
     says_no_statistics,
     says_not_averaged,
 )
-from bc_keras.after_training._mixture import _batches_of
-from bc_keras.after_training._statistics import estimate
+from bc_keras.after_training._statistics import StatisticsData, check_is_taken, estimate
 from bc_keras.training.promise._promise import Weights, _toward
 
 
@@ -26,16 +25,19 @@ class MeanWeights(keras.callbacks.Callback):
     not touched: steps, validation and the files of other callbacks are of the weights as they move, and when ``fit``
     ends the model has their mean, also in place of the average of an optimizer's ``use_ema``. Works with any Keras
     model, `BCModel` too. A ``fit`` that begins at a later epoch (``initial_epoch``, `BackupAndRestore`) has seen no
-    weights of those before, and says so if they should have counted.
+    weights of those before, and says so if they should have counted. Put it last: a callback behind it that sets
+    weights when ``fit`` ends, such as ``EarlyStopping(restore_best_weights=True)``, sets them over the mean.
 
     Args:
         first_epoch: the first epoch, from 0 on, whose weights count. By default that of the later half.
         statistics: training data for running statistics (BatchNormalization's), as in `interpolate`: those of the
-            trained networks are not of the mean's activations.
+            trained networks are not of the mean's activations. Layers whose statistics the training has not moved, as
+            those of a backbone in inference mode, keep them.
 
     Raises:
+        TypeError: when training begins: `statistics` that cannot be read again.
         ValueError: a number that is none; when training begins: an epoch that does not come, or running statistics
-            without `statistics`.
+            without `statistics`, or with some that h2 cannot take.
 
     Reference:
         Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018.
@@ -57,14 +59,19 @@ class MeanWeights(keras.callbacks.Callback):
         self._mean: Weights | None = None
         self._counted = 0
         self._begun_at: int | None = None
+        # Running statistics as this fit found them, by layer.
+        self._before: dict[int, list[Any]] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Refuse what could not be averaged, before an epoch is spent."""
         self._mean, self._counted, self._begun_at = None, 0, None
         self._first()
-        for layer in self._with_statistics():
-            if self.statistics is None:
-                raise ValueError(says_no_statistics(layer.name, type(layer).__name__))
+        layers = self._with_statistics()
+        if layers and self.statistics is None:
+            raise ValueError(says_no_statistics(layers[0].name, type(layers[0]).__name__))
+        if layers:
+            check_is_taken(self.model, StatisticsData(self.statistics))
+        self._before = {id(layer): _statistics_of(layer) for layer in layers}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Take the weights in."""
@@ -86,13 +93,18 @@ class MeanWeights(keras.callbacks.Callback):
             warnings.warn(said, stacklevel=2)
         self.model.set_weights(self._mean)
         self._mean = None
-        if layers := self._with_statistics():
-            estimate(self.model, layers, _batches_of(self.statistics, None))
+        moved = [layer for layer in self._with_statistics() if _statistics_of(layer) != self._before.get(id(layer))]
+        if moved:
+            estimate(self.model, moved, StatisticsData(self.statistics))
 
     def _first(self) -> int:
         return first_of(self.first_epoch, self.params.get("epochs"))
 
     def _with_statistics(self) -> list[Any]:
-        """Layers whose statistics the training moves."""
+        """Layers whose statistics the training may move; where they are called in inference mode it does not."""
         layers = self.model._flatten_layers()
         return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
+
+
+def _statistics_of(layer: Any) -> list[Any]:
+    return [keras.ops.convert_to_numpy(each).tolist() for each in layer.non_trainable_variables]

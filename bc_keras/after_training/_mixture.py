@@ -15,7 +15,7 @@ from bc_core.after_training._interpolating import shares_of_layers
 from bc_core.reference._class_map import check_same_classes
 from bc_core.reference._weights import check_alike, renaming, shapes_of
 from bc_keras._copies import cloned
-from bc_keras.after_training._statistics import estimate
+from bc_keras.after_training._statistics import StatisticsData, estimate
 from bc_keras.batches._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.reference._reference import Reference
@@ -65,7 +65,7 @@ class Mixture:
             if isinstance(layer, keras.layers.BatchNormalization) and not self._has_same_statistics(path)
         }
         self._check_whole_numbers()
-        self._statistics = None if statistics is None else _batches_of(statistics, batch_size)
+        self._statistics = None if statistics is None else StatisticsData(statistics, batch_size)
         self._check_given(self._normalised)
         self._asked = asked_about(h1, h2, data, batch_size, reading)
         trained = {id(variable) for variable in new.trainable_variables}
@@ -130,15 +130,6 @@ class Mixture:
                     f"h1 and h2 differ in {name!r}, whole numbers of {value.dtype}, between which nothing lies: give "
                     "both the same, or mix what the models say, blend(h1, h2, data, promise=...)."
                 )
-
-
-def _batches_of(statistics: Any, batch_size: int | None) -> ValidationData:
-    """Batches of training data, whose labels nobody reads."""
-    if hasattr(statistics, "shape"):
-        statistics = statistics, np.zeros(len(statistics))
-    if is_list_of_batches(statistics):
-        statistics = ListedBatches(statistics)
-    return ValidationData(statistics, batch_size if isinstance(statistics, tuple | list) else None)
 
 
 def copied(model: Any, called: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,9 +12,65 @@ import keras
 import numpy as np
 from keras import ops
 
+from bc_keras.batches._listed_batches import ListedBatches, is_list_of_batches
+from bc_keras.batches._validation_data import ValidationData
 from bc_keras.reference._asking import as_tensor
 from bc_keras.reference._reference import without_gradients
 from bc_keras.training._preparation import prepared
+
+
+class StatisticsData(ValidationData):
+    """Training data of which inputs alone are read, with labels or without: (x, y), x, or batches of either.
+
+    Args:
+        data: as the user gave them.
+        batch_size: rows at a time, for arrays.
+    """
+
+    name = "statistics"
+
+    def __init__(self, data: Any, batch_size: int | None = None) -> None:
+        if hasattr(data, "shape") or isinstance(data, dict):
+            data = data, np.zeros(len(keras.tree.flatten(data)[0]))
+        if is_list_of_batches(data):
+            data = ListedBatches(data, self.name)
+        super().__init__(data, batch_size if isinstance(data, tuple | list) else None)
+        # Reading others draws from the generators that shuffle them, and the training would be another.
+        self.is_read_freely = self.length is not None or isinstance(data, ListedBatches)
+
+    def _x_and_y(self, data: Any) -> tuple[Any, Any]:
+        if isinstance(data, tuple | list) and len(data) == 1:
+            data = data[0]
+        if isinstance(data, dict) or hasattr(data, "shape"):
+            return data, np.zeros(len(keras.tree.flatten(data)[0]))
+        return super()._x_and_y(data)
+
+
+def check_is_taken(model: keras.Model, data: StatisticsData) -> None:
+    """Refuse inputs that a model cannot take, of data that may be looked at without a trace.
+
+    Raises:
+        ValueError: such inputs, or no batch.
+    """
+    if not data.is_read_freely:
+        return
+    for batch in data:
+        try:
+            model(_inputs(model, batch.x), training=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "statistics must hold inputs as h2 takes them, (x, y), x alone (several arrays as a tuple with labels, "
+                f"([a, b], y), or in a dictionary) or batches of these. Received what h2 refuses: {error}"
+            ) from error
+        return
+    raise ValueError(_NONE)
+
+
+_NONE = "statistics must hold at least one batch of training inputs. Received: none."
+
+
+def _inputs(model: keras.Model, x: Any) -> Any:
+    return keras.tree.map_structure(as_tensor, prepared(model, x))
 
 
 def estimate(model: keras.Model, layers: Iterable[keras.layers.BatchNormalization], data: Iterable[Any]) -> None:
@@ -36,10 +93,10 @@ def estimate(model: keras.Model, layers: Iterable[keras.layers.BatchNormalizatio
             # The mean over the batches so far.
             for layer in layers:
                 layer.momentum = batches / (batches + 1)
-            model(keras.tree.map_structure(as_tensor, prepared(model, batch.x)), training=False)
+            model(_inputs(model, batch.x), training=False)
             batches += 1
     if not batches:
-        raise ValueError("statistics must hold at least one batch of training inputs. Received: none.")
+        raise ValueError(_NONE)
     for layer in layers:
         if not np.isfinite(ops.convert_to_numpy(layer.moving_variance)).all():
             raise ValueError(
@@ -62,5 +119,9 @@ def _learning(layer: Any) -> Any:
         layer.momentum, layer._trainable = momentum, trainable
 
 
-def _called_in_training(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
-    return type(layer).call(layer, inputs, training=True, mask=mask)
+def _called_in_training(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    # With what Keras gives it: a class of the user's may take less than Keras's own.
+    given = inspect.signature(type(layer).call).bind(layer, *args, **kwargs)
+    if layer._call_has_training_arg:
+        given.arguments["training"] = True
+    return type(layer).call(*given.args, **given.kwargs)

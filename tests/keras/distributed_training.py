@@ -49,7 +49,10 @@ def train(scope: Callable[[], contextlib.AbstractContextManager[Any]], out: Path
         if options.pop("stored", False):
             h1 = StoredOutputs.compute(h1, x, y)
             x, y = h1.attach(x, y)
-        if options.pop("unlabelled", False):
+        if options.get("unlabelled") == "mixed":
+            # One row and label in each batch, as replicas mix their own parts with shares of their own.
+            x, y = (np.repeat(each[::32], 32, axis=0) for each in (x, y))
+        elif options.pop("unlabelled", False):
             # One row, as replicas read different ones.
             options["unlabelled"] = x[:1]
         # Of 64 held-out instances.

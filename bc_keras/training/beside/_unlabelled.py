@@ -119,7 +119,7 @@ class Mixtures:
         """
         first = given
         if first is None:
-            first = self._first.value + replica() * BY_PROCESS
+            first = self._first.value + ops.cast(replica(), "float32") * BY_PROCESS
             self._first.assign((self._first.value + BY_STEP) % 1.0)
         return shares(ops.cast(ops.arange(size), "float32"), first)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from bc_core.losses._options import Base
 from bc_keras._keras_operations import over_classes
 from bc_keras.batches._labels import TINY, columns_of, is_float, target_classes
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
+from bc_keras.reference._blend import Member
 from bc_keras.reference._reference import only_tensor
 from bc_keras.training._state import Compatibility
 from bc_keras.training.beside._unlabelled import Mixtures, mixed
@@ -40,18 +41,20 @@ def unlabelled_dissonance(model: Any, state: Compatibility, reading: Reading, x:
     given, batch, share = state.unlabelled, state.step.given, None
     assert given is not None
     values = None if batch is None else batch["unlabelled"]
+    networks = [model, *_networks_behind(state.imitated)] if isinstance(given, Mixtures) else []
     if isinstance(given, Mixtures):
-        _check_takes_floats(model)
+        _check_take_floats(networks)
         share = given.next_share(ops.shape(keras.tree.flatten(x)[0])[0], values)
         x = mixed(x, share)
     else:
         x = given.next_inputs(values)
     x = keras.tree.map_structure(_as_input, x)
-    with _statistics_kept(model), _random_numbers_kept(model), _no_mixed_numbers_of_rows(model, given):
-        h2_output = only_tensor(model(x, training=True) if model._call_has_training_arg else model(x), "h2")
-    if len(h2_output.shape) == 1:
-        h2_output = ops.expand_dims(h2_output, -1)
-    answer = imitated(state, x, columns_of(h2_output), reading)
+    with _no_mixed_categories(networks):
+        with _statistics_kept(model), _random_numbers_kept(model):
+            h2_output = only_tensor(model(x, training=True) if model._call_has_training_arg else model(x), "h2")
+        if len(h2_output.shape) == 1:
+            h2_output = ops.expand_dims(h2_output, -1)
+        answer = imitated(state, x, columns_of(h2_output), reading)
     if not is_float(answer):
         raise ValueError("h1 gives labels, and on unlabelled inputs its probabilities are imitated: give its scores.")
     answer = state.imitated.to_imitate(answer, h2_output, reading.h1_from_logits, reading.from_logits)
@@ -119,32 +122,54 @@ def _loss(state: Compatibility, reading: Reading) -> DissonanceLoss:
     return DissonanceLoss(criterion, state.compiled.facts.reduction)
 
 
-def _check_takes_floats(model: keras.Model) -> None:
-    """Refuse an h2 that makes whole numbers of what it is given, whatever that is."""
-    for each in keras.tree.flatten(getattr(model, "inputs", None) or []):
-        if "float" not in (dtype := keras.backend.standardize_dtype(each.dtype)):
-            raise TypeError(says_not_mixed(dtype))
+def _networks_behind(reference: Member) -> Iterator[Any]:
+    """The networks that answer for h1 or a teacher."""
+    if reference.mixed is not None:
+        for member in reference.mixed.members:
+            yield from _networks_behind(member)
+    elif isinstance(reference.h1, keras.Layer):
+        yield reference.h1
+
+
+def _check_take_floats(networks: Iterable[Any]) -> None:
+    """Refuse a network that makes whole numbers of what it is given, whatever that is."""
+    for network in networks:
+        for each in keras.tree.flatten(getattr(network, "inputs", None) or []):
+            if "float" not in (dtype := keras.backend.standardize_dtype(each.dtype)):
+                raise TypeError(says_not_mixed(dtype))
+
+
+# They cut floats to whole numbers, or take each for a category of its own.
+_OF_CATEGORIES = tuple(
+    getattr(keras.layers, name)
+    for name in ("Embedding", "CategoryEncoding", "Hashing", "HashedCrossing", "IntegerLookup", "StringLookup")
+)
 
 
 @contextmanager
-def _no_mixed_numbers_of_rows(model: keras.Model, given: Any) -> Iterator[None]:
-    """Within it an embedding refuses floats, which it would cut to whole numbers."""
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
-    if not isinstance(given, Mixtures):
-        layers = []
+def _no_mixed_categories(networks: Iterable[Any]) -> Iterator[None]:
+    """Within it layers of categories refuse floats, which would be other categories."""
+    layers = [layer for network in networks for layer in network._flatten_layers() if isinstance(layer, _OF_CATEGORIES)]
+    refused: list[str] = []
 
-    def refusing(call: Any) -> Any:
+    def refusing(layer: Any, call: Any) -> Any:
         def checked(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            if "float" in (dtype := keras.backend.standardize_dtype(inputs.dtype)):
-                raise TypeError(f"{says_not_mixed(dtype)[:-1]}, for an embedding.")
+            for leaf in keras.tree.flatten(inputs):
+                if "float" in (dtype := keras.backend.standardize_dtype(leaf.dtype)):
+                    refused.append(f"{says_not_mixed(dtype)[:-1]}, for {type(layer).__name__} {layer.name!r}.")
+                    raise TypeError(refused[0])
             return call(inputs, *args, **kwargs)
 
         return checked
 
     try:
         for layer in layers:
-            layer.__dict__["call"] = refusing(layer.call)
+            layer.__dict__["call"] = refusing(layer, layer.call)
         yield
+    except (TypeError, ValueError) as error:
+        if not refused:
+            raise
+        raise TypeError(refused[0]) from error  # without what Keras, and whoever asks h1, say around it
     finally:
         for layer in layers:
             layer.__dict__.pop("call", None)
@@ -152,12 +177,12 @@ def _no_mixed_numbers_of_rows(model: keras.Model, given: Any) -> Iterator[None]:
 
 @contextmanager
 def _statistics_kept(model: keras.Model) -> Iterator[None]:
-    """Within it batch normalisation leaves the statistics alone that it keeps for inference."""
-    kept = [
-        (layer, layer.momentum)
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
+    """Within it batch normalisation keeps its statistics for inference, and a stateful layer where it stands."""
+    layers = model._flatten_layers()
+    kept = [(layer, layer.momentum) for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    stateful = [layer for layer in layers if getattr(layer, "stateful", False)]
+    states = keras.tree.flatten([getattr(layer, "states", None) or [] for layer in stateful])
+    before = [each.value * 1 for each in states]
     try:
         for layer, _ in kept:
             # All of the old and nothing of the new.
@@ -166,6 +191,8 @@ def _statistics_kept(model: keras.Model) -> Iterator[None]:
     finally:
         for layer, momentum in kept:
             layer.momentum = momentum
+        for each, value in zip(states, before, strict=True):
+            each.assign(value)
 
 
 # Added to the seeds of random layers; any number that nobody adds to a seed of theirs.

@@ -19,6 +19,7 @@ SCRIPT = Path(__file__).parents[1] / "distributed_training.py"
 # long, so some say two things at once: either would make a difference.
 RECIPES = [
     {"unlabelled": True},
+    {"unlabelled": "mixed", "dissonance": "imitation"},
     {"dissonance": "strict_imitation", "normalization": "support"},
     {"stored": True, "normalization": "support"},
     {"loss": "focal_distillation", "loss_options": {"temperature": 4.0}},

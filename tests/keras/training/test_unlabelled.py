@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bc_core.losses._mixtures import first_share, shares
-from bc_keras import BCModel, StoredOutputs, unwrap
+from bc_keras import BCModel, Reference, StoredOutputs, unwrap
 
 N, FEATURES, CLASSES = 12, 5, 3
 GENERATOR = np.random.default_rng(3)
@@ -250,7 +250,7 @@ def embedding(cast: bool) -> Any:
         (True, "int32", "Received: inputs of type int32"),
         # Cut to whole numbers by the model, or by its embedding, without a word.
         (True, "float32", "Received: inputs of type int32"),
-        (False, "float32", "of type float32, for an embedding"),
+        (False, "float32", "of type float32, for Embedding"),
     ],
 )
 def test_numbers_of_words_are_not_mixed(cast, dtype, says):
@@ -261,6 +261,50 @@ def test_numbers_of_words_are_not_mixed(cast, dtype, says):
     # On JAX a fit that fails in its step leaves a model without values, whatever has failed.
     if keras.backend.backend() != "jax":
         assert h2.predict(x, verbose=0).shape == (N, CLASSES)
+
+
+def categories() -> Any:
+    layers = keras.layers
+    ids = layers.Input((2,))
+    return keras.Model(ids, layers.Dense(CLASSES)(layers.CategoryEncoding(4)(ids)))
+
+
+@pytest.mark.parametrize("who", ["h2", "h1", "teacher"])
+@pytest.mark.parametrize("made", [categories, lambda: embedding(False)], ids=["encoding", "embedding"])
+def test_whoever_cuts_floats_to_categories_is_not_asked_about_mixtures(made, who):
+    """Without a word a category of its own would answer for what lies between two others."""
+    layers = keras.layers
+    names = ("h1", "h2", "teacher", "member")
+    asked = {name: keras.Sequential([layers.Input((2,)), layers.Dense(CLASSES)]) for name in names} | {who: made()}
+    x = (np.arange(2 * N).reshape(N, 2) % 4).astype("float32")
+    teacher = Reference([(asked.pop("teacher"), 0.5), (asked.pop("member"), 0.5)])
+    with pytest.raises(TypeError, match="^unlabelled='mixed' mixes the inputs"):
+        fitted(**asked, x=x, dissonance="imitation", unlabelled="mixed", teacher=teacher if who == "teacher" else None)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras's own stateful layers cannot be trained on torch")
+def test_a_stateful_layer_goes_on_from_the_labelled_batch():
+    def made(seed):
+        keras.utils.set_random_seed(seed)
+        layers = keras.layers
+        rows = layers.Input(batch_shape=(N // 2, FEATURES, 1))
+        return keras.Model(rows, layers.Dense(CLASSES)(layers.SimpleRNN(3, stateful=True)(rows)))
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    trained = []
+    for unlabelled in (None, "mixed"):
+        h2 = made(1)
+        model = h2 if unlabelled is None else BCModel(h2, h1=flat(), lambda_c=0.0, unlabelled=unlabelled)
+        model.compile(keras.optimizers.SGD(0.1), loss, jit_compile=False)
+        model.fit(X[..., None], Y, batch_size=N // 2, epochs=2, shuffle=False, verbose=0)
+        trained.append(model.get_weights())
+    for plain, held in zip(*trained, strict=True):
+        np.testing.assert_array_equal(plain, held)
+
+
+def flat() -> Any:
+    layers = keras.layers
+    return keras.Sequential([layers.Input((FEATURES, 1)), layers.Flatten(), layers.Dense(CLASSES)])
 
 
 def test_a_saved_training_goes_on_with_mixtures(tmp_path):
