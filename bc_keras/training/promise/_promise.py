@@ -239,6 +239,11 @@ def steps_of(model: keras.Model) -> int:
     return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
 
 
+def batches_of(model: keras.Model) -> int:
+    """How many an optimizer has seen that takes a step by several of them."""
+    return int(keras.ops.convert_to_numpy(optimizer_of(model)._iterations))
+
+
 def told_by(weights: Weights) -> list[int]:
     """A number for each by which weights are told from others."""
     return [zlib.crc32(np.ascontiguousarray(each).reshape(-1).view(np.uint8).data) for each in weights]

@@ -22,6 +22,7 @@ from bc_keras.training.promise._promise import (
     KeepsPromise,
     Promised,
     as_fit_ends,
+    batches_of,
     optimizer_of,
     steps_of,
     told_by,
@@ -75,7 +76,7 @@ class PromiseLooks(KeepsPromise):
         self._promised: Promised = promised
         self._asked: AskedData | None = None
         self._goes_by_steps = False
-        self._steps_before = 0
+        self._batches_before = 0
         self._validation: _Validation | None = None
         # How many instances there are, and how many h1 gets right.
         self._known: tuple[int, int] | None = None
@@ -93,7 +94,7 @@ class PromiseLooks(KeepsPromise):
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Count from here."""
-        self._steps_before, self._validation = steps_of(self.model), None
+        self._batches_before, self._validation = batches_of(self.model), None
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Take what a validation has counted, if it is of the weights with which ``fit`` would end."""
@@ -164,8 +165,9 @@ class LooksBySteps(PromiseLooks):
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Look, where every so many steps were asked for."""
-        keeper, steps = self._promised.keeper, self._steps_before + batch + 1
-        every = keeper.options.every
+        keeper, every = self._promised.keeper, self._promised.keeper.options.every
+        # As the optimizer counts its steps, which may each be of several batches.
+        steps = (self._batches_before + batch + 1) // (optimizer_of(self.model).gradient_accumulation_steps or 1)
         if every is not None and steps // every > (keeper.steps or 0) // every:
             self._look()
 
