@@ -273,7 +273,7 @@ def _mixed_in_numpy(how: How, setting: float, form: Form, first: Any, second: An
     given = ((first, form.h1_from_logits), (second, form.from_logits))
     of_h1, of_h2 = (as_logits(scores, is_logits, form.binary, np) for scores, is_logits in given)
     numpy = NumpyOperations()
-    scores = blended(numpy, how, setting, of_h1, of_h2, form.binary)
+    scores = blended(numpy, how, setting, of_h1, of_h2, each_alone=form.binary)
     if form.from_logits:
         return scores
     return numpy.sigmoid(scores) if form.binary else numpy.softmax(scores)
@@ -291,7 +291,7 @@ def _made(h1: Any, h2: Any, how: How, setting: float, form: Form) -> keras.Model
     for model, from_logits in zip(copies, (form.h1_from_logits, form.from_logits), strict=True):
         output = ops.cast(only_tensor(model(inputs, training=False), model.name), "float32")
         scores.append(as_logits(output, from_logits, form.binary))
-    mixed = blended(over_classes, how, setting, scores[0], scores[1], form.binary)
+    mixed = blended(over_classes, how, setting, scores[0], scores[1], each_alone=form.binary)
     if form.binary:
         mixed = mixed if form.from_logits else ops.sigmoid(mixed)
     else:

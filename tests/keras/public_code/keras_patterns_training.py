@@ -121,8 +121,8 @@ class SampleWeights(Program):
 @listed
 class Regularizers(Program):
     what = "`kernel_regularizer`, `activity_regularizer` and `add_loss` in a layer"
-    # Three gradients meet at what the first layer says, and TensorFlow adds them in the order in which they are ready: a
-    # dissonance makes that of the loss ready later, so that a last bit differs on some processors.
+    # Three gradients meet at what the first layer says, and TensorFlow adds them in the order in which they are ready:
+    # a dissonance makes that of the loss ready later, so that a last bit differs on some processors.
     exact = keras.backend.backend() != "tensorflow"
 
     def build(self):
