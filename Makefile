@@ -50,16 +50,12 @@ JAX_CACHE := XLA_FLAGS="$(strip $(IN_HASTE))" JAX_COMPILATION_CACHE_DIR=$(abspat
 NPM := cd frontend && npm
 # Installed once, by whichever part comes first: the make that test-frontend calls does not know of the others.
 PACKAGES_OF_NODE := $(if $(shell command -v npm),frontend/node_modules/.installed)
-# A part that runs alone has two workers.
-WORKERS := 2
-PYTEST_ARGUMENTS = -m pytest -n $(WORKERS) --dist worksteal
-PYTEST = $(BIN)/python $(PYTEST_ARGUMENTS)
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Four at a time, each in one process: a second worker would import a framework and collect all tests again. Where tests
-# of one wait, for a browser or a process, the others go on. What takes longest comes first.
+# Two at a time: where tests of one wait, for a browser or a process, those of the other go on.
 test: $(VENV)/.dev  ## All tests, doctests and checks.
-	$(MAKE) --no-print-directory -j 4 WORKERS=0 \
-		test-packages test-tensorflow test-torch test-jax test-lowest lint test-frontend docs test-bits
+	$(MAKE) --no-print-directory -j 2 \
+		lint test-frontend docs test-bits test-packages test-jax test-tensorflow test-torch test-lowest
 
 # With npm, since pages are checked with axe-core.
 test-packages: $(VENV)/.dev $(PACKAGES_OF_NODE)  ## What needs no Keras, and the doctests.
@@ -99,7 +95,7 @@ $(LOWEST)/.installed: $(VENV)/.dev constraints-lowest.txt
 	touch $@
 
 test-lowest: $(LOWEST)/.installed  ## A part of the tests with the lowest versions of setup.cfg; TORCH=2.4.1 for torch's too.
-	$(LOWEST)/bin/python $(PYTEST_ARGUMENTS) -m "not slow" -k "$(NO_TENSORFLOW)" $(LOWEST_TESTS)
+	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" -k "$(NO_TENSORFLOW)" $(LOWEST_TESTS)
 
 notebooks: $(VENV)/.dev  ## The notebooks, each in a new kernel, and keep what they show.
 	$(BIN)/python notebooks/run.py
