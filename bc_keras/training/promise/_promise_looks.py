@@ -76,7 +76,6 @@ class PromiseLooks(KeepsPromise):
         self._promised: Promised = promised
         self._asked: AskedData | None = None
         self._goes_by_steps = False
-        self._batches_before = 0
         self._validation: _Validation | None = None
         # How many instances there are, and how many h1 gets right.
         self._known: tuple[int, int] | None = None
@@ -93,8 +92,8 @@ class PromiseLooks(KeepsPromise):
         self._promised.begin(self.model, self._state)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Count from here."""
-        self._batches_before, self._validation = batches_of(self.model), None
+        """Nothing has validated yet."""
+        self._validation = None
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Take what a validation has counted, if it is of the weights with which ``fit`` would end."""
@@ -162,6 +161,13 @@ class LooksBySteps(PromiseLooks):
 
     Apart, since where any callback listens to batches Keras reads their logs after each, which waits for the device.
     """
+
+    _batches_before = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Count batches from here."""
+        super().on_epoch_begin(epoch, logs)
+        self._batches_before = batches_of(self.model)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Look, where every so many steps were asked for."""
