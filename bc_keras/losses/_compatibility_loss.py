@@ -5,7 +5,6 @@ Written once for Keras; `BCModel` and the eight named losses are shells over thi
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import keras
@@ -24,6 +23,7 @@ from bc_core.losses._options import (
     labels_suffice,
     options_of_dissonance,
 )
+from bc_keras._copies import sharing
 from bc_keras.batches._labels import h1_classes, is_binary, is_float
 from bc_keras.losses._instance_terms import Counted, InstanceTerms, binary_terms, multiclass_terms
 from bc_keras.losses._values import check_values
@@ -238,7 +238,7 @@ class CompatibilityLoss(keras.losses.Loss):
             )
         loss = self
         if reduction != "default":
-            loss = copy.copy(self)
+            loss = sharing(self)
             loss.reduction = _reduction(reduction)
         # Keras casts all that it hands to `call` to floats, which would make scores of labels.
         mask = get_keras_mask(h2_output)

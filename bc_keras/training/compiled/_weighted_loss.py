@@ -10,6 +10,7 @@ from keras import ops
 from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 from keras.src.losses.loss import reduce_weighted_values  # public nowhere; how every loss of Keras is reduced
 
+from bc_keras._copies import sharing
 from bc_keras.batches._labels import columns_of
 
 _Shape = tuple[int | None, ...]
@@ -28,9 +29,7 @@ def weighted_loss(compile_loss: Any, target: Any, h2_output: Any, weight: Any) -
         ValueError: a loss that does not give a value for each of these, such as one number for the batch.
     """
     ((_, loss, loss_weight, _),) = compile_loss._flat_losses
-    # A copy that shares all it holds; copy.copy would save and load the loss.
-    each = object.__new__(type(loss))
-    each.__dict__.update(loss.__dict__)
+    each = sharing(loss)
     if type(loss).__call__ is keras.losses.Loss.__call__:
         each.call = lambda y_true, y_pred: _by_instance(loss, loss.call, y_true, y_pred, tuple(weight.shape))
         value = each(target, h2_output, weight)
