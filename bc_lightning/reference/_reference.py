@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -20,7 +19,7 @@ from bc_lightning.batches._model_outputs import scores_from_output
 from bc_lightning.reference._blend import Blend
 from bc_lightning.reference._fingerprint import fingerprint
 from bc_lightning.reference._mapped_classes import MappedClasses
-from bc_lightning.reference._modules import answers_of, device_of, module_behind, modules_behind, move, set_eval
+from bc_lightning.reference._modules import answers_of, copied, device_of, module_behind, modules_behind, move, set_eval
 
 
 class Reference:
@@ -416,7 +415,7 @@ class Reference:
         if wanted not in self._copies:
             # Validation runs in inference mode; weights made there could not be used in training afterwards.
             with torch.inference_mode(False):
-                self._copies[wanted] = copy.deepcopy(module).to(wanted)
+                self._copies[wanted] = copied(module).to(wanted)
         return self._copies[wanted]
 
     @property
