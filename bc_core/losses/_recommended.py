@@ -53,7 +53,7 @@ def recommend(
             less there.
 
     Raises:
-        ValueError: another h1, or two networks where h1 is no model.
+        ValueError: another h1, or two networks where h1 is no model or does not know all classes.
 
     Example:
         >>> from bc_core import recommend
@@ -70,6 +70,11 @@ def recommend(
     known(h1, ("model", "stored", "labels"), "h1")
     if two_networks and h1 != "model":
         raise ValueError(f"Two networks at inference need h1 as a model. Received: h1={h1!r}, two_networks=True.")
+    if two_networks and new_classes:
+        raise ValueError(
+            "h1 votes against every class that it does not know, so a mean of both models' answers would lose the new "
+            "ones: leave two_networks out. Received: new_classes=True, two_networks=True."
+        )
     warm = same_architecture and h1 == "model"
     start: Literal["h1"] | None = "h1" if warm else None
     if h1 == "labels":
