@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from bc_core import Comparison
@@ -262,7 +262,9 @@ class LightningRecipe(Recipe):
     def _saved(self, h2: Any, directory: Path) -> str:
         # In memory first: a full disk is then an OSError that says so.
         content = io.BytesIO()
-        torch.save({key: value.cpu() for key, value in h2.state_dict().items()}, content)
+        # Beside tensors there may be what a module says of itself, its extra state.
+        state = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in h2.state_dict().items()}
+        torch.save(state, content)
         write_whole(directory / "model.pt", content.getvalue())
         return "model.pt"
 
