@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from bc_core.losses._blends import SPACES, Space, check_share, members_and_weights
 from bc_core.losses._options import known
@@ -403,9 +404,9 @@ class Reference:
 
     def _in_type_of(self, module: nn.Module, values: Any) -> nn.Module:
         """h1, or under a Trainer in true half or double precision a copy of it in the type of its inputs."""
-        wanted = next(
-            (value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()), None
-        )
+        # Inputs may come in lists and dictionaries.
+        given = (value for value in tree_leaves(list(values)) if isinstance(value, Tensor))
+        wanted = next((value.dtype for value in given if value.is_floating_point()), None)
         first = next((tensor for tensor in module.parameters() if tensor.is_floating_point()), None)
         if wanted is None or first is None or torch.is_autocast_enabled(first.device.type):
             return module
