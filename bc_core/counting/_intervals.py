@@ -144,31 +144,6 @@ def exact_upper(successes: float, trials: float, error: float) -> float:
     return _beta_quantile(successes + 1, trials - successes, 1 - error) if successes < trials else 1.0
 
 
-def bound_keeps(successes: int, trials: int, limit: float, confidence: float, side: Literal["lower", "upper"]) -> bool:
-    """Whether a one-sided bound of Clopper and Pearson keeps a limit, without the search for the bound itself.
-
-    Args:
-        successes: How many of the trials count.
-        trials: How many there were, at least 1.
-        limit: That the upper bound has to lie at or below, or the lower one at or above.
-        confidence: Of the bound.
-        side: Which bound.
-
-    Example:
-        >>> from bc_core.counting._intervals import bound_keeps, clopper_pearson_interval
-        >>> bound_keeps(0, 1000, 0.003, 0.95, "upper"), clopper_pearson_interval(0, 1000, side="upper")[1] <= 0.003
-        (True, True)
-    """
-    if side == "lower":
-        successes, limit = trials - successes, 1 - limit
-    if limit >= 1 or limit <= 0 or successes == trials:
-        return limit >= 1
-    from scipy.special import betainc
-
-    # The bound is the share at which more successes than these have this chance; at a larger share they have more.
-    return bool(betainc(successes + 1, trials - successes, limit) >= confidence)
-
-
 def _checked(successes: int, trials: int, confidence: float, side: str) -> tuple[int, int, float]:
     """Return plain integers and the chance of error that each bound may spend."""
     try:

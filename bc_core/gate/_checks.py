@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
+from bc_core.counting._deciding import MOST_TIMES, least_times
 from bc_core.counting._overlap import Verdict
 from bc_core.counting._paired import chance_at_most, newcombe_bounds
 from bc_core.counting._scores import SCORES
@@ -15,9 +16,6 @@ from bc_core.counting._several import holm
 from bc_core.counting._weighted import chance_of_so_few, chance_of_so_many, exact_bounds
 from bc_core.gate._evidence import Evidence
 from bc_core.promise._grammar import Constraint
-
-# Beyond so many times the instances that there are, nobody has them.
-_MOST_TIMES = 10_000.0
 
 
 class Found(NamedTuple):
@@ -185,23 +183,10 @@ def _with_what_is_missing(check: Check, bound: Constraint | float, at: Callable[
         found = at(times)
         return found.kept or found.broken < alarm
 
-    times = _least_times(decided)
+    times = least_times(decided)
     if times is None:
-        return replace(check, note=f"too close to the limit for {_MOST_TIMES:,.0f} times the instances to decide")
+        return replace(check, note=f"too close to the limit for {MOST_TIMES:,.0f} times the instances to decide")
     return replace(check, more=max(1, math.ceil((times - 1) * check.instances)))
-
-
-def _least_times(decided: Callable[[float], bool]) -> float | None:
-    high = 1.0
-    while not decided(high):
-        if high >= _MOST_TIMES:
-            return None
-        high *= 2
-    low = high / 2
-    while high - low > 1e-3 * low:
-        middle = (low + high) / 2
-        low, high = (low, middle) if decided(middle) else (middle, high)
-    return high
 
 
 def _percent(share: float) -> str:

@@ -15,6 +15,9 @@ from bc_core.slices._search import FoundSlice
 
 _WORST = 5
 _FEW_CHECKS = 15
+_KINDS = (
+    "Intervals are two-sided (Wilson); what checks say is at least or at most, one-sided (exact; of gains Newcombe's)"
+)
 MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "❔"}
 
 
@@ -26,6 +29,8 @@ def terminal(report: Report) -> str:
         lines += [f"{report.verdict.upper()}: {_tally(report.judgement.checks)}", ""]
     title = f"Comparison {report.comparison.name!r}" if report.comparison.name is not None else "Comparison"
     lines += [title, *report.comparison.overlap._told(report.scores, report.confidence)]
+    if report.verdict is not None:
+        lines.append(f"  {_KINDS}")
     lines += _told_parts(f"Worst {_parts_are(report)}", report.classes) + _told_parts("Worst slices", report.slices)
     if report.found:
         lines.append("Slices that were looked for, tried on the half that took no part in finding them")
@@ -51,13 +56,13 @@ def markdown(report: Report) -> str:
     if report.judgement is not None:
         checks = _worst_first(report.judgement.checks)
         lines += _table(
-            ("", "where", "wanted", "measured"),
+            ("", "where", "wanted", "measured, with one-sided bounds"),
             ((MARKS[check.verdict], check.scope, check.wanted, _measured(check)) for check in checks[:_FEW_CHECKS]),
         )
         if len(checks) > _FEW_CHECKS:
             lines += ["", f"{len(checks)} checks in all: {_tally(checks)}."]
     lines += _table(
-        ("score", "estimate", f"{100 * report.confidence:g} % interval"),
+        ("score", "estimate", f"{100 * report.confidence:g} % interval (Wilson)"),
         ((s.title, f"{s.value:.2%}", f"{s.low:.2%} to {s.high:.2%}") for s in report.scores if s.below),
     )
     if worst := [*_broken(report.classes), *_broken(report.slices)]:

@@ -21,6 +21,49 @@ LABELS: Final = 0.5
 """The share of the labels in what h2 is taught of a mixture, by default."""
 
 
+WEIGHT: Final = 1.0
+"""What the mean over unlabelled inputs counts beside that over the batch, by default."""
+
+BATCH_SIZE: Final = 32
+"""How many unlabelled inputs a step takes by default, where no loader says it."""
+
+
+def check_beside_unlabelled(
+    unlabelled: object, weight: float = WEIGHT, labels: float = LABELS, batch_size: int = BATCH_SIZE
+) -> None:
+    """Refuse what is said of unlabelled inputs, or of mixtures, where there are none: nothing would come of it.
+
+    What is the default may be said, as programs that pass everything on do.
+
+    Args:
+        unlabelled: the inputs, ``"mixed"``, or None.
+        weight: what was given as ``unlabelled_weight``.
+        labels: as ``mixed_labels``.
+        batch_size: as ``unlabelled_batch_size``.
+
+    Raises:
+        TypeError: such an argument.
+
+    Example:
+        >>> check_beside_unlabelled("mixed", 0.5)
+        >>> check_beside_unlabelled(None, 0.5)
+        Traceback (most recent call last):
+        TypeError: unlabelled_weight without inputs that it is of: ... Received: unlabelled_weight=0.5, unlabelled=None.
+    """
+    is_mixed = isinstance(unlabelled, str)
+    for name, value, default, is_of_use, inputs in (
+        ("unlabelled_weight", weight, WEIGHT, unlabelled is not None, "unlabelled=..., such as unlabelled='mixed'"),
+        ("unlabelled_batch_size", batch_size, BATCH_SIZE, unlabelled is not None and not is_mixed, "unlabelled=x"),
+        ("mixed_labels", labels, LABELS, is_mixed, "unlabelled='mixed'"),
+    ):
+        if not is_of_use and (isinstance(value, bool) or value != default):
+            kind = repr(unlabelled) if unlabelled is None or is_mixed else type(unlabelled).__name__
+            raise TypeError(
+                f"{name} without inputs that it is of: say which, {inputs}, or leave it out. Received: "
+                f"{name}={value!r}, unlabelled={kind}."
+            )
+
+
 def checked_weight(weight: float) -> float:
     """What the mean over unlabelled inputs counts beside that over the batch.
 

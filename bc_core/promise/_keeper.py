@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import Any, Literal, cast
 
@@ -165,7 +165,7 @@ class Keeper:
         self.steps: int | None = None
         self.best_steps: int | None = None
         self.best_is_mean = False
-        self._in_mean = 0
+        self._in_mean = self._looks = 0
 
     @property
     def lambda_c(self) -> float:
@@ -175,7 +175,8 @@ class Keeper:
     @property
     def verdict(self) -> PromiseVerdict | None:
         """Of the weights that the training ends with, were it to end now; None before the first look."""
-        return self._best if self.options.keep == "best" else self._last
+        found = self._best if self.options.keep == "best" else self._last
+        return None if found is None else replace(found, looks=self._looks)
 
     @property
     def last(self) -> PromiseVerdict | None:
@@ -253,6 +254,7 @@ class Keeper:
         return is_best
 
     def _judge(self, overlap: ErrorOverlap) -> PromiseVerdict:
+        self._looks += 1
         # What the classes are is of no matter here, and a checkpoint has less to keep.
         summed = ErrorOverlap(overlap.counts.sum(axis=0, keepdims=True))
         return judge(self.options.promise, summed, self.options.confidence)
@@ -303,6 +305,7 @@ class Keeper:
             "best_steps": self.best_steps,
             "best_is_mean": self.best_is_mean,
             "in_mean": self._in_mean,
+            "looks": self._looks,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -323,8 +326,9 @@ class Keeper:
             for counts in (state["last"], state["best"])
         )
         self.steps, self.best_steps = state["steps"], state["best_steps"]
-        # A checkpoint of before there were means has none.
+        # A checkpoint of before there were means has none; nor one of before looks were counted.
         self.best_is_mean, self._in_mean = state.get("best_is_mean", False), state.get("in_mean", 0)
+        self._looks = state.get("looks", max(self._in_mean, 1) if self._last is not None else 0)
 
 
 def _is_due(look: int) -> bool:

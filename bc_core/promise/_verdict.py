@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from bc_core.counting._intervals import bound_keeps
+from bc_core.counting._deciding import is_decided, least_times
 from bc_core.counting._overlap import ErrorOverlap, Verdict
 from bc_core.counting._scores import score_terms
 from bc_core.promise._grammar import Constraint, Promise
@@ -15,8 +15,6 @@ from bc_core.promise._grammar import Constraint, Promise
 Word = Literal["met", "missed", "cannot be told"]
 
 _WORDS: dict[Verdict, Word] = {"pass": "met", "fail": "missed", "inconclusive": "cannot be told"}
-# Beyond so many times the instances that there are, nobody has them.
-_MOST_TIMES = 10_000.0
 
 
 class Finding(NamedTuple):
@@ -67,7 +65,7 @@ class Finding(NamedTuple):
         if self.verdict == "missed":
             return f"{found}: missed by {100 * self.excess:.2g} points"
         if (needed := self.instances_needed) is not None:
-            return f"{found}: about {needed} instances would decide"
+            return f"{found}: about {needed - self.overlap.total} more instances would decide"
         return found
 
 
@@ -81,6 +79,8 @@ class PromiseVerdict:
         overlap: The counts that it is read from.
         confidence: Of each bound.
         reason: Why nothing can be told, where that is not the number of instances.
+        looks: How often these data were looked at while they steered a training; 0 where they took no part in it. A
+            bound of the first look holds; of later ones the best is shown, of weights that earlier ones have steered.
 
     Example:
         >>> from bc_core import ErrorOverlap, judge
@@ -89,7 +89,7 @@ class PromiseVerdict:
         Promise nfr <= 3%: met. On 1000 held-out instances nfr is 2%, at most 2.893% (95% confidence).
         >>> verdict = judge("nfr <= 2.5%", overlap)
         >>> verdict.verdict, verdict.value, verdict.target, verdict.findings[0].instances_needed
-        ('cannot be told', 0.02, 0.025, 2836)
+        ('cannot be told', 0.02, 0.025, 2725)
     """
 
     promise: Promise
@@ -97,6 +97,7 @@ class PromiseVerdict:
     overlap: ErrorOverlap
     confidence: float
     reason: str = ""
+    looks: int = 0
 
     @property
     def verdict(self) -> Word:
@@ -144,8 +145,15 @@ class PromiseVerdict:
         found = self.reason or "; ".join(map(str, self.findings))
         return (
             f"Promise {promised}: {self.verdict}. On {self.overlap.total} held-out instances {found} "
-            f"({100 * self.confidence:g}% confidence)."
+            f"({100 * self.confidence:g}% confidence{self._steered})."
         )
+
+    @property
+    def _steered(self) -> str:
+        # The first look chooses nothing, as nothing was chosen before it.
+        if self.looks < 2:
+            return ""
+        return f" of one look; {self.looks} at these data steered the training, so judge a release on others"
 
 
 def judge(promise: str | Iterable[str] | Promise, overlap: ErrorOverlap, confidence: float = 0.95) -> PromiseVerdict:
@@ -183,26 +191,15 @@ def _find(constraint: Constraint, overlap: ErrorOverlap, confidence: float) -> F
 
 def _instances_needed(constraint: Constraint, overlap: ErrorOverlap, confidence: float) -> int | None:
     """How many instances of the same kind would decide: a search over multiples of those that there are."""
-    counts = score_terms(constraint.score, overlap.counts.sum(axis=0))
-    successes, trials = int(counts[0]), int(counts[1])
-    if trials == 0 or successes / trials == constraint.limit:
+    above, below = (float(count) for count in score_terms(constraint.score, overlap.counts.sum(axis=0)))
+    if not below or above / below == constraint.limit:
         return None
-    keeps = constraint.excess(successes / trials) < 0
-    # The bound on the side of the limit has to come to lie before it.
-    is_upper = keeps != constraint.higher_is_better
-
-    def decides(times: float) -> bool:
-        scaled = max(1, round(trials * times))
-        side: Literal["lower", "upper"] = "upper" if is_upper else "lower"
-        return bound_keeps(round(successes / trials * scaled), scaled, constraint.limit, confidence, side)
-
-    if not decides(_MOST_TIMES):
-        return None
-    low, high = 1.0, _MOST_TIMES
-    while high - low > 0.5 / overlap.total:
-        middle = (low + high) / 2
-        low, high = (low, middle) if decides(middle) else (middle, high)
-    return math.ceil(high * overlap.total)
+    times = least_times(
+        lambda times: is_decided(
+            above / below, below * times, constraint.limit, constraint.higher_is_better, 1 - confidence
+        )
+    )
+    return None if times is None else math.ceil(times * overlap.total)
 
 
 def _percent(share: float) -> str:

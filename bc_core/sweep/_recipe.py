@@ -16,7 +16,7 @@ from bc_core.comparison._evaluation import performance
 from bc_core.losses._blends import PLAIN as PLAIN_H2
 from bc_core.losses._blends import TEACHER, check_imitates
 from bc_core.losses._dissonances import DISSONANCES
-from bc_core.losses._mixtures import LABELS
+from bc_core.losses._mixtures import LABELS, check_beside_unlabelled
 from bc_core.losses._options import check_lambda_of, labels_suffice
 from bc_core.promise._keeper import Keeper, PromiseOptions
 from bc_core.sweep._folder import DATASETS, LOSS, Report, Trained
@@ -143,6 +143,7 @@ class Recipe(ABC):
         self.promise_options = None if promise_options is None else dict(promise_options)
         for promise in self.promises:
             PromiseOptions.of(promise, self.promise_options)
+        check_beside_unlabelled(unlabelled, unlabelled_weight, mixed_labels)
         # What is asked or read beside h1, under the names of what trains.
         self.beside = {"teacher": teacher, "plain": plain, "unlabelled": unlabelled}
         self.unlabelled_weight, self.mixed_labels = unlabelled_weight, mixed_labels

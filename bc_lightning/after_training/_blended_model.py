@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from bc_core.after_training._blending import How, blended, check_setting
 from bc_lightning._torch_operations import TorchOperations
 from bc_lightning.batches._model_outputs import scores_from_output
-from bc_lightning.reference._modules import device_of_module, move
+from bc_lightning.reference._modules import copied, device_of_module, move
 
 
 class Form(NamedTuple):
@@ -108,7 +107,7 @@ class BlendedModel(nn.Module):
     ) -> None:
         super().__init__()
         self.how, self.setting, self.form = how, setting, form
-        self.h1, self.h2 = copy.deepcopy(h1), copy.deepcopy(h2)
+        self.h1, self.h2 = copied(h1), copied(h2)
         if (device := device_of_module(h2)) is not None:
             move(self.h1, device)
         self._scores = picks

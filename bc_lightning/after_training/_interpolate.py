@@ -40,7 +40,8 @@ def interpolate(
 
     Running statistics (BatchNorm's) are of neither network's activations: they are estimated anew for each alpha, from
     `statistics`, but for 0 and 1, which are h2 and h1 themselves, and where those of h1 and h2 are the same. Buffers of
-    whole numbers are h2's. The mean is taken in float32 at least, and given h2's types.
+    whole numbers and masks are h2's; a spectral norm is that of the mixed weight. The mean is taken in float32 at
+    least, and given h2's types.
 
     Args:
         h1: The model in use, a module of h2's architecture; its own types and device.
@@ -64,7 +65,7 @@ def interpolate(
     Raises:
         TypeError: h1 or h2 has no weights, the data are missing or can be read only once.
         ValueError: The architectures differ (names the first layers and shapes), statistics are missing, whole numbers
-            differ, or a promise, alphas or confidence that can't be.
+            or masks differ, or a promise, alphas or confidence that can't be.
 
     Reference:
         Schumann et al., "Backward Compatibility During Data Updates by Weight Interpolation", EACL 2024.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -14,8 +13,10 @@ from bc_core import ErrorOverlap
 from bc_core.after_training._interpolating import shares_of_layers
 from bc_core.reference._class_map import check_same_classes
 from bc_core.reference._weights import check_alike, renaming, shapes_of
+from bc_lightning.after_training._made_weights import layer_of, make_anew, of_one_network, singular_vectors
 from bc_lightning.after_training._statistics import estimate, layers_with_statistics
 from bc_lightning.evaluation._evaluate import _in_batches, evaluate
+from bc_lightning.reference._modules import copied
 from bc_lightning.reference._reference import Reference
 from bc_lightning.training._module import unwrap
 from bc_lightning.training._warm_start import network_of, tensors_of, weights_behind
@@ -55,25 +56,35 @@ class Mixture:
         # h2 may be what is set.
         self._second = {name: tensor.detach().clone() for name, tensor in second.items()}
         # A tied one under the first of its names, or it would be set twice.
-        self._set = {id(tensor): (name, tensor) for name, tensor in reversed(tensors_of(network, "h2").items())}
+        self._tensors = tensors_of(network, "h2")
+        self._set = {id(tensor): (name, tensor) for name, tensor in reversed(self._tensors.items())}
         self._normalised = self._layers_to_estimate(network)
-        _check_whole_numbers(self._first, self._second)
+        self._singular = singular_vectors(network)
+        self._of_one = of_one_network(network, self._singular)
+        _check_same(self._first, self._second, self._of_one)
         self._data = _readable(data, "data")
         self._statistics = None if statistics is None else _readable(statistics, "statistics")
         self._check_given(self._normalised)
-        self.layers: Sequence[str] = list(
-            dict.fromkeys(name.rpartition(".")[0] for name, _ in network.named_parameters())
-        )
+        self.layers: Sequence[str] = list(dict.fromkeys(layer_of(name) for name, _ in network.named_parameters()))
 
     def mix(self, shares: float | Mapping[str, float]) -> None:
         """Set the weights; at a share of 0 or 1 everything is h2's or h1's own."""
         alone, share_of = shares_of_layers(shares)
         with torch.inference_mode(False), torch.no_grad():
             for name, tensor in self._set.values():
-                share = share_of(name.rpartition(".")[0])
-                tensor.copy_(_between(self._first[name], self._second[name], share))
+                share = share_of(layer_of(name))
+                is_mixed = name not in self._of_one
+                tensor.copy_(_between(self._first[name], self._second[name], share if is_mixed else 0))
+            self._fit_vectors(share_of)
+            make_anew(network_of(self._target))
         if self._normalised and alone not in (0, 1):
             self._estimate()
+
+    def _fit_vectors(self, share_of: Callable[[str], float]) -> None:
+        """Those of a spectral norm belong to the mixed weight, and lie nowhere between h1's and h2's."""
+        for each in self._singular:
+            if share_of(layer_of(each.names[0])) not in (0, 1):
+                each.estimate(self._tensors[name] for name in each.names)
 
     def overlap(self) -> ErrorOverlap:
         """Counts of h1 and the network on the validation data."""
@@ -139,10 +150,9 @@ def copy_of(h2: Any) -> Any:
     held = {name: h2.__dict__.pop(name) for name in ("_trainer", "_fabric") if name in h2.__dict__}
     try:
         h2.__dict__.update(dict.fromkeys(held))
-        made = copy.deepcopy(h2)
+        return copied(h2)
     finally:
         h2.__dict__.update(held)
-    return made
 
 
 def _between(first: Tensor, second: Tensor, share: float) -> Tensor:
@@ -180,10 +190,11 @@ def _ties(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return {name: f"the tensor of {names.setdefault(id(tensor), name)}" for name, tensor in tensors.items()}
 
 
-def _check_whole_numbers(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
-    """Refuse buffers of whole numbers that differ: nothing lies between them."""
+def _check_same(first: Mapping[str, Tensor], second: Mapping[str, Tensor], of_one: Set[str]) -> None:
+    """Refuse buffers that differ, between whose values nothing lies: whole numbers, and some that are named."""
     for name, tensor in second.items():
-        if tensor.is_floating_point() or tensor.is_complex() or name.rpartition(".")[2] == _COUNTS:
+        lies_between = tensor.is_floating_point() or tensor.is_complex() or name.rpartition(".")[2] == _COUNTS
+        if lies_between and name not in of_one:
             continue
         if not torch.equal(first[name].to(tensor.device), tensor):
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bc_core import Sweep, linear_lambdas
 from bc_lightning.losses._losses import BCCrossEntropyLoss, StrictImitationCrossEntropyLoss
+from bc_lightning.reference._modules import copied
 from bc_lightning.sweep._data import check_ids
 from bc_lightning.sweep._sweep import sweep
 from bc_tensorboard.original import _manager, _widgets
@@ -50,7 +50,7 @@ class _Begins(SweepArguments):
         h2 = self.h2
         if isinstance(h2, torch.nn.Module) and not hasattr(h2, "configure_optimizers"):
             # The original's loop put it into train mode; it may be a copy of an h1 that was put into eval mode.
-            h2 = copy.deepcopy(h2).train()
+            h2 = copied(h2).train()
         return sweep(h2, self.h1, train, **given)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import types
 from collections.abc import Callable, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+AModule = TypeVar("AModule", bound=nn.Module)
 
 
 def module_behind(obj: Any) -> nn.Module | None:
@@ -86,6 +89,35 @@ def answers_of(network: nn.Module, call: Callable[[], Any]) -> list[Any]:
     finally:
         hook.remove()
     return outputs
+
+
+def copied(module: AModule) -> AModule:
+    """A copy of a module, also where a step has left tensors with a history in its attributes.
+
+    Such are the weights that the older hooks of torch compute (spectral and weight norm, pruning), and what somebody
+    keeps of a step. In the copy they are values; those hooks compute theirs anew when it is called.
+
+    Example:
+        >>> import torch
+        >>> from torch.nn.utils import spectral_norm
+        >>> layer = spectral_norm(torch.nn.Linear(3, 2))
+        >>> answer = layer(torch.ones(1, 3))  # copy.deepcopy(layer) fails from here on
+        >>> copied(layer).weight.grad_fn is None, layer.weight.grad_fn is None
+        (True, False)
+    """
+    held = [
+        (vars(part), name, value)
+        for part in module.modules()
+        for name, value in vars(part).items()
+        if isinstance(value, Tensor) and not value.is_leaf
+    ]
+    try:
+        for own, name, value in held:
+            own[name] = value.detach()
+        return copy.deepcopy(module)
+    finally:
+        for own, name, value in held:
+            own[name] = value
 
 
 def set_eval(module: nn.Module) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from bc_core.losses._blends import SPACES, Space, check_share, members_and_weights
 from bc_core.losses._options import known
@@ -20,7 +20,7 @@ from bc_lightning.batches._model_outputs import scores_from_output
 from bc_lightning.reference._blend import Blend
 from bc_lightning.reference._fingerprint import fingerprint
 from bc_lightning.reference._mapped_classes import MappedClasses
-from bc_lightning.reference._modules import answers_of, device_of, module_behind, modules_behind, move, set_eval
+from bc_lightning.reference._modules import answers_of, copied, device_of, module_behind, modules_behind, move, set_eval
 
 
 class Reference:
@@ -404,9 +404,9 @@ class Reference:
 
     def _in_type_of(self, module: nn.Module, values: Any) -> nn.Module:
         """h1, or under a Trainer in true half or double precision a copy of it in the type of its inputs."""
-        wanted = next(
-            (value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()), None
-        )
+        # Inputs may come in lists and dictionaries.
+        given = (value for value in tree_leaves(list(values)) if isinstance(value, Tensor))
+        wanted = next((value.dtype for value in given if value.is_floating_point()), None)
         first = next((tensor for tensor in module.parameters() if tensor.is_floating_point()), None)
         if wanted is None or first is None or torch.is_autocast_enabled(first.device.type):
             return module
@@ -416,7 +416,7 @@ class Reference:
         if wanted not in self._copies:
             # Validation runs in inference mode; weights made there could not be used in training afterwards.
             with torch.inference_mode(False):
-                self._copies[wanted] = copy.deepcopy(module).to(wanted)
+                self._copies[wanted] = copied(module).to(wanted)
         return self._copies[wanted]
 
     @property

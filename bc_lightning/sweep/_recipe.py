@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from bc_core import Comparison
@@ -32,6 +31,7 @@ from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.losses._losses import MODEL_LOSSES, ModelLoss
 from bc_lightning.reference._asked_items import NotRepeatableError
 from bc_lightning.reference._fingerprint import fingerprint
+from bc_lightning.reference._modules import copied
 from bc_lightning.reference._reference import Reference
 from bc_lightning.reference._stored import StoredOutputs, store_outputs
 from bc_lightning.sweep._data import Data, check_ids, in_short, is_read_whole
@@ -69,9 +69,7 @@ def _quiet_and_seeded(seed: int) -> Iterator[None]:
 class LightningRecipe(Recipe):
     """How a point is trained in Lightning. Its arguments are those of `sweep`."""
 
-    framework = Framework(
-        nn.Module, "a module", "torch, numpy.random or random", _quiet_and_seeded, copy.deepcopy, told_of
-    )
+    framework = Framework(nn.Module, "a module", "torch, numpy.random or random", _quiet_and_seeded, copied, told_of)
 
     def __init__(
         self,
@@ -222,7 +220,7 @@ class LightningRecipe(Recipe):
         bases = self._bases()
         self.shares_plain = not self.plain or all(base == bases[0] for base in bases)
         for point in self._trial_points():
-            self._wrapped(copy.deepcopy(h2), point, self.reference)
+            self._wrapped(copied(h2), point, self.reference)
 
     def _wrapped(
         self, h2: nn.Module, point: Point, h1: Any, kept_beside: Mapping[str, StoredOutputs] = MappingProxyType({})
@@ -264,7 +262,9 @@ class LightningRecipe(Recipe):
     def _saved(self, h2: Any, directory: Path) -> str:
         # In memory first: a full disk is then an OSError that says so.
         content = io.BytesIO()
-        torch.save({key: value.cpu() for key, value in h2.state_dict().items()}, content)
+        # Beside tensors there may be what a module says of itself, its extra state.
+        state = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in h2.state_dict().items()}
+        torch.save(state, content)
         write_whole(directory / "model.pt", content.getvalue())
         return "model.pt"
 

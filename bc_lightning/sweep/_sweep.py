@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bc_core import Sweep, Tracker
 from bc_core.comparison._comparison import Metadata
-from bc_core.losses._mixtures import LABELS
+from bc_core.losses._mixtures import LABELS, WEIGHT
 from bc_core.sweep._running import sweep_by
 from bc_lightning.sweep._recipe import LightningRecipe, Loss
 from bc_tensorboard.writing._sweep_log import trackers_of
@@ -53,7 +53,7 @@ def sweep(
     teacher: Any = None,
     plain: Any = None,
     unlabelled: Any = None,
-    unlabelled_weight: float = 1.0,
+    unlabelled_weight: float = WEIGHT,
     mixed_labels: float = LABELS,
     evaluate_on_train: bool = True,
     store_h1: bool | str = "auto",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bc_core import Promise, PromiseVerdict
-from bc_core.losses._mixtures import LABELS
+from bc_core.losses._mixtures import LABELS, WEIGHT, check_beside_unlabelled
 from bc_core.reference._weights import check_start_from
 from bc_lightning._packages import Callback
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
@@ -98,7 +98,7 @@ class CompatibilityCallback(Callback):
         teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         plain: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
-        unlabelled_weight: float = 1.0,
+        unlabelled_weight: float = WEIGHT,
         mixed_labels: float = LABELS,
     ) -> None:
         # All but what is said of the callback itself; before there are other names.
@@ -109,6 +109,7 @@ class CompatibilityCallback(Callback):
         criterion_of(loss, lambda_c, loss_options or {})
         promised_by(promise, promise_data, promise_options, lambda_c)
         LogComparisons.of(comparisons)
+        check_beside_unlabelled(unlabelled, unlabelled_weight, mixed_labels)
         if check_start_from(start_from):
             weights_behind(h1, "h1")
         self.h1 = h1

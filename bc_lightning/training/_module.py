@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from bc_core import Promise, check_lambda
 from bc_core.losses._blends import PLAIN, check_scale_of_blend
 from bc_core.losses._dissonances import DISSONANCES
-from bc_core.losses._mixtures import LABELS
+from bc_core.losses._mixtures import LABELS, WEIGHT, check_beside_unlabelled
 from bc_core.losses._options import check_known_scores, check_lambda_of, check_scale, known
 from bc_core.promise._keeper import PromiseOptions
 from bc_core.reference._weights import check_start_from
@@ -184,7 +184,7 @@ class BCLightningModule(CompatibleStep, LightningModule, metaclass=_Door):
         teacher: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         plain: nn.Module | Callable[..., Any] | Reference | StoredOutputs | list[Any] | None = None,
         unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
-        unlabelled_weight: float = 1.0,
+        unlabelled_weight: float = WEIGHT,
         mixed_labels: float = LABELS,
     ) -> None:
         pass
@@ -234,7 +234,7 @@ def _wrap(
     teacher: Any = None,
     plain: Any = None,
     unlabelled: Literal["mixed"] | Iterable[Any] | DataLoader | None = None,  # type: ignore[type-arg]
-    unlabelled_weight: float = 1.0,
+    unlabelled_weight: float = WEIGHT,
     mixed_labels: float = LABELS,
 ) -> Any:
     _check_wrappable(model, log_prefix)
@@ -248,6 +248,7 @@ def _wrap(
         call is None or call == "first" or callable(call) or (isinstance(call, int) and not isinstance(call, bool))
     ):
         raise ValueError(f"call must be 'first', an index or a function of the calls. Received: call={call!r}.")
+    check_beside_unlabelled(unlabelled, unlabelled_weight, mixed_labels)
     held_to = promised_by(promise, promise_data, promise_options, lambda_c)
     if held_to is not None and hasattr(model, "promise"):
         raise TypeError(

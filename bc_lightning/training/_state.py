@@ -172,6 +172,8 @@ class Run:
     unlabelled: Batches | None = None
     # The batch whose inputs were mixed last.
     mixed_at: Any = None
+    # What the schedule says of this step, where no device has to be asked for it.
+    lambda_c: float | None = None
 
     def epoch(self, stage: Stage) -> Epoch:
         """The epoch that is under way in a stage; outside of a Trainer there is no hook that begins it."""
@@ -214,6 +216,11 @@ class Compatibility:
         """h1, and the teacher and the plain h2 where there are such, by what they are called."""
         given = {H1: self.options.reference, TEACHER: self.options.teacher, PLAIN: self.options.plain}
         return {name: reference for name, reference in given.items() if reference is not None}
+
+    @property
+    def lambda_is_zero(self) -> bool:
+        """Whether this step is one of plain training, to the bit: always, or by what the schedule says of it."""
+        return self.options.lambda_is_zero or self.run.lambda_c == 0
 
     @property
     def imitated(self) -> Reference:

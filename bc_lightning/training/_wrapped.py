@@ -148,6 +148,7 @@ class CompatibleStep:
                 check_lambda_of(state.loss.dissonance, value)
                 # A tensor, filled in place: a new number in every step would recompile a compiled step.
                 cast("Tensor", state.loss.lambda_c).fill_(value)
+                state.run.lambda_c = float(value)
         return super().on_train_batch_start(batch, batch_idx, *args)  # type: ignore[misc]
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any) -> None:
@@ -457,6 +458,8 @@ def _automatic(step: Step, output: Any) -> Any:
     state = step.state
     if state.options.supplies_base:
         terms = penalty_terms(step)
+        if state.lambda_is_zero:
+            return terms.base
         return terms.base + state.loss.lambda_c * _with_unlabelled(step, terms.dissonance)
     if output is None:
         # The user's step asks Lightning to skip this batch; so do we.
@@ -477,7 +480,7 @@ def _with_penalty(step: Step, loss: Tensor) -> Tensor:
     """The user's loss plus lambda_c times the dissonance; with lambda_c = 0 the very same tensor."""
     step.stop_watching()
     unseen = is_unseen(step, loss)
-    plain = step.state.options.lambda_is_zero
+    plain = step.state.lambda_is_zero
     with torch.set_grad_enabled(not plain and torch.is_grad_enabled()):
         terms: LossTerms = penalty_terms(step, base=loss.detach())
     if unseen:
@@ -488,7 +491,5 @@ def _with_penalty(step: Step, loss: Tensor) -> Tensor:
 
 def _with_unlabelled(step: Step, dissonance: Tensor) -> Tensor:
     """The dissonance of a batch, and that of one without labels where there is a loader of such."""
-    if step.state.options.lambda_is_zero:
-        return dissonance
     beyond = unlabelled_dissonance(step)
     return dissonance if beyond is None else dissonance + beyond

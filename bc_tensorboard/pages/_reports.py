@@ -51,7 +51,7 @@ def _report(title: str, report: Mapping[str, Any] | str) -> str:
         f"{report['instances']} instances: {report['negative_flips']} broke, {report['positive_flips']} were repaired, "
         f"{report['both_wrong']} stay wrong."
     )
-    percent = f"{100 * report['confidence']:g} % interval"
+    percent = f"{100 * report['confidence']:g} % interval (Wilson)"
     checks = sorted(report["checks"], key=lambda check: _ORDER.index(check["verdict"]))
     tables = [
         _table("Checks", ("verdict", "where", "wanted", "measured", "one-sided bounds", "note"), map(_check, checks)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
@@ -73,12 +73,15 @@ class Promised:
         else:
             self.keeper.forget_best()
 
-    def take_in(self, now: Weights) -> None:
-        """Take weights into the mean."""
+    def take_in(self, now: Weights, as_they_are: Set[str]) -> None:
+        """Take weights into the mean, but for those that are given by name."""
         share, before = self.keeper.share_of_look(anew=self.mean is None), self.mean
-        self.mean = (
-            now if before is None else {name: _toward(before[name], value, share) for name, value in now.items()}
-        )
+        if before is None:
+            self.mean = now
+            return
+        self.mean = {
+            name: value if name in as_they_are else _toward(before[name], value, share) for name, value in now.items()
+        }
 
     def state_dict(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         """What a checkpoint is to remember; the best weights only where they are not the checkpoint's own."""
@@ -325,7 +328,7 @@ def _look(
     if keeper.options.keep == "best" and now is None:
         now = _copied(module.state_dict())
     if keeper.options.averages and now is not None and promised.rereads is not False:
-        promised.take_in(now)
+        promised.take_in(now, _of_one_network(module))
         if keeper.mean_is_due:
             of_mean = _of_mean(module, state, promised, overlap, now)
     if keeper.look(overlap, module.trainer.global_step, of_mean) and now is not None:
@@ -399,6 +402,12 @@ def _set_to(module: Any, weights: Weights) -> Iterator[None]:
         yield
     finally:
         module.load_state_dict(before)
+
+
+def _of_one_network(module: nn.Module) -> set[str]:
+    """Buffers of which there is no mean: masks, unit vectors; all but running statistics, as in `MeanWeights`."""
+    names = (name for name, _ in module.named_buffers(remove_duplicate=False))
+    return {name for name in names if name.rpartition(".")[2] not in ("running_mean", "running_var")}
 
 
 def _toward(mean: Any, now: Any, share: float) -> Any:

@@ -29,6 +29,11 @@ class Mixture(NamedTuple):
     own: Asked
     share: Tensor
 
+    @property
+    def is_told_by_shapes(self) -> bool:
+        """Whether shapes alone tell where the instances are: one tensor in each call, with one axis of so many."""
+        return all(_is_told_by_shapes(call, len(self.share)) for call in (self.asked, self.own))
+
     def of(self, values: Tensor) -> Tensor:
         """Values of the instances, (N, ...), mixed alike."""
         return _mixed(values, self.share)
@@ -57,6 +62,56 @@ class Mixture(NamedTuple):
         if not is_logits:
             return blend
         return blend.logit(ROUNDING) if binary else blend.clamp_min(torch.finfo(blend.dtype).tiny).log()
+
+
+def _is_told_by_shapes(call: Asked, size: int) -> bool:
+    tensors = [tensor for tensor in tensors_in(call[:2]) if tensor.ndim]
+    others = [each for each in (*call.args, *call.kwargs.values()) if not isinstance(each, (Tensor, *_SINGLE))]
+    return len(tensors) == 1 and not others and size not in tensors[0].shape[1:]
+
+
+# Of these there is none for each instance.
+_SINGLE = (bool, int, float, str, type(None))
+
+
+def reversed_call(call: Asked) -> Asked:
+    """A call of a model about the instances in reverse."""
+    args, kwargs = (mapped(given, lambda tensor: tensor.flip(0) if tensor.ndim else tensor) for given in call[:2])
+    return Asked(args, kwargs, call.part)
+
+
+def check_follows(call: Asked, answer: Tensor, of_reversed: Tensor) -> None:
+    """Refuse a call whose instances are not along the first axis of all its tensors, and of nothing else.
+
+    Then a model that is asked about them in reverse answers in reverse.
+
+    Args:
+        call: what the model was asked.
+        answer: what it said, (N, ...).
+        of_reversed: what it says of `reversed_call`.
+
+    Raises:
+        ValueError: It says something else.
+    """
+    if not answer.is_floating_point():
+        return
+    expected, found = answer.detach().flip(0).float(), of_reversed.detach().float()
+    if expected.shape == found.shape:
+        rough = answer.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(answer.device.type)
+        rounding = (1e-2 if rough else 1e-4) * expected.abs().max()
+        spread = (expected - answer.detach().float()).abs().max()
+        if bool(((expected - found).abs() <= 0.05 * spread + rounding).all()):
+            return
+    kinds = [
+        f"a tensor of shape {tuple(each.shape)}" if isinstance(each, Tensor) else f"a {type(each).__name__}"
+        for each in (*call.args, *call.kwargs.values())
+    ]
+    raise ValueError(
+        "unlabelled='mixed' mixes along the first axis of all tensors that a model is called with, and asked about the "
+        "batch in reverse it does not give its answers in reverse: the instances stand along another axis of one of "
+        "them, one has no entry for each, or something beside the tensors has. Call it with the instances first, in "
+        f"tensors alone, or give inputs without labels, unlabelled=loader. Received: {', '.join(kinds)}."
+    )
 
 
 def _mixed(values: Tensor, share: Tensor) -> Tensor:

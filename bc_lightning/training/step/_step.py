@@ -245,7 +245,7 @@ class Step:
         kept = [tensor.clone() for tensor in tensors] if look else []
         device = tensors[0].device if tensors else torch.device("cpu")
         changed = asked.is_changed
-        if self.state.options.mixes and self.stage == "train":
+        if self.state.options.mixes and self.stage == "train" and not self.state.lambda_is_zero:
             # Before h1, which may change what it is given.
             self.mixture = mixed(asked, self._own_of(number, asked), *self._mixed_before())
         with self.random_numbers_kept(device):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data.distributed import DistributedSampler
 
 from bc_core.losses._blends import H1, TEACHER
-from bc_core.losses._mixtures import LABELS, MIXED, checked_labels, checked_weight
+from bc_core.losses._mixtures import LABELS, MIXED, WEIGHT, checked_labels, checked_weight
 from bc_core.losses._options import known
 from bc_core.reference._callable_fingerprint import is_same_h1
 from bc_lightning._user_module import class_of, lacks_forward
@@ -25,7 +25,8 @@ from bc_lightning.losses._instance_terms import LossTerms
 from bc_lightning.reference._modules import answers_of
 from bc_lightning.reference._reference import Reference
 from bc_lightning.training.data._loaders import sampler_of
-from bc_lightning.training.step._mixtures import Mixture, NoCategories
+from bc_lightning.training.data._reader import evaluating
+from bc_lightning.training.step._mixtures import Mixture, NoCategories, check_follows, reversed_call
 from bc_lightning.training.step._refused_steps import whole_message
 from bc_lightning.training.step._step import Step
 from bc_lightning.training.watching._calls import Asked
@@ -46,7 +47,7 @@ class Unlabelled:
         ValueError: a weight or a share that is none, or another word.
     """
 
-    def __init__(self, loader: Iterable[Any] | str, weight: float = 1.0, labels: float = LABELS) -> None:
+    def __init__(self, loader: Iterable[Any] | str, weight: float = WEIGHT, labels: float = LABELS) -> None:
         if isinstance(loader, str):
             known(loader, (MIXED,), "unlabelled")
         elif isinstance(loader, (Iterator, torch.utils.data.Dataset, Tensor)) or not hasattr(loader, "__iter__"):
@@ -137,6 +138,8 @@ def unlabelled_dissonance(step: Step) -> Tensor | None:
     with NoCategories() if mixture is not None and step.first and not step.compiled else nullcontext():
         answer = _answer(step, asked, brought)
         h2_output = _of_h2(step, own)
+    if mixture is not None and step.first and not mixture.is_told_by_shapes:
+        _check_instances(step, mixture, answer)
     if mixture is not None and len(h2_output) != len(mixture.share):
         raise ValueError(
             "unlabelled='mixed' mixes along the first axis of what h2 is called with, which must be that of the "
@@ -157,6 +160,16 @@ def unlabelled_dissonance(step: Step) -> Tensor | None:
     if module._trainer is not None:
         state.run.epoch("train").unlabelled.append(terms.dissonance.detach())
     return given.weight * terms.dissonance
+
+
+def _check_instances(step: Step, mixture: Mixture, answer: Tensor) -> None:
+    """On a first batch: whether what was mixed are the instances; h2 is asked too where it is called otherwise."""
+    check_follows(mixture.asked, answer, _answer(step, reversed_call(mixture.asked), None))
+    if mixture.own is not mixture.asked:
+        device = mixture.share.device
+        with step.random_numbers_kept(device), evaluating(step.module):
+            answer, of_reversed = (_of_h2(step, call) for call in (mixture.own, reversed_call(mixture.own)))
+        check_follows(mixture.own, answer, of_reversed)
 
 
 def _with_labels(step: Step, mixture: Mixture, answer: Tensor, h2_output: Tensor) -> tuple[Tensor, Tensor]:

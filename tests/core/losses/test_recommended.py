@@ -13,7 +13,7 @@ from bc_core.losses._options import check_lambda_of, labels_suffice
 SHAPES = [
     dict(zip(("same_architecture", "h1", "new_classes", "two_networks", "table"), values, strict=True))
     for values in itertools.product((True, False), ("model", "stored", "labels"), *3 * [(True, False)])
-    if not (values[3] and values[1] != "model")
+    if not (values[3] and (values[1] != "model" or values[2]))
 ]
 
 
@@ -33,8 +33,7 @@ def test_it_asks_for_no_more_than_there_is(shape: dict) -> None:
     if not shape["same_architecture"]:
         assert way.start_from is None
         assert way.then != "interpolate"
-    if not shape["two_networks"]:
-        assert way.then != "blend"
+    assert (way.then == "blend") == shape["two_networks"]
 
 
 def test_instances_of_a_class_that_h1_does_not_know_are_not_imitated() -> None:
@@ -44,6 +43,8 @@ def test_instances_of_a_class_that_h1_does_not_know_are_not_imitated() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="Two networks at inference need h1 as a model"):
         recommend(same_architecture=True, h1="stored", two_networks=True)
+    with pytest.raises(ValueError, match="leave two_networks out. Received: new_classes=True"):
+        recommend(same_architecture=True, new_classes=True, two_networks=True)
     with pytest.raises(ValueError, match="Unknown h1: 'file'. Known: 'model', 'stored', 'labels'"):
         recommend(same_architecture=True, h1="file")  # type: ignore[arg-type]
 

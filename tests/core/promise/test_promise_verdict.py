@@ -7,7 +7,10 @@ import pytest
 from scipy.stats import beta, binom
 
 from bc_core import ErrorOverlap, clopper_pearson_interval, judge
-from bc_core.counting._intervals import bound_keeps
+from bc_core.counting._deciding import is_decided
+from bc_core.gate._checks import Question, judged
+from bc_core.gate._evidence import Evidence
+from bc_core.promise._keeper import Keeper, PromiseOptions
 
 
 def overlap_of(flips, total, kept=None):
@@ -42,14 +45,13 @@ def test_the_instances_that_are_needed_decide_and_few_less_do_not(promise, flips
     needed = judge(promise, overlap_of(flips, total)).findings[0].instances_needed
 
     def decided(n):
-        k = round(flips / total * n)
+        k = flips / total * n
         upper = beta.ppf(0.95, k + 1, n - k)
         lower = beta.ppf(0.05, k, n - k + 1) if k else 0.0
         return upper <= 0.01 or lower > 0.01
 
     assert decided(needed)
-    # Whole flips make the bound a saw: one tooth is 1 / rate instances long.
-    assert not decided(int(needed - (2 * total / flips if flips else 2)))
+    assert not decided(0.998 * needed - 1)
 
 
 def test_a_score_at_its_limit_is_decided_by_no_number():
@@ -93,12 +95,44 @@ def test_who_breaks_a_promise_is_seldom_said_to_keep_it():
     assert np.all(np.diff(met) == 1)
 
 
-@pytest.mark.parametrize("side", ["upper", "lower"])
-def test_whether_a_bound_keeps_a_limit_is_what_the_bound_itself_says(side):
+@pytest.mark.parametrize("higher_is_better", [False, True])
+def test_what_is_decided_is_what_the_bounds_themselves_say(higher_is_better):
     draw = np.random.default_rng(0)
     for _ in range(300):
         trials = int(draw.integers(1, 5000))
         successes, limit = int(draw.integers(0, trials + 1)), float(draw.choice([0.0, 1.0, draw.random()]))
-        low, high = clopper_pearson_interval(successes, trials, 0.9, side)
-        kept = high <= limit if side == "upper" else low >= limit
-        assert bound_keeps(successes, trials, limit, 0.9, side) == kept, (successes, trials, limit)
+        low, high = (clopper_pearson_interval(successes, trials, 0.9, side)[n] for n, side in enumerate(SIDES))
+        kept, broken = (low >= limit, high < limit) if higher_is_better else (high <= limit, low > limit)
+        found = is_decided(successes / trials, trials, limit, higher_is_better, 0.1)
+        assert found == (kept or broken), (successes, trials, limit)
+
+
+SIDES = ("lower", "upper")
+
+
+def test_the_gate_and_a_promise_count_alike_how_many_more_would_decide():
+    for flips, total, promise in ((4, 500, "nfr <= 1%"), (20, 1000, "nfr <= 1.5%"), (20, 1000, "btc >= 97.5%")):
+        verdict = judge(promise, overlap_of(flips, total))
+        (finding,) = verdict.findings
+        (check,) = judged([Question("all", Evidence(verdict.overlap.counts.sum(0)), finding.constraint)], 0.95)
+        more = finding.instances_needed - total
+        assert more == pytest.approx(check.more, abs=1)
+        assert f": about {more} more instances would decide" in str(verdict)
+
+
+def test_the_line_says_what_a_bound_is_worth_that_was_steered():
+    keeper = Keeper(PromiseOptions.of("nfr <= 3%", None))
+    keeper.look(overlap_of(20, 1000), steps=1)
+    assert str(keeper.verdict) == str(judge("nfr <= 3%", overlap_of(20, 1000)))
+    keeper.look(overlap_of(20, 1000), steps=2, of_mean=overlap_of(19, 1000))
+    assert (keeper.verdict.looks, keeper.verdict.value) == (3, 0.019)
+    said = "(95% confidence of one look; 3 at these data steered the training, so judge a release on others)"
+    assert str(keeper.verdict).endswith(f"{said}.")
+    again = Keeper(keeper.options)
+    again.load_state_dict(keeper.state_dict())
+    assert str(again.verdict) == str(keeper.verdict)
+    # A state of before looks were counted.
+    old = keeper.state_dict()
+    del old["looks"]
+    again.load_state_dict(old)
+    assert again.verdict.looks == 1

@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 from torch.utils.data import DataLoader, TensorDataset
 
 from bc_lightning import BCLightningModule, CompatibilityCallback, MeanWeights, ProjectionCallback
+from bc_lightning.training.promise import _promise
 
 pytestmark = pytest.mark.filterwarnings("ignore:Promise .* missed")
 
@@ -135,3 +137,25 @@ def test_a_projections_verdict_is_of_the_mean_that_a_training_ends_with():
     trainer_of(MeanWeights(), projection).fit(module, DataLoader(TRAIN, 16))
     assert projection.verdict.value == pytest.approx(nfr(module.net))
     assert projection.verdict.verdict == "met"
+
+
+def test_of_masks_and_unit_vectors_no_mean_is_taken(monkeypatch):
+    means, counted = [], _promise._counted_with
+    monkeypatch.setattr(
+        _promise, "_counted_with", lambda mean, *others: (means.append(mean), counted(mean, *others))[1]
+    )
+
+    class PrunesLate(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            # Another mask than that of the epochs before.
+            mask = torch.zeros(8, 4)
+            mask[trainer.current_epoch :] = 1
+            pl_module.net[0].weight_mask.copy_(mask)
+
+    net = nn.Sequential(prune.identity(nn.Linear(4, 8), "weight"), parametrizations.spectral_norm(nn.Linear(8, 3)))
+    promised(net, "module", True, PrunesLate())
+    (mean,) = means
+    assert set(mean["net.0.weight_mask"].unique().tolist()) == {0, 1}
+    for which in ("_u", "_v"):
+        vector = mean[f"net.1.parametrizations.weight.0.{which}"]
+        torch.testing.assert_close(vector.norm(), torch.tensor(1.0))
