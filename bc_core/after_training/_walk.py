@@ -60,8 +60,9 @@ def walk(
     So many trials would find one that keeps it by luck. Therefore they are one sequence, walked from h1, which breaks
     nothing, and those behind the first that does not keep the promise are not eligible: whatever is chosen, the chance
     that it breaks a promise it is said to keep is at most ``1 - confidence`` (testing in a fixed sequence; Angelopoulos
-    et al., "Learn then Test", 2021). h2 itself is eligible also by itself, as it was not chosen here. Bounds that h1
-    does not keep, such as an accuracy above its own, do not end the sequence and hold each by itself.
+    et al., "Learn then Test", 2021). h2 itself is eligible also by itself, as it was not chosen here, which may err as
+    often once more. Bounds that h1 does not keep, such as an accuracy above its own, do not end the sequence and hold
+    each by itself.
 
     Args:
         settings: From h1's side to h2's.
