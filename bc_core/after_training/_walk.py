@@ -77,7 +77,7 @@ def walk(
         where none is eligible the nearest to the promise, which is not said to keep it.
     """
     verdicts = [(setting, judge(promise, overlap_of(setting), confidence)) for setting in settings]
-    # An accuracy, say, that h1 itself does not reach is no matter of the way from h1. That need not be among the trials.
+    # An accuracy, say, that h1 itself does not reach is no matter of the way from it. It need not be among the trials.
     of_h1 = judge(promise, _of_itself(verdicts[0][1].overlap), confidence)
     kept_by_h1 = {each.constraint for each in of_h1.findings if each.verdict == "met"}
     on_the_way, trials = True, []
