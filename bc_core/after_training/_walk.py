@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from bc_core.counting._overlap import ErrorOverlap
@@ -60,8 +61,9 @@ def walk(
     So many trials would find one that keeps it by luck. Therefore they are one sequence, walked from h1, which breaks
     nothing, and those behind the first that does not keep the promise are not eligible: whatever is chosen, the chance
     that it breaks a promise it is said to keep is at most ``1 - confidence`` (testing in a fixed sequence; Angelopoulos
-    et al., "Learn then Test", 2021). h2 itself is eligible also by itself, as it was not chosen here. Bounds that h1
-    does not keep, such as an accuracy above its own, do not end the sequence and hold each by itself.
+    et al., "Learn then Test", 2021). h2 itself is eligible also by itself, as it was not chosen here, which may err as
+    often once more. Bounds that h1 does not keep, such as an accuracy above its own, do not end the sequence and hold
+    each by itself.
 
     Args:
         settings: From h1's side to h2's.
@@ -72,18 +74,25 @@ def walk(
 
     Returns:
         All trials, and the one to take: eligible and of the best accuracy, of equals the one with the better bound;
-        where none is eligible the nearest to the promise.
+        where none is eligible the nearest to the promise, which is not said to keep it.
     """
     verdicts = [(setting, judge(promise, overlap_of(setting), confidence)) for setting in settings]
-    # An accuracy, say, that h1 itself does not reach is no matter of the way from h1.
-    kept_by_h1 = {each.constraint for each in verdicts[0][1].findings if each.verdict == "met"}
+    # An accuracy, say, that h1 itself does not reach is no matter of the way from it. It need not be among the trials.
+    of_h1 = judge(promise, _of_itself(verdicts[0][1].overlap), confidence)
+    kept_by_h1 = {each.constraint for each in of_h1.findings if each.verdict == "met"}
     on_the_way, trials = True, []
     for setting, verdict in verdicts:
         met = {each.constraint for each in verdict.findings if each.verdict == "met"}
         on_the_way = on_the_way and kept_by_h1 <= met
         is_met = verdict.verdict == "met"
         trials.append(Trial(setting, verdict, is_met and (on_the_way or setting == h2_itself)))
-    return trials, max(trials, key=_merit)
+    chosen = max(trials, key=_merit)
+    if not chosen.eligible and chosen.verdict.verdict == "met":
+        chosen = chosen._replace(verdict=replace(chosen.verdict, reason=_LUCK))
+    return trials, chosen
+
+
+_LUCK = "a mixture nearer to h1 is not shown to keep it, so that this one seems to may be luck"
 
 
 def refine(
@@ -153,6 +162,12 @@ def smallest_share(
         else:
             low = middle
     return shares[high], judge(promise, overlap_of(shares[high]), confidence) if found is None else found
+
+
+def _of_itself(overlap: ErrorOverlap) -> ErrorOverlap:
+    """Counts of h1 and h1 on the same instances."""
+    h1_right = overlap.both_right + overlap.h1_only_right
+    return ErrorOverlap([[[overlap.total - h1_right, 0], [0, h1_right]]])
 
 
 def _merit(trial: Trial) -> tuple[bool, float, float]:

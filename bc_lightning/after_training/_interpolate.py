@@ -36,7 +36,8 @@ def interpolate(
 
     So that the best of many trials is not one that was lucky, they are one sequence from h1's side: behind the first
     alpha that does not keep the promise by its bound no other is taken, so what is chosen is wrong about its promise
-    with a probability of at most ``1 - confidence``. h2 itself, alpha 0, is also taken where it keeps it by itself.
+    with a probability of at most ``1 - confidence``. h2 itself, alpha 0, is also taken where it keeps it by itself,
+    which is wrong as seldom.
 
     Running statistics (BatchNorm's) are of neither network's activations: they are estimated anew for each alpha, from
     `statistics`, but for 0 and 1, which are h2 and h1 themselves, and where those of h1 and h2 are the same. Buffers of

@@ -36,6 +36,14 @@ def test_takes_none_behind_one_that_does_not_keep_it():
     assert chosen.setting == 0.7
 
 
+def test_the_first_that_is_tried_ends_the_way_too_where_that_is_not_h1():
+    trials, chosen = walked({0.5: overlap(30), 0.2: overlap(1, repaired=90)})
+    assert [trial.eligible for trial in trials] == [False, False]
+    assert (chosen.setting, chosen.eligible) == (0.2, False)
+    assert chosen.verdict.verdict == "cannot be told"
+    assert "a mixture nearer to h1 is not shown to keep it" in str(chosen.verdict)
+
+
 def test_h2_itself_may_be_taken_behind_a_barrier():
     found = {1: overlap(0), 0.5: overlap(300), 0: overlap(1, repaired=50)}
     assert walked(found, h2_itself=0)[1].setting == 0

@@ -104,6 +104,12 @@ def test_the_recommended_threshold_is_chosen_on_one_half_and_judged_on_the_other
     assert curve.recommended == -max(kept)[1]
     other = compare(Y[~half], h1[~half], (NEW[~half] >= curve.recommended).astype(int)).overlap
     assert curve.verdict.value == pytest.approx(other.nfr)
+    single = np.array([0.7, 0.3], np.float32)
+    curve = threshold_curve([1, 0], [1, 0], single, thresholds=[0.7])
+    assert curve.score("nfr")[0] == float((single < np.float32(0.7))[0]) == 0
+    # The one above them all is above them also where they are compared in their own type.
+    above = threshold_curve([1, 0], [1, 0], single).thresholds[-1]
+    assert not (single >= np.float32(above)).any()
     assert threshold_curve(Y, h1, NEW, thresholds=[0.5]).score("nfr")[0] == pytest.approx(
         compare(Y, h1, (NEW >= 0.5).astype(int)).overlap.nfr
     )
