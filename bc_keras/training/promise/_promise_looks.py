@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -204,34 +203,30 @@ def _is_counted_by_steps(model: keras.Model, state: Compatibility, held_out: Hel
 
 
 def looking_at_held_out(
-    state: Compatibility, fit: Callable[..., Any], args: Any, kwargs: Any, are_checked: bool
-) -> tuple[Any, Any, list[PromiseLooks], list[AfterAll]]:
-    """The arguments of a ``fit``, less what is put aside of them, who looks at that, and who ends it.
+    state: Compatibility, given: dict[str, Any], are_checked: bool
+) -> tuple[list[PromiseLooks], list[AfterAll]]:
+    """Who looks at held-out data, and who ends a ``fit`` with these arguments, of which a share is taken out.
 
     Args:
         state: what the model is held to.
-        fit: where the arguments go.
-        args: those by position.
-        kwargs: those by name.
+        given: the arguments.
         are_checked: whether all labels that it validates on were seen to be classes of h2.
     """
-    given = inspect.signature(fit).bind_partial(*args, **kwargs)
-    said = given.arguments
-    keeping = [each for each in callbacks_of(said.get("callbacks")) if isinstance(each, KeepsPromise) and each._keeps]
+    keeping = [each for each in callbacks_of(given.get("callbacks")) if isinstance(each, KeepsPromise) and each._keeps]
     if state.promised is None:
-        return args, kwargs, [], [AfterAll(keeping)] if keeping else []
-    data = put_aside(state.promised, said)
+        return [], [AfterAll(keeping)] if keeping else []
+    data = put_aside(state.promised, given)
     held_out = HeldOut(
         data,
-        (state.promised.data is None or state.promised.data is said.get("validation_data"))
+        (state.promised.data is None or state.promised.data is given.get("validation_data"))
         and not any(has_own(state.user_class, name) for name in _MEASURES),
         are_checked and isinstance(data, tuple | list) and _are_of_numpy(data),
-        said.get("validation_batch_size") or said.get("batch_size"),
+        given.get("validation_batch_size") or given.get("batch_size"),
     )
     looks = (PromiseLooks if state.promised.keeper.options.every is None else LooksBySteps)(
         state, state.promised, held_out
     )
-    return given.args, given.kwargs, [looks], [AfterAll([looks, *keeping])]
+    return [looks], [AfterAll([looks, *keeping])]
 
 
 def _are_of_numpy(data: Any) -> bool:
