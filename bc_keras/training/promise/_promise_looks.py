@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
@@ -78,6 +78,8 @@ class PromiseLooks(KeepsPromise):
         self._validation: _Validation | None = None
         # How many instances there are, and how many h1 gets right.
         self._known: tuple[int, int] | None = None
+        # Steps of the optimizer, which a compile sets to 0: as this fit began, and at its last look.
+        self._begun, self._looked_at = 0, cast("int | None", None)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Look once, so that data that could never show it are refused before an epoch is spent."""
@@ -88,7 +90,8 @@ class PromiseLooks(KeepsPromise):
         self._goes_by_steps = _is_counted_by_steps(self.model, self._state, self._held_out)
         if self._promised.keeper.steps is None:
             check_can_be_told(self._promised.keeper.options, self._count())
-        self._promised.begin(self.model, self._state)
+        self._promised.begin(self.model, self._state, self._count)
+        self._begun, self._looked_at = steps_of(self.model), None
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Nothing has validated yet."""
@@ -102,7 +105,7 @@ class PromiseLooks(KeepsPromise):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Look, unless the epoch's last step was followed by it."""
-        if steps_of(self.model) != self._promised.keeper.steps:
+        if steps_of(self.model) != self._looked_at:
             self._look(takes_validation=True)
         if logs is not None:
             logs.update(self._promised.logged())
@@ -129,6 +132,7 @@ class PromiseLooks(KeepsPromise):
             else:
                 overlap = found.overlap
             self._promised.look(self.model, self._state, overlap, self._count, now)
+            self._looked_at = self._promised.keeper.steps
 
     def _count(self) -> ErrorOverlap:
         assert self._asked is not None
@@ -170,10 +174,11 @@ class LooksBySteps(PromiseLooks):
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Look, where every so many steps were asked for."""
-        keeper, every = self._promised.keeper, self._promised.keeper.options.every
+        every = self._promised.keeper.options.every
+        before = self._begun if self._looked_at is None else self._looked_at
         # As the optimizer counts its steps, which may each be of several batches.
         steps = (self._batches_before + batch + 1) // (optimizer_of(self.model).gradient_accumulation_steps or 1)
-        if every is not None and steps // every > (keeper.steps or 0) // every:
+        if every is not None and steps // every > before // every:
             self._look()
 
 
