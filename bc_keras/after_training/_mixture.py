@@ -200,8 +200,17 @@ def _kinds(model: keras.Model) -> dict[str, str]:
             config = layer.get_config()
         except Exception:
             config = {}  # a layer of the user's own without one
-        told = {
-            name: value for name, value in config.items() if name not in _BESIDE and not name.endswith(_BESIDE_ENDS)
-        }
+        told = _what_matters(config)
         found[path] = f"{type(layer).__name__}({', '.join(f'{name}={value!r}' for name, value in told.items())})"
     return found
+
+
+def _what_matters(config: Any) -> Any:
+    """A config, and those within it of the layers that a layer wraps, without what is beside the matter."""
+    if isinstance(config, Mapping):
+        return {
+            name: _what_matters(value)
+            for name, value in config.items()
+            if name not in _BESIDE and not str(name).endswith(_BESIDE_ENDS)
+        }
+    return [_what_matters(each) for each in config] if isinstance(config, list | tuple) else config
