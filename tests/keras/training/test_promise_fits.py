@@ -57,6 +57,8 @@ def test_the_verdict_is_of_the_held_out_data_of_the_last_fit():
     fit(model, HARD)
     found = evaluate(old(), model, HARD).comparison.overlap
     assert model.promise.overlap.total == len(HARD[1])
+    # As it began, and after its epoch.
+    assert model.promise.looks == 2
     assert (model.promise.value, model.promise.overlap.accuracy_h2) == (found.nfr, found.accuracy_h2)
 
 
