@@ -274,8 +274,8 @@ class Keeper:
             ValueError: The held-out data can never show that the promise is kept.
         """
         check_can_be_told(self.options, overlap)
-        # Looks at other data have not chosen by these.
-        self._looks = self._looks + 1 if self.is_of(overlap) else 1
+        if not self.is_of(overlap):
+            self._looks = 0  # those at other data have not chosen by these
         self.forget_best()
         self._compare(self._judge(overlap), is_mean=False)
 
