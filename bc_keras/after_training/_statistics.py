@@ -85,7 +85,7 @@ def _check_spec(model: Any, data: StatisticsData) -> None:
     leaves = keras.tree.flatten(x)
     if has_own(type(model), "predict") or any(each.shape[0] for each in getattr(model, "inputs", None) or []):
         return
-    shapes = [getattr(leaf, "shape", None) for leaf in leaves]
+    shapes: list[Any] = [getattr(leaf, "shape", None) for leaf in leaves]
     if any(shape is None or shape.rank in (None, 0) or None in tuple(shape)[1:] for shape in shapes):
         return
     names = [getattr(leaf.dtype, "name", "string") for leaf in leaves]
