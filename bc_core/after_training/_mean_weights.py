@@ -56,3 +56,11 @@ def says_begun_late(first: int, begun_at: int | None, counted: int) -> str | Non
         f"Weights were to be averaged from epoch {first} on, and were seen from epoch {begun_at} on, as the training "
         f"was taken up there: h2 has the mean of {counted} epochs."
     )
+
+
+def says_not_estimated(error: Exception) -> str:
+    """What is to be said when the training ends, if running statistics could not be estimated from `statistics`."""
+    return (
+        "The mean of the weights was not taken, as its running statistics could not be estimated from statistics: h2 "
+        f"keeps its last weights. What was in the way: {error}"
+    )

@@ -264,6 +264,25 @@ class Keeper:
         self._best = self.best_steps = None
         self.best_is_mean = False
 
+    def compare_from(self, overlap: ErrorOverlap) -> None:
+        """Begin to compare anew, from the weights of now, as a training goes on, maybe with other held-out data.
+
+        Args:
+            overlap: Counts of h1 and h2 with them.
+
+        Raises:
+            ValueError: The held-out data can never show that the promise is kept.
+        """
+        check_can_be_told(self.options, overlap)
+        if not self.is_of(overlap):
+            self._looks = 0  # those at other data have not chosen by these
+        self.forget_best()
+        self._compare(self._judge(overlap), is_mean=False)
+
+    def is_of(self, overlap: ErrorOverlap) -> bool:
+        """Whether the best was seen on the held-out data of these counts, as far as h1's answers tell."""
+        return self._best is not None and _of_h1(self._best.overlap) == _of_h1(overlap)
+
     def logged(self) -> dict[str, float]:
         """What is logged of the last look: each score and its bound."""
         if self._last is None:
@@ -329,6 +348,10 @@ class Keeper:
         # A checkpoint of before there were means has none; nor one of before looks were counted.
         self.best_is_mean, self._in_mean = state.get("best_is_mean", False), state.get("in_mean", 0)
         self._looks = state.get("looks", max(self._in_mean, 1) if self._last is not None else 0)
+
+
+def _of_h1(overlap: ErrorOverlap) -> tuple[int, int]:
+    return overlap.total, overlap.both_right + overlap.h1_only_right
 
 
 def _is_due(look: int) -> bool:

@@ -13,9 +13,10 @@ from bc_core.after_training._mean_weights import (
     says_begun_late,
     says_no_statistics,
     says_not_averaged,
+    says_not_estimated,
 )
 from bc_keras.after_training._statistics import StatisticsData, check_is_taken, estimate
-from bc_keras.training.promise._promise import Weights, _toward
+from bc_keras.training.promise._promise import Weights, _toward, told_by
 
 
 class MeanWeights(keras.callbacks.Callback):
@@ -37,7 +38,8 @@ class MeanWeights(keras.callbacks.Callback):
     Raises:
         TypeError: when training begins: `statistics` that cannot be read again.
         ValueError: a number that is none; when training begins: an epoch that does not come, or running statistics
-            without `statistics`, or with some that h2 cannot take.
+            without `statistics`, or with some that h2 cannot take. What shows later, such as a batch of another form,
+            is a warning when the training ends, and h2 keeps its last weights.
 
     Reference:
         Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018.
@@ -60,7 +62,7 @@ class MeanWeights(keras.callbacks.Callback):
         self._counted = 0
         self._begun_at: int | None = None
         # Running statistics as this fit found them, by layer.
-        self._before: dict[int, list[Any]] = {}
+        self._before: dict[int, list[int]] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Refuse what could not be averaged, before an epoch is spent."""
@@ -91,11 +93,17 @@ class MeanWeights(keras.callbacks.Callback):
             return
         if (said := says_begun_late(first, self._begun_at, self._counted)) is not None:
             warnings.warn(said, stacklevel=2)
+        moved = [layer for layer in self._with_statistics() if _statistics_of(layer) != self._before.get(id(layer))]
+        last = self.model.get_weights()
         self.model.set_weights(self._mean)
         self._mean = None
-        moved = [layer for layer in self._with_statistics() if _statistics_of(layer) != self._before.get(id(layer))]
         if moved:
-            estimate(self.model, moved, StatisticsData(self.statistics))
+            try:
+                estimate(self.model, moved, StatisticsData(self.statistics))
+            except Exception as error:
+                # The training is over, and all of it would be lost.
+                self.model.set_weights(last)
+                warnings.warn(says_not_estimated(error), stacklevel=2)
 
     def _first(self) -> int:
         return first_of(self.first_epoch, self.params.get("epochs"))
@@ -106,5 +114,5 @@ class MeanWeights(keras.callbacks.Callback):
         return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
 
 
-def _statistics_of(layer: Any) -> list[Any]:
-    return [keras.ops.convert_to_numpy(each).tolist() for each in layer.non_trainable_variables]
+def _statistics_of(layer: Any) -> list[int]:
+    return told_by([keras.ops.convert_to_numpy(each) for each in layer.non_trainable_variables])

@@ -15,7 +15,7 @@ from bc_core.after_training._interpolating import shares_of_layers
 from bc_core.reference._class_map import check_same_classes
 from bc_core.reference._weights import check_alike, renaming, shapes_of
 from bc_keras._copies import cloned
-from bc_keras.after_training._statistics import StatisticsData, estimate
+from bc_keras.after_training._statistics import StatisticsData, check_is_taken, estimate
 from bc_keras.batches._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.reference._reference import Reference
@@ -107,11 +107,12 @@ class Mixture:
         )
 
     def check_statistics(self) -> None:
-        """Refuse missing statistics where training will move those that are the same yet."""
+        """Refuse missing statistics, or such as h2 cannot take, also where training will move what is the same yet."""
         kind = keras.layers.BatchNormalization
-        self._check_given(
-            {path: each for path, each in named_layers(self._h2) if isinstance(each, kind) and each.trainable}
-        )
+        moving = {path: each for path, each in named_layers(self._h2) if isinstance(each, kind) and each.trainable}
+        self._check_given(moving)
+        if (moving or self._normalised) and self._statistics is not None:
+            check_is_taken(self._h2, self._statistics)
 
     def _check_given(self, layers: Mapping[str, Any]) -> None:
         if layers and self._statistics is None:
@@ -199,8 +200,17 @@ def _kinds(model: keras.Model) -> dict[str, str]:
             config = layer.get_config()
         except Exception:
             config = {}  # a layer of the user's own without one
-        told = {
-            name: value for name, value in config.items() if name not in _BESIDE and not name.endswith(_BESIDE_ENDS)
-        }
+        told = _what_matters(config)
         found[path] = f"{type(layer).__name__}({', '.join(f'{name}={value!r}' for name, value in told.items())})"
     return found
+
+
+def _what_matters(config: Any) -> Any:
+    """A config, and those within it of the layers that a layer wraps, without what is beside the matter."""
+    if isinstance(config, Mapping):
+        return {
+            name: _what_matters(value)
+            for name, value in config.items()
+            if name not in _BESIDE and not str(name).endswith(_BESIDE_ENDS)
+        }
+    return [_what_matters(each) for each in config] if isinstance(config, list | tuple) else config

@@ -109,7 +109,12 @@ class ProjectionCallback(keras.callbacks.Callback):
             self._project()
 
     def _project(self) -> float:
-        share, self.verdict = project_by(self._mixture(), self.alphas, self.promise, self.confidence)
+        mixture = self._mixture()
+        try:
+            share, self.verdict = project_by(mixture, self.alphas, self.promise, self.confidence)
+        except Exception:
+            mixture.mix(0.0)  # what was trained
+            raise
         self.history.append(share)
         return share
 

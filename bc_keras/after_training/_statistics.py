@@ -5,18 +5,22 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend import compute_output_spec  # public nowhere; how Keras itself tries a layer without values
 
+from bc_core.sweep._generators import Generators
+from bc_keras._random_numbers import random_numbers_kept
 from bc_keras.batches._listed_batches import ListedBatches, is_list_of_batches
 from bc_keras.batches._validation_data import ValidationData
 from bc_keras.reference._asking import as_tensor
 from bc_keras.reference._reference import without_gradients
-from bc_keras.training._preparation import prepared
+from bc_keras.reference._stored_dataset import is_dataset
+from bc_keras.training._preparation import has_own, prepared
 
 
 class StatisticsData(ValidationData):
@@ -35,35 +39,62 @@ class StatisticsData(ValidationData):
         if is_list_of_batches(data):
             data = ListedBatches(data, self.name)
         super().__init__(data, batch_size if isinstance(data, tuple | list) else None)
-        # Reading others draws from the generators that shuffle them, and the training would be another.
-        self.is_read_freely = self.length is not None or isinstance(data, ListedBatches)
 
     def _x_and_y(self, data: Any) -> tuple[Any, Any]:
         if isinstance(data, tuple | list) and len(data) == 1:
             data = data[0]
         if isinstance(data, dict) or hasattr(data, "shape"):
-            return data, np.zeros(len(keras.tree.flatten(data)[0]))
+            return data, np.zeros(1)  # nobody reads it
         return super()._x_and_y(data)
 
 
 def check_is_taken(model: keras.Model, data: StatisticsData) -> None:
-    """Refuse inputs that a model cannot take, of data that may be looked at without a trace.
+    """Refuse data without a batch, and inputs that a model cannot take, before a training is spent on them.
+
+    The training is as it would be without: generators of random numbers stay where they are, and as those that shuffle
+    a `tf.data.Dataset` cannot be put back, its types and shapes alone are looked at.
 
     Raises:
-        ValueError: such inputs, or no batch.
+        ValueError: such data.
     """
-    if not data.is_read_freely:
+    try:
+        if is_dataset(data.data):
+            _check_spec(model, data)
+            return
+        with random_numbers_kept(), without_gradients():
+            generators = Generators([data.data])
+            try:
+                batch = next(iter(data), None)
+            finally:
+                generators.rewind()
+            if batch is not None:
+                with keras.StatelessScope() if model.built else nullcontext():
+                    model(_inputs(model, batch.x), training=False)
+    except Exception as error:
+        raise ValueError(
+            "statistics must hold inputs as h2 takes them, (x, y), x alone (several arrays as a tuple with labels, "
+            f"([a, b], y), or in a dictionary) or batches of these. Received what h2 refuses: {error}"
+        ) from error
+    if batch is None:
+        raise ValueError(_NONE)
+
+
+def _check_spec(model: Any, data: StatisticsData) -> None:
+    """The same of a `tf.data.Dataset` and a model that takes all batch sizes, where one batch is as another."""
+    x, _ = data._x_and_y(data.data.element_spec)
+    leaves = keras.tree.flatten(x)
+    if has_own(type(model), "predict") or any(each.shape[0] for each in getattr(model, "inputs", None) or []):
         return
-    for batch in data:
-        try:
-            model(_inputs(model, batch.x), training=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                "statistics must hold inputs as h2 takes them, (x, y), x alone (several arrays as a tuple with labels, "
-                f"([a, b], y), or in a dictionary) or batches of these. Received what h2 refuses: {error}"
-            ) from error
+    shapes: list[Any] = [getattr(leaf, "shape", None) for leaf in leaves]
+    if any(shape is None or shape.rank in (None, 0) or None in tuple(shape)[1:] for shape in shapes):
         return
-    raise ValueError(_NONE)
+    names = [getattr(leaf.dtype, "name", "string") for leaf in leaves]
+    if "string" in names or not all(hasattr(leaf, "is_compatible_with") for leaf in leaves):
+        return
+    symbols = [
+        keras.KerasTensor((shape[0] or 1, *tuple(shape)[1:]), dtype) for shape, dtype in zip(shapes, names, strict=True)
+    ]
+    compute_output_spec(lambda given: model(given, training=False), keras.tree.pack_sequence_as(x, symbols))
 
 
 _NONE = "statistics must hold at least one batch of training inputs. Received: none."

@@ -279,6 +279,8 @@ class KerasRecipe(Recipe):
             given["promise_data"] = self.promise_data
         if not isinstance(self.losses[name], str | type):
             given.pop("loss_options", None)
+        if self.beside["unlabelled"] is not None and "unlabelled" not in given:
+            given.pop("unlabelled_batch_size", None)  # plain training reads none
         criterion = getattr(self.losses[name], "criterion", self.losses[name])
         if isinstance(h1, StoredOutputs) and given.get("h1_from_logits") is None:
             # Rows alone may not tell what the model does.

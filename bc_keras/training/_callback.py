@@ -201,7 +201,7 @@ class CompatibilityCallback(KeepsPromise):
             self._events = EventFile(self.log_dir / _RUN)
         self._asked.try_first()
         if self._promised is not None:
-            self._promised.begin(self.model, self._held_to())
+            self._promised.begin(self.model, self._held_to(), self._count)
 
     def _held_to(self) -> Compatibility:
         state = compatibility_of(self.model)

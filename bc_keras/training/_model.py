@@ -121,8 +121,8 @@ class BCModel(HeldSteps):
 
     Raises:
         TypeError: h1 is missing, or is nothing that answers; h2 has a ``train_step``, ``test_step`` or
-            ``compute_loss`` of its own that would leave the penalty out; an argument against `loss`; h1 prepares its
-            inputs otherwise than h2.
+            ``compute_loss`` of its own that would leave the penalty out; an argument against `loss`, or of something
+            that is not given; h1 prepares its inputs otherwise than h2.
         ValueError: an h1 without weights, an h1 that shares variables with h2 that training changes, a negative
             lambda_c, an unknown name.
 
@@ -248,7 +248,7 @@ class BCModel(HeldSteps):
                 name of what is logged anyway.
         """
         state = self._compatibility
-        given = by_name(super().compile, args, kwargs)
+        given = by_name(super().compile, keras.Model.compile, args, kwargs)
         names = ("metrics", "weighted_metrics")
         given.update({name: keras.tree.map_structure(made_metric, given[name]) for name in names if name in given})
         if self._compile_metrics is not None and all(given.get(name) is None for name in names):
@@ -299,14 +299,14 @@ class BCModel(HeldSteps):
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Train, as your model's ``fit``."""
         state = self._compatibility
-        if kwargs.get("class_weight") is not None and state.has_stored:
+        given = by_name(super().fit, keras.Model.fit, args, kwargs)
+        if given.get("class_weight") is not None and state.has_stored:
             raise ValueError(
                 "Keras reads class_weight from the label, beside which h1's stored outputs stand here: pass it to "
                 "`h1.attach(..., class_weight=...)` instead. Received: class_weight in fit()."
             )
         if not self._is_compiled():
             return super().fit(*args, **kwargs)  # Keras says what is missing
-        given = dict(zip(("x", "y"), args, strict=False)) | kwargs
         validation = given.get("validation_data")
         are_checked = check_data(self, state, given.get("x"), given.get("y"))
         if validation is not None:
@@ -315,15 +315,15 @@ class BCModel(HeldSteps):
         check_own_loss(self, state)
         if not has_own(state.user_class, "fit"):  # it may prepare the inputs
             check_h1_answers(state, given.get("x"), given.get("batch_size") or 32)
-        args, kwargs, looks, last = looking_at_held_out(state, super().fit, args, kwargs, are_checked)
-        return looked_at(super().fit, args, kwargs, self._looking(), *looks, last=last)
+        looks, last = looking_at_held_out(state, given, are_checked)
+        return looked_at(super().fit, given, self._looking(), *looks, last=last)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate, as your model's ``evaluate``."""
+        given = by_name(super().evaluate, keras.Model.evaluate, args, kwargs)
         if self._is_compiled():
-            given = dict(zip(("x", "y"), args, strict=False)) | kwargs
             check_data(self, self._compatibility, given.get("x"), given.get("y"))
-        return looked_at(super().evaluate, args, kwargs, self._looking())
+        return looked_at(super().evaluate, given, self._looking())
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Train on one batch, as your model's ``train_on_batch``."""

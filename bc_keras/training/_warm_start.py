@@ -123,12 +123,14 @@ def named_layers(model: keras.Layer, path: str = "", seen: set[int] | None = Non
     yield path, model
     places: dict[str, int] = {}
     for layer in model._flatten_layers(include_self=False, recursive=False):
-        kind = to_snake_case(type(layer).__name__)
         name = layer.name
-        if re.fullmatch(rf"{re.escape(kind)}(_\d+)?", name):
-            place = places.get(kind, 0)
-            places[kind] = place + 1
-            name = f"{kind}_{place}" if place else kind
+        # Of the two within a Bidirectional the names are made of that of a third.
+        kind = rf"(?:forward_|backward_)?{re.escape(to_snake_case(type(layer).__name__))}"
+        if numbered := re.fullmatch(rf"({kind})(_\d+)?", name):
+            name = numbered[1]
+            place = places.get(name, 0)
+            places[name] = place + 1
+            name = f"{name}_{place}" if place else name
         if id(layer) not in seen:
             yield from named_layers(layer, f"{path}{SEPARATOR}{name}" if path else name, seen)
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from bc_core.losses._blends import PLAIN, TEACHER, told_of
-from bc_core.losses._mixtures import LABELS
+from bc_core.losses._mixtures import BATCH_SIZE, LABELS, WEIGHT, check_beside_unlabelled
 from bc_core.reference._weights import check_start_from
 from bc_keras.losses._losses import ModelLoss
 from bc_keras.reference._reference import Reference
@@ -30,8 +30,8 @@ def wrap(
     teacher: Any = None,
     plain: Any = None,
     unlabelled: Any = None,
-    unlabelled_weight: float = 1.0,
-    unlabelled_batch_size: int = 32,
+    unlabelled_weight: float = WEIGHT,
+    unlabelled_batch_size: int = BATCH_SIZE,
     mixed_labels: float = LABELS,
     **kwargs: Any,
 ) -> Any:
@@ -40,6 +40,7 @@ def wrap(
         raise TypeError(f"h2 must be a Keras model, the one that is being updated. Received: h2={h2!r}.")
     if h1 is None:
         raise TypeError("h1 is missing: pass the model in use, BCModel(h2, h1=old_model). Received: h1=None.")
+    check_beside_unlabelled(unlabelled, unlabelled_weight, mixed_labels, unlabelled_batch_size)
     starts = check_start_from(kwargs.pop("start_from", None))
     promised, args, kwargs = take_promise(args, kwargs, compatibility_of(h2))
     options = options_of(door, *args, **kwargs)

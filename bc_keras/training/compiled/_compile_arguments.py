@@ -15,8 +15,17 @@ from bc_keras.training.compiled._compiled_loss import BaseLoss
 from bc_keras.training.compiled._plain_models import OnTarget
 
 
-def by_name(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a call by their names."""
+def by_name(
+    function: Callable[..., Any], of_keras: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Arguments of a call by their names, also of a method of the user's that passes on what it does not name itself.
+
+    Args:
+        function: what is called.
+        of_keras: the same of `keras.Model`.
+        args: arguments by position.
+        kwargs: those by name.
+    """
     named: dict[str, Any] = {}
     signature = inspect.signature(function)
     for name, value in signature.bind(*args, **kwargs).arguments.items():
@@ -24,10 +33,18 @@ def by_name(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
         if kind is inspect.Parameter.VAR_KEYWORD:
             named.update(value)
         elif kind is inspect.Parameter.VAR_POSITIONAL:
-            named.update(zip(("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics"), value, strict=False))
+            names = list(inspect.signature(of_keras).parameters)[1:]
+            # Those behind what it names itself.
+            named.update(zip(names[len(args) - len(value) :], value, strict=False))
         else:
             named[name] = value
     return named
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether a call may name such an argument."""
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
 
 
 def made_metric(metric: Any) -> Any:

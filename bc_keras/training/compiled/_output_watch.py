@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from keras import ops
 
 from bc_keras.batches._labels import ROUNDING, is_float, says_no_classifier
 from bc_keras.losses._distribution import num_replicas
+from bc_keras.training.compiled._compile_arguments import takes
 from bc_keras.training.compiled._compiled_loss import Reading
 from bc_keras.training.compiled._score_scale import Seen, check_scales
 
@@ -204,19 +204,34 @@ def callbacks_of(given: Any) -> list[keras.callbacks.Callback]:
 
 def looked_at(
     method: Any,
-    args: Any,
-    kwargs: Any,
+    given: dict[str, Any],
     looking: Looking,
     *others: keras.callbacks.Callback,
     last: Sequence[keras.callbacks.Callback] = (),
 ) -> Any:
-    """Call ``fit`` or ``evaluate`` with callbacks of ours before all others, which may save what is of no use."""
-    given = inspect.signature(method).bind_partial(*args, **kwargs)
-    callbacks = given.arguments.get("callbacks")
-    if not isinstance(callbacks, keras.callbacks.CallbackList):
-        given.arguments["callbacks"] = [looking, *others, *callbacks_of(callbacks), *last]
+    """Call ``fit`` or ``evaluate`` with callbacks of ours before all others, which may save what is of no use.
+
+    Args:
+        method: which of them.
+        given: its arguments.
+        looking: who looks at the outputs.
+        others: who looks at more.
+        last: who is called behind all others.
+
+    Raises:
+        TypeError: it takes no callbacks, and there are others than `looking`, without which all is as it would be.
+    """
+    callbacks = given.get("callbacks")
+    if not takes(method, "callbacks"):
+        if others:
+            raise TypeError(
+                f"h2's own {method.__name__} takes no callbacks, and a promise is kept by one: let it take "
+                "callbacks=None and pass them on to super().fit."
+            )
+    elif not isinstance(callbacks, keras.callbacks.CallbackList):
+        given = {**given, "callbacks": [looking, *others, *callbacks_of(callbacks), *last]}
     elif not any(isinstance(each, Looking) for each in callbacks.callbacks):
         for own in (looking, *others, *last):
             own.set_model(callbacks.model)
         callbacks.callbacks[:] = [looking, *others, *callbacks.callbacks, *last]
-    return method(*given.args, **given.kwargs)
+    return method(**given)

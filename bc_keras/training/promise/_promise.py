@@ -50,14 +50,20 @@ class Promised:
         if keeper.steps is not None:
             self.keeper.load_state_dict(keeper.state_dict())
 
-    def begin(self, model: keras.Model, state: Compatibility) -> None:
-        """A fit begins: with the best weights of the training that it goes on with, or none yet."""
+    def begin(self, model: keras.Model, state: Compatibility, count: Callable[[], ErrorOverlap]) -> None:
+        """A fit begins: where another was before, with the best of that one, or with the weights as they are.
+
+        Args:
+            model: h2.
+            state: what it is held to.
+            count: as in `look`. After another fit the data may be others, and h2's weights those of any look, or none.
+        """
         self.weigh(state.options.dissonance_name)
-        if self.keeper.best_steps is not None and self.weights is None:
-            if self.keeper.best_steps == steps_of(model) and not self.keeper.best_is_mean:
-                self.weights = model.get_weights()
-            else:
-                self.keeper.forget_best()
+        if self.keeper.steps is not None:
+            overlap = count()
+            if self.weights is None or not self.keeper.is_of(overlap):
+                self.keeper.compare_from(overlap)
+                self.weights = model.get_weights() if self.keeper.options.keep == "best" else None
         state.lambda_c = self.keeper.lambda_c
 
     def look(

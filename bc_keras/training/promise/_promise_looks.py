@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
@@ -79,6 +78,8 @@ class PromiseLooks(KeepsPromise):
         self._validation: _Validation | None = None
         # How many instances there are, and how many h1 gets right.
         self._known: tuple[int, int] | None = None
+        # Steps of the optimizer, which a compile sets to 0: as this fit began, and at its last look.
+        self._begun, self._looked_at = 0, cast("int | None", None)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Look once, so that data that could never show it are refused before an epoch is spent."""
@@ -89,7 +90,8 @@ class PromiseLooks(KeepsPromise):
         self._goes_by_steps = _is_counted_by_steps(self.model, self._state, self._held_out)
         if self._promised.keeper.steps is None:
             check_can_be_told(self._promised.keeper.options, self._count())
-        self._promised.begin(self.model, self._state)
+        self._promised.begin(self.model, self._state, self._count)
+        self._begun, self._looked_at = steps_of(self.model), None
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Nothing has validated yet."""
@@ -103,7 +105,7 @@ class PromiseLooks(KeepsPromise):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Look, unless the epoch's last step was followed by it."""
-        if steps_of(self.model) != self._promised.keeper.steps:
+        if steps_of(self.model) != self._looked_at:
             self._look(takes_validation=True)
         if logs is not None:
             logs.update(self._promised.logged())
@@ -130,6 +132,7 @@ class PromiseLooks(KeepsPromise):
             else:
                 overlap = found.overlap
             self._promised.look(self.model, self._state, overlap, self._count, now)
+            self._looked_at = self._promised.keeper.steps
 
     def _count(self) -> ErrorOverlap:
         assert self._asked is not None
@@ -171,10 +174,11 @@ class LooksBySteps(PromiseLooks):
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Look, where every so many steps were asked for."""
-        keeper, every = self._promised.keeper, self._promised.keeper.options.every
+        every = self._promised.keeper.options.every
+        before = self._begun if self._looked_at is None else self._looked_at
         # As the optimizer counts its steps, which may each be of several batches.
         steps = (self._batches_before + batch + 1) // (optimizer_of(self.model).gradient_accumulation_steps or 1)
-        if every is not None and steps // every > (keeper.steps or 0) // every:
+        if every is not None and steps // every > before // every:
             self._look()
 
 
@@ -204,34 +208,30 @@ def _is_counted_by_steps(model: keras.Model, state: Compatibility, held_out: Hel
 
 
 def looking_at_held_out(
-    state: Compatibility, fit: Callable[..., Any], args: Any, kwargs: Any, are_checked: bool
-) -> tuple[Any, Any, list[PromiseLooks], list[AfterAll]]:
-    """The arguments of a ``fit``, less what is put aside of them, who looks at that, and who ends it.
+    state: Compatibility, given: dict[str, Any], are_checked: bool
+) -> tuple[list[PromiseLooks], list[AfterAll]]:
+    """Who looks at held-out data, and who ends a ``fit`` with these arguments, of which a share is taken out.
 
     Args:
         state: what the model is held to.
-        fit: where the arguments go.
-        args: those by position.
-        kwargs: those by name.
+        given: the arguments.
         are_checked: whether all labels that it validates on were seen to be classes of h2.
     """
-    given = inspect.signature(fit).bind_partial(*args, **kwargs)
-    said = given.arguments
-    keeping = [each for each in callbacks_of(said.get("callbacks")) if isinstance(each, KeepsPromise) and each._keeps]
+    keeping = [each for each in callbacks_of(given.get("callbacks")) if isinstance(each, KeepsPromise) and each._keeps]
     if state.promised is None:
-        return args, kwargs, [], [AfterAll(keeping)] if keeping else []
-    data = put_aside(state.promised, said)
+        return [], [AfterAll(keeping)] if keeping else []
+    data = put_aside(state.promised, given)
     held_out = HeldOut(
         data,
-        (state.promised.data is None or state.promised.data is said.get("validation_data"))
+        (state.promised.data is None or state.promised.data is given.get("validation_data"))
         and not any(has_own(state.user_class, name) for name in _MEASURES),
         are_checked and isinstance(data, tuple | list) and _are_of_numpy(data),
-        said.get("validation_batch_size") or said.get("batch_size"),
+        given.get("validation_batch_size") or given.get("batch_size"),
     )
     looks = (PromiseLooks if state.promised.keeper.options.every is None else LooksBySteps)(
         state, state.promised, held_out
     )
-    return given.args, given.kwargs, [looks], [AfterAll([looks, *keeping])]
+    return [looks], [AfterAll([looks, *keeping])]
 
 
 def _are_of_numpy(data: Any) -> bool:

@@ -275,9 +275,15 @@ def dissonance_of(batch: AnsweredBatch, compiled: Compiled, options: Options, co
     )
     if batch.teacher is not None:
         answers = (*answers, batch.teacher)
-    y_true = (batch.target, answers, *([] if batch.mask is None else [batch.mask]))
+    target = zero_or_one(batch.target, batch.h2) if compiled.facts.is_margin and batch.reading.binary else batch.target
+    y_true = (target, answers, *([] if batch.mask is None else [batch.mask]))
     dissonance = compiled.dissonance_loss(y_true, batch.h2, batch.sample_weight)
     return dissonance if compiled.loss_weight is None else dissonance * compiled.loss_weight
+
+
+def zero_or_one(target: Any, scores: Any) -> Any:
+    """Labels of 0 and 1, of those of a hinge too, which may have -1 for 0."""
+    return ops.maximum(ops.cast(target, scores.dtype), 0.0)
 
 
 def _base_where_h1_is_right(batch: AnsweredBatch, compiled: Compiled, options: Options, compile_loss: Any) -> Any:

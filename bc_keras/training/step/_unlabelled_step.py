@@ -21,7 +21,7 @@ from bc_keras.reference._reference import only_tensor
 from bc_keras.training._state import Compatibility
 from bc_keras.training.beside._unlabelled import Mixtures, mixed
 from bc_keras.training.compiled._compiled_loss import CompiledLoss, DissonanceLoss, Reading
-from bc_keras.training.step._penalty import imitated
+from bc_keras.training.step._penalty import imitated, zero_or_one
 
 
 def unlabelled_dissonance(model: Any, state: Compatibility, reading: Reading, x: Any, target: Any) -> Any:
@@ -75,8 +75,7 @@ def _with_labels(answer: Any, target: Any, share: Any, labels: float, reading: R
     columns, both = target, None
     if reading.binary:
         said = ops.sigmoid(answer) if reading.h1_from_logits else answer
-        # Of a hinge, which has -1 for 0.
-        columns = ops.maximum(ops.cast(ops.reshape(target, ops.shape(said)), said.dtype), 0.0)
+        columns = zero_or_one(ops.reshape(target, ops.shape(said)), said)
     else:
         said = ops.softmax(answer, axis=-1) if reading.h1_from_logits else answer
         if len(target.shape) != len(said.shape) or target.shape[-1] != said.shape[-1]:

@@ -57,6 +57,30 @@ def test_a_bc_model_and_a_compiled_one_keep_their_step_and_give_a_plain_copy():
     assert model.fit(X, Y, epochs=1, verbose=0).history["accuracy"]
 
 
+WRAPPERS = {
+    "spectral": lambda: [layers.SpectralNormalization(layers.Dense(4))],
+    "bidirectional": lambda: [layers.Reshape((-1, 1)), layers.Bidirectional(layers.SimpleRNN(3))],
+    "in time": lambda: [layers.Reshape((-1, 1)), layers.TimeDistributed(layers.Dense(2)), layers.Flatten()],
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+@once
+def test_layers_that_wrap_others_are_of_one_kind_whatever_these_are_called(name):
+    def made(seed):
+        keras.utils.set_random_seed(seed)
+        return keras.Sequential([keras.Input(X.shape[1:]), *WRAPPERS[name](), layers.Dense(3, "softmax")])
+
+    h1, h2 = made(0), made(1)
+    is_half(half(h1, h2), h1, h2)
+    warm_start(h2, h1)
+    assert all(np.array_equal(one, other) for one, other in zip(weights(h1), weights(h2), strict=True))
+    if name == "in time":
+        h1.layers[1].layer.activation = keras.activations.selu
+        with pytest.raises(ValueError, match=r"differ in .*selu"):
+            half(h1, h2)
+
+
 class Own(keras.Model):
     """A subclass, with a layer used twice and one that the user has named."""
 

@@ -223,6 +223,22 @@ def test_other_options_of_the_model_make_another_sweep(h1, tmp_path):
 
 
 @once
+def test_rows_of_unlabelled_inputs_are_no_matter_of_plain_training(h1, tmp_path):
+    """Which reads none."""
+    batch = {"unlabelled": data(16, 9)[0], "model_options": {"unlabelled_batch_size": 8}}
+    found = run(net, h1, data(), tmp_path / "one", lambdas=[0, 1], losses="new_error", **batch)
+    assert [row["lambda_c"] for row in found.rows("train")] == [0, 1]
+    whole = {**batch, "model_options": {"unlabelled_batch_size": 16}}
+    other = run(net, h1, data(), tmp_path / "other", lambdas=[0, 1], losses="new_error", **whole)
+    plain, held = (
+        [keras.saving.load_model(each.model_path("new_error", weight)).get_weights() for each in (found, other)]
+        for weight in (0, 1)
+    )
+    assert_same(*plain)
+    assert not np.array_equal(held[0][0], held[1][0])
+
+
+@once
 def test_losses_with_bases_of_their_own(tmp_path):
     keras.utils.set_random_seed(2)
     h1 = net(1, "sigmoid")
@@ -305,6 +321,9 @@ X, Y = data()
         ({"ids": {"train": [1] * 40}}, ValueError, "must be unique"),
         ({"store_h1": True, "train": Pieces(X, Y)}, TypeError, "store_h1=True needs training data that stay"),
         ({"model_options": {"normalization": "suport"}}, ValueError, "normalization"),
+        ({"unlabelled_weight": 2.0}, TypeError, "unlabelled_weight without inputs"),
+        ({"unlabelled": X, "mixed_labels": 0.25}, TypeError, "mixed_labels without inputs"),
+        ({"model_options": {"unlabelled_batch_size": 8}}, TypeError, "unlabelled_batch_size without inputs"),
     ],
 )
 def test_what_is_refused(h1, tmp_path, changes, error, says):

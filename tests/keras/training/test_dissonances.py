@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from backends import once
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from user_models import data, net
 
 from bc_core import ClassMap
@@ -51,6 +51,34 @@ def test_by_name_is_the_loss_as_an_object(name, options, lambda_c):
         assert other == history
         for ours, theirs in zip(weights, their_weights, strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+@pytest.mark.parametrize(("name", "columns"), [("strict_imitation", 1), ("imitation", 1), ("new_error", 3)])
+def test_signs_of_a_hinge_are_its_zeros_and_ones(name, columns, activation):
+    """The cross-entropy beside it takes no -1: torch refuses it, and elsewhere the numbers were others."""
+
+    def scores(seed):
+        keras.utils.set_random_seed(seed)
+        layers = keras.layers
+        return keras.Sequential([layers.Input(X.shape[1:]), layers.Dense(columns, activation=activation)])
+
+    labels = np.arange(columns) == Y[:, None] if columns > 1 else Y[:, None] > 0
+    h1, h2 = scores(0), scores(1)
+    p1, p2 = (
+        (expit if activation is None else np.asarray)(model.predict(X, verbose=0).astype("float64"))
+        for model in (h1, h2)
+    )
+    goal = labels if name == "new_error" else p1
+    held = 1 if name == "imitation" else (p1 >= 0.5) == labels
+    expected = -(held * (goal * np.log(p2) + (1 - goal) * np.log(1 - p2))).mean()
+    for y in (labels, np.where(labels, 1, -1), np.where(labels, 1.0, -1.0)):
+        logits = {"from_logits": True} if activation is None else {}
+        model = BCModel(h2, h1=h1, dissonance=name, multilabel=columns > 1, **logits)
+        model.compile(keras.optimizers.SGD(0.0), "squared_hinge")
+        history = model.fit(X, y, verbose=0).history
+        np.testing.assert_allclose(history["dissonance"], [expected], rtol=1e-4)
+        unwrap(model)
 
 
 def test_one_batch_against_the_formula():

@@ -196,6 +196,27 @@ def test_inputs_and_weights_that_are_none_are_refused(options, error, says):
         BCModel(linear(weights(2)), h1=linear(weights(1)), **options)
 
 
+@pytest.mark.parametrize(
+    ("option", "unlabelled", "says"),
+    [
+        ({"unlabelled_weight": 0.5}, None, r"unlabelled_weight without .*unlabelled='mixed'.*0\.5, unlabelled=None"),
+        ({"unlabelled_batch_size": 8}, None, "unlabelled_batch_size without .*unlabelled=x"),
+        ({"mixed_labels": 0.0}, None, "mixed_labels without .*unlabelled='mixed'"),
+        ({"unlabelled_batch_size": 8}, "mixed", "unlabelled_batch_size without .*8, unlabelled='mixed'"),
+        ({"mixed_labels": 0.25}, MORE, "mixed_labels without .*unlabelled=ndarray"),
+    ],
+)
+def test_what_is_said_of_inputs_that_are_not_given_is_refused(option, unlabelled, says):
+    with pytest.raises(TypeError, match=says):
+        BCModel(linear(weights(2)), h1=linear(weights(1)), unlabelled=unlabelled, **option)
+
+
+def test_defaults_may_be_said():
+    defaults = {"unlabelled_weight": 1, "unlabelled_batch_size": 32, "mixed_labels": 0.5}
+    plain = fitted(linear(weights(2)), linear(weights(1)), **defaults)
+    assert "unlabelled_dissonance" not in plain
+
+
 def test_stored_outputs_hold_no_answer():
     with pytest.raises(ValueError, match="hold no answer to unlabelled inputs"):
         BCModel(linear(weights(2)), h1=StoredOutputs.from_predictions(X @ weights(1)), unlabelled=MORE)
