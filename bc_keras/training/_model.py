@@ -316,14 +316,14 @@ class BCModel(HeldSteps):
         if not has_own(state.user_class, "fit"):  # it may prepare the inputs
             check_h1_answers(state, given.get("x"), given.get("batch_size") or 32)
         looks, last = looking_at_held_out(state, given, are_checked)
-        return looked_at(super().fit, given, self._looking(), *looks, last=last)
+        return looked_at(super().fit, given, len(args), self._looking(), *looks, last=last)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate, as your model's ``evaluate``."""
         given = by_name(super().evaluate, keras.Model.evaluate, args, kwargs)
         if self._is_compiled():
             check_data(self, self._compatibility, given.get("x"), given.get("y"))
-        return looked_at(super().evaluate, given, self._looking())
+        return looked_at(super().evaluate, given, len(args), self._looking())
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Train on one batch, as your model's ``train_on_batch``."""

@@ -205,6 +205,7 @@ def callbacks_of(given: Any) -> list[keras.callbacks.Callback]:
 def looked_at(
     method: Any,
     given: dict[str, Any],
+    positional: int,
     looking: Looking,
     *others: keras.callbacks.Callback,
     last: Sequence[keras.callbacks.Callback] = (),
@@ -213,7 +214,8 @@ def looked_at(
 
     Args:
         method: which of them.
-        given: its arguments.
+        given: its arguments, as `by_name` gives them.
+        positional: how many of them, the first ones, go by position: a method of the user's may read its ``args``.
         looking: who looks at the outputs.
         others: who looks at more.
         last: who is called behind all others.
@@ -234,4 +236,5 @@ def looked_at(
         for own in (looking, *others, *last):
             own.set_model(callbacks.model)
         callbacks.callbacks[:] = [looking, *others, *callbacks.callbacks, *last]
-    return method(**given)
+    names = list(given)
+    return method(*(given[name] for name in names[:positional]), **{name: given[name] for name in names[positional:]})

@@ -36,6 +36,12 @@ class PassesOn(keras.Sequential):
         return super().evaluate(*args, **kwargs)
 
 
+class ReadsPositions(keras.Sequential):
+    def fit(self, *args, **kwargs):
+        x, y, *rest = args
+        return super().fit(x, y, *rest, **kwargs)
+
+
 class NamesFirst(keras.Sequential):
     def fit(self, data, *args, **kwargs):
         return super().fit(data, *args, **kwargs)
@@ -57,7 +63,7 @@ def wrapped(kind: Any, h1: Any = None, **options: Any) -> Any:
     return model
 
 
-@pytest.mark.parametrize("kind", [Names, PassesOn, NamesFirst])
+@pytest.mark.parametrize("kind", [Names, PassesOn, ReadsPositions, NamesFirst])
 @once
 def test_a_promise_is_kept_where_fit_is_the_users_own(kind):
     how: dict[str, Any] = {"batch_size": 16, "epochs": 2, "shuffle": False, "verbose": 0}
@@ -71,9 +77,10 @@ def test_a_promise_is_kept_where_fit_is_the_users_own(kind):
         assert values == pytest.approx(logs[1][name]), name
 
 
+@pytest.mark.parametrize("kind", [PassesOn, ReadsPositions])
 @once
-def test_arguments_by_position_are_those_of_keras():
-    model = wrapped(PassesOn, promise="nfr <= 20%", promise_data=0.25)
+def test_arguments_by_position_are_those_of_keras(kind):
+    model = wrapped(kind, promise="nfr <= 20%", promise_data=0.25)
     history = model.fit(X, Y, 12, 2, 0)
     assert (history.params["steps"], history.params["epochs"]) == (6, 2)
     assert model.promise.overlap.total == 24
