@@ -62,7 +62,7 @@ test-packages: $(VENV)/.dev $(PACKAGES_OF_NODE)  ## What needs no Keras, and the
 	$(PYTEST) --ignore tests/keras --ignore bc_keras
 
 test-tensorflow: $(VENV)/.dev  ## Keras on TensorFlow; an example is run once, what it shows on each backend.
-	KERAS_BACKEND=tensorflow $(PYTEST) $(KERAS_TESTS) bc_keras
+	KERAS_BACKEND=tensorflow XLA_FLAGS="$(strip $(IN_HASTE))" $(PYTEST) $(KERAS_TESTS) bc_keras
 
 test-jax: $(VENV)/.dev  ## Keras on JAX, where XLA compiles in a hurry.
 	KERAS_BACKEND=jax $(JAX_CACHE) $(PYTEST) $(KERAS_TESTS)
