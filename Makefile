@@ -62,7 +62,7 @@ test-packages: $(VENV)/.dev $(PACKAGES_OF_NODE)  ## What needs no Keras, and the
 	$(PYTEST) --ignore tests/keras --ignore bc_keras
 
 test-tensorflow: $(VENV)/.dev  ## Keras on TensorFlow; an example is run once, what it shows on each backend.
-	KERAS_BACKEND=tensorflow $(PYTEST) $(KERAS_TESTS) bc_keras
+	KERAS_BACKEND=tensorflow XLA_FLAGS="$(strip $(IN_HASTE))" $(PYTEST) $(KERAS_TESTS) bc_keras
 
 test-jax: $(VENV)/.dev  ## Keras on JAX, where XLA compiles in a hurry.
 	KERAS_BACKEND=jax $(JAX_CACHE) $(PYTEST) $(KERAS_TESTS)
@@ -74,9 +74,11 @@ test-bits: $(VENV)/.dev  ## Trainings on JAX are those of before, and of plain K
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/keras/test_written_before.py tests/keras/training/test_model.py \
 		tests/keras/training/test_users_model.py -k "steps_it_took or lambda_0"
 
-# What the promise of versions rests on: both names of Lightning, the losses, metrics, wrapped modules, LightningCLI.
-LOWEST_TESTS := $(addprefix tests/conformance/test_,losses.py evaluate.py bad_input.py) \
-	$(addprefix tests/lightning/,test_versions.py metrics/test_every_metric*.py losses/test_losses.py) \
+# What the promise of versions rests on: both names of Lightning, metrics, wrapped modules, LightningCLI; the losses where
+# torch is lowered, as they use nothing else.
+LOWEST_TESTS := $(addprefix tests/conformance/test_,evaluate.py bad_input.py) \
+	$(if $(TORCH),tests/conformance/test_losses.py tests/lightning/losses/test_losses.py) \
+	$(addprefix tests/lightning/,test_versions.py metrics/test_every_metric*.py) \
 	$(addprefix tests/lightning/,batches/test_model_outputs.py evaluation/test_evaluate.py) \
 	$(addprefix tests/lightning/training/test_,values_on_devices.py module*.py callback.py training_modes.py checkpoint.py) \
 	$(addprefix tests/core/,test_requirements.py counting comparison/test_comparison.py)

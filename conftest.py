@@ -11,21 +11,32 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import gc
 import importlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.doctest import DoctestModule  # public nowhere
 
 pytest_plugins = ["pytester"]
 PACKAGES = ("bc_core", "bc_keras", "bc_lightning", "bc_tensorboard")
 
 
-def pytest_collect_file(file_path: Path) -> None:
-    """Import a package before its doctests: in import mode "importlib" its files would be imported a second time."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(
+    file_path: Path,
+) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Import a package before its doctests: in import mode "importlib" its files would be imported a second time.
+
+    Tests hold no examples: to look for them would import what they share once more, that of the other side too.
+    """
     for package in PACKAGES:
         # Only where it is asked for: Keras runs on one backend per process.
         if package in file_path.parts and file_path.suffix == ".py":
             importlib.import_module(package)
+    found = yield
+    if file_path.is_relative_to(Path(__file__).parent / "tests"):
+        return [each for each in found if not isinstance(each, DoctestModule)]
+    return found
 
 
 def pytest_collection_finish() -> None:

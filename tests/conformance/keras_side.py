@@ -16,9 +16,9 @@ from bc_keras.losses._losses import MODEL_LOSSES
 
 
 @contextlib.contextmanager
-def double_precision():
+def precision(dtype):
     """JAX has float64 only where it is asked for."""
-    if keras.backend.backend() != "jax":
+    if keras.backend.backend() != "jax" or dtype != "float64":
         yield
         return
     import jax
@@ -58,10 +58,25 @@ class KerasSide:
         return lambda h2, target, h1, reduction="mean": loss(h2, target, h1, reduction=reduction)
 
     def value_and_gradient(self, loss, h2, target, h1, dtype):
-        with double_precision():
+        with precision(dtype):
             h1 = np.asarray(h1, dtype)
             # Keras's own mean rounds float64 to float32 on torch (its `divide_no_nan`), its sum does not.
             return value_and_gradient(lambda h2: loss(h2, target, h1, "sum") / len(target), h2, dtype)
+
+    def values_and_gradients(self, loss, lambdas, h2, target, h1, dtype):
+        if keras.backend.backend() != "jax":
+            batches = zip(map(loss, lambdas.tolist()), h2, target, h1, strict=True)
+            return zip(*(self.value_and_gradient(*batch, dtype) for batch in batches), strict=True)
+        import jax
+
+        def mean(h2, lambda_c, target, h1):
+            return loss(lambda_c)(h2, target, h1, "sum") / len(target)
+
+        # Once for all of them: each takes longer to trace than to run.
+        together = jax.jit(jax.vmap(jax.value_and_grad(mean)))
+        with precision(dtype):
+            h2, lambdas, h1 = (jax.numpy.asarray(each, dtype=dtype) for each in (h2, lambdas, h1))
+            return [np.asarray(each) for each in together(h2, lambdas, jax.numpy.asarray(target), h1)]
 
     def model_loss(self, name, h2, h1, lambda_c, output=as_is, **options):
         def answer(logits, x):

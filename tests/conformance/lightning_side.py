@@ -78,6 +78,11 @@ class LightningSide:
         value.backward()
         return value.item(), h2.grad.numpy()
 
+    def values_and_gradients(self, loss, lambdas, h2, target, h1, dtype):
+        """Of batches of one shape, one after another along the first axis; `loss` makes a loss of a lambda_c."""
+        batches = zip(map(loss, lambdas.tolist()), h2, target, h1, strict=True)
+        return zip(*(self.value_and_gradient(*batch, dtype) for batch in batches), strict=True)
+
     def model_loss(self, name, h2, h1, lambda_c, output=as_is, **options):
         """A named loss of two models with these logits: ``loss(target, reduction)``."""
         h1, h2 = (Scores(torch.tensor(logits), output) for logits in (h1, h2))

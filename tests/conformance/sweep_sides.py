@@ -6,6 +6,7 @@ import functools
 import random
 
 import numpy as np
+from backends import FEW_STEPS
 
 from bc_core import Tracker
 
@@ -177,9 +178,8 @@ class KerasSide:
         return self.keras.ops.convert_to_tensor(value)
 
     def compiled(self, rate=0.05):
-        # Compiling takes most of the time of so small trainings.
         loss = "sparse_categorical_crossentropy"
-        return {"optimizer": self.keras.optimizers.SGD(rate), "loss": loss, "run_eagerly": True}
+        return {"optimizer": self.keras.optimizers.SGD(rate), "loss": loss, **FEW_STEPS}
 
     def sweep(self, h2, h1, train, folder, *, test=None, val=None, within=None, rate=0.05, **options):
         fit = {"epochs": options.pop("epochs", EPOCHS), "batch_size": BATCH}

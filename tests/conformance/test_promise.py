@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from backends import once
+from backends import once, once_but
 from scipy.stats import beta
 
 CLASSES, FEATURES = 4, 6
@@ -244,8 +245,11 @@ def upper(count, trials, confidence=0.95):
     return beta.ppf(confidence, count + 1, trials - count)
 
 
-@pytest.mark.parametrize("average", [False, True])
-@pytest.mark.parametrize("where", ["validation", "held out"])
+# Where is told before steps run, and so is what is done at which look: each of both once on every backend.
+@pytest.mark.parametrize(
+    ("where", "average"),
+    once_but([("validation", False), ("held out", True)], itertools.product(["validation", "held out"], [False, True])),
+)
 def test_lambda_follows_the_bound_and_the_best_weights_are_kept(side, where, average):
     limit = 0.1
     own = {} if where == "validation" else {"promise_data": side.held_out(HELD_OUT)}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backends import FEW_STEPS
 
 from bc_core import ClassMap
 from bc_core.losses._mixtures import first_share, shares
@@ -116,9 +117,9 @@ class Keras:
         data = (X, Y) if attached is None else attached(X, Y)
         model = self.package.BCModel(h2, h1=h1, dissonance=dissonance, lambda_c=lambda_c, **options)
         loss = self.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(
-            self.keras.optimizers.SGD(0.1), loss=loss, metrics=[self.package.BTC(), self.package.NegativeFlipRate()]
-        )
+        metrics = [self.package.BTC(), self.package.NegativeFlipRate()]
+        # Compiled, maps and teachers are tested among Keras's own.
+        model.compile(self.keras.optimizers.SGD(0.1), loss=loss, metrics=metrics, **FEW_STEPS)
         history = model.fit(*data, batch_size=N, epochs=epochs, verbose=0, shuffle=False).history
         return {name: values[-1] for name, values in history.items()}, model.get_weights()[0]
 

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from backends import FEW_STEPS
 
 from bc_core.sweep._folder import SweepFolder
 from bc_core.sweep._points import Point
@@ -10,8 +11,7 @@ from bc_keras.sweep._recipe import KerasRecipe
 
 PLAIN, MIDDLE = Point(None, 0.0, 3), Point("new_error", 2.0, 3)
 COMPILED = {"optimizer": "adam", "loss": "sparse_categorical_crossentropy"}
-# Compiling takes most of the time of so small trainings.
-COMPILE = {**COMPILED, "run_eagerly": True}
+COMPILE = {**COMPILED, **FEW_STEPS}
 FIT = {"epochs": 2, "batch_size": 16}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+from keras import ops
 
 CLASSES = 3
 
@@ -29,16 +30,22 @@ def data(n=96, classes=CLASSES, features=4, seed=0):
     return x, scores.argmax(1)
 
 
+def answers(model, x):
+    """What a model says in inference mode, as `predict`, which each backend compiles first for each model."""
+    return ops.convert_to_numpy(model(ops.convert_to_tensor(x), training=False))
+
+
 def value_and_gradient(function, array, dtype):
     """Value of a scalar function of one array, and its gradient, in the backend that runs."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
-        variable = tf.Variable(array, dtype=dtype)
+        tensor = tf.constant(array, dtype=dtype)
         with tf.GradientTape() as tape:
-            value = function(tf.convert_to_tensor(variable))
-        return float(value), tape.gradient(value, variable).numpy()
+            tape.watch(tensor)
+            value = function(tensor)
+        return float(value), tape.gradient(value, tensor).numpy()
     if backend == "jax":
         import jax
 

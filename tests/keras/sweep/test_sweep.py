@@ -6,7 +6,7 @@ import cloudpickle
 import keras
 import numpy as np
 import pytest
-from backends import once
+from backends import FEW_STEPS, once
 from keras import ops
 from swept_in_keras import (
     COMPILE,
@@ -45,7 +45,7 @@ def by_hand(point, h1, x, y, how=COMPILE, **options):
 # What is trained
 
 
-@pytest.mark.parametrize("how", [COMPILE, COMPILED])
+@pytest.mark.parametrize("how", [{**COMPILED, "run_eagerly": True}, COMPILED])
 def test_plain_training_is_that_of_keras(h1, tmp_path, how):
     place = trained(recipe(net, h1, data(), compile=how), tmp_path, PLAIN)
     assert_same(weights_of(place, PLAIN), by_hand(PLAIN, None, *data(), how=how).get_weights())
@@ -154,7 +154,7 @@ def test_a_binary_model(tmp_path):
     keras.utils.set_random_seed(2)
     h1 = net(1, "sigmoid")
     x, y = data(classes=2)
-    options = {"compile": {"optimizer": "adam", "loss": "binary_crossentropy", "run_eagerly": True}}
+    options = {"compile": {"optimizer": "adam", "loss": "binary_crossentropy", **FEW_STEPS}}
     place = trained(recipe(lambda: net(1, "sigmoid"), h1, (x, y), test=Pieces(x, y), **options), tmp_path, MIDDLE)
     right = (h1.predict(x, verbose=0)[:, 0] >= 0.5) == y
     for name in ("train", "test"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+from backends import FEW_STEPS
 
 CLASSES = 3
 ROWS = 75
@@ -31,9 +32,13 @@ def data(rows=ROWS):
     return x, (x[:, 0] > 0).astype("int64") + (x[:, 1] > 0)
 
 
-def compiled(model, optimizer="sgd", metrics=None):
-    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=metrics)
+def compiled(model, optimizer="sgd", metrics=None, **options):
+    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=metrics, **options)
     return model
+
+
+def quick(model, optimizer="sgd", metrics=None):
+    return compiled(model, optimizer, metrics, **FEW_STEPS)
 
 
 def fit(model, callbacks, epochs=1, validation_data=None, **options):

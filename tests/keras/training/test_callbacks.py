@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 from backends import once, once_but
-from compared_models import CLASSES, ROWS, Pieces, compiled, data, deep_net, fit, net
+from compared_models import CLASSES, ROWS, Pieces, data, deep_net, fit, net
+from compared_models import quick as compiled
 
 from bc_core import SCORES, ErrorOverlap, compare
 from bc_keras.batches._attached import join_reference

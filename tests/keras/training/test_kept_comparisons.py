@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 from backends import once
-from compared_models import ROWS, Pieces, compiled, data, fit, net
+from compared_models import ROWS, Pieces, data, fit, net
+from compared_models import quick as compiled
 
 from bc_core import SCORES, Comparison, LinearLambda
 from bc_keras.training._callback import CompatibilityCallback

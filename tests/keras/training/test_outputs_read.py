@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import keras
 import numpy as np
 import pytest
+from backends import FEW_STEPS, once_but
 from keras import ops
-from user_models import data, net
+from user_models import answers, data, net
 
 from bc_keras import (
     BCModel,
@@ -43,7 +45,7 @@ def binary_net(activation, seed=0, **kwargs):
 
 def right(x, y, seed=0):
     """How many the net of a seed gets right, from its logits in numpy."""
-    logits = binary_net(None, seed).predict(x, verbose=0)
+    logits = answers(binary_net(None, seed), x)
     return int(((logits > 0) == y).sum())
 
 
@@ -79,6 +81,10 @@ def tf_dataset(x, y):
 FORMS = {"arrays": lambda x, y: (x, y), "tf.data": tf_dataset, "PyDataset": Pieces, "generator": generator}
 
 
+# A form is read before the steps: with a known number of batches and without one on every backend.
+each_form = pytest.mark.parametrize("form", once_but(["arrays", "generator"], FORMS))
+
+
 def counted_right(model, form, x, y):
     """What fit counts of h1, whose answers do not change while h2 is trained."""
     given = FORMS[form](x, y)
@@ -89,18 +95,19 @@ def counted_right(model, form, x, y):
     return logs["both_right"][0] + logs["h1_only_right"][0]
 
 
-@pytest.mark.parametrize("form", list(FORMS))
-@pytest.mark.parametrize("compiled", [True, False])
+# By what a model is read is told before anything runs: one of the two on each backend here, the other below.
+@each_form
+@pytest.mark.parametrize("compiled", once_but([True], [True, False]))
 @pytest.mark.parametrize(("first", "second"), [("sigmoid", None), (None, "sigmoid")])
 def test_each_model_is_read_by_its_own_loss_or_activation(first, second, compiled, form):
     x, y = binary_data()
     model = BCModel(binary_net(second, 1), h1=binary_net(first, compiled=compiled))
-    model.compile("sgd", LOSSES[second], metrics=[ErrorOverlapMetric()])
+    model.compile("sgd", LOSSES[second], metrics=[ErrorOverlapMetric()], **FEW_STEPS)
     assert counted_right(model, form, x, y) == right(x, y)
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("compiled", once_but([False], [True, False]))
 @pytest.mark.parametrize(("first", "second"), [("sigmoid", None), (None, "sigmoid")])
 def test_callback_and_evaluate_read_each_model_by_itself(first, second, compiled, wrapped):
     x, y = binary_data()
@@ -112,7 +119,7 @@ def test_callback_and_evaluate_read_each_model_by_itself(first, second, compiled
     for given in ((x, y), Pieces(x, y)):
         callback = CompatibilityCallback(given, h1=h1)
         model = BCModel(h2, h1=binary_net("sigmoid", 5)) if wrapped else h2
-        model.compile("sgd", LOSSES[second])
+        model.compile("sgd", LOSSES[second], **FEW_STEPS)
         history = model.fit(x, y, verbose=0, callbacks=[callback]).history
         assert history["val_accuracy_h1"][0] == pytest.approx(right(x, y) / len(x))
 
@@ -125,7 +132,7 @@ def test_evaluate_without_any_compile():
         assert found.both_right + found.h2_only_right == right(x, y, 1)
 
 
-@pytest.mark.parametrize("form", list(FORMS))
+@each_form
 def test_a_function_of_probabilities_beside_logits_is_refused_by_its_values(form):
     x, y = binary_data()
     h1 = binary_net("sigmoid")
@@ -141,7 +148,7 @@ def test_a_function_of_probabilities_beside_logits_is_refused_by_its_values(form
     assert counted_right(model(h1_from_logits=False), form, x, y) == right(x, y)
 
 
-@pytest.mark.parametrize("form", list(FORMS))
+@each_form
 def test_a_function_of_logits_beside_probabilities_is_refused_by_its_values(form):
     x, y = binary_data()
     h1 = binary_net(None)
@@ -172,7 +179,7 @@ def test_rows_that_sum_to_one_are_no_logits_for_imitation(form):
 
     with pytest.raises(ValueError, match="h1_from_logits=False"):
         trained(model())
-    p1, z2 = h1.predict(x, verbose=0), net(1, activation=None).predict(x, verbose=0).astype(float)
+    p1, z2 = answers(h1, x), answers(net(1, activation=None), x).astype(float)
     expected = -(p1 * (z2 - np.log(np.exp(z2).sum(1, keepdims=True)))).sum(1).mean()
     assert trained(model(h1_from_logits=False)) == pytest.approx(expected, rel=1e-4)
     # A Keras model says so itself.
@@ -266,8 +273,8 @@ def test_stored_scores_say_what_they_are(kind):
     x, y = data(64)
     h1 = net(0, activation="softmax" if kind == "probabilities" else None)
     stored = StoredOutputs.compute(h1, x)
-    p1 = net(0).predict(x, verbose=0)
-    z2 = net(1, activation=None).predict(x, verbose=0).astype(float)
+    p1 = answers(net(0), x)
+    z2 = answers(net(1, activation=None), x).astype(float)
     expected = -(p1 * (z2 - np.log(np.exp(z2).sum(1, keepdims=True)))).sum(1).mean()
     for activation in (None, "softmax"):
         model = BCModel(net(1, activation=activation), h1=stored, dissonance="imitation")
@@ -304,7 +311,7 @@ def test_a_squared_loss_reads_scores_at_a_half_wherever_they_lie():
     model = BCModel(h2, h1=h1)
     model.compile(keras.optimizers.SGD(0.0), "mse", metrics=[ErrorOverlapMetric()])
     logs = model.fit(x, y, verbose=0).history
-    expected = int(((h1.predict(x, verbose=0) >= 0.5) == y).sum())
+    expected = int(((answers(h1, x) >= 0.5) == y).sum())
     assert logs["both_right"][0] + logs["h1_only_right"][0] == expected
 
 
@@ -319,8 +326,17 @@ def h1_that_breaks(value):
     return keras.Model(inputs, broken)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("dissonance", ["new_error", "strict_imitation"])
+# What is noted of a step are its outputs, whatever is made of them.
+each_break = pytest.mark.parametrize(
+    ("dissonance", "value"),
+    once_but(
+        [("new_error", math.nan), ("strict_imitation", math.inf)],
+        itertools.product(["new_error", "strict_imitation"], [math.nan, math.inf]),
+    ),
+)
+
+
+@each_break
 def test_an_h1_that_breaks_after_the_first_batch_is_told(dissonance, value):
     x, y = data(96)
     broken = x.copy()
@@ -337,8 +353,7 @@ def test_an_h1_that_breaks_after_the_first_batch_is_told(dissonance, value):
         model.train_on_batch(broken[64:80], y[64:80])
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("dissonance", ["new_error", "strict_imitation"])
+@each_break
 def test_an_h2_that_breaks_after_the_first_batch_is_told(dissonance, value):
     x, y = data(96)
     broken = x.copy()
@@ -402,8 +417,14 @@ def test_no_prediction_among_stored_labels_is_no_broken_h1():
     assert logs["both_right"][0] + logs["h1_only_right"][0] == 24
 
 
-@pytest.mark.parametrize("store_h1", ["auto", False])
-@pytest.mark.parametrize(("first", "second"), [("sigmoid", None), (None, "sigmoid")])
+# What is told of stored scores, and of a model, is told by the one and the other without a step.
+@pytest.mark.parametrize(
+    ("first", "second", "store_h1"),
+    once_but(
+        [("sigmoid", None, "auto"), (None, "sigmoid", False)],
+        [(*models, stored) for models in (("sigmoid", None), (None, "sigmoid")) for stored in ("auto", False)],
+    ),
+)
 def test_a_sweep_reads_each_model_by_itself(tmp_path, first, second, store_h1):
     x, y = binary_data(32)
     found = sweep(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from backends import once_but
 from keras import ops
-from user_models import CLASSES, data, net
+from user_models import CLASSES, answers, data, net
 
 from bc_keras import BCModel, CompatibilityLoss
 from bc_keras.training.compiled._weighted_loss import _by_instance
@@ -110,20 +110,20 @@ def test_a_loss_of_the_whole_batch_is_refused_and_both_remedies_work(name):
     target = one_hot(y) if is_one_hot else y
     with pytest.raises(ValueError, match=r"loss='BCCrossEntropyLoss'\) or dissonance='strict_imitation'"):
         fitted(made(loss), target)
+    three_steps = {"batch_size": 96, "fit": {"epochs": 3}}
     plain = net(1)
     plain.compile(keras.optimizers.SGD(0.5), loss=made(loss))
-    plain.fit(x, target, batch_size=32, shuffle=False, verbose=0)
+    plain.fit(x, target, batch_size=96, epochs=3, shuffle=False, verbose=0)
     for remedy in ({"loss": "BCCrossEntropyLoss"}, {"dissonance": "strict_imitation"}):
-        model, history = fitted(made(loss), target, **remedy)
+        model, history = fitted(made(loss), target, **three_steps, **remedy)
         assert not np.allclose(weights(model.h2), weights(plain), atol=1e-4)
-        # The first batch's dissonance by numpy, from the definition.
-        model, history = fitted(made(loss), target, batch_size=96, **remedy)
-        p1, p2 = net(0).predict(x, verbose=0), net(1).predict(x, verbose=0).astype(float)
+        # The first step's dissonance by numpy, from the definition.
+        p1, p2 = answers(net(0), x), answers(net(1), x).astype(float)
         each = -np.log(p2[np.arange(96), y]) if "loss" in remedy else -(p1 * np.log(p2)).sum(1)
         reduced = np.sum if "summed" in name else np.mean
         assert history["dissonance"][0] == pytest.approx(reduced(each * (p1.argmax(1) == y)), rel=1e-4)
         # The base is the user's, to the bit.
-        model, _ = fitted(made(loss), target, lambda_c=0.0, **remedy)
+        model, _ = fitted(made(loss), target, lambda_c=0.0, **three_steps, **remedy)
         assert (weights(model.h2) == weights(plain)).all()
 
 
@@ -137,7 +137,7 @@ def test_a_batch_as_long_as_there_are_classes_hides_nothing(loss):
 def by_hand(values, lambda_c=2.0):
     """h2 after one step on the mean of values weighted by 1 + lambda_c c_i, as a plain Keras loss of the user's."""
     x, y = data()
-    right = (net(0).predict(x, verbose=0).argmax(1) == y).astype("float32")
+    right = (answers(net(0), x).argmax(1) == y).astype("float32")
 
     def weighted(y_true, y_pred):
         return values(y_true[:, : y_true.shape[1] - 1], y_pred) * (1 + lambda_c * y_true[:, -1])
@@ -175,7 +175,7 @@ def test_sample_weights_beside_a_loss_of_the_whole_batch_weigh_the_dissonance():
     x, y = data()
     weight = np.linspace(0.5, 2, 96).astype("float32")
     _, history = fitted(mean_of_all, y, 96, loss="BCCrossEntropyLoss", fit={"sample_weight": weight})
-    p1, p2 = net(0).predict(x, verbose=0), net(1).predict(x, verbose=0).astype(float)
+    p1, p2 = answers(net(0), x), answers(net(1), x).astype(float)
     each = -np.log(p2[np.arange(96), y]) * (p1.argmax(1) == y)
     assert history["dissonance"][0] == pytest.approx((weight * each).mean(), rel=1e-4)
 
@@ -184,7 +184,7 @@ def test_a_compatibility_loss_as_the_remedy():
     x, y = data()
     criterion = CompatibilityLoss("cross_entropy", "new_error", lambda_c=2.0)
     _, history = fitted(mean_of_all, y, 96, lambda_c=None, loss=criterion)
-    expected = float(criterion(net(1).predict(x, verbose=0), y, net(0).predict(x, verbose=0)))
+    expected = float(criterion(answers(net(1), x), y, answers(net(0), x)))
     assert history["loss"][0] == pytest.approx(expected, rel=1e-4)
 
 

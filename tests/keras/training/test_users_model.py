@@ -8,6 +8,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
+from backends import once_but
 from keras import layers, ops
 from user_models import data, net
 from users_training import SPARSE, compiled, fit, layered, same_weights
@@ -53,7 +54,8 @@ def plain_and_wrapped(kind, **options):
     return plain, BCModel(made(kind), h1=net(0), **{"lambda_c": 0.0, **options})
 
 
-@pytest.fixture(scope="module", params=KINDS)
+# A sequential model is a functional one for Keras, once it is built.
+@pytest.fixture(scope="module", params=once_but(["functional", "subclassed"], KINDS))
 def trained(request):
     """A plain and a wrapped model of one kind after the same training, with dropout and shuffling."""
     plain, wrapped = (compiled(model) for model in plain_and_wrapped(request.param))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-from user_models import data, net
+from user_models import answers, data, net
 
 from bc_keras import BCModel
 
@@ -29,4 +29,4 @@ def weights(model):
 
 
 def right(model, x, y):
-    return model.predict(x, verbose=0).argmax(1) == y
+    return answers(model, x).argmax(1) == y
