@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }.get(given[0] if given else "", (compare_parser, _show))
     command = parser()
     # One line, as for all bad input: argparse would put thirty of flags before it.
-    command.error = lambda message: command.exit(_bad_input(f"{message} ({command.prog} --help)"))  # type: ignore[method-assign]
+    command.error = lambda message: command.exit(_bad_input(f"{_hinted(message)} ({command.prog} --help)"))  # type: ignore[method-assign]
     options = command.parse_args(given if run is _show else given[1:])
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -90,6 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Python flushes once more at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
+
+
+def _hinted(message: str) -> str:
+    """What argparse says of a command line, and what to write in place of a flag that another command has."""
+    for flag, instead in (("--max-nfr", "nfr <= 0.5%"), ("--min-btc", "btc >= 98%")):
+        if message.startswith("unrecognized arguments") and flag in message:
+            return f'{message}: say it as --promise "{instead}"'
+    return message
 
 
 def _show(options: argparse.Namespace) -> tuple[int, str]:

@@ -285,6 +285,11 @@ UPDATES: dict[str, Callable[[], Update]] = {
             (name, functools.partial(keel, name, 128, (1000, 2500, 1000), 3e-3, 20), ("more data",))
             for name in ("satimage", "optdigits", "penbased", "texture", "marketing")
         ),
+        # An h1 that is far behind, and one that is less so.
+        *(
+            (f"optdigits-{rows}", functools.partial(keel, "optdigits", 128, (rows, 900, 500), 3e-3, 20), ("more data",))
+            for rows in (150, 400)
+        ),
         ("magic", functools.partial(keel, "magic", 64, (1000, 5000, 3000), 2e-3, 10), ("more data",)),
     )
     for kind in kinds

@@ -66,19 +66,20 @@ def interpolate_by(
     promise, settings = Promise.of(promise), checked_alphas(alphas)
     checked_confidence(confidence)
     check_count(max_trials, "max_trials")
-    if by_layer:
-        # Each trial with shares of its own may seem to keep the promise by luck; the first sequence is one more.
-        confidence = 1 - (1 - confidence) / (max_trials + 1)
+    # Each trial with shares of its own may seem to keep the promise by luck: half of the chance of an error is for all
+    # of them, half for the first sequence.
+    error = 1 - confidence
+    first, of_each = (1 - error / 2, 1 - error / 2 / max_trials) if by_layer else (confidence, confidence)
 
     def overlap_of(shares: float | Mapping[str, float]) -> ErrorOverlap:
         return _overlap_of(mixture, shares)
 
-    trials, chosen = walk(settings, overlap_of, promise, confidence, h2_itself=0.0)
+    trials, chosen = walk(settings, overlap_of, promise, first, h2_itself=0.0)
     layer_trials: list[Trial] = []
     if by_layer:
-        layer_trials, chosen = refine(mixture.layers, chosen, overlap_of, promise, confidence, max_trials)
+        layer_trials, chosen = refine(mixture.layers, chosen, overlap_of, promise, of_each, max_trials)
     mixture.mix(chosen.setting if chosen.layers is None else chosen.layers)
-    return Interpolation(mixture.result(), chosen, tuple(trials), confidence, tuple(layer_trials))
+    return Interpolation(mixture.result(), chosen, tuple(trials), chosen.verdict.confidence, tuple(layer_trials))
 
 
 def project_by(

@@ -19,7 +19,7 @@ class AfterTraining:
         model: The mixture, a model of its own: it shares no weight with h1 or h2, which stay as they were.
         chosen: The trial that it is of.
         trials: All that were tried, from h1's side to h2's.
-        confidence: Of the bounds.
+        confidence: Of the bound that decides on it.
     """
 
     model: Any = field(repr=False)
@@ -49,6 +49,13 @@ class AfterTraining:
             line += f" ({of_h2}: accuracy {h2.accuracy_h2:.2%}, NFR {h2.nfr:.2%}, BTC {h2.btc:.2%})"
         if not self.chosen.eligible:
             lines.append("No trial keeps the promise for certain; this is the nearest.")
+        if not (overlap.h1_only_right or overlap.h2_only_right):
+            lines.append("This gets right what h1 gets right, and no more: it is no update.")
+        if h2 is not None and h2.accuracy_h2 < h2.accuracy_h1:
+            lines.append(
+                f"h2 is less accurate than h1, {h2.accuracy_h2:.2%} against {h2.accuracy_h1:.2%}: the model in use is "
+                "given first."
+            )
         return [*lines, line]
 
     def _of_h2(self) -> tuple[ErrorOverlap | None, str]:

@@ -179,6 +179,16 @@ def _merit(trial: Trial) -> tuple[bool, float, float]:
     return False, -excess, trial.overlap.accuracy_h2
 
 
+def check_order(data: object) -> None:
+    """Refuse a promise where the data belong.
+
+    Raises:
+        TypeError: It is one.
+    """
+    if isinstance(data, (str, Promise)):
+        raise TypeError(f"The data come before the promise: (h1, h2, data, promise). Received: data={str(data)!r}.")
+
+
 def checked_alphas(alphas: Iterable[float] | None) -> tuple[float, ...]:
     """Shares of h1, falling from h1's side to h2's.
 

@@ -427,6 +427,8 @@ class SweepResults:
             raise KeyError(f"{loss} with {told} has the seeds {seeds}: say which, seed=...")
         values: list[Any] = sorted({value for point in mine if (value := held_to(point)) is not None})
         known = ", ".join(map(repr, values)) or "none"
+        if promise is not None and not values:
+            known = f"none with a promise, and the losses {', '.join(map(repr, self.losses))} with lambda_c=..."
         if promise is None:
             known = f"the losses {', '.join(map(repr, self.losses))}, of this one lambda_c = {known}"
         with_seed = "" if seed is None else f" and seed {seed}"

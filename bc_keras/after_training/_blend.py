@@ -12,6 +12,7 @@ from keras import ops
 
 from bc_core.after_training._blending import How, blend_by, blended, check_setting, settings_of
 from bc_core.after_training._results import Blend, Price
+from bc_core.after_training._walk import check_order
 from bc_core.losses._operations import NumpyOperations
 from bc_core.losses._score_scale import ENOUGH_SCORES
 from bc_keras._keras_operations import over_classes
@@ -170,6 +171,7 @@ def blend(
         >>> found.promise.verdict, found.model.predict(x, verbose=0).shape
         ('met', (400, 3))
     """
+    check_order(data)
     settings = settings_of(how, weight, ratio)
     check_classes(h1, h2, "its answers")
     h1 = _plain_h1(h1)

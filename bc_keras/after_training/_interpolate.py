@@ -9,6 +9,7 @@ import keras
 
 from bc_core.after_training._interpolating import interpolate_by
 from bc_core.after_training._results import Interpolation
+from bc_core.after_training._walk import check_order
 from bc_keras.after_training._mixture import Mixture, copied
 
 
@@ -51,8 +52,8 @@ def interpolate(
         promise: what is to be kept: ``"nfr <= 0.5%"``, ``"btc >= 98%, accuracy_h2 >= 92%"`` and the like.
         alphas: shares of h1. Defaults to `None`: 0, 0.05, ..., 1.
         by_layer: whether each layer may have a share of its own. From the best common one, layers are moved one by one
-            by 0.5, then by 0.25, and a move stays where it keeps the promise and is better. Each bound is then at
-            ``1 - (1 - confidence) / (max_trials + 1)``, so it takes more validation data.
+            by 0.5, then by 0.25, and a move stays where it keeps the promise and is better. Half of the
+            chance of an error is then for the common ones, half is divided among the moves, so it takes more data.
         max_trials: how many of these moves are tried at most.
         statistics: training data, ``(x, y)``, x alone or batches, from which running statistics are estimated.
         confidence: of the bounds.
@@ -87,6 +88,7 @@ def interpolate(
         >>> [(row["setting"], row["nfr"]) for row in found.rows()]
         [(1.0, 0.0), (0.8, 0.0), (0.5, 0.5), (0.0, 0.5)]
     """
+    check_order(data)
     mixture = Mixture(h1, h2, data, statistics, batch_size, reading)
     copied(h2, "h2")  # before the work is done
     with mixture.kept():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bc_core import ErrorOverlap
 from bc_core.after_training._blending import How, blend_by, settings_of
 from bc_core.after_training._results import Blend, Price
+from bc_core.after_training._walk import check_order
 from bc_core.losses._score_scale import ENOUGH_SCORES
 from bc_lightning._user_module import of_one_kind, only_network
 from bc_lightning.after_training._blended_model import BlendedModel, Form
@@ -90,6 +91,7 @@ def blend(
         ('met', torch.Size([400, 3]))
         >>> program = torch.export.export(found.model, (x,))
     """
+    check_order(data)
     settings = settings_of(how, weight, ratio)
     old, new, picks, read = _models(h1, h2, {**reading, "from_logits": from_logits})
     data = _readable(data, "data")

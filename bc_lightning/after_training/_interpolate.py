@@ -9,6 +9,7 @@ from torch import nn
 
 from bc_core.after_training._interpolating import interpolate_by
 from bc_core.after_training._results import Interpolation
+from bc_core.after_training._walk import check_order
 from bc_lightning.after_training._mixture import Mixture, copy_of
 
 
@@ -51,8 +52,8 @@ def interpolate(
         promise: What is to be kept: ``"nfr <= 0.5%"``, ``"btc >= 98%, accuracy_h2 >= 92%"`` and the like.
         alphas: Shares of h1. Default: 0, 0.05, ..., 1.
         by_layer: Whether each layer may have a share of its own. From the best common one, layers are moved one by one
-            by 0.5, then by 0.25, and a move stays where it keeps the promise and is better. Each bound is then at
-            ``1 - (1 - confidence) / (max_trials + 1)``, so it takes more validation data.
+            by 0.5, then by 0.25, and a move stays where it keeps the promise and is better. Half of the
+            chance of an error is then for the common ones, half is divided among the moves, so it takes more data.
         max_trials: How many of these moves are tried at most.
         statistics: Training data, with or without labels, from which running statistics are estimated.
         confidence: Of the bounds.
@@ -86,5 +87,6 @@ def interpolate(
         >>> [(row["setting"], row["nfr"]) for row in found.rows()]
         [(1.0, 0.0), (0.8, 0.0), (0.5, 0.5), (0.0, 0.5)]
     """
+    check_order(data)
     mixture = Mixture(h1, h2, copy_of(h2), data, statistics, reading)
     return interpolate_by(mixture, promise, alphas, by_layer, max_trials, confidence)

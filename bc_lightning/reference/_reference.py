@@ -112,7 +112,7 @@ class Reference:
         if isinstance(h1, type) or not (callable(h1) or self.is_stored):
             raise TypeError(
                 f"h1 must be a module, a callable or stored outputs, got {_said(h1)}; "
-                "make an instance of a class, and load a file with bc_lightning.load_h1"
+                "make an instance of a class, and load weights into one with bc_lightning.load_h1(module, checkpoint)"
             )
         self.module = module_behind(h1)
         # Of a callable those that can be seen; they answer in eval mode too.

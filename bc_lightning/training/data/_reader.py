@@ -306,7 +306,8 @@ def _answers_of(h1: Any) -> Tensor | None:
 def _check_can_be_asked(model: Any, called: str, expected: str) -> None:
     if isinstance(model, type) or not callable(model):
         raise TypeError(
-            f"{called} must be {expected}; make an instance of a class, and load a file with bc_lightning.load_h1. "
+            f"{called} must be {expected}; make an instance of a class, and load weights into one with "
+            "bc_lightning.load_h1(module, checkpoint). "
             f"Received: {called}={model!r}."
         )
 

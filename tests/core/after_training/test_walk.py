@@ -5,6 +5,8 @@ import pytest
 
 from bc_core import ErrorOverlap
 from bc_core.after_training._blending import check_setting, settings_of
+from bc_core.after_training._interpolating import interpolate_by
+from bc_core.after_training._results import Interpolation
 from bc_core.after_training._walk import checked_alphas, refine, smallest_share, walk
 from bc_core.promise import _verdict
 from bc_core.promise._grammar import Promise
@@ -48,6 +50,41 @@ def test_h2_itself_may_be_taken_behind_a_barrier():
     found = {1: overlap(0), 0.5: overlap(300), 0: overlap(1, repaired=50)}
     assert walked(found, h2_itself=0)[1].setting == 0
     assert walked(found)[1].setting == 1
+
+
+def test_says_where_h1_itself_is_what_was_found_and_that_the_models_may_be_exchanged():
+    """As where h1 and h2 are given in the wrong order: all but the better "h1" breaks the promise."""
+    trials, chosen = walked({1: overlap(0), 0.5: overlap(60), 0: overlap(150, repaired=10)})
+    said = str(Interpolation(None, chosen, tuple(trials), 0.95))
+    assert "alpha = 1 " in said
+    assert "gets right what h1 gets right, and no more: it is no update" in said
+    assert "h2 is less accurate than h1, 76.00% against 90.00%" in said
+    trials, chosen = walked({1: overlap(0), 0: overlap(2, repaired=20)})
+    assert "no update" not in str(found := Interpolation(None, chosen, tuple(trials), 0.95))
+    assert "less accurate" not in str(found)
+
+
+def test_by_layer_what_is_met_with_one_share_stays_met():
+    """As many moves as may be made spend their own half of the chance of an error."""
+
+    class Whole:
+        layers = ("body", "head")
+
+        def mix(self, shares):
+            self.share = shares if isinstance(shares, float) else None
+
+        def overlap(self):
+            return {1.0: overlap(0), 0.5: overlap(3, repaired=20)}.get(self.share, overlap(30))
+
+        def result(self):
+            return self.share
+
+    found = interpolate_by(Whole(), PROMISE, [1, 0.5, 0], True, 60, 0.95)
+    assert (found.model, found.alpha, found.promise.verdict) == (0.5, 0.5, "met")
+    assert found.confidence == found.promise.confidence == pytest.approx(0.975)
+    assert found.layer_trials
+    for trial in found.layer_trials:
+        assert trial.verdict.confidence == pytest.approx(1 - 0.025 / 60)
 
 
 def test_of_equal_accuracy_the_one_that_breaks_less():
