@@ -23,6 +23,7 @@ from bc_core.after_training._mean_weights import (
 )
 from bc_lightning._packages import Callback
 from bc_lightning._random_numbers import random_numbers_kept
+from bc_lightning.after_training._made_weights import make_anew, singular_vectors
 from bc_lightning.after_training._statistics import estimate, layers_with_statistics
 from bc_lightning.evaluation._evaluate import _in_batches
 from bc_lightning.training.data._reader import BATCH_SIZE, Reader, evaluating, reading_of
@@ -33,9 +34,10 @@ class MeanWeights(Callback):
 
     The last weights of a training carry the noise of its last batches, and that noise is flips. The training itself is
     not touched: steps, validation and checkpoints are of the weights as they move, and when it ends the module has
-    their mean. Checkpoints hold the mean so far beside them, so a resumed training ends with the same; one that is
-    resumed for more epochs averages over the later half of all of them. Works with any LightningModule, also one that
-    `BCLightningModule` made. Buffers other than running statistics stay as the last epoch has left them.
+    their mean, and a spectral norm is that of the mean. Checkpoints hold the mean so far beside them, so a resumed
+    training ends with the same; one that is resumed for more epochs averages over the later half of all of them. Works
+    with any LightningModule, also one that `BCLightningModule` made. Buffers other than running statistics and the
+    vectors of a spectral norm stay as the last epoch has left them.
 
     Args:
         first_epoch: The first epoch, from 0 on, whose weights count. By default that of the later half.
@@ -151,6 +153,10 @@ class MeanWeights(Callback):
         with torch.no_grad():
             for name, now in pl_module.named_parameters():
                 now.copy_(self._mean[name])
+            buffers = dict(pl_module.named_buffers())
+            for each in singular_vectors(pl_module):
+                each.estimate(buffers[name] for name in each.names)
+            make_anew(pl_module)
         # A checkpoint that is written from here on has the mean for its weights.
         self._forget()
         if self._moving:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 from torch.utils.data import DataLoader, TensorDataset
 
-from bc_lightning import ProjectionCallback, blend, interpolate
+from bc_lightning import BCLightningModule, MeanWeights, ProjectionCallback, blend, interpolate
 from bc_lightning.after_training._mixture import Mixture, copy_of
 
 
@@ -173,3 +173,23 @@ def test_a_projected_training_goes_on_from_a_weight_of_its_own_norm(normed):
     pl.Trainer(max_epochs=2, accelerator="cpu", callbacks=[callback], **off).fit(module, DataLoader(data(60), 10))
     assert callback.history == [0.5, 0.0]
     torch.testing.assert_close(torch.linalg.matrix_norm(weight_of(module.net.eval()), 2), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("normed", [parametrizations.spectral_norm, nn.utils.spectral_norm])
+def test_a_mean_of_weights_has_the_spectral_norm_of_the_mean(normed):
+    h1, h2 = nets(of_layer(normed))
+    module = BCLightningModule(h2, h1=h1, loss="imitation", optimizer=lambda given: torch.optim.SGD(given, lr=1.0))
+    trainer = pl.Trainer(
+        max_epochs=4,
+        callbacks=[MeanWeights(first_epoch=0)],
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader(data(), batch_size=100))
+    name = "weight_orig" if normed is nn.utils.spectral_norm else "parametrizations.weight.original"
+    for place in (0, 2):
+        mean = dict(h2[place].named_parameters())[name].detach()
+        torch.testing.assert_close(weight_of(h2[place].eval()), mean / torch.linalg.matrix_norm(mean, 2))
