@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -111,11 +112,12 @@ class ProjectionCallback(keras.callbacks.Callback):
     def _project(self) -> float:
         mixture = self._mixture()
         try:
-            share, self.verdict = project_by(mixture, self.alphas, self.promise, self.confidence)
+            share, verdict = project_by(mixture, self.alphas, self.promise, self.confidence)
         except Exception:
             mixture.mix(0.0)  # what was trained
             raise
         self.history.append(share)
+        self.verdict = replace(verdict, looks=len(self.history))
         return share
 
     def _mixture(self) -> Mixture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -113,8 +114,9 @@ class ProjectionCallback(Callback):
             self._project(trainer, pl_module)
 
     def _project(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float:
-        share, self.verdict = project_by(self._mixture(pl_module), self.alphas, self.promise, self.confidence)
+        share, verdict = project_by(self._mixture(pl_module), self.alphas, self.promise, self.confidence)
         self.history.append(share)
+        self.verdict = replace(verdict, looks=len(self.history))
         self._left = told_by(pl_module)
         return share
 
