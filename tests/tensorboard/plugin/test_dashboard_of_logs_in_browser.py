@@ -117,8 +117,8 @@ class Newcomer:
 
 
 def ask_what_newcomers_ask(page: Page, saved: dict[str, Comparison]) -> None:
-    """Which images broke, in which class, is imitation better, which lambda keeps a promise: three clicks each."""
-    name, imitation = "new-error-warm-4", "strict-imitation-warm-4"
+    """Which images broke, in which class, does the last method break less, which lambda keeps a promise: three clicks."""
+    name, latest = "new-error-warm-4", "recommended-warm-1"
     broken = saved[name].negative_flips()
     someone = Newcomer(page)
     someone.arrive()
@@ -134,9 +134,9 @@ def ask_what_newcomers_ask(page: Page, saved: dict[str, Comparison]) -> None:
     assert someone.clicks == 3
 
     someone.arrive()
-    assert page.find(".bc-picker input").get_attribute("value") == imitation, "the run that was written to last"
+    assert page.find(".bc-picker input").get_attribute("value") == latest, "the run that was written to last"
     someone.pick(2, name)
-    fewer = len(saved[imitation].negative_flips()) - len(broken)
+    fewer = len(saved[latest].negative_flips()) - len(broken)
     wanted = "as many" if fewer == 0 else f"{abs(fewer)} {'fewer' if fewer > 0 else 'more'}"
     assert f"Run B breaks {wanted}" in page.text("[data-testid=compared]")
     assert someone.clicks == 2
