@@ -117,7 +117,7 @@ class Newcomer:
 
 
 def ask_what_newcomers_ask(page: Page, saved: dict[str, Comparison]) -> None:
-    """Which images broke, in which class, does the last method break less, which lambda keeps a promise: three clicks."""
+    """Which images broke, in which class, does the last method break less, which keeps a promise: three clicks."""
     name, latest = "new-error-warm-4", "recommended-warm-1"
     broken = saved[name].negative_flips()
     someone = Newcomer(page)
