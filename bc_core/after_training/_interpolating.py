@@ -96,7 +96,11 @@ def project_by(
     Returns:
         The share of h1 that the network has now, and whether it keeps the promise.
     """
-    share, verdict = smallest_share(shares, lambda share: _overlap_of(mixture, share), promise, confidence)
+    try:
+        share, verdict = smallest_share(shares, lambda share: _overlap_of(mixture, share), promise, confidence)
+    except Exception:
+        mixture.mix(0.0)  # what was trained
+        raise
     mixture.mix(share)
     return share, verdict
 

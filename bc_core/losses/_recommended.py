@@ -122,8 +122,8 @@ _SAID = {
         "noise of the last steps; from a start at h1 `interpolate` goes back towards it, as far as a promise asks.",
         "Share of the flips (points lost), from h1's weights, before `interpolate`: letter 0.27 (0.2), penbased 0.25 "
         "(0.5), texture 0.12 (0.5), marketing 0.60 (-0.3), Adult 0.44 (0.4), COMPAS 0.70 (0.6), satimage 0.41 (0.3), "
-        "magic 0.44 (1.3). At lambda_c = 0.1 it is 0.19 to 0.85, for "
-        "at most half a point.",
+        "magic 0.44 (1.3). At lambda_c = 0.1 it is 0.19 to 0.85, for at most half "
+        "a point.",
     ),
     "cold table": _Said(
         "h2 is held to h1 where h1 is right and a little everywhere, on the rows themselves, for which stored outputs "

@@ -429,7 +429,7 @@ class SweepResults:
         known = ", ".join(map(repr, values)) or "none"
         if promise is not None and not values:
             known = f"none with a promise, and the losses {', '.join(map(repr, self.losses))} with lambda_c=..."
-        if promise is None:
+        elif promise is None:
             known = f"the losses {', '.join(map(repr, self.losses))}, of this one lambda_c = {known}"
         with_seed = "" if seed is None else f" and seed {seed}"
         raise KeyError(f"no finished point of loss {loss!r} with {told}{with_seed}; finished are {known}")

@@ -110,12 +110,7 @@ class ProjectionCallback(keras.callbacks.Callback):
             self._project()
 
     def _project(self) -> float:
-        mixture = self._mixture()
-        try:
-            share, verdict = project_by(mixture, self.alphas, self.promise, self.confidence)
-        except Exception:
-            mixture.mix(0.0)  # what was trained
-            raise
+        share, verdict = project_by(self._mixture(), self.alphas, self.promise, self.confidence)
         self.history.append(share)
         self.verdict = replace(verdict, looks=len(self.history))
         return share

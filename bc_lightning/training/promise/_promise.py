@@ -328,7 +328,7 @@ def _look(
     if keeper.options.keep == "best" and now is None:
         now = _copied(module.state_dict())
     if keeper.options.averages and now is not None and promised.rereads is not False:
-        promised.take_in(now, _of_one_network(module))
+        promised.take_in(now, _without_mean(module))
         if keeper.mean_is_due:
             of_mean = _of_mean(module, state, promised, overlap, now)
     if keeper.look(overlap, module.trainer.global_step, of_mean) and now is not None:
@@ -404,7 +404,7 @@ def _set_to(module: Any, weights: Weights) -> Iterator[None]:
         module.load_state_dict(before)
 
 
-def _of_one_network(module: nn.Module) -> set[str]:
+def _without_mean(module: nn.Module) -> set[str]:
     """Buffers of which there is no mean: masks, unit vectors; all but running statistics, as in `MeanWeights`."""
     names = (name for name, _ in module.named_buffers(remove_duplicate=False))
     return {name for name in names if name.rpartition(".")[2] not in ("running_mean", "running_var")}
