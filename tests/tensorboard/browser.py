@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 
 _FLAGS = (
     "--headless=new",
@@ -69,6 +71,15 @@ def wait_until(condition: Callable[[], Any], seconds: float = 120, what: str = "
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what or condition}")
         time.sleep(0.05)
+
+
+def retype(field: WebElement, text: str) -> None:
+    """Replace what stands in a field, as somebody does at the keys.
+
+    WebElement.clear() tells a page of no input, so a page that draws the field anew puts the old text back.
+    """
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(text)
 
 
 def requests(driver: webdriver.Chrome) -> list[str]:

@@ -236,7 +236,7 @@ def test_rows_that_have_other_ids_are_not_joined_by_their_order(tmp_path, capsys
         (["gate", "--nonsense", "a"], "unrecognized arguments: --nonsense (bc-compare gate --help)"),
         (["a", "--max-nfr", "2"], "got '2'; for percent write 2% (bc-compare --help)"),
         (["a", "--max-nfr", "200%"], "got '200%' (bc-compare --help)"),
-        (["a", "--max-nfr\nx", "1"], "unrecognized arguments: --max-nfr x 1 (bc-compare --help)"),
+        (["a", "--max-nfr\nx", "1"], '--max-nfr x 1: say it as --promise "nfr <= 0.5%" (bc-compare --help)'),
     ],
 )
 def test_a_command_line_that_cannot_be_read_is_said_in_one_line(capsys, arguments, said):

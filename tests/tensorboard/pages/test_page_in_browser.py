@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from browser import console, opened, requests, themed, violations, violations_in_both_themes, wait_until
+from browser import console, opened, requests, retype, themed, violations, violations_in_both_themes, wait_until
 from notebook_page import ROOT, Notebook
 from PIL import Image
 from selenium.webdriver.common.by import By
@@ -177,8 +177,7 @@ def test_the_update_to_take_is_the_most_accurate_that_keeps_the_promise(driver, 
     said = lambda: driver.find_element(By.CSS_SELECTOR, ".bc-promise [role=status]").text  # noqa: E731
     field.send_keys("nfr < 1%")
     wait_until(lambda: "Write nfr <= 1%" in said())
-    field.clear()
-    field.send_keys("nfr <= 1%")
+    retype(field, "nfr <= 1%")
     wait_until(lambda: f"\N{GREEK SMALL LETTER LAMDA} {best.lambda_c:g}" in said(), what="the recommendation")
     bound = best.overlap.interval("nfr", 0.95, "upper", "clopper_pearson")[1]
     assert f"bound {bound:.2%}" in said()
@@ -186,8 +185,7 @@ def test_the_update_to_take_is_the_most_accurate_that_keeps_the_promise(driver, 
     failing = [run for run in runs.values() if run.overlap.gate("nfr", 0.01) == "fail"]
     assert len(faded) == 2 * len(failing) > 0, "in both charts"
     wait_until(lambda: "promise=" in driver.current_url, what="a link that keeps the promise")
-    field.clear()
-    field.send_keys("nfr <= 0.001%")
+    retype(field, "nfr <= 0.001%")
     wait_until(lambda: "No update keeps" in said() and "Nearest" in said())
 
 
@@ -342,8 +340,7 @@ def test_a_word_at_the_end_of_a_long_text_is_found(driver, tmp_path):
     field = driver.find_element(By.CSS_SELECTOR, "[data-testid=instances] input[type=search]")
     field.send_keys("9 word word")
     wait_until(lambda: shown(driver) == "1")
-    field.clear()
-    field.send_keys("NEEDLE")
+    retype(field, "NEEDLE")
     wait_until(lambda: shown(driver) == str(len(run.instances)), what="those found in the rest of the texts")
     field.send_keys(" nothing has this")
     wait_until(lambda: shown(driver) == "0")
