@@ -11,6 +11,7 @@ from bc_keras.metrics._overlap import fed_by_model
 from bc_keras.training._state import TRACKERS, UNLABELLED, Compatibility
 from bc_keras.training.beside._jax_step import Beside, with_values
 from bc_keras.training.step._checks import HOW_TO_STEP
+from bc_keras.training.step._traced_once import traced_once
 
 
 class HeldSteps(keras.Model):
@@ -52,10 +53,12 @@ class HeldSteps(keras.Model):
         before = getattr(self, name)
         made = make(force=force)
         function = getattr(self, name)
-        if keras.backend.backend() == "jax" and function is not before:
-            setattr(
-                self, name, with_values(function, self._compatibility.values_for_jax(self, name == "train_function"))
-            )
+        if function is not before:
+            state, backend = self._compatibility, keras.backend.backend()
+            if backend == "jax":
+                setattr(self, name, with_values(function, state.values_for_jax(self, name == "train_function")))
+            elif backend == "tensorflow":
+                setattr(self, name, traced_once(self, name, function, state))
         return made
 
     # What is logged beside the metrics that were compiled
