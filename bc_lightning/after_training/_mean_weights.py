@@ -20,6 +20,7 @@ from bc_core.after_training._mean_weights import (
     says_begun_late,
     says_no_statistics,
     says_not_averaged,
+    says_not_estimated,
 )
 from bc_lightning._packages import Callback
 from bc_lightning._random_numbers import random_numbers_kept
@@ -48,7 +49,8 @@ class MeanWeights(Callback):
     Raises:
         ValueError: A number that is none; when training begins: no number of epochs to halve, an epoch that does not
             come, running statistics without `statistics` or with such as cannot be read, or a callback of Lightning's
-            that ends it with an average of its own. While it trains: parameters that come or go.
+            that ends it with an average of its own. While it trains: parameters that come or go. Statistics that
+            cannot be estimated when the training ends are a warning, and the module keeps its last weights.
         TypeError: When training begins: weights that are sharded over processes.
 
     Reference:
@@ -150,6 +152,7 @@ class MeanWeights(Callback):
         if (said := says_begun_late(first, self._since, self._counted)) is not None:
             rank_zero_warn(said)
         self._check_same(pl_module)
+        last = _copies(pl_module) if self._moving else {}
         with torch.no_grad():
             for name, now in pl_module.named_parameters():
                 now.copy_(self._mean[name])
@@ -160,8 +163,16 @@ class MeanWeights(Callback):
         # A checkpoint that is written from here on has the mean for its weights.
         self._forget()
         if self._moving:
-            with self._read(trainer, pl_module) as (reader, batches):
-                estimate(pl_module, self._moving.values(), batches, reader)
+            try:
+                with self._read(trainer, pl_module) as (reader, batches):
+                    estimate(pl_module, self._moving.values(), batches, reader)
+            except Exception as error:
+                # The training is over, and all of it would be lost.
+                with torch.no_grad():
+                    for name, tensor in _state(pl_module):
+                        tensor.copy_(last[name])
+                    make_anew(pl_module)
+                rank_zero_warn(says_not_estimated(error))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Do it also where a training was resumed that had ended, of which Lightning says no end."""
@@ -190,6 +201,15 @@ def averaging(callbacks: Iterable[Any]) -> Iterator[str]:
         # By name, as there are two packages of Lightning.
         if known & {kind.__name__ for kind in type(callback).__mro__}:
             yield type(callback).__name__
+
+
+def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _copies(module: nn.Module) -> dict[str, Tensor]:
+    return {name: now.detach().clone() for name, now in _state(module)}
 
 
 def _moving(module: nn.Module) -> dict[str, _NormBase]:

@@ -171,6 +171,26 @@ def test_statistics_that_cannot_be_read_are_refused_before_an_epoch_and_the_reme
     torch.testing.assert_close(again.seen, plain.seen, rtol=0, atol=0)
 
 
+def test_statistics_that_end_in_an_error_cost_the_mean_and_not_the_training():
+    class Torn(torch.utils.data.Dataset):
+        def __len__(self):
+            return 24
+
+        def __getitem__(self, index):
+            if index >= 16:
+                raise OSError("the disk is gone")
+            return data()[index]
+
+    class Moved(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.last = {name: value.clone() for name, value in pl_module.state_dict().items()}
+
+    module, moved = Module(nn.BatchNorm1d(4), nn.Linear(4, 3)), Moved()
+    with pytest.warns(UserWarning, match="mean of the weights was not taken.*keeps its last weights.*the disk is gone"):
+        fitted(module, 4, MeanWeights(statistics=DataLoader(Torn(), 8)), moved)
+    torch.testing.assert_close(dict(module.state_dict()), moved.last, rtol=0, atol=0)
+
+
 def test_statistics_of_layers_that_the_network_does_not_call_stay():
     class Taught(Module):
         """With a teacher beside its network, which only the training calls."""
