@@ -159,6 +159,19 @@ def test_it_opens_on_the_pinned_run(driver, tmp_path):
     )
 
 
+# Each letter before the page has shown the last; "nfr <= 1" is a promise already.
+TYPE_AT_ONCE = """
+const [field, text, done] = arguments;
+const type = (letters) => {
+  if (letters === "") return setTimeout(done, 500);
+  field.value += letters[0];
+  field.dispatchEvent(new InputEvent("input", { bubbles: true }));
+  setTimeout(() => type(letters.slice(1)), 1);
+};
+type(text);
+"""
+
+
 def test_the_update_to_take_is_the_most_accurate_that_keeps_the_promise(driver, tmp_path):
     rng = np.random.default_rng(0)
     target = rng.integers(0, 5, 2000)
@@ -175,7 +188,10 @@ def test_the_update_to_take_is_the_most_accurate_that_keeps_the_promise(driver, 
     wait_for_dashboard(driver)
     field = driver.find_element(By.CSS_SELECTOR, ".bc-promise input")
     said = lambda: driver.find_element(By.CSS_SELECTOR, ".bc-promise [role=status]").text  # noqa: E731
-    field.send_keys("nfr < 1%")
+    driver.execute_async_script(TYPE_AT_ONCE, field, "nfr <= 12.5%")
+    wait_until(lambda: "12.5%25" in driver.current_url, what="all that was typed")
+    assert field.get_attribute("value") == "nfr <= 12.5%"
+    retype(field, "nfr < 1%")
     wait_until(lambda: "Write nfr <= 1%" in said())
     retype(field, "nfr <= 1%")
     wait_until(lambda: f"\N{GREEK SMALL LETTER LAMDA} {best.lambda_c:g}" in said(), what="the recommendation")

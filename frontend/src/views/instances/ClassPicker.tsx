@@ -1,5 +1,6 @@
-import { useContext, useId, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useContext, useId, useMemo, useState } from "preact/hooks";
 import { MountId } from "../parts/mountId";
+import { useTyped } from "../parts/typed";
 
 export interface ClassPickerProps {
   readonly label: string;
@@ -42,15 +43,9 @@ export function ClassPicker({ label, labels, value, onPick }: ClassPickerProps) 
 function ClassField({ label, labels, value, onPick }: ClassPickerProps) {
   const id = `${useContext(MountId)}${useId()}`;
   const chosen = value === null ? "" : (labels[value] ?? "");
-  const [typed, setTyped] = useState(chosen);
+  // On the way to "12", class 1 is picked.
+  const { typed, setTyped, sent } = useTyped(chosen);
   const [listed, setListed] = useState(false);
-  const sent = useRef(chosen);
-  // On the way to "12", class 1 is picked: when that comes back, it must not replace what was typed since.
-  useLayoutEffect(() => {
-    if (chosen === sent.current) return;
-    sent.current = chosen;
-    setTyped(chosen);
-  }, [chosen]);
   const take = (text: string) => {
     setTyped(text);
     const index = labels.indexOf(text);

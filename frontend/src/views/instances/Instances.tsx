@@ -1,4 +1,4 @@
-import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useCallback, useEffect, useMemo, useRef } from "preact/hooks";
 import { findInstance } from "../../data/answers";
 import { labelsOf, regionOf, select, sortRows, textsOf } from "../../data/engine";
 import { count } from "../../layout/format";
@@ -28,6 +28,7 @@ import { Opened } from "./Opened";
 import { Badge, Prediction, sureness } from "./Prediction";
 import { TakeInstances } from "./TakeInstances";
 import { Pager } from "../parts/Pager";
+import { useTyped } from "../parts/typed";
 import { Thumbnail } from "./Thumbnail";
 import { REGIONS } from "../overview/Venn";
 
@@ -91,17 +92,8 @@ interface SearchProps {
 
 /** Waits for a pause in typing: a hundred thousand rows are searched once for a word, and not for each letter. */
 function Search({ value, onChange }: SearchProps) {
-  const [typed, setTyped] = useState(value);
   const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
-  const sent = useRef(value);
-  // What comes back after it was sent from here must not replace letters typed since. A layout effect, because a later
-  // one could run when the next text is sent already.
-  useLayoutEffect(() => {
-    if (value === sent.current) return;
-    sent.current = value;
-    clearTimeout(timer.current);
-    setTyped(value);
-  }, [value]);
+  const { typed, setTyped, sent } = useTyped(value, () => clearTimeout(timer.current));
   useEffect(() => () => clearTimeout(timer.current), []);
   return (
     <label class="bc-tool">

@@ -1,9 +1,10 @@
-import { useContext, useEffect, useId, useState } from "preact/hooks";
+import { useContext, useId, useState } from "preact/hooks";
 import { bestOf, type Promised, readPromise, spelled, unfavourableBound, verdict, type Verdict } from "../../data/promise";
 import { value } from "../../data/scores";
 import { percent } from "../../layout/format";
 import type { Index, ViewState } from "../../model";
 import { MountId } from "../parts/mountId";
+import { useTyped } from "../parts/typed";
 import { distinct, passes, sweepPoints, type SweepPoint, titleOf } from "./sweepPoints";
 
 export interface PromiseMade {
@@ -49,9 +50,8 @@ export interface PromiseBarProps {
 
 /** Which update to take: the most accurate of those that keep a promise for certain. */
 export function PromiseBar({ text, promised, points, nameOf, onText, onPoint }: PromiseBarProps) {
-  const [typed, setTyped] = useState(text);
+  const { typed, setTyped, sent } = useTyped(text);
   const [copied, setCopied] = useState(false);
-  useEffect(() => setTyped(text), [text]);
   const examples = `${useContext(MountId)}${useId()}`;
   const complaint = typed.trim() === "" ? null : readPromise(typed);
   const code = promised && `found.best("${spelled(promised.promise)}")`;
@@ -69,7 +69,9 @@ export function PromiseBar({ text, promised, points, nameOf, onText, onPoint }: 
             onInput={(event) => {
               const wanted = event.currentTarget.value;
               setTyped(wanted);
-              if (wanted.trim() === "" || typeof readPromise(wanted) !== "string") onText(wanted.trim());
+              if (wanted.trim() !== "" && typeof readPromise(wanted) === "string") return;
+              sent.current = wanted.trim();
+              onText(sent.current);
             }}
           />
           <datalist id={examples}>
