@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import _get_current_function_mode_stack
 
 from bc_core._random_numbers import python_and_numpy_kept, python_and_numpy_state
 from bc_lightning._random_numbers import generators_state
@@ -23,7 +22,7 @@ from bc_lightning.training.step._mixtures import Mixture, mixed
 from bc_lightning.training.step._refused_steps import GIVE_ITSELF, captures_message, features_message, whole_message
 from bc_lightning.training.watching._calls import Asked, Call
 from bc_lightning.training.watching._compiling import eager, is_compiling
-from bc_lightning.training.watching._loss_watch import LossWatch
+from bc_lightning.training.watching._loss_watch import LossWatch, is_inside_of_a_mode
 from bc_lightning.training.watching._tensors import Members, mapped, place_of, storage_of, tensors_in, version_of
 
 if TYPE_CHECKING:
@@ -32,13 +31,6 @@ if TYPE_CHECKING:
 
 HANDED_OVER = "compatibility_target"
 """Attribute in which a step hands over what it was trained on."""
-
-
-def is_inside_of_a_mode(depth: int) -> bool:
-    """Whether a mode of torch's was entered since the stack of modes was so deep; our own watches are none."""
-    if torch._C._len_torch_function_stack() == depth:
-        return False
-    return any(not isinstance(mode, LossWatch) for mode in _get_current_function_mode_stack()[depth:])  # type: ignore[no-untyped-call]
 
 
 class Compared(NamedTuple):
@@ -395,14 +387,17 @@ class Step:
 
     def follow(self, call: Call, output: Any, root: int, closely: bool = True) -> None:
         """Watch what becomes of a call's output, from here to the end of the step."""
-        if self.watch is None:
+        watch = self.watch
+        if watch is None:
             if is_inside_of_a_mode(self._depth):
-                # Of the user's, which leaves the stack before ours would.
-                return
-            self.watch = LossWatch(self.members.unchanged, self.size, self.target_storage, closely)
-            self.watch.__enter__()  # type: ignore[no-untyped-call]
-        self.watch.closely |= closely
-        self.watch.follow(output, root, given=(call.args, call.kwargs))
+                return  # it is the user's, and leaves the stack before ours would
+            watch = LossWatch(self.members.unchanged, self.size, self.target_storage, closely)
+        watch.closely |= closely
+        watch.follow(output, root, given=(call.args, call.kwargs))
+        if self.watch is None:
+            self.watch = watch
+            # Last, as our own looks at tensors would pass through it.
+            watch.__enter__()  # type: ignore[no-untyped-call]
 
     def stop_watching(self) -> None:
         """End the watching; what was seen is kept."""

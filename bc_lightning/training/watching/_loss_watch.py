@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._guards import TracingContext
 from torch._ops import OpOverload
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from bc_lightning.training.watching._tensors import storage_of, tensors_in
 
@@ -257,6 +257,13 @@ class LossWatch(TorchFunctionMode):
             if given.ndim == 2 and given.stride() == (scores.shape[-1], 1) and scores.is_contiguous():
                 return -1
         return None
+
+
+def is_inside_of_a_mode(depth: int) -> bool:
+    """Whether a mode of torch's was entered since the stack of modes was so deep; our own watches are none."""
+    if torch._C._len_torch_function_stack() == depth:
+        return False
+    return any(not isinstance(mode, LossWatch) for mode in _get_current_function_mode_stack()[depth:])  # type: ignore[no-untyped-call]
 
 
 def _writes(func: Any, kwargs: dict[str, Any]) -> bool:
