@@ -77,10 +77,110 @@ def test_a_training_and_an_evaluation_are_traced_once(tmp_path, options, stored)
     assert 2 * calls == before
 
 
-def test_an_optimizer_of_a_step_of_ones_own_has_what_it_had():
-    sizes = []
-    for model in (net(OwnStep), BCModel(net(OwnStep), h1=net())):
-        model.compile("adam", "sparse_categorical_crossentropy")
+class HeadAlone(keras.optimizers.Adam):
+    """Trains what comes last."""
+
+    def apply_gradients(self, pairs):
+        return super().apply_gradients(list(pairs)[-2:])
+
+
+class HeadFree(keras.Model):
+    """Shows its step the weights of its head alone."""
+
+    @property
+    def trainable_weights(self):
+        return super().trainable_weights[-2:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "optimizer"),
+    [
+        (OwnStep, keras.optimizers.Adam),
+        (HeadFree, keras.optimizers.Adam),
+        (keras.Model, HeadAlone),
+        (keras.Model, lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())),
+        (keras.Model, lambda: keras.optimizers.LossScaleOptimizer(HeadAlone())),
+    ],
+    ids=["own_step", "own_weights", "own_optimizer", "scaled", "own_optimizer_scaled"],
+)
+def test_an_optimizer_has_what_it_has_in_plain_keras(kind, optimizer):
+    made = []
+    for wrapped in (False, True):
+        keras.backend.clear_session()
+        model = BCModel(net(kind), h1=net(), lambda_c=0.0) if wrapped else net(kind)
+        model.compile(optimizer(), "sparse_categorical_crossentropy")
         model.fit(X, Y, verbose=0)
-        sizes.append(len(model.optimizer.variables))
-    assert sizes[0] == sizes[1]
+        made.append([(variable.path, variable.shape) for variable in model.optimizer.variables])
+    assert made[1] == made[0]
+
+
+def test_an_optimizer_without_anything_to_train_takes_what_is_unfrozen_later():
+    model, optimizer = BCModel(net(), h1=net()), keras.optimizers.Adam()
+    for trainable in (False, True):
+        before = model.get_weights()
+        model.trainable = trainable
+        model.compile(optimizer, "sparse_categorical_crossentropy")
+        model.fit(X, Y, verbose=0)
+        assert np.array_equal(before[0], model.get_weights()[0]) is not trainable
+
+
+class FirstColumn(keras.Model):
+    """Gives other outputs than its layers."""
+
+    def call(self, x):
+        return super().call(x)[:, :1]
+
+
+class NamedOutputs(keras.Model):
+    """Calls a layer what Keras calls the tensors of a functional model."""
+
+    def __init__(self):
+        super().__init__()
+        self.outputs = keras.layers.Dense(1, "sigmoid")
+
+    def call(self, x):
+        return self.outputs(x)
+
+
+def one_score(kind, last=None):
+    keras.utils.set_random_seed(0)
+    if kind is NamedOutputs:
+        model = NamedOutputs()
+        model(X[:1])
+        return model
+    x = keras.Input((4,))
+    scores = keras.layers.Dense(1 if last else 3, "sigmoid")(x)
+    return kind(x, last(scores) if last else scores)
+
+
+@pytest.mark.parametrize("rows", [1, 16])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: one_score(FirstColumn),
+        lambda: one_score(NamedOutputs),
+        lambda: one_score(keras.Model, keras.layers.Reshape(())),
+    ],
+    ids=["own_call", "own_outputs", "one_dimension"],
+)
+def test_metrics_are_those_of_plain_keras_where_outputs_do_not_tell(made, rows):
+    y = (np.arange(16) % 2)[:, None]
+    logged = []
+    for model in (made(), BCModel(made(), h1=made(), lambda_c=0.0)):
+        model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+        logged.append(model.fit(X[:16], y, batch_size=rows, shuffle=False, verbose=0).history["accuracy"])
+    assert logged[1] == logged[0]
+
+
+def test_what_was_put_around_a_step_stays_there():
+    model, calls = compiled(BCModel(net(), h1=net())), []
+    model.make_train_function()
+    made = model.train_function
+
+    def around(batches):
+        calls.append(batches)
+        return made(batches)
+
+    model.train_function = around
+    model.fit(X, Y, batch_size=16, verbose=0)
+    assert len(calls) == 4
