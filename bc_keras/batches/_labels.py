@@ -209,16 +209,19 @@ def h1_classes(h1_output: Any, shape: tuple[int | None, ...], classes: int) -> A
     return ops.where(ops.isnan(h1_output[..., 0]), -1, ops.cast(ops.argmax(h1_output, axis=-1), "int32"))
 
 
-def check_is_classification(target: np.ndarray[Any, Any], shape: tuple[int | None, ...], is_distance: bool) -> None:
-    """Refuse the targets of a regression, which nobody gets right or wrong.
+def check_is_classification(
+    target: np.ndarray[Any, Any], shape: tuple[int | None, ...], is_distance: bool, multilabel: bool
+) -> None:
+    """Refuse the targets of a regression, which nobody gets right or wrong, and of several labels read as one class.
 
     Args:
         target: numbers of any kind, in the forms of `read_labels`.
         shape: shape of h2's output.
         is_distance: whether h2 is trained on a distance, such as the squared error; other losses have labels alone.
+        multilabel: whether each column is a label of its own.
 
     Raises:
-        ValueError: numbers that are no classes, nor rows of shares of classes.
+        ValueError: numbers that are no classes, nor rows of shares of classes; rows of several classes.
     """
     values = target[np.isfinite(target)] if target.dtype.kind == "f" else target
     if target.dtype.kind not in "iuf" or not values.size:
@@ -237,6 +240,16 @@ def check_is_classification(target: np.ndarray[Any, Any], shape: tuple[int | Non
         is_label = shares or (is_whole and (not rows or bool(np.isin(values, (0, 1)).all())))
     if not is_label:
         raise says_no_classifier(", ".join(f"{value:g}" for value in target.reshape(-1)[:3]))
+    has_rows = columns != 1 and target.ndim == len(shape) and target.shape[-1] == columns
+    if is_whole and has_rows and not multilabel:
+        most = target.max(-1, keepdims=True)
+        several = ((target == most) & (most > 0)).sum(-1) > 1
+        if several.any():
+            raise ValueError(
+                "A row of labels holds several classes, of which the first would be taken for the only one: say "
+                "BCModel(..., multilabel=True), or the same to what compares, if each column is a label of its own; "
+                f"else give one class or shares of classes that sum to 1. Received: {target[several][0].tolist()[:20]}."
+            )
 
 
 def says_no_classifier(received: str) -> ValueError:

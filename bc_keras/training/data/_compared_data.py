@@ -241,7 +241,10 @@ class AskedData:
         mask = get_keras_mask(h2_output)
         target, h1_output = self._target_and_h1(batch, h2_output)
         reading = self._reading(h2_output)
-        check_is_classification(ops.convert_to_numpy(target), tuple(h2_output.shape), reading.scores.is_distance)
+        scores = reading.scores
+        check_is_classification(
+            ops.convert_to_numpy(target), tuple(h2_output.shape), scores.is_distance, scores.multilabel
+        )
         reference = self._reference
         if reference is not None and self._kept_h1 is None:
             if h1_output is None:

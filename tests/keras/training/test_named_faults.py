@@ -9,7 +9,15 @@ from backends import FEW_STEPS, once_but
 from test_outputs_read import FORMS
 from user_models import answers, data, net
 
-from bc_keras import BCModel, CompatibilityCallback, ErrorOverlapMetric, StoredOutputs, evaluate
+from bc_keras import (
+    BCModel,
+    CompatibilityCallback,
+    ErrorOverlapMetric,
+    NegativeFlipRate,
+    StoredOutputs,
+    evaluate,
+    unwrap,
+)
 
 SPARSE = "sparse_categorical_crossentropy"
 
@@ -101,6 +109,32 @@ def test_several_numbers_at_once_are_no_classes_either():
     h1, h2 = net(0, 3, None), net(1, 3, None)
     with pytest.raises(ValueError, match="h2 is no classifier"):
         fit(BCModel(h2, h1=h1), "arrays", x, x[:, :3], "mse")
+
+
+@pytest.mark.parametrize("loss", ["mse", "squared_hinge", "categorical_crossentropy", lambda y, p: (y - p) ** 2])
+def test_rows_of_several_labels_are_no_classes(loss):
+    """The first of them was taken for the class; said to be labels of their own, each is counted."""
+    x, _ = data(32)
+    y = np.random.default_rng(0).integers(0, 2, (32, 3)).astype("float32")
+    h1, h2 = net(0, 3, "sigmoid"), net(1, 3, "sigmoid")
+    with pytest.raises(ValueError, match="if each column is a label of its own"):
+        fit(BCModel(h2, h1=h1), "arrays", x, y, loss)
+    h2 = unwrap(h2)
+    h2.compile("sgd", loss)
+    for call in (
+        lambda: evaluate(h1, h2, (x, y)),
+        lambda: h2.fit(x, y, verbose=0, callbacks=[CompatibilityCallback((x, y), h1=h1)]),
+    ):
+        with pytest.raises(ValueError, match="if each column is a label of its own"):
+            call()
+    first = (h1.predict(x, verbose=0) >= 0.5) == y
+    callback = CompatibilityCallback((x, y), h1=h1, multilabel=True)
+    h2.fit(x, y, verbose=0, callbacks=[callback])
+    second = (h2.predict(x, verbose=0) >= 0.5) == y
+    assert callback.comparison.overlap.nfr == pytest.approx((first & ~second).mean())
+    model = BCModel(h2, h1=h1, multilabel=True)
+    model.compile(keras.optimizers.SGD(0.0), loss, metrics=[NegativeFlipRate()])
+    assert model.evaluate(x, y, verbose=0)[1] == pytest.approx((first & ~second).mean())
 
 
 def test_a_squared_loss_of_classes_is_a_classifiers():
