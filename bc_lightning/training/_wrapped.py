@@ -390,6 +390,8 @@ def _after_step(module: Any, step: Step, output: Any) -> Any:
         return output
     if module.automatic_optimization:
         return _automatic(step, output)
+    if step.modules is not None:
+        step.modules.check_found_first()
     if step.calls or not step.captured:
         raise RuntimeError(
             captures_message(step.module, step.stage, step.scores, len(step.calls))
@@ -423,7 +425,9 @@ def _penalised(step: Step, loss: Tensor) -> Tensor:
                 f"the scores of h2, and it can't be told which of them is to be penalised. Call it once for their "
                 f"sum, self.manual_backward(one + other), or give the other one h2's output detached."
             )
-    if not step.calls and not _find(step):
+    if not step.calls and not _find(step, ended=False):
+        if step.modules is not None:
+            step.modules.check_found_first(loss)
         return loss
     number = step.counted()
     scores = step.scores_of(step.calls[number])
@@ -441,11 +445,11 @@ def _penalised(step: Step, loss: Tensor) -> Tensor:
     return _with_penalty(step, loss)
 
 
-def _find(step: Step) -> bool:
+def _find(step: Step, ended: bool = True) -> bool:
     """On a first batch: whether the submodule that gives the scores could be found in what the step did."""
     if step.captured or step.scores is not None or step.modules is None:
         return False
-    return step.modules.find() is not None
+    return step.modules.find(ended) is not None
 
 
 def _may_wait(step: Step) -> bool:
