@@ -42,6 +42,15 @@ def features_message(name: str, shape: tuple[int, ...] | None = None) -> str:
     )
 
 
+def no_penalty_message(module: nn.Module) -> str:
+    """Why a step that optimises by hand has not trained what it called h2 for."""
+    return (
+        f"{class_of(module)}.training_step optimises manually and never called self.manual_backward(loss) after it "
+        f"called h2, so the penalty was added to nothing. Use self.manual_backward(loss) instead of loss.backward(), "
+        f"and call='first' where a later call of h2 is for something else."
+    )
+
+
 def found_first_message(module: nn.Module, found: str, forward: bool) -> str:
     """Why the first loss of a step that optimises by hand does not tell which scores are compared with h1's."""
     other, remedy = (

@@ -263,56 +263,6 @@ def test_of_two_losses_that_are_optimised_by_hand_the_one_of_the_scores(h1, tmp_
     assert found["train_base_loss"] > 0.5
 
 
-class Heads(Forward):
-    """An auxiliary head, and then h2's scores, each with an optimiser and a backward pass of its own."""
-
-    penalised = False
-    found_in = "forward"
-    auxiliary = "values"
-
-    def __init__(self):
-        super().__init__()
-        self.automatic_optimization = False
-        self.other = nn.Linear(FEATURES, CLASSES)
-
-    def optimised(self, optimizer, loss):
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
-
-    def training_step(self, batch, batch_idx):
-        x, y = batch
-        own, others = self.optimizers()
-        values = self.other(x)
-        self.optimised(others, values.square().mean() if self.auxiliary == "values" else F.cross_entropy(values, y))
-        logits = self(x) if self.found_in == "forward" else self.net(x)
-        loss = F.cross_entropy(logits, y)
-        if self.penalised:
-            right = (self.h1[0](x).argmax(1) == y).float()
-            loss = loss + 3.0 * (F.cross_entropy(logits, y, reduction="none") * right).mean()
-        self.optimised(own, loss)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.net.parameters(), 0.1), torch.optim.SGD(self.other.parameters(), 0.1)
-
-
-@pytest.mark.parametrize("found_in", ["forward", "net"])
-@pytest.mark.parametrize("auxiliary", ["values", "labels"])
-def test_an_auxiliary_head_that_is_optimised_first_does_not_give_the_scores(h1, tmp_path, found_in, auxiliary):
-    kind = type("Heads", (Heads,), {"found_in": found_in, "auxiliary": auxiliary, "h1": [h1]})
-    options = {}
-    if auxiliary == "labels":
-        with pytest.raises(RuntimeError, match="a loss of submodule 'other' first.* scores='other' or another"):
-            trained(kind, h1, tmp_path)
-        options["scores"] = "net" if found_in == "net" else lambda output: output
-    module, found = trained(kind, h1, tmp_path, lambda_c=3.0, **options)
-    expected = made(type("ByHand", (kind,), {"penalised": True}))
-    fit(expected, tmp_path, train=loader(), val=[], max_epochs=1)
-    for name, value in expected.state_dict().items():
-        torch.testing.assert_close(module.state_dict()[name], value, rtol=1e-4, atol=1e-6)
-    assert found["train_base_loss"] > 0.5
-
-
 def test_tokens_whose_later_batch_is_as_long_as_there_are_classes(tmp_path):
     class Tags(Base):
         def forward(self, x):
