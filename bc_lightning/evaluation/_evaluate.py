@@ -217,7 +217,8 @@ def compared(
 
 def _in_batches(data: Any, batch_size: int) -> Any:
     """The data themselves, or a loader of a data set."""
-    if isinstance(data, (tuple, list)) and any(isinstance(part, (Tensor, np.ndarray)) for part in data):
+    parts = data if isinstance(data, (tuple, list)) else (data,)
+    if any(isinstance(part, (Tensor, np.ndarray)) for part in parts):
         raise TypeError(
             "data: expected a data loader, a list of batches or a Dataset, got tensors themselves; pass "
             "TensorDataset(inputs, target)"

@@ -114,10 +114,16 @@ def copied(module: AModule) -> AModule:
     try:
         for own, name, value in held:
             own[name] = value.detach()
-        return copy.deepcopy(module)
+        # With gradients the weights of what torch.jit makes would be copied as something computed.
+        with torch.no_grad():
+            copied_module = copy.deepcopy(module)
     finally:
         for own, name, value in held:
             own[name] = value
+    for own_weight, copied_weight in zip(module.parameters(), copied_module.parameters(), strict=True):
+        if copied_weight.requires_grad != own_weight.requires_grad:
+            copied_weight.requires_grad_(own_weight.requires_grad)
+    return copied_module
 
 
 def set_eval(module: nn.Module) -> None:

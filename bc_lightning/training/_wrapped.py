@@ -23,8 +23,8 @@ from bc_lightning.training.data._loaders import check_collates
 from bc_lightning.training.promise import _promise
 from bc_lightning.training.step._hooks import CallHook, ModuleCalls
 from bc_lightning.training.step._incoming import check_same_imitated, incoming
-from bc_lightning.training.step._penalty import UnknownAxisError, penalty_terms, raise_what_was_noticed
-from bc_lightning.training.step._refused_steps import captures_message, whole_graph_message
+from bc_lightning.training.step._penalty import UnknownAxisError, has_calls_left, penalty_terms, raise_what_was_noticed
+from bc_lightning.training.step._refused_steps import captures_message, no_penalty_message, whole_graph_message
 from bc_lightning.training.step._step import HANDED_OVER, Step
 from bc_lightning.training.step._target import check_compiled, check_takes_from_base, is_unseen
 from bc_lightning.training.step._unlabelled import unlabelled_dissonance
@@ -390,13 +390,13 @@ def _after_step(module: Any, step: Step, output: Any) -> Any:
         return output
     if module.automatic_optimization:
         return _automatic(step, output)
-    if step.calls or not step.captured:
+    if step.modules is not None:
+        step.modules.check_found_first()
+    if has_calls_left(step) or not step.captured:
         raise RuntimeError(
             captures_message(step.module, step.stage, step.scores, len(step.calls))
             if not step.captured
-            else f"{class_of(module)}.training_step optimises manually and never called "
-            f"self.manual_backward(loss) after it called h2, so the penalty was added to nothing. "
-            f"Use self.manual_backward(loss) instead of loss.backward()."
+            else no_penalty_message(step.module)
         )
     return output
 
@@ -423,7 +423,9 @@ def _penalised(step: Step, loss: Tensor) -> Tensor:
                 f"the scores of h2, and it can't be told which of them is to be penalised. Call it once for their "
                 f"sum, self.manual_backward(one + other), or give the other one h2's output detached."
             )
-    if not step.calls and not _find(step):
+    if not step.calls and not _find(step, loss):
+        if step.modules is not None:
+            step.modules.check_found_first(loss)
         return loss
     number = step.counted()
     scores = step.scores_of(step.calls[number])
@@ -441,11 +443,11 @@ def _penalised(step: Step, loss: Tensor) -> Tensor:
     return _with_penalty(step, loss)
 
 
-def _find(step: Step) -> bool:
+def _find(step: Step, loss: Tensor | None = None) -> bool:
     """On a first batch: whether the submodule that gives the scores could be found in what the step did."""
     if step.captured or step.scores is not None or step.modules is None:
         return False
-    return step.modules.find() is not None
+    return step.modules.find(loss) is not None
 
 
 def _may_wait(step: Step) -> bool:

@@ -352,7 +352,8 @@ def evaluating(*models: Any) -> Iterator[None]:
     modules = [
         each for model in models for each in (model.modules if isinstance(model, Reference) else modules_behind(model))
     ]
-    modes = [(child, child.training) for module in modules for child in module.modules()]
+    # What torch.jit has frozen has no modes.
+    modes = [(child, child.training) for module in modules for child in module.modules() if hasattr(child, "training")]
     try:
         for module in modules:
             set_eval(module)

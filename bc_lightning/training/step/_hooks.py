@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from bc_lightning.training._state import Found
-from bc_lightning.training.step._refused_steps import features_message
+from bc_lightning.training.step._refused_steps import features_message, found_first_message
 from bc_lightning.training.step._step import Step
 from bc_lightning.training.watching._calls import Asked, Call
 from bc_lightning.training.watching._compiling import eager, in_backward
-from bc_lightning.training.watching._tensors import tensors_in
+from bc_lightning.training.watching._loss_watch import LossWatch
+from bc_lightning.training.watching._tensors import has_label_loss, leads_to, tensors_in
 
 
 class ModuleCalls:
@@ -95,9 +96,15 @@ class ModuleCalls:
             return
         raise ValueError(features_message(str(step.scores), tuple(given[0].shape)))
 
-    def find(self) -> str | None:
-        """The submodule that gives the scores, if what the step did with the outputs leaves no doubt."""
+    def find(self, loss: Tensor | None = None) -> str | None:
+        """The submodule that gives the scores, if what the step did with the outputs leaves no doubt.
+
+        Args:
+            loss: the one that is optimised by hand where the step has not ended: the scores' may be yet to come.
+        """
         watch, size = self._step.watch, self._step.size
+        if loss is not None and watch is not None and not self._is_of_labels(watch):
+            return None
         candidates = [
             number
             for number, call in enumerate(self.calls)
@@ -105,6 +112,8 @@ class ModuleCalls:
         ]
         if watch is not None and watch.losses:
             candidates = [number for number in candidates if watch.losses_of(_root(number))]
+            if loss is not None and len(candidates) > 1:
+                candidates = [each for each in candidates if leads_to(self._step.scores_of(self.calls[each]), loss)]
         else:
             # No loss tells, so there must be nothing else: one of several may be an encoder.
             points = {} if watch is None else watch.points
@@ -120,6 +129,35 @@ class ModuleCalls:
         if before:
             self._step.enclosing[0] = self.asked[before[0]]._replace(part=False)
         return found.scores
+
+    def _is_of_labels(self, watch: LossWatch) -> bool:
+        """Whether the batch's target, or what the step has handed over, has met something of h2 so far."""
+        target = self._step.batch_target
+        if target is None or self._step.handed_over is not None or watch.met_labels:
+            return True
+        return any(torch.equal(seen.target, target) for seen in watch.losses)
+
+    def check_found_first(self, loss: Tensor | None = None) -> None:
+        """Refuse what was found by the first of several losses, each optimised by hand, where a later one may be it.
+
+        Args:
+            loss: a later loss; without one the step has ended.
+
+        Raises:
+            RuntimeError: the step has called forward since, or has a loss of labels of other scores of one shape.
+        """
+        step = self._step
+        if step.found is None or step.state.options.scores is not None:
+            return
+        own = self.calls[self.names.index(step.found.names[-1])]
+        rivals = [call for call in self.calls if call is not own and self._gives_scores(call, step.size)]
+        later = loss is not None and any(
+            leads_to(scores, loss) and has_label_loss(loss, scores)
+            for scores in map(step.scores_of, rivals)
+            if scores.requires_grad and scores.shape == step.scores_of(own).shape
+        )
+        if later or step.forward_trained:
+            raise RuntimeError(found_first_message(step.module, step.found.scores, step.forward_trained))
 
     def lead(self, number: int) -> None:
         """Find the parts that lead to the submodule which was said to give the scores, where no forward is around."""

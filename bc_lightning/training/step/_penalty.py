@@ -120,6 +120,17 @@ def penalty_terms(step: Step, base: Tensor | None = None) -> LossTerms:
     return terms
 
 
+def has_calls_left(step: Step) -> bool:
+    """Whether calls of h2 are left at the end of a step that optimises by hand, and are not for something else.
+
+    Such are those after the penalty that are for a metric, under no_grad, or where the first is said to count.
+    """
+    if not step.calls or not step.penalised:
+        return bool(step.calls)
+    first = step.state.options.call in ("first", 0)
+    return not first and any(tensor.requires_grad for call in step.calls for tensor in tensors_in(call.output))
+
+
 def _as_log_probabilities(scores: Tensor) -> Tensor:
     return scores_from_output(scores, "log_probabilities") if scores.is_floating_point() else scores
 

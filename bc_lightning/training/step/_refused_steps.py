@@ -42,6 +42,29 @@ def features_message(name: str, shape: tuple[int, ...] | None = None) -> str:
     )
 
 
+def no_penalty_message(module: nn.Module) -> str:
+    """Why a step that optimises by hand has not trained what it called h2 for."""
+    return (
+        f"{class_of(module)}.training_step optimises manually and never called self.manual_backward(loss) after it "
+        f"called h2, so the penalty was added to nothing. Use self.manual_backward(loss) instead of loss.backward(), "
+        f"and call='first' where a later call of h2 is for something else."
+    )
+
+
+def found_first_message(module: nn.Module, found: str, forward: bool) -> str:
+    """Why the first loss of a step that optimises by hand does not tell which scores are compared with h1's."""
+    other, remedy = (
+        ("its forward is called after it", ", or scores=lambda output: output for what forward returns")
+        if forward
+        else ("a later loss of labels is of other scores of the same shape", "")
+    )
+    return (
+        f"{class_of(module)}.training_step calls self.manual_backward for a loss of submodule {found!r} first, and "
+        f"{other}, so it can't be told which of them gives the scores that are compared with h1's. Say it: "
+        f"scores={found!r} or another submodule's name{remedy}."
+    )
+
+
 def whole_message(name: str) -> str:
     """Why h2 can't be asked about inputs without labels where its step computes with several of its parts."""
     return (

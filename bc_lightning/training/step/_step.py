@@ -73,6 +73,8 @@ class Step:
         # Calls of forward around the submodule that gives the scores, and which of them is around which call of it.
         self.around: list[Asked] = []
         self.enclosing: dict[int, Asked] = {}
+        # Whether one of them was called with gradients.
+        self.forward_trained = False
         # Calls of the first of several parts, with what they answered.
         self.begun: list[tuple[Asked, Any]] = []
         self.captured = 0
@@ -130,6 +132,7 @@ class Step:
         asked = self.to_ask(args, kwargs, part=False)
         if isinstance(self.scores, str):
             self.around.append(asked)
+            self.forward_trained |= torch.is_grad_enabled()
         if self.modules is not None and not self.inside_forward:
             self.modules.remove()
         self.inside_forward += 1

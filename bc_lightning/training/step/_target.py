@@ -287,7 +287,11 @@ def _check_options(step: Step, seen: list[SeenLoss]) -> None:
                 f"from_logits={not ours})."
             )
         return
-    if not told or options.get("ignore_index", -100) in told:
+    ours = options.get("ignore_index", -100)
+    if not told or ours in told:
+        return
+    if told == {-100} and all(not 0 <= ours < loss.input.shape[1] for loss in seen if loss.input.ndim > 1):
+        # Nobody said that to torch, which refuses the other where a label is it.
         return
     left_out = told.pop()
     raise ValueError(
@@ -338,6 +342,14 @@ def _refuse_stored(step: Step) -> None:
         )
 
 
+def _leaves_out_what_we_do(step: Step, seen: SeenLoss) -> bool:
+    """Whether a loss was computed on the instances whose label is not the one that we were told to ignore."""
+    target = step.batch_target
+    if target is None or target.ndim != 1 or target.is_floating_point():
+        return False
+    return torch.equal(seen.target, target[target != step.state.loss.options.get("ignore_index", -100)])
+
+
 def _check_what_is_trained(step: Step, watch: LossWatch, number: int, scores: Tensor) -> None:
     """Refuse, on a first batch, an output that no loss of labels was computed from: its columns are no classes."""
     root = step.roots[number]
@@ -354,7 +366,7 @@ def _check_what_is_trained(step: Step, watch: LossWatch, number: int, scores: Te
             f"{class_of(step.module)}'s {step.stage} step computed its loss on {len(rows[0].input)} instances, and h2 "
             f"answered for {len(scores)}: several views of each, for one. {_for_each(step, len(scores))}"
         )
-    if short and step.state.options.target is None:
+    if short and step.state.options.target is None and not _leaves_out_what_we_do(step, rows[0]):
         raise ValueError(
             f"{class_of(step.module)}'s {step.stage} step computed its loss on {len(rows[0].input)} of the "
             f"{len(scores)} instances that h2 answered for, and the others would be penalised and counted too. Say "

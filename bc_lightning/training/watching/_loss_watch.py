@@ -243,6 +243,11 @@ class LossWatch(TorchFunctionMode):
         """The losses of labels whose input is a watched output."""
         return [loss for loss in self.losses if loss.root == root]
 
+    @property
+    def met_labels(self) -> bool:
+        """Whether something that trains h2 was computed with the batch's target, or what was made of it."""
+        return self.target_trains or self.relabelled or any(key in self._of_target for key in self.trained_with)
+
     def class_axis(self, scores: Tensor, root: int = 0) -> int | None:
         """Which axis of scores (N, ..., ...) a loss of labels took for the classes, where one was seen: 1 or -1."""
         for given in (loss.input for loss in self.losses_of(root)):

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bc_lightning import BCLightningModule, Reference, blend, blended_model, distil
+from bc_lightning import BCLightningModule, Reference, blend, blended_model, distil, evaluate
+from bc_lightning.reference._modules import copied
 from bc_lightning.training._wrapped import compatibilities_of
 
 
@@ -56,6 +57,28 @@ def test_is_frozen_in_eval_mode_and_shares_nothing():
     with torch.no_grad():
         h2[0].weight.zero_()
     assert torch.equal(model(X), before)
+
+
+@pytest.mark.parametrize("jit", [torch.jit.script, lambda net: torch.jit.freeze(torch.jit.script(net))])
+def test_models_of_torch_jit_are_blended_and_evaluated_as_what_they_were_made_of(jit):
+    h1, h2 = nets()
+    held, expected = data(), blended_model(h1, h2, weight=0.3)(X)
+    for one, other in ((jit(h1), h2), (h1, jit(h2))):
+        found = blend(one, other, held, "nfr <= 99%", weight=0.3)
+        torch.testing.assert_close(found.model(X), expected, rtol=1e-5, atol=1e-6)
+        assert not any(each.requires_grad for each in found.model.parameters())
+        assert evaluate(one, other, held).comparison.overlap == evaluate(h1, h2, held).comparison.overlap
+
+
+def test_a_copy_of_a_module_of_torch_jit_trains_as_it_would():
+    net = torch.jit.script(nets()[0])
+    next(net.parameters()).requires_grad_(False)
+    copy = copied(net)
+    copy(X).square().sum().backward()
+    for module in (net, copy):
+        assert [each.requires_grad for each in module.parameters()] == [False, True, True, True]
+    assert [each.grad is None for each in copy.parameters()] == [True, False, False, False]
+    assert all(each.grad is None for each in net.parameters())
 
 
 @pytest.mark.parametrize(("how", "name", "value"), [("probability", "weight", 0.25), ("gate", "ratio", 1.05)])

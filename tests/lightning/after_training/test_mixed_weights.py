@@ -156,11 +156,13 @@ def test_statistics_that_were_frozen_in_both_stay():
     assert half(h1, h2)[1].running_mean.eq(0.5).all()
 
 
-def test_empty_statistics_are_refused():
+def test_statistics_without_a_batch_are_refused():
     h1, h2 = nets(lambda: nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)))
     h1(torch.randn(32, 4))
     with pytest.raises(ValueError, match="at least one batch"):
         half(h1, h2, statistics=[])
+    with pytest.raises(TypeError, match="got tensors themselves; pass TensorDataset"):
+        half(h1, h2, statistics=data().tensors[0])
 
 
 class Classifier(pl.LightningModule):
