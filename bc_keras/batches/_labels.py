@@ -228,19 +228,18 @@ def check_is_classification(
         return
     is_whole = bool((values == np.rint(values)).all())
     columns = 1 if len(shape) == 1 else shape[-1]
+    has_rows = columns != 1 and target.ndim == len(shape) and target.shape[-1] == columns
     is_label = not is_distance
     if columns == 1:
         # A loss of the user's own may have its own marks, whole numbers; what lies between 0 and 1 is a soft label.
         is_label = bool(np.isin(values, (-1, 0, 1)).all())
         is_label |= not is_distance and (is_whole or bool(0 <= values.min() <= values.max() <= 1))
     elif is_distance:
-        rows = target.ndim == len(shape) and target.shape[-1] == columns
         # One class, shares of classes, or a label in each column.
-        shares = rows and bool((target >= 0).all() and (np.abs(target.sum(-1) - 1) < 1e-3).all())
-        is_label = shares or (is_whole and (not rows or bool(np.isin(values, (0, 1)).all())))
+        shares = has_rows and bool((target >= 0).all() and (np.abs(target.sum(-1) - 1) < 1e-3).all())
+        is_label = shares or (is_whole and (not has_rows or bool(np.isin(values, (0, 1)).all())))
     if not is_label:
         raise says_no_classifier(", ".join(f"{value:g}" for value in target.reshape(-1)[:3]))
-    has_rows = columns != 1 and target.ndim == len(shape) and target.shape[-1] == columns
     if is_whole and has_rows and not multilabel:
         most = target.max(-1, keepdims=True)
         several = ((target == most) & (most > 0)).sum(-1) > 1

@@ -338,6 +338,13 @@ class Compatibility:
         return {who: gives_logits(each, f"{who[0].upper()}{who[1:]}") for who, each in others.items()}
 
     @property
+    def trains_labels(self) -> bool:
+        """Whether a loss, or who wrapped h2, says that a score is a label's own, and not one of several classes."""
+        given = self.options.criterion
+        is_said = self.compiled.facts.binary or bool(self.options.multilabel)
+        return is_said or (given is not None and given.base == "binary_cross_entropy")
+
+    @property
     def has_stored(self) -> bool:
         """Whether rows of h1 or of who is imitated come beside the label."""
         return any(reference.stored is not None for reference in self.references.values())

@@ -152,7 +152,7 @@ class MeanWeights(Callback):
         if (said := says_begun_late(first, self._since, self._counted)) is not None:
             rank_zero_warn(said)
         self._check_same(pl_module)
-        last = _copies(pl_module) if self._moving else {}
+        last = {name: tensor.detach().clone() for name, tensor in _state(pl_module)} if self._moving else {}
         with torch.no_grad():
             for name, now in pl_module.named_parameters():
                 now.copy_(self._mean[name])
@@ -206,10 +206,6 @@ def averaging(callbacks: Iterable[Any]) -> Iterator[str]:
 def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_parameters()
     yield from module.named_buffers()
-
-
-def _copies(module: nn.Module) -> dict[str, Tensor]:
-    return {name: now.detach().clone() for name, now in _state(module)}
 
 
 def _moving(module: nn.Module) -> dict[str, _NormBase]:

@@ -222,12 +222,7 @@ def reading_by(state: Compatibility, h2_output: Any) -> Reading:
     """How the outputs are to be read: what the compiled loss says, unless the constructor was told."""
     compiled, options, reference = state.compiled, state.options, state.reference
     facts, given = compiled.facts, options.criterion
-    binary = (
-        is_binary(h2_output)
-        or facts.binary
-        or bool(options.multilabel)
-        or (given is not None and given.base == "binary_cross_entropy")
-    )
+    binary = is_binary(h2_output) or state.trains_labels
     h1_from_logits = options.h1_from_logits
     if h1_from_logits is None and given is not None:
         h1_from_logits = given.h1_from_logits
