@@ -40,6 +40,9 @@ demo-keras: $(VENV)/.demo-keras  ## The same in Keras.
 # Keras runs on one backend per process, so its tests run once for each.
 # tests/conformance is of Keras where KERAS_BACKEND is set, and of Lightning else.
 KERAS_TESTS := tests/keras tests/conformance
+# Of the tests in tests/keras torch, the quickest, runs all, each of the other two half of what is not its own: what they
+# take is the time to trace a step. FULL=1 runs all of them on each, as before a release.
+HALF := $(if $(FULL),,--half)
 # Many tests have XLA compile one and the same small program, which runs for less time than it takes to be made fast.
 # AVX has no multiplication and addition in one, which would be used in one of two programs that must agree to the bit.
 IN_HASTE := --xla_backend_optimization_level=0 $(if $(filter x86_64,$(shell uname -m)),\
@@ -62,10 +65,10 @@ test-packages: $(VENV)/.dev $(PACKAGES_OF_NODE)  ## What needs no Keras, and the
 	$(PYTEST) --ignore tests/keras --ignore bc_keras
 
 test-tensorflow: $(VENV)/.dev  ## Keras on TensorFlow; an example is run once, what it shows on each backend.
-	KERAS_BACKEND=tensorflow XLA_FLAGS="$(strip $(IN_HASTE))" $(PYTEST) $(KERAS_TESTS) bc_keras
+	KERAS_BACKEND=tensorflow XLA_FLAGS="$(strip $(IN_HASTE))" $(PYTEST) $(HALF) $(KERAS_TESTS) bc_keras
 
 test-jax: $(VENV)/.dev  ## Keras on JAX, where XLA compiles in a hurry.
-	KERAS_BACKEND=jax $(JAX_CACHE) $(PYTEST) $(KERAS_TESTS)
+	KERAS_BACKEND=jax $(JAX_CACHE) $(PYTEST) $(HALF) $(KERAS_TESTS)
 
 test-torch: $(VENV)/.dev  ## Keras on torch.
 	KERAS_BACKEND=torch $(PYTEST) $(KERAS_TESTS)
