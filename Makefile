@@ -40,8 +40,8 @@ demo-keras: $(VENV)/.demo-keras  ## The same in Keras.
 # Keras runs on one backend per process, so its tests run once for each.
 # tests/conformance is of Keras where KERAS_BACKEND is set, and of Lightning else.
 KERAS_TESTS := tests/keras tests/conformance
-# Of the tests in tests/keras torch, the quickest, runs all, each of the other two half of what is not its own: what they
-# take is the time to trace a step. FULL=1 runs all of them on each, as before a release.
+# torch, the quickest, runs all of them, of the other two each half of what it has not of its own: what they take is the
+# time to trace a step. FULL=1 runs all of them on each, as before a release.
 HALF := $(if $(FULL),,--half)
 # Many tests have XLA compile one and the same small program, which runs for less time than it takes to be made fast.
 # AVX has no multiplication and addition in one, which would be used in one of two programs that must agree to the bit.
@@ -53,12 +53,14 @@ JAX_CACHE := XLA_FLAGS="$(strip $(IN_HASTE))" JAX_COMPILATION_CACHE_DIR=$(abspat
 NPM := cd frontend && npm
 # Installed once, by whichever part comes first: the make that test-frontend calls does not know of the others.
 PACKAGES_OF_NODE := $(if $(shell command -v npm),frontend/node_modules/.installed)
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-# Two at a time: where tests of one wait, for a browser or a process, those of the other go on.
+# Three at a time for two cores: where tests of one wait, for a browser or a process, those of the others go on. The
+# longest comes first; each in one process, as a second one imports all anew.
 test: $(VENV)/.dev  ## All tests, doctests and checks.
-	$(MAKE) --no-print-directory -j 2 \
-		lint test-frontend docs test-bits test-packages test-jax test-tensorflow test-torch test-lowest
+	$(MAKE) --no-print-directory -j 3 WORKERS=0 \
+		test-packages test-jax test-tensorflow test-torch test-frontend lint docs test-lowest test-bits
 
 # With npm, since pages are checked with axe-core.
 test-packages: $(VENV)/.dev $(PACKAGES_OF_NODE)  ## What needs no Keras, and the doctests.
@@ -100,7 +102,7 @@ $(LOWEST)/.installed: $(VENV)/.dev constraints-lowest.txt
 	touch $@
 
 test-lowest: $(LOWEST)/.installed  ## A part of the tests with the lowest versions of setup.cfg; TORCH=2.4.1 for torch's too.
-	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" -k "$(NO_TENSORFLOW)" $(LOWEST_TESTS)
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" -k "$(NO_TENSORFLOW)" $(LOWEST_TESTS)
 
 notebooks: $(VENV)/.dev  ## The notebooks, each in a new kernel, and keep what they show.
 	$(BIN)/python notebooks/run.py

@@ -1,4 +1,4 @@
-"""Which tests of this folder a backend runs, where not each is asked for all of them."""
+"""Which tests of Keras a backend runs, where not each is asked for all of them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from zlib import crc32
 
 import pytest
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 # What a backend has of its own: its operations, its tensors, its files, its devices and its users' steps.
 WHOLE = {
     *("losses", "metrics", "adapters", "batches", "reference", "evaluation", "test_written_before.py"),
     *("test_distribution.py", "test_saved_model.py", "test_serialisation.py", "test_users_own_steps.py"),
 }
+# Of what both sides promise, the trainings that are led by bc_core.
+LED_BY_CORE = {f"test_{name}.py" for name in ("after_training", "folds", "promise", "sweep", "sweep_promises")}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,14 +42,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_shared(item: pytest.Item) -> bool:
-    if not item.path.is_relative_to(HERE) or WHOLE & set(item.path.relative_to(HERE).parts):
+    if not item.path.is_relative_to(TESTS):
         return False
+    room, *path = item.path.relative_to(TESTS).parts
+    shared = not WHOLE & set(path) if room == "keras" else room == "conformance" and bool(LED_BY_CORE & set(path))
     # What some backend does not run, another may be alone with.
-    return not any(item.iter_markers("skipif"))
+    return shared and not any(item.iter_markers("skipif"))
 
 
 def _name(item: pytest.Item) -> str:
-    path = item.path.relative_to(HERE)
+    path = item.path.relative_to(TESTS)
     # Programs are trained once for all tests of them.
-    case = item.callspec.id if path.parts[0] == "public_code" and hasattr(item, "callspec") else item.name
+    case = item.callspec.id if "public_code" in path.parts and hasattr(item, "callspec") else item.name
     return f"{path.as_posix()}::{case}"
