@@ -139,12 +139,9 @@ class PromiseVerdict:
         return self.decisive.excess
 
     def __str__(self) -> str:
-        promised = ", ".join(
-            f"{each.score} {'>=' if each.higher_is_better else '<='} {_percent(each.limit)}" for each in self.promise
-        )
         found = self.reason or "; ".join(map(str, self.findings))
         return (
-            f"Promise {promised}: {self.verdict}. On {self.overlap.total} held-out instances {found} "
+            f"Promise {self.promise}: {self.verdict}. On {self.overlap.total} held-out instances {found} "
             f"({100 * self.confidence:g}% confidence{self._steered})."
         )
 
