@@ -14,7 +14,7 @@ from torch import Tensor
 from bc_core.slices._metadata import Columns
 from bc_lightning._packages import logged_name
 from bc_lightning._user_module import class_of
-from bc_lightning.training._state import UNLABELLED, Compatibility, Epoch, Stage
+from bc_lightning.training._state import UNLABELLED, Compatibility, Epoch, Stage, compatibilities_of
 from bc_lightning.training.comparisons._comparisons import (
     EpochInstances,
     LogComparisons,
@@ -24,6 +24,7 @@ from bc_lightning.training.comparisons._comparisons import (
 )
 from bc_lightning.training.comparisons._epoch_record import of_new_classes
 from bc_lightning.training.comparisons._written_comparisons import write
+from bc_lightning.training.data._loaders import never_validated
 from bc_lightning.training.promise._promise import log_promise, look_at_validation
 from bc_lightning.training.step._penalty import raise_what_was_noticed
 from bc_lightning.training.watching._compiling import eager
@@ -171,6 +172,18 @@ def say_what_is_not_trained(module: torch.nn.Module) -> None:
         rank_zero_info(
             f"{len(frozen)} of the {total} parameters of {class_of(module)} are frozen (requires_grad=False) and will "
             f"not be trained: {_few(frozen)}."
+        )
+
+
+def say_what_is_not_scored(module: Any) -> None:
+    """Say once where nothing is compared but what h2 learns from."""
+    options = [state.options for state in compatibilities_of(module)]
+    why = never_validated(module.trainer)
+    if why is not None and all("val" in each.stages and each.promise_data is None for each in options):
+        rank_zero_info(
+            f"What h2 breaks of data that it does not learn from takes validation data, and {why}: train_btc and the "
+            f"like are of its training data, and no comparison is written. Give fit a validation loader, or ask "
+            f"afterwards: evaluate(h1, h2, loader)."
         )
 
 

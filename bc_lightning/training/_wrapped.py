@@ -16,7 +16,7 @@ from bc_core.reference._callable_fingerprint import is_same_h1, is_sure, says_by
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._attached import split_batch
 from bc_lightning.losses._instance_terms import LossTerms
-from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
+from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_scored, say_what_is_not_trained
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage, compatibilities_of
 from bc_lightning.training._strategies import check_strategy
 from bc_lightning.training.data._loaders import check_collates
@@ -126,6 +126,7 @@ class CompatibleStep:
     def on_train_start(self) -> None:
         check_collates(self, "train")
         _promise.check_held_out(self)
+        say_what_is_not_scored(self)
         super().on_train_start()  # type: ignore[misc]
 
     def on_validation_start(self) -> None:
