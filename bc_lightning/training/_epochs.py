@@ -43,18 +43,8 @@ def end_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
     raise_what_was_noticed(state.run, state.stored)
     epoch = state.run.epochs.pop(stage, Epoch())
     options, trainer = state.options, module.trainer
-    if (
-        stage in options.stages
-        and stage != "train"
-        and epoch.steps
-        and not epoch.records
-        and not trainer.sanity_checking
-    ):
-        raise RuntimeError(
-            f"None of the {epoch.steps} {stage} steps of {class_of(module)} called h2 where it could be seen, so there "
-            f"are no scores. Say which submodule gives the class scores with scores='name', call net(x) instead of "
-            f"net.forward(x), or leave the stage out with stages=."
-        )
+    if stage in options.stages and epoch.steps and not trainer.sanity_checking:
+        _check_was_seen(module, state, stage, epoch)
     for key, record in epoch.records.items():
         result = record.result()
         suffix = f"/dataloader_idx_{key}" if len(epoch.records) > 1 else ""
@@ -90,6 +80,35 @@ def end_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
             module.log(f"{options.log_prefix}lambda_c", cast("Tensor", options.loss.lambda_c).clone())
     with own_logging(state):
         log_promise(module, state, stage)
+
+
+def _check_was_seen(module: Any, state: Compatibility, stage: Stage, epoch: Epoch) -> None:
+    message = _unseen_message(module, stage, f"None of the {epoch.steps}")
+    if stage != "train" and not epoch.records:
+        raise RuntimeError(message)
+    if stage == "train" and not module.automatic_optimization:
+        state.run.called.add(bool(epoch.records))
+        if not epoch.records:
+            # Other epochs may call it, as where something else is trained first.
+            rank_zero_warn(message)
+
+
+def check_was_seen(module: Any) -> None:
+    """At the end of a training whose steps optimise by hand: whether any has called h2.
+
+    Raises:
+        RuntimeError: None has.
+    """
+    if any(state.run.called == {False} for state in compatibilities_of(module)):
+        raise RuntimeError(_unseen_message(module, "train", "None of the"))
+
+
+def _unseen_message(module: Any, stage: Stage, which: str) -> str:
+    return (
+        f"{which} {stage} steps of {class_of(module)} called h2 where it could be seen, so there are no "
+        f"scores{', and nothing was held to h1' if stage == 'train' else ''}. Say which submodule gives the class "
+        f"scores with scores='name', call net(x) instead of net.forward(x), or leave the stage out with stages=."
+    )
 
 
 @contextmanager

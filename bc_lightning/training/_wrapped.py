@@ -16,7 +16,13 @@ from bc_core.reference._callable_fingerprint import is_same_h1, is_sure, says_by
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._attached import split_batch
 from bc_lightning.losses._instance_terms import LossTerms
-from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_scored, say_what_is_not_trained
+from bc_lightning.training._epochs import (
+    begin_epoch,
+    check_was_seen,
+    end_epoch,
+    say_what_is_not_scored,
+    say_what_is_not_trained,
+)
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage, compatibilities_of
 from bc_lightning.training._strategies import check_strategy
 from bc_lightning.training.data._loaders import check_collates
@@ -24,12 +30,17 @@ from bc_lightning.training.promise import _promise
 from bc_lightning.training.step._hooks import CallHook, ModuleCalls
 from bc_lightning.training.step._incoming import check_same_imitated, incoming
 from bc_lightning.training.step._penalty import UnknownAxisError, has_calls_left, penalty_terms, raise_what_was_noticed
-from bc_lightning.training.step._refused_steps import captures_message, no_penalty_message, whole_graph_message
+from bc_lightning.training.step._refused_steps import (
+    captures_message,
+    found_at_times_message,
+    no_penalty_message,
+    whole_graph_message,
+)
 from bc_lightning.training.step._step import HANDED_OVER, Step
 from bc_lightning.training.step._target import check_compiled, check_takes_from_base, is_unseen
 from bc_lightning.training.step._unlabelled import unlabelled_dissonance
 from bc_lightning.training.watching._compiling import eager, in_backward
-from bc_lightning.training.watching._tensors import has_label_loss, leads_to
+from bc_lightning.training.watching._tensors import has_label_loss, leads_to, parameters_behind
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -101,6 +112,7 @@ class CompatibleStep:
 
     def on_train_end(self) -> None:
         super().on_train_end()  # type: ignore[misc]
+        check_was_seen(self)
         _promise.end_training(self)
 
     def on_fit_end(self) -> None:
@@ -393,12 +405,13 @@ def _after_step(module: Any, step: Step, output: Any) -> Any:
         return _automatic(step, output)
     if step.modules is not None:
         step.modules.check_found_first()
-    if has_calls_left(step) or not step.captured:
-        raise RuntimeError(
-            captures_message(step.module, step.stage, step.scores, len(step.calls))
-            if not step.captured
-            else no_penalty_message(step.module)
-        )
+    if not step.captured and (step.trained_unseen or step.compiled):
+        raise RuntimeError(captures_message(step.module, step.stage, step.scores, len(step.calls)))
+    if has_calls_left(step):
+        raise RuntimeError(no_penalty_message(step.module))
+    if not step.captured and step.found is not None and step.state.options.scores is None:
+        raise RuntimeError(found_at_times_message(step.module, step.found.scores))
+    # A batch that trains something else has no scores.
     return output
 
 
@@ -427,6 +440,8 @@ def _penalised(step: Step, loss: Tensor) -> Tensor:
     if not step.calls and not _find(step, loss):
         if step.modules is not None:
             step.modules.check_found_first(loss)
+        if not step.captured:
+            step.trained_unseen |= _trains_scores(step, loss)
         return loss
     number = step.counted()
     scores = step.scores_of(step.calls[number])
@@ -441,7 +456,18 @@ def _penalised(step: Step, loss: Tensor) -> Tensor:
         # The loss of the labels was computed, and its turn is yet to come.
         return loss
     step.penalised.append((scores, of_labels))
+    if step.run.behind_scores is None:
+        step.run.behind_scores = parameters_behind(scores)
     return _with_penalty(step, loss)
+
+
+def _trains_scores(step: Step, loss: Tensor) -> bool:
+    """Whether a loss trains all that the scores are computed from, as by a call of h2 that can't be seen."""
+    behind = step.run.behind_scores
+    if behind is None:
+        giving = step.module.get_submodule(step.scores) if isinstance(step.scores, str) else step.module
+        behind = {id(each) for each in giving.parameters() if each.requires_grad}
+    return behind <= parameters_behind(loss)
 
 
 def _find(step: Step, loss: Tensor | None = None) -> bool:

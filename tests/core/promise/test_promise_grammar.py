@@ -19,7 +19,9 @@ def test_several_bounds_are_joined(text):
 
 @pytest.mark.parametrize("limit", [0.0, 0.003, 0.0512345678, 0.07, 0.0999])
 def test_a_small_share_and_its_percentage_are_one_promise(limit):
-    assert Promise.of(f"nfr <= {limit}") == Promise.of(f"nfr <= {100 * limit:.10g}%") == Promise.of(f"nfr<={limit:.12e}")
+    assert (
+        Promise.of(f"nfr <= {limit}") == Promise.of(f"nfr <= {100 * limit:.10g}%") == Promise.of(f"nfr<={limit:.12e}")
+    )
     assert Promise.of(f"btc >= {limit}") == Promise.of(f"btc >= {100 * limit:.10g}%")
     assert Promise.of(str(Promise.of(f"nfr <= {limit}"))) == Promise.of(f"nfr <= {limit}")
 
