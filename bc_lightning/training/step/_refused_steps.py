@@ -66,7 +66,7 @@ def found_first_message(module: nn.Module, found: str, forward: bool) -> str:
 
 
 def found_at_times_message(module: nn.Module, found: str) -> str:
-    """Why a step that optimises by hand and does not call what was found on each batch has to say what the scores are."""
+    """Why a step that calls what was found to give the scores on some batches alone has to say what gives them."""
     remedy = "" if lacks_forward(module) else ", or scores=lambda output: output for what forward returns"
     return (
         f"{class_of(module)}.training_step calls submodule {found!r}, which was found to give the scores, on some "
