@@ -19,6 +19,25 @@ TARGET_KEYS = ("target", "targets", "label", "labels", "y")
 _TRIPLE = 3
 
 
+def failed_on(model: str, given: str, args: Sequence[Any], kwargs: Mapping[str, Any], error: Exception) -> Exception:
+    """The error of a model that does not take what it is given.
+
+    Args:
+        model: "h1" or "h2".
+        given: What that is.
+        args: Of its call.
+        kwargs: So too.
+        error: Its own.
+    """
+    shapes = [tuple(value.shape) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    kind = TypeError if isinstance(error, TypeError) else RuntimeError
+    return kind(
+        f"{model} failed on {given} ({len(args)} positional arguments, keywords {sorted(kwargs)}, tensors of shape "
+        f"{shapes}): {error}. A model of other inputs is given as a function of these: "
+        f"{model}=lambda x: model(prepared(x))."
+    )
+
+
 def begins_with_ids(batch: Any, batched: bool = True) -> bool:
     """Whether a batch, or an item, looks like ``(ids, x, y)``; no tensor is read, so that nothing waits for a device.
 

@@ -22,6 +22,7 @@ from bc_lightning.batches._attached import split_batch
 from bc_lightning.batches._model_outputs import (
     _part,
     class_axis_of,
+    failed_on,
     h1_class_axis,
     inputs_from_batch,
     says_ambiguous_axis,
@@ -429,7 +430,10 @@ def _scores(
     weight = None if module is None else next(chain(module.parameters(), module.buffers()), None)
     where = device if weight is None else weight.device
     args, kwargs = _arguments(x if where is None else move_data_to_device(x, torch.device(where)))
-    output = (call or model)(*args, **kwargs)
+    try:
+        output = (call or model)(*args, **kwargs)
+    except (TypeError, RuntimeError) as error:
+        raise failed_on("h1" if "h1" in name else "h2", "a batch's inputs", args, kwargs, error) from error
     if pick is not None:
         output = pick(output)
     if isinstance(output, (np.ndarray, np.generic)):
