@@ -174,9 +174,9 @@ class _Run:
             progress(partial.rows)
         for table in data_chunks(self.data, keep, size, partial.rows):
             answered = self._answered(table)
-            if partial.first and (before := _width(partial.first)) != (now := _width(answered)):
+            if partial.first and (earlier := _width(partial.first)) != (width := _width(answered)):
                 raise ValueError(
-                    f"{self.model}: it answers {now} on {table.path}, {table.line_of(0)}, and {before} on the rows "
+                    f"{self.model}: it answers {width} on {table.path}, {table.line_of(0)}, and {earlier} on the rows "
                     "before; every row needs scores of the same classes"
                 )
             if not partial.rows:

@@ -28,9 +28,12 @@ class Constraint(NamedTuple):
         """Whether the limit is a least."""
         return bool(SCORES[self.score].higher_is_better)
 
-    def bound(self, overlap: ErrorOverlap, confidence: float = 0.95) -> float:
-        """The unfavourable one-sided bound of the score, exact, which decides whether the limit is kept."""
-        if self.higher_is_better:
+    def bound(self, overlap: ErrorOverlap, confidence: float = 0.95, *, favourable: bool = False) -> float:
+        """A one-sided bound of the score, exact: the unfavourable one decides whether the limit is kept.
+
+        The favourable one decides whether it is missed.
+        """
+        if self.higher_is_better != favourable:
             return overlap.interval(self.score, confidence, "lower", "clopper_pearson")[0]
         return overlap.interval(self.score, confidence, "upper", "clopper_pearson")[1]
 
