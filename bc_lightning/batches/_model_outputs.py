@@ -12,6 +12,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+ONE_INPUT = (Tensor, PackedSequence)
+"""What a model is given as it is, though a packed sequence is a tuple, too."""
 
 TARGET_KEYS = ("target", "targets", "label", "labels", "y")
 """Keys that are looked for, in this order, in a batch that is a mapping."""
@@ -231,9 +235,9 @@ def inputs_from_batch(batch: Any, inputs: str | int | Callable[[Any], Any] | Non
     """Find what a model's ``forward`` is called with in a batch.
 
     Args:
-        batch: What the data loader yields: a tensor, a sequence such as ``(x, y)``, or a mapping.
+        batch: What the data loader yields: a tensor or packed sequence, a sequence such as ``(x, y)``, or a mapping.
         inputs: Where the inputs are: a key (or attribute name), an index, or a function of the batch.
-            ``None`` takes the first element of a sequence and a tensor itself.
+            ``None`` takes the first element of a sequence, and a tensor or packed sequence itself.
 
     Returns:
         The inputs, untouched.
@@ -252,7 +256,7 @@ def inputs_from_batch(batch: Any, inputs: str | int | Callable[[Any], Any] | Non
     """
     if inputs is not None:
         return _part(batch, inputs, "inputs")
-    if isinstance(batch, Tensor):
+    if isinstance(batch, ONE_INPUT):
         return batch
     if isinstance(batch, Mapping):
         raise ValueError(

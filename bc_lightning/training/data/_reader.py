@@ -20,6 +20,7 @@ from bc_core.losses._score_scale import are_probabilities
 from bc_lightning._user_module import has_scores, lacks_forward, of_one_kind, only_network
 from bc_lightning.batches._attached import split_batch
 from bc_lightning.batches._model_outputs import (
+    ONE_INPUT,
     _part,
     class_axis_of,
     failed_on,
@@ -444,7 +445,7 @@ def _scores(
 def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(x, Mapping):
         return (), dict(x)
-    return tuple(x) if isinstance(x, (tuple, list)) else (x,), {}
+    return tuple(x) if isinstance(x, (tuple, list)) and not isinstance(x, ONE_INPUT) else (x,), {}
 
 
 def _as_tensors(x: Any) -> Any:
