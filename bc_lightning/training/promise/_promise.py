@@ -268,7 +268,7 @@ def end_training(module: Any) -> None:
         promised.unseen = promised.weights is None and _is_unseen(module, promised)
         promised.weights = promised.validated = promised.mean = None
         verdict, line = promised.keeper.verdict, promised.keeper.said(promised.unseen, _lies_between(module, state))
-        if verdict is None:
+        if verdict is None and state.options.promise_data is None:
             line += " Let the Trainer validate before it ends, or give held-out data by promise_data=loader."
         told = module.trainer.fast_dev_run or (verdict is not None and verdict.verdict != "missed")
         (rank_zero_info if told else rank_zero_warn)(line)

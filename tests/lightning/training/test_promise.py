@@ -135,6 +135,7 @@ def test_h1_is_asked_once_about_held_out_data_of_their_own():
     assert again.promise.overlap.accuracy_h1 == module.promise.overlap.accuracy_h1
 
 
+@pytest.mark.filterwarnings("ignore:Promise .* cannot be told")
 def test_looking_draws_no_random_numbers(monkeypatch):
     def weights(**options):
         module = BCLightningModule(nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3)), h1=old(), optimizer=sgd, **options)
