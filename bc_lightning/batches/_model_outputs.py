@@ -273,6 +273,13 @@ def inputs_from_batch(batch: Any, inputs: str | int | Callable[[Any], Any] | Non
     )
 
 
+def arguments_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a model is called with: each of several inputs by its place or name."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return tuple(inputs) if isinstance(inputs, (tuple, list)) and not isinstance(inputs, ONE_INPUT) else (inputs,), {}
+
+
 def _log_probabilities(scores: Tensor) -> Tensor:
     if not scores.is_floating_point():
         raise TypeError(

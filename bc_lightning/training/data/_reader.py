@@ -20,8 +20,8 @@ from bc_core.losses._score_scale import are_probabilities
 from bc_lightning._user_module import has_scores, lacks_forward, of_one_kind, only_network
 from bc_lightning.batches._attached import split_batch
 from bc_lightning.batches._model_outputs import (
-    ONE_INPUT,
     _part,
+    arguments_of,
     class_axis_of,
     failed_on,
     h1_class_axis,
@@ -220,7 +220,7 @@ class Reader:
             return self._h1_second(self._ask_h1_model(x, self._device).scores, h2_output, axis)
         classes = h2_output.shape[1] if reference.class_map is not None and h2_output.ndim > 1 else None
         if not reference.is_stored:
-            rows = reference.ask(*_arguments(x), networks=self._networks)
+            rows = reference.ask(*arguments_of(x), networks=self._networks)
         if rows is None:
             raise ValueError(
                 "h1 is stored outputs, and the batches do not say which rows of them they are: compare on "
@@ -430,7 +430,7 @@ def _scores(
     module: nn.Module | None = module_behind(model)
     weight = None if module is None else next(chain(module.parameters(), module.buffers()), None)
     where = device if weight is None else weight.device
-    args, kwargs = _arguments(x if where is None else move_data_to_device(x, torch.device(where)))
+    args, kwargs = arguments_of(x if where is None else move_data_to_device(x, torch.device(where)))
     try:
         output = (call or model)(*args, **kwargs)
     except (TypeError, RuntimeError) as error:
@@ -440,12 +440,6 @@ def _scores(
     if isinstance(output, (np.ndarray, np.generic)):
         output = _tensor_of(output)
     return ModelAnswer(scores_from_output(output, model=name).detach(), output)
-
-
-def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(x, Mapping):
-        return (), dict(x)
-    return tuple(x) if isinstance(x, (tuple, list)) and not isinstance(x, ONE_INPUT) else (x,), {}
 
 
 def _as_tensors(x: Any) -> Any:
