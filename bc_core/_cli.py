@@ -38,6 +38,7 @@ from bc_core.predicting._command import parser as predict_parser
 from bc_core.predicting._command import run as run_predict
 from bc_core.predictions._columns import ColumnNames, listed_names
 from bc_core.predictions._joining import join
+from bc_core.promise._grammar import Constraint
 
 PASS, FAIL, BAD_INPUT, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
 _STATUS = {"pass": PASS, "fail": FAIL, "inconclusive": INCONCLUSIVE, None: PASS}
@@ -106,8 +107,8 @@ def _show(options: argparse.Namespace) -> tuple[int, str]:
     if options.new is None:
         return _show_saved(options)
     promise = [
-        f"{score} {relation} {limit!r}"
-        for score, relation, limit in (("nfr", "<=", options.max_nfr), ("btc", ">=", options.min_btc))
+        str(Constraint(score, limit))
+        for score, limit in (("nfr", options.max_nfr), ("btc", options.min_btc))
         if limit is not None
     ]
     policy = policy_of({"promise": promise, "confidence": options.confidence}, "flags") if promise else None

@@ -186,6 +186,7 @@ def show(runs: list[Run], out: Path, images: Any, console: Console) -> None:
         out / "report.html",
         title="Updates of a digit classifier",
         dissonance={run.comparison.name: run.style for run in runs},
+        settings={run.comparison.name: {"start": run.start} for run in runs},
         images=images,
     )
     for name, dark in (("tradeoff.png", False), ("tradeoff-dark.png", True)):

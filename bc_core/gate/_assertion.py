@@ -53,6 +53,7 @@ def assert_compatible(
 
     Raises:
         AssertionError: The update fails, or (unless that is allowed) nothing can be told.
+        TypeError: `old` is nothing that can be judged.
         ValueError: Something about the files or the policy is not as it should be.
         OSError: A file cannot be read.
 
@@ -102,6 +103,11 @@ def _judged(
         found = Read(Subject(old))
     elif isinstance(old, SlicedOverlap):
         found = Read(subject_of_counts(old))
+    elif not isinstance(old, (str, os.PathLike)):
+        raise TypeError(
+            "expected a Comparison (of what `evaluate` returns its .comparison), a SlicedOverlap or paths of files, "
+            f"got {type(old).__name__}; counts alone are judged by judge(promise, overlap)"
+        )
     else:
         paths = (os.fspath(old), None if new is None else os.fspath(new))
         found = read(

@@ -7,6 +7,7 @@ import datetime
 import math
 from typing import Any
 
+from bc_core._numbers import read_share
 from bc_core.predictions._further_columns import FILES
 
 _EPILOG = """\
@@ -35,7 +36,7 @@ def compare_parser() -> argparse.ArgumentParser:
     parser.add_argument("file", metavar="OLD", help="a .json or .json.gz file, or the old model's predictions")
     parser.add_argument("new", metavar="NEW", nargs="?", help="the new model's predictions")
     parser.add_argument(
-        "--max-nfr", type=_share, metavar="X", help="budget for the negative flip rate, e.g. 0.005 or 0.5%%"
+        "--max-nfr", type=_budget, metavar="X", help="budget for the negative flip rate, e.g. 0.005 or 0.5%%"
     )
     parser.add_argument(
         "--min-btc", type=_share, metavar="X", help="least backward trust compatibility, e.g. 0.98 or 98%%"
@@ -150,17 +151,16 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     outputs.add_argument("--save", metavar="FILE", help="the comparison, as a .json or .json.gz file")
 
 
-def _share(text: str) -> float:
+def _share(text: str, *, small: bool = False) -> float:
     """Read `0.005` or `0.5%`."""
-    number = text.strip()
     try:
-        value = float(number[:-1]) / 100 if number.endswith("%") else float(number)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a share such as 0.005 or 0.5%, got {text!r}") from None
-    if not 0 <= value <= 1:
-        hint = f"; for percent write {number}%" if 1 < value <= 100 and not number.endswith("%") else ""
-        raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, got {text!r}{hint}")
-    return value
+        return read_share(text, small=small)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _budget(text: str) -> float:
+    return _share(text, small=True)
 
 
 def _confidence(text: str) -> float:

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from bc_core._numbers import read_share
 from bc_core.predictions._columns import ColumnNames
 from bc_core.predictions._further_columns import FILES
 from bc_core.predictions._right import Right
@@ -148,7 +149,7 @@ def policy_of(keys: Mapping[str, Any], where: str) -> Policy:
         >>> from bc_core.gate._policy import policy_of
         >>> policy = policy_of({"promise": "nfr <= 0.5%", "per_class": {"promise": "nfr <= 2%"}}, "compat.toml")
         >>> str(policy.bounds.promise), policy.parts[0].least
-        ('nfr <= 0.005', 30)
+        ('nfr <= 0.5%', 30)
     """
     _known(keys, _KEYS, where)
     columns = _table(keys, "columns", where)
@@ -162,7 +163,7 @@ def policy_of(keys: Mapping[str, Any], where: str) -> Policy:
     if "per_class" in keys:
         parts.append(_part(_table(keys, "per_class", where), f"{where}, per_class", None))
     parts += _per_slice(keys.get("per_slice", []), where)
-    confidence = _share_of(keys.get("confidence", 0.95), f"{where}: confidence", 0.5)
+    confidence = _share_of(keys.get("confidence", 0.95), f"{where}: confidence", 0.5, small=False)
     if confidence == 1:
         raise ValueError(f"{where}: confidence must be below 1, such as 0.95")
     return Policy(
@@ -267,20 +268,14 @@ def _bounds(keys: Mapping[str, Any], where: str) -> Bounds:
     return Bounds(promise, gain)
 
 
-def _share_of(value: Any, where: str, least: float) -> float:
+def _share_of(value: Any, where: str, least: float, *, small: bool = True) -> float:
     """A share such as 0.005 or "0.5%"."""
-    share = None
-    if isinstance(value, str):
-        number = value.strip()
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         try:
-            share = float(number[:-1]) / 100 if number.endswith("%") else float(number)
-        except ValueError:
-            share = None
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        share = float(value)
-    if share is None or not least <= share <= 1:
-        raise ValueError(f'{where} must be a share from {least:g} to 1 such as 0.005 or "0.5%", got {value!r}')
-    return share
+            return read_share(str(value), least, small=small)
+        except ValueError as error:
+            raise ValueError(f"{where} {error}") from None
+    raise ValueError(f'{where} must be a share such as 0.005 or "0.5%", got {value!r}')
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:

@@ -41,6 +41,9 @@ from bc_core.slices._columns import SliceColumn
 from bc_core.slices._metadata import MOST_COLUMNS
 from bc_core.slices._search import find_slices
 
+# Of fewer instances a class may be missed by a model that knows it.
+_MANY = 30
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -118,7 +121,7 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
         if large is not None:
             _refuse_itself(inputs)
             counted = "Counted by DuckDB, as the files are large: new mistakes are in no order"
-            return Read(large, notes=(counted, *_suspicious(large.comparison)))
+            return Read(large, notes=(counted, *_suspicious(large.comparison), *_never_said(large.comparison, inputs)))
     given = [inputs.old, inputs.new, *inputs.noise, *([inputs.data] if inputs.data is not None else [])]
     refuse_what_does_not_fit(given, inputs.columns, _one_by_one(inputs))
     joined = join(
@@ -153,7 +156,7 @@ def _read(inputs: Inputs, confidence: float, progress: Progress) -> Read:
         threshold=thresholds or 0.5,
     )
 
-    notes += _suspicious(comparison)
+    notes += [*_suspicious(comparison), *_never_said(comparison, inputs)]
 
     def unknown(ids: Sequence[str]) -> list[str]:
         known = set(id_texts(joined.ids).tolist())
@@ -190,6 +193,25 @@ def _suspicious(comparison: Comparison | Counted) -> list[str]:
         if not overlap.both_right + right:
             notes.append(f"The {which} model is right on no instance: look at how its labels are written")
     return notes
+
+
+def _never_said(comparison: Comparison | Counted, inputs: Inputs) -> list[str]:
+    """Classes that are frequent and the old model never predicts, as one that does not know them."""
+    if inputs.columns.right is not None or inputs.new_classes:
+        return []
+    assert isinstance(comparison, Comparison)
+    counts, labels = comparison.overlap.counts, [str(label) for label in comparison.labels]
+    is_said = counts[:, 1].sum(axis=1) > 0
+    predicted = comparison.instances.h1_pred
+    is_said[predicted[predicted >= 0]] = True
+    found = [labels[number] for number in np.flatnonzero(~is_said & (counts.sum(axis=(1, 2)) >= _MANY))]
+    if not found or not is_said.any():
+        return []
+    it = "it" if len(found) == 1 else "them"
+    return [
+        f"The old model never predicts {listed(found)}: if it does not know {it}, nothing of that could break, and NFR "
+        f"looks smaller than it is; say --new-classes {','.join(found)}"
+    ]
 
 
 def _seeds_twice(inputs: Inputs, joined: Joined) -> list[str]:

@@ -38,9 +38,9 @@ def verdict_of(curve: ThresholdCurve) -> str | None:
 def as_text(curve: ThresholdCurve) -> str:
     """Some of the thresholds, and the one to take."""
     lines = [f"{'threshold':>12}  {'NFR':>8}  {'PFR':>8}  {'BTC':>8}  {'accuracy':>8}"]
-    for threshold, values in _some(curve):
+    for threshold, shown, values in _some(curve):
         mark = "  <- recommended" if threshold == curve.recommended else ""
-        lines.append(f"{threshold:>12.6g}  {'  '.join(f'{value:>8.2%}' for value in values)}{mark}")
+        lines.append(f"{shown:>12}  {'  '.join(f'{value:>8.2%}' for value in values)}{mark}")
     return "\n".join([*lines, *told_of(curve)])
 
 
@@ -49,9 +49,9 @@ def as_markdown(curve: ThresholdCurve) -> str:
     verdict = verdict_of(curve)
     lines = ["## Thresholds" if verdict is None else f"## {MARKS[verdict]} Thresholds: {verdict}", ""]
     lines += ["| threshold | NFR | PFR | BTC | accuracy | |", "|---|---|---|---|---|---|"]
-    for threshold, values in _some(curve):
+    for threshold, shown, values in _some(curve):
         mark = "recommended" if threshold == curve.recommended else ""
-        lines.append(f"| {threshold:.6g} | {' | '.join(f'{value:.2%}' for value in values)} | {mark} |")
+        lines.append(f"| {shown} | {' | '.join(f'{value:.2%}' for value in values)} | {mark} |")
     return "\n".join([*lines, "", *(f"- {line}" for line in told_of(curve))]).rstrip() + "\n"
 
 
@@ -65,15 +65,18 @@ def told_of(curve: ThresholdCurve) -> list[str]:
     return []
 
 
-def _some(curve: ThresholdCurve) -> Iterator[tuple[float, list[float]]]:
-    """Thresholds evenly among all, the most accurate one and the one recommended, with what is shown of each."""
+def _some(curve: ThresholdCurve) -> Iterator[tuple[float, str, list[float]]]:
+    """Thresholds evenly among all, the most accurate one and the one recommended: it, its text, and its scores."""
     scores = [curve.score(name) for name in SHOWN]
     shown = set(np.unique(np.linspace(0, len(curve.thresholds) - 1, _LINES).astype(int)).tolist())
     shown.add(int(np.argmax(scores[SHOWN.index("accuracy_h2")])))
     if curve.recommended is not None:
         shown.add(int(np.searchsorted(curve.thresholds, curve.recommended)))
     for place in sorted(shown):
-        yield float(curve.thresholds[place]), [float(score[place]) for score in scores]
+        # The last one is above all scores, by less than is shown.
+        last = place == len(curve.thresholds) - 1
+        text = f">{curve.thresholds[place - 1]:.6g}" if last else f"{curve.thresholds[place]:.6g}"
+        yield float(curve.thresholds[place]), text, [float(score[place]) for score in scores]
 
 
 def as_dict(curve: ThresholdCurve) -> dict[str, Any]:

@@ -8,6 +8,7 @@ module:function`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._texts import one_line
 from bc_core._user_functions import imported, names_function
 
 GROUP = "bc_core.adapters"
 # One array of B instances, B texts, or several arrays by the names of the model's inputs.
 Batch = NDArray[Any] | list[str] | dict[str, NDArray[Any]]
 
+# Of a terminal.
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _PICKLES = ("pkl", "pickle", "joblib", "dill", "cloudpickle")
 _OWN_NAMES = {"http", "function", "saved_model", "huggingface"}
 
@@ -166,6 +170,22 @@ def open_model(model: str, settings: ModelSettings, adapter: str | None = None) 
         f"{model}: no adapter for {told}; there are those of {', '.join(known)}, of "
         "folders (SavedModel, Hugging Face), addresses and module:function. Name one by --adapter"
     )
+
+
+class BatchError(ValueError):
+    """A model that does not take a batch; `predict` adds what it was given.
+
+    Args:
+        model: What it is called in messages.
+        error: Its own.
+        line: Which line of that says it; None for all.
+    """
+
+    def __init__(self, model: str, error: Exception, line: int | None = None) -> None:
+        told = _COLOURS.sub("", str(error)).strip()
+        told = told if line is None else told.splitlines()[line]
+        said = one_line(" ".join(f"{type(error).__name__}: {told.removeprefix('RuntimeError: ')}".split()))
+        super().__init__(f"{model}: it does not take this batch ({said[:300]})")
 
 
 def in_pieces(

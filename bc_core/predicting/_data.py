@@ -85,6 +85,18 @@ class DataColumns:
             return {name: _array(table, names, single=False) for name, names in self.inputs.items()}
         return _array(table, self.features, single=True)
 
+    def given(self, batch: Batch) -> str:
+        """What a model was given, and how others are: for errors."""
+        if isinstance(batch, list):
+            return f"it was given {len(batch)} texts of the column {self.text} (--text)"
+        if isinstance(batch, dict):
+            arrays = ", ".join(f"{name} of shape {array.shape}" for name, array in batch.items())
+            return f"it was given {arrays}: say by --input which columns each is trained on, in their order"
+        return (
+            f"it was given {listed(self.features)} as one array of shape {batch.shape}: say by --features which "
+            "columns it is trained on, in their order"
+        )
+
 
 def found_columns(path: str, names: Sequence[str], asked: Asked) -> DataColumns:
     """Find what was asked for among a file's columns.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bc_core._user_functions import imported
-from bc_core.predicting._adapter import Batch, ModelSettings, Predictor
+from bc_core.predicting._adapter import Batch, BatchError, ModelSettings, Predictor
 from bc_core.reference._callable_fingerprint import fingerprint_of_callable
 
 
@@ -19,7 +19,7 @@ class _Function:
         try:
             return self._function(batch)
         except Exception as error:
-            raise ValueError(f"{self._model}: fails on a batch ({type(error).__name__}: {error})") from error
+            raise BatchError(self._model, error) from error
 
 
 def open_function(model: str, settings: ModelSettings) -> Predictor:

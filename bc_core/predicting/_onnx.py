@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bc_core.predicting._adapter import Batch, ModelSettings, Predictor, by_name, chosen_output, in_pieces
+from bc_core.predicting._adapter import Batch, BatchError, ModelSettings, Predictor, by_name, chosen_output, in_pieces
 
 _TYPES = {
     "tensor(float)": np.float32,
@@ -47,7 +47,7 @@ class _Onnx:
         try:
             found = self._session.run(None, inputs)
         except Exception as error:  # its errors have no class of their own in common
-            raise ValueError(f"{self._model}: {' '.join(str(error).split())[:300]}") from error
+            raise BatchError(self._model, error) from error
         output = chosen_output(dict(zip(self._names, found, strict=True)), self._output, self._model)
         if isinstance(output, list) and output and isinstance(output[0], dict):
             self.classes = tuple(map(str, output[0]))

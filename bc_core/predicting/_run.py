@@ -12,7 +12,7 @@ from typing import Any
 
 from bc_core._texts import listed
 from bc_core.files._files import locked
-from bc_core.predicting._adapter import ModelSettings, Predictor, open_model
+from bc_core.predicting._adapter import BatchError, ModelSettings, Predictor, open_model
 from bc_core.predicting._answers import answer_columns, checked_answer, same_answer
 from bc_core.predicting._data import Asked, DataColumns, found_columns
 from bc_core.predicting._folders import data_chunks, data_columns, folder_of, refuse_images
@@ -174,6 +174,11 @@ class _Run:
             progress(partial.rows)
         for table in data_chunks(self.data, keep, size, partial.rows):
             answered = self._answered(table)
+            if partial.first and (earlier := _width(partial.first)) != (width := _width(answered)):
+                raise ValueError(
+                    f"{self.model}: it answers {width} on {table.path}, {table.line_of(0)}, and {earlier} on the rows "
+                    "before; every row needs scores of the same classes"
+                )
             if not partial.rows:
                 kept = min(size, _FIRST)
                 partial.first = {name: values[:kept] for name, values in answered.items()}
@@ -183,7 +188,12 @@ class _Run:
             raise ValueError(f"{self.data}: no row")
 
     def _answered(self, table: Table) -> dict[str, list[Any]]:
-        answer = checked_answer(self.predictor(self.columns.batch(table)), table, self.model)
+        batch = self.columns.batch(table)
+        try:
+            output = self.predictor(batch)
+        except BatchError as error:
+            raise ValueError(f"{error}; {self.columns.given(batch)}") from error
+        answer = checked_answer(output, table, self.model)
         classes = self.classes
         known = getattr(self.predictor, "classes", None)
         told = None if known is None or answer.ndim != 2 else tuple(map(str, known))
@@ -211,6 +221,14 @@ class _Run:
             column = table.texts(name)
         values: list[Any] = column.tolist()
         return values
+
+
+def _width(answered: Mapping[str, Sequence[Any]]) -> str:
+    """How many scores an instance has in columns of answers."""
+    scores = answered.get("scores")
+    if "pred" in answered:
+        return "one label or number"
+    return f"{len(answered) if scores is None else len(scores[0])} scores"
 
 
 def _asked(settings: ModelSettings, adapter: str | None, classes: tuple[str, ...] | None) -> dict[str, Any]:

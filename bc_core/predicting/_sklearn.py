@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bc_core.predicting._adapter import Batch, ModelSettings, Predictor
+from bc_core.predicting._adapter import Batch, BatchError, ModelSettings, Predictor
 
 
 class _Estimator:
@@ -33,12 +33,14 @@ class _Estimator:
         with warnings.catch_warnings():
             # Names and their order were looked at when it was opened.
             warnings.filterwarnings("ignore", message="X does not have valid feature names")
-            if not self._scored:
-                return self._estimator.predict(batch)
-            found = self._estimator.predict_proba(batch)
-        if isinstance(found, list):
+            ask = self._estimator.predict_proba if self._scored else self._estimator.predict
+            try:
+                found = ask(batch)
+            except (ValueError, TypeError, AttributeError) as error:
+                raise BatchError(self._model, error) from error
+        if self._scored and isinstance(found, list):
             raise ValueError(f"{self._model}: it predicts several targets at once; give a module:function for one")
-        return np.asarray(found)
+        return np.asarray(found) if self._scored else found
 
 
 def open_skops(model: str, settings: ModelSettings) -> Predictor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NamedTuple
 
+from bc_core._numbers import in_percent, read_share
 from bc_core.counting._overlap import ErrorOverlap
 from bc_core.counting._scores import SCORES
 
@@ -27,9 +28,12 @@ class Constraint(NamedTuple):
         """Whether the limit is a least."""
         return bool(SCORES[self.score].higher_is_better)
 
-    def bound(self, overlap: ErrorOverlap, confidence: float = 0.95) -> float:
-        """The unfavourable one-sided bound of the score, exact, which decides whether the limit is kept."""
-        if self.higher_is_better:
+    def bound(self, overlap: ErrorOverlap, confidence: float = 0.95, *, favourable: bool = False) -> float:
+        """A one-sided bound of the score, exact: the unfavourable one decides whether the limit is kept.
+
+        The favourable one decides whether it is missed.
+        """
+        if self.higher_is_better != favourable:
             return overlap.interval(self.score, confidence, "lower", "clopper_pearson")[0]
         return overlap.interval(self.score, confidence, "upper", "clopper_pearson")[1]
 
@@ -38,7 +42,7 @@ class Constraint(NamedTuple):
         return self.limit - value if self.higher_is_better else value - self.limit
 
     def __str__(self) -> str:
-        return f"{self.score} {'>=' if self.higher_is_better else '<='} {self.limit:g}"
+        return f"{self.score} {'>=' if self.higher_is_better else '<='} {in_percent(self.limit)}"
 
 
 def constraint_of(text: str) -> Constraint:
@@ -46,7 +50,8 @@ def constraint_of(text: str) -> Constraint:
 
     Raises:
         TypeError: It is no text.
-        ValueError: It cannot be read, its score is unknown or has no direction, or it points the wrong way.
+        ValueError: It cannot be read, its score is unknown or has no direction, it points the wrong way, or its limit
+            can be read in two ways: "nfr <= 0.5" is 50% for one and 0.5% for another.
 
     Example:
         >>> from bc_core.promise._grammar import constraint_of
@@ -57,12 +62,8 @@ def constraint_of(text: str) -> Constraint:
         raise TypeError(f'A constraint is a text such as "nfr <= 0.5%". Received: {text!r}.')
     _check_decimal_point(text)
     match = _CONSTRAINT.fullmatch(text)
-    try:
-        if match is None:
-            raise ValueError
-        value = float(match[3])
-    except ValueError:
-        raise ValueError(f'A constraint reads like "nfr <= 0.5%" or "btc >= 0.98". Received: {text!r}.') from None
+    if match is None:
+        raise ValueError(f'A constraint reads like "nfr <= 0.5%" or "btc >= 98%". Received: {text!r}.')
     score, sign = match[1].lower(), match[2]
     directed = [name for name, known in SCORES.items() if known.higher_is_better is not None]
     if score in SCORES and score not in directed:
@@ -77,11 +78,10 @@ def constraint_of(text: str) -> Constraint:
     if sign != (wanted := ">=" if SCORES[score].higher_is_better else "<="):
         meant = f"{score} {wanted} {match[3]}{match[4]}"
         raise ValueError(f'Write "{meant}": it is decided on a bound, which has to keep the limit. Received: {text!r}.')
-    limit = value / 100 if match[4] else value
-    if limit == 1 and sign == "<=" and not match[4]:
-        raise ValueError(f'{text!r} is 100%, which every model keeps: write "{score} <= 1%" for one per cent.')
-    if not 0 <= limit <= 1:
-        raise ValueError(f"{text!r}: the limit must be a share from 0 to 1, or 0% to 100%.")
+    try:
+        limit = read_share(match[3] + match[4], small=sign == "<=")
+    except ValueError as error:
+        raise ValueError(f"{text!r}: the limit {error}.") from None
     return Constraint(score, limit)
 
 
@@ -104,7 +104,7 @@ class Promise:
     Example:
         >>> from bc_core import Promise
         >>> str(Promise.of("NFR <= 0.5% and btc >= 98%"))
-        'nfr <= 0.005, btc >= 0.98'
+        'nfr <= 0.5%, btc >= 98%'
         >>> Promise.of("nfr <= 0.5%") == Promise.of(["nfr <= 0.005"])
         True
     """

@@ -58,12 +58,16 @@ class Finding(NamedTuple):
         return _instances_needed(self.constraint, self.overlap, self.confidence)
 
     def __str__(self) -> str:
-        score, side = self.constraint.score, "at least" if self.constraint.higher_is_better else "at most"
         if math.isnan(self.value):
-            return f"no instance counts for {score}"
-        found = f"{score} is {_percent(self.value)}, {side} {_percent(self.bound)}"
-        if self.verdict == "missed":
-            return f"{found}: missed by {100 * self.excess:.2g} points"
+            return f"no instance counts for {self.constraint.score}"
+        # What decides: where it is missed, that even the favourable bound is beyond the limit.
+        missed = self.verdict == "missed"
+        bound = self.constraint.bound(self.overlap, self.confidence, favourable=True) if missed else self.bound
+        side = "at least" if self.constraint.higher_is_better != missed else "at most"
+        found = f"{self.constraint.score} is {_percent(self.value)}, {side} {_percent(bound)}"
+        if missed:
+            least = self.constraint.excess(bound)
+            return f"{found}: missed by {100 * self.excess:.2g} points, at least {100 * least:.2g}"
         if (needed := self.instances_needed) is not None:
             return f"{found}: about {needed - self.overlap.total} more instances would decide"
         return found
@@ -90,6 +94,8 @@ class PromiseVerdict:
         >>> verdict = judge("nfr <= 2.5%", overlap)
         >>> verdict.verdict, verdict.value, verdict.target, verdict.findings[0].instances_needed
         ('cannot be told', 0.02, 0.025, 2725)
+        >>> print(judge("nfr <= 1%", overlap).findings[0])
+        nfr is 2%, at least 1.329%: missed by 1 points, at least 0.33
     """
 
     promise: Promise
@@ -139,12 +145,9 @@ class PromiseVerdict:
         return self.decisive.excess
 
     def __str__(self) -> str:
-        promised = ", ".join(
-            f"{each.score} {'>=' if each.higher_is_better else '<='} {_percent(each.limit)}" for each in self.promise
-        )
         found = self.reason or "; ".join(map(str, self.findings))
         return (
-            f"Promise {promised}: {self.verdict}. On {self.overlap.total} held-out instances {found} "
+            f"Promise {self.promise}: {self.verdict}. On {self.overlap.total} held-out instances {found} "
             f"({100 * self.confidence:g}% confidence{self._steered})."
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bc_core._numbers import check_count
 from bc_core.reference._stored_outputs import ItemsForH1
 from bc_core.reference._stored_rows import RowFolder
 
@@ -28,7 +29,8 @@ def partition(items: int, folds: int, seed: int) -> list[NDArray[np.int64]]:
         The indices of each fold, in ascending order; the same for the same arguments.
 
     Raises:
-        ValueError: Fewer than two folds, or more than items.
+        ValueError: Fewer than two folds, or more than items; a seed that is no whole number, as no other gives the
+            same folds where a run is taken up.
 
     Example:
         >>> [fold.tolist() for fold in partition(5, 2, seed=0)]
@@ -39,6 +41,7 @@ def partition(items: int, folds: int, seed: int) -> list[NDArray[np.int64]]:
             f"folds must be a number from 2 to that of the items, {items}, as each is left out of one training. "
             f"Received: folds={folds!r}."
         )
+    check_count(seed, "seed", 0)
     shuffled = np.random.default_rng(seed).permutation(items)
     return [np.sort(fold).astype(np.int64) for fold in np.array_split(shuffled, folds)]
 

@@ -23,13 +23,13 @@ class Point:
         loss: How h2 is held to h1, such as "new_error"; None for plain training, lambda_c = 0, which all losses share.
         lambda_c: Weight of the dissonance; where it begins, if a promise moves it.
         seed: Seed of the training.
-        promise: What the training is held to instead of a lambda_c, such as "nfr <= 0.005"; None for a constant one.
+        promise: What the training is held to instead of a lambda_c, such as "nfr <= 0.5%"; None for a constant one.
 
     Example:
         >>> from bc_core import SweepPoint
         >>> SweepPoint("new_error", 4.0, 0).name
         'new_error,lambda_c=4.0,seed=0'
-        >>> SweepPoint("new_error", 1.0, 0, "nfr <= 0.005").name
+        >>> SweepPoint("new_error", 1.0, 0, "nfr <= 0.5%").name
         'new_error,promise=nfr_at_most_0.005,seed=0'
     """
 
@@ -74,9 +74,10 @@ class Point:
 
 
 def _in_a_name(promise: str) -> str:
-    for sign, word in ((" <= ", "_at_most_"), (" >= ", "_at_least_"), (", ", "_and_")):
-        promise = promise.replace(sign, word)
-    return promise
+    # In shares: a % sign in a path means something else to many programs.
+    return "_and_".join(
+        f"{each.score}_at_{'least' if each.higher_is_better else 'most'}_{each.limit:g}" for each in Promise.of(promise)
+    )
 
 
 def log_lambdas(start: float = 0.25, stop: float = 16.0, ratio: float = 2.0) -> list[float]:
@@ -199,7 +200,7 @@ def checked_promises(promises: Any) -> list[str]:
 
     Example:
         >>> checked_promises(["nfr <= 0.5%", "NFR <= 0.005", "nfr <= 1% and btc >= 99%"])
-        ['nfr <= 0.005', 'nfr <= 0.01, btc >= 0.99']
+        ['nfr <= 0.5%', 'nfr <= 1%, btc >= 99%']
     """
     if promises is None:
         return []

@@ -151,7 +151,7 @@ class SweepResults:
             Columns `loss`, `lambda_c`, `seed`, `dataset`, `accuracy_h1`, `accuracy_h2`, `btc`, `bec_given_h1_wrong`,
             `bec_given_h2_wrong`, `nfr`, `pfr`, `nfi`, `negative_flips`, `instances`, `performance_h1` and
             `performance_h2` where the caller gave a metric, `seconds`; where promises were swept also `promise`, such
-            as "nfr <= 0.005", and its `verdict` on the data that steered the training, and lambda_c is that at its end.
+            as "nfr <= 0.5%", and its `verdict` on the data that steered the training, and lambda_c is that at its end.
 
         Raises:
             ImportError: pandas is not installed; `rows` needs none.

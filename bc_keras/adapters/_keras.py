@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bc_core.predicting._adapter import Batch, ModelSettings, Predictor, by_name, chosen_output
+from bc_core.predicting._adapter import Batch, BatchError, ModelSettings, Predictor, by_name, chosen_output
 
 
 class _Model:
@@ -25,8 +25,7 @@ class _Model:
         try:
             output = self._model.predict_on_batch(inputs if len(inputs) > 1 else next(iter(inputs.values())))
         except Exception as error:  # each backend has errors of its own
-            told = " ".join(str(error).split())[:200]
-            raise ValueError(f"{self._path}: it does not take this batch ({type(error).__name__}: {told})") from error
+            raise BatchError(self._path, error) from error
         if isinstance(output, (list, tuple)):
             names = [getattr(each, "name", "").split("/")[0] for each in self._model.outputs]
             names = list(getattr(self._model, "output_names", names))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bc_core.predicting._adapter import Batch, ModelSettings, Predictor, by_name, chosen_output, in_pieces
+from bc_core.predicting._adapter import Batch, BatchError, ModelSettings, Predictor, by_name, chosen_output, in_pieces
 
 _SIGNATURE = "serving_default"
 
@@ -36,8 +36,7 @@ class _SavedModel:
         try:
             outputs = self._function(**{name: tf.constant(array) for name, array in inputs.items()})
         except (tf.errors.OpError, ValueError, TypeError) as error:
-            told = " ".join(str(error).split())[:200]
-            raise ValueError(f"{self._model}: it does not take this batch ({told})") from error
+            raise BatchError(self._model, error) from error
         return chosen_output(outputs, self._output, self._model).numpy()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bc_core.predicting._adapter import Batch, ModelSettings, Predictor, by_name, in_pieces
+from bc_core.predicting._adapter import Batch, BatchError, ModelSettings, Predictor, by_name, in_pieces
 from bc_lightning.adapters._tensors import array_of, checked_device, to_tensor
 
 _ONLY_WEIGHTS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -42,8 +42,7 @@ class _Exported:
             with torch.inference_mode():
                 output = self._module(*inputs)
         except (RuntimeError, TypeError, AssertionError) as error:
-            told = str(error).strip().splitlines()[0]
-            raise ValueError(f"{self._model}: it does not take this batch ({told})") from error
+            raise BatchError(self._model, error, line=0) from error
         return array_of(output, self._output, self._model)
 
 

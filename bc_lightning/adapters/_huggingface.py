@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bc_core.predicting._adapter import Batch, ModelSettings, Predictor
+from bc_core.predicting._adapter import Batch, BatchError, ModelSettings, Predictor
 from bc_lightning.adapters._tensors import checked_device
 
 
@@ -26,8 +26,7 @@ class _TextClassifier:
         try:
             found = self._pipeline(batch, top_k=None, truncation=True, batch_size=len(batch))
         except (RuntimeError, IndexError, ValueError) as error:
-            told = " ".join(str(error).split())[:200]
-            raise ValueError(f"{self._model}: it does not take this batch ({told})") from error
+            raise BatchError(self._model, error) from error
         rows = [{entry["label"]: entry["score"] for entry in entries} for entries in found]
         return np.asarray([[row[name] for name in self.classes] for row in rows], np.float32)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bc_core.predicting._adapter import Batch, ModelSettings, Predictor
+from bc_core.predicting._adapter import Batch, BatchError, ModelSettings, Predictor
 from bc_lightning.adapters._tensors import array_of, checked_device, to_tensor
 
 
@@ -36,8 +36,7 @@ class Module:
             with torch.inference_mode():
                 output = self._module(**inputs) if isinstance(batch, dict) else self._module(inputs[""])
         except (RuntimeError, TypeError, IndexError) as error:
-            told = str(error).strip().splitlines()[-1]
-            raise ValueError(f"{self._model}: it does not take this batch ({told})") from error
+            raise BatchError(self._model, error, line=-1) from error
         return array_of(output, self._output, self._model)
 
 

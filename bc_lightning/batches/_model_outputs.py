@@ -12,11 +12,34 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+ONE_INPUT = (Tensor, PackedSequence)
+"""What a model is given as it is, though a packed sequence is a tuple, too."""
 
 TARGET_KEYS = ("target", "targets", "label", "labels", "y")
 """Keys that are looked for, in this order, in a batch that is a mapping."""
 
 _TRIPLE = 3
+
+
+def failed_on(model: str, given: str, args: Sequence[Any], kwargs: Mapping[str, Any], error: Exception) -> Exception:
+    """The error of a model that does not take what it is given.
+
+    Args:
+        model: "h1" or "h2".
+        given: What that is.
+        args: Of its call.
+        kwargs: So too.
+        error: Its own.
+    """
+    shapes = [tuple(value.shape) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    kind = TypeError if isinstance(error, TypeError) else RuntimeError
+    return kind(
+        f"{model} failed on {given} ({len(args)} positional arguments, keywords {sorted(kwargs)}, tensors of shape "
+        f"{shapes}): {error}. A model of other inputs is given as a function of these: "
+        f"{model}=lambda x: model(prepared(x))."
+    )
 
 
 def begins_with_ids(batch: Any, batched: bool = True) -> bool:
@@ -212,9 +235,9 @@ def inputs_from_batch(batch: Any, inputs: str | int | Callable[[Any], Any] | Non
     """Find what a model's ``forward`` is called with in a batch.
 
     Args:
-        batch: What the data loader yields: a tensor, a sequence such as ``(x, y)``, or a mapping.
+        batch: What the data loader yields: a tensor or packed sequence, a sequence such as ``(x, y)``, or a mapping.
         inputs: Where the inputs are: a key (or attribute name), an index, or a function of the batch.
-            ``None`` takes the first element of a sequence and a tensor itself.
+            ``None`` takes the first element of a sequence, and a tensor or packed sequence itself.
 
     Returns:
         The inputs, untouched.
@@ -233,7 +256,7 @@ def inputs_from_batch(batch: Any, inputs: str | int | Callable[[Any], Any] | Non
     """
     if inputs is not None:
         return _part(batch, inputs, "inputs")
-    if isinstance(batch, Tensor):
+    if isinstance(batch, ONE_INPUT):
         return batch
     if isinstance(batch, Mapping):
         raise ValueError(
@@ -248,6 +271,13 @@ def inputs_from_batch(batch: Any, inputs: str | int | Callable[[Any], Any] | Non
         f"cannot find the inputs in a batch that is {_describe(batch)}; expected a tensor, a sequence or a "
         "mapping. Give inputs=function of the batch"
     )
+
+
+def arguments_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a model is called with: each of several inputs by its place or name."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return tuple(inputs) if isinstance(inputs, (tuple, list)) and not isinstance(inputs, ONE_INPUT) else (inputs,), {}
 
 
 def _log_probabilities(scores: Tensor) -> Tensor:

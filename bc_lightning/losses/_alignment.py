@@ -168,9 +168,16 @@ def _align_h1(h1_output: Tensor, h2_output: Tensor, labels_shape: tuple[int, ...
             )
         return h1_output.long()
     if h1_output.ndim == h2_output.ndim and h1_output.shape[1] != h2_output.shape[1]:
+        if h1_output.shape[1] == 1:
+            raise ValueError(
+                f"h1 has one score, as a binary model has, and h2 has {h2_output.shape[1]}. Say h1's as those of "
+                f"two classes, h1_scores=lambda z: torch.cat([torch.zeros_like(z), z], 1) of its logit z, which is "
+                f"torch.logit(p) of a probability."
+            )
         raise ValueError(
             f"h1 has {h1_output.shape[1]} classes and h2 has {h2_output.shape[1]}: a class map is needed. Pass "
-            f"class_map=[...], where class_map[i] is h2's class index for h1's class i (-1: no longer a class)."
+            f"class_map=[...], where class_map[i] is h2's class index for h1's class i (-1: no longer a class); where "
+            f"no such argument is, h1=Reference(h1, class_map=[...])."
         )
     if h1_output.shape != h2_output.shape:
         raise ValueError(

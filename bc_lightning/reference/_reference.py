@@ -16,7 +16,7 @@ from bc_core.losses._options import known
 from bc_core.reference._class_map import ClassMap
 from bc_core.reference._stored_outputs import StoredRows
 from bc_lightning._user_module import class_of, lacks_forward, only_network
-from bc_lightning.batches._model_outputs import scores_from_output
+from bc_lightning.batches._model_outputs import failed_on, scores_from_output
 from bc_lightning.reference._blend import Blend
 from bc_lightning.reference._fingerprint import fingerprint
 from bc_lightning.reference._mapped_classes import MappedClasses
@@ -291,12 +291,7 @@ class Reference:
             try:
                 output = self._output_of(h1, args, kwargs, part, networks)
             except (TypeError, RuntimeError) as error:
-                shapes = [tuple(value.shape) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-                kind = TypeError if isinstance(error, TypeError) else RuntimeError
-                raise kind(
-                    f"h1 failed on what h2 was called with ({len(args)} positional arguments, keywords "
-                    f"{sorted(kwargs)}, tensors of shape {shapes}): {error}"
-                ) from error
+                raise failed_on("h1", "what h2 was called with", args, kwargs, error) from error
             if callable(self.scores):
                 output = self.scores(output)
             if isinstance(output, (np.ndarray, np.generic)):

@@ -14,7 +14,7 @@ from torch import Tensor
 from bc_core.slices._metadata import Columns
 from bc_lightning._packages import logged_name
 from bc_lightning._user_module import class_of
-from bc_lightning.training._state import UNLABELLED, Compatibility, Epoch, Stage
+from bc_lightning.training._state import UNLABELLED, Compatibility, Epoch, Stage, compatibilities_of
 from bc_lightning.training.comparisons._comparisons import (
     EpochInstances,
     LogComparisons,
@@ -24,6 +24,7 @@ from bc_lightning.training.comparisons._comparisons import (
 )
 from bc_lightning.training.comparisons._epoch_record import of_new_classes
 from bc_lightning.training.comparisons._written_comparisons import write
+from bc_lightning.training.data._loaders import never_validated
 from bc_lightning.training.promise._promise import log_promise, look_at_validation
 from bc_lightning.training.step._penalty import raise_what_was_noticed
 from bc_lightning.training.watching._compiling import eager
@@ -42,18 +43,8 @@ def end_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
     raise_what_was_noticed(state.run, state.stored)
     epoch = state.run.epochs.pop(stage, Epoch())
     options, trainer = state.options, module.trainer
-    if (
-        stage in options.stages
-        and stage != "train"
-        and epoch.steps
-        and not epoch.records
-        and not trainer.sanity_checking
-    ):
-        raise RuntimeError(
-            f"None of the {epoch.steps} {stage} steps of {class_of(module)} called h2 where it could be seen, so there "
-            f"are no scores. Say which submodule gives the class scores with scores='name', call net(x) instead of "
-            f"net.forward(x), or leave the stage out with stages=."
-        )
+    if stage in options.stages and epoch.steps and not trainer.sanity_checking:
+        _check_was_seen(module, state, stage, epoch)
     for key, record in epoch.records.items():
         result = record.result()
         suffix = f"/dataloader_idx_{key}" if len(epoch.records) > 1 else ""
@@ -89,6 +80,35 @@ def end_epoch(module: Any, state: Compatibility, stage: Stage) -> None:
             module.log(f"{options.log_prefix}lambda_c", cast("Tensor", options.loss.lambda_c).clone())
     with own_logging(state):
         log_promise(module, state, stage)
+
+
+def _check_was_seen(module: Any, state: Compatibility, stage: Stage, epoch: Epoch) -> None:
+    message = _unseen_message(module, stage, f"None of the {epoch.steps}")
+    if stage != "train" and not epoch.records:
+        raise RuntimeError(message)
+    if stage == "train" and not module.automatic_optimization:
+        state.run.called.add(bool(epoch.records))
+        if not epoch.records:
+            # Other epochs may call it, as where something else is trained first.
+            rank_zero_warn(message)
+
+
+def check_was_seen(module: Any) -> None:
+    """At the end of a training whose steps optimise by hand: whether any has called h2.
+
+    Raises:
+        RuntimeError: None has.
+    """
+    if any(state.run.called == {False} for state in compatibilities_of(module)):
+        raise RuntimeError(_unseen_message(module, "train", "None of the"))
+
+
+def _unseen_message(module: Any, stage: Stage, which: str) -> str:
+    return (
+        f"{which} {stage} steps of {class_of(module)} called h2 where it could be seen, so there are no "
+        f"scores{', and nothing was held to h1' if stage == 'train' else ''}. Say which submodule gives the class "
+        f"scores with scores='name', call net(x) instead of net.forward(x), or leave the stage out with stages=."
+    )
 
 
 @contextmanager
@@ -171,6 +191,18 @@ def say_what_is_not_trained(module: torch.nn.Module) -> None:
         rank_zero_info(
             f"{len(frozen)} of the {total} parameters of {class_of(module)} are frozen (requires_grad=False) and will "
             f"not be trained: {_few(frozen)}."
+        )
+
+
+def say_what_is_not_scored(module: Any) -> None:
+    """Say once where nothing is compared but what h2 learns from."""
+    options = [state.options for state in compatibilities_of(module)]
+    why = never_validated(module.trainer)
+    if why is not None and all("val" in each.stages and each.promise_data is None for each in options):
+        rank_zero_info(
+            f"What h2 breaks of data that it does not learn from takes validation data, and {why}: train_btc and the "
+            f"like are of its training data, and no comparison is written. Give fit a validation loader, or ask "
+            f"afterwards: evaluate(h1, h2, loader)."
         )
 
 

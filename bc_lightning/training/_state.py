@@ -157,6 +157,10 @@ class Run:
     copies_inputs: bool = False
     # Whether h1 draws from the generators of Python or NumPy.
     h1_draws: bool = False
+    # Whether the steps of each epoch have called h2, where they optimise by hand.
+    called: set[bool] = field(default_factory=set)
+    # What the scores of a step that optimises by hand were computed from: ids of parameters.
+    behind_scores: set[int] | None = None
     # Device flags, read only where the Trainer waits for the device anyway.
     first_bad: Tensor | None = None
     # Whose outputs the entries of it are of.

@@ -16,20 +16,26 @@ from bc_core.reference._callable_fingerprint import is_same_h1, is_sure, says_by
 from bc_lightning._user_module import class_of
 from bc_lightning.batches._attached import split_batch
 from bc_lightning.losses._instance_terms import LossTerms
-from bc_lightning.training._epochs import begin_epoch, end_epoch, say_what_is_not_trained
+from bc_lightning.training._epochs import (
+    begin_epoch,
+    check_was_seen,
+    end_epoch,
+    say_what_is_not_scored,
+    say_what_is_not_trained,
+)
 from bc_lightning.training._state import CHECKPOINT_KEY, Compatibility, Incoming, Position, Stage, compatibilities_of
 from bc_lightning.training._strategies import check_strategy
 from bc_lightning.training.data._loaders import check_collates
 from bc_lightning.training.promise import _promise
+from bc_lightning.training.step._by_hand import check_by_hand, find_scores, penalised_by_hand
 from bc_lightning.training.step._hooks import CallHook, ModuleCalls
 from bc_lightning.training.step._incoming import check_same_imitated, incoming
-from bc_lightning.training.step._penalty import UnknownAxisError, has_calls_left, penalty_terms, raise_what_was_noticed
-from bc_lightning.training.step._refused_steps import captures_message, no_penalty_message, whole_graph_message
+from bc_lightning.training.step._penalty import UnknownAxisError, penalty_terms, raise_what_was_noticed
+from bc_lightning.training.step._refused_steps import captures_message, whole_graph_message
 from bc_lightning.training.step._step import HANDED_OVER, Step
 from bc_lightning.training.step._target import check_compiled, check_takes_from_base, is_unseen
 from bc_lightning.training.step._unlabelled import unlabelled_dissonance
 from bc_lightning.training.watching._compiling import eager, in_backward
-from bc_lightning.training.watching._tensors import has_label_loss, leads_to
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -101,6 +107,7 @@ class CompatibleStep:
 
     def on_train_end(self) -> None:
         super().on_train_end()  # type: ignore[misc]
+        check_was_seen(self)
         _promise.end_training(self)
 
     def on_fit_end(self) -> None:
@@ -120,12 +127,13 @@ class CompatibleStep:
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         for state in self._compatibilities:
             if state.step is not None:
-                loss = _penalised(state.step, loss)
+                loss = penalised_by_hand(state.step, loss, _with_penalty)
         super().manual_backward(loss, *args, **kwargs)  # type: ignore[misc]
 
     def on_train_start(self) -> None:
         check_collates(self, "train")
         _promise.check_held_out(self)
+        say_what_is_not_scored(self)
         super().on_train_start()  # type: ignore[misc]
 
     def on_validation_start(self) -> None:
@@ -383,21 +391,14 @@ def _run_step(
 def _after_step(module: Any, step: Step, output: Any) -> Any:
     step.stop_watching()
     if step.stage != "train":
-        if step.calls or _find(step):
+        if step.calls or find_scores(step):
             _evaluated(step)
         elif step.modules is not None and step.modules.calls and not (step.scores is None and _may_wait(step)):
             raise RuntimeError(captures_message(step.module, step.stage, step.scores, len(step.calls)))
         return output
     if module.automatic_optimization:
         return _automatic(step, output)
-    if step.modules is not None:
-        step.modules.check_found_first()
-    if has_calls_left(step) or not step.captured:
-        raise RuntimeError(
-            captures_message(step.module, step.stage, step.scores, len(step.calls))
-            if not step.captured
-            else no_penalty_message(step.module)
-        )
+    check_by_hand(step)
     return output
 
 
@@ -411,43 +412,6 @@ def _evaluated(step: Step) -> None:
         if not _may_wait(step):
             raise
         step.used()
-
-
-@eager
-def _penalised(step: Step, loss: Tensor) -> Tensor:
-    """The loss of a step that optimises by hand: of several that the scores lead to, the one of labels is penalised."""
-    for scores, of_labels in step.penalised:
-        if leads_to(scores, loss) and not (of_labels and not has_label_loss(loss, scores)):
-            raise RuntimeError(
-                f"{class_of(step.module)}.training_step calls self.manual_backward for two losses that both come from "
-                f"the scores of h2, and it can't be told which of them is to be penalised. Call it once for their "
-                f"sum, self.manual_backward(one + other), or give the other one h2's output detached."
-            )
-    if not step.calls and not _find(step, loss):
-        if step.modules is not None:
-            step.modules.check_found_first(loss)
-        return loss
-    number = step.counted()
-    scores = step.scores_of(step.calls[number])
-    if step.compiled:
-        return _with_penalty(step, loss)
-    if not leads_to(scores, loss):
-        return loss
-    seen = [] if step.watch is None else step.watch.losses_of(step.roots[number])
-    labelled = [each.value for each in seen if isinstance(each.value, Tensor) and each.value.requires_grad]
-    of_labels = any(leads_to(value, loss) for value in labelled)
-    if labelled and not of_labels:
-        # The loss of the labels was computed, and its turn is yet to come.
-        return loss
-    step.penalised.append((scores, of_labels))
-    return _with_penalty(step, loss)
-
-
-def _find(step: Step, loss: Tensor | None = None) -> bool:
-    """On a first batch: whether the submodule that gives the scores could be found in what the step did."""
-    if step.captured or step.scores is not None or step.modules is None:
-        return False
-    return step.modules.find(loss) is not None
 
 
 def _may_wait(step: Step) -> bool:
@@ -467,7 +431,7 @@ def _automatic(step: Step, output: Any) -> Any:
         # The user's step asks Lightning to skip this batch; so do we.
         return None
     if not step.calls:
-        _find(step)
+        find_scores(step)
     if isinstance(output, Tensor):
         return _with_penalty(step, output)
     if isinstance(output, Mapping) and isinstance(output.get("loss"), Tensor):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bc_core import SCORES, Comparison, ErrorOverlap, compare
+from bc_core.promise._grammar import Constraint
 from bc_tensorboard.writing._format import MAGIC, encode_comparison, encode_media
 
 FOLDER = Path(__file__).parents[1] / "test" / "fixtures"
@@ -118,7 +119,7 @@ def promises() -> list[dict[str, object]]:
             found.extend(
                 {
                     "cells": cells,
-                    "text": f"{score} {'>=' if higher else '<='} {limit}",
+                    "text": str(Constraint(score, limit)),
                     "verdict": {"pass": "kept", "fail": "broken"}.get(overlap.gate(score, limit), "unsure"),
                     "bound": low if higher else high,
                 }

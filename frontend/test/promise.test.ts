@@ -23,6 +23,9 @@ describe("a promise", () => {
     expect(promised(" NFR <= 0.5% ")).toEqual({ score: "nfr", limit: 0.005, higherIsBetter: false });
     expect(promised("btc >= .98").limit).toBe(0.98);
     expect(spelled(promised("btc>=0.983"))).toBe("btc >= 98.3%");
+    expect(readPromise("nfr <= 0.5")).toBe("The limit must have a % sign, 50% or 0.5%, as 0.5 may be meant for either.");
+    expect(readPromise("nfr <= 1")).toBe("The limit must have a % sign, 100% or 1%, as 1 may be meant for either.");
+    expect(promised("nfr <= 0.005").limit).toBe(0.005);
     expect(readPromise("nfr >= 1%")).toBe("Write nfr <= 1%.");
     expect(readPromise("accuracy >= 1%")).toMatch(/Take one of .*accuracy_h2/);
     expect(readPromise("bec_given_h1_wrong >= 1%")).toMatch(/Take one of/);

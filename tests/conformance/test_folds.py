@@ -192,6 +192,12 @@ def test_numbers_of_folds_that_are_none_are_refused(side, tmp_path, folds):
         side.store(training(side), tmp_path / "rows", folds=folds)
 
 
+@pytest.mark.parametrize("seed", [None, 1.5, -1])
+def test_a_seed_that_gives_no_folds_again_is_refused(side, tmp_path, seed):
+    with pytest.raises(ValueError, match="seed must be a whole number >= 0"):
+        side.store(training(side), tmp_path / "rows", folds=3, seed=seed)
+
+
 @pytest.mark.skipif(SIDE is not Keras, reason="data sets of tf.data are Keras's")
 @pytest.mark.parametrize("batch", [None, 6])
 def test_folds_of_a_data_set_are_those_of_arrays(side, tmp_path, batch):

@@ -51,7 +51,7 @@ def test_promises_in_place_of_lambdas(side, h1, tmp_path):
     found = run(side, h1, tmp_path / "s", promises=["nfr <= 60%", "nfr <= 50%"], lambdas=None, **few)
     rows = found.rows("val")
     assert [(row["loss"], row["promise"]) for row in rows] == [
-        ("imitation", None), ("imitation", "nfr <= 0.6"), ("imitation", "nfr <= 0.5")
+        ("imitation", None), ("imitation", "nfr <= 60%"), ("imitation", "nfr <= 50%")
     ]  # fmt: skip
     # Plain training to compare with; a promise has moved its lambda_c, and says how it came out.
     assert rows[0]["lambda_c"] == 0
@@ -61,13 +61,13 @@ def test_promises_in_place_of_lambdas(side, h1, tmp_path):
     assert comparison.lambda_c == rows[2]["lambda_c"]
     assert found.model_path("imitation", promise="nfr <= 50%").exists()
     chosen = found.best("nfr <= 99%")
-    assert chosen.promise in (None, "nfr <= 0.6", "nfr <= 0.5")
-    assert list(found.comparisons("val")) == ["imitation", "imitation, nfr <= 0.6", "imitation, nfr <= 0.5"]
-    with pytest.raises(KeyError, match=r"finished are 'nfr <= 0\.5', 'nfr <= 0\.6'"):
+    assert chosen.promise in (None, "nfr <= 60%", "nfr <= 50%")
+    assert list(found.comparisons("val")) == ["imitation", "imitation, nfr <= 60%", "imitation, nfr <= 50%"]
+    with pytest.raises(KeyError, match=r"finished are 'nfr <= 50%', 'nfr <= 60%'"):
         found.comparison("imitation", promise="nfr <= 1%")
     # The same call goes on: with another promise, and with lambdas too.
     more = run(side, h1, tmp_path / "s", promises="nfr <= 40%", lambdas=[1], **few)
-    assert [point.promise for point in more.points] == [None, "nfr <= 0.6", "nfr <= 0.5", None, "nfr <= 0.4"]
+    assert [point.promise for point in more.points] == [None, "nfr <= 60%", "nfr <= 50%", None, "nfr <= 40%"]
     again = SweepResults.open(tmp_path / "s")
     assert rows_of(again) == rows_of(more)
     assert again.plot() is not None

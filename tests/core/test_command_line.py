@@ -77,10 +77,11 @@ def test_a_file_that_cannot_be_read_is_bad_input(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--max-nfr", "0.5"], 'must have a % sign, "50%" or "0.5%"'),
         (["--max-nfr", "5"], "for percent write 5%"),
-        (["--max-nfr", "abc"], "expected a share such as 0.005 or 0.5%, got 'abc'"),
-        (["--max-nfr", "nan"], "expected a share between 0 and 1, got 'nan'"),
-        (["--min-btc", "101%"], "expected a share between 0 and 1, got '101%'"),
+        (["--max-nfr", "abc"], "must be a share from 0 to 1, such as 0.005 or 0.5%, got 'abc'"),
+        (["--max-nfr", "nan"], "must be a share from 0 to 1, such as 0.005 or 0.5%, got 'nan'"),
+        (["--min-btc", "101%"], "must be a share from 0 to 1, such as 0.005 or 0.5%, got '101%'"),
         (["--confidence", "1"], "expected a confidence from 0.5 to below 1"),
         (["--confidence", "5%"], "expected a confidence from 0.5 to below 1"),
     ],

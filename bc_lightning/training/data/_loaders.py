@@ -43,6 +43,16 @@ def _flat(loaders: Any) -> Any:
         yield loaders
 
 
+def never_validated(trainer: Any) -> str | None:
+    """Why a training that begins will not be validated, as far as is known of it; None where it will be."""
+    if not (trainer.enable_validation and sum(trainer.num_val_batches)):
+        return "there are none"
+    every, last = trainer.check_val_every_n_epoch, trainer.max_epochs
+    if every is not None and last is not None and 0 < last < (trainer.current_epoch // every + 1) * every:
+        return f"the Trainer comes to none: check_val_every_n_epoch={every}, max_epochs={last}"
+    return None
+
+
 def loader_of(trainer: Any, stage: Stage, dataloader_idx: int) -> Any:
     """The loader of a number, or None where several are read into one batch."""
     loaders = loaders_of(trainer, stage)

@@ -21,7 +21,9 @@ from bc_lightning._user_module import has_scores, lacks_forward, of_one_kind, on
 from bc_lightning.batches._attached import split_batch
 from bc_lightning.batches._model_outputs import (
     _part,
+    arguments_of,
     class_axis_of,
+    failed_on,
     h1_class_axis,
     inputs_from_batch,
     says_ambiguous_axis,
@@ -218,7 +220,7 @@ class Reader:
             return self._h1_second(self._ask_h1_model(x, self._device).scores, h2_output, axis)
         classes = h2_output.shape[1] if reference.class_map is not None and h2_output.ndim > 1 else None
         if not reference.is_stored:
-            rows = reference.ask(*_arguments(x), networks=self._networks)
+            rows = reference.ask(*arguments_of(x), networks=self._networks)
         if rows is None:
             raise ValueError(
                 "h1 is stored outputs, and the batches do not say which rows of them they are: compare on "
@@ -428,19 +430,16 @@ def _scores(
     module: nn.Module | None = module_behind(model)
     weight = None if module is None else next(chain(module.parameters(), module.buffers()), None)
     where = device if weight is None else weight.device
-    args, kwargs = _arguments(x if where is None else move_data_to_device(x, torch.device(where)))
-    output = (call or model)(*args, **kwargs)
+    args, kwargs = arguments_of(x if where is None else move_data_to_device(x, torch.device(where)))
+    try:
+        output = (call or model)(*args, **kwargs)
+    except (TypeError, RuntimeError) as error:
+        raise failed_on("h1" if "h1" in name else "h2", "a batch's inputs", args, kwargs, error) from error
     if pick is not None:
         output = pick(output)
     if isinstance(output, (np.ndarray, np.generic)):
         output = _tensor_of(output)
     return ModelAnswer(scores_from_output(output, model=name).detach(), output)
-
-
-def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(x, Mapping):
-        return (), dict(x)
-    return tuple(x) if isinstance(x, (tuple, list)) else (x,), {}
 
 
 def _as_tensors(x: Any) -> Any:

@@ -27,6 +27,7 @@ from bc_lightning._user_module import lacks_forward
 from bc_lightning.training._plain_classifier import ClassifierSteps
 from bc_lightning.training._state import Compatibility, Stage, compatibilities_of
 from bc_lightning.training._warm_start import tensors_of, weights_behind
+from bc_lightning.training.data._loaders import never_validated
 from bc_lightning.training.promise._held_out import (
     changed_batches,
     counts_of_held_out,
@@ -161,10 +162,12 @@ def _check_held_out(module: Any, state: Compatibility, promised: Promised) -> No
             "promise_options={'keep': 'last'}, and let ModelCheckpoint keep others."
         )
     if data is None:
-        if "val" not in state.options.stages or not trainer.enable_validation or not sum(trainer.num_val_batches):
+        why = never_validated(trainer) if "val" in state.options.stages else "there are none"
+        # One that goes on has been looked at.
+        if why == "there are none" or (why is not None and promised.keeper.steps is None):
             raise ValueError(
-                "A promise is kept on held-out data, and there are none: give validation data to the Trainer (with a "
-                "validation_step, and 'val' among the stages), or held-out data by promise_data=loader."
+                f"A promise is kept on held-out data, and {why}. Let the Trainer validate while it trains (validation "
+                f"data, a validation_step, 'val' among the stages), or give held-out data by promise_data=loader."
             )
         return
     for hook in changed_batches(module, trainer):
@@ -264,9 +267,11 @@ def end_training(module: Any) -> None:
             module.load_state_dict(promised.weights)
         promised.unseen = promised.weights is None and _is_unseen(module, promised)
         promised.weights = promised.validated = promised.mean = None
-        verdict = promised.keeper.verdict
-        say = rank_zero_warn if verdict is not None and verdict.verdict == "missed" else rank_zero_info
-        say(promised.keeper.said(promised.unseen, _lies_between(module, state)))
+        verdict, line = promised.keeper.verdict, promised.keeper.said(promised.unseen, _lies_between(module, state))
+        if verdict is None and state.options.promise_data is None:
+            line += " Let the Trainer validate before it ends, or give held-out data by promise_data=loader."
+        told = module.trainer.fast_dev_run or (verdict is not None and verdict.verdict != "missed")
+        (rank_zero_info if told else rank_zero_warn)(line)
 
 
 def _say_if_replaced(module: Any, promised: Promised) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from bc_core.losses._blends import H1, PLAIN, TEACHER
-from bc_lightning._user_module import class_of
+from bc_lightning._user_module import class_of, lacks_forward
 
 GIVE_ITSELF = {H1: "h1=old_model", TEACHER: "teacher=model", PLAIN: "plain=model"}
 
@@ -61,6 +61,16 @@ def found_first_message(module: nn.Module, found: str, forward: bool) -> str:
     return (
         f"{class_of(module)}.training_step calls self.manual_backward for a loss of submodule {found!r} first, and "
         f"{other}, so it can't be told which of them gives the scores that are compared with h1's. Say it: "
+        f"scores={found!r} or another submodule's name{remedy}."
+    )
+
+
+def found_at_times_message(module: nn.Module, found: str) -> str:
+    """Why a step that calls what was found to give the scores on some batches alone has to say what gives them."""
+    remedy = "" if lacks_forward(module) else ", or scores=lambda output: output for what forward returns"
+    return (
+        f"{class_of(module)}.training_step calls submodule {found!r}, which was found to give the scores, on some "
+        f"batches and not on others, so it can't be told whether it is that which is compared with h1. Say it: "
         f"scores={found!r} or another submodule's name{remedy}."
     )
 

@@ -80,6 +80,7 @@ class Step:
         self.captured = 0
         # What was penalised already, in a step that optimises by hand: scores, and whether it was a loss of labels.
         self.penalised: list[tuple[Tensor, bool]] = []
+        self.trained_unseen = False  # all that gives the scores, in such a step, while no call of it was seen
         # On a first batch: the submodules that the step calls.
         self.modules: ModuleCalls | None = None
         self.inside_forward = 0

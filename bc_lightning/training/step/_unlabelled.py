@@ -19,7 +19,7 @@ from bc_core.losses._options import known
 from bc_core.reference._callable_fingerprint import is_same_h1
 from bc_lightning._user_module import class_of, lacks_forward
 from bc_lightning.batches._attached import Brought, split_batch
-from bc_lightning.batches._model_outputs import inputs_from_batch, scores_from_output
+from bc_lightning.batches._model_outputs import ONE_INPUT, inputs_from_batch, scores_from_output
 from bc_lightning.losses._compatibility_loss import CompatibilityLoss
 from bc_lightning.losses._instance_terms import LossTerms
 from bc_lightning.reference._modules import answers_of
@@ -206,7 +206,7 @@ def _called_with(step: Step, batch: Any) -> Asked:
         several = sum(not _is_target(step, value) for value in given.args)
         if isinstance(batch, (tuple, list)) and 1 < several <= len(batch) and not given.kwargs:
             return Asked(tuple(batch[:several]), {}, False)
-    return Asked((inputs_from_batch(batch, None if isinstance(batch, Tensor) else inputs),), {}, False)
+    return Asked((inputs_from_batch(batch, None if isinstance(batch, ONE_INPUT) else inputs),), {}, False)
 
 
 def _is_target(step: Step, value: Any) -> bool:

@@ -81,6 +81,11 @@ def leads_to(scores: Tensor, loss: Tensor) -> bool:
     return scores.grad_fn is None or any(node is scores.grad_fn for node in _behind(loss))
 
 
+def parameters_behind(value: Tensor) -> set[int]:
+    """The ids of all parameters that a value was computed from."""
+    return {id(node.variable) for node in _behind(value) if hasattr(node, "variable")}
+
+
 def has_label_loss(loss: Tensor, scores: Tensor) -> bool:
     """Whether a loss of labels of torch's is in what was computed from scores."""
     return any(node.name().startswith(("NllLoss", "BinaryCrossEntropy")) for node in _behind(loss, scores.grad_fn))

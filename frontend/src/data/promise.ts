@@ -13,6 +13,9 @@ export type Verdict = "kept" | "broken" | "unsure";
 
 const DIRECTED = SCORES.filter((score) => score.higherIsBetter !== null).map((score) => score.name);
 
+/** As `read_share` of `bc_core` decides it. */
+const ALSO_PERCENT = 0.1;
+
 /** What a text promises; or, as text, why it promises nothing. */
 export function readPromise(text: string): Promised | string {
   const match = /^\s*(\w+)\s*(<=|>=|<|>|==?)\s*([0-9.eE+-]+)\s*(%?)\s*$/.exec(text);
@@ -25,11 +28,16 @@ export function readPromise(text: string): Promised | string {
   if (match[2] !== sign) return `Write ${score} ${sign} ${match[3]}${match[4]}.`;
   const limit = match[4] === "%" ? given / 100 : given;
   if (!(limit >= 0 && limit <= 1)) return "The limit is a share from 0 to 1, or 0% to 100%.";
+  if (sign === "<=" && match[4] !== "%" && limit >= ALSO_PERCENT) {
+    return `The limit must have a % sign, ${inPercent(limit)} or ${match[3]}%, as ${match[3]} may be meant for either.`;
+  }
   return { score, limit, higherIsBetter: higherIsBetter! };
 }
 
 export const spelled = ({ score, limit, higherIsBetter }: Promised): string =>
-  `${score} ${higherIsBetter ? ">=" : "<="} ${+(limit * 100).toPrecision(12)}%`;
+  `${score} ${higherIsBetter ? ">=" : "<="} ${inPercent(limit)}`;
+
+const inPercent = (share: number): string => `${+(share * 100).toPrecision(12)}%`;
 
 /** Whether it is kept or broken for certain; as `ErrorOverlap.gate` decides. */
 export function verdict({ score, limit, higherIsBetter }: Promised, cells: Cells, confidence = 0.95): Verdict {

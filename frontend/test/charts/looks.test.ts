@@ -49,6 +49,31 @@ describe("what points are told apart by", () => {
     expect([lambda.options, POINTS.map(lambda.of)]).toEqual([["0", "4", "16"], [2, 2, 0, 1]]);
   });
 
+  it("are settings in words where there is one data set, which tells nothing apart", () => {
+    const starts = { cold: { start: "cold", seed: 0 }, warm: { start: "warm", seed: 0 } };
+    const alone = sweepPoints(
+      indexOf([
+        made("a", "test", 16, [4, 6, 10, 80], { settings: starts.cold }),
+        made("b", "test", 16, [4, 6, 5, 85], { settings: starts.warm }),
+        made("c", "test", 16, [4, 5, 6, 85], { settings: { ...starts.warm, seed: 1 } }),
+      ]),
+      null,
+    );
+    const look = lookBy("dataset", "dataset", alone);
+    expect([look.by, look.options, alone.map(look.of)]).toEqual(["setting:start", ["cold", "warm"], [0, 1, 1]]);
+    expect(alone.map(({ besides }) => besides)).toEqual(["start cold", "start warm", "start warm"]);
+    expect(looksOffered(alone)).not.toContain("dataset");
+    // Seeds are no other recipe.
+    const seeds = sweepPoints(
+      indexOf([
+        made("a", "test", 16, [4, 6, 10, 80], { settings: { seed: 0 } }),
+        made("b", "test", 16, [4, 6, 5, 85], { settings: { seed: 1 } }),
+      ]),
+      null,
+    );
+    expect([lookBy("dataset", "dataset", seeds).by, seeds[0]!.besides]).toEqual(["dataset", ""]);
+  });
+
   it("falls back where a link names what is not there", () => {
     expect(lookBy("setting:other", "loss", POINTS).options).toEqual(["new error", "plain"]);
   });

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bc_core import assert_compatible, compare
+from bc_core import Evaluation, assert_compatible, compare
 
 
 def update(broken, size=2000):
@@ -42,3 +42,9 @@ def test_policies_and_files(tmp_path):
 def test_what_asks_nothing_is_no_assertion(options, message):
     with pytest.raises(ValueError, match=message):
         assert_compatible(update(0), **options)
+
+
+@pytest.mark.parametrize("given", [update(2).overlap, Evaluation(update(2), 1.0, 1.0), None])
+def test_what_is_no_comparison_is_named_with_a_remedy(given):
+    with pytest.raises(TypeError, match=r"its \.comparison.* got \w+; counts alone are judged by judge"):
+        assert_compatible(given, promise="nfr <= 1%")

@@ -34,7 +34,7 @@ def test_a_policy_says_everything_that_is_asked(tmp_path):
     path = tmp_path / "compat.toml"
     path.write_text(WHOLE)
     policy = policy_of(read_policy(path), str(path))
-    assert str(policy.bounds.promise) == "nfr <= 0.005, btc >= 0.98"
+    assert str(policy.bounds.promise) == "nfr <= 0.5%, btc >= 98%"
     assert (policy.bounds.min_gain, policy.bounds.margin) == (-0.005, True)
     assert policy.confidence == 0.9
     assert policy.critical == tmp_path / "critical.txt"
@@ -70,6 +70,9 @@ def test_the_table_of_a_pyproject_is_the_same_policy(tmp_path):
         ("non_inferiority = 0", "needs a margin above 0"),
         ('non_inferiority = "-1%"', "must be a share from 0 to 1"),
         ("min_gain = 2", "min_gain must be a share from -1 to 1"),
+        ('promise = "nfr <= 0.5"', 'the limit must have a % sign, "50%" or "0.5%"'),
+        ("non_inferiority = 0.5", 'non_inferiority must have a % sign, "50%" or "0.5%"'),
+        ("min_gain = -0.5", 'min_gain must have a % sign, "-50%" or "-0.5%"'),
         ("min_gain = true", "min_gain must be a share"),
         ('min_gain = "much"', "min_gain must be a share"),
         ("confidence = 1.0", "confidence must be below 1"),

@@ -85,9 +85,11 @@ def test_the_curve_over_the_threshold_is_what_each_threshold_gives(tmp_path, cap
     assert main(["threshold", old, new, "--promise", "nfr <= 20%"]) == 0
     said = capsys.readouterr().out
     assert "<- recommended" in said
+    # Above all scores, by less than six digits show.
+    assert f" >{NEW.max():.6g} " in said
     assert "On the other half:\nPromise nfr <= 20%: met" in said
     assert main(["threshold", old, new, "--promise", "nfr <= 0.1%"]) == 1
-    assert "No threshold keeps nfr <= 0.001 for sure" in capsys.readouterr().out
+    assert "No threshold keeps nfr <= 0.1% for sure" in capsys.readouterr().out
     assert "labels and no scores" in refused(capsys, "threshold", new.replace("new", "old"), old, "--pred", "pred")
 
 

@@ -211,6 +211,22 @@ def test_what_is_suspicious_is_said(files, tmp_path, capsys):
     assert "The new model is right on no instance: look at how its labels are written" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("of_fox", [29, 30])
+def test_a_class_that_the_old_model_never_predicts_is_named(tmp_path, capsys, of_fox):
+    target = ["cat", "dog"] * 50 + ["fox"] * of_fox
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
+    for path, pred in ((old, ["cat", "dog"] * 50 + ["cat"] * of_fox), (new, target)):
+        path.write_text("id,pred,target\n" + "".join(f"{n},{pred[n]},{target[n]}\n" for n in range(len(target))))
+    assert main([str(old), str(new)]) == 0
+    said = (
+        "The old model never predicts 'fox': if it does not know it, nothing of that could break, and NFR looks smaller"
+    )
+    assert (said in capsys.readouterr().out) == (of_fox == 30)
+    # The remedy.
+    assert main([str(old), str(new), "--new-classes", "fox"]) == 0
+    assert "never predicts" not in capsys.readouterr().out
+
+
 def test_weights_of_any_size_are_weights(files, tmp_path, capsys):
     found = []
     for scale in (1.0, 1e300, 1e-300):

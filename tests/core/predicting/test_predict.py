@@ -249,6 +249,10 @@ def test_a_model_that_answers_otherwise_is_refused_though_nothing_else_says_so(f
         ("batch[:, :, None]", "shape"),
         ("[object()] * len(batch)", "its answer: expected integers"),
         ("1 / 0", r"ZeroDivisionError"),
+        (
+            "batch @ np.ones((5, 2))",
+            r"does not take this batch .*given 'x1', 'x2', 'x3' as one array of shape \(256, 3\): say by --features",
+        ),
         ("[[1, 2]] * (len(batch) - 1) + [[1]]", "its answer"),
     ],
 )
@@ -259,6 +263,19 @@ def test_what_is_no_answer_is_one_line(folder, capsys, answer, message):
     *_, said = capsys.readouterr().err.strip().split("\n")
     assert re.search(message, said), said
     assert not list(path.glob("out*"))
+
+
+@pytest.mark.parametrize("out", ["out.csv", "out.jsonl", "out.parquet"])
+def test_scores_of_other_classes_than_those_before_are_refused(folder, capsys, out):
+    path, model = folder
+    data = write_data(path / "data.csv", x1=np.arange(SIZE))
+    narrower = model("wrong", answer="batch[:, :3 if batch[0, 0] < 500 else 2]")
+    options = ["--out", path / out, "--features", "x*", "--batch", "250"]
+    assert run(narrower, data, *options) == 2
+    said = capsys.readouterr().err
+    assert "it answers 2 scores on" in said
+    assert "data.csv, line 502, and 3 scores on the rows before" in said
+    assert not (path / out).exists()
 
 
 BAD = {

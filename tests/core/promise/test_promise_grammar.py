@@ -17,6 +17,15 @@ def test_several_bounds_are_joined(text):
     assert Promise.of(str(promise)) == promise == Promise.of(promise)
 
 
+@pytest.mark.parametrize("limit", [0.0, 0.003, 0.0512345678, 0.07, 0.0999])
+def test_a_small_share_and_its_percentage_are_one_promise(limit):
+    assert (
+        Promise.of(f"nfr <= {limit}") == Promise.of(f"nfr <= {100 * limit:.10g}%") == Promise.of(f"nfr<={limit:.12e}")
+    )
+    assert Promise.of(f"btc >= {limit}") == Promise.of(f"btc >= {100 * limit:.10g}%")
+    assert Promise.of(str(Promise.of(f"nfr <= {limit}"))) == Promise.of(f"nfr <= {limit}")
+
+
 @pytest.mark.parametrize(
     ("promise", "error", "message"),
     [
@@ -34,7 +43,11 @@ def test_several_bounds_are_joined(text):
         ("bec_given_h1_wrong >= 0.9", ValueError, "neither high nor low"),
         ("nfr <= 150%", ValueError, "a share from 0 to 1"),
         ("nfr <= nan", ValueError, "reads like"),
-        ("nfr <= 1..5", ValueError, "reads like"),
+        ("nfr <= 1..5", ValueError, "the limit must be a share from 0 to 1, such as 0.005 or 0.5%"),
+        ("nfr <= 5", ValueError, "for percent write 5%"),
+        ("nfr <= 0.5", ValueError, 'must have a % sign, "50%" or "0.5%"'),
+        ("btc >= 98%, nfi <= .3", ValueError, 'must have a % sign, "30%" or ".3%"'),
+        ("nfr <= 1", ValueError, 'must have a % sign, "100%" or "1%"'),
         ("nfr <= 2,5%", ValueError, 'Write numbers with a point, "nfr <= 2.5%"'),
         (["nfr <= 2,5%"], ValueError, 'Write numbers with a point, "nfr <= 2.5%"'),
     ],

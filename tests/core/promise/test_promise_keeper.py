@@ -119,7 +119,7 @@ def test_what_it_remembers_is_plain_and_enough():
         second.look(overlap_of(flips), step)
     assert second.state_dict() == whole.state_dict()
     assert str(second) == str(whole)
-    with pytest.raises(ValueError, match="held to the promise 'nfr <= 0.02, btc >= 0.97'"):
+    with pytest.raises(ValueError, match="held to the promise 'nfr <= 2%, btc >= 97%'"):
         keeper_of("nfr <= 1%").load_state_dict(first.state_dict())
 
 

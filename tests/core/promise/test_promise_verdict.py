@@ -120,6 +120,22 @@ def test_the_gate_and_a_promise_count_alike_how_many_more_would_decide():
         assert f": about {more} more instances would decide" in str(verdict)
 
 
+def test_what_is_missed_is_missed_by_the_favourable_bound():
+    for flips, total, promise in ((40, 1000, "nfr <= 1%"), (60, 600, "btc >= 98%")):
+        verdict = judge(promise, overlap_of(flips, total))
+        (finding,) = verdict.findings
+        trials = total if promise.startswith("nfr") else verdict.overlap.both_right + flips
+        # At most so few flips would come in 5 % of test sets.
+        least = 100 * beta.ppf(0.05, flips, trials - flips + 1)
+        bound = f"at least {least:.4g}%" if promise.startswith("nfr") else f"at most {100 - least:.4g}%"
+        limit = 1 if promise.startswith("nfr") else 2
+        assert verdict.verdict == "missed"
+        assert f"{bound}: missed by {100 * flips / trials - limit:.2g} points, at least {least - limit:.2g} (" in str(
+            verdict
+        )
+        assert finding.bound == verdict.bound
+
+
 def test_the_line_says_what_a_bound_is_worth_that_was_steered():
     keeper = Keeper(PromiseOptions.of("nfr <= 3%", None))
     keeper.look(overlap_of(20, 1000), steps=1)

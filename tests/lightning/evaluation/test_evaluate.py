@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from user_code import make_trainer
 
+from bc_core import ClassMap
 from bc_lightning import BCLightningModule, Reference, StoredOutputs, evaluate, store_outputs
 
 # Eight instances by hand. Right: both 0, 4; h1 alone 1, 2, 5; h2 alone 3, 6; none 7.
@@ -292,6 +293,46 @@ def of_four(target, **options):
     net = nn.Linear(4, 4)
     batches = [(torch.eye(4).repeat(3, 1), target)]
     return evaluate(net, net, batches, **options).comparison
+
+
+@pytest.mark.parametrize("which", ["h1", "h2"])
+def test_a_model_of_other_inputs_is_named_with_a_remedy(which):
+    models = {"h1": nn.Linear(4, 3), "h2": nn.Linear(4, 3)}
+    wide = models[which] = nn.Linear(5, 3)
+    batches = [(torch.randn(20, 4), torch.arange(20) % 3)]
+    with pytest.raises(
+        RuntimeError, match=rf"{which} failed on .*shape \[\(20, 4\)\]\): mat1 .*{which}=lambda x: model"
+    ):
+        evaluate(**models, data=batches)
+    # The remedy that is named.
+    models[which] = lambda x: wide(nn.functional.pad(x, (0, 1)))
+    expected = (wide(nn.functional.pad(batches[0][0], (0, 1))).argmax(1) == batches[0][1]).float().mean().item()
+    assert getattr(evaluate(**models, data=batches), f"{which}_performance") == pytest.approx(expected)
+
+
+def test_an_h1_of_one_score_beside_an_h2_of_two():
+    h1, h2 = nn.Sequential(nn.Linear(4, 1), nn.Sigmoid()), nn.Linear(4, 2)
+    batches = [(torch.randn(20, 4), torch.arange(20) % 2)]
+    with pytest.raises(ValueError, match=r"h1 has one score, .* h1_scores=lambda z: torch.cat"):
+        evaluate(h1, h2, batches)
+
+    def of_two(p):
+        z = torch.logit(p)
+        return torch.cat([torch.zeros_like(z), z], 1)
+
+    expected = ((h1(batches[0][0])[:, 0] >= 0.5) == batches[0][1]).float().mean().item()
+    assert evaluate(h1, h2, batches, h1_scores=of_two).h1_performance == pytest.approx(expected)
+
+
+def test_a_class_map_where_h1_has_fewer_classes():
+    h1, h2 = nn.Linear(4, 2), nn.Linear(4, 3)
+    batches = [(torch.randn(20, 4), torch.arange(20) % 3)]
+    with pytest.raises(ValueError, match=r"h1=Reference\(h1, class_map=\[...\]\)"):
+        evaluate(h1, h2, batches)
+    expected = (torch.tensor([2, 0])[h1(batches[0][0]).argmax(1)] == batches[0][1]).float().mean().item()
+    assert evaluate(Reference(h1, class_map=ClassMap([2, 0], new=[1])), h2, batches).h1_performance == pytest.approx(
+        expected
+    )
 
 
 @pytest.mark.parametrize("label", [-7, 2**62])

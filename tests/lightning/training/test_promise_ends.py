@@ -71,10 +71,10 @@ class Break(pl.Callback):
             raise RuntimeError("broken off")
 
 
-def trainer_of(*callbacks, epochs=4):
+def trainer_of(*callbacks, epochs=4, **options):
     saving = any(isinstance(each, ModelCheckpoint) for each in callbacks)
     return pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", callbacks=list(callbacks), enable_checkpointing=saving, **QUIET
+        max_epochs=epochs, accelerator="cpu", callbacks=list(callbacks), enable_checkpointing=saving, **QUIET, **options
     )
 
 
@@ -117,6 +117,31 @@ def test_resumed_where_it_had_ended_it_has_the_weights_of_its_verdict(by, own, t
     torch.testing.assert_close(resumed.net.weight, whole.net.weight, rtol=0, atol=0)
     assert str(says.promise) == str(said.promise)
     assert says.promise.value == pytest.approx(nfr(resumed.net))
+
+
+@pytest.mark.parametrize("by", ["module", "callback"])
+def test_a_training_that_will_not_be_validated_is_told_so_before_an_epoch_is_spent(by):
+    given, data = {"h1": old(), "promise": "nfr <= 30%"}, (DataLoader(TRAIN, 16), DataLoader(HELD_OUT, 50))
+    module = Worse(old())
+    says = CompatibilityCallback(**given) if by == "callback" else BCLightningModule(module, **given)
+    callbacks = [says] if by == "callback" else []
+    with pytest.raises(ValueError, match="the Trainer comes to none: check_val_every_n_epoch=5, max_epochs=4"):
+        trainer_of(*callbacks, check_val_every_n_epoch=5).fit(module, *data)
+    torch.testing.assert_close(module.net.weight, old().weight, rtol=0, atol=0)
+    # The remedies.
+    trainer_of(*callbacks, check_val_every_n_epoch=4).fit(module, *data)
+    assert says.promise.value == pytest.approx(nfr(module.net))
+    trained = BCLightningModule(Worse(old()), **given, promise_data=data[1])
+    trainer_of(check_val_every_n_epoch=5).fit(trained, *data)
+    assert trained.promise.value == pytest.approx(nfr(trained.net))
+
+
+def test_a_training_that_ends_before_it_was_validated_says_so():
+    module = BCLightningModule(Worse(old()), h1=old(), promise="nfr <= 30%")
+    late = {"check_val_every_n_epoch": None, "val_check_interval": 100}
+    with pytest.warns(UserWarning, match=r"cannot be told. No held-out data were looked at.* by promise_data=loader"):
+        trainer_of(**late).fit(module, DataLoader(TRAIN, 16), DataLoader(HELD_OUT, 50))
+    assert module.promise is None
 
 
 def test_a_mean_of_weights_is_there_where_its_training_had_ended(tmp_path):

@@ -313,6 +313,17 @@ class TestSaid:
         assert "2 of the 6 parameters of UserModule are frozen" in said[0]
         assert "'net.layers.0.weight'" in said[0]
 
+    def test_scores_of_training_data_alone(self, h1, tmp_path, monkeypatch):
+        said = []
+        monkeypatch.setattr("bc_lightning.training._epochs.rank_zero_info", said.append)
+        fit(BCLightningModule(made(UserModule), h1=h1), tmp_path, max_epochs=2, check_val_every_n_epoch=2)
+        # Where validation is left out on purpose.
+        fit(BCLightningModule(made(UserModule), h1=h1, stages=["train"]), tmp_path, max_epochs=1, val=[])
+        assert not said
+        fit(BCLightningModule(made(UserModule), h1=h1), tmp_path, max_epochs=2, val=[])
+        assert len(said) == 1
+        assert "takes validation data, and there are none" in said[0]
+
 
 def test_h1_stays_out_of_hyperparameters_and_submodules(h1, tmp_path):
     """A module that got its network as an argument keeps it in its checkpoints; nothing of ours hangs on it."""

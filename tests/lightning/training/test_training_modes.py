@@ -431,7 +431,7 @@ def test_every_option_of_a_method_can_be_said_in_a_configuration(tmp_path):
     cli.trainer.fit(cli.model, cli.datamodule)
     state = compatibilities_of(cli.model)[0]
     assert cli.model.promise.overlap.total == 60
-    assert str(cli.model.promise.promise) == "nfr <= 0.9, btc >= 0.01"
+    assert str(cli.model.promise.promise) == "nfr <= 90%, btc >= 1%"
     assert state.loss.options["beta"] == 2.0
     assert state.options.teacher is not None
     assert cli.trainer.callback_metrics["train_unlabelled_dissonance"] > 0

@@ -7,13 +7,16 @@ import { LAMBDA, moreAxes, type SweepPoint, titleOf } from "./sweepPoints";
 const NAMES = SCORES.map((score) => score.name);
 
 export interface AxisPickersProps {
-  readonly state: Pick<ViewState, "sweepX" | "sweepY" | "colourBy" | "shapeBy">;
+  readonly state: Pick<ViewState, "sweepX" | "sweepY">;
+  /** What colour and shape tell apart. */
+  readonly colour: string;
+  readonly shape: string;
   readonly points: readonly SweepPoint[];
   readonly onState: (patch: Partial<ViewState>) => void;
 }
 
 /** What lies on the axes of the two charts, and what colour and shape tell apart. */
-export function AxisPickers({ state, points, onState }: AxisPickersProps) {
+export function AxisPickers({ state, colour, shape, points, onState }: AxisPickersProps) {
   const more = useMemo(() => moreAxes(points), [points]);
   const looks = useMemo(() => looksOffered(points), [points]);
   const picker = (
@@ -42,8 +45,8 @@ export function AxisPickers({ state, points, onState }: AxisPickersProps) {
           onState({ sweepX: state.sweepX.map((old, i) => (i === chart ? name : old)) }),
         ),
       )}
-      {picker("Colour", looks, state.colourBy, (name) => onState({ colourBy: name }), titleOfLook)}
-      {picker("Shape", looks, state.shapeBy, (name) => onState({ shapeBy: name }), titleOfLook)}
+      {picker("Colour", looks, colour, (name) => onState({ colourBy: name }), titleOfLook)}
+      {picker("Shape", looks, shape, (name) => onState({ shapeBy: name }), titleOfLook)}
     </div>
   );
 }

@@ -47,8 +47,8 @@ const TABLE_SCORES: readonly { title: string; score: string }[] = [
 
 const share = (score: number): string => (Number.isNaN(score) ? "not defined" : percent(score));
 
-const recipeOf = ({ dissonance, lambda }: SweepPoint): string =>
-  `${dissonance} · ${lambda === null ? "λ unknown" : `λ ${lambdaText(lambda)}`}`;
+const recipeOf = ({ dissonance, lambda, besides }: SweepPoint): string =>
+  [dissonance, lambda === null ? "λ unknown" : `λ ${lambdaText(lambda)}`, besides].filter(Boolean).join(" · ");
 
 const nameOf = (point: SweepPoint): string => `${point.ref.dataset} · ${recipeOf(point)}`;
 
@@ -264,7 +264,7 @@ export function Sweep({ index, state, current, onPoint, onState }: SweepProps) {
         onText={(text) => onState({ promise: text })}
         onPoint={(point) => onPoint(point.ref)}
       />
-      <AxisPickers {...{ state, points, onState }} />
+      <AxisPickers {...{ state, points, onState }} colour={colour.by} shape={shape.by} />
       {models > 1 && (
         <p class="bc-note">
           These are updates of {models} different h1s; BTC, BEC and NFR compare updates of one h1 only.{" "}

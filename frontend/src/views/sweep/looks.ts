@@ -1,7 +1,7 @@
 /** By what the points of a sweep are told apart: the colour and the shape of their marks. */
 
 import { lambdaText } from "../../layout/format";
-import { distinct, settingOf, type SweepPoint } from "./sweepPoints";
+import { distinct, settingOf, type SweepPoint, tellingSettings } from "./sweepPoints";
 
 export const DATASET = "dataset";
 export const LOSS = "loss";
@@ -45,11 +45,20 @@ export function oldModelsAmong(points: readonly SweepPoint[]): number {
   return Math.max(0, ...[...sets.values()].map(({ size }) => size));
 }
 
-/** What points can be told apart by: whatever differs among them, but for what is always offered. */
+/**
+ * What points can be told apart by: whatever differs among them, but for what is always offered. One data set tells
+ * nothing apart where a setting does.
+ */
 export function looksOffered(points: readonly SweepPoint[]): string[] {
   const names = distinct(points.flatMap((point) => Object.keys(point.settings)));
   const differing = names.filter((name) => distinct(points.map((point) => point.settings[name])).length > 1);
-  return [DATASET, LOSS, BY_LAMBDA, ...(oldModelsAmong(points) > 1 ? [H1] : []), ...differing.map(settingOf)];
+  const sets = distinct(points.map((point) => point.ref.dataset)).length > 1 || tellingOf(points) === null;
+  return [...(sets ? [DATASET] : []), LOSS, BY_LAMBDA, ...(oldModelsAmong(points) > 1 ? [H1] : []), ...differing.map(settingOf)];
+}
+
+function tellingOf(points: readonly SweepPoint[]): string | null {
+  const [name] = tellingSettings(points.map((point) => point.settings));
+  return name === undefined ? null : settingOf(name);
 }
 
 export function titleOfLook(by: string): string {
@@ -60,7 +69,8 @@ export function titleOfLook(by: string): string {
 }
 
 export function lookBy(wanted: string, otherwise: string, points: readonly SweepPoint[]): Look {
-  const by = looksOffered(points).includes(wanted) ? wanted : otherwise;
+  const offered = looksOffered(points);
+  const by = offered.includes(wanted) ? wanted : offered.includes(otherwise) ? otherwise : tellingOf(points)!;
   const textOf = (point: SweepPoint): string => {
     if (by === DATASET) return point.ref.dataset;
     if (by === LOSS) return point.dissonance;

@@ -16,6 +16,8 @@ export interface SweepPoint {
   readonly bec: number;
   readonly nfr: number;
   readonly settings: Settings;
+  /** Those of them in words that tell runs apart, such as "start warm"; empty where none does. */
+  readonly besides: string;
   /** By the user's own metric, of h1 and of h2; NaN where there is none. */
   readonly performance: readonly [number, number];
 }
@@ -41,6 +43,7 @@ export function sweepPoints(index: Index, current: TableRef | null): SweepPoint[
   // A run is trained once, and what it was trained with may be told of one of its data sets only.
   const settings = new Map<string, Settings>();
   for (const { run, settings: own } of index.series) settings.set(run, { ...settings.get(run), ...own });
+  const telling = tellingSettings([...settings.values()]);
   for (const series of index.series) {
     const { run, dataset, steps } = series;
     const isCurrent = current !== null && current.run === run && current.dataset === dataset;
@@ -58,10 +61,19 @@ export function sweepPoints(index: Index, current: TableRef | null): SweepPoint[
       bec: value(BEC, step.cells),
       nfr: value("nfr", step.cells),
       settings: settings.get(run) ?? {},
+      besides: telling.map((name) => `${name} ${settings.get(run)?.[name] ?? "not stated"}`).join(" · "),
       performance: [series.performance?.[0] ?? Number.NaN, series.performance?.[1] ?? Number.NaN],
     });
   }
   return points;
+}
+
+/** The settings in words that differ among runs; numbers, such as seeds, are seldom of another kind. */
+export function tellingSettings(settings: readonly Settings[]): string[] {
+  return distinct(settings.flatMap((own) => Object.keys(own))).filter((name) => {
+    const values = distinct(settings.map((own) => own[name]));
+    return values.length > 1 && values.some((each) => typeof each === "string");
+  });
 }
 
 type Filters = Pick<ViewState, "datasets" | "dissonances" | "lambdaMin" | "lambdaMax">;
