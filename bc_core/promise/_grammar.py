@@ -14,6 +14,8 @@ from bc_core.counting._scores import SCORES
 
 _CONSTRAINT = re.compile(r"\s*(\w+)\s*(<=|>=|<|>|=|==)\s*([0-9.eE+-]+)\s*(%?)\s*")
 _DECIMAL_COMMA = re.compile(r"(\d),(\d)")
+# Of a bound that says its limit without a % sign.
+_SHARE = re.compile(r"(?<= )[0-9.eE+-]+$")
 _JOINED = re.compile(r"\s*(?:,|;|\band\b)\s*", re.IGNORECASE)
 
 
@@ -136,6 +138,26 @@ class Promise:
         if len(set(scores)) < len(scores):
             raise ValueError(f"A promise has one bound on each score. Received: {promise!r}.")
         return cls(constraints)
+
+    @classmethod
+    def from_file(cls, text: str) -> Promise:
+        """Read what ``str`` gave: in files from before it wrote percent, a number without a % sign is a share.
+
+        Raises:
+            TypeError: It is no text.
+            ValueError: It cannot be read.
+
+        Example:
+            >>> str(Promise.from_file("nfr <= 0.5, btc >= 98%"))
+            'nfr <= 50%, btc >= 98%'
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"A promise is kept in a file as a text. Received: {text!r}.")
+        bounds = text.split(", ")
+        try:
+            return cls.of([_SHARE.sub(lambda share: in_percent(float(share[0])), bound) for bound in bounds])
+        except ValueError as error:
+            raise ValueError(f"{text!r} is no promise as it is kept in a file: {error}") from None
 
     def __iter__(self) -> Iterator[Constraint]:
         """The bounds, one by one."""

@@ -333,7 +333,7 @@ class Keeper:
         Raises:
             ValueError: It was held to another promise.
         """
-        if Promise.of(state["promise"]) != self.options.promise:
+        if Promise.from_file(state["promise"]) != self.options.promise:
             raise ValueError(
                 f"The training that is resumed was held to the promise {state['promise']!r}, and here it is "
                 f"{str(self.options.promise)!r}. Resume with the same, or start a new training from its weights."

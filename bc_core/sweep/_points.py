@@ -70,7 +70,7 @@ class Point:
         check_lambda(lambda_c)
         [seed] = checked_seeds(seed)
         promise = data.get("promise")
-        return cls(loss, float(lambda_c), seed, None if promise is None else str(Promise.of(promise)))
+        return cls(loss, float(lambda_c), seed, None if promise is None else str(Promise.from_file(promise)))
 
 
 def _in_a_name(promise: str) -> str:

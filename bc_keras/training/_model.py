@@ -422,6 +422,8 @@ class BCModel(HeldSteps):
         for part in ("h2", "loss"):
             if isinstance(config[part], dict):
                 config[part] = keras.saving.deserialize_keras_object(config[part], custom_objects=custom_objects)
+        if config.get("promise") is not None:
+            config["promise"] = Promise.from_file(config["promise"])
         stored = config.pop("stored_h1")
         # A live h1 comes with the weights.
         h1 = StoredOutputs.open(stored) if stored is not None and Path(stored).exists() else missing_h1

@@ -55,3 +55,15 @@ def test_a_small_share_and_its_percentage_are_one_promise(limit):
 def test_what_cannot_be_read_is_refused(promise, error, message):
     with pytest.raises(error, match=message):
         Promise.of(promise)
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        ("nfr <= 0.5, btc >= 0.98", "nfr <= 50%, btc >= 98%"),
+        ("nfr <= 1", "nfr <= 100%"),
+        ("pfr >= 1e-05", "pfr >= 0.001%"),
+    ],
+)
+def test_a_share_in_a_file_from_before_is_a_share(written, means):
+    assert Promise.from_file(written) == Promise.from_file(means) == Promise.of(means)
