@@ -104,11 +104,35 @@ def test_a_regression_in_batches(form):
         fit(BCModel(h2, h1=h1), form, x, x.sum(1), "mse")
 
 
-def test_several_numbers_at_once_are_no_classes_either():
+@each_form
+def test_whole_numbers_are_no_classes_of_a_distance(form):
+    x, _ = data(32)
+    with pytest.raises(ValueError, match="h2 is no classifier"):
+        fit(BCModel(net(1, 1, None), h1=net(0, 1, None)), form, x, np.arange(32) % 9, "mse")
+
+
+@each_form
+def test_several_numbers_at_once_are_no_classes_either(form):
     x, _ = data(32)
     h1, h2 = net(0, 3, None), net(1, 3, None)
     with pytest.raises(ValueError, match="h2 is no classifier"):
-        fit(BCModel(h2, h1=h1), "arrays", x, x[:, :3], "mse")
+        fit(BCModel(h2, h1=h1), form, x, x[:, :3], "mse")
+
+
+@pytest.mark.parametrize("last", [False, True])
+@each_form
+def test_rows_of_several_labels_in_batches(form, last):
+    """A single such row, in the last batch, is found too; shares of classes, and one class, are none."""
+    x, y = data(32)
+    one = np.eye(3, dtype="float32")[y]
+    several = one.copy()
+    several[-1 if last else 0] = [1, 0, 1]
+    for loss in ("squared_hinge", "categorical_crossentropy"):
+        model = BCModel(net(1), h1=net(0))
+        with pytest.raises(ValueError, match="if each column is a label of its own"):
+            fit(model, form, x, several, loss)
+        assert np.isfinite(fit(model, form, x, 0.9 * one + 0.1 / 3, loss)["loss"]).all()
+        assert np.isfinite(fit(model, form, x, one, loss)["loss"]).all()
 
 
 @pytest.mark.parametrize("loss", ["mse", "squared_hinge", "categorical_crossentropy", lambda y, p: (y - p) ** 2])
