@@ -13,6 +13,8 @@ from keras import ops
 TINY = 1e-37
 # How far beyond 0..1 half precision rounds a probability.
 ROUNDING = 1e-2
+# The class of a one-hot row of zeros, as of an instance without a label: no model says it, and it is in no count.
+NO_CLASS = -(2**31)
 
 
 class Labels(NamedTuple):
@@ -188,9 +190,10 @@ def check_target(
 
 
 def target_classes(target: Any, shape: tuple[int | None, ...], classes: int) -> Any:
-    """Class indices of a sparse, one-hot or soft target, int32 of `shape`."""
+    """Class indices of a sparse, one-hot or soft target, int32 of `shape`; `NO_CLASS` of a row without a class."""
     if len(target.shape) == len(shape) + 1 and target.shape[-1] == classes:
-        return ops.cast(ops.argmax(target, axis=-1), "int32")
+        largest = ops.cast(ops.argmax(target, axis=-1), "int32")
+        return ops.where(ops.max(target, axis=-1) > 0, largest, NO_CLASS)
     return ops.cast(as_column(target, shape, "The target"), "int32")
 
 

@@ -17,6 +17,7 @@ from bc_core.losses._blends import check_kind_of_blend
 from bc_core.slices._metadata import Columns
 from bc_keras.batches._attached import HOW_TO_ATTACH, HOW_TO_ATTACH_STORED, split_reference
 from bc_keras.batches._labels import (
+    NO_CLASS,
     Labels,
     check_is_classification,
     check_target,
@@ -194,7 +195,7 @@ class AskedData:
                 f"ids must name every instance of {self._given.data.name}. "
                 f"Received: {len(ids)} ids for {len(target)} instances."
             )
-        counted = np.concatenate([mask.reshape(-1) for mask in seen.counted])
+        counted = np.concatenate([mask.reshape(-1) for mask in seen.counted]) & (target != NO_CLASS)
         if reading.ignore_class is not None:
             counted &= target != reading.ignore_class
         metadata = None if is_trial else self._metadata(counted)

@@ -241,3 +241,46 @@ def test_two_overlaps_of_one_name_are_refused():
     model = BCModel(net(1), h1=net(0))
     with pytest.raises(ValueError, match="2 named 'error_overlap'"):
         model.compile("sgd", SPARSE, metrics=[ErrorOverlapMetric()], weighted_metrics=[ErrorOverlapMetric()])
+
+
+# Rows without a class
+
+
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "mse"])
+def test_rows_of_zeros_are_in_no_count(loss):
+    """As `one_hot(-1)` makes them of instances without a label; an argmax takes them for class 0."""
+    x, y = data(32)
+    rows = np.eye(3, dtype="float32")[y]
+    rows[::3] = 0
+    known = rows.any(1)
+    h1, h2 = net(0), net(1)
+    first, second = (answers(model, x).argmax(1) == y for model in (h1, h2))
+    expected = np.zeros((2, 2), int)
+    np.add.at(expected, (first[known].astype(int), second[known].astype(int)), 1)
+    assert ((answers(h1, x).argmax(1) == 0) & ~known).any()  # they would be taken for right
+    model = BCModel(h2, h1=h1)
+    model.compile(keras.optimizers.SGD(0.0), loss, metrics=[ErrorOverlapMetric(num_classes=3)], **FEW_STEPS)
+    model.fit(x, rows, validation_data=(x, rows), verbose=0)
+    assert (model.metrics[1].metrics[0].overlap().counts.sum(0) == expected).all()
+    counts = evaluate(h1, unwrap(model), (x, rows)).comparison.overlap.counts
+    assert (counts.sum(0) == expected).all()
+    with pytest.raises(ValueError, match="at least one"):
+        evaluate(h1, h2, (x, np.zeros_like(rows)))
+
+
+@pytest.mark.parametrize("dissonance", ["new_error", "strict_imitation"])
+def test_h1_is_not_right_about_rows_of_zeros(dissonance):
+    x, y = data(32)
+    rows = np.eye(3, dtype="float32")[y]
+    rows[::3] = 0
+    made = []
+    for target in (rows, rows[:, [1, 2, 0]]):  # class 0 is another one
+        order = [0, 1, 2] if target is rows else [1, 2, 0]
+        h1, h2 = (
+            keras.Sequential([network, keras.layers.Lambda(lambda scores, order=order: keras.ops.take(scores, order, 1))])
+            for network in (net(0), net(1))
+        )
+        model = BCModel(h2, h1=h1, dissonance=dissonance, from_logits=False, h1_from_logits=False)
+        model.compile(keras.optimizers.SGD(0.0), "categorical_crossentropy", **FEW_STEPS)
+        made.append(model.fit(x, target, verbose=0).history["dissonance"][0])
+    assert made[1] == pytest.approx(made[0], rel=1e-5)
