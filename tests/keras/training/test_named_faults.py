@@ -158,6 +158,11 @@ def test_rows_of_several_labels_are_no_classes(loss):
     assert callback.comparison.overlap.nfr == pytest.approx((first & ~second).mean())
     model = BCModel(h2, h1=h1, multilabel=True)
     model.compile(keras.optimizers.SGD(0.0), loss, metrics=[NegativeFlipRate()])
+    if loss == "categorical_crossentropy":
+        with pytest.raises(ValueError, match="neither the mean nor the sum of the losses of the labels"):
+            model.evaluate(x, y, verbose=0)
+        model = BCModel(unwrap(model), h1=h1, loss="BCBinaryCrossEntropyLoss")  # as the message says
+        model.compile(keras.optimizers.SGD(0.0), loss, metrics=[NegativeFlipRate()])
     assert model.evaluate(x, y, verbose=0)[1] == pytest.approx((first & ~second).mean())
 
 
