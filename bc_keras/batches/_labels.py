@@ -116,7 +116,8 @@ def read_labels(
     """
     h1_from_logits = from_logits if h1_from_logits is None else h1_from_logits
     if signed and (multilabel or is_binary(h2_output)):
-        target = ops.maximum(target, ops.zeros((), target.dtype))
+        # TensorFlow has no larger one of two booleans.
+        target = ops.maximum(target if is_float(target) else ops.cast(target, "int32"), 0)
     if multilabel:
         shape = tuple(h2_output.shape)
         for tensor, what in ((target, "The target"), (h1_output, "h1's output")):
@@ -241,7 +242,7 @@ def has_rows(target: Any, shape: tuple[int | None, ...]) -> bool:
 
 
 def are_labels(target: Any, shape: tuple[int | None, ...], is_distance: bool, operations: Any) -> Any:
-    """Whether all targets are labels, and not numbers of which nobody is right or wrong; those not finite are passed over.
+    """Whether all targets are labels, not numbers of which nobody is right or wrong; what is not finite is passed over.
 
     Args:
         target: as for `check_is_classification`.

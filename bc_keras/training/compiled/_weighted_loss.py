@@ -40,7 +40,9 @@ def weighted_loss(compile_loss: Any, target: Any, h2_output: Any, weight: Any, l
             set_keras_mask(h2_output, mask)
     if type(loss).__call__ is keras.losses.Loss.__call__:
         each.call = lambda y_true, y_pred: _by_instance(loss, loss.call, y_true, y_pred, tuple(weight.shape))
-        value = each(target, h2_output, weight)
+        # A name such as "_focal" is none of TensorFlow's outermost scopes.
+        with keras.name_scope("new_error"):
+            value = each(target, h2_output, weight)
     else:
         # A `__call__` of the user's own may do anything with weights, so it is asked for the values alone.
         each.reduction = None
@@ -70,7 +72,9 @@ def over_labels(loss: Any, columns: int) -> str | None:
             each.reduction = None
         whole, labels = (
             ops.convert_to_numpy(
-                _by_instance(loss, each, *(ops.convert_to_tensor(tensor, keras.config.floatx()) for tensor in given), wanted)
+                _by_instance(
+                    loss, each, *(ops.convert_to_tensor(tensor, keras.config.floatx()) for tensor in given), wanted
+                )
             )
             for given, wanted in (
                 ((said, scores), (len(scores),)),
@@ -89,8 +93,8 @@ def _scale_of_labels(loss: Any, labels: str | None, columns: int) -> float:
     """By what a reduction over all labels is to be multiplied, to be that over the instances."""
     if labels is None:
         raise ValueError(
-            "New error is the compiled loss where h1 is right, here of each label, and this loss is neither the mean nor "
-            "the sum of the losses of the labels. Keep it as the base and train another dissonance beside it: "
+            "New error is the compiled loss where h1 is right, here of each label, and this loss is neither the mean "
+            "nor the sum of the losses of the labels. Keep it as the base and train another dissonance beside it: "
             "BCModel(..., loss='BCBinaryCrossEntropyLoss') is new error by the cross-entropy. "
             f"Received: the loss {loss.name!r}, of {columns} labels."
         )

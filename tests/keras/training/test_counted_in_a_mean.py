@@ -183,7 +183,9 @@ def test_new_error_of_labels_is_the_compiled_loss_of_each(loss, rows):
     for known in ([0, 1, 2], [0], [1], [2]):
         said = 1 - y
         said[:, known] = y[:, known]
-        model = BCModel(net(1, 3, "sigmoid"), h1=StoredOutputs.from_predictions(said), multilabel=True, from_logits=False)
+        model = BCModel(
+            net(1, 3, "sigmoid"), h1=StoredOutputs.from_predictions(said), multilabel=True, from_logits=False
+        )
         model.compile(sgd(), loss=loss)
         got = model.evaluate(*model.h1.attach(x, y), batch_size=rows, verbose=0, return_dict=True)
         shares.append(got["dissonance"])

@@ -282,7 +282,9 @@ def test_h1_is_not_right_about_rows_of_zeros(dissonance):
     for target in (rows, rows[:, [1, 2, 0]]):  # class 0 is another one
         order = [0, 1, 2] if target is rows else [1, 2, 0]
         h1, h2 = (
-            keras.Sequential([network, keras.layers.Lambda(lambda scores, order=order: keras.ops.take(scores, order, 1))])
+            keras.Sequential(
+                [network, keras.layers.Lambda(lambda scores, order=order: keras.ops.take(scores, order, 1))]
+            )
             for network in (net(0), net(1))
         )
         model = BCModel(h2, h1=h1, dissonance=dissonance, from_logits=False, h1_from_logits=False)
