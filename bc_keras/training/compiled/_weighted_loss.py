@@ -64,23 +64,19 @@ def over_labels(loss: Any, columns: int) -> str | None:
         loss: as it was compiled.
         columns: how many labels there are.
     """
-    scores = np.linspace(0.1, 0.9, (columns + 2) * columns, dtype="float32").reshape(-1, columns)
+    scores = np.linspace(0.1, 0.9, (columns + 2) * columns).reshape(-1, columns)
     said = np.arange(scores.size).reshape(scores.shape) % 3 % 2
+
+    def values(target: Any, output: Any, wanted: _Shape) -> Any:
+        target, output = (ops.convert_to_tensor(tensor, keras.config.floatx()) for tensor in (target, output))
+        return ops.convert_to_numpy(_by_instance(loss, each, target, output, wanted))
+
     try:
         each = sharing(loss) if isinstance(loss, keras.losses.Loss) else keras.losses.get(loss)
         if isinstance(each, keras.losses.Loss):
             each.reduction = None
-        whole, labels = (
-            ops.convert_to_numpy(
-                _by_instance(
-                    loss, each, *(ops.convert_to_tensor(tensor, keras.config.floatx()) for tensor in given), wanted
-                )
-            )
-            for given, wanted in (
-                ((said, scores), (len(scores),)),
-                ((said[..., None], scores[..., None]), scores.shape),
-            )
-        )
+        whole = values(said, scores, (len(scores),))
+        labels = values(said[..., None], scores[..., None], scores.shape)
     except Exception:
         return None  # it takes another form of target
     for how, value in (("mean", labels.mean(-1)), ("sum", labels.sum(-1))):
