@@ -178,6 +178,25 @@ def test_a_squared_loss_of_classes_is_a_classifiers():
         assert np.isfinite(fit(model, "arrays", x, target, "mse")["loss"]).all()
 
 
+def test_a_linear_h1_turns_where_an_h2_of_a_distance_does():
+    """At 0.5, compiled or not; the linear layer of one that was not compiled was taken to give logits."""
+    x, y = data(32)
+    y = (y > 0).astype("float32")
+    h1, h2 = net(0, 1, None), net(1, 1, None)
+    h2.compile("sgd", "mse")
+    first, second = ((answers(model, x)[:, 0] >= 0.5) == y for model in (h1, h2))
+    expected = pytest.approx((first & ~second).mean())
+    assert expected != ((answers(h1, x)[:, 0] >= 0) == y)[~second].sum() / 32
+    for given in ({}, {"h1_from_logits": False}):
+        assert evaluate(h1, h2, (x, y), **given).comparison.overlap.nfr == expected
+    for compiled in (False, True):
+        if compiled:
+            h1.compile("sgd", "mse")
+        model = BCModel(net(1, 1, None), h1=h1)
+        model.compile("sgd", "mse", metrics=[NegativeFlipRate()])
+        assert model.evaluate(x, y, verbose=0)[1] == expected
+
+
 # Stored outputs of other classes
 
 
@@ -269,8 +288,14 @@ def test_rows_of_zeros_are_in_no_count(loss):
     assert (model.metrics[1].metrics[0].overlap().counts.sum(0) == expected).all()
     counts = evaluate(h1, unwrap(model), (x, rows)).comparison.overlap.counts
     assert (counts.sum(0) == expected).all()
+    h2 = unwrap(model)
     with pytest.raises(ValueError, match="at least one"):
         evaluate(h1, h2, (x, np.zeros_like(rows)))
+    # Not even the first batch needs one.
+    last = (np.concatenate([x, x[:8]]), np.concatenate([0 * rows, np.eye(3)[y[:8]]]))
+    callback = CompatibilityCallback(last, h1=h1)
+    h2.fit(x, rows, verbose=0, callbacks=[callback])
+    assert callback.comparison.dataset_size == 8
 
 
 @pytest.mark.parametrize("dissonance", ["new_error", "strict_imitation"])
