@@ -13,6 +13,8 @@ from keras import ops
 TINY = 1e-37
 # How far beyond 0..1 half precision rounds a probability.
 ROUNDING = 1e-2
+# The class of a one-hot row of zeros, as of an instance without a label: no model says it, and it is in no count.
+NO_CLASS = -(2**31)
 
 
 class Labels(NamedTuple):
@@ -114,7 +116,8 @@ def read_labels(
     """
     h1_from_logits = from_logits if h1_from_logits is None else h1_from_logits
     if signed and (multilabel or is_binary(h2_output)):
-        target = ops.maximum(target, ops.zeros((), target.dtype))
+        # TensorFlow has no larger one of two booleans.
+        target = ops.maximum(target if is_float(target) else ops.cast(target, "int32"), 0)
     if multilabel:
         shape = tuple(h2_output.shape)
         for tensor, what in ((target, "The target"), (h1_output, "h1's output")):
@@ -188,9 +191,10 @@ def check_target(
 
 
 def target_classes(target: Any, shape: tuple[int | None, ...], classes: int) -> Any:
-    """Class indices of a sparse, one-hot or soft target, int32 of `shape`."""
+    """Class indices of a sparse, one-hot or soft target, int32 of `shape`; `NO_CLASS` of a row without a class."""
     if len(target.shape) == len(shape) + 1 and target.shape[-1] == classes:
-        return ops.cast(ops.argmax(target, axis=-1), "int32")
+        largest = ops.cast(ops.argmax(target, axis=-1), "int32")
+        return ops.where(ops.max(target, axis=-1) > 0, largest, NO_CLASS)
     return ops.cast(as_column(target, shape, "The target"), "int32")
 
 
@@ -223,32 +227,73 @@ def check_is_classification(
     Raises:
         ValueError: numbers that are no classes, nor rows of shares of classes; rows of several classes.
     """
-    values = target[np.isfinite(target)] if target.dtype.kind == "f" else target
-    if target.dtype.kind not in "iuf" or not values.size:
+    if target.dtype.kind not in "iuf" or not target.size:
         return
-    is_whole = bool((values == np.rint(values)).all())
-    columns = 1 if len(shape) == 1 else shape[-1]
-    has_rows = columns != 1 and target.ndim == len(shape) and target.shape[-1] == columns
-    is_label = not is_distance
-    if columns == 1:
-        # A loss of the user's own may have its own marks, whole numbers; what lies between 0 and 1 is a soft label.
-        is_label = bool(np.isin(values, (-1, 0, 1)).all())
-        is_label |= not is_distance and (is_whole or bool(0 <= values.min() <= values.max() <= 1))
-    elif is_distance:
-        # One class, shares of classes, or a label in each column.
-        shares = has_rows and bool((target >= 0).all() and (np.abs(target.sum(-1) - 1) < 1e-3).all())
-        is_label = shares or (is_whole and (not has_rows or bool(np.isin(values, (0, 1)).all())))
-    if not is_label:
+    if not are_labels(target, shape, is_distance, np):
         raise says_no_classifier(", ".join(f"{value:g}" for value in target.reshape(-1)[:3]))
-    if is_whole and has_rows and not multilabel:
-        most = target.max(-1, keepdims=True)
-        several = ((target == most) & (most > 0)).sum(-1) > 1
-        if several.any():
-            raise ValueError(
-                "A row of labels holds several classes, of which the first would be taken for the only one: say "
-                "BCModel(..., multilabel=True), or the same to what compares, if each column is a label of its own; "
-                f"else give one class or shares of classes that sum to 1. Received: {target[several][0].tolist()[:20]}."
-            )
+    if has_rows(target, shape) and not multilabel and (several := rows_of_several(target, np)).any():
+        raise says_several_classes(str(target[several][0].tolist()[:20]))
+
+
+def has_rows(target: Any, shape: tuple[int | None, ...]) -> bool:
+    """Whether targets have a column for each of several scores, of an output of `shape`."""
+    columns = 1 if len(shape) == 1 else shape[-1]
+    return columns != 1 and len(target.shape) == len(shape) and target.shape[-1] == columns
+
+
+def are_labels(target: Any, shape: tuple[int | None, ...], is_distance: bool, operations: Any) -> Any:
+    """Whether all targets are labels, not numbers of which nobody is right or wrong; what is not finite is passed over.
+
+    Args:
+        target: as for `check_is_classification`.
+        shape: as for `check_is_classification`.
+        is_distance: as for `check_is_classification`.
+        operations: `numpy` for its arrays, `keras.ops` for tensors of floats.
+    """
+    is_alone = len(shape) == 1 or shape[-1] == 1
+    if not is_alone and not is_distance:
+        return True
+    missing = operations.logical_not(operations.isfinite(target))
+
+    def holds(condition: Any) -> Any:
+        return operations.all(operations.logical_or(condition, missing))
+
+    is_whole = target == operations.round(target)
+    if is_alone:
+        if is_distance:
+            return holds(operations.logical_and(is_whole, operations.abs(target) <= 1))
+        # A loss of the user's own may have its own marks, whole numbers; what lies between 0 and 1 is a soft label.
+        within = operations.logical_and(target >= 0, target <= 1)
+        return operations.logical_or(holds(is_whole), holds(within))
+    if not has_rows(target, shape):
+        return holds(is_whole)
+    # One class, shares of classes, or a label in each column.
+    sums = operations.abs(operations.sum(target, axis=-1) - 1) < 1e-3
+    shares = operations.logical_and(operations.all(target >= 0), operations.all(sums))
+    columns = operations.logical_and(is_whole, operations.logical_and(target >= 0, target <= 1))
+    return operations.logical_or(shares, holds(columns))
+
+
+def rows_of_several(target: Any, operations: Any) -> Any:
+    """Which rows (..., C) of whole numbers hold several classes, of which an argmax would take the first.
+
+    Args:
+        target: a column for each class.
+        operations: `numpy` for its arrays, `keras.ops` for tensors.
+    """
+    most = operations.max(target, axis=-1, keepdims=True)
+    is_largest = operations.logical_and(target == most, most > 0)
+    is_whole = operations.all(target == operations.round(target), axis=-1)
+    return operations.logical_and(operations.sum(is_largest, axis=-1) > 1, is_whole)
+
+
+def says_several_classes(received: str) -> ValueError:
+    """The error for rows of several labels that nobody has said to be labels of their own."""
+    return ValueError(
+        "A row of labels holds several classes, of which the first would be taken for the only one: say "
+        "BCModel(..., multilabel=True), or the same to what compares, if each column is a label of its own; "
+        f"else give one class or shares of classes that sum to 1. Received: {received}."
+    )
 
 
 def says_no_classifier(received: str) -> ValueError:

@@ -86,7 +86,7 @@ def multiclass_terms(
         base_i,
         towards,
         right,
-        labels,
+        ops.maximum(labels, 0),  # of a row without a class too
         h2,
         h1,
         own,

@@ -15,7 +15,7 @@ from keras.src.backend import get_keras_mask  # not public, yet JAX's tensors ca
 from bc_core import ErrorOverlap
 from bc_core.counting._scores import Cells
 from bc_keras.batches._attached import split_reference
-from bc_keras.batches._labels import Labels, columns_of, entries_of, read_labels
+from bc_keras.batches._labels import NO_CLASS, Labels, columns_of, entries_of, read_labels
 
 _OVERLAP = "error_overlap"
 
@@ -149,20 +149,17 @@ class OverlapMetric(keras.metrics.Metric):
         Raises:
             ValueError: weights or mask with more axes than the labels.
         """
-        valid = None if self.ignore_class is None else ops.not_equal(labels.target, self.ignore_class)
-        for number in self.new_classes:
-            known = ops.not_equal(labels.target, number)
-            valid = known if valid is None else ops.logical_and(valid, known)
+        valid = ops.not_equal(labels.target, NO_CLASS)
+        for number in (*self.new_classes, *([] if self.ignore_class is None else [self.ignore_class])):
+            valid = ops.logical_and(valid, ops.not_equal(labels.target, number))
         if mask is not None:
-            mask = ops.cast(entries_of(mask, labels.target, "The mask"), "bool")
-            valid = mask if valid is None else ops.logical_and(valid, mask)
+            valid = ops.logical_and(valid, ops.cast(entries_of(mask, labels.target, "The mask"), "bool"))
         if sample_weight is None:
             variable, amount = self.counts, ops.ones_like(labels.target, dtype="int32")
         else:
             variable = self.weighted_counts
             amount = ops.cast(entries_of(sample_weight, labels.target, "sample_weight"), variable.dtype)
-        if valid is not None:
-            amount = ops.where(valid, amount, ops.zeros_like(amount))
+        amount = ops.where(valid, amount, ops.zeros_like(amount))
         cell = 2 * ops.cast(ops.equal(labels.h1, labels.target), "int32")
         cell = cell + ops.cast(ops.equal(labels.h2, labels.target), "int32")
         if self.num_classes is None:

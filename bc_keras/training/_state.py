@@ -38,6 +38,7 @@ from bc_keras.training.beside._unlabelled import Mixtures, Unlabelled
 from bc_keras.training.compiled._compile_arguments import overlap_metrics
 from bc_keras.training.compiled._compiled_loss import CompiledLoss, DissonanceLoss
 from bc_keras.training.compiled._output_watch import OutputWatch
+from bc_keras.training.compiled._weighted_loss import over_labels
 
 if TYPE_CHECKING:
     from bc_keras.training.promise._promise import Promised
@@ -224,6 +225,7 @@ class Compiled:
         activation: whether h2's last activation leaves logits; None where that cannot be seen.
         loss_weight: what Keras multiplies the base by, if anything.
         metrics: those of this package, and whether they are weighted.
+        labels: what `over_labels` says of the base, where columns may be labels of their own.
         dissonance_loss: made with the first batch, which shows the kind of outputs.
         unlabelled_loss: the same for inputs without labels.
     """
@@ -233,6 +235,7 @@ class Compiled:
     activation: bool | None
     loss_weight: Any
     metrics: list[tuple[OverlapMetric, bool]]
+    labels: str | None = None
     dissonance_loss: DissonanceLoss | None = None
     unlabelled_loss: DissonanceLoss | None = None
 
@@ -255,7 +258,18 @@ class Compiled:
         for metric, _ in metrics:
             metric.reset_state()  # of an earlier model; Keras resets no metrics before the first batch has built them
         weight = (keras.tree.flatten(given.get("loss_weights")) or [None])[0]
-        return cls(base, facts, activation_of(model), weight, metrics)
+        labels = None
+        if options.criterion is None and options.dissonance == "new_error" and (facts.binary or options.multilabel):
+            labels = over_labels(keras.tree.flatten(base)[0], _columns_of_model(model))
+        return cls(base, facts, activation_of(model), weight, metrics, labels)
+
+
+def _columns_of_model(model: keras.Model) -> int:
+    """How many scores a model gives, or some number of them."""
+    try:
+        return int(model.output_shape[-1])
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return 3  # a subclassed model that was not called yet
 
 
 @dataclass

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from bc_core import ErrorOverlap
-from bc_keras.batches._labels import Labels, entries_of
+from bc_keras.batches._labels import NO_CLASS, Labels, entries_of
 from bc_keras.metrics._overlap import count_dtype
 
 
@@ -35,7 +35,7 @@ class HeldOutCounts(keras.metrics.Metric):
             mask: which of them count.
         """
         h1, h2 = (ops.equal(each, labels.target) for each in (labels.h1, labels.h2))
-        numbers = ops.stack([ops.ones_like(h1), h1, h2, ops.logical_and(h1, h2)])
+        numbers = ops.stack([labels.target != NO_CLASS, h1, h2, ops.logical_and(h1, h2)])
         if mask is not None:
             numbers = ops.logical_and(numbers, ops.cast(entries_of(mask, labels.target, "The mask"), "bool"))
         amounts = ops.sum(ops.cast(numbers, self.numbers.dtype), axis=tuple(range(1, len(numbers.shape))))

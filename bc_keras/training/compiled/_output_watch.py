@@ -8,7 +8,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from bc_keras.batches._labels import ROUNDING, is_float, says_no_classifier
+from bc_keras.batches._labels import (
+    ROUNDING,
+    are_labels,
+    has_rows,
+    is_float,
+    rows_of_several,
+    says_no_classifier,
+    says_several_classes,
+)
 from bc_keras.losses._distribution import num_replicas
 from bc_keras.training.compiled._compile_arguments import takes
 from bc_keras.training.compiled._compiled_loss import Reading
@@ -21,8 +29,8 @@ _EVERY = 100
 class OutputWatch(keras.metrics.Metric):
     """Notes on h1's and h2's outputs that no step waits for; nothing of it is logged or saved.
 
-    Sums of what each step saw, float32. `steps`: all of them, and those before the first NaN or infinity of h1, and of
-    h2.
+    Sums of what each step saw, float32. `steps`: all of them, those before the first NaN or infinity of h1, and of h2,
+    and those with rows of several labels that are read as one class.
     `scales`: steps in which h1's scores left 0..1, in which its rows did not sum to 1, the number of h1's scores, steps
     in which h2's scores left 0..1, and steps with targets of a regression.
     """
@@ -30,7 +38,7 @@ class OutputWatch(keras.metrics.Metric):
     def __init__(self, name: str, consequence: str) -> None:
         super().__init__(name=name)
         self.consequence = consequence
-        self.steps = self.add_variable((3,), "zeros", dtype="float32", name="steps")
+        self.steps = self.add_variable((4,), "zeros", dtype="float32", name="steps")
         self.scales = self.add_variable((5,), "zeros", dtype="float32", name="scales")
         self._reading: Reading | None = None
         self._replicas = 1
@@ -61,7 +69,10 @@ class OutputWatch(keras.metrics.Metric):
             for output in outputs:
                 is_clean = ops.logical_and(is_clean, ops.all(ops.isfinite(output)))
             notes.append(ops.cast(is_clean, "float32"))
-        self.steps.assign_add(ops.stack(notes))
+        target = ops.cast(target, "float32")
+        is_row = has_rows(target, tuple(h2_output.shape)) and not reading.multilabel
+        several = ops.any(rows_of_several(target, ops)) if is_row else False
+        self.steps.assign_add(ops.stack([*notes, ops.cast(several, "float32")]))
         if not self._is_settled():
             self._note_scales(target, h1_output, h2_output, reading)
 
@@ -71,9 +82,8 @@ class OutputWatch(keras.metrics.Metric):
             notes[:3] = _notes_on(h1_output)
         if reading.h2_scale_matters:
             notes[3] = _notes_on(h2_output)[0]
-        if reading.is_distance and reading.binary and is_float(target):
-            classes = ops.logical_or(target == 0, ops.abs(target) == 1)
-            notes[4] = ops.cast(ops.any(ops.logical_not(classes)), "float32")
+        are_classes = are_labels(target, tuple(h2_output.shape), reading.is_distance, ops)
+        notes[4] = 1 - ops.cast(are_classes, "float32")
         self.scales.assign_add(ops.stack(notes))
 
     def _is_settled(self) -> bool:
@@ -104,16 +114,19 @@ class OutputWatch(keras.metrics.Metric):
         """Wait for the last step, and refuse what was seen since `forget`.
 
         Raises:
-            ValueError: h1 or h2 gave NaN or infinity, or scores that cannot be what they are read as.
+            ValueError: h1 or h2 gave NaN or infinity, or scores that cannot be what they are read as; labels that no
+                classifier has, or several of them in a row that is read as one class.
         """
         if self._reading is None:
             return
-        steps, *clean = ops.convert_to_numpy(self.steps).tolist()
+        steps, *clean, several = ops.convert_to_numpy(self.steps).tolist()
         h1_outside, no_sums, entries, h2_outside, numbers = ops.convert_to_numpy(self.scales).tolist()
         self._has_looked = True
         try:
             if numbers:
-                raise says_no_classifier("that are neither 0 nor 1")
+                raise says_no_classifier("that are neither classes nor shares of classes, in one of the batches")
+            if several:
+                raise says_several_classes(f"such rows in {int(several)} of {int(steps)} batches")
             for model, clean_steps in zip(("h1", "h2"), clean, strict=True):
                 if clean_steps < steps:
                     self._refuse(model, int(steps), int(clean_steps))

@@ -180,6 +180,9 @@ def reading_of(
             )
     from_logits = bool(from_logits)
     is_told = h1_from_logits is not None
+    if h2.is_distance and h1.loss is None and h1.activation:
+        # A linear last layer says nothing where the scores of its successor are near the labels, and are no logits.
+        h1 = h1._replace(activation=None)
     if h1_from_logits is None:
         if h1_matters:
             h1.check("h1", "h1_from_logits")

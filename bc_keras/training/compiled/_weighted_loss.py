@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
-from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks beside its arrays
+from keras.src.backend import get_keras_mask, set_keras_mask  # public nowhere; JAX keeps masks beside its arrays
 from keras.src.losses.loss import reduce_weighted_values  # public nowhere; how every loss of Keras is reduced
 
 from bc_keras._copies import sharing
@@ -16,7 +17,7 @@ from bc_keras.batches._labels import columns_of
 _Shape = tuple[int | None, ...]
 
 
-def weighted_loss(compile_loss: Any, target: Any, h2_output: Any, weight: Any) -> Any:
+def weighted_loss(compile_loss: Any, target: Any, h2_output: Any, weight: Any, labels: str | None = None) -> Any:
     """The loss that Keras computes, with the weight of each instance as its sample weight.
 
     Args:
@@ -24,15 +25,24 @@ def weighted_loss(compile_loss: Any, target: Any, h2_output: Any, weight: Any) -
         target: target of the batch.
         h2_output: output of the batch.
         weight: weights in the shape of the labels, (N,) or, for dense outputs, (N, ...).
+        labels: where each column is a label of its own, with a weight of its own, what `over_labels` says.
 
     Raises:
         ValueError: a loss that does not give a value for each of these, such as one number for the batch.
     """
     ((_, loss, loss_weight, _),) = compile_loss._flat_losses
-    each = sharing(loss)
+    each, scale = sharing(loss), 1.0
+    if len(weight.shape) == len(h2_output.shape) and columns_of(h2_output) > 1:
+        scale = _scale_of_labels(loss, labels, columns_of(h2_output))
+        mask = get_keras_mask(h2_output)
+        target, h2_output = (ops.expand_dims(tensor, -1) for tensor in (target, h2_output))
+        if mask is not None:
+            set_keras_mask(h2_output, mask)
     if type(loss).__call__ is keras.losses.Loss.__call__:
         each.call = lambda y_true, y_pred: _by_instance(loss, loss.call, y_true, y_pred, tuple(weight.shape))
-        value = each(target, h2_output, weight)
+        # A name such as "_focal" is none of TensorFlow's outermost scopes.
+        with keras.name_scope("new_error"):
+            value = each(target, h2_output, weight)
     else:
         # A `__call__` of the user's own may do anything with weights, so it is asked for the values alone.
         each.reduction = None
@@ -41,7 +51,53 @@ def weighted_loss(compile_loss: Any, target: Any, h2_output: Any, weight: Any) -
             values, sample_weight=weight, mask=get_keras_mask(h2_output), reduction=loss.reduction, dtype=loss.dtype
         )
     value = ops.cast(value, compile_loss.dtype)
+    value = value if scale == 1 else scale * value
     return value if loss_weight is None else ops.multiply(value, loss_weight)
+
+
+def over_labels(loss: Any, columns: int) -> str | None:
+    """Whether a loss of an instance is the ``"mean"`` or the ``"sum"`` of those of its labels; None: of something else.
+
+    Tried on made-up scores, outside of any step.
+
+    Args:
+        loss: as it was compiled.
+        columns: how many labels there are.
+    """
+    scores = np.linspace(0.1, 0.9, (columns + 2) * columns).reshape(-1, columns)
+    said = np.arange(scores.size).reshape(scores.shape) % 3 % 2
+
+    def values(target: Any, output: Any, wanted: _Shape) -> Any:
+        target, output = (ops.convert_to_tensor(tensor, keras.config.floatx()) for tensor in (target, output))
+        return ops.convert_to_numpy(_by_instance(loss, each, target, output, wanted))
+
+    try:
+        each = sharing(loss) if isinstance(loss, keras.losses.Loss) else keras.losses.get(loss)
+        if isinstance(each, keras.losses.Loss):
+            each.reduction = None
+        whole = values(said, scores, (len(scores),))
+        labels = values(said[..., None], scores[..., None], scores.shape)
+    except Exception:
+        return None  # it takes another form of target
+    for how, value in (("mean", labels.mean(-1)), ("sum", labels.sum(-1))):
+        if np.allclose(whole, value, rtol=1e-4):
+            return how
+    return None
+
+
+def _scale_of_labels(loss: Any, labels: str | None, columns: int) -> float:
+    """By what a reduction over all labels is to be multiplied, to be that over the instances."""
+    if labels is None:
+        raise ValueError(
+            "New error is the compiled loss where h1 is right, here of each label, and this loss is neither the mean "
+            "nor the sum of the losses of the labels. Keep it as the base and train another dissonance beside it: "
+            "BCModel(..., loss='BCBinaryCrossEntropyLoss') is new error by the cross-entropy. "
+            f"Received: the loss {loss.name!r}, of {columns} labels."
+        )
+    is_summed = loss.reduction in ("sum", "none", None)
+    if labels == "mean":
+        return 1 / columns if is_summed else 1.0
+    return 1.0 if is_summed else float(columns)
 
 
 def _by_instance(loss: Any, values_of: Callable[[Any, Any], Any], target: Any, h2_output: Any, wanted: _Shape) -> Any:
@@ -56,7 +112,7 @@ def _by_instance(loss: Any, values_of: Callable[[Any, Any], Any], target: Any, h
     if not more:
         return values
     # A loss of elements: Keras averages over all axes alike.
-    return (ops.sum if loss.reduction in ("sum", "none", None) else ops.mean)(values, axis=more)
+    return (ops.sum if getattr(loss, "reduction", "") in ("sum", "none", None) else ops.mean)(values, axis=more)
 
 
 def _begins_with(shape: _Shape, wanted: _Shape) -> bool:

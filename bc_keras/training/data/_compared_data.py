@@ -17,6 +17,7 @@ from bc_core.losses._blends import check_kind_of_blend
 from bc_core.slices._metadata import Columns
 from bc_keras.batches._attached import HOW_TO_ATTACH, HOW_TO_ATTACH_STORED, split_reference
 from bc_keras.batches._labels import (
+    NO_CLASS,
     Labels,
     check_is_classification,
     check_target,
@@ -166,7 +167,8 @@ class AskedData:
                 "ids name instances, and this model answers several times for each: leave ids out. "
                 f"Received: ids, and labels of shape {tried.labels[0].target.shape}."
             )
-        self._comparison(tried, ids=None, step=None, is_trial=True)
+        if _counted(tried).any():  # of a batch without labels nothing can be said
+            self._comparison(tried, ids=None, step=None, is_trial=True)
 
     def compare(self, step: int | None = None) -> Comparison:
         """Compare on all the data."""
@@ -194,9 +196,7 @@ class AskedData:
                 f"ids must name every instance of {self._given.data.name}. "
                 f"Received: {len(ids)} ids for {len(target)} instances."
             )
-        counted = np.concatenate([mask.reshape(-1) for mask in seen.counted])
-        if reading.ignore_class is not None:
-            counted &= target != reading.ignore_class
+        counted = _counted(seen)
         metadata = None if is_trial else self._metadata(counted)
         if not counted.all():
             target, h2, h1, ids = target[counted], h2[counted], h1[counted], ids[counted]
@@ -403,6 +403,16 @@ class AskedData:
         if self._given.h1_rows is not None and self._given.h1_rows.dtype.kind == "f":
             return said_by_values(self._given.h1_rows)
         return Says()
+
+
+def _counted(seen: _Pass) -> np.ndarray[Any, Any]:
+    """Which entries count: those that are neither masked nor ignored, and have a class."""
+    assert seen.reading is not None
+    target = np.concatenate([labels.target.reshape(-1) for labels in seen.labels])
+    counted: np.ndarray[Any, Any] = np.concatenate([mask.reshape(-1) for mask in seen.counted]) & (target != NO_CLASS)
+    if seen.reading.ignore_class is not None:
+        counted &= target != seen.reading.ignore_class
+    return counted
 
 
 def _check_classes(target: np.ndarray[Any, Any], h1: np.ndarray[Any, Any], reading: _Reading) -> None:

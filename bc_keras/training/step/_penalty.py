@@ -260,7 +260,7 @@ def _labels(batch: AnsweredBatch, compiled: Compiled, threshold: float) -> Label
 
 def dissonance_of(batch: AnsweredBatch, compiled: Compiled, options: Options, compile_loss: Any) -> Any:
     """Dissonance of a batch, reduced and scaled as Keras reduces and scales `compile_loss`, the base."""
-    if options.criterion is None and options.dissonance == "new_error" and not batch.reading.multilabel:
+    if options.criterion is None and options.dissonance == "new_error":
         return _base_where_h1_is_right(batch, compiled, options, compile_loss)
     if compiled.dissonance_loss is None:
         criterion = _criterion_in_use(batch.reading, compiled, options)
@@ -296,7 +296,7 @@ def _base_where_h1_is_right(batch: AnsweredBatch, compiled: Compiled, options: O
         everything = everything * entries_of(ops.cast(batch.sample_weight, dtype), support, "sample_weight")
     weight = support * everything
     # The compiled loss with the support as sample weight: its smoothing, masks, reduction and scaling are right.
-    dissonance = ops.cast(weighted_loss(compile_loss, batch.target, batch.h2, weight), dtype)
+    dissonance = ops.cast(weighted_loss(compile_loss, batch.target, batch.h2, weight, compiled.labels), dtype)
     if facts.reduction == "mean_with_sample_weight":
         # Keras has divided by the weights of the support; over a batch it is those of all that counts.
         share = ops.divide_no_nan(ops.sum(weight), ops.sum(everything))

@@ -34,13 +34,18 @@ def traced_once(model: Any, name: str, function: Callable[[Any], Any], state: Co
 def _build_optimizer(model: Any) -> None:
     """Make its variables, where all that it is to train is there, and named as where a step makes them."""
     optimizer = model.optimizer
-    if optimizer is None or optimizer.built or not all(layer.built for layer in model._flatten_layers()):
+    if optimizer is None or optimizer.built or not all(_has_all_weights(layer) for layer in model._flatten_layers()):
         return
     # One of the user's own may leave out some weights, or have no variables at all.
     parts = (optimizer, getattr(optimizer, "inner_optimizer", optimizer))
     if model.trainable_weights and all(_is_of_keras(part, "apply", "apply_gradients") for part in parts):
         with keras.name_scope(optimizer.name, caller=optimizer):
             optimizer.build(model.trainable_weights)
+
+
+def _has_all_weights(layer: Any) -> bool:
+    """Whether no call makes any more: one of the user's own that says of itself that it is built is never locked."""
+    return bool(layer.built and (layer._tracker.locked or _is_of_keras(layer, "call")))
 
 
 def _is_of_keras(made: Any, *methods: str) -> bool:

@@ -14,7 +14,7 @@ from keras.src.backend import get_keras_mask  # public nowhere; JAX keeps masks 
 from bc_core.losses._mixtures import ROUNDING, says_not_mixed, taught
 from bc_core.losses._options import Base
 from bc_keras._keras_operations import over_classes
-from bc_keras.batches._labels import TINY, columns_of, is_float, target_classes
+from bc_keras.batches._labels import NO_CLASS, TINY, columns_of, has_rows, is_float, target_classes
 from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.reference._blend import Member
 from bc_keras.reference._reference import only_tensor
@@ -78,15 +78,16 @@ def _with_labels(answer: Any, target: Any, share: Any, labels: float, reading: R
         columns = zero_or_one(ops.reshape(target, ops.shape(said)), said)
     else:
         said = ops.softmax(answer, axis=-1) if reading.h1_from_logits else answer
-        if len(target.shape) != len(said.shape) or target.shape[-1] != said.shape[-1]:
-            shape = tuple(said.shape)[:-1]
-            classes = target_classes(target, shape, said.shape[-1])
-            if facts.ignore_class is not None:
-                known = ops.expand_dims(classes != facts.ignore_class, -1)
-                both = ops.logical_and(known, ops.flip(known, axis=0))
-                # An ignored label may lie outside of the classes.
-                classes = ops.where(classes != facts.ignore_class, classes, 0)
-            columns = ops.one_hot(classes, said.shape[-1], dtype=said.dtype)
+        shape = tuple(said.shape)
+        is_row = has_rows(target, shape)
+        classes, nothing = target_classes(target, shape[:-1], shape[-1]), NO_CLASS if is_row else facts.ignore_class
+        if nothing is not None:
+            known = ops.expand_dims(classes != nothing, -1)
+            both = ops.logical_and(known, ops.flip(known, axis=0))
+            # An ignored label may lie outside of the classes.
+            classes = ops.where(classes != nothing, classes, 0)
+        if not is_row:
+            columns = ops.one_hot(classes, shape[-1], dtype=said.dtype)
         columns = ops.cast(columns, said.dtype)
     blend = taught(over_classes, said, mixed(columns, share), labels, both)
     if not reading.h1_from_logits:

@@ -158,6 +158,42 @@ def test_multilabel_by_any_spelling(spelling):
         model.evaluate(x, y, verbose=0)
 
 
+def _summed(y_true, y_pred):
+    return ops.sum(keras.losses.binary_focal_crossentropy(y_true[..., None], y_pred[..., None]), axis=-1)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        keras.losses.BinaryFocalCrossentropy(gamma=3.0),
+        keras.losses.Huber(0.3),
+        keras.losses.MeanSquaredError(reduction="sum"),
+        keras.losses.BinaryCrossentropy(reduction="mean_with_sample_weight"),
+        _summed,
+        lambda y_true, y_pred: (y_true - y_pred) ** 2,
+    ],
+    ids=["focal", "huber", "sum", "weighted", "own sum", "own elements"],
+)
+@pytest.mark.parametrize("rows", [32, 5])
+def test_new_error_of_labels_is_the_compiled_loss_of_each(loss, rows):
+    """With an h1 that is always right it is the base; with one that is right about a label, that label's share."""
+    x, _ = data(rows)
+    y = (np.random.default_rng(1).random((rows, 3)) < 0.5).astype("float32")
+    shares = []
+    for known in ([0, 1, 2], [0], [1], [2]):
+        said = 1 - y
+        said[:, known] = y[:, known]
+        model = BCModel(
+            net(1, 3, "sigmoid"), h1=StoredOutputs.from_predictions(said), multilabel=True, from_logits=False
+        )
+        model.compile(sgd(), loss=loss)
+        got = model.evaluate(*model.h1.attach(x, y), batch_size=rows, verbose=0, return_dict=True)
+        shares.append(got["dissonance"])
+    assert shares[0] == pytest.approx(got["base_loss"], rel=1e-5)
+    assert sum(shares[1:]) == pytest.approx(shares[0], rel=1e-5)
+    assert min(shares[1:]) > 0
+
+
 def test_multilabel_h1_in_logits_and_its_threshold():
     x, _ = data(32)
     y = (np.random.default_rng(1).random((32, 3)) < 0.5).astype("float32")

@@ -56,7 +56,10 @@ def test_by_name_is_the_loss_as_an_object(name, options, lambda_c):
 @pytest.mark.parametrize("activation", [None, "sigmoid"])
 @pytest.mark.parametrize(("name", "columns"), [("strict_imitation", 1), ("imitation", 1), ("new_error", 3)])
 def test_signs_of_a_hinge_are_its_zeros_and_ones(name, columns, activation):
-    """The cross-entropy beside it takes no -1: torch refuses it, and elsewhere the numbers were others."""
+    """The cross-entropy beside it takes no -1: torch refuses it, and elsewhere the numbers were others.
+
+    New error is the hinge again, of each label.
+    """
 
     def scores(seed):
         keras.utils.set_random_seed(seed)
@@ -65,13 +68,13 @@ def test_signs_of_a_hinge_are_its_zeros_and_ones(name, columns, activation):
 
     labels = np.arange(columns) == Y[:, None] if columns > 1 else Y[:, None] > 0
     h1, h2 = scores(0), scores(1)
-    p1, p2 = (
-        (expit if activation is None else np.asarray)(model.predict(X, verbose=0).astype("float64"))
-        for model in (h1, h2)
-    )
-    goal = labels if name == "new_error" else p1
+    z1, z2 = (model.predict(X, verbose=0).astype("float64") for model in (h1, h2))
+    p1, p2 = (expit(z1), expit(z2)) if activation is None else (z1, z2)
     held = 1 if name == "imitation" else (p1 >= 0.5) == labels
-    expected = -(held * (goal * np.log(p2) + (1 - goal) * np.log(1 - p2))).mean()
+    values = -(p1 * np.log(p2) + (1 - p1) * np.log(1 - p2))
+    if name == "new_error":
+        values = np.maximum(1 - np.where(labels, 1, -1) * z2, 0) ** 2
+    expected = (held * values).mean()
     for y in (labels, np.where(labels, 1, -1), np.where(labels, 1.0, -1.0)):
         logits = {"from_logits": True} if activation is None else {}
         model = BCModel(h2, h1=h1, dissonance=name, multilabel=columns > 1, **logits)

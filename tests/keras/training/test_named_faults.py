@@ -104,11 +104,35 @@ def test_a_regression_in_batches(form):
         fit(BCModel(h2, h1=h1), form, x, x.sum(1), "mse")
 
 
-def test_several_numbers_at_once_are_no_classes_either():
+@each_form
+def test_whole_numbers_are_no_classes_of_a_distance(form):
+    x, _ = data(32)
+    with pytest.raises(ValueError, match="h2 is no classifier"):
+        fit(BCModel(net(1, 1, None), h1=net(0, 1, None)), form, x, np.arange(32) % 9, "mse")
+
+
+@each_form
+def test_several_numbers_at_once_are_no_classes_either(form):
     x, _ = data(32)
     h1, h2 = net(0, 3, None), net(1, 3, None)
     with pytest.raises(ValueError, match="h2 is no classifier"):
-        fit(BCModel(h2, h1=h1), "arrays", x, x[:, :3], "mse")
+        fit(BCModel(h2, h1=h1), form, x, x[:, :3], "mse")
+
+
+@pytest.mark.parametrize("last", [False, True])
+@each_form
+def test_rows_of_several_labels_in_batches(form, last):
+    """A single such row, in the last batch, is found too; shares of classes, and one class, are none."""
+    x, y = data(32)
+    one = np.eye(3, dtype="float32")[y]
+    several = one.copy()
+    several[-1 if last else 0] = [1, 0, 1]
+    for loss in ("squared_hinge", "categorical_crossentropy"):
+        model = BCModel(net(1), h1=net(0))
+        with pytest.raises(ValueError, match="if each column is a label of its own"):
+            fit(model, form, x, several, loss)
+        assert np.isfinite(fit(model, form, x, 0.9 * one + 0.1 / 3, loss)["loss"]).all()
+        assert np.isfinite(fit(model, form, x, one, loss)["loss"]).all()
 
 
 @pytest.mark.parametrize("loss", ["mse", "squared_hinge", "categorical_crossentropy", lambda y, p: (y - p) ** 2])
@@ -134,6 +158,11 @@ def test_rows_of_several_labels_are_no_classes(loss):
     assert callback.comparison.overlap.nfr == pytest.approx((first & ~second).mean())
     model = BCModel(h2, h1=h1, multilabel=True)
     model.compile(keras.optimizers.SGD(0.0), loss, metrics=[NegativeFlipRate()])
+    if loss == "categorical_crossentropy":
+        with pytest.raises(ValueError, match="neither the mean nor the sum of the losses of the labels"):
+            model.evaluate(x, y, verbose=0)
+        model = BCModel(unwrap(model), h1=h1, loss="BCBinaryCrossEntropyLoss")  # as the message says
+        model.compile(keras.optimizers.SGD(0.0), loss, metrics=[NegativeFlipRate()])
     assert model.evaluate(x, y, verbose=0)[1] == pytest.approx((first & ~second).mean())
 
 
@@ -147,6 +176,25 @@ def test_a_squared_loss_of_classes_is_a_classifiers():
     ):
         model = BCModel(net(1, classes, activation), h1=net(0, classes, activation))
         assert np.isfinite(fit(model, "arrays", x, target, "mse")["loss"]).all()
+
+
+def test_a_linear_h1_turns_where_an_h2_of_a_distance_does():
+    """At 0.5, compiled or not; the linear layer of one that was not compiled was taken to give logits."""
+    x, y = data(32)
+    y = (y > 0).astype("float32")
+    h1, h2 = net(0, 1, None), net(1, 1, None)
+    h2.compile("sgd", "mse")
+    first, second = ((answers(model, x)[:, 0] >= 0.5) == y for model in (h1, h2))
+    expected = pytest.approx((first & ~second).mean())
+    assert expected != ((answers(h1, x)[:, 0] >= 0) == y)[~second].sum() / 32
+    for given in ({}, {"h1_from_logits": False}):
+        assert evaluate(h1, h2, (x, y), **given).comparison.overlap.nfr == expected
+    for compiled in (False, True):
+        if compiled:
+            h1.compile("sgd", "mse")
+        model = BCModel(net(1, 1, None), h1=h1)
+        model.compile("sgd", "mse", metrics=[NegativeFlipRate()])
+        assert model.evaluate(x, y, verbose=0)[1] == expected
 
 
 # Stored outputs of other classes
@@ -217,3 +265,54 @@ def test_two_overlaps_of_one_name_are_refused():
     model = BCModel(net(1), h1=net(0))
     with pytest.raises(ValueError, match="2 named 'error_overlap'"):
         model.compile("sgd", SPARSE, metrics=[ErrorOverlapMetric()], weighted_metrics=[ErrorOverlapMetric()])
+
+
+# Rows without a class
+
+
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "mse"])
+def test_rows_of_zeros_are_in_no_count(loss):
+    """As `one_hot(-1)` makes them of instances without a label; an argmax takes them for class 0."""
+    x, y = data(32)
+    rows = np.eye(3, dtype="float32")[y]
+    rows[::3] = 0
+    known = rows.any(1)
+    h1, h2 = net(0), net(1)
+    first, second = (answers(model, x).argmax(1) == y for model in (h1, h2))
+    expected = np.zeros((2, 2), int)
+    np.add.at(expected, (first[known].astype(int), second[known].astype(int)), 1)
+    assert ((answers(h1, x).argmax(1) == 0) & ~known).any()  # they would be taken for right
+    model = BCModel(h2, h1=h1)
+    model.compile(keras.optimizers.SGD(0.0), loss, metrics=[ErrorOverlapMetric(num_classes=3)], **FEW_STEPS)
+    model.fit(x, rows, validation_data=(x, rows), verbose=0)
+    assert (model.metrics[1].metrics[0].overlap().counts.sum(0) == expected).all()
+    counts = evaluate(h1, unwrap(model), (x, rows)).comparison.overlap.counts
+    assert (counts.sum(0) == expected).all()
+    h2 = unwrap(model)
+    with pytest.raises(ValueError, match="at least one"):
+        evaluate(h1, h2, (x, np.zeros_like(rows)))
+    # Not even the first batch needs one.
+    last = (np.concatenate([x, x[:8]]), np.concatenate([0 * rows, np.eye(3)[y[:8]]]))
+    callback = CompatibilityCallback(last, h1=h1)
+    h2.fit(x, rows, verbose=0, callbacks=[callback])
+    assert callback.comparison.dataset_size == 8
+
+
+@pytest.mark.parametrize("dissonance", ["new_error", "strict_imitation"])
+def test_h1_is_not_right_about_rows_of_zeros(dissonance):
+    x, y = data(32)
+    rows = np.eye(3, dtype="float32")[y]
+    rows[::3] = 0
+    made = []
+    for target in (rows, rows[:, [1, 2, 0]]):  # class 0 is another one
+        order = [0, 1, 2] if target is rows else [1, 2, 0]
+        h1, h2 = (
+            keras.Sequential(
+                [network, keras.layers.Lambda(lambda scores, order=order: keras.ops.take(scores, order, 1))]
+            )
+            for network in (net(0), net(1))
+        )
+        model = BCModel(h2, h1=h1, dissonance=dissonance, from_logits=False, h1_from_logits=False)
+        model.compile(keras.optimizers.SGD(0.0), "categorical_crossentropy", **FEW_STEPS)
+        made.append(model.fit(x, target, verbose=0).history["dissonance"][0])
+    assert made[1] == pytest.approx(made[0], rel=1e-5)

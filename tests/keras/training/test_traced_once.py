@@ -124,6 +124,35 @@ def test_an_optimizer_without_anything_to_train_takes_what_is_unfrozen_later():
         assert np.array_equal(before[0], model.get_weights()[0]) is not trainable
 
 
+class MadeInTraining(keras.layers.Layer):
+    """Says that it is built, and makes its weights in the first call of a training."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.built = None, True
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        if self.scale is None:
+            self.scale = self.add_weight(shape=(x.shape[-1],), initializer="ones")
+        return x * self.scale
+
+
+def test_weights_made_in_a_training_step_are_trained():
+    made = []
+    for wrapped in (False, True):
+        keras.utils.set_random_seed(0)
+        x = keras.Input((4,))
+        h2 = keras.Model(x, keras.layers.Dense(3, "softmax")(MadeInTraining()(x)))
+        model = compiled(BCModel(h2, h1=net(), lambda_c=0.0) if wrapped else h2)
+        model.fit(X, Y, shuffle=False, verbose=0)
+        made.append(model.get_weights())
+    assert not np.allclose(made[1][0], 1)
+    for ours, its in zip(made[1], made[0], strict=True):
+        np.testing.assert_allclose(ours, its, rtol=1e-6)
+
+
 class FirstColumn(keras.Model):
     """Gives other outputs than its layers."""
 
