@@ -30,7 +30,7 @@ from bc_keras.losses._compatibility_loss import CompatibilityLoss
 from bc_keras.losses._losses import MODEL_LOSSES, ModelLoss
 from bc_keras.metrics._overlap import OverlapMetric
 from bc_keras.reference._blend import gives_logits
-from bc_keras.reference._last_activation import activation_of
+from bc_keras.reference._last_activation import activation_of, is_over_classes
 from bc_keras.reference._reference import Reference
 from bc_keras.training.beside._held_out_counts import HeldOutCounts
 from bc_keras.training.beside._jax_step import reading
@@ -223,6 +223,7 @@ class Compiled:
         base: the compiled loss.
         facts: how it reads outputs.
         activation: whether h2's last activation leaves logits; None where that cannot be seen.
+        multilabel: whether each column is a label of its own; None for what the loss says.
         loss_weight: what Keras multiplies the base by, if anything.
         metrics: those of this package, and whether they are weighted.
         labels: what `over_labels` says of the base, where columns may be labels of their own.
@@ -233,6 +234,7 @@ class Compiled:
     base: Any
     facts: CompiledLoss
     activation: bool | None
+    multilabel: bool | None
     loss_weight: Any
     metrics: list[tuple[OverlapMetric, bool]]
     labels: str | None = None
@@ -244,7 +246,7 @@ class Compiled:
         """Take from a model what the dissonance and the metrics need of its compile, if there was one."""
         base = model.loss if model.compiled else None
         if base is None:
-            return cls(None, CompiledLoss.of(None), activation_of(model), None, [])
+            return cls(None, CompiledLoss.of(None), activation_of(model), options.multilabel, None, [])
         given = model._compile_config.config if getattr(model, "_compile_config", None) is not None else {}
         facts = CompiledLoss.of(base)
         if isinstance(options.loss, CompatibilityLoss | ModelLoss):
@@ -258,10 +260,14 @@ class Compiled:
         for metric, _ in metrics:
             metric.reset_state()  # of an earlier model; Keras resets no metrics before the first batch has built them
         weight = (keras.tree.flatten(given.get("loss_weights")) or [None])[0]
-        labels = None
-        if options.criterion is None and options.dissonance == "new_error" and (facts.binary or options.multilabel):
+        labels, multilabel = None, options.multilabel
+        is_told = options.criterion is not None and options.criterion.base == "binary_cross_entropy"
+        if multilabel is None and facts.binary and not is_told and is_over_classes(model):
+            # A binary cross-entropy of each share of a softmax, which is right where the largest one is.
+            multilabel = False
+        if options.criterion is None and options.dissonance == "new_error" and (facts.binary or multilabel):
             labels = over_labels(keras.tree.flatten(base)[0], _columns_of_model(model))
-        return cls(base, facts, activation_of(model), weight, metrics, labels)
+        return cls(base, facts, activation_of(model), multilabel, weight, metrics, labels)
 
 
 def _columns_of_model(model: keras.Model) -> int:
@@ -355,7 +361,7 @@ class Compatibility:
     def trains_labels(self) -> bool:
         """Whether a loss, or who wrapped h2, says that a score is a label's own, and not one of several classes."""
         given = self.options.criterion
-        is_said = self.compiled.facts.binary or bool(self.options.multilabel)
+        is_said = self.compiled.facts.binary or bool(self.compiled.multilabel)
         return is_said or (given is not None and given.base == "binary_cross_entropy")
 
     @property

@@ -29,6 +29,7 @@ from bc_keras.batches._labels import (
     target_classes,
 )
 from bc_keras.batches._validation_data import Batch, ValidationData
+from bc_keras.reference._last_activation import is_over_classes
 from bc_keras.reference._reference import Reference, only_tensor
 from bc_keras.reference._shared_variables import check_no_shared_variables
 from bc_keras.reference._stored import StoredOutputs
@@ -372,7 +373,7 @@ class AskedData:
             if loss is None:
                 # Not compiled: as its last layer looks, else as Keras's own losses would take it.
                 says = Says(loss=bool(says.activation))
-            multilabel = facts.binary and not is_binary(h2_output)
+            multilabel = facts.binary and not is_binary(h2_output) and not is_over_classes(model)
         if self._how.multilabel is not None:
             multilabel = self._how.multilabel
         binary = multilabel or is_binary(h2_output)

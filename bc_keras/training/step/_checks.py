@@ -161,7 +161,7 @@ def check_data(model: Any, state: Compatibility, x: Any, y: Any = None) -> bool:
         target_and_stored(state.references, y, np.empty((1, *[1] * (len(shape) - 2), classes)))
         return False
     facts = state.compiled.facts
-    multilabel = state.options.multilabel
+    multilabel = state.compiled.multilabel
     check_is_classification(y, shape, facts.is_distance, state.trains_labels if multilabel is None else multilabel)
     if facts.binary and facts.from_keras and not (y.min() >= 0 and y.max() <= 1):
         raise ValueError(f"Binary targets must lie in 0..1. Received: values from {y.min()} to {y.max()}.")

@@ -233,7 +233,7 @@ def reading_by(state: Compatibility, h2_output: Any) -> Reading:
         says_of(reference),
         says,
         binary=binary,
-        multilabel=binary and not is_binary(h2_output) if options.multilabel is None else options.multilabel,
+        multilabel=binary and not is_binary(h2_output) if compiled.multilabel is None else compiled.multilabel,
         from_logits=options.from_logits,
         h1_from_logits=h1_from_logits,
         # Of an h1 beside a teacher no more than the largest score is read.
