@@ -92,7 +92,7 @@ class BCModel(HeldSteps):
             says, and where neither is to be seen, as h2's. Values that cannot be that are refused.
         threshold: a binary score is class 1 from this probability on. Defaults to `None`, 0.5 or what `loss` says.
         multilabel: whether each column is a label of its own, 0 or 1, about which h1 is right or wrong by itself; new
-            error is the compiled loss of each. Defaults to `None`: of Keras's binary losses, but over a softmax.
+            error is the compiled loss of each. Defaults to `None`: of Keras's binary losses, if not over a softmax.
         class_map: for an h1 with other classes: ``class_map[i]`` is h2's index of h1's class i, or -1; where classes
             are new, merged or split, a `bc_core.ClassMap` says so.
         start_from: ``"h1"`` copies h1's weights into h2 here, where names and shapes match, and says what was copied;
