@@ -57,8 +57,8 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # Three at a time for two cores: where tests of one wait, for a browser or a process, those of the others go on. The
-# longest comes first; each in one process, as a second one imports all anew.
-test: $(VENV)/.dev  ## All tests, doctests and checks.
+# longest comes first, so what it waits for is there; each in one process, as a second one imports all anew.
+test: $(VENV)/.dev $(PACKAGES_OF_NODE)  ## All tests, doctests and checks.
 	$(MAKE) --no-print-directory -j 3 WORKERS=0 \
 		test-packages test-jax test-tensorflow test-torch test-frontend lint docs test-lowest test-bits
 
