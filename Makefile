@@ -54,7 +54,7 @@ NPM := cd frontend && npm
 # Installed once, by whichever part comes first: the make that test-frontend calls does not know of the others.
 PACKAGES_OF_NODE := $(if $(shell command -v npm),frontend/node_modules/.installed)
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # Three at a time for two cores: where tests of one wait, for a browser or a process, those of the others go on. The
 # longest comes first, so what it waits for is there, and has two processes; a second one of the others imports all anew.
@@ -63,8 +63,9 @@ test: $(VENV)/.dev $(PACKAGES_OF_NODE)  ## All tests, doctests and checks.
 		test-packages test-jax test-tensorflow test-torch test-frontend lint docs test-lowest test-bits
 
 # With npm, since pages are checked with axe-core.
+test-packages: override WORKERS = 2
 test-packages: $(VENV)/.dev $(PACKAGES_OF_NODE)  ## What needs no Keras, and the doctests.
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/keras --ignore bc_keras
+	$(PYTEST) --ignore tests/keras --ignore bc_keras
 
 test-tensorflow: $(VENV)/.dev  ## Keras on TensorFlow; an example is run once, what it shows on each backend.
 	KERAS_BACKEND=tensorflow XLA_FLAGS="$(strip $(IN_HASTE))" $(PYTEST) $(HALF) $(KERAS_TESTS) bc_keras

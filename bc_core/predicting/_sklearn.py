@@ -38,9 +38,11 @@ class _Estimator:
                 found = ask(batch)
             except (ValueError, TypeError, AttributeError) as error:
                 raise BatchError(self._model, error) from error
-        if self._scored and isinstance(found, list):
+        if not self._scored:
+            return found
+        if isinstance(found, list):
             raise ValueError(f"{self._model}: it predicts several targets at once; give a module:function for one")
-        return np.asarray(found) if self._scored else found
+        return np.asarray(found)
 
 
 def open_skops(model: str, settings: ModelSettings) -> Predictor:

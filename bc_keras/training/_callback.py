@@ -71,7 +71,7 @@ class CompatibilityCallback(KeepsPromise):
             last activation says.
         h1_from_logits: the same for h1's; as the model's where nothing says. Values that cannot be that are refused.
         multilabel: whether each column of the output is a label of its own, which then counts as an instance of class
-            0 or 1. Defaults to `None`: what the compiled loss says.
+            0 or 1. Defaults to `None`: what the compiled loss says, which over a softmax it is not.
         log_prefix: put before every name in ``logs``.
         verbose: 0 is silent, 1 prints a line per comparison.
         promise: what a `BCModel` is to keep on these data, such as ``"nfr <= 0.5%"``: after each comparison its

@@ -43,9 +43,14 @@ def _flat(loaders: Any) -> Any:
         yield loaders
 
 
+def has_validation(trainer: Any) -> bool:
+    """Whether a training that begins has anything to be validated on."""
+    return bool(trainer.enable_validation and sum(trainer.num_val_batches))
+
+
 def never_validated(trainer: Any) -> str | None:
     """Why a training that begins will not be validated, as far as is known of it; None where it will be."""
-    if not (trainer.enable_validation and sum(trainer.num_val_batches)):
+    if not has_validation(trainer):
         return "there are none"
     every, last = trainer.check_val_every_n_epoch, trainer.max_epochs
     if every is not None and last is not None and 0 < last < (trainer.current_epoch // every + 1) * every:

@@ -27,7 +27,7 @@ from bc_lightning._user_module import lacks_forward
 from bc_lightning.training._plain_classifier import ClassifierSteps
 from bc_lightning.training._state import Compatibility, Stage, compatibilities_of
 from bc_lightning.training._warm_start import tensors_of, weights_behind
-from bc_lightning.training.data._loaders import never_validated
+from bc_lightning.training.data._loaders import has_validation, never_validated
 from bc_lightning.training.promise._held_out import (
     changed_batches,
     counts_of_held_out,
@@ -162,9 +162,10 @@ def _check_held_out(module: Any, state: Compatibility, promised: Promised) -> No
             "promise_options={'keep': 'last'}, and let ModelCheckpoint keep others."
         )
     if data is None:
-        why = never_validated(trainer) if "val" in state.options.stages else "there are none"
+        is_validated = "val" in state.options.stages and has_validation(trainer)
+        why = never_validated(trainer) if is_validated else "there are none"
         # One that goes on has been looked at.
-        if why == "there are none" or (why is not None and promised.keeper.steps is None):
+        if why is not None and not (is_validated and promised.keeper.steps is not None):
             raise ValueError(
                 f"A promise is kept on held-out data, and {why}. Let the Trainer validate while it trains (validation "
                 f"data, a validation_step, 'val' among the stages), or give held-out data by promise_data=loader."
